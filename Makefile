@@ -1,0 +1,45 @@
+# Every target sets up what it needs; nothing has to be installed by hand but Python 3.11 or newer.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench demo-world demo-table clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(STAMP)
+
+run: $(STAMP) ## Set up and serve the demo model on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
+	$(BIN)/sds-clip serve $(ARGS)
+
+test: $(STAMP) ## Set up and run the tests (ARGS="-k match" passes options)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Formatting, lint, types and the import rule
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the sources
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick" for a short run)
+	$(BIN)/python -m bench.serve $(ARGS)
+
+demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
+	$(BIN)/python -m demo.build $(ARGS)
+
+demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
+	$(BIN)/python -m demo.table $(ARGS)
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

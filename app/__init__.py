@@ -1,0 +1,1 @@
+"""The HTTP service: matching, classification and embedding from a CLIP checkpoint."""

@@ -1,0 +1,113 @@
+"""The HTTP service, put together: settings -> weights -> engine -> routes and middleware -> server."""
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import AsyncIterator
+
+import torch
+from fastapi import FastAPI
+
+from app import auth, logs, middleware, responses
+from app.fetch import Fetcher
+from app.images import Decoder
+from app.inference import Inference
+from app.limits import Limits
+from app.metrics import Metrics
+from app.openapi import install_openapi
+from app.routes import inference, status
+from app.schemas.classify import ClassifyRequest
+from app.schemas.embed import EmbedRequest
+from app.schemas.match import MatchRequest
+from app.server import DrainingServer
+from app.serving.class_store import ClassStore
+from app.serving.classes import ClassWeights
+from app.serving.engine import Engine
+from app.serving.pixels import ImageReader
+from app.serving.served import ServedModels
+from app.settings import Settings
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.images import ImageLimits
+
+DESCRIPTION = "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint."
+
+
+def run(settings: Settings) -> None:
+    """Load the weights, then serve until SIGTERM or SIGINT, and let accepted requests finish.
+
+    Raises: CheckpointError for weights that cannot be served, ConfigurationError for unsafe settings.
+    """
+    logs.configure(settings.log_level)
+    auth.check_binding(settings)
+    torch.set_num_threads(settings.threads or usable_cores())
+    clips = {
+        reference: load_clip(reference, device=settings.device, precision=settings.precision)
+        for reference in settings.models
+    }
+    DrainingServer(create_app(settings, clips), settings).run()
+
+
+def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
+    """The service over loaded weights, by the name that requests use; the first is the default."""
+    metrics = Metrics()
+    engine = Engine(
+        ServedModels(clips),
+        metrics,
+        max_batch=settings.max_batch_size,
+        max_queue=settings.max_queue,
+        deadline_s=settings.deadline_s,
+        text_cache_size=settings.text_cache_size,
+    )
+    limits = _limits(settings)
+    decoder = Decoder(limits.image, threads=settings.decode_threads or usable_cores())
+    fetcher = Fetcher.of(settings) if settings.allow_url_images else None
+    store = ClassStore(settings.data_dir / "class_weights", max_bytes=settings.class_cache_bytes)
+    classes = ClassWeights(engine, store, wait_s=settings.class_wait_s)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        await engine.warm_up()
+        yield
+        await classes.close()
+        await engine.close()
+        decoder.close()
+        if fetcher is not None:
+            await fetcher.close()
+
+    app = FastAPI(
+        title="SDS-CLIP",
+        version=importlib.metadata.version("sds-clip"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.engine = engine
+    app.state.inference = Inference(engine, ImageReader(decoder, fetcher), classes, limits)
+    app.include_router(inference.router)
+    app.include_router(status.router)
+    install_openapi(app, MatchRequest, ClassifyRequest, EmbedRequest)
+    responses.install_error_handlers(app)
+    auth.install(app, settings)
+    middleware.install(app, settings, metrics)
+    return app
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        images=settings.max_images,
+        texts=settings.max_texts,
+        labels=settings.max_labels,
+        templates=settings.max_templates,
+        text_chars=settings.max_text_chars,
+        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+    )

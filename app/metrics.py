@@ -1,0 +1,79 @@
+"""What Prometheus scrapes: requests, queue, batches, stages, caches and generations."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The metrics of one service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter("sds_clip_requests", "Answers.", ["route", "status"], registry=self.registry)
+        self._request_seconds = Histogram(
+            "sds_clip_request_seconds", "Time to answer.", ["route"], buckets=SECONDS, registry=self.registry
+        )
+        self._stage_seconds = Histogram(
+            "sds_clip_stage_seconds",
+            "Time in a stage of a request or batch: decode, queue, forward_image, forward_text.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batch_items = Histogram(
+            "sds_clip_batch_items", "Items in a batch.", ["kind"], buckets=ITEMS, registry=self.registry
+        )
+        self._text_cache = Counter(
+            "sds_clip_text_cache", "Texts looked up in the cache.", ["result"], registry=self.registry
+        )
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Time a stage."""
+        self._stage_seconds.labels(stage).observe(seconds)
+
+    def batch(self, *, images: int, texts: int) -> None:
+        """Count a batch's items."""
+        if images:
+            self._batch_items.labels("image").observe(images)
+        if texts:
+            self._batch_items.labels("text").observe(texts)
+
+    def texts_looked_up(self, *, hits: int, misses: int) -> None:
+        """Count texts whose features were kept, and those that had to be encoded."""
+        self._text_cache.labels("hit").inc(hits)
+        self._text_cache.labels("miss").inc(misses)
+
+    def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Have gauges read at each scrape."""
+        self.registry.register(_Watcher(read))
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class _Watcher(Collector):
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._read()
+
+
+def gauge(name: str, help: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> Metric:
+    """One gauge, for `Metrics.watch`."""
+    family = GaugeMetricFamily(f"sds_clip_{name}", help, labels=labels)
+    for label_values, value in values.items():
+        family.add_metric(label_values, value)
+    return family

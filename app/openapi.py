@@ -1,0 +1,67 @@
+"""The OpenAPI description of what FastAPI cannot see: bodies in two media types, and the error body."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.bodies import JSON, MULTIPART
+from app.errors import ServiceError
+from app.schemas.common import ErrorBody
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """The request body of an endpoint that reads `schema`, for a route's `openapi_extra`."""
+    json_schema = schema.model_json_schema(ref_template=REFERENCE)
+    examples = {
+        f"example {number}": {"value": example}
+        for number, example in enumerate(json_schema.get("examples", []), start=1)
+    }
+    form = {
+        key: json_schema[key] for key in ("type", "required", "additionalProperties") if key in json_schema
+    }
+    form["properties"] = dict(json_schema["properties"])
+    form["properties"]["images"] = {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "description": "Image files; repeat the field for each.",
+    }
+    content = {
+        JSON: {"schema": {"$ref": REFERENCE.format(model=schema.__name__)}, "examples": examples},
+        MULTIPART: {"schema": form},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an endpoint, for a route's `responses`."""
+    by_status: dict[int, list[str]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append((error.__doc__ or "").split("\n")[0])
+    return {
+        status: {"model": ErrorBody, "description": " ".join(reasons)}
+        for status, reasons in sorted(by_status.items())
+    }
+
+
+def install_openapi(app: FastAPI, *bodies: type[BaseModel]) -> None:
+    """Add the bodies' schemas to the description that `app` serves."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            description = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            _, definitions = models_json_schema(
+                [(body, "validation") for body in bodies], ref_template=REFERENCE
+            )
+            schemas = description.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions.get("$defs", {}))
+            app.openapi_schema = description
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,74 @@
+"""What the bodies of several endpoints share."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from app.serving.served import Served
+
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, so that a misspelt one is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class UrlImage(Body):
+    """An image to be fetched, where the operator allows it."""
+
+    url: Annotated[str, Field(max_length=2048, examples=["https://example.org/cat.jpg"])]
+
+
+InlineImage = Annotated[
+    str,
+    Field(description="A data URI (`data:image/...;base64,...`) or bare base64 of JPEG, PNG, WebP or GIF."),
+]
+# An uploaded file of a multipart body reaches the same field as bytes.
+ImageInput = InlineImage | UrlImage | SkipJsonSchema[bytes]
+
+ModelName = Annotated[
+    str | None, Field(max_length=256, description="A name from GET /models; the default model when left out.")
+]
+OnError = Annotated[
+    Literal["fail", "skip"],
+    Field(description="`fail`: a bad image fails the request. `skip`: it gets an error, the others answers."),
+]
+
+
+class ModelInfo(BaseModel):
+    """The weights that gave an answer."""
+
+    name: str
+    version: str = Field(description="SHA-256 of the weights and of all else that changes a score.")
+    generation: int = Field(description="Grows by one with each swap of the name's weights.")
+
+    @classmethod
+    def of(cls, served: Served) -> "ModelInfo":
+        """The model's place in the answer."""
+        return cls(name=served.name, version=served.clip.version, generation=served.generation)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and what to do."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    index: int | None = None
+
+
+class ErrorBody(BaseModel):
+    """The one error body."""
+
+    error: ErrorDetail
+
+
+class ItemError(BaseModel):
+    """An image that could not be answered; only with `on_error: skip`."""
+
+    index: int
+    error: ErrorDetail

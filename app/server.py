@@ -1,0 +1,61 @@
+"""uvicorn, taught to let go gently: SIGTERM turns new requests away while the accepted ones are answered."""
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.serving.engine import Engine
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LINGER_S = 0.5
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves `app` until SIGTERM or SIGINT; a second SIGINT ends it at once."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http="httptools",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=int(settings.drain_timeout_s) or None,
+            )
+        )
+        self._engine: Engine = app.state.engine
+        self._drain_timeout_s = settings.drain_timeout_s
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: end now."""
+        if self._draining or not self.started:
+            super().handle_exit(sig, frame)
+            return
+        self._draining = True
+        name = signal.Signals(sig).name
+        self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._drain_then_exit(name)))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop, which a signal handler cannot find by itself."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    async def _drain_then_exit(self, name: str) -> None:
+        logger.info("%s: turning new requests away, finishing those accepted", name)
+        if not await self._engine.drain(self._drain_timeout_s):
+            logger.warning("some requests were not finished within %g s", self._drain_timeout_s)
+        # Answers under way reach their clients, and a client on an open connection hears 503, not a reset.
+        await asyncio.sleep(LINGER_S)
+        self.should_exit = True

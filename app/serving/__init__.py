@@ -1,0 +1,1 @@
+"""The serving core: admission and batching, the engine that runs batches, and the class weights."""

@@ -1,0 +1,234 @@
+"""Batching across requests: take what waits, run it in one thread, hand the results back.
+
+The life of a job: `admit` (or 429) -> decoding by the caller -> `submit` -> waits in the queue ->
+one batch with others of the same key -> `run` in the worker thread -> the caller's result.
+
+There is no waiting window: an idle worker starts at once, and batches grow by themselves while it is
+busy. Nothing here knows about images or CLIP.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from app.errors import InternalError, Overloaded, ServiceError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+Payload = TypeVar("Payload")
+Result = TypeVar("Result")
+
+BACKGROUND_SHARE = 4  # under load every 4th batch is a background one, so that it is never starved
+RATE_SMOOTHING = 0.2
+MAX_RETRY_AFTER_S = 60
+
+
+@dataclass(eq=False)
+class Job(Generic[Key, Payload, Result]):
+    """One caller's work: it stays whole, in one batch, under one key."""
+
+    key: Key
+    payload: Payload
+    cost: int
+    future: "asyncio.Future[Result]"
+    enqueued_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the result any more."""
+        return self.future.done()
+
+
+class Batcher(Generic[Key, Payload, Result]):
+    """Runs `run(key, jobs)` on batches of jobs that share a key, one batch at a time.
+
+    `run` is called in a worker thread with at least one job and returns a result, or an exception to
+    raise, for each. If it raises itself, its jobs are run again one by one, so that a failing job takes
+    no other down.
+
+    Raises, from `submit`: Unavailable, or what `run` returned.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Key, Sequence[Job[Key, Payload, Result]]], Sequence[Result | Exception]],
+        *,
+        max_batch: int,
+        max_queue: int,
+        on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None,
+    ) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._on_batch = on_batch
+        self._queue: deque[Job[Key, Payload, Result]] = deque()
+        self._background: deque[Job[Key, Payload, Result]] = deque()
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._loop_task: asyncio.Task[None] | None = None
+        self._batches = 0
+        self.admitted = 0
+        self.draining = False
+        self.items_per_s = 0.0
+
+    @property
+    def queued(self) -> int:
+        """Items (not jobs) that wait for a batch."""
+        return sum(job.cost for job in self._queue)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop that takes batches still runs."""
+        return self._loop_task is not None and not self._loop_task.done()
+
+    def start(self) -> None:
+        """Begin to take batches; call it in the running event loop."""
+        self._loop_task = asyncio.create_task(self._take_batches(), name="batcher")
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Admit nothing more and wait for what was admitted; False if that took too long."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        return self.admitted == 0
+
+    async def close(self) -> None:
+        """Stop the loop. What still waits is answered with Unavailable."""
+        self.draining = True
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        for job in [*self._queue, *self._background]:
+            if not job.abandoned:
+                job.future.set_exception(Unavailable("The server is shutting down; send the request again."))
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    @contextlib.contextmanager
+    def admit(self, cost: int) -> Iterator[None]:
+        """Hold a place for `cost` items, from before they are decoded until they are answered.
+
+        A job larger than the whole queue is let in when nothing else is admitted.
+        """
+        if self.draining:
+            raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
+        if self.admitted and self.admitted + cost > self._max_queue:
+            raise Overloaded(
+                f"{self.admitted} items are waiting, {self._max_queue} at most do; come back later.",
+                retry_after_s=self.retry_after_s(),
+            )
+        self.admitted += cost
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.admitted -= cost
+            if self.admitted == 0:
+                self._idle.set()
+
+    def retry_after_s(self, items: int = 0) -> int:
+        """Seconds until what is admitted, and `items` more, will be done, from the measured service rate."""
+        if self.items_per_s <= 0:
+            return 1
+        return max(1, min(MAX_RETRY_AFTER_S, math.ceil((self.admitted + items) / self.items_per_s)))
+
+    async def submit(
+        self,
+        key: Key,
+        payload: Payload,
+        *,
+        cost: int,
+        background: bool = False,
+        first: bool = False,
+    ) -> Result:
+        """Wait for the payload's result; a caller that is cancelled meanwhile costs no computation.
+
+        `background` jobs run when nothing else waits, or in every 4th batch; `first` jumps the queue.
+        """
+        if not self.alive:
+            raise Unavailable("The engine is not running.", retry_after_s=1)
+        job: Job[Key, Payload, Result] = Job(key, payload, cost, asyncio.get_running_loop().create_future())
+        queue = self._background if background else self._queue
+        if first:
+            queue.appendleft(job)
+        else:
+            queue.append(job)
+        self._arrived.set()
+        return await job.future
+
+    async def _take_batches(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while not (batch := self._next_batch()):
+                self._arrived.clear()
+                await self._arrived.wait()
+            started_at = time.monotonic()
+            for job in batch:
+                job.started_at = started_at
+            results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
+            self._measure(batch, time.monotonic() - started_at)
+            for job, result in zip(batch, results, strict=True):
+                if job.abandoned:
+                    continue
+                if isinstance(result, Exception):
+                    job.future.set_exception(result)
+                else:
+                    job.future.set_result(result)
+
+    def _next_batch(self) -> list[Job[Key, Payload, Result]]:
+        self._batches += 1
+        queues = [self._queue, self._background]
+        if self._batches % BACKGROUND_SHARE == 0:
+            queues.reverse()
+        for queue in queues:
+            if batch := self._take(queue):
+                return batch
+        return []
+
+    def _take(self, queue: deque[Job[Key, Payload, Result]]) -> list[Job[Key, Payload, Result]]:
+        """The first job and those right behind it that share its key and fit; abandoned ones are dropped."""
+        batch: list[Job[Key, Payload, Result]] = []
+        cost = 0
+        while queue:
+            job = queue[0]
+            if job.abandoned:
+                queue.popleft()
+                continue
+            if batch and (job.key != batch[0].key or cost + job.cost > self._max_batch):
+                break
+            batch.append(queue.popleft())
+            cost += job.cost
+        return batch
+
+    def _run_isolated(self, batch: Sequence[Job[Key, Payload, Result]]) -> Sequence[Result | Exception]:
+        try:
+            return self._run(batch[0].key, batch)
+        except Exception as error:
+            if len(batch) == 1:
+                return [_as_service_error(error)]
+        return [result for job in batch for result in self._run_isolated([job])]
+
+    def _measure(self, batch: Sequence[Job[Key, Payload, Result]], seconds: float) -> None:
+        rate = sum(job.cost for job in batch) / max(seconds, 1e-6)
+        self.items_per_s += (rate - self.items_per_s) * (RATE_SMOOTHING if self.items_per_s else 1.0)
+        if self._on_batch is not None:
+            self._on_batch(batch)
+
+
+def _as_service_error(error: Exception) -> Exception:
+    if isinstance(error, ServiceError):
+        return error
+    logger.error("a batch failed", exc_info=error)
+    if "out of memory" in str(error).lower():
+        return Overloaded("The device ran out of memory for this request; send fewer items.", retry_after_s=1)
+    return InternalError("The model could not compute this request; the server's log says why.")

@@ -1,0 +1,166 @@
+"""The engine: requests become jobs, jobs become batches, and a batch is one forward of one model.
+
+Follow a request: `Engine.encode` submits an `Encode` to the batcher; the batcher hands jobs that hold the
+same `Served` to `Forward.run` in the forward thread; each job gets its `Features` back.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import torch
+from prometheus_client.core import Metric
+from torch import Tensor
+
+from app.errors import DeadlineExceeded, InternalError, Unavailable
+from app.metrics import Metrics, gauge
+from app.serving.batcher import Batcher
+from app.serving.forward import Encode, EncodeJob, Features, Forward
+from app.serving.served import Served, ServedModels
+from app.serving.text_cache import TextCache
+from models.clip import Clip
+
+PROBE_EVERY_S = 5.0
+PROBE_TIMEOUT_S = 10.0
+
+
+class Engine:
+    """Encodes for every request of the process. Create it, then `start()` it in the event loop."""
+
+    def __init__(
+        self,
+        models: ServedModels,
+        metrics: Metrics,
+        *,
+        max_batch: int = 32,
+        max_queue: int = 1024,
+        deadline_s: float = 60.0,
+        text_cache_size: int = 16_384,
+    ) -> None:
+        self.models = models
+        self.max_batch = max_batch
+        self._deadline_s = deadline_s
+        self._metrics = metrics
+        self._forward = Forward(TextCache(text_cache_size), metrics, max_batch=max_batch)
+        self._batcher: Batcher[Served, Encode, Features] = Batcher(
+            self._forward.run, max_batch=max_batch, max_queue=max_queue, on_batch=self._observe
+        )
+        metrics.watch(self._gauges)
+
+    @property
+    def alive(self) -> bool:
+        """Whether batches are still being taken."""
+        return self._batcher.alive
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are turned away because the process is about to end."""
+        return self._batcher.draining
+
+    def start(self) -> None:
+        """Begin to take batches."""
+        self._batcher.start()
+
+    async def warm_up(self) -> None:
+        """One forward of every model, so that the first request does not pay for set-up."""
+        for served in self.models:
+            await self._probe(served)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Turn new requests away and wait for the accepted ones; False if that took too long."""
+        return await self._batcher.drain(timeout_s)
+
+    async def close(self) -> None:
+        """Stop taking batches."""
+        await self._batcher.close()
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self, served: Served, *, images: int = 0, texts: Sequence[str] = ()
+    ) -> AsyncIterator[None]:
+        """A place for a request's images and texts, from before decoding until its deadline.
+
+        Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
+        """
+        with self._batcher.admit(self._cost(served, images, texts)):
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    yield
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or come back later.",
+                    retry_after_s=self._batcher.retry_after_s(),
+                ) from None
+
+    def seconds_for(self, items: int) -> int:
+        """Seconds that so many items more will take, at the measured rate; at least 1."""
+        return self._batcher.retry_after_s(items)
+
+    async def encode(
+        self,
+        served: Served,
+        *,
+        pixels: Sequence[Tensor] = (),
+        texts: Sequence[str] = (),
+        normalize: bool = True,
+        background: bool = False,
+    ) -> Features:
+        """Encode with the weights of `served`, all in one batch. `background` work yields to requests.
+
+        `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise.
+
+        Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
+        """
+        return await self._batcher.submit(
+            served,
+            Encode(pixels, texts, normalize=normalize, cache_texts=not background),
+            cost=self._cost(served, len(pixels), texts),
+            background=background,
+        )
+
+    async def replace(self, name: str, clip: Clip) -> Served:
+        """Warm other weights up and put them behind `name`; nobody's answer mixes old and new."""
+        await self._probe(Served(name, 0, clip))
+        return self.models.replace(name, clip)
+
+    async def check_ready(self) -> None:
+        """Return if a forward pass answered just now, else try one. Raises Unavailable."""
+        if self.draining:
+            raise Unavailable("The server is shutting down.", retry_after_s=1)
+        if self.alive and time.monotonic() - self._forward.last_answer_at < PROBE_EVERY_S:
+            return
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._probe(self.models.resolve(None))
+        except (TimeoutError, InternalError) as error:
+            raise Unavailable("The model does not answer.", retry_after_s=5) from error
+
+    def _cost(self, served: Served, images: int, texts: Sequence[str]) -> int:
+        """Items to compute: a text whose features are kept costs nothing."""
+        return max(1, images + sum((served.key, text) not in self._forward.cache for text in texts))
+
+    async def _probe(self, served: Served) -> None:
+        await self._batcher.submit(
+            served, Encode([torch.zeros(3, *served.clip.image_size)]), cost=1, first=True
+        )
+
+    def _observe(self, jobs: Sequence[EncodeJob]) -> None:
+        self._metrics.batch(
+            images=sum(len(job.payload.pixels) for job in jobs),
+            texts=sum(len(job.payload.texts) for job in jobs),
+        )
+        for job in jobs:
+            self._metrics.stage("queue", job.started_at - job.enqueued_at)
+
+    def _gauges(self) -> Iterator[Metric]:
+        """What the metrics read when they are scraped."""
+        yield gauge("queued_items", "Items that wait for a batch.", {(): self._batcher.queued})
+        yield gauge("admitted_items", "Items decoded, waiting or computed.", {(): self._batcher.admitted})
+        yield gauge("text_cache_entries", "Text features kept.", {(): len(self._forward.cache)})
+        yield gauge(
+            "generation",
+            "How often the weights behind a name were replaced, and once more.",
+            {(served.name, served.clip.version[:12]): served.generation for served in self.models},
+            ("model", "version"),
+        )

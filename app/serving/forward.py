@@ -1,0 +1,129 @@
+"""One batch in the forward thread: every image in one forward, every text not seen before in another."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.errors import InternalError
+from app.metrics import Metrics
+from app.serving.batcher import Job
+from app.serving.served import Served
+from app.serving.text_cache import TextCache
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Encode:
+    """What one job wants encoded: preprocessed images, each [3, h, w] float32, and texts."""
+
+    pixels: Sequence[Tensor] = ()
+    texts: Sequence[str] = ()
+    normalize: bool = True
+    cache_texts: bool = True
+
+
+@dataclass(frozen=True)
+class Features:
+    """Float32 features on the CPU, in the order asked for: [i, d] and [t, d]."""
+
+    images: Tensor
+    texts: Tensor
+
+
+EncodeJob = Job[Served, Encode, Features]
+
+
+class Abandoned(Exception):
+    """Nobody waits for any job of the batch any more."""
+
+
+class Forward:
+    """Runs batches of `Encode` jobs that hold the same `Served`. Lives in the forward thread."""
+
+    def __init__(self, cache: TextCache, metrics: Metrics, *, max_batch: int) -> None:
+        self.cache = cache
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self.last_answer_at = float("-inf")
+
+    def run(self, served: Served, jobs: Sequence[EncodeJob]) -> list[Features | Exception]:
+        """Features for each job, or InternalError where the model gave numbers that are not finite."""
+        images = iter(self._encode_images(served, jobs))
+        texts = self._encode_texts(served, jobs)
+        return [_checked(self._features_of(served, job.payload, images, texts)) for job in jobs]
+
+    def _features_of(
+        self, served: Served, encode: Encode, images: Iterator[Tensor], texts: dict[str, Tensor]
+    ) -> Features:
+        empty = torch.zeros(0, served.clip.embed_dim)
+        own_images = torch.stack([next(images) for _ in encode.pixels]) if encode.pixels else empty
+        own_texts = torch.stack([texts[text] for text in encode.texts]) if encode.texts else empty
+        if not encode.normalize:
+            return Features(own_images, own_texts)
+        return Features(F.normalize(own_images, dim=-1), F.normalize(own_texts, dim=-1))
+
+    def _encode_images(self, served: Served, jobs: Sequence[EncodeJob]) -> list[Tensor]:
+        pixels = [pixels for job in jobs for pixels in job.payload.pixels]
+        return self._in_chunks(
+            jobs,
+            pixels,
+            lambda chunk: served.clip.encode_image(torch.stack(chunk), normalize=False),
+            stage="image",
+        )
+
+    def _encode_texts(self, served: Served, jobs: Sequence[EncodeJob]) -> dict[str, Tensor]:
+        """Each distinct text once: from the cache, or encoded now and kept."""
+        known: dict[str, Tensor] = {}
+        missing: dict[str, bool] = {}
+        for encode in (job.payload for job in jobs):
+            for text in encode.texts:
+                if text in known or text in missing:
+                    continue
+                features = self.cache.get((served.key, text)) if encode.cache_texts else None
+                if features is None:
+                    missing[text] = encode.cache_texts
+                else:
+                    known[text] = features
+        self._metrics.texts_looked_up(hits=len(known), misses=len(missing))
+        clip = served.clip
+        encoded = self._in_chunks(
+            jobs,
+            list(missing),
+            lambda chunk: clip.encode_text(clip.tokenizer(chunk), normalize=False),
+            stage="text",
+        )
+        for (text, keep), features in zip(missing.items(), encoded, strict=True):
+            known[text] = features
+            if keep:
+                self.cache.put((served.key, text), features.clone())
+        return known
+
+    def _in_chunks(
+        self,
+        jobs: Sequence[EncodeJob],
+        items: list[Item],
+        encode: Callable[[list[Item]], Tensor],
+        *,
+        stage: str,
+    ) -> list[Tensor]:
+        features: list[Tensor] = []
+        for start in range(0, len(items), self._max_batch):
+            if all(job.abandoned for job in jobs):
+                raise Abandoned
+            started_at = time.monotonic()
+            features.extend(encode(items[start : start + self._max_batch]).cpu())
+            self.last_answer_at = time.monotonic()
+            self._metrics.stage(f"forward_{stage}", self.last_answer_at - started_at)
+        return features
+
+
+def _checked(features: Features) -> Features | Exception:
+    if features.images.isfinite().all() and features.texts.isfinite().all():
+        return features
+    return InternalError("The model gave numbers that are not finite; the operator must replace its weights.")

@@ -1,0 +1,51 @@
+"""What an operator can set, read from the environment (`SDS_CLIP_*`) once, at the process's edge."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting of the HTTP service, with its default. `SDS_CLIP_MAX_QUEUE=512` sets `max_queue`."""
+
+    model_config = SettingsConfigDict(env_prefix="SDS_CLIP_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    data_dir: Path = Field(Path("data"), description="Caches and, later, versions.")
+
+    models: list[str] = Field(
+        ["demo"], min_length=1, description="References served; the first is the default."
+    )
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = Field(0, ge=0, description="Torch's intra-op threads; 0 is one a usable core.")
+
+    max_batch_size: int = Field(32, ge=1, description="Images, and texts, in one forward.")
+    max_queue: int = Field(512, ge=1, description="Items (images and texts) waiting before 429.")
+    decode_threads: int = Field(0, ge=0, description="Image decoders; 0 is one a usable core.")
+    deadline_s: float = Field(60.0, gt=0, description="A request not computed by then is a 504.")
+    drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
+    text_cache_size: int = Field(16_384, ge=0, description="Text features kept in memory.")
+    class_cache_bytes: int = Field(2**30, ge=0, description="Class weights kept on disk.")
+    class_wait_s: float = Field(20.0, ge=0, description="How long /classify waits for a label set, then 503.")
+
+    max_body_bytes: int = Field(32 * 2**20, ge=1024)
+    max_buffered_bytes: int = Field(512 * 2**20, ge=1024, description="Bodies in memory over all requests.")
+    body_timeout_s: float = Field(30.0, gt=0)
+    max_images: int = Field(64, ge=1)
+    max_texts: int = Field(1024, ge=1)
+    max_labels: int = Field(4096, ge=1)
+    max_templates: int = Field(128, ge=1)
+    max_text_chars: int = Field(4096, ge=1)
+    max_image_bytes: int = Field(20 * 2**20, ge=1)
+    max_image_pixels: int = Field(64_000_000, ge=1)
+
+    allow_url_images: bool = False
+    url_timeout_s: float = Field(10.0, gt=0)
+    url_max_redirects: int = Field(3, ge=0)
+
+    keys_file: Path | None = Field(None, description="JSON with hashed API keys; without it loopback only.")
+    allowed_hosts: list[str] = Field([], description="Host names beside the loopback ones, without keys.")
+    log_level: str = "info"
