@@ -1,61 +1,159 @@
-"""Images by URL, where the operator allows it: fetched from the public internet only.
+"""Fetching {"url"} images without becoming a way into the operator's network. Off by default.
 
-The name is resolved here, every address that it has must be global, and the connection goes to the address
-that was checked: a name that resolves otherwise the second time gains nothing. Each redirect is checked the
-same way. What went wrong inside is not told, so that nobody maps the inner network by it.
+Every hop's host is resolved here, all its addresses must be public, and the connection goes to the very
+address that was checked, while TLS and Host keep the URL's name: a second answer of the name server changes
+nothing. Errors say the same of a host that does not exist and of one that is not public.
 """
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 import httpcore
 import httpx
 
+from app.addresses import Address, is_public
 from app.errors import InvalidImage
 from app.settings import Settings
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolver = Callable[[str, int], Awaitable[list[str]]]
+Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
+IsAllowed = Callable[[Address], bool]
 
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-PORTS = {"http": 80, "https": 443}
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address, and any IPv4 address inside it, is on the public internet."""
-    return all(part.is_global and not part.is_multicast for part in (address, *_inner(address)))
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = frozenset([301, 302, 303, 307, 308])
+_AT_ONCE = 16
+_RESOLVER_THREADS = 8
+_HEADERS = [(b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"sds-clip")]
 
 
-def _inner(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address leads to: mapped, 6to4, Teredo, NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return []
-    inner: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in NAT64:
-        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [part for part in inner if part is not None]
+class Fetcher:
+    """Fetches images from public hosts, within limits on time, bytes and redirects."""
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+        max_redirects: int,
+        is_allowed: IsAllowed = is_public,
+        resolve: Resolve | None = None,
+        allowed_ports: Iterable[int] = (80, 443),
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._max_redirects = max_redirects
+        self._allowed_ports = frozenset(allowed_ports)
+        self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+        # Name lookups cannot be cancelled; in threads of their own, slow ones hold up nothing else.
+        self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
+        self._backend = _CheckedBackend(resolve or self._resolve, is_allowed)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The fetcher that the settings describe."""
+        return cls(
+            max_bytes=settings.max_image_bytes,
+            timeout_s=settings.url_timeout_s,
+            max_redirects=settings.url_max_redirects,
+        )
+
+    async def fetch(self, url: str) -> bytes:
+        """The bytes at `url`, following redirects.
+
+        Raises: InvalidImage (image_url_forbidden, image_url_failed, image_url_timeout, image_too_large).
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s), self._slots:
+                return await self._follow(url)
+        except TimeoutError:
+            raise InvalidImage(
+                f"The image's URL did not answer in full within {self._timeout_s:g} s.",
+                code="image_url_timeout",
+            ) from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+            raise _failed("The connection to the image's URL failed.") from None
+
+    async def close(self) -> None:
+        """Let go of the resolver's threads; one that still waits for a name server is not waited for."""
+        self._resolver.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self, url: str) -> bytes:
+        target = self._checked(url)
+        for _ in range(1 + self._max_redirects):
+            answer = await self._get(target)
+            if isinstance(answer, bytes):
+                return answer
+            target = self._checked(str(_joined(target, answer)))
+        raise _failed(f"The image's URL redirects more than {self._max_redirects} times.")
+
+    def _checked(self, url: str) -> httpx.URL:
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, ValueError):
+            raise _forbidden("The image's URL is not valid.") from None
+        if parsed.scheme not in _DEFAULT_PORTS or not parsed.host:
+            raise _forbidden("The image's URL must begin with https:// or http:// and name a host.")
+        if parsed.userinfo:
+            raise _forbidden("The image's URL must not hold a user name or password.")
+        if (parsed.port or _DEFAULT_PORTS[parsed.scheme]) not in self._allowed_ports:
+            raise _forbidden("The image's URL must use port 80 or 443.")
+        return parsed
+
+    async def _get(self, url: httpx.URL) -> bytes | str:
+        """The body, or the place that a redirect names."""
+        # A pool a request: no connection, cookie or proxy outlives it.
+        pool = httpcore.AsyncConnectionPool(ssl_context=self._ssl_context, network_backend=self._backend)
+        target = httpcore.URL(
+            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path or b"/"
+        )
+        async with pool, pool.stream("GET", target, headers=_HEADERS) as response:
+            headers = httpx.Headers(response.headers)
+            if response.status in _REDIRECTS and "location" in headers:
+                return headers["location"]
+            if response.status != 200:
+                raise _failed(f"The image's URL answered with status {response.status}.")
+            if headers.get("content-encoding", "identity").strip().lower() != "identity":
+                raise _failed("The image's URL answered with a compressed body, which was not asked for.")
+            return await self._read(response, headers.get("content-length", ""))
+
+    async def _read(self, response: httpcore.Response, announced: str) -> bytes:
+        if announced.isdecimal() and int(announced[:20]) > self._max_bytes:
+            raise self._too_large()
+        data = bytearray()
+        async for chunk in response.aiter_stream():
+            data += chunk
+            if len(data) > self._max_bytes:
+                raise self._too_large()
+        return bytes(data)
+
+    def _too_large(self) -> InvalidImage:
+        return InvalidImage(
+            f"The image has more than the {self._max_bytes} bytes that are allowed.", code="image_too_large"
+        )
+
+    async def _resolve(self, host: str, port: int) -> list[Address]:
+        """All addresses of a host name, or of an address in any of the forms that the system understands."""
+
+        def look_up() -> list[Address]:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+
+        return await asyncio.get_running_loop().run_in_executor(self._resolver, look_up)
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """All addresses of a name."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Connects only to hosts whose addresses are all allowed, and to one of these, not to the name."""
 
-
-class Forbidden(httpcore.ConnectError):
-    """The name leads to an address that may not be fetched from."""
-
-
-class PublicBackend(httpcore.AsyncNetworkBackend):
-    """Connects to allowed addresses only, and to exactly those that it checked."""
-
-    def __init__(self, *, resolver: Resolver, is_allowed: Callable[[Address], bool]) -> None:
-        self._resolve = resolver
+    def __init__(self, resolve: Resolve, is_allowed: IsAllowed) -> None:
+        self._resolve = resolve
         self._is_allowed = is_allowed
-        self._backend = httpcore.AnyIOBackend()
+        self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -63,123 +161,39 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve, check every address, connect to the first that answers."""
-        addresses = await self._resolve(host, port)
-        if not addresses or not all(self._is_allowed(ipaddress.ip_address(address)) for address in addresses):
-            raise Forbidden(host)
-        for address in addresses:
-            try:
-                return await self._backend.connect_tcp(address, port, timeout)
-            except httpcore.ConnectError:
-                continue
-        raise httpcore.ConnectError(host)
+        """Resolve once, check, connect."""
+        try:
+            addresses = await self._resolve(host, port)
+        except (OSError, ValueError):
+            addresses = []
+        if not addresses or not all(self._is_allowed(address) for address in addresses):
+            raise _forbidden("The image's URL does not lead to a public host.")
+        # IPv4 first: where IPv6 is not routed, waiting for it to fail would use up the time.
+        ordered = sorted(addresses, key=lambda address: address.version)
+        return await self._network.connect_tcp(str(ordered[0]), port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        """Never: a socket of this machine is not the public internet."""
-        raise Forbidden(path)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait between tries."""
-        await asyncio.sleep(seconds)
-
-
-class Fetcher:
-    """Fetches an image's bytes within limits of time, bytes and redirects."""
-
-    def __init__(
         self,
-        *,
-        timeout_s: float,
-        max_bytes: int,
-        max_redirects: int,
-        resolver: Resolver = resolve,
-        is_allowed: Callable[[Address], bool] = is_public,
-        ports: dict[str, int] | None = PORTS,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._max_bytes = max_bytes
-        self._max_redirects = max_redirects
-        self._ports = ports
-        transport = httpx.AsyncHTTPTransport(retries=0, trust_env=False)
-        transport._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            network_backend=PublicBackend(resolver=resolver, is_allowed=is_allowed),
-            max_connections=16,
-            max_keepalive_connections=0,
-        )
-        self._transport = transport
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Fetcher":
-        """The fetcher that the settings ask for."""
-        return cls(
-            timeout_s=settings.url_timeout_s,
-            max_bytes=settings.max_image_bytes,
-            max_redirects=settings.url_max_redirects,
-        )
-
-    async def fetch(self, url: str) -> bytes:
-        """The bytes behind `url`. Raises InvalidImage."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._follow(url)
-        except TimeoutError:
-            raise InvalidImage(
-                f"The image did not arrive within {self._timeout_s:g} s.", code="image_url_timeout"
-            ) from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpcore.ConnectError, OSError, ValueError):
-            raise _failed() from None
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.aclose()
-
-    async def _follow(self, url: str) -> bytes:
-        target = httpx.URL(url)
-        for _ in range(self._max_redirects + 1):
-            self._check(target)
-            request = httpx.Request(
-                "GET",
-                target,
-                headers={"User-Agent": "sds-clip", "Accept": "image/*", "Accept-Encoding": "identity"},
-            )
-            response = await self._transport.handle_async_request(request)
-            response.request = request
-            try:
-                if not response.has_redirect_location:
-                    return await self._read(response)
-                target = target.join(response.headers["location"])
-            finally:
-                await response.aclose()
-        raise InvalidImage(
-            f"The URL redirects more than {self._max_redirects} times.", code="image_url_failed"
-        )
-
-    def _check(self, url: httpx.URL) -> None:
-        if url.scheme not in PORTS or not url.host or url.userinfo:
-            raise InvalidImage(
-                "An image's URL is http or https, with a host and without a user.", code="image_url_forbidden"
-            )
-        if self._ports is not None and url.port not in (None, self._ports[url.scheme]):
-            raise InvalidImage("An image's URL uses the standard port.", code="image_url_forbidden")
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
-            raise _failed()
-        data = bytearray()
-        async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > self._max_bytes:
-                raise InvalidImage(
-                    f"The image has more than the {self._max_bytes} bytes that are allowed.",
-                    code="image_too_large",
-                )
-        return bytes(data)
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Never."""
+        raise _forbidden("The image's URL does not lead to a public host.")
 
 
-def _failed() -> InvalidImage:
-    return InvalidImage("No image could be fetched from the URL.", code="image_url_failed")
+def _joined(url: httpx.URL, location: str) -> httpx.URL:
+    try:
+        return url.join(location)
+    except (httpx.InvalidURL, ValueError):
+        raise _failed("The image's URL redirects to an address that is not valid.") from None
+
+
+def _forbidden(message: str) -> InvalidImage:
+    return InvalidImage(message, code="image_url_forbidden")
+
+
+def _failed(message: str) -> InvalidImage:
+    return InvalidImage(message, code="image_url_failed")

@@ -1,11 +1,11 @@
-"""Without API keys the service is for this machine alone: no foreign name, and no web page, may reach it.
+"""Keeps web pages away from a service without keys, which only this machine's own programs may use.
 
-Binding loopback keeps other machines out. A browser on this machine is the way around: a page can send
-requests to 127.0.0.1, under its own Origin, or under its own Host by re-pointing its name (DNS rebinding).
+A page in the user's browser can send requests to localhost, and with DNS rebinding under a name of its own.
+Such a request shows itself: by a foreign Host, by an Origin, or by Sec-Fetch-Site.
 """
 
-from collections.abc import Sequence
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,36 +13,56 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import Forbidden
 from app.responses import error_response
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK_HOSTS = frozenset(["localhost", "127.0.0.1", "[::1]"])
+
+_AUTHORITY = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+_HOST = re.compile(_AUTHORITY)
+_ORIGIN = re.compile("(?P<scheme>https?)://" + _AUTHORITY)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class GuardHost:
-    """Answers Forbidden to a Host that is not this machine, and to requests made by other sites' pages."""
+    """Refuses what a foreign web page could have sent."""
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str] = ()) -> None:
         self._app = app
-        self._allowed = LOOPBACK_HOSTS | {host.lower() for host in allowed_hosts}
+        self._hosts = LOOPBACK_HOSTS | {host.lower() for host in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what comes from here."""
-        if scope["type"] == "http" and (reason := self._refusal(Headers(scope=scope))):
-            await error_response(Forbidden(reason))(scope, receive, send)
+        """Pass the request on, or answer 403."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        refusal = self._refusal(Headers(scope=scope))
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await error_response(refusal)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
 
-    def _refusal(self, headers: Headers) -> str | None:
-        if _hostname(f"//{headers.get('host', '')}") not in self._allowed:
-            return "The Host is not this machine; set SDS_CLIP_ALLOWED_HOSTS, or use API keys."
-        origin = headers.get("origin")
-        if origin is not None and _hostname(origin) not in self._allowed:
-            return "The Origin is another site; use API keys to serve web pages."
-        if headers.get("sec-fetch-site") == "cross-site":
-            return "The request was made by another site's page; use API keys to serve web pages."
+    def _refusal(self, headers: Headers) -> Forbidden | None:
+        # One of each at most: of two values, this check and whoever reads later might take different ones.
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        if host is None or host["host"] not in self._hosts:
+            return Forbidden(
+                "This Host is not served without keys; use localhost, or add it to SDS_CLIP_ALLOWED_HOSTS.",
+                code="foreign_host",
+            )
+        same_origin = not origins or (len(origins) == 1 and _is_same_origin(origins[0].lower(), host))
+        if not same_origin or headers.get("sec-fetch-site") == "cross-site":
+            return Forbidden(
+                "Web pages of another origin may not use this service; serve with a keys file for that.",
+                code="foreign_origin",
+            )
         return None
 
 
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+def _is_same_origin(origin: str, host: re.Match[str]) -> bool:
+    """Whether the page came from this very service; "null" never did."""
+    found = _ORIGIN.fullmatch(origin)
+    if found is None:
+        return False
+    default = _DEFAULT_PORTS[found["scheme"]]
+    return found["host"] == host["host"] and (found["port"] or default) == (host["port"] or default)

@@ -144,8 +144,9 @@ def _encoded(vectors: Tensor, encoding: str) -> list[list[float]] | list[str]:
 
 def _in_order(answers: Sequence[Answer], decoded: Decoded) -> list[Answer | ItemError]:
     """Answers and errors, in the order of the request."""
-    errors = [_item_error(index, error) for index, error in decoded.errors.items()]
-    return sorted([*answers, *errors], key=lambda result: result.index)
+    results: list[Answer | ItemError] = list(answers)
+    results += [_item_error(index, error) for index, error in decoded.errors.items()]
+    return sorted(results, key=lambda result: result.index)
 
 
 def _item_error(index: int, error: ServiceError) -> ItemError:

@@ -17,7 +17,7 @@ class Limits:
     templates: int = 128
     prompts: int = 131_072
     text_chars: int = 4096
-    image: ImageLimits = ImageLimits()
+    image: ImageLimits = ImageLimits()  # noqa: RUF009 - frozen
 
     def check_images(self, images: Sequence[object]) -> None:
         """Raise InvalidRequest when there are too many images."""
@@ -62,7 +62,7 @@ class Limits:
 def _check_count(param: str, items: Sequence[object], limit: int) -> None:
     if len(items) > limit:
         raise InvalidRequest(
-            f"{len(items)} {param} were given; {limit} at most are allowed. Split them over several requests.",
+            f"{len(items)} {param} were given; {limit} at most are allowed. Send several requests.",
             code=f"too_many_{param}",
             param=param,
         )

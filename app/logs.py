@@ -1,40 +1,55 @@
-"""Logs as JSON lines on stderr, each with the id of the request that it belongs to."""
+"""One JSON object a line on stderr, each with the id of the request that it belongs to.
 
+Fields beside the message travel as `extra={"fields": {...}}`. Images, keys and captions never go there.
+"""
+
+import contextvars
+import datetime
 import json
 import logging
 import sys
-import time
-from contextvars import ContextVar
+from typing import Any
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-
-STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message", "taskName"}
+request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+"""The request being answered; set by `app.middleware.RequestId`."""
 
 
 class JsonFormatter(logging.Formatter):
-    """One line a record: time, level, logger, message, request id, and what `extra` gave."""
+    """Renders a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
-        line = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+        """One line: time, level, logger, message, request id, fields, traceback."""
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
         if (current := request_id.get()) is not None:
             line["request_id"] = current
-        line.update((name, value) for name, value in vars(record).items() if name not in STANDARD_FIELDS)
+        line.update(getattr(record, "fields", {}))
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["traceback"] = self.formatException(record.exc_info)
+        # ASCII only: neither a newline nor a lone surrogate in a value can break the line.
         return json.dumps(line, default=str)
 
 
-def configure(level: str) -> None:
-    """Send all logs, uvicorn's too, through the formatter. Raises ValueError for an unknown level."""
+def configure(level: str = "info") -> None:
+    """Send this process's logs, uvicorn's and Python's warnings among them, to stderr as JSON lines.
+
+    Raises: ValueError for a level that logging does not know.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # httpx tells every URL that it fetches.
-    for chatty in ("httpx", "httpcore", "PIL", "python_multipart"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    root.handlers = [handler]
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers = []
+        logger.propagate = True
+    # A library's chatter at info says nothing about this service.
+    for name in ("httpcore", "httpx", "PIL", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)

@@ -9,6 +9,7 @@ import torch
 from fastapi import FastAPI
 
 from app import auth, logs, middleware, responses
+from app.disconnect import CancelOnDisconnect
 from app.fetch import Fetcher
 from app.images import Decoder
 from app.inference import Inference
@@ -92,6 +93,7 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
     responses.install_error_handlers(app)
     auth.install(app, settings)
     middleware.install(app, settings, metrics)
+    app.add_middleware(CancelOnDisconnect)
     return app
 
 

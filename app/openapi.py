@@ -21,7 +21,7 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
         f"example {number}": {"value": example}
         for number, example in enumerate(json_schema.get("examples", []), start=1)
     }
-    form = {
+    form: dict[str, Any] = {
         key: json_schema[key] for key in ("type", "required", "additionalProperties") if key in json_schema
     }
     form["properties"] = dict(json_schema["properties"])

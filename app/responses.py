@@ -1,96 +1,156 @@
-"""Errors as answers: the one place that turns an exception into the one error body."""
+"""The one place that turns errors into responses."""
 
+import json
 import logging
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import errors
+from app import logs
 from app.errors import (
     BodyTimeout,
+    BodyTooLarge,
+    Forbidden,
     InternalError,
     InvalidRequest,
     MalformedBody,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     ServiceError,
     Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    body,
 )
 
 logger = logging.getLogger(__name__)
 
-HTTP_ERRORS: dict[int, type[ServiceError]] = {400: MalformedBody, 404: NotFound, 405: MethodNotAllowed}
-CLIENT_GONE = 499
+CLIENT_CLOSED_REQUEST = 499
+
+# A location is field names and indices, among them the names of union branches, which callers do not know.
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_BRANCHES = frozenset(["str", "bytes", "int", "float", "bool", "none", "dict", "list", "tuple"])
+_SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
+
+_BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
+    401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
+    403: (Forbidden, "This is not allowed."),
+    404: (NotFound, "There is no such route; GET /openapi.json lists them."),
+    405: (MethodNotAllowed, "This route does not take that method; the Allow header lists those it takes."),
+    408: (BodyTimeout, "The body did not arrive in time; send it again."),
+    413: (BodyTooLarge, "The body is too large; send less at once."),
+    415: (UnsupportedMediaType, "The body's media type is not one that this route reads."),
+    422: (InvalidRequest, "The request is not valid."),
+    429: (Overloaded, "Too many requests; try again later."),
+    503: (Unavailable, "The service is not available; try again later."),
+}
 
 
-def error_response(error: ServiceError) -> Response:
-    """The error's status, body and headers."""
-    headers: dict[str, str] = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, BodyTimeout):
-        headers["Connection"] = "close"
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(errors.body(error), error.status, headers)
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Have `app` answer every exception with the one error body."""
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
-
-
-def internal_error(error: Exception) -> Response:
-    """Log what nobody foresaw, and answer without its details."""
-    logger.error("a request failed", exc_info=error)
-    return error_response(
-        InternalError("Something went wrong here; the server's log has it under the request id.")
+def error_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+    """The one error body, with the headers that belong to the error."""
+    # json.dumps writes ASCII: a lone surrogate in a message cannot make the body unencodable.
+    response = Response(
+        json.dumps(body(error)), status_code=error.status, headers=headers, media_type="application/json"
     )
-
-
-async def _service_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
-    return error_response(error)
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return error_response(invalid_request(error.errors()))
-
-
-def invalid_request(problems: list[Any]) -> InvalidRequest:
-    """The first of pydantic's problems as an InvalidRequest; a union's branches are told as one."""
-    problems = [problem for problem in problems if problem["type"] != "bytes_type"] or problems
-    first = problems[0]
-    location = [part for part in first["loc"] if part not in ("body", "query", "path")]
-    index = next((part for part in location if isinstance(part, int)), None)
-    param = str(location[0]) if location else None
-    same = [problem["msg"] for problem in problems if problem["loc"][:1] == first["loc"][:1]]
-    message = "; or: ".join(dict.fromkeys(same[:4])).removeprefix("Value error, ")
-    more = len(problems) - len(same)
-    suffix = f" ({more} more problems in other fields)" if more else ""
-    return InvalidRequest(f"{param or 'The body'}: {message}.{suffix}", param=param, index=index)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    kind = HTTP_ERRORS.get(error.status_code, InternalError)
-    message = {
-        404: "There is no such route; see /docs.",
-        405: "The route takes another method; see /docs.",
-    }.get(error.status_code, str(error.detail))
-    response = error_response(kind(message))
-    for name, value in (error.headers or {}).items():
-        response.headers[name] = value
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, BodyTimeout):
+        response.headers["Connection"] = "close"
+    if (request_id := logs.request_id.get()) is not None:
+        response.headers["X-Request-Id"] = request_id
     return response
 
 
-async def _client_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of `app`, foreseen or not, with the one error body."""
+
+    async def service_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        if isinstance(error, InternalError):
+            logger.error("internal error", exc_info=error)
+        return error_response(error)
+
+    async def validation_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return error_response(invalid_request(error.errors()))
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return error_response(_of_status(error), error.headers)
+
+    async def client_gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # Nobody reads it; the access log shows it.
+
+    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(ClientDisconnect, client_gone)
+    app.add_middleware(AnswerUnforeseen)
+
+
+class AnswerUnforeseen:
+    """Answers what no handler knows with a 500 without detail; the log has the traceback.
+
+    A handler for Exception would do this outside all middleware, without a request id or an access log line.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app; an answer that has begun cannot be replaced, so its error goes on."""
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            logger.error("unforeseen error", exc_info=error)
+            message = "Something is broken here; the log has it under this request's id."
+            await error_response(InternalError(message))(scope, receive, send)
+
+
+def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
+    """The first of pydantic's errors, without what the caller sent."""
+    error = errors[0]
+    param, index = _place(error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    return InvalidRequest(f"{message}.", param=param, index=index)
+
+
+def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
+    """The dotted field, and the item where it is a list: ("body", "images", 3, "str") is images, 3."""
+    fields: list[str] = []
+    for position, part in enumerate(location):
+        if isinstance(part, int):
+            return ".".join(fields) or None, part
+        if not _FIELD.fullmatch(part) or part in _BRANCHES or (position == 0 and part in _SOURCES):
+            continue
+        fields.append(part)
+    return ".".join(fields) or None, None
+
+
+def _of_status(error: HTTPException) -> ServiceError:
+    if error.status_code in _BY_STATUS:
+        kind, message = _BY_STATUS[error.status_code]
+        return kind(message)
+    if error.status_code >= 500:
+        return InternalError("Something is broken here; the log has it under this request's id.")
+    # Starlette's words about a multipart body: about its form, nothing of its content.
+    return MalformedBody(f"The body cannot be read: {str(error.detail).rstrip('.')}.")

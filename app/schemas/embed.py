@@ -14,8 +14,8 @@ class EmbedRequest(Body):
         json_schema_extra={"examples": [{"texts": ["a red circle"]}, {"images": [PIXEL]}]}
     )
 
-    images: list[ImageInput] = []
-    texts: list[str] = []
+    images: Annotated[list[ImageInput], Field(default_factory=list)]
+    texts: Annotated[list[str], Field(default_factory=list)]
     normalize: Annotated[bool, Field(description="Scale each vector to length 1.")] = True
     encoding_format: Annotated[
         Literal["float", "base64"],

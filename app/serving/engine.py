@@ -89,7 +89,7 @@ class Engine:
                     yield
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or come back later.",
+                    f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or come back.",
                     retry_after_s=self._batcher.retry_after_s(),
                 ) from None
 

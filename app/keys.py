@@ -1,0 +1,144 @@
+"""The keys file: made by `create_key`, read by `KeyRing`, which notices when it changes."""
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+logger = logging.getLogger(__name__)
+
+Scope = Literal["infer", "train", "admin"]
+SCOPES: tuple[str, ...] = get_args(Scope)
+PREFIX = "sdsclip_"
+RECHECK_S = 1.0
+
+
+class ConfigurationError(ValueError):
+    """The operator's settings cannot be used; the message says what to change."""
+
+
+class Key(BaseModel):
+    """An API key, of which only the hash is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[list[Scope], Field(min_length=1)]
+
+
+class KeysFile(BaseModel):
+    """What the file holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: list[Key]
+
+
+class KeyRing:
+    """The keys of a file, read again within a second of a change; a broken file leaves the old keys in force.
+
+    Raises: ConfigurationError when the file cannot be read at the start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self._keys = _read(path)
+        self._checked_s = time.monotonic()
+
+    def find(self, secret: str) -> Key | None:
+        """The key that `secret` is. Every entry is compared, in time that does not depend on the secret."""
+        self._refresh()
+        digest = _digest(secret)
+        found: Key | None = None
+        for key in self._keys:
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found
+
+    def _refresh(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._checked_s < RECHECK_S:
+            return
+        self._checked_s = now_s
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = _read(self._path)
+        except ConfigurationError as error:
+            logger.error("keys file not read again, the old keys stay: %s", error)
+        else:
+            logger.info("keys file read again: %d keys", len(self._keys))
+
+
+def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
+    """Add a key to the file, which is made if it is missing, and return the key: it is stored nowhere.
+
+    Raises: ConfigurationError for a name in use, an unknown scope, or a file that cannot be used.
+    """
+    keys = _read(path) if path.exists() else []
+    if any(key.name == name for key in keys):
+        raise ConfigurationError(f"{path} already has a key named {name}; choose another name.")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    try:
+        key = Key(name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)))
+    except ValidationError:
+        raise ConfigurationError(
+            f"A key needs a name of 1 to 64 letters, digits, dots, dashes or underscores, and scopes out of "
+            f"{', '.join(SCOPES)}."
+        ) from None
+    _write(path, KeysFile(keys=[*keys, key]))
+    return secret
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(path: Path) -> list[Key]:
+    try:
+        return KeysFile.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        # Not the error's own text: it would repeat what the file holds.
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top"
+        raise ConfigurationError(
+            f'{path} is not a keys file: see {place}. It holds {{"keys": [{{"name", "sha256", "scopes"}}]}}.'
+        ) from None
+
+
+def _write(path: Path, file: KeysFile) -> None:
+    """Replace the file at once: a reader sees the old one or the new one. Only the owner may read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(file.model_dump(), stream, indent=2)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""The exact part: checkpoints, encoding, scoring and evaluation. Knows no HTTP, no SQL and no Celery."""

@@ -1,0 +1,57 @@
+"""Self-attention of open_clip's towers without the transposes of torch's own module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class BatchFirstAttention(nn.MultiheadAttention):
+    """torch's attention for one contiguous [n, l, d] input, as two matrix products around a fused kernel.
+
+    nn.MultiheadAttention turns its input to sequence-first, and torch then multiplies frozen weights with that
+    view by copying them once a position: with the text tower's mask, where no fast path saves it, that is ten
+    times the work. Parameters, names and results are the parent's; anything but plain self-attention goes there.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Float[Tensor, "n l d"],
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """softmax(Q K^t / sqrt(d / heads) + mask) V of all heads, projected (arXiv 1706.03762, equation 1)."""
+        mask_is_plain = attn_mask is None or (attn_mask.dim() == 2 and attn_mask.is_floating_point())
+        self_attention = key is query and value is query
+        if need_weights or options or self.training or not (self_attention and mask_is_plain):
+            return super().forward(
+                query, key, value, need_weights=need_weights, attn_mask=attn_mask, **options
+            )
+        n, length, width = query.shape
+        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = projected.view(n, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.out_proj(heads.transpose(1, 2).reshape(n, length, width)), None
+
+
+def attend_batch_first(network: nn.Module) -> nn.Module:
+    """Let every plain attention module of a network, in place, skip the transposes."""
+    for module in network.modules():
+        if type(module) is nn.MultiheadAttention and _plain(module):
+            module.__class__ = BatchFirstAttention
+    return network
+
+
+def _plain(attention: nn.MultiheadAttention) -> bool:
+    return (
+        attention.batch_first
+        and attention._qkv_same_embed_dim
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+    )

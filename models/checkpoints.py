@@ -1,0 +1,183 @@
+"""Load a checkpoint: everything that changes a result comes from it, and nothing is filled in silently."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from open_clip.coca_model import CoCa
+from open_clip.factory import load_checkpoint, load_state_dict
+from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import Tensor, nn
+
+from models.attention import attend_batch_first
+from models.clip import Clip
+from models.precision import apply_precision, choose_device, choose_precision
+from models.preprocess import Preprocess
+from models.references import BadReferenceError, CheckpointError, parse
+from models.sources import Source, resolve
+from models.tokenizers import first_line, load_tokenizer
+from models.version import TOKENIZER_FILES, effective_model_config, hashes_of, version_of
+
+__all__ = ["BadReferenceError", "CheckpointError", "load_clip"]
+
+OPENAI_ARCHIVE_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
+"""Entries that only the state dict of an original OpenAI archive has."""
+
+
+def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") -> Clip:
+    """Load a checkpoint onto a device at a precision.
+
+    Raises CheckpointError where a piece is missing, unreadable or contradicts another, PrecisionError for an
+    unknown device or precision.
+    """
+    parsed = parse(reference)
+    chosen_device = choose_device(device)
+    chosen_precision = choose_precision(precision, chosen_device)
+    source = resolve(parsed)
+    tokenizer = load_tokenizer(source.model_config["text_cfg"], source.tokenizer)
+    weights = read_weights(source.weights)
+    version = version_of(weights, describe(source))
+    network: Any = build_network(source, weights)
+    del weights
+    size: tuple[int, int] = tuple(network.visual.image_size)
+    preprocess = {**source.preprocess, "size": size, "mode": "RGB"}
+    set_model_preprocess_cfg(network, preprocess)
+    network = network.to(chosen_device).eval().requires_grad_(False)
+    apply_precision(attend_batch_first(network), chosen_precision)
+    parameters = list(network.parameters())
+    return Clip(
+        reference=str(parsed),
+        architecture=source.architecture,
+        version=version,
+        network=network,
+        preprocess=Preprocess(image_transform_v2(PreprocessCfg(**preprocess), is_train=False)),
+        tokenizer=tokenizer,
+        precision=chosen_precision,
+        device=chosen_device,
+        logit_scale=float(network.logit_scale.detach().exp()),
+        logit_bias=None if network.logit_bias is None else float(network.logit_bias.detach()),
+        embed_dim=int(source.model_config["embed_dim"]),
+        image_size=size,
+        context_length=tokenizer.context_length,
+        quick_gelu=bool(source.model_config.get("quick_gelu")),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        size_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+    )
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """All that changes a result beside the weights, for the version."""
+    text = source.model_config["text_cfg"]
+    return {
+        "model": effective_model_config(source.model_config),
+        "preprocess": {
+            **source.preprocess,
+            "mean": list(source.preprocess["mean"]),
+            "std": list(source.preprocess["std"]),
+        },
+        "tokenizer": hashes_of(tokenizer_files(source.tokenizer)) if source.tokenizer else "clip",
+        "context_length": text.get("context_length", 77),
+    }
+
+
+def tokenizer_files(tokenizer: Path | str) -> list[Path]:
+    """The files of a tokenizer in a folder, or in the Hugging Face cache."""
+    if isinstance(tokenizer, str):
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(tokenizer, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
+        if found is None:
+            raise CheckpointError(f"The tokenizer {tokenizer} has no tokenizer_config.json.")
+        folder = Path(found).parent
+    else:
+        folder = tokenizer
+    return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read stored tensors as they are.
+
+    Raises CheckpointError for a file that is no checkpoint, and for numbers that are not finite.
+    """
+    try:
+        weights: dict[str, Tensor] = load_state_dict(str(file), device="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{file} cannot be read as weights ({type(error).__name__}: {first_line(error)}). "
+            "It may be cut short: fetch it again."
+        ) from error
+    check_finite(weights, file)
+    return weights
+
+
+def check_finite(weights: dict[str, Tensor], file: Path) -> None:
+    """Raise CheckpointError where a number is infinite or none."""
+    broken = [
+        name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{file} holds numbers that are not finite, in {_some(broken)}: "
+            "training diverged or the file is damaged. Use an earlier one."
+        )
+
+
+def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
+    """Make open_clip's network for a source and fill it with its weights, float32 on the CPU.
+
+    Raises CheckpointError where configuration and weights do not fit each other.
+    """
+    config = deepcopy(source.model_config)
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    config["text_cfg"].update({"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {})
+    config["vision_cfg"].update(
+        {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
+    )
+    kind = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom_text else CLIP
+    try:
+        network: nn.Module = kind(**config)
+    except Exception as error:
+        raise CheckpointError(
+            f"open_clip cannot build the model that {source.weights.parent} describes "
+            f"({type(error).__name__}: {first_line(error)})."
+        ) from error
+    _check_fit(source, network, weights)
+    try:
+        load_checkpoint(network, str(source.weights), strict=True)
+    except Exception as error:
+        reasons = " ".join(line.strip() for line in str(error).splitlines()[1:4])[:500] or first_line(error)
+        raise CheckpointError(f"{source.weights} does not fit {source.architecture}: {reasons}") from error
+    return network
+
+
+def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Catch what open_clip would bend into shape without a word."""
+    archive = OPENAI_ARCHIVE_KEYS & weights.keys()
+    if archive:
+        raise CheckpointError(
+            f"{source.weights} holds {_some(sorted(archive))}: it is an original OpenAI archive, whose "
+            f"activation is QuickGELU. Use {source.architecture}/openai, or save only its weights and state quickgelu."
+        )
+    expected = network.state_dict()
+    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
+        if name in weights and name in expected and weights[name].shape != expected[name].shape:
+            stored, asked = list(weights[name].shape), list(expected[name].shape)
+            raise CheckpointError(
+                f"{source.weights} has {name} of shape {stored} and the configuration asks for {asked}: "
+                "image_size, patch_size or context_length is not the weights' own."
+            )
+    if ("logit_bias" in weights) != ("logit_bias" in expected):
+        stated, other = (
+            ("weights", "configuration") if "logit_bias" in weights else ("configuration", "weights")
+        )
+        raise CheckpointError(
+            f"{source.weights}: the {stated} have a logit bias (SigLIP's sigmoid) and the {other} have none. "
+            "Set model_cfg.init_logit_bias where the weights hold logit_bias, and only there."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

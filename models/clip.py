@@ -1,0 +1,65 @@
+"""A loaded CLIP: the network with everything that belongs to it, ready to encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.precision import DTYPES
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One checkpoint in memory. Immutable: another version is another Clip."""
+
+    reference: str
+    """How it was named, normalised."""
+    architecture: str
+    """open_clip's name for it, or the folder's own where its configuration is nobody else's."""
+    version: str
+    """sha256 over the stored weights and all else that changes a result; see `models.version`."""
+    network: nn.Module
+    preprocess: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]
+    """open_clip's inference transform for this checkpoint; float32 on the CPU."""
+    tokenizer: Callable[[list[str]], Int[Tensor, "n context"]]
+    precision: str
+    device: torch.device
+    logit_scale: float
+    """The factor itself: exp() is applied."""
+    logit_bias: float | None
+    """Not None: trained on each pair alone (SigLIP), so that probabilities are sigmoids."""
+    embed_dim: int
+    image_size: tuple[int, int]
+    context_length: int
+    quick_gelu: bool
+    parameters: int
+    size_bytes: int
+
+    @torch.inference_mode()
+    def encode_image(
+        self, pixels: Float[Tensor, "b 3 h w"], *, normalize: bool = True
+    ) -> Float[Tensor, "b d"]:
+        """Encode preprocessed images; float32 features on the model's device, L2-normalised in float32."""
+        pixels = pixels.to(self.device, DTYPES[self.precision])
+        network: Any = self.network
+        return _finish(network.encode_image(pixels, normalize=False), normalize)
+
+    @torch.inference_mode()
+    def encode_text(
+        self, tokens: Int[Tensor, "n context"], *, normalize: bool = True
+    ) -> Float[Tensor, "n d"]:
+        """Encode tokenized texts; float32 features on the model's device, L2-normalised in float32."""
+        network: Any = self.network
+        return _finish(network.encode_text(tokens.to(self.device), normalize=False), normalize)
+
+
+def _finish(features: Tensor, normalize: bool) -> Tensor:
+    features = features.float()
+    return F.normalize(features, dim=-1) if normalize else features

@@ -1,0 +1,155 @@
+"""Turn a pickled checkpoint into a folder of safetensors: the only place that opens a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.factory import get_tokenizer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.checkpoints import OPENAI_ARCHIVE_KEYS, build_network, check_finite
+from models.model_config import CONFIG_FILE
+from models.published import (
+    QUICK_GELU_SUFFIX,
+    architecture_config,
+    published_preprocess,
+    stated_activation,
+)
+from models.references import CheckpointError, architecture_and_activation
+from models.sources import WEIGHT_FILES, Source
+from models.tokenizers import first_line
+
+
+def convert_pickle(
+    path: Path,
+    architecture: str,
+    out_dir: Path,
+    *,
+    preprocess: dict[str, Any] | None = None,
+) -> Path:
+    """Write `out_dir` with the weights of a `.pt` file, and return it.
+
+    The file is an open_clip training checkpoint ({"state_dict": {"module...."}}) or a bare state dict, read as
+    tensors only. Where open_clip's published weights for the architecture disagree, the activation must be
+    stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given (mean, std, interpolation,
+    resize_mode). The folder appears whole or not at all.
+    Raises CheckpointError where the file holds no such weights or does not fit, FileExistsError where
+    `out_dir` exists.
+    """
+    if out_dir.exists():
+        raise FileExistsError(f"{out_dir} exists; choose another folder.")
+    architecture, stated_quick = architecture_and_activation(architecture)
+    quick = stated_activation(architecture, stated_quick)
+    plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
+    config = {**architecture_config(architecture), "quick_gelu": quick}
+    stated = {"fill_color": 0, **preprocess} if preprocess else published_preprocess(plain, quick)
+    weights = read_pickle(path, plain, quick)
+    check_finite(weights, path)
+
+    working = out_dir.parent / f".{out_dir.name}.{secrets.token_hex(4)}"
+    working.mkdir(parents=True)
+    try:
+        file = working / WEIGHT_FILES[0]
+        save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
+        # Through the network: its own names and shapes are what is kept, and a misfit shows now.
+        network = build_network(Source(plain, config, stated, file, None), weights)
+        stored = {name: _as_stored(value, name, weights) for name, value in network.state_dict().items()}
+        save_file(stored, file, metadata={"format": "pt"})
+        content = {"architecture": plain, "model_cfg": config, "preprocess_cfg": stated}
+        (working / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _save_tokenizer(architecture, config, working)
+        _sync(working)
+        os.rename(working, out_dir)
+        _sync_folder(out_dir.parent)
+    except BaseException:
+        shutil.rmtree(working, ignore_errors=True)
+        raise
+    return out_dir
+
+
+def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors, and nothing that could run.
+
+    Raises CheckpointError for an archive of code, for other objects, and for OpenAI weights without QuickGELU.
+    """
+    if _is_torchscript(path):
+        raise CheckpointError(
+            f"{path} is a TorchScript archive, which holds code; OpenAI's original files are such. "
+            f"Use {architecture}/openai: open_clip publishes the same weights without it."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read as tensors only ({type(error).__name__}: {first_line(error)}). It holds "
+            "other objects, which could run code, or it is cut short. Save its state dict alone."
+        ) from error
+    weights = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict) or not weights:
+        raise CheckpointError(f"{path} holds no state dict.")
+    weights = {str(name).removeprefix("module."): value for name, value in weights.items()}
+    original = OPENAI_ARCHIVE_KEYS & weights.keys()
+    if original and not quick_gelu:
+        raise CheckpointError(
+            f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), trained with "
+            f"QuickGELU: convert it as {architecture}{QUICK_GELU_SUFFIX}."
+        )
+    weights = {name: value for name, value in weights.items() if name not in original}
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{path} holds no state dict: {', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} not "
+            "tensors. Convert the file of weights, not the optimizer's or a whole training state."
+        )
+    return weights
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
+
+
+def _as_stored(value: Tensor, name: str, weights: dict[str, Tensor]) -> Tensor:
+    """Keep a float16 checkpoint float16: the network made it float32 without adding anything."""
+    original = weights.get(name)
+    dtype = original.dtype if original is not None and original.is_floating_point() else value.dtype
+    return value.detach().to(dtype).clone().contiguous()
+
+
+def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> None:
+    if not config["text_cfg"].get("hf_tokenizer_name"):
+        return
+    try:
+        get_tokenizer(architecture).save_pretrained(str(folder))
+    except Exception as error:
+        raise CheckpointError(
+            f"The tokenizer of {architecture} ({config['text_cfg']['hf_tokenizer_name']}) cannot be fetched "
+            f"({type(error).__name__}: {first_line(error)}). It needs the network, or a filled cache (HF_HOME)."
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Benchmarks, one a file: items become pairs to score, scores become metrics."""

@@ -1,0 +1,67 @@
+"""The configuration file of open_clip's folders, read without filling anything in."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from models.references import CheckpointError
+
+CONFIG_FILE = "open_clip_config.json"
+STATED = ("mean", "std", "interpolation", "resize_mode")
+"""What a `preprocess_cfg` must say: open_clip would fill any of it with its own defaults."""
+
+
+def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read `model_cfg` and `preprocess_cfg`.
+
+    Raises CheckpointError where the file is missing, is not JSON, or describes no model.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file.parent} has no {CONFIG_FILE}, so nothing says how to use its weights.")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        config, preprocess = content["model_cfg"], content.get("preprocess_cfg") or {}
+        complete = all(key in config for key in ("embed_dim", "vision_cfg", "text_cfg"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be read as open_clip's configuration: {error}.") from error
+    if not complete or not isinstance(preprocess, dict):
+        raise CheckpointError(f"{file}: model_cfg needs embed_dim, vision_cfg and text_cfg.")
+    return deepcopy(config), dict(preprocess)
+
+
+def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take a stated preprocessing as it is.
+
+    Raises CheckpointError where a piece is missing, unknown, or contradicts the model.
+    """
+    missing = [key for key in STATED if preprocess.get(key) is None]
+    if missing:
+        raise CheckpointError(
+            f"{where} does not say preprocess_cfg.{', preprocess_cfg.'.join(missing)}. Guessing would change "
+            'every score in silence; add them (CLIP\'s usual ones are "interpolation": "bicubic", "resize_mode": '
+            '"shortest" and OpenAI\'s mean and std).'
+        )
+    allowed = {
+        "interpolation": ("bicubic", "bilinear", "random"),
+        "resize_mode": ("shortest", "longest", "squash"),
+    }
+    for key, values in allowed.items():
+        if preprocess[key] not in values:
+            raise CheckpointError(
+                f"{where}: preprocess_cfg.{key} is {preprocess[key]!r}; use {', '.join(values)}."
+            )
+    if preprocess.get("mode", "RGB") != "RGB":
+        raise CheckpointError(f"{where}: preprocess_cfg.mode is {preprocess['mode']!r}; only RGB is known.")
+    size, expected = preprocess.get("size"), config["vision_cfg"].get("image_size", 224)
+    if size is not None and _pair(size) != _pair(expected):
+        raise CheckpointError(
+            f"{where} contradicts itself: preprocess_cfg.size is {size}, vision_cfg.image_size {expected}."
+        )
+    return {"fill_color": preprocess.get("fill_color", 0), **{key: preprocess[key] for key in STATED}}
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])

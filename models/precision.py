@@ -1,0 +1,123 @@
+"""Devices and number formats. The parameters of normalisation layers stay float32 in every one of them.
+
+The small LayerNorm changes that fine-tuning makes would be rounded away: bfloat16's spacing near 1 is 0.0078.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+PRECISIONS = ("auto", *DTYPES, *ALIASES)
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+_NORM_NAMES = re.compile(r"(layer|rms|batch|group)_?norm", re.IGNORECASE)
+_FLOAT32_PARAMETERS = ("logit_scale", "logit_bias")
+
+
+class PrecisionError(ModelError):
+    """A device or a precision that is unknown or cannot be had here."""
+
+    code: ClassVar[str] = "bad_precision"
+
+
+@cache
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, Arm BF16).
+
+    Elsewhere torch emulates it, slower than float32.
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device; auto is the first GPU where there is one.
+
+    Raises PrecisionError for a device that is not here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise PrecisionError(f"The device {device!r} cannot be used here; use auto, cpu or cuda.") from error
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Turn `auto` or a short name into float32, bfloat16 or float16.
+
+    Auto is bfloat16 where the hardware computes in it, float32 elsewhere.
+    Raises PrecisionError for another name, and for float16 on a CPU.
+    """
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else native_bf16()
+        return "bfloat16" if native else "float32"
+    chosen = ALIASES.get(precision, precision)
+    if chosen not in DTYPES:
+        raise PrecisionError(f"There is no precision {precision!r}; use {', '.join(PRECISIONS)}.")
+    if chosen == "float16" and device.type == "cpu":
+        raise PrecisionError("float16 is for GPUs; use bfloat16 or float32 on a CPU.")
+    return chosen
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation layer: torch's own, or one that timm or transformers names so."""
+    return isinstance(module, _NORMS) or _NORM_NAMES.search(type(module).__name__) is not None
+
+
+def apply_precision(network: nn.Module, precision: str) -> nn.Module:
+    """Cast a float32 network in place, all but its normalisation layers and its logit scale and bias.
+
+    The network is on its device already. Parameters keep their identity and names, so a state dict fits
+    before and after.
+    """
+    dtype = DTYPES[precision]
+    if dtype is torch.float32:
+        return network
+    for module in network.modules():
+        if is_norm(module):
+            _let_norm_take(dtype, module)
+            continue
+        for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if value.is_floating_point() and not (module is network and name in _FLOAT32_PARAMETERS):
+                value.data = value.data.to(dtype)
+    return network
+
+
+def _let_norm_take(dtype: torch.dtype, norm: nn.Module) -> None:
+    """Make a float32 normalisation layer take and return the lower precision around it."""
+    weight = next(norm.parameters(), None)
+    on_cpu = weight is not None and weight.device.type == "cpu"
+    if on_cpu and dtype is torch.bfloat16 and isinstance(norm, nn.LayerNorm):
+        return  # torch's CPU kernel takes bfloat16 beside float32 weights and reduces in float32: no casts
+    if not isinstance(norm, _Float32Norm):
+        # A subclass in place: the layer stays itself for deepcopy, hooks and state dicts.
+        norm.__class__ = _float32_class(type(norm))
+
+
+class _Float32Norm(nn.Module):
+    """Computes in float32 and returns the input's format."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = super().forward(x.float(), *args, **kwargs)
+        return output.to(x.dtype)
+
+
+@cache
+def _float32_class(norm: Any) -> Any:
+    return type(norm.__name__, (_Float32Norm, norm), {})

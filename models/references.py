@@ -1,0 +1,185 @@
+"""What a person may write to name a checkpoint: one grammar for the service, the command line and the jobs.
+
+    demo                                the model in the repository
+    ViT-B-32/openai                     an architecture and a tag that open_clip publishes
+    ViT-B-32, ViT-B/32                  the same: OpenAI's weights are meant where no tag is given
+    hf-hub:org/repo                     a Hugging Face repository in open_clip's layout
+    local-dir:PATH, ./PATH, /PATH       a folder in open_clip's layout
+    PATH.safetensors@ViT-B-32+gelu      bare weights, their architecture and, where it is not plain, activation
+
+Reading a reference touches no file and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from models.errors import ModelError
+
+DEFAULT_TAG = "openai"
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+ACTIVATIONS = {"gelu": False, "quickgelu": True}
+"""What may follow the plus sign, and whether it is QuickGELU."""
+
+_PATCH_SIZE = re.compile(r"\d+(-\d+)*(-quickgelu)?(@\d+px)?", re.IGNORECASE)
+_HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"[\w.+-]+")
+_PATH_STARTS = ("./", "../", "/", "~")
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that cannot be named, found, read or trusted; the message has the piece and the remedy."""
+
+    code: ClassVar[str] = "bad_checkpoint"
+
+
+class BadReferenceError(CheckpointError):
+    """The words that should name a checkpoint do not."""
+
+    code: ClassVar[str] = "bad_reference"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The checkpoint that ships in the repository."""
+
+    def __str__(self) -> str:
+        return "demo"
+
+
+@dataclass(frozen=True)
+class Published:
+    """An architecture and a tag of open_clip's registry."""
+
+    architecture: str
+    tag: str
+
+    def __str__(self) -> str:
+        return f"{self.architecture}/{self.tag}"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository on the Hugging Face hub."""
+
+    repository: str
+
+    def __str__(self) -> str:
+        return f"hf-hub:{self.repository}"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that holds `open_clip_config.json` and weights."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"local-dir:{self.path}"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A safetensors file; `quick_gelu` is None where the reference states no activation."""
+
+    path: str
+    architecture: str
+    quick_gelu: bool | None = None
+
+    def __str__(self) -> str:
+        stated = {None: "", True: "+quickgelu", False: "+gelu"}[self.quick_gelu]
+        return f"{self.path}@{self.architecture}{stated}"
+
+
+Reference = Demo | Published | Hub | Folder | WeightsFile
+
+
+def parse(text: str) -> Reference:
+    """Read one reference.
+
+    Raises BadReferenceError where the grammar above has no place for it, saying what would be right.
+    """
+    text = text.strip()
+    if not text or not text.isprintable():
+        raise BadReferenceError("A checkpoint reference is empty or holds control characters; try `demo`.")
+    if text == "demo":
+        return Demo()
+    if text.startswith("hf-hub:"):
+        return _hub(text.removeprefix("hf-hub:"))
+    if text.startswith("local-dir:"):
+        return _folder(text.removeprefix("local-dir:"))
+    if text.lower().endswith(PICKLES):
+        raise pickle_refused(text)
+    if ".safetensors" in text.lower():
+        return _weights_file(text)
+    if text.startswith(_PATH_STARTS):
+        return _folder(text)
+    return _published(text)
+
+
+def pickle_refused(path: str) -> BadReferenceError:
+    """Say why a pickle is not read and which command turns it into something that is."""
+    return BadReferenceError(
+        f"{path} is a pickle, which can run code when it is opened. Turn it into a folder once with "
+        f"`sds-clip convert {path} --architecture ViT-B-32 --out FOLDER`, then use `local-dir:FOLDER`."
+    )
+
+
+def architecture_name(text: str) -> str:
+    """Spell an architecture as open_clip does: `ViT-L/14@336px` is `ViT-L-14-336`."""
+    return re.sub(r"@(\d+)px", r"-\1", text.replace("/", "-"))
+
+
+def architecture_and_activation(text: str) -> tuple[str, bool | None]:
+    """Read `ViT-B-32+quickgelu`: the architecture, and whether it is QuickGELU where that is stated.
+
+    Raises BadReferenceError for another activation or a name that no architecture can have.
+    """
+    architecture, plus, activation = text.partition("+")
+    if plus and activation not in ACTIVATIONS:
+        raise BadReferenceError(f"{text}: the activation after + is gelu or quickgelu, not {activation!r}.")
+    if not _NAME.fullmatch(architecture_name(architecture)):
+        raise BadReferenceError(f"{text!r} is not an architecture's name; try ViT-B-32.")
+    return architecture_name(architecture), ACTIVATIONS.get(activation)
+
+
+def _hub(repository: str) -> Hub:
+    if not _HUB_REPOSITORY.fullmatch(repository):
+        raise BadReferenceError(
+            f"hf-hub:{repository} does not name a repository; write hf-hub:organisation/name."
+        )
+    return Hub(repository)
+
+
+def _folder(path: str) -> Folder:
+    if not path:
+        raise BadReferenceError("local-dir: needs a path after the colon, as in local-dir:/models/mine.")
+    if path.lower().endswith(PICKLES):
+        raise pickle_refused(path)
+    return Folder(path)
+
+
+def _weights_file(text: str) -> WeightsFile:
+    path, at, described = text.rpartition("@")
+    if not at or not path.lower().endswith(".safetensors"):
+        raise BadReferenceError(
+            f"{text}: a safetensors file does not say which architecture it belongs to; "
+            "write PATH.safetensors@ViT-B-32 (or @ViT-B-32+quickgelu, @ViT-B-32+gelu)."
+        )
+    return WeightsFile(path, *architecture_and_activation(described))
+
+
+def _published(text: str) -> Published:
+    head, slash, last = text.rpartition("/")
+    if slash and not _PATCH_SIZE.fullmatch(last):
+        architecture, tag = architecture_name(head), last
+    else:
+        architecture, tag = architecture_name(text), DEFAULT_TAG
+    if not _NAME.fullmatch(architecture) or not _NAME.fullmatch(tag):
+        raise BadReferenceError(
+            f"{text} does not name a checkpoint. Write demo, ARCHITECTURE/TAG (ViT-B-32/openai), "
+            "hf-hub:ORGANISATION/NAME, local-dir:PATH or PATH.safetensors@ARCHITECTURE."
+        )
+    return Published(architecture, tag)

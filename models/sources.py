@@ -1,0 +1,218 @@
+"""From a reference to its pieces: configuration, preprocessing, weights, tokenizer; none is guessed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
+
+from models.model_config import CONFIG_FILE, STATED, checked_preprocess, read_config
+from models.published import (
+    QUICK_GELU_SUFFIX,
+    architecture_config,
+    entry_of_repository,
+    known_architecture,
+    published_preprocess,
+    stated_activation,
+    unknown_tag,
+)
+from models.references import (
+    CheckpointError,
+    Demo,
+    Folder,
+    Hub,
+    Published,
+    Reference,
+    WeightsFile,
+)
+from models.tokenizers import first_line
+
+WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+"""In open_clip's order of preference."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """All pieces of one checkpoint, found and checked against one another, not yet read."""
+
+    architecture: str
+    model_config: dict[str, Any]
+    """open_clip's `model_cfg`; its `quick_gelu` is what the weights need."""
+    preprocess: dict[str, Any]
+    """mean, std, interpolation, resize_mode and fill_color; the size is the network's own."""
+    weights: Path
+    tokenizer: Path | str | None
+    """The tokenizer's folder or hub name; None for CLIP's own."""
+
+
+def resolve(reference: Reference) -> Source:
+    """Find a checkpoint's pieces, downloading published ones.
+
+    Raises CheckpointError where one is missing or two contradict each other.
+    """
+    match reference:
+        case Demo():
+            return _from_folder(demo_folder())
+        case Folder(path):
+            return _from_folder(Path(path).expanduser())
+        case Hub(repository):
+            return _from_hub(repository)
+        case Published(architecture, tag):
+            return _from_registry(architecture, tag)
+        case WeightsFile():
+            return _from_weights_file(reference)
+
+
+def demo_folder() -> Path:
+    """Where the checkpoint that ships in the repository lies."""
+    from importlib.util import find_spec
+
+    spec = find_spec("demo")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        raise CheckpointError("The package demo is not installed; name another checkpoint.")
+    return Path(places[0]) / "student"
+
+
+def _from_registry(architecture: str, tag: str) -> Source:
+    config = architecture_config(architecture)
+    entry = get_pretrained_cfg(architecture, tag)
+    if not entry:
+        raise CheckpointError(unknown_tag(architecture, tag))
+    config["quick_gelu"] = bool(config.get("quick_gelu") or entry.get("quick_gelu"))
+    try:
+        weights = download_pretrained(entry)
+    except Exception as error:
+        raise _unreachable(f"{architecture}/{tag}", error) from error
+    return Source(
+        architecture=architecture.removesuffix(QUICK_GELU_SUFFIX),
+        model_config=config,
+        preprocess={"fill_color": 0, **{key: entry[key] for key in STATED}},
+        weights=Path(weights),
+        tokenizer=config["text_cfg"].get("hf_tokenizer_name"),
+    )
+
+
+def _unreachable(name: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{name} cannot be downloaded ({type(error).__name__}: {first_line(error)}). It needs the "
+        "network, or the files in the Hugging Face cache already (HF_HOME says where), or the same model as a "
+        "folder: local-dir:PATH."
+    )
+
+
+def _from_hub(repository: str) -> Source:
+    try:
+        config_file = Path(download_pretrained_from_hf(repository, filename=CONFIG_FILE))
+    except Exception as error:
+        raise _unreachable(f"hf-hub:{repository}", error) from error
+    config, preprocess = read_config(config_file)
+    registered = entry_of_repository(repository)
+    stated = bool(config.get("quick_gelu"))
+    if registered and bool(registered.get("quick_gelu")) != stated:
+        raise CheckpointError(
+            f"hf-hub:{repository} says quick_gelu={stated} and open_clip's registry says {not stated} of the same "
+            "weights. One of them gives wrong scores in silence: name the weights by architecture and tag, or "
+            "put them in a local-dir: with the right quick_gelu."
+        )
+    if not {"interpolation", "resize_mode"} & preprocess.keys():
+        # Repositories from before these two keys existed: open_clip then did nothing else.
+        preprocess = {"interpolation": "bicubic", "resize_mode": "shortest", **preprocess}
+    checked = checked_preprocess(preprocess, config, f"hf-hub:{repository}")
+    weights = _hub_weights(repository)
+    return Source(
+        architecture=known_architecture(config) or repository,
+        model_config=config,
+        preprocess=checked,
+        weights=weights,
+        tokenizer=config["text_cfg"].get("hf_tokenizer_name"),
+    )
+
+
+def _hub_weights(repository: str) -> Path:
+    failures: list[Exception] = []
+    for name in WEIGHT_FILES:
+        try:
+            return Path(download_pretrained_from_hf(repository, filename=name))
+        except Exception as error:
+            failures.append(error)
+    raise CheckpointError(
+        f"hf-hub:{repository} gave none of {', '.join(WEIGHT_FILES)} ({first_line(failures[0])}). Pickles "
+        "(.bin) are not read from the hub: download it and use `sds-clip convert`. Without a network, "
+        "fill the cache (HF_HOME) or use local-dir:PATH."
+    )
+
+
+def _from_folder(folder: Path) -> Source:
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {folder}.")
+    config, preprocess = read_config(folder / CONFIG_FILE)
+    _check_neighbour(folder, config)
+    return Source(
+        architecture=known_architecture(config) or folder.resolve().name,
+        model_config=config,
+        preprocess=checked_preprocess(preprocess, config, str(folder / CONFIG_FILE)),
+        weights=_folder_weights(folder),
+        tokenizer=folder if config["text_cfg"].get("hf_tokenizer_name") else None,
+    )
+
+
+def _folder_weights(folder: Path) -> Path:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return others[0]
+    if others:
+        names = ", ".join(file.name for file in others)
+        raise CheckpointError(f"{folder} holds several weights ({names}); name one {WEIGHT_FILES[0]}.")
+    pickles = sorted(file for ending in ("bin", "pt", "pth") for file in folder.glob(f"*.{ending}"))
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds weights only as a pickle ({pickles[0].name}), which can run code when opened. "
+            f"Convert it once: `sds-clip convert {pickles[0]} --architecture ARCHITECTURE --out FOLDER`."
+        )
+    raise CheckpointError(f"{folder} holds no weights. Put {WEIGHT_FILES[0]} beside {CONFIG_FILE}.")
+
+
+def _check_neighbour(folder: Path, config: dict[str, Any]) -> None:
+    """A transformers `config.json` beside open_clip's may state the activation: then both must agree."""
+    neighbour = folder / "config.json"
+    if not neighbour.is_file():
+        return
+    try:
+        other = json.loads(neighbour.read_text(encoding="utf-8"))
+        stated = {
+            other[tower].get("hidden_act") for tower in ("text_config", "vision_config") if tower in other
+        }
+    except (ValueError, AttributeError, TypeError):
+        return
+    expected = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    contrary = "gelu" if expected == "quick_gelu" else "quick_gelu"
+    if contrary in stated:
+        raise CheckpointError(
+            f"{folder}: config.json says hidden_act {contrary} and {CONFIG_FILE} says {expected} "
+            f"(model_cfg.quick_gelu). One of them gives wrong scores in silence; correct it."
+        )
+
+
+def _from_weights_file(reference: WeightsFile) -> Source:
+    path = Path(reference.path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    architecture = reference.architecture
+    quick_gelu = stated_activation(architecture, reference.quick_gelu)
+    plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
+    config = architecture_config(architecture)
+    config["quick_gelu"] = quick_gelu
+    return Source(
+        architecture=plain,
+        model_config=config,
+        preprocess=published_preprocess(plain, quick_gelu),
+        weights=path,
+        tokenizer=config["text_cfg"].get("hf_tokenizer_name"),
+    )

@@ -1,0 +1,64 @@
+"""A real server in a real process, and a client for it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+START_TIMEOUT_S = 120
+
+
+class RunningServer:
+    """`sds-clip serve` in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_server(folder: Path, *arguments: str, **environment: str) -> Iterator[RunningServer]:
+    """Start a server, wait until it is ready, and end it."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port), *arguments]
+    settings = {"SDS_CLIP_DATA_DIR": str(folder / "data"), "SDS_CLIP_THREADS": "1", **environment}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **settings})
+    try:
+        _wait_until_ready(process, url, log)
+        yield RunningServer(process, url, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(f"the server ended at once:\n{log.read_text()}")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/ready").status_code == httpx.codes.OK:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"the server was not ready within {START_TIMEOUT_S} s:\n{log.read_text()}")

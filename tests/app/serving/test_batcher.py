@@ -1,0 +1,243 @@
+"""The batcher, with a worker that doubles numbers and remembers what it was given."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.errors import InternalError, Overloaded, Unavailable
+from app.serving.batcher import Batcher, Job
+
+Work = Job[str, int, int]
+
+
+class Doubler:
+    """Doubles payloads; waits at `gate`, fails on negative numbers, and keeps every batch it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[int]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, key: str, jobs: Sequence[Work]) -> list[int | Exception]:
+        assert self.gate.wait(10)
+        payloads = [job.payload for job in jobs]
+        self.batches.append((key, payloads))
+        if any(payload < 0 for payload in payloads):
+            raise ValueError("negative")
+        return [2 * payload for payload in payloads]
+
+
+@asynccontextmanager
+async def batching(
+    run: Callable[..., Sequence[int | Exception]], **options: int
+) -> AsyncIterator[Batcher[str, int, int]]:
+    batcher: Batcher[str, int, int] = Batcher(run, **{"max_batch": 4, "max_queue": 8, **options})
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        await batcher.close()
+
+
+async def queued_behind_a_closed_gate(
+    batcher: Batcher[str, int, int], doubler: Doubler, jobs: list[tuple[str, int, int]]
+) -> list["asyncio.Task[int]"]:
+    """Submit (key, payload, cost) jobs that all wait behind one that is being computed."""
+    doubler.gate.clear()
+    first = asyncio.create_task(batcher.submit("first", 0, cost=1))
+    await asyncio.sleep(0.05)
+    tasks = [asyncio.create_task(batcher.submit(key, payload, cost=cost)) for key, payload, cost in jobs]
+    await asyncio.sleep(0)
+    return [first, *tasks]
+
+
+def test_idle_batcher_runs_a_single_job_at_once() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            assert await batcher.submit("a", 21, cost=1) == 42
+        assert doubler.batches == [("a", [21])]
+
+    asyncio.run(scenario())
+
+
+def test_jobs_that_wait_together_are_batched_up_to_the_limit() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 7)])
+            doubler.gate.set()
+            assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
+        assert doubler.batches == [("first", [0]), ("a", [1, 2, 3, 4]), ("a", [5, 6])]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_never_mixes_keys() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            tasks = await queued_behind_a_closed_gate(
+                batcher, doubler, [("old", 1, 1), ("old", 2, 1), ("new", 3, 1), ("old", 4, 1)]
+            )
+            doubler.gate.set()
+            await asyncio.gather(*tasks)
+        assert doubler.batches[1:] == [("old", [1, 2]), ("new", [3]), ("old", [4])]
+
+    asyncio.run(scenario())
+
+
+def test_a_job_larger_than_a_batch_runs_alone() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            tasks = await queued_behind_a_closed_gate(
+                batcher, doubler, [("a", 1, 1), ("a", 2, 99), ("a", 3, 1)]
+            )
+            doubler.gate.set()
+            await asyncio.gather(*tasks)
+        assert doubler.batches[1:] == [("a", [1]), ("a", [2]), ("a", [3])]
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_job_takes_no_other_down() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            tasks = await queued_behind_a_closed_gate(
+                batcher, doubler, [("a", 1, 1), ("a", -1, 1), ("a", 3, 1)]
+            )
+            doubler.gate.set()
+            first, one, failed, three = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (first, one, three) == (0, 2, 6)
+        assert isinstance(failed, InternalError)
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_is_followed_by_answers() -> None:
+    async def scenario() -> None:
+        async with batching(Doubler()) as batcher:
+            with pytest.raises(InternalError):
+                await batcher.submit("a", -1, cost=1)
+            assert await batcher.submit("a", 1, cost=1) == 2
+            assert batcher.alive
+
+    asyncio.run(scenario())
+
+
+def test_out_of_memory_sheds_the_request() -> None:
+    def out_of_memory(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    async def scenario() -> None:
+        async with batching(out_of_memory) as batcher:
+            with pytest.raises(Overloaded):
+                await batcher.submit("a", 1, cost=1)
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_job_is_dropped_before_it_is_computed() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            first, one, two = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1), ("a", 2, 1)])
+            one.cancel()
+            await asyncio.sleep(0)
+            doubler.gate.set()
+            assert await asyncio.gather(first, two) == [0, 4]
+        assert doubler.batches == [("first", [0]), ("a", [2])]
+
+    asyncio.run(scenario())
+
+
+def test_background_jobs_yield_to_requests_but_are_not_starved() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler, max_batch=1) as batcher:
+            tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 7)])
+            slow = asyncio.create_task(batcher.submit("a", 100, cost=1, background=True))
+            await asyncio.sleep(0)
+            doubler.gate.set()
+            await asyncio.gather(slow, *tasks)
+        order = [payloads[0] for _, payloads in doubler.batches]
+        assert 1 < order.index(100) < len(order) - 1
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def scenario() -> None:
+        async with batching(Doubler()) as batcher:
+            await batcher.submit("a", 1, cost=1)
+            batcher.items_per_s = 2.0
+            with batcher.admit(8), pytest.raises(Overloaded) as refused, batcher.admit(1):
+                pytest.fail("admitted a ninth item")
+            assert refused.value.retry_after_s == 4  # 8 items at 2 a second
+            with batcher.admit(8):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_a_request_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
+    async def scenario() -> None:
+        async with batching(Doubler()) as batcher:
+            with batcher.admit(100):
+                assert batcher.admitted == 100
+            assert batcher.admitted == 0
+
+    asyncio.run(scenario())
+
+
+def test_draining_refuses_new_work_and_waits_for_the_admitted() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+
+            async def request() -> int:
+                with batcher.admit(1):
+                    return await batcher.submit("a", 1, cost=1)
+
+            doubler.gate.clear()
+            accepted = asyncio.create_task(request())
+            await asyncio.sleep(0.05)
+            drained = asyncio.create_task(batcher.drain(10))
+            await asyncio.sleep(0.05)
+            assert not drained.done()
+            with pytest.raises(Unavailable), batcher.admit(1):
+                pytest.fail("admitted while draining")
+            doubler.gate.set()
+            assert await accepted == 2
+            assert await drained
+
+    asyncio.run(scenario())
+
+
+def test_drain_gives_up_after_its_timeout() -> None:
+    async def scenario() -> None:
+        async with batching(Doubler()) as batcher:
+            with batcher.admit(1):
+                assert not await batcher.drain(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_closing_answers_what_still_waits() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            _, waiting = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1)])
+            await batcher.close()
+            doubler.gate.set()
+            with pytest.raises(Unavailable):
+                await waiting
+            with pytest.raises(Unavailable):
+                await batcher.submit("a", 1, cost=1)
+
+    asyncio.run(scenario())

@@ -1,0 +1,183 @@
+"""Class weights: equal to open_clip's, built once, kept on disk, and honest while they are being built."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor
+
+from app.errors import ClassesBuilding, Overloaded
+from app.metrics import Metrics
+from app.serving.class_store import ClassStore
+from app.serving.classes import MAX_BUILDS, ClassSet, ClassWeights
+from app.serving.engine import Engine
+from app.serving.served import ServedModels
+from models.clip import Clip
+
+CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
+
+
+@asynccontextmanager
+async def building(
+    clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4
+) -> AsyncIterator[tuple[Engine, ClassWeights]]:
+    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
+    engine.start()
+    classes = ClassWeights(engine, ClassStore(folder, max_bytes=10**9), wait_s=wait_s)
+    try:
+        yield engine, classes
+    finally:
+        await classes.close()
+        await engine.close()
+
+
+def gated(clip: Clip, gate: threading.Event) -> Clip:
+    """The same CLIP, whose tokenizer waits at the gate."""
+
+    def tokenize(texts: list[str]) -> Tensor:
+        assert gate.wait(10)
+        return clip.tokenizer(texts)
+
+    return replace(clip, tokenizer=tokenize)
+
+
+def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with building(small_clip, tmp_path) as (engine, classes):
+            served, weights = await classes.of(engine.models.resolve(None), CLASSES)
+        templates = [template.replace("{c}", "{}") for template in CLASSES.templates]
+        both_places = [
+            lambda label, template=template: template.replace("{}", label) for template in templates
+        ]
+        expected = open_clip.build_zero_shot_classifier(
+            small_clip.network, open_clip.get_tokenizer("ViT-B-32"), CLASSES.labels, both_places
+        )
+        torch.testing.assert_close(weights, expected.T, atol=1e-6, rtol=0)
+        assert served.clip is small_clip
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_reads_the_weights_from_disk(small_clip: Clip, tmp_path: Path) -> None:
+    def unused(texts: list[str]) -> Tensor:
+        raise AssertionError("encoded again")
+
+    async def scenario() -> None:
+        async with building(small_clip, tmp_path) as (engine, classes):
+            _, built = await classes.of(engine.models.resolve(None), CLASSES)
+        async with building(replace(small_clip, tokenizer=unused), tmp_path) as (engine, classes):
+            _, read = await classes.of(engine.models.resolve(None), CLASSES)
+        assert torch.equal(built, read)
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_file_is_encoded_again(small_clip: Clip, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with building(small_clip, tmp_path) as (engine, classes):
+            _, built = await classes.of(engine.models.resolve(None), CLASSES)
+        (file,) = tmp_path.rglob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:40])
+        async with building(small_clip, tmp_path) as (engine, classes):
+            _, again = await classes.of(engine.models.resolve(None), CLASSES)
+        torch.testing.assert_close(again, built)
+
+    asyncio.run(scenario())
+
+
+def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        gate = threading.Event()
+        async with building(gated(small_clip, gate), tmp_path, wait_s=0.05) as (engine, classes):
+            with pytest.raises(ClassesBuilding, match="0 of 9 prompts") as building_:
+                await classes.of(engine.models.resolve(None), CLASSES)
+            assert building_.value.retry_after_s is not None
+            gate.set()
+            while True:
+                try:
+                    _, weights = await classes.of(engine.models.resolve(None), CLASSES)
+                    break
+                except ClassesBuilding:
+                    continue
+            assert weights.shape == (3, 16)
+
+    asyncio.run(scenario())
+
+
+def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) -> None:
+    encoded: list[str] = []
+
+    def counting(texts: list[str]) -> Tensor:
+        encoded.extend(texts)
+        return small_clip.tokenizer(texts)
+
+    async def scenario() -> None:
+        async with building(replace(small_clip, tokenizer=counting), tmp_path) as (engine, classes):
+            served = engine.models.resolve(None)
+            await asyncio.gather(classes.of(served, CLASSES), classes.of(served, CLASSES))
+        assert len(encoded) == CLASSES.size
+
+    asyncio.run(scenario())
+
+
+def test_too_many_sets_at_once_are_refused(small_clip: Clip, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        gate = threading.Event()
+        async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
+            served = engine.models.resolve(None)
+            for number in range(MAX_BUILDS):
+                with pytest.raises(ClassesBuilding):
+                    await classes.of(served, ClassSet((f"label {number}",), ("{}",)))
+            with pytest.raises(Overloaded):
+                await classes.of(served, ClassSet(("one more",), ("{}",)))
+            gate.set()
+
+    asyncio.run(scenario())
+
+
+def test_after_a_swap_the_previous_version_answers_until_the_new_set_is_ready(
+    small_clip: Clip, other_clip: Clip, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        gate = threading.Event()
+        async with building(small_clip, tmp_path, wait_s=0.05) as (engine, classes):
+            old, old_weights = await classes.of(engine.models.resolve(None), CLASSES)
+            new = await engine.replace("small", gated(other_clip, gate))
+            answered, weights = await classes.of(new, CLASSES)
+            assert answered is old
+            assert torch.equal(weights, old_weights)
+            gate.set()
+            while answered is old:
+                await asyncio.sleep(0.01)
+                answered, weights = await classes.of(new, CLASSES)
+            assert answered is new
+            assert not torch.allclose(weights, old_weights, atol=1e-3)
+
+    asyncio.run(scenario())
+
+
+def test_files_used_longest_ago_are_dropped_beyond_the_limit(tmp_path: Path) -> None:
+    weights = torch.ones(10, 16)
+    size = 10 * 16 * 4
+    store = ClassStore(tmp_path, max_bytes=3 * size)
+    for name in "abcde":
+        store.write("version", "float32", name, weights)
+    kept = [name for name in "abcde" if store.read("version", "float32", name) is not None]
+    assert kept == [
+        "d",
+        "e",
+    ]  # a file is its numbers and a header, so that two fit into three times the numbers
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_file(tmp_path: Path) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("not a folder")
+    store = ClassStore(blocked, max_bytes=1000)
+    store.write("version", "float32", "a", torch.ones(1, 1))
+    assert store.read("version", "float32", "a") is None

@@ -1,0 +1,227 @@
+"""The engine over a small CLIP, against the CLIP itself."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
+from app.metrics import Metrics
+from app.serving.engine import Engine
+from app.serving.served import ServedModels
+from models.clip import Clip
+
+TEXTS = ["a red circle", "a blue square", "a red circle"]
+
+
+def pictures(count: int, seed: int = 0) -> list[Tensor]:
+    return list(torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)))
+
+
+@asynccontextmanager
+async def serving(clip: Clip, **options: float) -> AsyncIterator[Engine]:
+    engine = Engine(ServedModels({"small": clip}), Metrics(), **options)  # type: ignore[arg-type]
+    engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def sample(engine_metrics: bytes, name: str) -> float:
+    """The value of a metric without labels, or with the given ones, in Prometheus's text."""
+    return next(
+        float(line.split()[-1]) for line in engine_metrics.decode().splitlines() if line.startswith(name)
+    )
+
+
+def test_features_equal_the_models_own(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            pixels = pictures(3)
+            features = await engine.encode(engine.models.resolve(None), pixels=pixels, texts=TEXTS)
+        torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
+        torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(TEXTS)))
+
+    asyncio.run(scenario())
+
+
+def test_unnormalised_features_keep_their_length(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            pixels = pictures(2)
+            served = engine.models.resolve(None)
+            features = await engine.encode(served, pixels=pixels, texts=TEXTS, normalize=False)
+        expected = small_clip.encode_image(torch.stack(pixels), normalize=False)
+        torch.testing.assert_close(features.images, expected)
+        assert (features.images.norm(dim=-1) - 1).abs().min() > 1e-3
+
+    asyncio.run(scenario())
+
+
+def test_scores_do_not_depend_on_what_else_is_in_the_batch(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            served = engine.models.resolve(None)
+            alone = await engine.encode(served, pixels=pictures(1))
+            together = await asyncio.gather(
+                engine.encode(served, pixels=pictures(1)),
+                *(
+                    engine.encode(served, pixels=pictures(5, seed=n), texts=[f"text {n}"])
+                    for n in range(1, 9)
+                ),
+            )
+        torch.testing.assert_close(together[0].images, alone.images, atol=1e-6, rtol=0)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_larger_than_a_batch_is_encoded_in_chunks(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip, max_batch=4) as engine:
+            pixels = pictures(11)
+            features = await engine.encode(engine.models.resolve(None), pixels=pixels)
+        torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
+
+    asyncio.run(scenario())
+
+
+def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None:
+    encoded: list[int] = []
+
+    def counting(texts: list[str]) -> Tensor:
+        encoded.append(len(texts))
+        return small_clip.tokenizer(texts)
+
+    async def scenario() -> None:
+        async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
+            served = engine.models.resolve(None)
+            await engine.encode(served, texts=TEXTS)
+            await engine.encode(served, texts=[*TEXTS, "a third"])
+        assert encoded == [2, 1]
+
+    asyncio.run(scenario())
+
+
+def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            await engine.encode(engine.models.resolve(None), texts=TEXTS)
+            await engine.replace("small", other_clip)
+            features = await engine.encode(engine.models.resolve(None), texts=TEXTS)
+        torch.testing.assert_close(features.texts, other_clip.encode_text(other_clip.tokenizer(TEXTS)))
+
+    asyncio.run(scenario())
+
+
+def test_a_text_cache_of_size_zero_keeps_nothing(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip, text_cache_size=0) as engine:
+            served = engine.models.resolve(None)
+            first = await engine.encode(served, texts=TEXTS)
+            second = await engine.encode(served, texts=TEXTS)
+            torch.testing.assert_close(first.texts, second.texts)
+
+    asyncio.run(scenario())
+
+
+def test_a_replacement_grows_the_generation_and_keeps_the_previous(
+    small_clip: Clip, other_clip: Clip
+) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            old = engine.models.resolve("small")
+            new = await engine.replace("small", other_clip)
+            assert (old.generation, new.generation) == (1, 2)
+            assert engine.models.resolve("default") is new
+            assert engine.models.previous(new) is old
+
+    asyncio.run(scenario())
+
+
+def test_a_request_finishes_on_the_weights_that_it_took(small_clip: Clip, other_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            held = engine.models.resolve(None)
+            await engine.replace("small", other_clip)
+            features = await engine.encode(held, pixels=pictures(1))
+        torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pictures(1))))
+
+    asyncio.run(scenario())
+
+
+def test_numbers_that_are_not_finite_are_an_error_of_that_request_alone(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            served = engine.models.resolve(None)
+            broken = [torch.full((3, 32, 32), float("nan"))]
+            good, bad = await asyncio.gather(
+                engine.encode(served, pixels=pictures(1)),
+                engine.encode(served, pixels=broken),
+                return_exceptions=True,
+            )
+            assert isinstance(bad, InternalError)
+            assert not isinstance(good, BaseException)
+
+    asyncio.run(scenario())
+
+
+def test_an_unknown_model_is_refused_with_the_names_served(small_clip: Clip) -> None:
+    with pytest.raises(UnknownModel, match="default, small"):
+        ServedModels({"small": small_clip}).resolve("large")
+
+
+class Stalled:
+    """A network that never answers until it is told to stop."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.stop = threading.Event()
+
+    def encode_image(self, pixels: Tensor, *, normalize: bool) -> Tensor:
+        self.stop.wait(30)
+        return torch.ones(len(pixels), 16)
+
+
+def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        stalled = Stalled()
+        async with serving(dataclasses.replace(small_clip, network=stalled), deadline_s=0.05) as engine:  # type: ignore[arg-type]
+            served = engine.models.resolve(None)
+            with pytest.raises(DeadlineExceeded):
+                async with engine.request(served, images=1):
+                    await engine.encode(served, pixels=pictures(1))
+            stalled.stop.set()
+
+    asyncio.run(scenario())
+
+
+def test_not_ready_while_no_forward_pass_answers(small_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.engine.PROBE_TIMEOUT_S", 0.05)
+
+    async def scenario() -> None:
+        stalled = Stalled()
+        async with serving(dataclasses.replace(small_clip, network=stalled)) as engine:  # type: ignore[arg-type]
+            with pytest.raises(Unavailable, match="does not answer"):
+                await engine.check_ready()
+            stalled.stop.set()
+            await asyncio.sleep(0.1)
+            await engine.check_ready()
+
+    asyncio.run(scenario())
+
+
+def test_not_ready_once_draining(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        async with serving(small_clip) as engine:
+            await engine.check_ready()
+            await engine.drain(1)
+            with pytest.raises(Unavailable):
+                await engine.check_ready()
+
+    asyncio.run(scenario())

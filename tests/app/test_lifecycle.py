@@ -1,0 +1,133 @@
+"""A real server process under load: SIGTERM, a client that hangs up, and memory."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.app.conftest import base64_of, png
+from tests.app.serverside import RunningServer, running_server
+
+CLIENTS = 16
+BODY = {"images": [base64_of(png(seed=1))], "texts": ["a red circle", "a blue square"]}
+
+
+@pytest.fixture
+def server(small_reference: str, tmp_path: Path) -> Iterator[RunningServer]:
+    with running_server(tmp_path, "--model", small_reference, "--precision", "float32") as server:
+        yield server
+
+
+async def ask_until_refused(server: RunningServer, answers: list[tuple[float, int]]) -> None:
+    """Send one request after another on one connection; note when each was sent and its status."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        while True:
+            sent_at = time.monotonic()
+            try:
+                answer = await client.post("/match", json=BODY)
+            except httpx.ConnectError:
+                return
+            answers.append((sent_at, answer.status_code))
+            if answer.status_code != httpx.codes.OK:
+                return
+
+
+def test_sigterm_under_load_drops_no_accepted_request(server: RunningServer) -> None:
+    async def scenario() -> tuple[list[tuple[float, int]], float]:
+        answers: list[tuple[float, int]] = []
+        clients = [asyncio.create_task(ask_until_refused(server, answers)) for _ in range(CLIENTS)]
+        while len(answers) < 20 * CLIENTS:
+            await asyncio.sleep(0.01)
+        terminated_at = time.monotonic()
+        server.terminate()
+        await asyncio.gather(*clients)  # a connection reset in the middle of a request raises here
+        return answers, terminated_at
+
+    answers, terminated_at = asyncio.run(scenario())
+    # What was sent well before the signal was accepted; what came later was answered or turned away.
+    assert {status for sent_at, status in answers if sent_at < terminated_at - 0.5} == {200}
+    assert {status for _, status in answers} <= {200, 503}
+    assert sum(status == httpx.codes.SERVICE_UNAVAILABLE for _, status in answers) >= 1
+    assert server.process.wait(60) == 0
+
+
+def test_a_request_in_flight_at_sigterm_is_answered(server: RunningServer) -> None:
+    async def scenario() -> httpx.Response:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            texts = [f"text number {n}" for n in range(1000)]
+            asked = asyncio.create_task(client.post("/match", json={**BODY, "texts": texts}))
+            while 'admitted_items 0' in (await client.get("/metrics")).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            server.terminate()
+            return await asked
+
+    answer = asyncio.run(scenario())
+    assert answer.status_code == 200
+    assert len(answer.json()["results"][0]["scores"]) == 1000
+
+
+def test_not_ready_while_draining_but_alive(server: RunningServer) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        assert client.get("/ready").status_code == 200
+        server.terminate()
+        statuses = set()
+        with contextlib.suppress(httpx.TransportError):
+            for _ in range(100):
+                statuses.add(client.get("/ready").status_code)
+                time.sleep(0.02)
+    assert 503 in statuses
+
+
+def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /match HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100000\r\n\r\n" + b'{"images": ["' + b"A" * 5000
+            )
+    answer = httpx.post(f"{server.url}/match", json=BODY)
+    assert answer.status_code == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_client_that_hangs_up_while_waiting_is_not_computed_for(server: RunningServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    texts = ",".join(f'"never seen {n}"' for n in range(1000))
+    body = f'{{"texts": [{texts}]}}'.encode()
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        while "admitted_items 0" in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.005)
+    deadline = time.monotonic() + 30
+    while "admitted_items 0" not in httpx.get(f"{server.url}/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert '"status": 499' in server.log.read_text()
+
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
+def test_memory_stays_flat_over_many_requests(server: RunningServer) -> None:
+    def ask(count: int, first: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            for number in range(first, first + count):
+                body = {"images": [base64_of(png(seed=number))], "texts": [f"unique {number}"]}
+                assert client.post("/match", json=body).status_code == 200
+
+    ask(300, 0)
+    before = resident_bytes(server.process.pid)
+    ask(600, 300)
+    assert resident_bytes(server.process.pid) - before < 16 * 2**20
