@@ -72,8 +72,11 @@ class Inference:
         self._limits.check_images(request.images)
         classes = self._class_set(request)
         async with self._engine.request(served, images=len(request.images)):
-            served, weights = await self._classes.of(served, classes)
             decoded = await self._images.read(request.images, served, request.on_error)
+            answering, weights = await self._classes.of(served, classes)
+            if answering is not served:
+                served = answering
+                decoded = await self._images.read(request.images, served, request.on_error)
             features = await self._engine.encode(served, pixels=list(decoded.pixels.values()))
         match = scoring.match(
             features.images, weights, logit_scale=served.clip.logit_scale, logit_bias=served.clip.logit_bias

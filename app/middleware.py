@@ -22,8 +22,8 @@ access_logger = logging.getLogger("app.access")
 UNMATCHED = "unmatched"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
-# An unread body up to this many times the limit is let flow past after the answer (the server discards it), so
-# that a client which writes all before it reads gets the answer; over it the connection is cut.
+# An unread body of up to this many times the limit is let flow past after the answer (the server discards it),
+# so that a client which writes all before it reads gets the answer; over it the connection is cut.
 _DISCARD_FACTOR = 4
 
 
@@ -158,7 +158,7 @@ class LimitBody:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(
-            f"The body is too large; {self._max_body_bytes} bytes at most are allowed. Send fewer images at once."
+            f"The body is too large; {self._max_body_bytes} bytes at most are allowed. Send less at once."
         )
 
 

@@ -1,9 +1,18 @@
 """What an operator can set, read from the environment (`SDS_CLIP_*`) once, at the process's edge."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+"""In the environment: names with commas between them."""
 
 
 class Settings(BaseSettings):
@@ -15,9 +24,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     data_dir: Path = Field(Path("data"), description="Caches and, later, versions.")
 
-    models: list[str] = Field(
-        ["demo"], min_length=1, description="References served; the first is the default."
-    )
+    models: Names = Field(["demo"], min_length=1, description="References served; the first is the default.")
     device: str = "auto"
     precision: str = "auto"
     threads: int = Field(0, ge=0, description="Torch's intra-op threads; 0 is one a usable core.")
@@ -29,7 +36,7 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
     text_cache_size: int = Field(16_384, ge=0, description="Text features kept in memory.")
     class_cache_bytes: int = Field(2**30, ge=0, description="Class weights kept on disk.")
-    class_wait_s: float = Field(20.0, ge=0, description="How long /classify waits for a label set, then 503.")
+    class_wait_s: float = Field(3.0, ge=0, description="How long /classify waits for a label set, then 503.")
 
     max_body_bytes: int = Field(32 * 2**20, ge=1024)
     max_buffered_bytes: int = Field(512 * 2**20, ge=1024, description="Bodies in memory over all requests.")
@@ -47,5 +54,5 @@ class Settings(BaseSettings):
     url_max_redirects: int = Field(3, ge=0)
 
     keys_file: Path | None = Field(None, description="JSON with hashed API keys; without it loopback only.")
-    allowed_hosts: list[str] = Field([], description="Host names beside the loopback ones, without keys.")
+    allowed_hosts: Names = Field([], description="Host names beside the loopback ones, without keys.")
     log_level: str = "info"

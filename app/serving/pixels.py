@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.errors import InvalidRequest, ServiceError
 from app.fetch import Fetcher
-from app.images import Decoder, image_bytes
+from app.images import Decoder
 from app.schemas.common import ImageInput, UrlImage
 from app.serving.served import Served
 
@@ -44,19 +44,18 @@ class ImageReader:
 
     async def _read_one(self, image: ImageInput, served: Served, index: int) -> Tensor | ServiceError:
         try:
-            return await self._decoder.pixels(await self._data(image), served.clip)
+            return await self._decoder.pixels(await self._file(image), served.clip)
         except InvalidRequest as error:
             error.param, error.index = "images", index
             return error
 
-    async def _data(self, image: ImageInput) -> bytes:
-        if isinstance(image, bytes):
+    async def _file(self, image: ImageInput) -> bytes | str:
+        """The image's file, or its base64, which the decoder's threads undo."""
+        if not isinstance(image, UrlImage):
             return image
-        if isinstance(image, UrlImage):
-            if self._fetcher is None:
-                raise InvalidRequest(
-                    "This server does not fetch images; send the image itself as base64 or multipart.",
-                    code="image_url_disabled",
-                )
-            return await self._fetcher.fetch(image.url)
-        return image_bytes(image, max_bytes=self._decoder.limits.max_bytes)
+        if self._fetcher is None:
+            raise InvalidRequest(
+                "This server does not fetch images; send the image itself as base64 or multipart.",
+                code="image_url_disabled",
+            )
+        return await self._fetcher.fetch(image.url)

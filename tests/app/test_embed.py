@@ -16,7 +16,7 @@ def test_text_vectors_equal_the_models_own(client: TestClient, small_clip: Clip)
     expected = small_clip.encode_text(small_clip.tokenizer(texts))
     got = torch.tensor([result["embedding"] for result in body["results"]])
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
-    assert body["dimensions"] == 16
+    assert body["dimensions"] == 32
 
 
 def test_base64_holds_the_same_float32_numbers(client: TestClient) -> None:

@@ -105,7 +105,7 @@ def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: 
                     break
                 except ClassesBuilding:
                     continue
-            assert weights.shape == (3, 16)
+            assert weights.shape == (3, 32)
 
     asyncio.run(scenario())
 

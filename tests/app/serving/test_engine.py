@@ -185,7 +185,7 @@ class Stalled:
 
     def encode_image(self, pixels: Tensor, *, normalize: bool) -> Tensor:
         self.stop.wait(30)
-        return torch.ones(len(pixels), 16)
+        return torch.ones(len(pixels), 32)
 
 
 def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:

@@ -1,0 +1,185 @@
+"""What strangers send: each a documented status with the one error body, and nobody else harmed."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from starlette.testclient import TestClient
+
+from tests.app.conftest import base64_of, png
+
+GOOD = {"images": [base64_of(png(seed=1))], "texts": ["a red circle"]}
+
+
+def encoded(kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def animated(kind: str) -> bytes:
+    frames = [PIL.Image.new("RGB", (32, 24), colour) for colour in ("red", "green", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header promises so many pixels and whose data is a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+
+
+def sixteen_bit() -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)).save(file, "PNG")
+    return file.getvalue()
+
+
+def rotated() -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return encoded("JPEG", exif=exif.tobytes())
+
+
+ACCEPTED = {
+    "one pixel": png(1, 1),
+    "animated GIF": animated("GIF"),
+    "animated WebP": animated("WEBP"),
+    "MPO": animated("MPO"),
+    "CMYK": encoded("JPEG", "CMYK"),
+    "16 bit": sixteen_bit(),
+    "alpha": encoded("PNG", "RGBA"),
+    "palette": encoded("PNG", "P"),
+    "rotated by EXIF": rotated(),
+}
+REFUSED = {
+    "no bytes": (b"", "image_empty"),
+    "truncated JPEG": (encoded("JPEG")[:-300], "image_truncated"),
+    "decompression bomb": (png_of_size(60_000, 60_000), "image_too_large"),
+    "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "image_format"),
+    "HTML": (b"<!DOCTYPE html><html></html>", "image_format"),
+    "TIFF": (encoded("TIFF"), "image_format"),
+    "thin": (png(1, 2000), "image_too_narrow"),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_unusual_images_are_answered(client: TestClient, name: str) -> None:
+    answer = client.post("/match", files=[("images", ("x.jpg", ACCEPTED[name]))], data={"texts": ["a"]})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_images_are_refused_by_what_they_are(client: TestClient, name: str) -> None:
+    data, code = REFUSED[name]
+    answer = client.post("/match", files=[("images", ("x.jpg", data))], data={"texts": ["a"]})
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["param"], error["index"]) == (code, "images", 0)
+
+
+BODIES: dict[str, tuple[str, Any, int, str]] = {
+    "not JSON": ("/match", b"{", 400, "malformed_body"),
+    "lone surrogate": ("/match", b'{"images": ["eA=="], "texts": ["\\ud800"]}', 400, "malformed_body"),
+    "not UTF-8": ("/match", b'{"images": ["eA=="], "texts": ["\xff"]}', 400, "malformed_body"),
+    "no images": ("/match", {**GOOD, "images": []}, 422, "invalid_request"),
+    "no texts": ("/match", {**GOOD, "texts": []}, 422, "invalid_request"),
+    "10,000 texts": ("/match", {**GOOD, "texts": ["a"] * 10_000}, 422, "too_many_texts"),
+    "100 images": ("/match", {**GOOD, "images": GOOD["images"] * 100}, 422, "too_many_images"),
+    "a text of 1 MB": ("/match", {**GOOD, "texts": ["x" * 2**20]}, 422, "text_too_long"),
+    "an unknown model": ("/match", {**GOOD, "model": "../../etc/passwd"}, 404, "unknown_model"),
+    "an unknown field": ("/match", {**GOOD, "modle": "small"}, 422, "invalid_request"),
+    "texts of a wrong type": ("/match", {**GOOD, "texts": "a"}, 422, "invalid_request"),
+    "an image of a wrong type": ("/match", {**GOOD, "images": [3]}, 422, "invalid_request"),
+    "a wrong pad": ("/match", {**GOOD, "images": [GOOD["images"][0].rstrip("=")[:-1]]}, 422, "invalid_base64"),
+    "a URL, switched off": ("/match", {**GOOD, "images": [{"url": "http://x.org/"}]}, 422, "image_url_disabled"),
+    "a wrong choice": ("/match", {**GOOD, "on_error": "ignore"}, 422, "invalid_request"),
+    "top_k of 0": ("/classify", {"images": GOOD["images"], "labels": ["a"], "top_k": 0}, 422, "invalid_request"),
+    "an unknown set": ("/classify", {"images": GOOD["images"], "labels": "coco"}, 422, "invalid_request"),
+    "too many prompts": (
+        "/classify",
+        {"images": GOOD["images"], "labels": ["a"] * 4000, "templates": ["{}"] * 100},
+        422,
+        "too_many_prompts",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bad_bodies_get_the_one_error_body(client: TestClient, name: str) -> None:
+    path, body, status, code = BODIES[name]
+    if isinstance(body, bytes):
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    else:
+        answer = client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert set(error) - {"index"} == {"type", "code", "message", "param"}
+    assert answer.headers["X-Request-Id"]
+    assert client.post("/match", json=GOOD).status_code == 200
+
+
+def test_nul_bytes_and_odd_texts_are_only_texts(client: TestClient) -> None:
+    texts = ["a\x00b", "", " ", "\u202e", "🟥" * 500, "x" * 4096, "<|endoftext|>"]
+    answer = client.post("/match", json={**GOOD, "texts": texts})
+    assert answer.status_code == 200
+    assert len(answer.json()["results"][0]["scores"]) == len(texts)
+
+
+def test_a_body_of_50_mb_is_refused_unread(client: TestClient) -> None:
+    answer = client.post("/match", content=bytes(50 * 2**20), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+def test_a_chunked_body_without_a_length_is_counted(client: TestClient) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(50):
+            yield bytes(2**20)
+
+    answer = client.post("/match", content=endless(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert client.app.state.body_budget.used_bytes == 0  # type: ignore[attr-defined]
+
+
+def test_a_foreign_media_type_is_refused(client: TestClient) -> None:
+    answer = client.post("/match", content=b"a=b", headers={"Content-Type": "text/plain"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_broken_form_is_refused(client: TestClient) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    for content in (b"", b"--x\r\n", b"--y\r\nabc", b'--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--'):
+        assert client.post("/match", content=content, headers=headers).status_code in (400, 422)
+
+
+def test_a_field_twice_is_refused_where_one_is_meant(client: TestClient) -> None:
+    files = [("images", ("x", png()))]
+    answer = client.post("/match", files=files, data={"texts": ["a"], "model": ["small", "small"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+
+
+def test_bad_images_beside_good_requests_harm_nobody(client: TestClient) -> None:
+    expected = client.post("/match", json=GOOD).json()
+    for data, _ in REFUSED.values():
+        client.post("/match", json={**GOOD, "images": [base64_of(data)]})
+        assert client.post("/match", json=GOOD).json() == expected
+
+
+def test_routes_and_methods_that_are_not_there_get_the_error_body(client: TestClient) -> None:
+    assert client.get("/nothing").json()["error"]["code"] == "not_found"
+    refused = client.get("/match")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert refused.headers["Allow"] == "POST"

@@ -1,0 +1,193 @@
+"""From base64 to pixels: the strict reading, and the threads that decode."""
+
+import asyncio
+import base64
+import io
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import Tensor
+
+from app.errors import InvalidImage, Overloaded
+from app.images import Decoder, image_bytes, without_torch_threads
+from models.clip import Clip
+from models.images import ImageLimits, decode_image
+
+MAX_BYTES = 1000
+
+
+def _png(width: int = 50, height: int = 40, seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _code(value: str) -> str:
+    with pytest.raises(InvalidImage) as caught:
+        image_bytes(value, max_bytes=MAX_BYTES)
+    return caught.value.code
+
+
+@given(st.binary(max_size=MAX_BYTES))
+def test_base64_gives_the_bytes_back(data: bytes) -> None:
+    encoded = base64.b64encode(data).decode()
+
+    assert image_bytes(encoded, max_bytes=MAX_BYTES) == data
+    assert image_bytes(f"data:image/png;base64,{encoded}", max_bytes=MAX_BYTES) == data
+    assert image_bytes(base64.encodebytes(data).decode(), max_bytes=MAX_BYTES) == data
+
+
+@given(st.text(max_size=100))
+def test_any_text_gives_bytes_or_an_invalid_image(value: str) -> None:
+    try:
+        assert isinstance(image_bytes(value, max_bytes=MAX_BYTES), bytes)
+    except InvalidImage as error:
+        assert error.code in ("invalid_base64", "invalid_data_uri")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["iVBORw0KGg=", "iVBORw0KGg", "iVBORw0KGg===", "iVBO=Rw0KGg=", "=", "a", "iV_ORw0K", "iV-ORw0K", "é===", "\0AAA"]
+    + ["iVBO!w0K", "\ud800AAA", "http://example.org/a.png", "HTTPS://example.org/a.png", "aGk=aGk="],
+    ids=ascii,
+)
+def test_wrong_base64_is_refused(value: str) -> None:
+    assert _code(value) == "invalid_base64"
+
+
+def test_wrong_base64_is_explained() -> None:
+    for value, words in [
+        ("iVBORw0KGg", "padding is missing"),
+        ("iV_ORw0K", "URL-safe"),
+        ("iV!ORw0K", "not base64"),
+        ("https://example.org/", '{"url": "..."}'),
+    ]:
+        with pytest.raises(InvalidImage, match=words):
+            image_bytes(value, max_bytes=MAX_BYTES)
+
+
+@pytest.mark.parametrize(
+    "value", ["data:", "data:image/png,abc", "data:image/png;base64", "data:;charset=utf-8,a", "DATA:x,aGk="]
+)
+def test_wrong_data_uri_is_refused(value: str) -> None:
+    assert _code(value) == "invalid_data_uri"
+
+
+@pytest.mark.parametrize("head", ["data:;base64,", "DATA:IMAGE/PNG;BASE64,", "data:image/png;name=a;base64,"])
+def test_unusual_data_uri_is_read(head: str) -> None:
+    assert image_bytes(head + "aGk=", max_bytes=MAX_BYTES) == b"hi"
+
+
+@pytest.mark.parametrize("size", [1001, 1002, 1003, 100_000])
+def test_excess_is_refused(size: int) -> None:
+    assert _code(base64.b64encode(b"x" * size).decode()) == "image_too_large"
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(224, 224), (33, 70), (500, 37), (1, 1)])
+def test_pixels_equal_open_clips_to_the_last_bit(
+    resize_mode: str, interpolation: str, size: tuple[int, int]
+) -> None:
+    theirs = image_transform_v2(
+        PreprocessCfg(size=64, resize_mode=resize_mode, interpolation=interpolation), is_train=False
+    )
+    image = decode_image(_png(*size))
+
+    assert without_torch_threads(theirs) is not theirs
+    assert torch.equal(without_torch_threads(theirs)(image), theirs(image))
+
+
+def test_transform_of_another_shape_is_left_alone() -> None:
+    def transform(image: PIL.Image.Image) -> Tensor:
+        return torch.zeros(3, 1, 1)
+
+    assert without_torch_threads(transform) is transform
+
+
+def _run_with_decoder(clip: Clip, images: list[bytes | str], threads: int = 2) -> list[Tensor | BaseException]:
+    async def scenario() -> list[Tensor | BaseException]:
+        decoder = Decoder(ImageLimits(max_bytes=100_000), threads=threads)
+        try:
+            return await asyncio.gather(
+                *(decoder.pixels(image, clip) for image in images), return_exceptions=True
+            )
+        finally:
+            decoder.close()
+
+    return asyncio.run(scenario())
+
+
+def test_decoder_gives_the_models_own_pixels_for_bytes_and_base64(small_clip: Clip) -> None:
+    data = _png()
+    expected = small_clip.preprocess(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
+
+    as_bytes, as_text = _run_with_decoder(small_clip, [data, base64.b64encode(data).decode()])
+
+    assert torch.equal(as_bytes, expected)
+    assert torch.equal(as_text, expected)
+
+
+def test_bad_image_is_its_own_error_only(small_clip: Clip) -> None:
+    good = [_png(seed=seed) for seed in range(6)]
+    images: list[bytes | str] = [good[0], b"", good[1], good[2][:-20], good[3], "!", b"<svg>", good[5]]
+
+    results = _run_with_decoder(small_clip, images)
+
+    codes = [result.code if isinstance(result, InvalidImage) else "" for result in results]
+    assert codes == ["", "image_empty", "", "image_truncated", "", "invalid_base64", "image_format", ""]
+    assert all(isinstance(result, Tensor) for result, code in zip(results, codes, strict=True) if not code)
+
+
+class _Gate:
+    """Stands for a model whose preprocessing waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.running = 0
+        self.most_running = 0
+        self._lock = threading.Lock()
+
+    def preprocess(self, image: PIL.Image.Image) -> Tensor:
+        with self._lock:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        self.open.wait(10)
+        with self._lock:
+            self.running -= 1
+        return torch.zeros(3, 1, 1)
+
+
+def test_decoding_is_bounded_and_an_abandoned_image_is_counted_until_it_is_done() -> None:
+    gate = _Gate()
+
+    async def scenario() -> None:
+        decoder = Decoder(ImageLimits(), threads=2, max_waiting=1)
+        running = [asyncio.ensure_future(decoder.pixels(_png(), gate)) for _ in range(3)]
+        while gate.running < 2:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Overloaded) as caught:
+            await decoder.pixels(_png(), gate)
+        assert caught.value.retry_after_s is not None
+
+        running[0].cancel()
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await decoder.pixels(_png(), gate)
+
+        gate.open.set()
+        await asyncio.gather(*running, return_exceptions=True)
+        while gate.running:
+            await asyncio.sleep(0.001)
+        assert isinstance(await decoder.pixels(_png(), gate), Tensor)
+        decoder.close()
+
+    asyncio.run(scenario())
+    assert gate.most_running == 2
