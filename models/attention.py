@@ -12,9 +12,10 @@ from torch import Tensor, nn
 class BatchFirstAttention(nn.MultiheadAttention):
     """torch's attention for one contiguous [n, l, d] input, as two matrix products around a fused kernel.
 
-    nn.MultiheadAttention turns its input to sequence-first, and torch then multiplies frozen weights with that
-    view by copying them once a position: with the text tower's mask, where no fast path saves it, that is ten
-    times the work. Parameters, names and results are the parent's; anything but plain self-attention goes there.
+    nn.MultiheadAttention turns its input to sequence-first, and torch then multiplies frozen weights with
+    that view by copying them once a position: with the text tower's mask, where no fast path saves it, that
+    is many times the work. Parameters, names and results are the parent's, and anything but plain
+    self-attention goes to it.
     """
 
     def forward(  # type: ignore[override]
@@ -26,7 +27,7 @@ class BatchFirstAttention(nn.MultiheadAttention):
         attn_mask: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """softmax(Q K^t / sqrt(d / heads) + mask) V of all heads, projected (arXiv 1706.03762, equation 1)."""
+        """softmax(Q K^t / sqrt(d / heads) + mask) V for all heads, projected (arXiv 1706.03762, eq. 1)."""
         mask_is_plain = attn_mask is None or (attn_mask.dim() == 2 and attn_mask.is_floating_point())
         self_attention = key is query and value is query
         if need_weights or options or self.training or not (self_attention and mask_is_plain):

@@ -159,7 +159,7 @@ def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -
     if archive:
         raise CheckpointError(
             f"{source.weights} holds {_some(sorted(archive))}: it is an original OpenAI archive, whose "
-            f"activation is QuickGELU. Use {source.architecture}/openai, or save only its weights and state quickgelu."
+            f"activation is QuickGELU. Use {source.architecture}/openai, or `sds-clip convert`."
         )
     expected = network.state_dict()
     for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):

@@ -47,6 +47,8 @@ class Clip:
         self, pixels: Float[Tensor, "b 3 h w"], *, normalize: bool = True
     ) -> Float[Tensor, "b d"]:
         """Encode preprocessed images; float32 features on the model's device, L2-normalised in float32."""
+        if not len(pixels):
+            return torch.zeros(0, self.embed_dim, device=self.device)
         pixels = pixels.to(self.device, DTYPES[self.precision])
         network: Any = self.network
         return _finish(network.encode_image(pixels, normalize=False), normalize)
@@ -56,6 +58,8 @@ class Clip:
         self, tokens: Int[Tensor, "n context"], *, normalize: bool = True
     ) -> Float[Tensor, "n d"]:
         """Encode tokenized texts; float32 features on the model's device, L2-normalised in float32."""
+        if not len(tokens):
+            return torch.zeros(0, self.embed_dim, device=self.device)
         network: Any = self.network
         return _finish(network.encode_text(tokens.to(self.device), normalize=False), normalize)
 

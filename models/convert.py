@@ -37,15 +37,14 @@ def convert_pickle(
 ) -> Path:
     """Write `out_dir` with the weights of a `.pt` file, and return it.
 
-    The file is an open_clip training checkpoint ({"state_dict": {"module...."}}) or a bare state dict, read as
-    tensors only. Where open_clip's published weights for the architecture disagree, the activation must be
+    The file is an open_clip training checkpoint ({"state_dict": {"module...."}}) or a bare state dict, read
+    as tensors only. Where open_clip's published weights for the architecture disagree, the activation must be
     stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given (mean, std, interpolation,
     resize_mode). The folder appears whole or not at all.
-    Raises CheckpointError where the file holds no such weights or does not fit, FileExistsError where
-    `out_dir` exists.
+    Raises CheckpointError where the file holds no such weights, does not fit, or `out_dir` exists.
     """
     if out_dir.exists():
-        raise FileExistsError(f"{out_dir} exists; choose another folder.")
+        raise CheckpointError(f"{out_dir} exists; choose another folder.")
     architecture, stated_quick = architecture_and_activation(architecture)
     quick = stated_activation(architecture, stated_quick)
     plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
@@ -78,7 +77,7 @@ def convert_pickle(
 def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Tensor]:
     """Read a checkpoint's tensors, and nothing that could run.
 
-    Raises CheckpointError for an archive of code, for other objects, and for OpenAI weights without QuickGELU.
+    Raises CheckpointError for an archive of code, for other objects, and for OpenAI weights as plain GELU.
     """
     if _is_torchscript(path):
         raise CheckpointError(
@@ -136,7 +135,7 @@ def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> 
     except Exception as error:
         raise CheckpointError(
             f"The tokenizer of {architecture} ({config['text_cfg']['hf_tokenizer_name']}) cannot be fetched "
-            f"({type(error).__name__}: {first_line(error)}). It needs the network, or a filled cache (HF_HOME)."
+            f"({type(error).__name__}: {first_line(error)}). It needs the network or a full cache (HF_HOME)."
         ) from error
 
 

@@ -1,8 +1,8 @@
 """What an image file says of itself before anything is decoded: format, size, completeness, orientation.
 
-Of a JPEG or PNG the decoder then gets only the parts that make the pixels. Metadata (colour profiles, comments,
-compressed text, thumbnails, indexes of further frames) stays away from it, so none of it can cost memory or
-time, warn, or be parsed wrongly. Every loop over parts of a file is capped.
+Of a JPEG or PNG the decoder then gets only the parts that make the pixels. Metadata (colour profiles,
+comments, compressed text, thumbnails, indexes of further frames) stays away from it, so none of it can cost
+memory or time, warn, or be parsed wrongly. Every loop over parts of a file is capped.
 """
 
 import re

@@ -41,7 +41,7 @@ def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where
     if missing:
         raise CheckpointError(
             f"{where} does not say preprocess_cfg.{', preprocess_cfg.'.join(missing)}. Guessing would change "
-            'every score in silence; add them (CLIP\'s usual ones are "interpolation": "bicubic", "resize_mode": '
+            'every score in silence; add them (usual ones are "interpolation": "bicubic", "resize_mode": '
             '"shortest" and OpenAI\'s mean and std).'
         )
     allowed = {

@@ -107,7 +107,8 @@ def _let_norm_take(dtype: torch.dtype, norm: nn.Module) -> None:
         return  # torch's CPU kernel takes bfloat16 beside float32 weights and reduces in float32: no casts
     if not isinstance(norm, _Float32Norm):
         # A subclass in place: the layer stays itself for deepcopy, hooks and state dicts.
-        norm.__class__ = _float32_class(type(norm))
+        kind: Any = type(norm)
+        norm.__class__ = _float32_class(kind)
 
 
 class _Float32Norm(nn.Module):

@@ -76,9 +76,9 @@ def stated_activation(architecture: str, quick_gelu: bool | None) -> bool:
     kinds = {bool(config.get("quick_gelu") or entry.get("quick_gelu")) for entry in _entries(architecture)}
     if len(kinds) == 2:
         raise CheckpointError(
-            f"{architecture} weights exist with GELU and with QuickGELU (OpenAI's), and the file does not say "
-            f"which these are. Write {architecture}+quickgelu or {architecture}+gelu for the architecture: the "
-            "wrong one gives wrong scores in silence."
+            f"{architecture} weights exist with GELU and with QuickGELU (OpenAI's), and the file does not "
+            f"say which these are. Write {architecture}+quickgelu or {architecture}+gelu for the "
+            "architecture: the wrong one gives wrong scores in silence."
         )
     return kinds.pop() if kinds else bool(config.get("quick_gelu"))
 
@@ -94,8 +94,9 @@ def published_preprocess(architecture: str, quick_gelu: bool) -> dict[str, Any]:
     if len(found) != 1:
         reason = "disagree about" if found else "do not exist to state"
         raise CheckpointError(
-            f"open_clip's published weights for {architecture} {reason} preprocessing, so bare weights cannot "
-            f"be used. Make a local-dir: with an {CONFIG_FILE} whose preprocess_cfg gives {', '.join(STATED)}."
+            f"open_clip's published weights for {architecture} {reason} preprocessing, so bare weights "
+            f"cannot be used. Make a local-dir: with an {CONFIG_FILE} whose preprocess_cfg gives "
+            f"{', '.join(STATED)}."
         )
     entry = found.popitem()[1]
     return {"fill_color": 0, **{key: entry[key] for key in STATED}}

@@ -5,7 +5,7 @@
     ViT-B-32, ViT-B/32                  the same: OpenAI's weights are meant where no tag is given
     hf-hub:org/repo                     a Hugging Face repository in open_clip's layout
     local-dir:PATH, ./PATH, /PATH       a folder in open_clip's layout
-    PATH.safetensors@ViT-B-32+gelu      bare weights, their architecture and, where it is not plain, activation
+    PATH.safetensors@ViT-B-32+gelu      bare weights with their architecture and, if need be, activation
 
 Reading a reference touches no file and imports nothing heavy.
 """

@@ -99,8 +99,8 @@ def _from_registry(architecture: str, tag: str) -> Source:
 def _unreachable(name: str, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{name} cannot be downloaded ({type(error).__name__}: {first_line(error)}). It needs the "
-        "network, or the files in the Hugging Face cache already (HF_HOME says where), or the same model as a "
-        "folder: local-dir:PATH."
+        "network, or the files in the Hugging Face cache (see HF_HOME), or the same model as a folder, "
+        "local-dir:PATH."
     )
 
 
@@ -114,9 +114,9 @@ def _from_hub(repository: str) -> Source:
     stated = bool(config.get("quick_gelu"))
     if registered and bool(registered.get("quick_gelu")) != stated:
         raise CheckpointError(
-            f"hf-hub:{repository} says quick_gelu={stated} and open_clip's registry says {not stated} of the same "
-            "weights. One of them gives wrong scores in silence: name the weights by architecture and tag, or "
-            "put them in a local-dir: with the right quick_gelu."
+            f"hf-hub:{repository} says quick_gelu={stated} and open_clip's registry says {not stated} of the "
+            "same weights. One of them gives wrong scores in silence: name the weights by architecture and "
+            "tag, or put them in a local-dir: with the right quick_gelu."
         )
     if not {"interpolation", "resize_mode"} & preprocess.keys():
         # Repositories from before these two keys existed: open_clip then did nothing else.

@@ -51,7 +51,10 @@ SIGLIP: dict[str, Any] = {
     },
 }
 """The SigLIP recipe in small: timm's tower, sigmoids, padding that is read, and a tokenizer of its own."""
-WORDS = ["a", "an", "the", "of", "photo", "red", "blue", "green", "cube", "ball", "dog", "cat", "on", "under", "left", "right", "to", "and", "two", "one"]
+WORDS = (
+    *("a", "an", "the", "of", "photo", "red", "blue", "green", "cube", "ball", "dog", "cat"),
+    *("on", "under", "left", "right", "to", "and", "two", "one"),
+)
 
 
 def save_checkpoint(

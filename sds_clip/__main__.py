@@ -1,0 +1,7 @@
+"""`python -m sds_clip` is `sds-clip`."""
+
+import sys
+
+from sds_clip.cli import main
+
+sys.exit(main())

@@ -1,0 +1,177 @@
+"""`sds-clip doctor`: what is installed, what the machine can do, and whether the model answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sds_clip.options import (
+    REFERENCES,
+    Commands,
+    add_command,
+    add_json_option,
+    add_model_options,
+    load_model,
+    read_settings,
+)
+from sds_clip.table import printable, table
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from models.clip import Clip
+
+_DESCRIPTION = """\
+Show versions, the processor's features, cores and threads, CUDA, what `auto` picks here, and load the model
+and run one forward of it. The exit code is 1 when something is broken.
+"""
+
+_EPILOG = (
+    REFERENCES
+    + """
+examples:
+  sds-clip doctor
+  sds-clip doctor --model local-dir:my-clip --json
+"""
+)
+
+_PACKAGES = (
+    "torch",
+    "open_clip_torch",
+    "torchvision",
+    "transformers",
+    "fastapi",
+    "uvicorn",
+    "pillow",
+    "safetensors",
+)
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    status: Literal["ok", "broken", ""]
+    detail: str
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands, "doctor", "check the installation", description=_DESCRIPTION, epilog=_EPILOG
+    )
+    add_model_options(parser)
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; 1 when one of them is broken."""
+    settings = read_settings()
+    findings = [
+        *_software(),
+        *_machine(),
+        _check("data folder", lambda: _data_folder(settings)),
+        *_model(args, settings),
+    ]
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print(table(["", "", ""], [[each.name, each.status, each.detail] for each in findings]).lstrip("\n"))
+    return 1 if any(finding.status == "broken" for finding in findings) else 0
+
+
+def _software() -> Iterator[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from sds_clip.cli import installed_version
+
+    yield Finding("sds-clip", "", installed_version())
+    yield Finding("python", "", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, "", version(name))
+        except PackageNotFoundError:
+            yield Finding(name, "broken", "is not installed; install sds-clip again")
+
+
+def _machine() -> Iterator[Finding]:
+    import torch
+
+    flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.is_file() else set()
+    found = " ".join(flag for flag in _CPU_FLAGS if flag in flags) or "unknown"
+    yield Finding("cpu features", "", f"{found} (torch uses {torch.backends.cpu.get_cpu_capability()})")
+    yield Finding(
+        "cores", "", f"{_usable_cores()} usable of {os.cpu_count()}; torch threads {torch.get_num_threads()}"
+    )
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    yield Finding("cuda", "", ", ".join(names) or "none")
+    yield _check("auto picks", _auto)
+
+
+def _auto() -> str:
+    from models.precision import choose_device, choose_precision
+
+    device = choose_device("auto")
+    return f"{device}, {choose_precision('auto', device)}"
+
+
+def _model(args: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
+    loaded: list[Clip] = []
+
+    def load() -> str:
+        clip = load_model(args, settings)
+        loaded.append(clip)
+        size = f"{clip.architecture}, {clip.parameters:,} parameters"
+        return f"{clip.reference}: {size}, version {clip.version[:12]}"
+
+    yield _check("weights", load)
+    for clip in loaded:
+        yield Finding("runs on", "", f"{clip.device}, {clip.precision}")
+        yield _check("forward", partial(_forward, clip))
+
+
+def _forward(clip: Clip) -> str:
+    import torch
+    from PIL import Image
+
+    image = clip.preprocess(Image.new("RGB", clip.image_size, (200, 30, 30)))[None]
+    tokens = clip.tokenizer(["a red square"])
+    # The second one: the first also pays for set-up.
+    for _ in range(2):
+        started_at = time.perf_counter()
+        features = torch.cat([clip.encode_image(image), clip.encode_text(tokens)]).cpu()
+        took_ms = 1000 * (time.perf_counter() - started_at)
+    if not bool(torch.isfinite(features).all()):
+        raise RuntimeError("the features are not finite")
+    return f"one image and one text in {took_ms:.0f} ms, {features.shape[1]} dimensions"
+
+
+def _data_folder(settings: Settings) -> str:
+    folder = settings.data_dir.absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written; set SDS_CLIP_DATA_DIR")
+    return str(folder)
+
+
+def _check(name: str, check: Callable[[], str]) -> Finding:
+    # Whatever goes wrong here is the finding: a doctor does not fall ill.
+    try:
+        return Finding(name, "ok", check())
+    except Exception as error:
+        return Finding(name, "broken", printable(" ".join(str(error).split()) or type(error).__name__))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

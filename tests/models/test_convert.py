@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.checkpoints import CheckpointError, load_clip
+from models.convert import convert_pickle
+from tests.checkpoints import TINY, tiny_network
+
+
+@pytest.fixture(autouse=True)
+def tiny_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let open_clip know the tiny model, and weights of both activations for it."""
+    from open_clip import factory, pretrained
+
+    entry = pretrained._VITB32["laion2b_e16"]
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Tiny", TINY)
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Tiny-quickgelu", {**TINY, "quick_gelu": True})
+    tags = {"plain": entry, "quick": {**entry, "quick_gelu": True}}
+    monkeypatch.setitem(pretrained._PRETRAINED, "Tiny", tags)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    return tiny_network().state_dict()
+
+
+def saved(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: weights,
+        lambda weights: {"epoch": 3, "name": "run", "state_dict": weights},
+        lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+    ],
+    ids=["bare", "training", "distributed"],
+)
+def test_converted_folder_encodes_as_the_pickle(
+    weights: dict[str, Tensor], wrap: Any, tmp_path: Path
+) -> None:
+    file = saved(wrap(weights), tmp_path / "epoch.pt")
+    folder = convert_pickle(file, "Tiny-quickgelu", tmp_path / "out")
+    clip = load_clip(f"local-dir:{folder}", precision="float32")
+    theirs, _, preprocess = open_clip.create_model_and_transforms("Tiny-quickgelu", pretrained=str(file))
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            clip.encode_image(pixels, normalize=False), theirs.eval().encode_image(pixels), atol=1e-5, rtol=0
+        )
+    assert clip.quick_gelu
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+    picture = PIL.Image.effect_mandelbrot((50, 40), (-2, -1.5, 1, 1.2), 20).convert("RGB")
+    assert torch.equal(clip.preprocess(picture), preprocess(picture))
+
+
+def test_half_precision_weights_stay_half(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    file = saved({name: value.half() for name, value in weights.items()}, tmp_path / "half.pt")
+    folder = convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+    size = (folder / "open_clip_model.safetensors").stat().st_size
+    assert size < 2.1 * sum(value.numel() for value in weights.values())
+    assert not load_clip(f"local-dir:{folder}").quick_gelu
+
+
+def test_activation_must_be_stated_where_it_is_not_plain(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"Tiny\+quickgelu"):
+        convert_pickle(saved(weights, tmp_path / "a.pt"), "Tiny", tmp_path / "out")
+
+
+def test_given_preprocessing_is_written(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    stated = {"mean": [0.5] * 3, "std": [0.4] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
+    folder = convert_pickle(
+        saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out", preprocess=stated
+    )
+    assert json.loads((folder / "open_clip_config.json").read_text())["preprocess_cfg"] == {
+        **stated,
+        "fill_color": 0,
+    }
+
+
+class Innocent:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("this must never be printed",)
+
+
+def test_pickle_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = saved({"state_dict": {}, "extra": Innocent()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="tensors only"):
+        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_torchscript_archive_is_refused_with_the_published_name(tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "openai.pt"))
+    with pytest.raises(CheckpointError, match="Tiny/openai"):
+        convert_pickle(tmp_path / "openai.pt", "Tiny-quickgelu", tmp_path / "out")
+
+
+def test_openai_state_dict_needs_quick_gelu(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    file = saved({**weights, "input_resolution": torch.tensor(32)}, tmp_path / "openai.pt")
+    with pytest.raises(CheckpointError, match="Tiny-quickgelu"):
+        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+    assert load_clip(f"local-dir:{convert_pickle(file, 'Tiny-quickgelu', tmp_path / 'out')}").quick_gelu
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"optimizer": {"lr": 1}}, {"state_dict": {"weird": torch.ones(2)}}, "text"]
+)
+def test_file_without_the_models_weights_leaves_nothing_behind(content: Any, tmp_path: Path) -> None:
+    file = saved(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError):
+        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+    assert [left.name for left in tmp_path.iterdir()] == ["other.pt"]
+
+
+def test_weights_that_are_not_finite_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    broken = {**weights, "text_projection": torch.full_like(weights["text_projection"], float("nan"))}
+    with pytest.raises(CheckpointError, match="text_projection"):
+        convert_pickle(saved(broken, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out")
+
+
+def test_existing_folder_is_never_overwritten(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CheckpointError, match="exists"):
+        convert_pickle(saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out")

@@ -1,0 +1,426 @@
+"""The decoder against PIL itself, and against files made to break it."""
+
+import io
+import struct
+import tracemalloc
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.errors import ModelError
+from models.images import ImageError, ImageLimits, decode_image
+
+WIDTH, HEIGHT = 40, 24
+LIMITS = ImageLimits(max_bytes=100_000, max_pixels=10_000, max_side=400, max_aspect=20)
+
+
+def _picture(mode: str = "RGB") -> Image.Image:
+    """Blocks of random colours: no symmetry, so that a wrong turn shows."""
+    colours = np.random.default_rng(7).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3))
+    return Image.fromarray(np.kron(colours, np.ones((8, 8, 1))).astype(np.uint8)).convert(mode)
+
+
+def _saved(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _frames() -> list[Image.Image]:
+    return [_picture().rotate(180), _picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+
+
+def _grey_16() -> Image.Image:
+    return Image.fromarray(np.asarray(_picture("L")).astype(np.uint16) * 256 + 77)
+
+
+def _translucent() -> Image.Image:
+    image = _picture("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+def _palette_with_alpha() -> bytes:
+    return _saved(_picture("P"), "PNG", transparency=bytes(range(256)))
+
+
+FILES = {
+    "jpeg": _saved(_picture(), "JPEG"),
+    "jpeg grey": _saved(_picture("L"), "JPEG"),
+    "jpeg cmyk": _saved(_picture("CMYK"), "JPEG"),
+    "jpeg progressive": _saved(_picture(), "JPEG", progressive=True),
+    "jpeg progressive cmyk": _saved(_picture("CMYK"), "JPEG", progressive=True),
+    "jpeg restart": _saved(_picture(), "JPEG", restart_marker_blocks=1),
+    "jpeg rgb": _saved(_picture(), "JPEG", keep_rgb=True),
+    "mpo": _saved(_picture(), "MPO", save_all=True, append_images=_frames()),
+    "png 1-bit": _saved(_picture("1"), "PNG"),
+    "png grey": _saved(_picture("L"), "PNG"),
+    "png grey transparent": _saved(_picture("L"), "PNG", transparency=3),
+    "png grey alpha": _saved(_picture("LA"), "PNG"),
+    "png palette": _saved(_picture("P"), "PNG"),
+    "png palette transparent": _saved(_picture("P"), "PNG", transparency=1),
+    "png palette alpha": _palette_with_alpha(),
+    "png rgb": _saved(_picture(), "PNG"),
+    "png rgb transparent": _saved(_picture(), "PNG", transparency=(1, 2, 3)),
+    "png rgba": _saved(_translucent(), "PNG"),
+    "png 16-bit": _saved(_grey_16(), "PNG"),
+    "apng": _saved(_picture(), "PNG", save_all=True, append_images=_frames()),
+    "webp": _saved(_picture(), "WEBP"),
+    "webp lossless": _saved(_picture(), "WEBP", lossless=True),
+    "webp alpha": _saved(_translucent(), "WEBP", exact=True),
+    "webp animated": _saved(_picture(), "WEBP", save_all=True, append_images=_frames()),
+    "gif": _saved(_picture("P"), "GIF"),
+    "gif grey": _saved(_picture("L"), "GIF"),
+    "gif transparent": _saved(_picture("P"), "GIF", transparency=0),
+    "gif animated": _saved(_picture(), "GIF", save_all=True, append_images=_frames(), disposal=2),
+}
+
+
+def _by_pil(data: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL warns about palettes with alpha, the decoder must not.
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _outcome(data: bytes, limits: ImageLimits, *, orient: bool) -> Image.Image | ImageError:
+    try:
+        return decode_image(data, limits, orient=orient)
+    except ImageError as error:
+        return error
+
+
+def _code(data: bytes, limits: ImageLimits = LIMITS) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, limits)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_evaluation_gets_exactly_the_pixels_of_pil(name: str) -> None:
+    image = decode_image(FILES[name], LIMITS, orient=False)
+
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), _by_pil(FILES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "png 16-bit"])
+def test_serving_gets_the_same_pixels_where_nothing_is_turned(name: str) -> None:
+    np.testing.assert_array_equal(np.asarray(decode_image(FILES[name], LIMITS)), _by_pil(FILES[name]))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_cut_at_any_byte_is_refused_or_whole(name: str) -> None:
+    data = FILES[name]
+    whole = _by_pil(data)
+    for length in range(len(data)):
+        outcome = _outcome(data[:length], LIMITS, orient=False)
+        if isinstance(outcome, ImageError):
+            assert outcome.code in ("image_empty", "image_format", "image_truncated")
+        else:
+            np.testing.assert_array_equal(np.asarray(outcome), whole)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "animated" not in name and name != "mpo"])
+def test_file_without_its_last_quarter_is_truncated(name: str) -> None:
+    data = FILES[name]
+
+    assert _code(data[: len(data) * 3 // 4]) == "image_truncated"
+
+
+def test_jpeg_of_two_frames_cut_in_the_second_gives_the_first() -> None:
+    data = FILES["mpo"]
+
+    image = decode_image(data[: len(data) * 9 // 10], LIMITS)
+
+    np.testing.assert_array_equal(np.asarray(image), _by_pil(_saved(_picture(), "JPEG")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_applied_when_serving_only(orientation: int, format: str) -> None:
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a maker, so that the tag is not the only one"
+    data = _saved(_picture(), format, exif=exif, **({"lossless": True} if format == "WEBP" else {}))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+
+    np.testing.assert_array_equal(np.asarray(decode_image(data, LIMITS)), np.asarray(upright.convert("RGB")))
+    np.testing.assert_array_equal(np.asarray(decode_image(data, LIMITS, orient=False)), _by_pil(data))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"II*\0",
+        b"MM\0*\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0",
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x01\0\0\0\x06\0\0\0",
+        b"nonsense" * 1000,
+    ],
+    ids=["empty", "header only", "offset outside", "count outside", "value 9", "text", "nonsense"],
+)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_means_upright(exif: bytes, format: str) -> None:
+    data = _saved(_picture(), format, exif=b"Exif\0\0" + exif)
+
+    np.testing.assert_array_equal(np.asarray(decode_image(data, LIMITS)), _by_pil(data))
+
+
+@given(st.binary(max_size=200))
+@example(b"II*\0" + b"\x08\0\0\0" + b"\xff" * 100)
+def test_any_exif_gives_an_orientation(exif: bytes) -> None:
+    from models.image_files import orientation_of
+
+    assert 1 <= orientation_of(exif) <= 8
+    assert 1 <= orientation_of(b"II*\0\x08\0\0\0" + exif) <= 8
+
+
+def test_16_bit_grey_keeps_its_high_byte_when_serving() -> None:
+    image = decode_image(FILES["png 16-bit"], LIMITS)
+
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(_picture("L").convert("RGB")))
+
+
+def test_1x1_image_is_decoded() -> None:
+    data = _saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG")
+
+    assert decode_image(data).getpixel((0, 0)) == (9, 8, 7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<?xml version='1.0'?><svg/>",
+        b"\n<!DOCTYPE html><html></html>",
+        b"plain text",
+        b"\x00\x00\x00\x1cftypavif",
+        _saved(_picture(), "TIFF"),
+        _saved(_picture(), "BMP"),
+        _saved(_picture(), "ICO"),
+        _saved(_picture(), "PPM"),
+        b"%PDF-1.7",
+    ],
+    ids=["svg", "xml", "html", "text", "avif", "tiff", "bmp", "ico", "ppm", "pdf"],
+)
+def test_other_format_is_refused_by_content(data: bytes) -> None:
+    assert _code(data) == "image_format"
+
+
+def test_no_bytes_are_refused() -> None:
+    assert _code(b"") == "image_empty"
+
+
+def test_file_over_the_byte_limit_is_refused() -> None:
+    assert _code(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"]) - 1)) == "image_too_large"
+    decode_image(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"])))
+
+
+def _png_header(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def _gif_claiming(width: int, height: int) -> bytes:
+    data = FILES["gif"]
+    return data[:6] + struct.pack("<HH", width, height) + data[10:]
+
+
+def _gif_frame_claiming(width: int, height: int) -> bytes:
+    data = FILES["gif"]
+    place = data.index(b"\x2c\0\0\0\0" + struct.pack("<HH", WIDTH, HEIGHT)) + 5
+    return data[:place] + struct.pack("<HH", width, height) + data[place + 4 :]
+
+
+def _jpeg_claiming(width: int, height: int) -> bytes:
+    data = FILES["jpeg"]
+    place = data.index(b"\xff\xc0") + 5
+    return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
+
+
+def _webp_claiming(width: int, height: int) -> bytes:
+    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunk = b"VP8X" + struct.pack("<L", 10) + b"\0\0\0\0" + canvas + FILES["webp"][12:]
+    return b"RIFF" + struct.pack("<L", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _png_header(60_000, 60_000),
+        _gif_claiming(60_000, 60_000),
+        _gif_frame_claiming(60_000, 60_000),
+        _jpeg_claiming(60_000, 60_000),
+        _webp_claiming(60_000, 60_000),
+    ],
+    ids=["png", "gif", "gif frame", "jpeg", "webp"],
+)
+def test_huge_claim_is_refused_before_memory_is_taken(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        code = _code(data, ImageLimits())
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert code == "image_too_large"
+    assert peak_bytes < 200_000
+
+
+def test_long_side_is_refused_though_its_pixels_are_few() -> None:
+    data = _saved(Image.new("L", (401, 21)), "PNG")
+
+    assert _code(data) == "image_too_large"
+
+
+def test_narrow_image_is_refused() -> None:
+    assert _code(_saved(Image.new("L", (210, 10)), "PNG")) == "image_too_narrow"
+    decode_image(_saved(Image.new("L", (200, 10)), "PNG"), LIMITS)
+
+
+def test_limit_over_what_pil_warns_about_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_pixels"):
+        ImageLimits(max_pixels=100_000_000)
+
+
+def test_jpeg_with_scans_without_end_is_refused() -> None:
+    data = FILES["jpeg progressive"]
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    many = data[:-2] + scan * 400 + b"\xff\xd9"
+
+    assert _code(many, ImageLimits(max_pixels=WIDTH * HEIGHT * 10)) == "image_too_complex"
+    assert decode_image(data, ImageLimits(max_pixels=WIDTH * HEIGHT)).size == (WIDTH, HEIGHT)
+
+
+def test_jpeg_of_endless_segments_is_refused() -> None:
+    assert _code(b"\xff\xd8" + b"\xff\xe1\0\x02" * 10_000 + FILES["jpeg"][2:]) == "image_corrupt"
+
+
+def test_gif_of_endless_blocks_is_refused() -> None:
+    data = FILES["gif grey"]
+    start = data.index(b"\x2c\0\0\0\0" + struct.pack("<HH", WIDTH, HEIGHT))
+    comment = b"\x21\xfe" + b"\x01x" * 200_000 + b"\0"
+
+    assert _code(data[:start] + comment + data[start:], ImageLimits()) == "image_corrupt"
+
+
+def test_png_with_compressed_text_and_profile_bombs_is_decoded_without_opening_them() -> None:
+    bomb = zlib.compress(b"\0" * 50_000_000)
+    text = (b"zTXt", b"Comment\0\0" + bomb)
+    profile = (b"iCCP", b"profile\0\0" + bomb)
+    plain = FILES["png rgb"]
+    chunks = b"".join(
+        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+        for kind, body in [profile, *[text] * 5]
+    )
+    after_header = 8 + 25
+    data = plain[:after_header] + chunks + plain[after_header:]
+
+    tracemalloc.start()
+    try:
+        image = decode_image(data, ImageLimits())
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    np.testing.assert_array_equal(np.asarray(image), _by_pil(plain))
+    assert peak_bytes < 1_000_000
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("png")])
+def test_png_with_a_flipped_pixel_byte_is_refused(name: str) -> None:
+    data = bytearray(FILES[name])
+    data[data.index(b"IDAT") + 8] ^= 0x10
+
+    assert _code(bytes(data)) == "image_corrupt"
+
+
+def test_jpeg_with_a_large_comment_and_profile_is_decoded() -> None:
+    data = _saved(_picture(), "JPEG", comment=b"c" * 60_000, icc_profile=b"p" * 300_000)
+
+    image = decode_image(data, ImageLimits())
+
+    np.testing.assert_array_equal(np.asarray(image), _by_pil(FILES["jpeg"]))
+
+
+def test_12_bit_jpeg_is_refused() -> None:
+    data = FILES["jpeg"].replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c")
+
+    assert _code(data) == "image_corrupt"
+
+
+def test_pil_never_speaks_to_the_caller() -> None:
+    damaged = bytearray(FILES["webp"])
+    damaged[20:24] = b"\xff\xff\xff\xff"
+    with pytest.raises(ImageError) as caught:
+        decode_image(bytes(damaged))
+
+    assert str(caught.value) == (
+        "The image file is damaged or of an unusual kind; save it again as an ordinary JPEG or PNG."
+    )
+    assert caught.value.__cause__ is None
+    assert isinstance(caught.value, ModelError)
+
+
+@st.composite
+def _mutations(draw: st.DrawFn) -> bytes:
+    data = bytearray(FILES[draw(st.sampled_from(sorted(FILES)))])
+    for _ in range(draw(st.integers(1, 6))):
+        place = draw(st.integers(0, len(data) - 1))
+        kind = draw(st.sampled_from(["flip", "set", "delete", "insert", "repeat", "cut"]))
+        if kind == "flip":
+            data[place] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "set":
+            data[place : place + 4] = draw(st.binary(min_size=1, max_size=4))
+        elif kind == "delete":
+            del data[place : place + draw(st.integers(1, 20))]
+        elif kind == "insert":
+            data[place:place] = draw(st.binary(min_size=1, max_size=20))
+        elif kind == "repeat":
+            data[place:place] = data[place : place + draw(st.integers(1, 200))]
+        else:
+            del data[place:]
+        if not data:
+            break
+    return bytes(data)
+
+
+def _check_anything(data: bytes) -> None:
+    for orient in (True, False):
+        outcome = _outcome(data, LIMITS, orient=orient)
+        if isinstance(outcome, ImageError):
+            assert outcome.code.startswith("image_")
+            assert str(outcome).endswith(".")
+        else:
+            assert outcome.mode == "RGB"
+            assert np.asarray(outcome).shape == (outcome.height, outcome.width, 3)
+            assert outcome.width * outcome.height <= LIMITS.max_pixels
+            assert max(outcome.size) <= min(LIMITS.max_side, LIMITS.max_aspect * min(outcome.size))
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_mutations())
+def test_damaged_file_gives_an_image_within_limits_or_an_image_error(data: bytes) -> None:
+    _check_anything(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP", b"GIF89a"]),
+)
+def test_arbitrary_bytes_give_an_image_within_limits_or_an_image_error(data: bytes, magic: bytes) -> None:
+    _check_anything(magic + data)

@@ -1,0 +1,31 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny_folder: Path) -> Path:
+    """A folder that `local-dir:` names."""
+    return tiny_folder
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever the developer has set in the environment stays out of the tests."""
+    for name in [name for name in os.environ if name.startswith("SDS_CLIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Three pictures of noise, of different sizes and formats."""
+    paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.webp")]
+    for seed, (path, shape) in enumerate(zip(paths, [(60, 40), (33, 90), (70, 48)], strict=True)):
+        # Coarse blocks, so that resizing leaves the pictures different.
+        blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize(shape, Image.Resampling.NEAREST).save(path)
+    return paths

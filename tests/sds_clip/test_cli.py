@@ -1,0 +1,202 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from sds_clip import cli
+from sds_clip.cli import main
+from sds_clip.commands import doctor
+from sds_clip.options import read_settings
+
+HEAVY = (
+    "torch",
+    "open_clip",
+    "transformers",
+    "fastapi",
+    "uvicorn",
+    "pydantic",
+    "PIL",
+    "numpy",
+    "app",
+    "models",
+)
+COMMANDS = ("serve", "match", "classify", "evaluate", "convert", "keys", "doctor")
+
+
+def run_module(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "sds_clip", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_building_the_parser_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from sds_clip.cli import build_parser; build_parser().format_help();"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_lists_every_command() -> None:
+    done = run_module("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for command in COMMANDS:
+        assert f"\n    {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nested = {"evaluate": ["evaluate", "winoground"], "keys": ["keys", "create"]}.get(command, [command])
+    with pytest.raises(SystemExit) as ended:
+        main([*nested, "--help"])
+    assert ended.value.code == 0
+    assert "examples:\n  sds-clip " in capsys.readouterr().out
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sds-clip {cli.installed_version()}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["match"], "required: IMAGE, --text"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["serve", "--port", "http"], "invalid int value"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("sds-clip: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--port", "99999"], "sds-clip: setting port (SDS_CLIP_PORT): "),
+        (["match", "a.png", "--text", " "], "sds-clip: text 1 is empty"),
+        (["match", "a.png", "--text", "ok", "bad \udcff"], "sds-clip: text 2 is not valid UTF-8"),
+        (["classify", "a.png"], "sds-clip: give at least one label"),
+        (["classify", "a.png", "--label", "cat", "--templates", "a photo"], "needs {} where the label goes"),
+        (["classify", "a.png", "--label", "cat", "--top-k", "0"], "sds-clip: --top-k must be at least 1"),
+        (["classify", "a.png", "--labels-file", "none.txt"], "sds-clip: none.txt: No such file or directory"),
+        (
+            ["evaluate", "winoground", "--model", "demo", "--data", "none"],
+            "sds-clip: none: no such file; give the folder",
+        ),
+        (
+            ["evaluate", "winoground", "--model", "demo", "--data", "none", "--out", "none/a"],
+            "none: no such folder",
+        ),
+        (
+            ["convert", "none.pt", "--architecture", "ViT-B-32", "--out", "x"],
+            "sds-clip: none.pt: no such file",
+        ),
+    ],
+)
+def test_a_user_s_mistake_is_one_line_and_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_wrong_environment_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDS_CLIP_MAX_QUEUE", "many")
+    assert main(["serve"]) == 2
+    assert "SDS_CLIP_MAX_QUEUE" in capsys.readouterr().err
+
+
+def test_options_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS_CLIP_PORT", "9001")
+    monkeypatch.setenv("SDS_CLIP_HOST", "127.0.0.2")
+    settings = read_settings(port=9002, host=None)
+    assert (settings.port, settings.host) == (9002, "127.0.0.2")
+
+
+def test_the_defaults_in_the_help_are_the_settings_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    shown = capsys.readouterr().out
+    settings = Settings()
+    for name in ("host", "port", "device", "precision", "threads"):
+        assert f"(default: {getattr(settings, name)}, or SDS_CLIP_{name.upper()})" in shown
+    assert f"(default: {settings.models[0]}, or SDS_CLIP_MODELS)" in shown
+    assert "(default: none, or SDS_CLIP_KEYS_FILE)" in shown
+    assert settings.keys_file is None
+
+
+def test_ctrl_c_is_quiet_and_130() -> None:
+    code = "import sys, time; from sds_clip.commands import doctor; from sds_clip import cli\n"
+    code += "def run(args): print('running', flush=True); time.sleep(60)\n"
+    code += "doctor.run = run\nsys.exit(cli.main(['doctor']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_reader_that_leaves_is_quiet_and_141() -> None:
+    code = "import sys; from sds_clip.commands import doctor; from sds_clip import cli\n"
+    code += "doctor.run = lambda args: print('x' * 1_000_000) or 0\nsys.exit(cli.main(['doctor']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=30), err) == (141, "")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(doctor, "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])

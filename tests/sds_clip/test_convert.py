@@ -1,0 +1,79 @@
+import json
+import shlex
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from models.references import BadReferenceError, parse
+from sds_clip.cli import build_parser, main
+
+ARCHITECTURE = "ViT-B-32-tiny"
+PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.2, 0.2, 0.2],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+@pytest.fixture
+def pickled(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training checkpoint of an architecture as small as the tests' one, known to open_clip."""
+    config = json.loads((checkpoint / "open_clip_config.json").read_text())["model_cfg"]
+    file = tmp_path / f"{ARCHITECTURE}.json"
+    file.write_text(json.dumps(config))
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [*open_clip.factory._MODEL_CONFIG_PATHS])
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {**open_clip.factory._MODEL_CONFIGS})
+    open_clip.add_model_config(file)
+    network = open_clip.create_model(ARCHITECTURE)
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "epoch_3.pt")
+    return tmp_path / "epoch_3.pt"
+
+
+def test_a_converted_checkpoint_is_served(
+    pickled: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocess = tmp_path / "preprocess.json"
+    preprocess.write_text(json.dumps(PREPROCESS))
+    out = tmp_path / "converted"
+    arguments = ["convert", str(pickled), "--architecture", ARCHITECTURE, "--out", str(out)]
+    assert main([*arguments, "--preprocess", str(preprocess)]) == 0
+    reference = capsys.readouterr().out.strip()
+    assert reference == f"local-dir:{out}"
+    assert main(["match", str(photos[0]), "--text", "a", "--model", reference, "--json"]) == 0
+    assert main([*arguments, "--preprocess", str(preprocess)]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_preprocessing_that_says_too_little_is_refused(
+    pickled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocess = tmp_path / "preprocess.json"
+    preprocess.write_text(json.dumps({"mean": [0, 0, 0]}))
+    arguments = ["convert", str(pickled), "--architecture", ARCHITECTURE, "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--preprocess", str(preprocess)]) == 2
+    assert "must be an object with mean, std, interpolation, resize_mode" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "notes.pt"
+    file.write_text("not a pickle")
+    assert (
+        main(["convert", str(file), "--architecture", "ViT-B-32+quickgelu", "--out", str(tmp_path / "out")])
+        == 2
+    )
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"sds-clip: {file} ")
+    assert captured.err.count("\n") == 1
+
+
+def test_the_command_that_a_refused_pickle_names_is_understood() -> None:
+    with pytest.raises(BadReferenceError) as refused:
+        parse("weights.pt")
+    command = str(refused.value).split("`")[1]
+    args = build_parser().parse_args(shlex.split(command)[1:])
+    assert (str(args.file), args.architecture, str(args.out)) == ("weights.pt", "ViT-B-32", "FOLDER")
