@@ -20,6 +20,5 @@ def is_public(address: Address) -> bool:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     if address.sixtofour is not None:
         return is_public(address.sixtofour)
-    if address.teredo is not None:
-        return all(is_public(carried) for carried in address.teredo)
+    # The rest outside 2000::/3, and Teredo's 2001::/32 inside it, is not for hosts of the public internet.
     return address.is_global and address in _GLOBAL_UNICAST

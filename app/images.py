@@ -2,21 +2,14 @@
 
 import asyncio
 import binascii
-import weakref
-from collections.abc import Callable
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import PIL.Image
-import torch
 from torch import Tensor
-from torchvision.transforms import Compose, Normalize
 
 from app.errors import InvalidImage, Overloaded
 from models.clip import Clip
 from models.images import ImageError, ImageLimits, decode_image
-
-Preprocess = Callable[[PIL.Image.Image], Tensor]
 
 _RETRY_AFTER_S = 1
 _DATA_URI = "data:"
@@ -59,69 +52,30 @@ class Decoder:
     def __init__(self, limits: ImageLimits, *, threads: int, max_waiting: int = 512) -> None:
         self.limits = limits
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._max_unfinished = threads + max_waiting
-        self._unfinished = 0
-        self._fast: weakref.WeakKeyDictionary[Clip, Preprocess] = weakref.WeakKeyDictionary()
+        self._places = threading.BoundedSemaphore(threads + max_waiting)
 
     async def pixels(self, image: bytes | str, clip: Clip) -> Tensor:
         """Pixels [3, h, w], float32, as the model's own transform makes them, of a file or its base64.
 
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
-        if self._unfinished >= self._max_unfinished:
+        if not self._places.acquire(blocking=False):
             raise Overloaded("Too many images are waiting to be decoded.", retry_after_s=_RETRY_AFTER_S)
-        preprocess = self._fast.get(clip)
-        if preprocess is None:
-            preprocess = self._fast[clip] = without_torch_threads(clip.preprocess)
-        self._unfinished += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, self._decode, image, preprocess)
-        # Counted until it is done, not until its request gives up: a running thread cannot be stopped.
-        future.add_done_callback(self._finished)
-        return await future
+        future = self._pool.submit(self._decode, image, clip)
+        # Its place is taken until it is done, though its request may be gone: a thread cannot be stopped.
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Let running images finish, and drop those that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _finished(self, _: object) -> None:
-        self._unfinished -= 1
-
-    def _decode(self, image: bytes | str, preprocess: Preprocess) -> Tensor:
+    def _decode(self, image: bytes | str, clip: Clip) -> Tensor:
         data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
         try:
-            return preprocess(decode_image(data, self.limits))
+            return clip.preprocess(decode_image(data, self.limits))
         except ImageError as error:
             raise InvalidImage(str(error), code=error.code) from None
-
-
-def without_torch_threads(preprocess: Preprocess) -> Preprocess:
-    """The same transform with its last two steps, to tensor and normalise, read from a table.
-
-    Both are functions of one byte and its channel, so the 3 x 256 values that the steps themselves make are
-    all there is, and the result is theirs to the last bit. Torch would start a team of threads in every
-    decoding thread for it.
-    A transform of another shape is returned as it is.
-    """
-    steps = list(preprocess.transforms) if isinstance(preprocess, Compose) else []
-    if len(steps) < 2 or not isinstance(steps[-1], Normalize):
-        return preprocess
-    *on_image, to_tensor, normalize = steps
-    every_byte = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    made = to_tensor(PIL.Image.fromarray(every_byte))
-    if not isinstance(made, Tensor) or made.shape != (3, 256, 1):
-        return preprocess
-    table = normalize(made)[:, :, 0].numpy()
-
-    def fast(image: PIL.Image.Image) -> Tensor:
-        for step in on_image:
-            image = step(image)
-        pixels = np.asarray(image)
-        out = np.empty((3, *pixels.shape[:2]), np.float32)
-        for channel in range(3):
-            np.take(table[channel], pixels[:, :, channel], out=out[channel], mode="clip")
-        return torch.from_numpy(out)
-
-    return fast
 
 
 def _too_large(max_bytes: int) -> InvalidImage:

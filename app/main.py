@@ -61,7 +61,9 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
         text_cache_size=settings.text_cache_size,
     )
     limits = _limits(settings)
-    decoder = Decoder(limits.image, threads=settings.decode_threads or usable_cores())
+    decoder = Decoder(
+        limits.image, threads=settings.decode_threads or usable_cores(), max_waiting=settings.max_queue
+    )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
     store = ClassStore(settings.data_dir / "class_weights", max_bytes=settings.class_cache_bytes)
     classes = ClassWeights(engine, store, wait_s=settings.class_wait_s)
@@ -92,6 +94,7 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
     install_openapi(app, MatchRequest, ClassifyRequest, EmbedRequest)
     responses.install_error_handlers(app)
     auth.install(app, settings)
+    auth.assert_every_route_declares(app)
     middleware.install(app, settings, metrics)
     app.add_middleware(CancelOnDisconnect)
     return app

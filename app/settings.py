@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     max_templates: int = Field(128, ge=1)
     max_text_chars: int = Field(4096, ge=1)
     max_image_bytes: int = Field(20 * 2**20, ge=1)
-    max_image_pixels: int = Field(64_000_000, ge=1)
+    max_image_pixels: int = Field(64_000_000, ge=1, le=89_478_485)
 
     allow_url_images: bool = False
     url_timeout_s: float = Field(10.0, gt=0)

@@ -71,8 +71,9 @@ def orientation_of(exif: bytes) -> int:
     return 1
 
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-_NO_LENGTH = frozenset([0x01, *range(0xD0, 0xD8)])
+# Not a stuffed zero, not padding, and not one of the restart markers, of which a scan may have any number.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_FIRST_WITH_LENGTH = 0xC0
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
 # Frame, Huffman, arithmetic and quantisation tables, restart interval; JFIF and Adobe name the colours.
@@ -89,7 +90,7 @@ def _jpeg(data: bytes) -> ImageFile:
     position = 2
     for _ in range(MAX_JPEG_SEGMENTS):
         marker, position = _next_marker(data, position)
-        if marker in _NO_LENGTH:
+        if marker < _FIRST_WITH_LENGTH:
             continue
         if marker in (_SOI, _EOI):
             raise ImageCorrupt
@@ -138,7 +139,7 @@ def _count_scans(data: bytes, position: int) -> int:
         marker, position = _next_marker(data, position)
         if marker == _EOI:
             return scans
-        if marker in _NO_LENGTH or marker < 0xC0:
+        if marker < _FIRST_WITH_LENGTH:
             continue
         scans += marker == _SOS
         position = _segment_end(data, position)

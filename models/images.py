@@ -64,6 +64,7 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bo
 
     `orient=True` (serving) turns the image as its EXIF says, and scales 16-bit grey to 8 bit.
     `orient=False` (evaluation) gives the pixels of `PIL.Image.open(...).convert("RGB")`, nothing else.
+    A truncated file is refused; but of a JPEG that was cut and given an end marker again, nothing tells.
 
     Raises:
         ImageError: empty, of another format, truncated, damaged, or over a limit.
@@ -80,7 +81,7 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bo
     if orient:
         image = _grey_to_8_bit(image)
     if image.mode != "RGB":
-        # A transparent colour changes no pixel of the conversion, but PIL would warn about some kinds of it.
+        # A transparent colour changes no pixel, and PIL's translation of it can warn or fail.
         image.info.pop("transparency", None)
         image = image.convert("RGB")
     if orient and file.orientation in _UPRIGHT:

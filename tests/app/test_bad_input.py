@@ -103,10 +103,25 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
     "an unknown field": ("/match", {**GOOD, "modle": "small"}, 422, "invalid_request"),
     "texts of a wrong type": ("/match", {**GOOD, "texts": "a"}, 422, "invalid_request"),
     "an image of a wrong type": ("/match", {**GOOD, "images": [3]}, 422, "invalid_request"),
-    "a wrong pad": ("/match", {**GOOD, "images": [GOOD["images"][0].rstrip("=")[:-1]]}, 422, "invalid_base64"),
-    "a URL, switched off": ("/match", {**GOOD, "images": [{"url": "http://x.org/"}]}, 422, "image_url_disabled"),
+    "a wrong pad": (
+        "/match",
+        {**GOOD, "images": [GOOD["images"][0].rstrip("=")[:-1]]},
+        422,
+        "invalid_base64",
+    ),
+    "a URL, switched off": (
+        "/match",
+        {**GOOD, "images": [{"url": "http://x.org/"}]},
+        422,
+        "image_url_disabled",
+    ),
     "a wrong choice": ("/match", {**GOOD, "on_error": "ignore"}, 422, "invalid_request"),
-    "top_k of 0": ("/classify", {"images": GOOD["images"], "labels": ["a"], "top_k": 0}, 422, "invalid_request"),
+    "top_k of 0": (
+        "/classify",
+        {"images": GOOD["images"], "labels": ["a"], "top_k": 0},
+        422,
+        "invalid_request",
+    ),
     "an unknown set": ("/classify", {"images": GOOD["images"], "labels": "coco"}, 422, "invalid_request"),
     "too many prompts": (
         "/classify",
@@ -161,7 +176,12 @@ def test_a_foreign_media_type_is_refused(client: TestClient) -> None:
 
 def test_a_broken_form_is_refused(client: TestClient) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    for content in (b"", b"--x\r\n", b"--y\r\nabc", b'--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--'):
+    for content in (
+        b"",
+        b"--x\r\n",
+        b"--y\r\nabc",
+        b"--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--",
+    ):
         assert client.post("/match", content=content, headers=headers).status_code in (400, 422)
 
 

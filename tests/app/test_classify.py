@@ -56,7 +56,11 @@ def test_a_set_in_the_making_answers_503_with_progress_and_then_200(
     client: TestClient,
 ) -> None:
     client.app.state.inference._classes._wait_s = 0.0  # type: ignore[attr-defined]
-    request = {"images": [base64_of(IMAGES[0])], "labels": [f"label {n}" for n in range(600)], "templates": ["{}"]}
+    request = {
+        "images": [base64_of(IMAGES[0])],
+        "labels": [f"label {n}" for n in range(600)],
+        "templates": ["{}"],
+    }
     answer = client.post("/classify", json=request)
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "classes_building"
@@ -68,7 +72,9 @@ def test_a_set_in_the_making_answers_503_with_progress_and_then_200(
 
 def test_multipart_takes_named_sets_and_lists(client: TestClient) -> None:
     files = [("images", ("a", IMAGES[0]))]
-    labels = client.post("/classify", files=files, data={"labels": LABELS, "templates": TEMPLATES, "top_k": "1"})
+    labels = client.post(
+        "/classify", files=files, data={"labels": LABELS, "templates": TEMPLATES, "top_k": "1"}
+    )
     request = {"images": [base64_of(IMAGES[0])], "labels": LABELS, "templates": TEMPLATES, "top_k": 1}
     assert labels.json() == client.post("/classify", json=request).json()
     named = client.post("/classify", files=files, data={"labels": LABELS, "templates": "openai"})
@@ -82,5 +88,9 @@ def test_a_template_without_a_place_for_the_label_is_refused(client: TestClient)
 
 
 def test_a_template_reads_nothing_but_the_label(client: TestClient) -> None:
-    request = {"images": [base64_of(IMAGES[0])], "labels": ["{0.__class__}", "{}"], "templates": ["{} {0} {x}"]}
+    request = {
+        "images": [base64_of(IMAGES[0])],
+        "labels": ["{0.__class__}", "{}"],
+        "templates": ["{} {0} {x}"],
+    }
     assert client.post("/classify", json=request).status_code == 200

@@ -11,13 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor
 
 from app.errors import InvalidImage, Overloaded
-from app.images import Decoder, image_bytes, without_torch_threads
+from app.images import Decoder, image_bytes
 from models.clip import Clip
-from models.images import ImageLimits, decode_image
+from models.images import ImageLimits
 
 MAX_BYTES = 1000
 
@@ -47,15 +46,31 @@ def test_base64_gives_the_bytes_back(data: bytes) -> None:
 @given(st.text(max_size=100))
 def test_any_text_gives_bytes_or_an_invalid_image(value: str) -> None:
     try:
-        assert isinstance(image_bytes(value, max_bytes=MAX_BYTES), bytes)
+        outcome = image_bytes(value, max_bytes=MAX_BYTES)
     except InvalidImage as error:
-        assert error.code in ("invalid_base64", "invalid_data_uri")
+        outcome = error
+    assert isinstance(outcome, bytes) or outcome.code in ("invalid_base64", "invalid_data_uri")
 
 
 @pytest.mark.parametrize(
     "value",
-    ["iVBORw0KGg=", "iVBORw0KGg", "iVBORw0KGg===", "iVBO=Rw0KGg=", "=", "a", "iV_ORw0K", "iV-ORw0K", "é===", "\0AAA"]
-    + ["iVBO!w0K", "\ud800AAA", "http://example.org/a.png", "HTTPS://example.org/a.png", "aGk=aGk="],
+    [
+        "iVBORw0KGg=",
+        "iVBORw0KGg",
+        "iVBORw0KGg===",
+        "iVBO=Rw0KGg=",
+        "=",
+        "a",
+        "iV_ORw0K",
+        "iV-ORw0K",
+        "iVBO!w0K",
+        "aGk=aGk=",
+        "é===",
+        "\0AAA",
+        "\ud800AAA",
+        "http://example.org/a.png",
+        "HTTPS://example.org/a.png",
+    ],
     ids=ascii,
 )
 def test_wrong_base64_is_refused(value: str) -> None:
@@ -90,29 +105,9 @@ def test_excess_is_refused(size: int) -> None:
     assert _code(base64.b64encode(b"x" * size).decode()) == "image_too_large"
 
 
-@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(224, 224), (33, 70), (500, 37), (1, 1)])
-def test_pixels_equal_open_clips_to_the_last_bit(
-    resize_mode: str, interpolation: str, size: tuple[int, int]
-) -> None:
-    theirs = image_transform_v2(
-        PreprocessCfg(size=64, resize_mode=resize_mode, interpolation=interpolation), is_train=False
-    )
-    image = decode_image(_png(*size))
-
-    assert without_torch_threads(theirs) is not theirs
-    assert torch.equal(without_torch_threads(theirs)(image), theirs(image))
-
-
-def test_transform_of_another_shape_is_left_alone() -> None:
-    def transform(image: PIL.Image.Image) -> Tensor:
-        return torch.zeros(3, 1, 1)
-
-    assert without_torch_threads(transform) is transform
-
-
-def _run_with_decoder(clip: Clip, images: list[bytes | str], threads: int = 2) -> list[Tensor | BaseException]:
+def _run_with_decoder(
+    clip: Clip, images: list[bytes | str], threads: int = 2
+) -> list[Tensor | BaseException]:
     async def scenario() -> list[Tensor | BaseException]:
         decoder = Decoder(ImageLimits(max_bytes=100_000), threads=threads)
         try:

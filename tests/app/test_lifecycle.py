@@ -61,7 +61,7 @@ def test_a_request_in_flight_at_sigterm_is_answered(server: RunningServer) -> No
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             texts = [f"text number {n}" for n in range(1000)]
             asked = asyncio.create_task(client.post("/match", json={**BODY, "texts": texts}))
-            while 'admitted_items 0' in (await client.get("/metrics")).text:  # noqa: ASYNC110
+            while "admitted_items 0" in (await client.get("/metrics")).text:
                 await asyncio.sleep(0.005)
             server.terminate()
             return await asked

@@ -55,16 +55,16 @@ def test_multipart_data_uris_and_base64_give_the_same_answer(client: TestClient)
 
 
 def test_a_bad_image_fails_the_request_and_is_named(client: TestClient) -> None:
-    answer = client.post(
-        "/match", json={"images": [base64_of(png()), base64_of(b"<svg/>")], "texts": TEXTS}
-    )
+    answer = client.post("/match", json={"images": [base64_of(png()), base64_of(b"<svg/>")], "texts": TEXTS})
     assert answer.status_code == 422
     error = answer.json()["error"]
     assert (error["code"], error["param"], error["index"]) == ("image_format", "images", 1)
 
 
 def test_a_bad_image_is_skipped_on_request_and_the_others_are_answered(client: TestClient) -> None:
-    good = client.post("/match", json={"images": [base64_of(data) for data in IMAGES[:2]], "texts": TEXTS}).json()
+    good = client.post(
+        "/match", json={"images": [base64_of(data) for data in IMAGES[:2]], "texts": TEXTS}
+    ).json()
     images = [base64_of(IMAGES[0]), base64_of(IMAGES[1][:50]), base64_of(IMAGES[1])]
     body = client.post("/match", json={"images": images, "texts": TEXTS, "on_error": "skip"}).json()
     assert [result["index"] for result in body["results"]] == [0, 1, 2]
@@ -84,4 +84,7 @@ def test_all_images_bad_and_skipped_leaves_no_scores(client: TestClient) -> None
 
 def test_default_names_the_first_model(client: TestClient) -> None:
     body = {"images": [base64_of(png())], "texts": TEXTS}
-    assert client.post("/match", json={**body, "model": "default"}).json() == client.post("/match", json=body).json()
+    assert (
+        client.post("/match", json={**body, "model": "default"}).json()
+        == client.post("/match", json=body).json()
+    )

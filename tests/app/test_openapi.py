@@ -1,7 +1,6 @@
 """The description of the service, and the service against its description."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import schemathesis
@@ -15,7 +14,9 @@ from tests.app.serverside import running_server
 
 @pytest.fixture(scope="module")
 def schema(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
-    with running_server(tmp_path_factory.mktemp("server"), "--model", small_reference, SDS_CLIP_CLASS_WAIT_S="0.5") as server:
+    with running_server(
+        tmp_path_factory.mktemp("server"), "--model", small_reference, SDS_CLIP_CLASS_WAIT_S="0.5"
+    ) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 

@@ -16,7 +16,7 @@ from models.errors import ModelError
 from models.images import ImageError, ImageLimits, decode_image
 
 WIDTH, HEIGHT = 40, 24
-LIMITS = ImageLimits(max_bytes=100_000, max_pixels=10_000, max_side=400, max_aspect=20)
+LIMITS = ImageLimits(max_bytes=100_000, max_pixels=10_000, max_side=400, max_aspect=20.0)
 
 
 def _picture(mode: str = "RGB") -> Image.Image:
@@ -49,6 +49,19 @@ def _palette_with_alpha() -> bytes:
     return _saved(_picture("P"), "PNG", transparency=bytes(range(256)))
 
 
+def _with_adobe_marker(*, jfif: bool) -> bytes:
+    """An RGB JPEG by its Adobe marker, which JFIF's overrules: the same data in other colours."""
+    data = _saved(_picture(), "JPEG")
+    app0_end = 2 + 2 + 16
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\0"
+    return data[: app0_end if jfif else 2] + adobe + data[app0_end:]
+
+
+def _gif_of_screen(width: int, height: int) -> bytes:
+    data = _saved(_picture("P"), "GIF")
+    return data[:6] + struct.pack("<HH", width, height) + data[10:]
+
+
 FILES = {
     "jpeg": _saved(_picture(), "JPEG"),
     "jpeg grey": _saved(_picture("L"), "JPEG"),
@@ -56,6 +69,8 @@ FILES = {
     "jpeg progressive": _saved(_picture(), "JPEG", progressive=True),
     "jpeg progressive cmyk": _saved(_picture("CMYK"), "JPEG", progressive=True),
     "jpeg restart": _saved(_picture(), "JPEG", restart_marker_blocks=1),
+    "jpeg adobe": _with_adobe_marker(jfif=False),
+    "jpeg jfif and adobe": _with_adobe_marker(jfif=True),
     "jpeg rgb": _saved(_picture(), "JPEG", keep_rgb=True),
     "mpo": _saved(_picture(), "MPO", save_all=True, append_images=_frames()),
     "png 1-bit": _saved(_picture("1"), "PNG"),
@@ -76,6 +91,8 @@ FILES = {
     "webp animated": _saved(_picture(), "WEBP", save_all=True, append_images=_frames()),
     "gif": _saved(_picture("P"), "GIF"),
     "gif grey": _saved(_picture("L"), "GIF"),
+    "gif frame over its screen": _gif_of_screen(WIDTH - 8, HEIGHT - 8),
+    "gif smaller than its screen": _gif_of_screen(WIDTH + 5, HEIGHT + 3),
     "gif transparent": _saved(_picture("P"), "GIF", transparency=0),
     "gif animated": _saved(_picture(), "GIF", save_all=True, append_images=_frames(), disposal=2),
 }
@@ -225,18 +242,17 @@ def test_file_over_the_byte_limit_is_refused() -> None:
     decode_image(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"])))
 
 
-def _png_header(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
+def _png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"".join(
         struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
         for kind, body in chunks
     )
 
 
-def _gif_claiming(width: int, height: int) -> bytes:
-    data = FILES["gif"]
-    return data[:6] + struct.pack("<HH", width, height) + data[10:]
+def _png_of(width: int, height: int, *data: bytes) -> bytes:
+    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = [(b"IDAT", part) for part in data]
+    return b"\x89PNG\r\n\x1a\n" + _png_chunks((b"IHDR", header), *pixels, (b"IEND", b""))
 
 
 def _gif_frame_claiming(width: int, height: int) -> bytes:
@@ -260,8 +276,8 @@ def _webp_claiming(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        _png_header(60_000, 60_000),
-        _gif_claiming(60_000, 60_000),
+        _png_of(60_000, 60_000, zlib.compress(b"\0" * 100)),
+        _gif_of_screen(60_000, 60_000),
         _gif_frame_claiming(60_000, 60_000),
         _jpeg_claiming(60_000, 60_000),
         _webp_claiming(60_000, 60_000),
@@ -305,6 +321,14 @@ def test_jpeg_with_scans_without_end_is_refused() -> None:
     assert decode_image(data, ImageLimits(max_pixels=WIDTH * HEIGHT)).size == (WIDTH, HEIGHT)
 
 
+def test_progressive_jpeg_with_many_restart_markers_is_decoded() -> None:
+    image = _picture("L").resize((300, 300))
+    data = _saved(image, "JPEG", progressive=True, restart_marker_blocks=1)
+    assert sum(data.count(bytes([0xFF, 0xD0 + number])) for number in range(8)) > 5000
+
+    np.testing.assert_array_equal(np.asarray(decode_image(data)), _by_pil(data))
+
+
 def test_jpeg_of_endless_segments_is_refused() -> None:
     assert _code(b"\xff\xd8" + b"\xff\xe1\0\x02" * 10_000 + FILES["jpeg"][2:]) == "image_corrupt"
 
@@ -322,10 +346,7 @@ def test_png_with_compressed_text_and_profile_bombs_is_decoded_without_opening_t
     text = (b"zTXt", b"Comment\0\0" + bomb)
     profile = (b"iCCP", b"profile\0\0" + bomb)
     plain = FILES["png rgb"]
-    chunks = b"".join(
-        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
-        for kind, body in [profile, *[text] * 5]
-    )
+    chunks = _png_chunks(profile, *[text] * 5)
     after_header = 8 + 25
     data = plain[:after_header] + chunks + plain[after_header:]
 
@@ -346,6 +367,17 @@ def test_png_with_a_flipped_pixel_byte_is_refused(name: str) -> None:
     data[data.index(b"IDAT") + 8] ^= 0x10
 
     assert _code(bytes(data)) == "image_corrupt"
+
+
+def test_png_whose_own_checksum_never_reaches_the_decoder_is_refused_when_damaged() -> None:
+    """The zlib checksum stands in a second IDAT, which a decoder that has all its rows does not read."""
+    rows = b"".join(b"\0" + bytes(range(30)) for _ in range(10))
+    stream = zlib.compress(rows, 0)
+    whole = _png_of(10, 10, stream[:-4], stream[-4:])
+    np.testing.assert_array_equal(np.asarray(decode_image(whole)), _by_pil(whole))
+    place = whole.index(b"IDAT") + 4 + 20
+
+    assert _code(whole[:place] + b"\xaa" + whole[place + 1 :]) == "image_corrupt"
 
 
 def test_jpeg_with_a_large_comment_and_profile_is_decoded() -> None:

@@ -13,7 +13,7 @@ COSINES = torch.tensor([[0.0, 1.0, 0.8], [0.8, 0.6, 0.96]])
 
 
 def test_softmax_runs_over_the_texts_and_for_texts_over_the_images() -> None:
-    result = match(IMAGES, TEXTS, logit_scale=10, logit_bias=None)
+    result = match(IMAGES, TEXTS, logit_scale=10.0, logit_bias=None)
     torch.testing.assert_close(result.scores, COSINES)
     torch.testing.assert_close(result.logits, 10 * COSINES)
     total = math.exp(0) + math.exp(10) + math.exp(8)
@@ -24,7 +24,7 @@ def test_softmax_runs_over_the_texts_and_for_texts_over_the_images() -> None:
 
 
 def test_model_with_a_bias_gives_each_pair_its_sigmoid() -> None:
-    result = match(IMAGES, TEXTS, logit_scale=10, logit_bias=-4)
+    result = match(IMAGES, TEXTS, logit_scale=10.0, logit_bias=-4.0)
     assert result.logits[1, 1].item() == pytest.approx(2.0)
     assert result.probabilities[1, 1].item() == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-5)
     assert torch.equal(result.text_probabilities, result.probabilities.T)
@@ -32,6 +32,6 @@ def test_model_with_a_bias_gives_each_pair_its_sigmoid() -> None:
 
 @pytest.mark.parametrize("logit_bias", [None, -10.0])
 def test_no_images_or_no_texts_score_nothing(logit_bias: float | None) -> None:
-    result = match(torch.zeros(0, 2), TEXTS, logit_scale=10, logit_bias=logit_bias)
+    result = match(torch.zeros(0, 2), TEXTS, logit_scale=10.0, logit_bias=logit_bias)
     assert result.probabilities.shape == (0, 3)
     assert result.text_probabilities.shape == (3, 0)

@@ -141,7 +141,7 @@ def test_an_unknown_model_is_one_line(
 def test_the_environment_names_the_model(
     checkpoint: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SDS_CLIP_MODELS", json.dumps([f"local-dir:{checkpoint}"]))
+    monkeypatch.setenv("SDS_CLIP_MODELS", f"local-dir:{checkpoint}")
     monkeypatch.setenv("SDS_CLIP_PRECISION", "float32")
     assert main(["match", str(photos[0]), "--text", "a", "--json"]) == 0
     model = json.loads(capsys.readouterr().out)["model"]

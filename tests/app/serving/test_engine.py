@@ -2,12 +2,13 @@
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
 from app.metrics import Metrics
@@ -175,12 +176,11 @@ def test_an_unknown_model_is_refused_with_the_names_served(small_clip: Clip) -> 
         ServedModels({"small": small_clip}).resolve("large")
 
 
-class Stalled:
+class Stalled(nn.Module):
     """A network that never answers until it is told to stop."""
 
     def __init__(self) -> None:
-        import threading
-
+        super().__init__()
         self.stop = threading.Event()
 
     def encode_image(self, pixels: Tensor, *, normalize: bool) -> Tensor:
@@ -191,7 +191,7 @@ class Stalled:
 def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:
     async def scenario() -> None:
         stalled = Stalled()
-        async with serving(dataclasses.replace(small_clip, network=stalled), deadline_s=0.05) as engine:  # type: ignore[arg-type]
+        async with serving(dataclasses.replace(small_clip, network=stalled), deadline_s=0.05) as engine:
             served = engine.models.resolve(None)
             with pytest.raises(DeadlineExceeded):
                 async with engine.request(served, images=1):
