@@ -1,0 +1,49 @@
+"""Rebuild the demo: tokenizer, Winoground-style sets, student. `python -m demo.build --work-dir DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from open_clip.tokenizer import HFTokenizer
+
+from demo.sets import training_pairs
+from demo.student import save_student
+from demo.tokenizer import CONTEXT_LENGTH, save_tokenizer
+from demo.train_student import Recipe, train_student
+from demo.validation import load_validation
+from demo.winoground_sets import write_winoground
+from demo.world import Split
+
+DEMO = Path(__file__).parent
+WORK_DIR = Path(".cache/demo-world")
+TOKENIZER_CAPTIONS = 8192
+
+
+def build(work_dir: Path, into: Path, recipe: Recipe) -> None:
+    """Build everything in order under `into`; a second call goes on where the first was stopped."""
+    student_folder = work_dir / "student"
+    save_tokenizer(student_folder, training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions)
+    for split in (Split.VALIDATION, Split.HELD_OUT):
+        write_winoground(into / "data" / split, split)
+    tokenizer = HFTokenizer(str(student_folder), context_length=CONTEXT_LENGTH)
+    student = train_student(recipe, tokenizer, load_validation(tokenizer), work_dir)
+    save_student(student, student_folder)
+    shutil.copytree(student_folder, into / "student", dirs_exist_ok=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="checkpoints and logs")
+    parser.add_argument("--into", type=Path, default=DEMO, help="where student/ and data/ are written")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    options = parser.parse_args()
+    recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate)
+    build(options.work_dir, options.into, recipe)
+
+
+if __name__ == "__main__":
+    main()

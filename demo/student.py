@@ -1,0 +1,85 @@
+"""The demo student: a small CLIP of open_clip's own classes, and its folder on disk."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo.tokenizer import CONTEXT_LENGTH
+from demo.world import IMAGE_SIZE_PX
+
+MEAN = (0.85, 0.85, 0.85)
+STD = (0.25, 0.25, 0.25)
+
+
+def model_config(vocab_size: int) -> dict[str, Any]:
+    """The architecture in `open_clip_config.json` terms, about 3.2 million parameters."""
+    return {
+        "embed_dim": 192,
+        "quick_gelu": False,
+        "vision_cfg": {
+            "image_size": IMAGE_SIZE_PX,
+            "patch_size": 16,
+            "width": 192,
+            "layers": 5,
+            "head_width": 48,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": vocab_size,
+            "hf_tokenizer_name": "demo-tokenizer",
+            "width": 128,
+            "heads": 4,
+            "layers": 4,
+        },
+    }
+
+
+def preprocess_config() -> dict[str, Any]:
+    """How an image of any size becomes the model's input: whole, squeezed to a square of 64 pixels."""
+    return {
+        "size": IMAGE_SIZE_PX,
+        "mode": "RGB",
+        "mean": list(MEAN),
+        "std": list(STD),
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+        "fill_color": 0,
+    }
+
+
+def new_student(vocab_size: int) -> CLIP:
+    """A student with fresh weights from torch's global random state.
+
+    Word and position embeddings start at one scale. open_clip's 0.02 and 0.01 suit long training of wide
+    towers; here the words would outweigh their places from the start, and the text tower would begin as a
+    bag of words by construction instead of becoming one for want of a reason not to.
+    """
+    student = CLIP(**deepcopy(model_config(vocab_size)))
+    scale = student.token_embedding.weight.shape[1] ** -0.5
+    nn.init.normal_(student.token_embedding.weight, std=scale)
+    nn.init.normal_(student.positional_embedding, std=scale)
+    return student
+
+
+def save_student(student: CLIP, folder: Path) -> None:
+    """Write float16 weights and the configuration; the tokenizer's files are there already."""
+    weights = {name: value.detach().half().contiguous() for name, value in student.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
+    config = {"model_cfg": model_config(student.vocab_size), "preprocess_cfg": preprocess_config()}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def pixels_to_input(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+    """Scale pictures of the model's own size to what the folder's transform makes of them."""
+    scaled = images.permute(0, 3, 1, 2).float() / 255
+    return (scaled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

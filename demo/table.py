@@ -1,0 +1,88 @@
+"""Print the demo's table of held-out scores: `python -m demo.table`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from demo.sets import CLASS_TEMPLATES, RETRIEVAL_BATCH, classification_set, retrieval_set
+from demo.winoground_sets import KINDS
+from demo.world import Split
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.evaluation.classification import classification_metrics
+from models.evaluation.features import encode_images, encode_texts
+from models.evaluation.retrieval import in_batch_accuracy
+from models.evaluation.winoground import WinogroundMetrics, evaluate_winoground, read_winoground
+from models.zero_shot import class_weights, prompts
+
+DATA = Path(__file__).parent / "data"
+
+
+def table(clip: Clip, split: Split) -> str:
+    """Retrieval, zero-shot and Winoground scores of a model on a part of the demo world, in Markdown."""
+    report = evaluate_winoground(clip, read_winoground(DATA / split))
+    rows = [
+        *retrieval_rows(clip, split),
+        *zero_shot_rows(clip, split),
+        "",
+        "| Winoground | items | text | image | group | ties: text | image | group |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        winoground_row("all", report.overall),
+        *(winoground_row(kind, report.by_tag[kind]) for kind in KINDS),
+        "| chance | | 25.0% | 25.0% | 16.7% | | | |",
+    ]
+    return "\n".join(rows)
+
+
+def retrieval_rows(clip: Clip, split: Split) -> list[str]:
+    """In-batch retrieval of the part's 512 pairs."""
+    pairs = retrieval_set(split)
+    images = encode_images(clip, [Image.fromarray(pixels) for pixels in pairs.images])
+    accuracy = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
+    return [
+        f"| retrieval, batches of {RETRIEVAL_BATCH} | recall@1 |",
+        "| --- | ---: |",
+        f"| image to text | {accuracy.image_to_text:.1%} |",
+        f"| text to image | {accuracy.text_to_image:.1%} |",
+    ]
+
+
+def zero_shot_rows(clip: Clip, split: Split) -> list[str]:
+    """Naming colour and shape of single objects whose combination was never trained on alone."""
+    examples = classification_set(split)
+    images = encode_images(clip, [Image.fromarray(pixels) for pixels in examples.images])
+    texts = encode_texts(clip, prompts(examples.labels, CLASS_TEMPLATES))
+    weights = class_weights(texts, len(CLASS_TEMPLATES))
+    metrics = classification_metrics(clip.logit_scale * images @ weights.T, torch.tensor(examples.targets))
+    return [
+        "",
+        f"| zero-shot, {len(examples.labels)} classes | accuracy |",
+        "| --- | ---: |",
+        f"| top 1 | {metrics.acc1:.1%} |",
+        f"| top 5 | {metrics.acc5:.1%} |",
+        f"| mean per class | {metrics.mean_per_class_recall:.1%} |",
+    ]
+
+
+def winoground_row(name: str, metrics: WinogroundMetrics) -> str:
+    """One line of the Winoground table."""
+    shares = f"{metrics.text_score:.1%} | {metrics.image_score:.1%} | {metrics.group_score:.1%}"
+    ties = f"{metrics.text_ties} | {metrics.image_ties} | {metrics.group_ties}"
+    return f"| {name} | {metrics.items} | {shares} | {ties} |"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="demo", help="a model reference")
+    parser.add_argument("--split", type=Split, default=Split.HELD_OUT, help="heldout or validation")
+    options = parser.parse_args()
+    print(table(load_clip(options.model, device="cpu", precision="float32"), options.split))
+
+
+if __name__ == "__main__":
+    main()

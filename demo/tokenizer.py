@@ -1,0 +1,60 @@
+"""A small lower-casing byte-level BPE tokenizer that knows the demo's words and can spell all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import PreTrainedTokenizerFast
+
+CONTEXT_LENGTH = 32
+MAX_ENTRIES = 800
+PAD, START, END = "<pad>", "<start>", "<end>"
+
+
+def build_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
+    """Train the tokenizer; its alphabet is all 256 bytes, so no text is ever unknown.
+
+    The end token is added last to hold the highest id, where open_clip's default pooling (`argmax`) looks for
+    it; padding comes after it, out of the causal mask's sight.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_ENTRIES - 1,
+        special_tokens=[PAD, START],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.add_special_tokens([AddedToken(END, special=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        model_max_length=CONTEXT_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def save_tokenizer(folder: Path, captions: list[str]) -> int:
+    """Train the tokenizer on `captions`, save it into a model folder and return its number of entries."""
+    tokenizer = build_tokenizer(captions)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)

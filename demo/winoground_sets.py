@@ -1,0 +1,98 @@
+"""Winoground-style sets of the demo world, stored in Winoground's own layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from demo.captions import Wording, caption, draw_wording
+from demo.render import render
+from demo.world import Scene, Split, draw_scene_of, with_colours_exchanged, with_places_exchanged
+
+KINDS = ("attributes", "objects", "relation")
+WINOGROUND_SEED = 3
+ITEMS_PER_KIND = 150
+
+
+@dataclass(frozen=True)
+class WinogroundItem:
+    """Two scenes and their captions: scene i fits caption i and not the other."""
+
+    kind: str
+    scenes: tuple[Scene, Scene]
+    captions: tuple[str, str]
+
+
+def winoground_items(split: Split, per_kind: int = ITEMS_PER_KIND) -> list[WinogroundItem]:
+    """The items of a part, the kinds one after the other, no combination of scenes twice in a kind."""
+    items: list[WinogroundItem] = []
+    for kind in KINDS:
+        seen: set[frozenset[str]] = set()
+        rng = np.random.default_rng((WINOGROUND_SEED, tuple(Split).index(split), KINDS.index(kind)))
+        while len(seen) < per_kind:
+            item = _draw_item(kind, split, rng)
+            if item is not None and frozenset(item.captions) not in seen:
+                seen.add(frozenset(item.captions))
+                items.append(item)
+    return items
+
+
+def write_winoground(folder: Path, split: Split) -> None:
+    """Write `examples.jsonl` and `images/ex_ID_img_{0,1}.png` for a part."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, item in enumerate(winoground_items(split)):
+        stems = [f"ex_{number}_img_{side}" for side in (0, 1)]
+        for stem, scene in zip(stems, item.scenes, strict=True):
+            save_png(images / f"{stem}.png", scene)
+        record = {
+            "id": number,
+            "image_0": stems[0],
+            "image_1": stems[1],
+            "caption_0": item.captions[0],
+            "caption_1": item.captions[1],
+            "tag": item.kind,
+            "secondary_tag": "",
+            "num_main_preds": 1,
+            "collapsed_tag": item.kind,
+        }
+        lines.append(json.dumps(record))
+    (folder / "examples.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def save_png(path: Path, scene: Scene) -> None:
+    """Save a scene without loss as a palette PNG, about half the size of an RGB one."""
+    pixels = render(scene)
+    palette, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    image = Image.fromarray(places.reshape(pixels.shape[:2]).astype(np.uint8))
+    image.putpalette(palette.tobytes())
+    image.save(path, optimize=True)
+
+
+def _draw_item(kind: str, split: Split, rng: np.random.Generator) -> WinogroundItem | None:
+    """Draw a scene and its counterpart; None where the draw has no counterpart of this kind."""
+    scene = draw_scene_of(split, rng)
+    if len(scene.things) == 1:
+        return None
+    first, second = scene.things
+    if first.shape == second.shape or first.colour == second.colour:
+        return None
+    wording = draw_wording(2, rng, complete=True)
+    other_scene, other_wording = _counterpart(kind, scene, wording)
+    captions = (caption(scene, wording), caption(other_scene, other_wording))
+    if kind != "relation" and sorted(captions[0].split()) != sorted(captions[1].split()):
+        return None  # an article changed with the word after it
+    return WinogroundItem(kind, (scene, other_scene), captions)
+
+
+def _counterpart(kind: str, scene: Scene, wording: Wording) -> tuple[Scene, Wording]:
+    if kind == "attributes":
+        return with_colours_exchanged(scene), wording
+    if kind == "objects":
+        return with_places_exchanged(scene), replace(wording, flipped=not wording.flipped)
+    return with_places_exchanged(scene), wording

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import torch
+
+from demo.build import build
+from demo.train_student import Recipe
+from models.evaluation.winoground import read_winoground
+
+DEMO = Path(__file__).parents[2] / "demo"
+
+
+def test_built_folder_is_a_whole_demo_that_open_clip_loads(tmp_path: Path) -> None:
+    build(tmp_path / "work", tmp_path / "demo", Recipe(steps=1, batch_size=8))
+    reference = f"local-dir:{tmp_path / 'demo' / 'student'}"
+    model, _, _ = open_clip.create_model_and_transforms(reference)
+    tokenizer = open_clip.get_tokenizer(reference)
+    with torch.inference_mode():
+        assert model.encode_text(tokenizer(["a red circle"])).shape == (1, 192)
+    for split in ("validation", "heldout"):
+        assert len(read_winoground(tmp_path / "demo" / "data" / split)) == 450
+    # The tokenizer that a build makes is the one that is stored.
+    stored = (DEMO / "student" / "tokenizer.json").read_bytes()
+    assert (tmp_path / "demo" / "student" / "tokenizer.json").read_bytes() == stored
+
+
+def test_help_names_the_work_folder() -> None:
+    command = [sys.executable, "-m", "demo.build", "--help"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=DEMO.parent).stdout
+    assert "--work-dir" in printed

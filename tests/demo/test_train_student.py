@@ -1,0 +1,75 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.tokenizer import HFTokenizer
+
+from demo.train_student import Recipe, train_student
+from demo.validation import ValidationSet, load_validation
+
+STUDENT = Path(__file__).parents[2] / "demo" / "student"
+SHORT = Recipe(steps=3, batch_size=8, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> HFTokenizer:
+    return open_clip.get_tokenizer(f"local-dir:{STUDENT}")
+
+
+@pytest.fixture(scope="module")
+def small(tokenizer: HFTokenizer) -> ValidationSet:
+    return load_validation(tokenizer, pair_count=128, items_per_kind=2)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.01), (49, 0.5), (99, 1.0), (500, 1.0), (700, 1.0), (850, 0.5), (997, 0.01)]
+)
+def test_learning_rate_rises_stays_and_falls(step: int, expected: float) -> None:
+    recipe = Recipe(steps=1000, learning_rate=1.0, warmup_steps=100, decay_share=0.3)
+    assert recipe.learning_rate_at(step) == pytest.approx(expected)
+
+
+def test_run_stopped_and_resumed_ends_where_a_whole_run_ends(
+    tokenizer: HFTokenizer, small: ValidationSet, tmp_path: Path
+) -> None:
+    plateau = replace(SHORT, decay_share=0.01)
+    whole = train_student(plateau, tokenizer, small, tmp_path / "whole")
+    train_student(replace(plateau, steps=2), tokenizer, small, tmp_path / "parts")
+    resumed = train_student(plateau, tokenizer, small, tmp_path / "parts")
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, resumed.state_dict()[name], atol=1e-6), name
+
+
+def test_finished_run_is_not_trained_again(
+    tokenizer: HFTokenizer, small: ValidationSet, tmp_path: Path
+) -> None:
+    train_student(SHORT, tokenizer, small, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    train_student(SHORT, tokenizer, small, tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_checkpoint_of_another_recipe_is_refused(
+    tokenizer: HFTokenizer, small: ValidationSet, tmp_path: Path
+) -> None:
+    train_student(SHORT, tokenizer, small, tmp_path)
+    with pytest.raises(ValueError, match="another recipe"):
+        train_student(replace(SHORT, batch_size=16), tokenizer, small, tmp_path)
+
+
+def test_log_holds_retrieval_and_every_winoground_kind(
+    tokenizer: HFTokenizer, small: ValidationSet, tmp_path: Path
+) -> None:
+    train_student(SHORT, tokenizer, small, tmp_path)
+    record = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert record["step"] == 3
+    kinds = {
+        f"{kind}_{score}"
+        for kind in ("attributes", "objects", "relation")
+        for score in ("text", "image", "group")
+    }
+    assert kinds | {"image_to_text", "text_to_image"} <= record.keys()
+    assert all(0 <= record[name] <= 1 for name in kinds)

@@ -1,0 +1,124 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo.render import render
+from demo.winoground_sets import KINDS, WinogroundItem, save_png, winoground_items, write_winoground
+from demo.world import Split, combination_split
+from models.evaluation.winoground import read_winoground
+
+DATA = Path(__file__).parents[2] / "demo" / "data"
+STORED = (Split.VALIDATION, Split.HELD_OUT)
+
+
+@pytest.fixture(scope="module", params=STORED)
+def split(request: pytest.FixtureRequest) -> Split:
+    return Split(request.param)
+
+
+@pytest.fixture(scope="module")
+def items(split: Split) -> list[WinogroundItem]:
+    return winoground_items(split)
+
+
+def test_every_kind_has_150_items_without_repeats(items: list[WinogroundItem]) -> None:
+    assert Counter(item.kind for item in items) == dict.fromkeys(KINDS, 150)
+    assert len({(item.kind, frozenset(item.captions)) for item in items}) == 450
+
+
+def test_all_scenes_belong_to_the_part(items: list[WinogroundItem], split: Split) -> None:
+    assert {combination_split(scene) for item in items for scene in item.scenes} == {split}
+
+
+def test_captions_of_attributes_and_objects_hold_the_same_words(items: list[WinogroundItem]) -> None:
+    for item in items:
+        if item.kind != "relation":
+            one, other = item.captions
+            assert sorted(one.split()) == sorted(other.split())
+            assert one != other
+
+
+def test_captions_of_relation_differ_in_the_direction_alone(items: list[WinogroundItem]) -> None:
+    reverse = {"left": "right", "above": "below", "over": "under", "higher": "lower", "atop": "beneath"}
+    reverse |= {after: before for before, after in reverse.items()}
+    for item in items:
+        if item.kind == "relation":
+            one, other = item.captions
+            assert other == " ".join(reverse.get(word, word) for word in one.split())
+            assert one != other
+
+
+def test_pictures_of_attributes_differ_in_colour_alone(items: list[WinogroundItem]) -> None:
+    for item in items:
+        if item.kind == "attributes":
+            one, other = (render(scene) for scene in item.scenes)
+            shape_of_one, shape_of_other = ((pixels != pixels[0, 0]).any(axis=2) for pixels in (one, other))
+            assert (one[0, 0] == other[0, 0]).all()
+            # An edge pixel hardly covered may round to the background under one of the colours.
+            assert (shape_of_one != shape_of_other).sum() <= 8
+            assert (one != other).any()
+
+
+def test_pictures_of_objects_and_relation_hold_the_same_objects(items: list[WinogroundItem]) -> None:
+    for item in items:
+        if item.kind != "attributes":
+            one, other = item.scenes
+            assert one.background == other.background
+            for before, after in zip(one.things, other.things, strict=True):
+                assert (before.shape, before.rgb, before.radius_px) == (
+                    after.shape,
+                    after.rgb,
+                    after.radius_px,
+                )
+                assert (before.x_px, before.y_px) != (after.x_px, after.y_px)
+
+
+def test_stored_set_is_the_one_that_the_code_makes(items: list[WinogroundItem], split: Split) -> None:
+    records = [json.loads(line) for line in (DATA / split / "examples.jsonl").read_text().splitlines()]
+    assert [(record["caption_0"], record["caption_1"]) for record in records] == [
+        item.captions for item in items
+    ]
+    assert [record["tag"] for record in records] == [item.kind for item in items]
+    for record, item in zip(records, items, strict=True):
+        for side in (0, 1):
+            stored = Image.open(DATA / split / "images" / f"{record[f'image_{side}']}.png").convert("RGB")
+            # Another machine's float32 may round an edge pixel to the next of 16 levels.
+            assert (np.asarray(stored) != render(item.scenes[side])).mean() < 0.001
+
+
+def test_stored_set_reads_as_winoground(split: Split) -> None:
+    stored = read_winoground(DATA / split)
+    assert len(stored) == 450
+    assert stored[7].images[1].name == "ex_7_img_1.png"
+    assert Counter(item.tag for item in stored) == dict.fromkeys(KINDS, 150)
+
+
+def test_stored_sets_have_winogrounds_own_fields(split: Split) -> None:
+    first = json.loads((DATA / split / "examples.jsonl").read_text().splitlines()[0])
+    assert list(first) == [
+        "id", "image_0", "image_1", "caption_0", "caption_1",
+        "tag", "secondary_tag", "num_main_preds", "collapsed_tag",
+    ]  # fmt: skip
+    assert (first["id"], first["image_0"], first["image_1"]) == (0, "ex_0_img_0", "ex_0_img_1")
+
+
+def test_stored_pictures_stay_small() -> None:
+    assert sum(file.stat().st_size for file in DATA.rglob("*") if file.is_file()) < 1_000_000
+
+
+def test_palette_png_keeps_every_pixel(tmp_path: Path) -> None:
+    for number, item in enumerate(winoground_items(Split.VALIDATION, per_kind=5)):
+        save_png(tmp_path / f"{number}.png", item.scenes[0])
+        stored = np.asarray(Image.open(tmp_path / f"{number}.png").convert("RGB"))
+        assert (stored == render(item.scenes[0])).all()
+
+
+def test_writing_twice_gives_the_same_files(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_winoground(tmp_path / folder, Split.VALIDATION)
+    for file in (tmp_path / "one").rglob("*.*"):
+        assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
