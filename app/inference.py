@@ -19,6 +19,7 @@ from app.schemas.match import ImageMatch, MatchRequest, MatchResponse
 from app.serving.classes import ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.pixels import Decoded, ImageReader
+from app.serving.served import Served
 from models import scoring, zero_shot
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
@@ -40,25 +41,22 @@ class Inference:
         self._limits.check_texts(request.texts)
         async with self._engine.request(served, images=len(request.images), texts=request.texts):
             decoded = await self._images.read(request.images, served, request.on_error)
-            features = await self._engine.encode(
-                served, pixels=list(decoded.pixels.values()), texts=request.texts
+            match = await self._engine.encode(
+                served,
+                pixels=list(decoded.pixels.values()),
+                texts=request.texts,
+                finish=lambda features: _match(served, features.images, features.texts),
             )
-        match = scoring.match(
-            features.images,
-            features.texts,
-            logit_scale=served.clip.logit_scale,
-            logit_bias=served.clip.logit_bias,
-        )
-        rows = zip(
-            match.scores.tolist(),
-            match.logits.tolist(),
-            match.probabilities.tolist(),
-            match.scores.argmax(dim=1).tolist() if decoded.pixels else [],
-            strict=True,
-        )
+        rows = zip(match.scores.tolist(), match.logits.tolist(), match.probabilities.tolist(), strict=True)
         answers = [
-            ImageMatch(index=index, scores=scores, logits=logits, probabilities=probabilities, best=best)
-            for index, (scores, logits, probabilities, best) in zip(decoded.pixels, rows, strict=True)
+            ImageMatch(
+                index=index,
+                scores=scores,
+                logits=logits,
+                probabilities=probabilities,
+                best=scores.index(max(scores)),
+            )
+            for index, (scores, logits, probabilities) in zip(decoded.pixels, rows, strict=True)
         ]
         return MatchResponse(
             model=ModelInfo.of(served),
@@ -77,17 +75,14 @@ class Inference:
             if answering is not served:
                 served = answering
                 decoded = await self._images.read(request.images, served, request.on_error)
-            features = await self._engine.encode(served, pixels=list(decoded.pixels.values()))
-        match = scoring.match(
-            features.images, weights, logit_scale=served.clip.logit_scale, logit_bias=served.clip.logit_bias
-        )
-        top_scores, top = match.scores.topk(min(request.top_k, len(classes.labels)), dim=1)
-        rows = zip(
-            top.tolist(), top_scores.tolist(), match.probabilities.gather(1, top).tolist(), strict=True
-        )
+            top = await self._engine.encode(
+                served,
+                pixels=list(decoded.pixels.values()),
+                finish=lambda features: _top(served, features.images, weights, request.top_k),
+            )
         answers = [
             ImageClasses(index=index, predictions=_predictions(classes.labels, *row))
-            for index, row in zip(decoded.pixels, rows, strict=True)
+            for index, row in zip(decoded.pixels, top, strict=True)
         ]
         return ClassifyResponse(model=ModelInfo.of(served), results=_in_order(answers, decoded))
 
@@ -102,6 +97,7 @@ class Inference:
                 served,
                 pixels=list(decoded.pixels.values()),
                 texts=request.texts,
+                finish=lambda features: features,
                 normalize=request.normalize,
             )
         vectors = features.images if request.images else features.texts
@@ -128,6 +124,23 @@ class Inference:
         self._limits.check_texts(labels, param="labels")
         self._limits.check_templates(templates, labels=len(labels))
         return ClassSet(labels, templates)
+
+
+def _match(served: Served, image_features: Tensor, text_features: Tensor) -> scoring.Match:
+    clip = served.clip
+    return scoring.match(
+        image_features, text_features, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias
+    )
+
+
+def _top(
+    served: Served, image_features: Tensor, weights: Tensor, count: int
+) -> list[tuple[list[int], list[float], list[float]]]:
+    """Each image's best classes: their indices, cosines and probabilities, the best first."""
+    match = _match(served, image_features, weights)
+    scores, indices = match.scores.topk(min(count, len(weights)), dim=1)
+    probabilities = match.probabilities.gather(1, indices)
+    return list(zip(indices.tolist(), scores.tolist(), probabilities.tolist(), strict=True))
 
 
 def _predictions(

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from fastapi import FastAPI
@@ -42,10 +43,9 @@ def run(settings: Settings) -> None:
     logs.configure(settings.log_level)
     auth.check_binding(settings)
     torch.set_num_threads(settings.threads or usable_cores())
-    clips = {
-        reference: load_clip(reference, device=settings.device, precision=settings.precision)
-        for reference in settings.models
-    }
+    # In a thread that ends, and takes its OpenMP team with it: see app/serving/forward.py.
+    with ThreadPoolExecutor(1) as loader:
+        clips = loader.submit(_load, settings).result()
     DrainingServer(create_app(settings, clips), settings).run()
 
 
@@ -105,6 +105,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _load(settings: Settings) -> dict[str, Clip]:
+    return {
+        reference: load_clip(reference, device=settings.device, precision=settings.precision)
+        for reference in settings.models
+    }
 
 
 def _limits(settings: Settings) -> Limits:

@@ -46,8 +46,8 @@ ERRORS = (
 router = APIRouter(tags=["inference"], dependencies=[Depends(requires("infer"))])
 
 
-def inference(request: Request) -> Inference:
-    """The process's inference."""
+async def inference(request: Request) -> Inference:
+    """The process's inference. Async, or FastAPI would fetch it in a thread."""
     found: Inference = request.app.state.inference
     return found
 

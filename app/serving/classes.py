@@ -12,7 +12,9 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from app.errors import ClassesBuilding, Overloaded
@@ -142,15 +144,18 @@ class ClassWeights:
         """Sum each class's features as its prompts are encoded, so that memory holds no more than [c, d]."""
         classes, templates = build.classes, len(build.classes.templates)
         background = classes.size > SMALL_SET_BATCHES * self._engine.max_batch
-        sums = torch.zeros(len(classes.labels), served.clip.embed_dim)
+        sums = np.zeros((len(classes.labels), served.clip.embed_dim), np.float32)
         texts = prompts(classes.labels, classes.templates)
         for start in range(0, classes.size, self._engine.max_batch):
             chunk = texts[start : start + self._engine.max_batch]
-            features = await self._engine.encode(served, texts=chunk, background=background)
-            rows = torch.arange(start, start + len(chunk)) // templates
-            sums.index_add_(0, rows, features.texts)
+            features = await self._engine.encode(
+                served, texts=chunk, finish=lambda features: features, background=background
+            )
+            rows = np.arange(start, start + len(chunk)) // templates
+            np.add.at(sums, rows, features.texts.numpy())
             build.done = start + len(chunk)
-        weights = torch.nn.functional.normalize(sums, dim=-1)
+        total = torch.from_numpy(sums)
+        weights = await self._engine.encode(served, finish=lambda _: F.normalize(total, dim=-1))
         self._keep(key, weights)
         await asyncio.to_thread(self._store.write, *key, weights)
         return weights

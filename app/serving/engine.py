@@ -7,8 +7,10 @@ same `Served` to `Forward.run` in the forward thread; each job gets its `Feature
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from prometheus_client.core import Metric
 from torch import Tensor
@@ -20,6 +22,8 @@ from app.serving.forward import Encode, EncodeJob, Features, Forward
 from app.serving.served import Served, ServedModels
 from app.serving.text_cache import TextCache
 from models.clip import Clip
+
+Answer = TypeVar("Answer")
 
 PROBE_EVERY_S = 5.0
 PROBE_TIMEOUT_S = 10.0
@@ -43,7 +47,7 @@ class Engine:
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._forward = Forward(TextCache(text_cache_size), metrics, max_batch=max_batch)
-        self._batcher: Batcher[Served, Encode, Features] = Batcher(
+        self._batcher: Batcher[Served, Encode, Any] = Batcher(
             self._forward.run, max_batch=max_batch, max_queue=max_queue, on_batch=self._observe
         )
         metrics.watch(self._gauges)
@@ -103,21 +107,24 @@ class Engine:
         *,
         pixels: Sequence[Tensor] = (),
         texts: Sequence[str] = (),
+        finish: Callable[[Features], Answer],
         normalize: bool = True,
         background: bool = False,
-    ) -> Features:
+    ) -> Answer:
         """Encode with the weights of `served`, all in one batch. `background` work yields to requests.
 
-        `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise.
+        `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise. `finish`
+        makes the answer of them, in the thread that computes.
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
-        return await self._batcher.submit(
+        answer: Answer = await self._batcher.submit(
             served,
-            Encode(pixels, texts, normalize=normalize, cache_texts=not background),
+            Encode(pixels, texts, finish, normalize=normalize, cache_texts=not background),
             cost=self._cost(served, len(pixels), texts),
             background=background,
         )
+        return answer
 
     async def replace(self, name: str, clip: Clip) -> Served:
         """Warm other weights up and put them behind `name`; nobody's answer mixes old and new."""
@@ -141,9 +148,8 @@ class Engine:
         return max(1, images + sum((served.key, text) not in self._forward.cache for text in texts))
 
     async def _probe(self, served: Served) -> None:
-        await self._batcher.submit(
-            served, Encode([torch.zeros(3, *served.clip.image_size)]), cost=1, first=True
-        )
+        blank = torch.from_numpy(np.zeros((3, *served.clip.image_size), np.float32))
+        await self._batcher.submit(served, Encode([blank]), cost=1, first=True)
 
     def _observe(self, jobs: Sequence[EncodeJob]) -> None:
         self._metrics.batch(

@@ -1,9 +1,14 @@
-"""One batch in the forward thread: every image in one forward, every text not seen before in another."""
+"""One batch in the forward thread: every image in one forward, every text not seen before in another.
+
+No other thread of the service computes with torch. OpenMP keeps a team of threads for each thread that does, and
+as soon as there are more of them than cores, they stop spinning between two operations: a forward of one image
+then takes half as long again (docs/decisions/0007-one-thread-computes.md).
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +29,8 @@ class Encode:
 
     pixels: Sequence[Tensor] = ()
     texts: Sequence[str] = ()
+    finish: Callable[["Features"], Any] = lambda features: features
+    """What the job answers with, computed in the forward thread too."""
     normalize: bool = True
     cache_texts: bool = True
 
@@ -36,7 +43,7 @@ class Features:
     texts: Tensor
 
 
-EncodeJob = Job[Served, Encode, Features]
+EncodeJob = Job[Served, Encode, Any]
 
 
 class Abandoned(Exception):
@@ -52,11 +59,11 @@ class Forward:
         self._max_batch = max_batch
         self.last_answer_at = float("-inf")
 
-    def run(self, served: Served, jobs: Sequence[EncodeJob]) -> list[Features | Exception]:
-        """Features for each job, or InternalError where the model gave numbers that are not finite."""
+    def run(self, served: Served, jobs: Sequence[EncodeJob]) -> list[Any]:
+        """Each job's answer, or InternalError where the model gave numbers that are not finite."""
         images = iter(self._encode_images(served, jobs))
         texts = self._encode_texts(served, jobs)
-        return [_checked(self._features_of(served, job.payload, images, texts)) for job in jobs]
+        return [_answer(job.payload, self._features_of(served, job.payload, images, texts)) for job in jobs]
 
     def _features_of(
         self, served: Served, encode: Encode, images: Iterator[Tensor], texts: dict[str, Tensor]
@@ -123,7 +130,7 @@ class Forward:
         return features
 
 
-def _checked(features: Features) -> Features | Exception:
+def _answer(encode: Encode, features: Features) -> Any:
     if features.images.isfinite().all() and features.texts.isfinite().all():
-        return features
+        return encode.finish(features)
     return InternalError("The model gave numbers that are not finite; the operator must replace its weights.")

@@ -5,6 +5,7 @@ import dataclasses
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
 from app.metrics import Metrics
 from app.serving.engine import Engine
-from app.serving.served import ServedModels
+from app.serving.forward import Features
+from app.serving.served import Served, ServedModels
 from models.clip import Clip
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]
@@ -33,18 +35,16 @@ async def serving(clip: Clip, **options: float) -> AsyncIterator[Engine]:
         await engine.close()
 
 
-def sample(engine_metrics: bytes, name: str) -> float:
-    """The value of a metric without labels, or with the given ones, in Prometheus's text."""
-    return next(
-        float(line.split()[-1]) for line in engine_metrics.decode().splitlines() if line.startswith(name)
-    )
+async def features_of(engine: Engine, served: Served, **items: Any) -> Features:
+    """What the engine makes of pixels and texts."""
+    return await engine.encode(served, finish=lambda features: features, **items)
 
 
 def test_features_equal_the_models_own(small_clip: Clip) -> None:
     async def scenario() -> None:
         async with serving(small_clip) as engine:
             pixels = pictures(3)
-            features = await engine.encode(engine.models.resolve(None), pixels=pixels, texts=TEXTS)
+            features = await features_of(engine, engine.models.resolve(None), pixels=pixels, texts=TEXTS)
         torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
         torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(TEXTS)))
 
@@ -56,7 +56,7 @@ def test_unnormalised_features_keep_their_length(small_clip: Clip) -> None:
         async with serving(small_clip) as engine:
             pixels = pictures(2)
             served = engine.models.resolve(None)
-            features = await engine.encode(served, pixels=pixels, texts=TEXTS, normalize=False)
+            features = await features_of(engine, served, pixels=pixels, texts=TEXTS, normalize=False)
         expected = small_clip.encode_image(torch.stack(pixels), normalize=False)
         torch.testing.assert_close(features.images, expected)
         assert (features.images.norm(dim=-1) - 1).abs().min() > 1e-3
@@ -68,11 +68,11 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(small_clip: Clip) -> 
     async def scenario() -> None:
         async with serving(small_clip) as engine:
             served = engine.models.resolve(None)
-            alone = await engine.encode(served, pixels=pictures(1))
+            alone = await features_of(engine, served, pixels=pictures(1))
             together = await asyncio.gather(
-                engine.encode(served, pixels=pictures(1)),
+                features_of(engine, served, pixels=pictures(1)),
                 *(
-                    engine.encode(served, pixels=pictures(5, seed=n), texts=[f"text {n}"])
+                    features_of(engine, served, pixels=pictures(5, seed=n), texts=[f"text {n}"])
                     for n in range(1, 9)
                 ),
             )
@@ -85,7 +85,7 @@ def test_a_request_larger_than_a_batch_is_encoded_in_chunks(small_clip: Clip) ->
     async def scenario() -> None:
         async with serving(small_clip, max_batch=4) as engine:
             pixels = pictures(11)
-            features = await engine.encode(engine.models.resolve(None), pixels=pixels)
+            features = await features_of(engine, engine.models.resolve(None), pixels=pixels)
         torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
 
     asyncio.run(scenario())
@@ -101,8 +101,8 @@ def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None
     async def scenario() -> None:
         async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
             served = engine.models.resolve(None)
-            await engine.encode(served, texts=TEXTS)
-            await engine.encode(served, texts=[*TEXTS, "a third"])
+            await features_of(engine, served, texts=TEXTS)
+            await features_of(engine, served, texts=[*TEXTS, "a third"])
         assert encoded == [2, 1]
 
     asyncio.run(scenario())
@@ -111,9 +111,9 @@ def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None
 def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: Clip) -> None:
     async def scenario() -> None:
         async with serving(small_clip) as engine:
-            await engine.encode(engine.models.resolve(None), texts=TEXTS)
+            await features_of(engine, engine.models.resolve(None), texts=TEXTS)
             await engine.replace("small", other_clip)
-            features = await engine.encode(engine.models.resolve(None), texts=TEXTS)
+            features = await features_of(engine, engine.models.resolve(None), texts=TEXTS)
         torch.testing.assert_close(features.texts, other_clip.encode_text(other_clip.tokenizer(TEXTS)))
 
     asyncio.run(scenario())
@@ -123,8 +123,8 @@ def test_a_text_cache_of_size_zero_keeps_nothing(small_clip: Clip) -> None:
     async def scenario() -> None:
         async with serving(small_clip, text_cache_size=0) as engine:
             served = engine.models.resolve(None)
-            first = await engine.encode(served, texts=TEXTS)
-            second = await engine.encode(served, texts=TEXTS)
+            first = await features_of(engine, served, texts=TEXTS)
+            second = await features_of(engine, served, texts=TEXTS)
             torch.testing.assert_close(first.texts, second.texts)
 
     asyncio.run(scenario())
@@ -149,7 +149,7 @@ def test_a_request_finishes_on_the_weights_that_it_took(small_clip: Clip, other_
         async with serving(small_clip) as engine:
             held = engine.models.resolve(None)
             await engine.replace("small", other_clip)
-            features = await engine.encode(held, pixels=pictures(1))
+            features = await features_of(engine, held, pixels=pictures(1))
         torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pictures(1))))
 
     asyncio.run(scenario())
@@ -161,8 +161,8 @@ def test_numbers_that_are_not_finite_are_an_error_of_that_request_alone(small_cl
             served = engine.models.resolve(None)
             broken = [torch.full((3, 32, 32), float("nan"))]
             good, bad = await asyncio.gather(
-                engine.encode(served, pixels=pictures(1)),
-                engine.encode(served, pixels=broken),
+                features_of(engine, served, pixels=pictures(1)),
+                features_of(engine, served, pixels=broken),
                 return_exceptions=True,
             )
             assert isinstance(bad, InternalError)
@@ -195,7 +195,7 @@ def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:
             served = engine.models.resolve(None)
             with pytest.raises(DeadlineExceeded):
                 async with engine.request(served, images=1):
-                    await engine.encode(served, pixels=pictures(1))
+                    await features_of(engine, served, pixels=pictures(1))
             stalled.stop.set()
 
     asyncio.run(scenario())
