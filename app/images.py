@@ -52,23 +52,31 @@ class Decoder:
     def __init__(self, limits: ImageLimits, *, threads: int, max_waiting: int = 512) -> None:
         self.limits = limits
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._places = threading.BoundedSemaphore(threads + max_waiting)
+        self._max_unfinished = threads + max_waiting
+        self._lock = threading.Lock()
+        self.unfinished = 0
+        """Images that are being decoded or wait for it."""
 
     async def pixels(self, image: bytes | str, clip: Clip) -> Tensor:
         """Pixels [3, h, w], float32, as the model's own transform makes them, of a file or its base64.
 
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
-        if not self._places.acquire(blocking=False):
+        if self.unfinished >= self._max_unfinished:
             raise Overloaded("Too many images are waiting to be decoded.", retry_after_s=_RETRY_AFTER_S)
+        self._count(+1)
         future = self._pool.submit(self._decode, image, clip)
-        # Its place is taken until it is done, though its request may be gone: a thread cannot be stopped.
-        future.add_done_callback(lambda _: self._places.release())
+        # Counted until it is done, though its request may be gone: a thread cannot be stopped.
+        future.add_done_callback(lambda _: self._count(-1))
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Let running images finish, and drop those that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self.unfinished += change
 
     def _decode(self, image: bytes | str, clip: Clip) -> Tensor:
         data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image

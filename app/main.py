@@ -1,6 +1,7 @@
 """The HTTP service, put together: settings -> weights -> engine -> routes and middleware -> server."""
 
 import contextlib
+import gc
 import importlib.metadata
 import os
 from collections.abc import AsyncIterator
@@ -46,12 +47,20 @@ def run(settings: Settings) -> None:
     # In a thread that ends, and takes its OpenMP team with it: see app/serving/forward.py.
     with ThreadPoolExecutor(1) as loader:
         clips = loader.submit(_load, settings).result()
+    # What is loaded by now stays; the garbage collector need not walk through all of it between requests.
+    gc.collect()
+    gc.freeze()
     DrainingServer(create_app(settings, clips), settings).run()
 
 
 def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
     """The service over loaded weights, by the name that requests use; the first is the default."""
     metrics = Metrics()
+    limits = _limits(settings)
+    decoder = Decoder(
+        limits.image, threads=settings.decode_threads or usable_cores(), max_waiting=settings.max_queue
+    )
+    on_cpu = any(clip.device.type == "cpu" for clip in clips.values())
     engine = Engine(
         ServedModels(clips),
         metrics,
@@ -59,10 +68,7 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
         max_queue=settings.max_queue,
         deadline_s=settings.deadline_s,
         text_cache_size=settings.text_cache_size,
-    )
-    limits = _limits(settings)
-    decoder = Decoder(
-        limits.image, threads=settings.decode_threads or usable_cores(), max_waiting=settings.max_queue
+        coming=(lambda: decoder.unfinished) if on_cpu else None,
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
     store = ClassStore(settings.data_dir / "class_weights", max_bytes=settings.class_cache_bytes)

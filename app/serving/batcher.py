@@ -3,8 +3,10 @@
 The life of a job: `admit` (or 429) -> decoding by the caller -> `submit` -> waits in the queue ->
 one batch with others of the same key -> `run` in the worker thread -> the caller's result.
 
-There is no waiting window: an idle worker starts at once, and batches grow by themselves while it is
-busy. Nothing here knows about images or CLIP.
+There is no waiting window when idle: a job that comes alone starts at once. Under load batches grow by
+themselves while the worker is busy. Where decoding and computing share the cores, doing both at once slows
+both; there the next batch also waits for what is being decoded at that moment (`coming`), since no core is
+idle meanwhile. Nothing here knows about images or CLIP.
 """
 
 import asyncio
@@ -29,6 +31,9 @@ Result = TypeVar("Result")
 BACKGROUND_SHARE = 4  # under load every 4th batch is a background one, so that it is never starved
 RATE_SMOOTHING = 0.2
 MAX_RETRY_AFTER_S = 60
+MAX_GATHER_S = 0.1
+LINGER_PER_JOB_S = 0.001  # in which clients that were just answered send their next request
+POLL_S = 0.001
 
 
 @dataclass(eq=False)
@@ -65,11 +70,13 @@ class Batcher(Generic[Key, Payload, Result]):
         max_batch: int,
         max_queue: int,
         on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None,
+        coming: Callable[[], int] | None = None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._on_batch = on_batch
+        self._coming = coming
         self._queue: deque[Job[Key, Payload, Result]] = deque()
         self._background: deque[Job[Key, Payload, Result]] = deque()
         self._arrived = asyncio.Event()
@@ -168,10 +175,13 @@ class Batcher(Generic[Key, Payload, Result]):
 
     async def _take_batches(self) -> None:
         loop = asyncio.get_running_loop()
+        batch: list[Job[Key, Payload, Result]] = []
         while True:
+            await self._gather(answered=len(batch))
             while not (batch := self._next_batch()):
                 self._arrived.clear()
                 await self._arrived.wait()
+                await self._gather(answered=0)
             started_at = time.monotonic()
             for job in batch:
                 job.started_at = started_at
@@ -184,6 +194,21 @@ class Batcher(Generic[Key, Payload, Result]):
                     job.future.set_exception(result)
                 else:
                     job.future.set_result(result)
+
+    async def _gather(self, *, answered: int) -> None:
+        """Let jobs that are being decoded join the next batch, while it has room and the time is not over.
+
+        After a batch of several jobs, it first gives their callers the time to come back.
+        """
+        if self._coming is None:
+            return
+        started_at = time.monotonic()
+        linger_s = LINGER_PER_JOB_S * answered if answered > 1 else 0.0
+        while self.queued < self._max_batch:
+            waited_s = time.monotonic() - started_at
+            if waited_s >= MAX_GATHER_S or (waited_s >= linger_s and not self._coming()):
+                return
+            await asyncio.sleep(POLL_S)
 
     def _next_batch(self) -> list[Job[Key, Payload, Result]]:
         self._batches += 1

@@ -41,6 +41,7 @@ class Engine:
         max_queue: int = 1024,
         deadline_s: float = 60.0,
         text_cache_size: int = 16_384,
+        coming: Callable[[], int] | None = None,
     ) -> None:
         self.models = models
         self.max_batch = max_batch
@@ -48,7 +49,11 @@ class Engine:
         self._metrics = metrics
         self._forward = Forward(TextCache(text_cache_size), metrics, max_batch=max_batch)
         self._batcher: Batcher[Served, Encode, Any] = Batcher(
-            self._forward.run, max_batch=max_batch, max_queue=max_queue, on_batch=self._observe
+            self._forward.run,
+            max_batch=max_batch,
+            max_queue=max_queue,
+            on_batch=self._observe,
+            coming=coming,
         )
         metrics.watch(self._gauges)
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Doubler:
 
 @asynccontextmanager
 async def batching(
-    run: Callable[..., Sequence[int | Exception]], **options: int
+    run: Callable[..., Sequence[int | Exception]], **options: Any
 ) -> AsyncIterator[Batcher[str, int, int]]:
     batcher: Batcher[str, int, int] = Batcher(run, **{"max_batch": 4, "max_queue": 8, **options})
     batcher.start()
@@ -239,5 +240,34 @@ def test_closing_answers_what_still_waits() -> None:
                 await waiting
             with pytest.raises(Unavailable):
                 await batcher.submit("a", 1, cost=1)
+
+    asyncio.run(scenario())
+
+
+def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        decoding = 1
+        async with batching(doubler, coming=lambda: decoding) as batcher:
+            first = asyncio.create_task(batcher.submit("a", 1, cost=1))
+            await asyncio.sleep(0.02)
+            assert doubler.batches == []
+            second = asyncio.create_task(batcher.submit("a", 2, cost=1))
+            await asyncio.sleep(0)
+            decoding = 0
+            assert await asyncio.gather(first, second) == [2, 4]
+        assert doubler.batches == [("a", [1, 2])]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler, coming=lambda: 1) as batcher:
+            assert await batcher.submit("a", 1, cost=1) == 2
+            tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 5)])
+            doubler.gate.set()
+            assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
 
     asyncio.run(scenario())

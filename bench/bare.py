@@ -1,0 +1,135 @@
+"""The bare path: decode, preprocess and forward in one process without HTTP, what serving is held against.
+
+The specification comes as JSON on standard input, the result goes as JSON to standard output;
+`run_bare` is both ends of that. The process is its own so that nothing else shares its allocator,
+threads or settings.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.report import median
+
+
+@dataclass(frozen=True)
+class BareSpec:
+    """`images` go through in batches of `batch_size`, then `singles` of them one by one."""
+
+    reference: str
+    precision: str
+    images: list[str]
+    batch_size: int
+    singles: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class BareResult:
+    """Images a second by way of running the batches, and the latencies of single images."""
+
+    rates: dict[str, float]
+    single_ms: list[float]
+
+    @property
+    def images_per_second(self) -> float:
+        """The best way's: the harder bar."""
+        return max(self.rates.values())
+
+
+def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
+    """Measure in child processes, with OpenMP threads that spin while they wait and with ones that sleep.
+
+    Spinning is a little faster on an idle machine and several times slower on a shared one. The best way
+    of batching and the faster single images count.
+    """
+    results = {
+        policy: _run_child(spec, {**environment, "OMP_WAIT_POLICY": policy})
+        for policy in ("ACTIVE", "PASSIVE")
+    }
+    rates = {
+        f"{way}, {policy}": rate for policy, result in results.items() for way, rate in result.rates.items()
+    }
+    return BareResult(rates, min((result.single_ms for result in results.values()), key=median))
+
+
+def _run_child(spec: BareSpec, environment: dict[str, str]) -> BareResult:
+    command = [sys.executable, "-m", "bench.bare"]
+    done = subprocess.run(
+        command, input=json.dumps(asdict(spec)), capture_output=True, text=True, env=environment
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the bare path failed:\n{done.stderr[-3000:]}")
+    return BareResult(**json.loads(done.stdout))
+
+
+def measure(spec: BareSpec) -> BareResult:
+    """Both ways of batching, one after the other, then single images."""
+    import torch
+
+    from models.checkpoints import load_clip
+    from models.images import decode_image
+
+    torch.set_num_threads(spec.threads)
+    clip = load_clip(spec.reference, device="cpu", precision=spec.precision)
+    files = [Path(path).read_bytes() for path in spec.images]
+    batches = [files[start : start + spec.batch_size] for start in range(0, len(files), spec.batch_size)]
+
+    def pixels(data: bytes) -> torch.Tensor:
+        prepared: torch.Tensor = clip.preprocess(decode_image(data))
+        return prepared
+
+    def forward(batch: list[torch.Tensor]) -> None:
+        clip.encode_image(torch.stack(batch)).cpu()
+
+    def single(data: bytes) -> float:
+        start = time.perf_counter()
+        forward([pixels(data)])
+        return (time.perf_counter() - start) * 1000
+
+    with ThreadPoolExecutor(spec.threads) as pool:
+
+        def in_turns() -> None:
+            for batch in batches:
+                forward(list(pool.map(pixels, batch)))
+
+        def overlapped() -> None:
+            for ready in _one_ahead([pool.submit(pixels, data) for data in batch] for batch in batches):
+                forward([future.result() for future in ready])
+
+        forward([pixels(data) for data in batches[0]])
+        ways = {"in turns": in_turns, "overlapped": overlapped}
+        rates = {way: len(files) / _seconds(run) for way, run in ways.items()}
+    for data in files[:5]:
+        single(data)
+    return BareResult(rates, [single(data) for data in files[: spec.singles]])
+
+
+def _one_ahead(batches: Iterator[list[Future[Any]]]) -> Iterator[list[Future[Any]]]:
+    """Yield each batch when the next one has been submitted, so that it decodes during the forward."""
+    current = next(batches, None)
+    while current is not None:
+        following = next(batches, None)
+        yield current
+        current = following
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Read a specification, measure, write the result."""
+    json.dump(asdict(measure(BareSpec(**json.load(sys.stdin)))), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
