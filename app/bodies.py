@@ -32,6 +32,8 @@ def reads(schema: type[Schema]) -> Callable[[Request], Awaitable[Schema]]:
                 return schema.model_validate_json(await request.body())
             if media_type == MULTIPART:
                 return schema.model_validate(await _form(request))
+        except (UnicodeError, LookupError):
+            raise MalformedBody("The form's text cannot be read; send it as UTF-8.") from None
         except ValidationError as error:
             raise _translated(error) from None
         raise UnsupportedMediaType(f"Send the body as {JSON} or {MULTIPART}, and say so in Content-Type.")

@@ -14,7 +14,7 @@
     ├── UnsupportedMediaType     415
     ├── Overloaded               429  the queue is full; Retry-After says when to come back
     ├── InternalError            500
-    ├── Unavailable              503  starting, draining or not answering
+    ├── Unavailable              503  draining or not answering
     │   └── ClassesBuilding      503  a label set is still being encoded
     └── DeadlineExceeded         504  not computed within the request's deadline
 
@@ -149,7 +149,7 @@ class InternalError(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Starting, draining or not answering."""
+    """Draining or not answering."""
 
     status = 503
     code = "unavailable"

@@ -52,7 +52,8 @@ class Fetcher:
         # Name lookups cannot be cancelled; in threads of their own, slow ones hold up nothing else.
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
         self._backend = _CheckedBackend(resolve or self._resolve, is_allowed)
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self.slots = asyncio.Semaphore(_AT_ONCE)
+        """To be held from before a fetch until its bytes are decoded, which bounds the bytes in memory."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -69,7 +70,7 @@ class Fetcher:
         Raises: InvalidImage (image_url_forbidden, image_url_failed, image_url_timeout, image_too_large).
         """
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
+            async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url)
         except TimeoutError:
             raise InvalidImage(

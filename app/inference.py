@@ -70,11 +70,8 @@ class Inference:
         self._limits.check_images(request.images)
         classes = self._class_set(request)
         async with self._engine.request(served, images=len(request.images)):
+            served, weights = await self._classes.of(served, classes)
             decoded = await self._images.read(request.images, served, request.on_error)
-            answering, weights = await self._classes.of(served, classes)
-            if answering is not served:
-                served = answering
-                decoded = await self._images.read(request.images, served, request.on_error)
             top = await self._engine.encode(
                 served,
                 pixels=list(decoded.pixels.values()),
@@ -122,7 +119,7 @@ class Inference:
             case own:
                 templates = tuple(own)
         self._limits.check_texts(labels, param="labels")
-        self._limits.check_templates(templates, labels=len(labels))
+        self._limits.check_templates(templates, labels)
         return ClassSet(labels, templates)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.errors import InvalidRequest
 from models.images import ImageLimits
+from models.zero_shot import PLACES, fill
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Limits:
     templates: int = 128
     prompts: int = 131_072
     text_chars: int = 4096
+    label_chars: int = 512
     image: ImageLimits = ImageLimits()  # noqa: RUF009 - frozen
 
     def check_images(self, images: Sequence[object]) -> None:
@@ -25,38 +27,50 @@ class Limits:
 
     def check_texts(self, texts: Sequence[str], *, param: str = "texts") -> None:
         """Raise InvalidRequest when there are too many texts, or one is too long."""
-        _check_count(param, texts, self.labels if param == "labels" else self.texts)
-        self._check_lengths(param, texts)
+        labels = param == "labels"
+        _check_count(param, texts, self.labels if labels else self.texts)
+        _check_texts(param, texts, self.label_chars if labels else self.text_chars)
 
-    def check_templates(self, templates: Sequence[str], *, labels: int) -> None:
-        """Raise InvalidRequest for too many templates, or one without a place for the label."""
+    def check_templates(self, templates: Sequence[str], labels: Sequence[str]) -> None:
+        """Raise InvalidRequest for too many templates, one without a place for the label, or long prompts."""
         _check_count("templates", templates, self.templates)
-        self._check_lengths("templates", templates)
+        longest = max(labels, key=len)
+        # A template may hold the label many times: the filled prompt is what counts.
+        _check_texts("templates", [fill(template, longest) for template in templates], self.text_chars)
         for index, template in enumerate(templates):
-            if "{}" not in template and "{c}" not in template:
+            if not any(place in template for place in PLACES):
                 raise InvalidRequest(
                     "A template needs {} where the label goes, as in 'a photo of a {}'.",
                     code="invalid_template",
                     param="templates",
                     index=index,
                 )
-        if labels * len(templates) > self.prompts:
+        prompts = len(labels) * len(templates)
+        if prompts > self.prompts:
             raise InvalidRequest(
-                f"{labels} labels in {len(templates)} templates are {labels * len(templates)} prompts; "
+                f"{len(labels)} labels in {len(templates)} templates are {prompts} prompts; "
                 f"{self.prompts} at most are allowed.",
                 code="too_many_prompts",
                 param="labels",
             )
 
-    def _check_lengths(self, param: str, texts: Sequence[str]) -> None:
-        for index, text in enumerate(texts):
-            if len(text) > self.text_chars:
-                raise InvalidRequest(
-                    f"The text has {len(text)} characters; {self.text_chars} at most are allowed.",
-                    code="text_too_long",
-                    param=param,
-                    index=index,
-                )
+
+def _check_texts(param: str, texts: Sequence[str], max_chars: int) -> None:
+    for index, text in enumerate(texts):
+        if len(text) > max_chars:
+            raise InvalidRequest(
+                f"The text has {len(text)} characters; {max_chars} at most are allowed.",
+                code="text_too_long",
+                param=param,
+                index=index,
+            )
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidRequest(
+                "The text holds half of a surrogate pair, which is not a character.",
+                code="invalid_text",
+                param=param,
+                index=index,
+            )
 
 
 def _check_count(param: str, items: Sequence[object], limit: int) -> None:

@@ -69,6 +69,7 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
         deadline_s=settings.deadline_s,
         text_cache_size=settings.text_cache_size,
         coming=(lambda: decoder.unfinished) if on_cpu else None,
+        cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
     store = ClassStore(settings.data_dir / "class_weights", max_bytes=settings.class_cache_bytes)
@@ -91,10 +92,9 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
     )
-    app.state.settings = settings
     app.state.metrics = metrics
     app.state.engine = engine
-    app.state.inference = Inference(engine, ImageReader(decoder, fetcher), classes, limits)
+    app.state.inference = Inference(engine, ImageReader(decoder, fetcher, metrics), classes, limits)
     app.include_router(inference.router)
     app.include_router(status.router)
     install_openapi(app, MatchRequest, ClassifyRequest, EmbedRequest)

@@ -9,16 +9,18 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from app.protocol import BoundedHeadersProtocol
 from app.serving.engine import Engine
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 LINGER_S = 0.5
+GRACE_AFTER_DRAIN_S = 5
 
 
 class DrainingServer(uvicorn.Server):
-    """Serves `app` until SIGTERM or SIGINT; a second SIGINT ends it at once."""
+    """Serves `app` until SIGTERM or SIGINT; a second one ends it at once."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -26,12 +28,12 @@ class DrainingServer(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http="httptools",
+                http=BoundedHeadersProtocol,
                 access_log=False,
                 log_config=None,
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=int(settings.drain_timeout_s) or None,
+                timeout_graceful_shutdown=GRACE_AFTER_DRAIN_S,
             )
         )
         self._engine: Engine = app.state.engine
@@ -41,6 +43,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: end now."""
         if self._draining or not self.started:
+            self.force_exit = self.started
             super().handle_exit(sig, frame)
             return
         self._draining = True

@@ -1,9 +1,9 @@
 """What an operator can set, read from the environment (`SDS_CLIP_*`) once, at the process's edge."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Torch's intra-op threads; 0 is one a usable core.")
 
     max_batch_size: int = Field(32, ge=1, description="Images, and texts, in one forward.")
-    max_queue: int = Field(512, ge=1, description="Items (images and texts) waiting before 429.")
+    max_queue: int = Field(2048, ge=1, description="Items (images and texts) waiting before 429.")
     decode_threads: int = Field(0, ge=0, description="Image decoders; 0 is one a usable core.")
     deadline_s: float = Field(60.0, gt=0, description="A request not computed by then is a 504.")
     drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
@@ -55,4 +55,12 @@ class Settings(BaseSettings):
 
     keys_file: Path | None = Field(None, description="JSON with hashed API keys; without it loopback only.")
     allowed_hosts: Names = Field([], description="Host names beside the loopback ones, without keys.")
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _largest_request_fits(self) -> Self:
+        if self.max_queue < self.max_images + self.max_texts:
+            raise ValueError(
+                "max_queue is less than max_images + max_texts, so the largest request would starve"
+            )
+        return self

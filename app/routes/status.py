@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.auth import public, requires
-from app.errors import Unavailable
+from app.errors import Forbidden, Unauthorized, Unavailable
 from app.openapi import describe_errors
 from app.schemas.models import Health, ModelList, ServedModel
 from app.serving.engine import Engine
@@ -11,7 +11,11 @@ from app.serving.engine import Engine
 router = APIRouter(tags=["status"])
 
 
-@router.get("/models", dependencies=[Depends(requires("infer"))])
+@router.get(
+    "/models",
+    dependencies=[Depends(requires("infer"))],
+    responses=describe_errors(Unauthorized, Forbidden),
+)
 async def models(request: Request) -> ModelList:
     """List what is served: architecture, precision, size, version and generation."""
     served_models = _engine(request).models

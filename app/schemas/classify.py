@@ -23,7 +23,7 @@ class ClassifyRequest(Body):
         Literal["simple", "openai"] | Annotated[list[str], Field(min_length=1)],
         Field(description="`simple` (7 prompts a label), `openai` (80), or prompts with {} for the label."),
     ] = "simple"
-    top_k: Annotated[int, Field(ge=1, description="How many labels to answer with.")] = 5
+    top_k: Annotated[int, Field(ge=1, le=1000, description="How many labels to answer with.")] = 5
     model: ModelName = None
     on_error: OnError = "fail"
 

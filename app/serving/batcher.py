@@ -6,12 +6,11 @@ one batch with others of the same key -> `run` in the worker thread -> the calle
 There is no waiting window when idle: a job that comes alone starts at once. Under load batches grow by
 themselves while the worker is busy. Where decoding and computing share the cores, doing both at once slows
 both; there the next batch also waits for what is being decoded at that moment (`coming`), since no core is
-idle meanwhile. Nothing here knows about images or CLIP.
+idle meanwhile (docs/decisions/0008-decode-then-compute.md). Nothing here knows about images or CLIP.
 """
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections import deque
@@ -22,16 +21,15 @@ from typing import Generic, TypeVar
 
 from app.errors import InternalError, Overloaded, ServiceError, Unavailable
 
-logger = logging.getLogger(__name__)
-
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
 BACKGROUND_SHARE = 4  # under load every 4th batch is a background one, so that it is never starved
-RATE_SMOOTHING = 0.2
+RATE_MEMORY = 0.8  # the share of earlier batches in the measured rate
 MAX_RETRY_AFTER_S = 60
-MAX_GATHER_S = 0.1
+MAX_GATHER_S = 0.2
+TAIL_S = 0.01
 LINGER_PER_JOB_S = 0.001  # in which clients that were just answered send their next request
 POLL_S = 0.001
 
@@ -71,12 +69,14 @@ class Batcher(Generic[Key, Payload, Result]):
         max_queue: int,
         on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None,
         coming: Callable[[], int] | None = None,
+        cores: int = 1,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._on_batch = on_batch
         self._coming = coming
+        self._cores = cores
         self._queue: deque[Job[Key, Payload, Result]] = deque()
         self._background: deque[Job[Key, Payload, Result]] = deque()
         self._arrived = asyncio.Event()
@@ -87,7 +87,8 @@ class Batcher(Generic[Key, Payload, Result]):
         self._batches = 0
         self.admitted = 0
         self.draining = False
-        self.items_per_s = 0.0
+        self._recent_items = 0.0
+        self._recent_s = 0.0
 
     @property
     def queued(self) -> int:
@@ -145,9 +146,10 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def retry_after_s(self, items: int = 0) -> int:
         """Seconds until what is admitted, and `items` more, will be done, from the measured service rate."""
-        if self.items_per_s <= 0:
+        if self._recent_items == 0:
             return 1
-        return max(1, min(MAX_RETRY_AFTER_S, math.ceil((self.admitted + items) / self.items_per_s)))
+        waiting_s = (self.admitted + items) * self._recent_s / self._recent_items
+        return max(1, min(MAX_RETRY_AFTER_S, math.ceil(waiting_s)))
 
     async def submit(
         self,
@@ -171,7 +173,12 @@ class Batcher(Generic[Key, Payload, Result]):
         else:
             queue.append(job)
         self._arrived.set()
-        return await job.future
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # already in a batch
+                queue.remove(job)
+            raise
 
     async def _take_batches(self) -> None:
         loop = asyncio.get_running_loop()
@@ -196,17 +203,23 @@ class Batcher(Generic[Key, Payload, Result]):
                     job.future.set_result(result)
 
     async def _gather(self, *, answered: int) -> None:
-        """Let jobs that are being decoded join the next batch, while it has room and the time is not over.
+        """Let jobs that are being decoded join the next batch, while it has room and every core decodes.
 
-        After a batch of several jobs, it first gives their callers the time to come back.
+        The last few get a little longer. After a batch of several jobs, their callers first get the time to
+        come back.
         """
         if self._coming is None:
             return
         started_at = time.monotonic()
         linger_s = LINGER_PER_JOB_S * answered if answered > 1 else 0.0
+        all_cores_until_s = 0.0
         while self.queued < self._max_batch:
             waited_s = time.monotonic() - started_at
-            if waited_s >= MAX_GATHER_S or (waited_s >= linger_s and not self._coming()):
+            coming = self._coming()
+            if coming >= self._cores:
+                all_cores_until_s = waited_s
+            pause_s = max(linger_s, all_cores_until_s + TAIL_S if coming else 0.0)
+            if waited_s >= min(pause_s, MAX_GATHER_S):
                 return
             await asyncio.sleep(POLL_S)
 
@@ -239,13 +252,13 @@ class Batcher(Generic[Key, Payload, Result]):
         try:
             return self._run(batch[0].key, batch)
         except Exception as error:
-            if len(batch) == 1:
-                return [_as_service_error(error)]
+            if len(batch) == 1 or all(job.abandoned for job in batch):
+                return [_as_service_error(error)] * len(batch)
         return [result for job in batch for result in self._run_isolated([job])]
 
     def _measure(self, batch: Sequence[Job[Key, Payload, Result]], seconds: float) -> None:
-        rate = sum(job.cost for job in batch) / max(seconds, 1e-6)
-        self.items_per_s += (rate - self.items_per_s) * (RATE_SMOOTHING if self.items_per_s else 1.0)
+        self._recent_items = RATE_MEMORY * self._recent_items + sum(job.cost for job in batch)
+        self._recent_s = RATE_MEMORY * self._recent_s + seconds
         if self._on_batch is not None:
             self._on_batch(batch)
 
@@ -253,7 +266,12 @@ class Batcher(Generic[Key, Payload, Result]):
 def _as_service_error(error: Exception) -> Exception:
     if isinstance(error, ServiceError):
         return error
-    logger.error("a batch failed", exc_info=error)
+    shown: ServiceError = InternalError(
+        "The model could not compute this request; the server's log says why."
+    )
     if "out of memory" in str(error).lower():
-        return Overloaded("The device ran out of memory for this request; send fewer items.", retry_after_s=1)
-    return InternalError("The model could not compute this request; the server's log says why.")
+        shown = Overloaded(
+            "The device ran out of memory for this request; send fewer items.", retry_after_s=1
+        )
+    shown.__cause__ = error  # logged where the request's id is known
+    return shown

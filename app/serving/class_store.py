@@ -31,7 +31,6 @@ class ClassStore:
         path = self._path(version, precision, digest)
         try:
             weights = load_file(path)["weights"]
-            os.utime(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, SafetensorError, KeyError) as error:
@@ -39,6 +38,8 @@ class ClassStore:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
+        with contextlib.suppress(OSError):  # a folder that can only be read still serves
+            os.utime(path)
         return weights
 
     def write(self, version: str, precision: str, digest: str, weights: Tensor) -> None:

@@ -6,7 +6,9 @@ version before, if that one has the set, or with ClassesBuilding and the progres
 """
 
 import asyncio
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
 from collections import OrderedDict
@@ -21,11 +23,11 @@ from app.errors import ClassesBuilding, Overloaded
 from app.serving.class_store import ClassStore
 from app.serving.engine import Engine
 from app.serving.served import Served
-from models.zero_shot import prompts
+from models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
 
-MAX_BUILDS = 4
+MAX_LARGE_BUILDS = 4
 SMALL_SET_BATCHES = 8
 
 
@@ -64,29 +66,34 @@ class Build:
 class ClassWeights:
     """Class weights in memory (bounded), on disk (bounded), or being built (bounded)."""
 
-    def __init__(self, engine: Engine, store: ClassStore, *, wait_s: float, memory_sets: int = 64) -> None:
+    def __init__(
+        self, engine: Engine, store: ClassStore, *, wait_s: float, memory_bytes: int = 256 * 2**20
+    ) -> None:
         self._engine = engine
         self._store = store
         self._wait_s = wait_s
-        self._memory_sets = memory_sets
+        self._memory_bytes = memory_bytes
         self._ready: OrderedDict[tuple[str, str, str], Tensor] = OrderedDict()
         self._builds: dict[tuple[str, str, str], Build] = {}
+        self._writes: set[asyncio.Future[None]] = set()
 
     async def of(self, served: Served, classes: ClassSet) -> tuple[Served, Tensor]:
         """The weights [c, d] and whose they are: `served`'s, or those of the version that it replaced.
 
-        Raises: ClassesBuilding with the progress, Overloaded when too many sets are being built.
+        Raises: ClassesBuilding with the progress, Overloaded when too many large sets are being built.
         """
         key = (*served.key, classes.digest)
         weights = self._lookup(key)
         if weights is not None:
             return served, weights
-        build = self._builds.get(key) or self._begin(key, served, classes)
         previous = self._engine.models.previous(served)
-        if previous is not None:
+        if previous is not None and self._is_large(classes):
             weights = self._lookup((*previous.key, classes.digest))
             if weights is not None:
+                with contextlib.suppress(Overloaded):
+                    self._build_of(key, served, classes)
                 return previous, weights
+        build = self._build_of(key, served, classes)
         try:
             return served, await asyncio.wait_for(asyncio.shield(build.task), self._wait_s)
         except TimeoutError:
@@ -102,7 +109,7 @@ class ClassWeights:
         tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._writes, return_exceptions=True)
 
     def _lookup(self, key: tuple[str, str, str]) -> Tensor | None:
         weights = self._ready.get(key)
@@ -116,16 +123,22 @@ class ClassWeights:
     def _keep(self, key: tuple[str, str, str], weights: Tensor) -> None:
         self._ready[key] = weights
         self._ready.move_to_end(key)
-        if len(self._ready) > self._memory_sets:
+        while len(self._ready) > 1 and sum(kept.nbytes for kept in self._ready.values()) > self._memory_bytes:
             self._ready.popitem(last=False)
 
-    def _begin(self, key: tuple[str, str, str], served: Served, classes: ClassSet) -> Build:
-        if len(self._builds) >= MAX_BUILDS:
-            remaining = sum(build.remaining for build in self._builds.values())
+    def _is_large(self, classes: ClassSet) -> bool:
+        return classes.size > SMALL_SET_BATCHES * self._engine.max_batch
+
+    def _build_of(self, key: tuple[str, str, str], served: Served, classes: ClassSet) -> Build:
+        """The build of a set, begun if need be. A small set is bounded by admission, as its request is."""
+        if key in self._builds:
+            return self._builds[key]
+        large = [build for build in self._builds.values() if self._is_large(build.classes)]
+        if self._is_large(classes) and len(large) >= MAX_LARGE_BUILDS:
             raise Overloaded(
-                f"{MAX_BUILDS} label sets are being encoded already; come back later.",
+                f"{len(large)} large label sets are being encoded already; come back later.",
                 param="labels",
-                retry_after_s=self._engine.seconds_for(remaining),
+                retry_after_s=self._engine.seconds_for(sum(build.remaining for build in large)),
             )
         build = Build(classes)
         build.task = asyncio.create_task(
@@ -143,11 +156,12 @@ class ClassWeights:
     async def _build(self, key: tuple[str, str, str], served: Served, build: Build) -> Tensor:
         """Sum each class's features as its prompts are encoded, so that memory holds no more than [c, d]."""
         classes, templates = build.classes, len(build.classes.templates)
-        background = classes.size > SMALL_SET_BATCHES * self._engine.max_batch
+        background = self._is_large(classes)
         sums = np.zeros((len(classes.labels), served.clip.embed_dim), np.float32)
-        texts = prompts(classes.labels, classes.templates)
+        # One at a time: all prompts of a large set at once would be a multiple of its request.
+        texts = (fill(template, label) for label in classes.labels for template in classes.templates)
         for start in range(0, classes.size, self._engine.max_batch):
-            chunk = texts[start : start + self._engine.max_batch]
+            chunk = list(itertools.islice(texts, self._engine.max_batch))
             features = await self._engine.encode(
                 served, texts=chunk, finish=lambda features: features, background=background
             )
@@ -157,5 +171,8 @@ class ClassWeights:
         total = torch.from_numpy(sums)
         weights = await self._engine.encode(served, finish=lambda _: F.normalize(total, dim=-1))
         self._keep(key, weights)
-        await asyncio.to_thread(self._store.write, *key, weights)
+        # Not awaited: the request need not wait for the disk.
+        writing = asyncio.get_running_loop().run_in_executor(None, self._store.write, *key, weights)
+        self._writes.add(writing)
+        writing.add_done_callback(self._writes.discard)
         return weights

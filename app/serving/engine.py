@@ -15,7 +15,7 @@ import torch
 from prometheus_client.core import Metric
 from torch import Tensor
 
-from app.errors import DeadlineExceeded, InternalError, Unavailable
+from app.errors import DeadlineExceeded, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
 from app.serving.forward import Encode, EncodeJob, Features, Forward
@@ -42,6 +42,7 @@ class Engine:
         deadline_s: float = 60.0,
         text_cache_size: int = 16_384,
         coming: Callable[[], int] | None = None,
+        cores: int = 1,
     ) -> None:
         self.models = models
         self.max_batch = max_batch
@@ -54,7 +55,9 @@ class Engine:
             max_queue=max_queue,
             on_batch=self._observe,
             coming=coming,
+            cores=cores,
         )
+        self._ready_probe: asyncio.Task[None] | None = None
         metrics.watch(self._gauges)
 
     @property
@@ -72,9 +75,10 @@ class Engine:
         self._batcher.start()
 
     async def warm_up(self) -> None:
-        """One forward of every model, so that the first request does not pay for set-up."""
+        """One forward through both towers of every model, so that the first request does not pay for set-up."""
         for served in self.models:
             await self._probe(served)
+            await self.encode(served, texts=[""], finish=lambda _: None)
 
     async def drain(self, timeout_s: float) -> bool:
         """Turn new requests away and wait for the accepted ones; False if that took too long."""
@@ -142,15 +146,17 @@ class Engine:
             raise Unavailable("The server is shutting down.", retry_after_s=1)
         if self.alive and time.monotonic() - self._forward.last_answer_at < PROBE_EVERY_S:
             return
+        if self._ready_probe is None or self._ready_probe.done():
+            self._ready_probe = asyncio.create_task(self._probe(self.models.resolve(None)))
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await self._probe(self.models.resolve(None))
-        except (TimeoutError, InternalError) as error:
+            # One probe serves all who ask meanwhile, and goes on when one of them gives up.
+            await asyncio.wait_for(asyncio.shield(self._ready_probe), PROBE_TIMEOUT_S)
+        except (TimeoutError, ServiceError) as error:
             raise Unavailable("The model does not answer.", retry_after_s=5) from error
 
     def _cost(self, served: Served, images: int, texts: Sequence[str]) -> int:
-        """Items to compute: a text whose features are kept costs nothing."""
-        return max(1, images + sum((served.key, text) not in self._forward.cache for text in texts))
+        """Items to compute: a text whose features are kept, or that stands there twice, costs nothing."""
+        return max(1, images + sum((served.key, text) not in self._forward.cache for text in set(texts)))
 
     async def _probe(self, served: Served) -> None:
         blank = torch.from_numpy(np.zeros((3, *served.clip.image_size), np.float32))

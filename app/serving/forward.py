@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.errors import InternalError
+from app.errors import InternalError, Unavailable
 from app.metrics import Metrics
 from app.serving.batcher import Job
 from app.serving.served import Served
@@ -46,10 +46,6 @@ class Features:
 EncodeJob = Job[Served, Encode, Any]
 
 
-class Abandoned(Exception):
-    """Nobody waits for any job of the batch any more."""
-
-
 class Forward:
     """Runs batches of `Encode` jobs that hold the same `Served`. Lives in the forward thread."""
 
@@ -63,7 +59,12 @@ class Forward:
         """Each job's answer, or InternalError where the model gave numbers that are not finite."""
         images = iter(self._encode_images(served, jobs))
         texts = self._encode_texts(served, jobs)
-        return [_answer(job.payload, self._features_of(served, job.payload, images, texts)) for job in jobs]
+        answers = [
+            _answer(job.payload, self._features_of(served, job.payload, images, texts)) for job in jobs
+        ]
+        if not all(isinstance(answer, Exception) for answer in answers):
+            self.last_answer_at = time.monotonic()
+        return answers
 
     def _features_of(
         self, served: Served, encode: Encode, images: Iterator[Tensor], texts: dict[str, Tensor]
@@ -122,11 +123,10 @@ class Forward:
         features: list[Tensor] = []
         for start in range(0, len(items), self._max_batch):
             if all(job.abandoned for job in jobs):
-                raise Abandoned
+                raise Unavailable("Every caller has gone.")
             started_at = time.monotonic()
             features.extend(encode(items[start : start + self._max_batch]).cpu())
-            self.last_answer_at = time.monotonic()
-            self._metrics.stage(f"forward_{stage}", self.last_answer_at - started_at)
+            self._metrics.stage(f"forward_{stage}", time.monotonic() - started_at)
         return features
 
 

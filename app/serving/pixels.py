@@ -1,6 +1,7 @@
 """Images of a request, decoded side by side; a bad one is that image's error and nobody else's."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ from torch import Tensor
 from app.errors import InvalidRequest, ServiceError
 from app.fetch import Fetcher
 from app.images import Decoder
+from app.metrics import Metrics
 from app.schemas.common import ImageInput, UrlImage
 from app.serving.served import Served
 
@@ -25,17 +27,23 @@ class Decoded:
 class ImageReader:
     """Turns what a request holds for an image into preprocessed pixels."""
 
-    def __init__(self, decoder: Decoder, fetcher: Fetcher | None) -> None:
+    def __init__(self, decoder: Decoder, fetcher: Fetcher | None, metrics: Metrics) -> None:
         self._decoder = decoder
         self._fetcher = fetcher
+        self._metrics = metrics
 
     async def read(
         self, images: Sequence[ImageInput], served: Served, on_error: Literal["fail", "skip"]
     ) -> Decoded:
         """Decode every image. With `fail`, the first bad image in the request's order is raised."""
-        results = await asyncio.gather(
-            *(self._read_one(image, served, index) for index, image in enumerate(images))
-        )
+        tasks = [
+            asyncio.ensure_future(self._read_one(image, served, index)) for index, image in enumerate(images)
+        ]
+        try:
+            results = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
         errors = {index: result for index, result in enumerate(results) if isinstance(result, ServiceError)}
         if errors and on_error == "fail":
             raise next(iter(errors.values()))
@@ -44,18 +52,21 @@ class ImageReader:
 
     async def _read_one(self, image: ImageInput, served: Served, index: int) -> Tensor | ServiceError:
         try:
-            return await self._decoder.pixels(await self._file(image), served.clip)
+            if not isinstance(image, UrlImage):
+                return await self._decode(image, served)
+            if self._fetcher is None:
+                raise InvalidRequest(
+                    "This server does not fetch images; send the image itself as base64 or multipart.",
+                    code="image_url_disabled",
+                )
+            async with self._fetcher.slots:
+                return await self._decode(await self._fetcher.fetch(image.url), served)
         except InvalidRequest as error:
             error.param, error.index = "images", index
             return error
 
-    async def _file(self, image: ImageInput) -> bytes | str:
-        """The image's file, or its base64, which the decoder's threads undo."""
-        if not isinstance(image, UrlImage):
-            return image
-        if self._fetcher is None:
-            raise InvalidRequest(
-                "This server does not fetch images; send the image itself as base64 or multipart.",
-                code="image_url_disabled",
-            )
-        return await self._fetcher.fetch(image.url)
+    async def _decode(self, file: bytes | str, served: Served) -> Tensor:
+        started_at = time.monotonic()
+        pixels = await self._decoder.pixels(file, served.clip)
+        self._metrics.stage("decode", time.monotonic() - started_at)
+        return pixels

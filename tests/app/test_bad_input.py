@@ -123,6 +123,19 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
         "invalid_request",
     ),
     "an unknown set": ("/classify", {"images": GOOD["images"], "labels": "coco"}, 422, "invalid_request"),
+    "top_k of 2,000": (
+        "/classify",
+        {"images": GOOD["images"], "labels": ["a"], "top_k": 2000},
+        422,
+        "invalid_request",
+    ),
+    "a long label": ("/classify", {"images": GOOD["images"], "labels": ["x" * 600]}, 422, "text_too_long"),
+    "a template that multiplies its label": (
+        "/classify",
+        {"images": GOOD["images"], "labels": ["x" * 500], "templates": ["{}" * 500]},
+        422,
+        "text_too_long",
+    ),
     "too many prompts": (
         "/classify",
         {"images": GOOD["images"], "labels": ["a"] * 4000, "templates": ["{}"] * 100},
@@ -183,6 +196,16 @@ def test_a_broken_form_is_refused(client: TestClient) -> None:
         b"--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--",
     ):
         assert client.post("/match", content=content, headers=headers).status_code in (400, 422)
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "undefined", "no-such"])
+def test_a_forms_odd_charset_is_no_way_around_the_checks(client: TestClient, charset: str) -> None:
+    form = (
+        '--x\r\nContent-Disposition: form-data; name="texts"\r\n\r\n\\ud800\r\n'
+        '--x\r\nContent-Disposition: form-data; name="images"\r\n\r\neA==\r\n--x--\r\n'
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    assert client.post("/match", content=form.encode(), headers=headers).status_code in (400, 422)
 
 
 def test_a_field_twice_is_refused_where_one_is_meant(client: TestClient) -> None:

@@ -96,6 +96,19 @@ def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -
     assert "Traceback" not in server.log.read_text()
 
 
+def test_endless_headers_are_cut_off(server: RunningServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(64):
+                connection.sendall(b"a" * 2**16)
+            received = connection.recv(1000)
+    assert received == b"" or received.startswith(b"HTTP/1.1 400")
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
 def test_a_client_that_hangs_up_while_waiting_is_not_computed_for(server: RunningServer) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     texts = ",".join(f'"never seen {n}"' for n in range(1000))

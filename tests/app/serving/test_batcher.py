@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -143,6 +144,21 @@ def test_out_of_memory_sheds_the_request() -> None:
     asyncio.run(scenario())
 
 
+def test_a_cancelled_job_frees_its_payload_at_once() -> None:
+    async def scenario() -> None:
+        doubler = Doubler()
+        async with batching(doubler) as batcher:
+            first, one = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 5)])
+            assert batcher.queued == 5
+            one.cancel()
+            await asyncio.sleep(0)
+            assert batcher.queued == 0
+            doubler.gate.set()
+            await first
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_job_is_dropped_before_it_is_computed() -> None:
     async def scenario() -> None:
         doubler = Doubler()
@@ -173,13 +189,16 @@ def test_background_jobs_yield_to_requests_but_are_not_starved() -> None:
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    def slow(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
+        time.sleep(0.3)
+        return [0] * len(jobs)
+
     async def scenario() -> None:
-        async with batching(Doubler()) as batcher:
+        async with batching(slow) as batcher:
             await batcher.submit("a", 1, cost=1)
-            batcher.items_per_s = 2.0
             with batcher.admit(8), pytest.raises(Overloaded) as refused, batcher.admit(1):
                 pytest.fail("admitted a ninth item")
-            assert refused.value.retry_after_s == 4  # 8 items at 2 a second
+            assert refused.value.retry_after_s == 3  # 8 items at 0.3 s each are 2.4 s
             with batcher.admit(8):
                 pass
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from app.errors import ClassesBuilding, Overloaded
 from app.metrics import Metrics
 from app.serving.class_store import ClassStore
-from app.serving.classes import MAX_BUILDS, ClassSet, ClassWeights
+from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_BATCHES, ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.served import ServedModels
 from models.clip import Clip
@@ -126,38 +126,60 @@ def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) 
     asyncio.run(scenario())
 
 
-def test_too_many_sets_at_once_are_refused(small_clip: Clip, tmp_path: Path) -> None:
+def large_set(number: int) -> ClassSet:
+    """More prompts than a request is made to wait for."""
+    return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_BATCHES * 4 + 1)), ("{}",))
+
+
+def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(
+    small_clip: Clip, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         gate = threading.Event()
         async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
             served = engine.models.resolve(None)
-            for number in range(MAX_BUILDS):
+            for number in range(MAX_LARGE_BUILDS):
                 with pytest.raises(ClassesBuilding):
-                    await classes.of(served, ClassSet((f"label {number}",), ("{}",)))
+                    await classes.of(served, large_set(number))
             with pytest.raises(Overloaded):
-                await classes.of(served, ClassSet(("one more",), ("{}",)))
+                await classes.of(served, large_set(MAX_LARGE_BUILDS))
+            with pytest.raises(ClassesBuilding):
+                await classes.of(served, ClassSet(("a small one",), ("{}",)))
             gate.set()
 
     asyncio.run(scenario())
 
 
-def test_after_a_swap_the_previous_version_answers_until_the_new_set_is_ready(
+def test_after_a_swap_the_previous_version_answers_for_a_large_set_until_the_new_one_is_ready(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
         gate = threading.Event()
-        async with building(small_clip, tmp_path, wait_s=0.05) as (engine, classes):
-            old, old_weights = await classes.of(engine.models.resolve(None), CLASSES)
-            new = await engine.replace("small", gated(other_clip, gate))
-            answered, weights = await classes.of(new, CLASSES)
+        async with building(small_clip, tmp_path) as (engine, classes):
+            old, old_weights = await classes.of(engine.models.resolve(None), large_set(0))
+            new = engine.models.replace("small", gated(other_clip, gate))
+            answered, weights = await classes.of(new, large_set(0))
             assert answered is old
             assert torch.equal(weights, old_weights)
             gate.set()
             while answered is old:
                 await asyncio.sleep(0.01)
-                answered, weights = await classes.of(new, CLASSES)
+                answered, weights = await classes.of(new, large_set(0))
             assert answered is new
             assert not torch.allclose(weights, old_weights, atol=1e-3)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_swap_a_small_set_is_answered_by_the_new_version(
+    small_clip: Clip, other_clip: Clip, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with building(small_clip, tmp_path) as (engine, classes):
+            await classes.of(engine.models.resolve(None), CLASSES)
+            new = await engine.replace("small", other_clip)
+            answered, _ = await classes.of(new, CLASSES)
+            assert answered is new
 
     asyncio.run(scenario())
 

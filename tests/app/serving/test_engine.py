@@ -216,6 +216,20 @@ def test_not_ready_while_no_forward_pass_answers(small_clip: Clip, monkeypatch: 
     asyncio.run(scenario())
 
 
+def test_not_ready_while_answers_are_not_finite(small_clip: Clip) -> None:
+    class Broken(Stalled):
+        def encode_image(self, pixels: Tensor, *, normalize: bool) -> Tensor:
+            return torch.full((len(pixels), 32), float("nan"))
+
+    async def scenario() -> None:
+        async with serving(dataclasses.replace(small_clip, network=Broken())) as engine:
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await engine.check_ready()
+
+    asyncio.run(scenario())
+
+
 def test_not_ready_once_draining(small_clip: Clip) -> None:
     async def scenario() -> None:
         async with serving(small_clip) as engine:
