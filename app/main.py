@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import importlib.metadata
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +30,7 @@ from app.serving.served import ServedModels
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
+from models.cores import usable_cores
 from models.images import ImageLimits
 
 DESCRIPTION = "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint."
@@ -104,13 +104,6 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
     middleware.install(app, settings, metrics)
     app.add_middleware(CancelOnDisconnect)
     return app
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _load(settings: Settings) -> dict[str, Clip]:

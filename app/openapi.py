@@ -32,7 +32,7 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
     }
     content = {
         JSON: {"schema": {"$ref": REFERENCE.format(model=schema.__name__)}, "examples": examples},
-        MULTIPART: {"schema": form},
+        MULTIPART: {"schema": form, "example": {**json_schema["examples"][-1], "images": ["(a file)"]}},
     }
     return {"requestBody": {"required": True, "content": content}}
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from bench.load import IMAGE, Call
+from models.cores import usable_cores
 
-THREADS = len(os.sched_getaffinity(0))
+THREADS = usable_cores()
 INFINITY_REQUIREMENTS = (
     "infinity-emb[server,torch]==0.0.77",
     "pillow",

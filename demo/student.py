@@ -21,7 +21,7 @@ STD = (0.25, 0.25, 0.25)
 
 
 def model_config(vocab_size: int) -> dict[str, Any]:
-    """The architecture in `open_clip_config.json` terms, about 3.2 million parameters."""
+    """The architecture in `open_clip_config.json` terms, about 3.3 million parameters."""
     return {
         "embed_dim": 192,
         "quick_gelu": False,

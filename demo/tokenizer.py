@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tokenizers import (
@@ -57,4 +58,12 @@ def save_tokenizer(folder: Path, captions: list[str]) -> int:
     """Train the tokenizer on `captions`, save it into a model folder and return its number of entries."""
     tokenizer = build_tokenizer(captions)
     tokenizer.save_pretrained(folder)
+    # transformers 5 writes a class of its own, which 4 cannot load; both know this one.
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("backend", None)
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # Unless told, 4 turns the pre-tokenizer's own setting off and spells the first word otherwise.
+    config["add_prefix_space"] = True
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return len(tokenizer)

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from demo.sets import training_pairs
 from demo.student import new_student, pixels_to_input
 from demo.validation import ValidationSet, validate
+from models.precision import native_bf16
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,14 @@ class Recipe:
     def learning_rate_at(self, step: int) -> float:
         """Warm-up, a plateau, a linear fall: on the plateau a run can still be lengthened or cut."""
         rise = (step + 1) / self.warmup_steps
-        fall = (self.steps - step) / (self.steps * self.decay_share)
-        return self.learning_rate * min(rise, 1.0, fall)
+        return self.learning_rate * min(rise, 1.0, self._fall_at(step))
+
+    def decays_at(self, step: int) -> bool:
+        """Whether the rate of this step is already below the plateau's for good."""
+        return self._fall_at(step) < 1
+
+    def _fall_at(self, step: int) -> float:
+        return (self.steps - step) / (self.steps * self.decay_share)
 
 
 def train_student(
@@ -54,7 +61,8 @@ def train_student(
 
     Raises:
         RuntimeError: the loss is not finite.
-        ValueError: the checkpoint was made by a recipe that differs in more than its steps.
+        ValueError: the checkpoint was made by a recipe that differs in more than its steps, or has more steps
+            done, or differs in its steps when the rate has begun to fall.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -85,7 +93,7 @@ def _train_step(
     images, tokens = _batch(recipe, tokenizer, step)
     student.train()
     # At this size the plain attention kernel beats the fused one, whose backward is slow on a CPU.
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
         image_features, text_features, logit_scale = student(images, tokens)
     loss: Tensor = contrastive(image_features.float(), text_features.float(), logit_scale)
     if not torch.isfinite(loss):
@@ -147,6 +155,14 @@ def _resume(path: Path, student: CLIP, optimizer: torch.optim.Optimizer, recipe:
     state = torch.load(path, weights_only=True)
     if replace(recipe, steps=state["recipe"]["steps"]) != Recipe(**state["recipe"]):
         raise ValueError(f"{path} is of another recipe: {state['recipe']}; remove it or use another folder.")
+    before, done = Recipe(**state["recipe"]), state["step"]
+    if recipe.steps < done:
+        raise ValueError(f"{path} has {done} steps done, more than {recipe.steps}; ask for at least as many.")
+    if recipe.steps != before.steps and before.decays_at(done - 1):
+        raise ValueError(
+            f"{path} is {done} steps into a run of {before.steps} and its learning rate falls already: go on "
+            f"with {before.steps} steps, or remove it to train {recipe.steps}."
+        )
     student.load_state_dict(state["student"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["seconds"]

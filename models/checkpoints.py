@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from models.attention import attend_batch_first
 from models.clip import Clip
+from models.model_config import size_pair
 from models.precision import apply_precision, choose_device, choose_precision
 from models.preprocess import Preprocess
 from models.references import BadReferenceError, CheckpointError, parse
@@ -42,7 +44,7 @@ def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") 
     version = version_of(weights, describe(source))
     network: Any = build_network(source, weights)
     del weights
-    size: tuple[int, int] = tuple(network.visual.image_size)
+    size = size_pair(network.visual.image_size)
     preprocess = {**source.preprocess, "size": size, "mode": "RGB"}
     set_model_preprocess_cfg(network, preprocess)
     network = network.to(chosen_device).eval().requires_grad_(False)
@@ -102,6 +104,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a file that is no checkpoint, and for numbers that are not finite.
     """
+    if not os.access(file, os.R_OK):  # safetensors calls such a file missing
+        raise CheckpointError(f"{file} may not be read by this user; change its permissions.")
     try:
         weights: dict[str, Tensor] = load_state_dict(str(file), device="cpu", weights_only=True)
     except Exception as error:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints import OPENAI_ARCHIVE_KEYS, build_network, check_finite
-from models.model_config import CONFIG_FILE
+from models.model_config import CONFIG_FILE, checked_preprocess
 from models.published import (
     QUICK_GELU_SUFFIX,
     architecture_config,
@@ -49,7 +49,10 @@ def convert_pickle(
     quick = stated_activation(architecture, stated_quick)
     plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
     config = {**architecture_config(architecture), "quick_gelu": quick}
-    stated = {"fill_color": 0, **preprocess} if preprocess else published_preprocess(plain, quick)
+    if preprocess is None:
+        stated = published_preprocess(plain, quick)
+    else:
+        stated = checked_preprocess(preprocess, config, "The given preprocessing")
     weights = read_pickle(path, plain, quick)
     check_finite(weights, path)
 
@@ -86,6 +89,8 @@ def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Te
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{path} may not be read by this user; change its permissions.") from error
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read as tensors only ({type(error).__name__}: {first_line(error)}). It holds "
@@ -141,6 +146,7 @@ def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> 
 
 def _sync(folder: Path) -> None:
     for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors leaves it to its owner alone
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
     _sync_folder(folder)

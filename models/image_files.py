@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from models.image_errors import ImageCorrupt, ImageError, ImageFormat, ImageTruncated
+from models.image_errors import ImageCorrupt, ImageFormat, ImageTruncated
 
 Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
 
@@ -259,5 +259,3 @@ _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], ImageFile]], ...] = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), _webp),
     (re.compile(rb"GIF8[79]a"), _gif),
 )
-
-__all__ = ["ImageError", "ImageFile", "orientation_of", "read_image_file"]

@@ -56,12 +56,13 @@ def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where
     if preprocess.get("mode", "RGB") != "RGB":
         raise CheckpointError(f"{where}: preprocess_cfg.mode is {preprocess['mode']!r}; only RGB is known.")
     size, expected = preprocess.get("size"), config["vision_cfg"].get("image_size", 224)
-    if size is not None and _pair(size) != _pair(expected):
+    if size is not None and size_pair(size) != size_pair(expected):
         raise CheckpointError(
             f"{where} contradicts itself: preprocess_cfg.size is {size}, vision_cfg.image_size {expected}."
         )
     return {"fill_color": preprocess.get("fill_color", 0), **{key: preprocess[key] for key in STATED}}
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def size_pair(size: Any) -> tuple[int, int]:
+    """Height and width, of one number for both or of two."""
     return (size, size) if isinstance(size, int) else (size[0], size[-1])

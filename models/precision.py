@@ -43,6 +43,14 @@ def native_bf16() -> bool:
     return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None
 
 
+def gpu_native_bf16(device: torch.device) -> bool:
+    """Whether a GPU multiplies bfloat16 in hardware: NVIDIA's from Ampere (8.0) on, AMD's as ROCm serves them.
+
+    torch.cuda.is_bf16_supported() also counts what torch emulates.
+    """
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def choose_device(device: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device; auto is the first GPU where there is one.
 
@@ -65,7 +73,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     Raises PrecisionError for another name, and for float16 on a CPU.
     """
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else native_bf16()
+        native = gpu_native_bf16(device) if device.type == "cuda" else native_bf16()
         return "bfloat16" if native else "float32"
     chosen = ALIASES.get(precision, precision)
     if chosen not in DTYPES:

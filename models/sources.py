@@ -87,6 +87,14 @@ def _from_registry(architecture: str, tag: str) -> Source:
         weights = download_pretrained(entry)
     except Exception as error:
         raise _unreachable(f"{architecture}/{tag}", error) from error
+    if not weights.endswith(".safetensors"):
+        activation = "quickgelu" if config["quick_gelu"] else "gelu"
+        stated = architecture if architecture.endswith(QUICK_GELU_SUFFIX) else f"{architecture}+{activation}"
+        raise CheckpointError(
+            f"{architecture}/{tag} is published only as a pickle, which can run code when opened. It was "
+            f"downloaded to {weights}; convert it once: "
+            f"`sds-clip convert {weights} --architecture {stated} --out FOLDER`."
+        )
     return Source(
         architecture=architecture.removesuffix(QUICK_GELU_SUFFIX),
         model_config=config,

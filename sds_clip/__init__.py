@@ -1,1 +1,1 @@
-"""The command line and the Python client. Imports lazily; nothing imports it."""
+"""The command line. Imports lazily; nothing imports it."""

@@ -61,7 +61,6 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def read_settings(**overrides: Any) -> Settings:
     """The settings of the environment, overridden by every option that was given."""
     from pydantic import ValidationError
-    from pydantic_settings import SettingsError
 
     from app.settings import Settings
 
@@ -71,8 +70,6 @@ def read_settings(**overrides: Any) -> Settings:
         problem = error.errors()[0]
         name = ".".join(str(part) for part in problem["loc"])
         raise CliError(f"setting {name} (SDS_CLIP_{name.upper()}): {problem['msg']}") from error
-    except SettingsError as error:
-        raise CliError(f"{error}; a list is written as JSON, such as '[\"demo\"]'") from error
 
 
 def load_model(args: argparse.Namespace, settings: Settings) -> Clip:

@@ -88,6 +88,21 @@ def save_tiny_clip(folder: Path, *, seed: int = 0, quick_gelu: bool = False) -> 
     return save_checkpoint(folder, tiny_network(seed).state_dict(), {**TINY, "quick_gelu": quick_gelu})
 
 
+def save_resnet(folder: Path, *, seed: int = 0) -> Path:
+    """Save a CLIP whose image tower is CLIP's ResNet, one block a stage."""
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+    config: dict[str, Any] = {**TINY, "vision_cfg": vision}
+    torch.manual_seed(seed)
+    network = CLIP(**deepcopy(config))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, mean=1, std=0.1)
+            nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    return save_checkpoint(folder, network.state_dict(), config)
+
+
 def save_siglip(folder: Path, *, seed: int = 0) -> Path:
     """Save a model as `SIGLIP` describes it, with its tokenizer."""
     torch.manual_seed(seed)

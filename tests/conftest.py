@@ -1,12 +1,27 @@
 """Checkpoints that many tests share, made once for the whole run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+
+# Before torch looks for GPUs: the expectations are the CPU's, and so is the time that the tests take.
+if "SDS_CLIP_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import open_clip
 import pytest
 import torch
 
 from tests.checkpoints import PREPROCESS, save_checkpoint, save_siglip, save_tiny_clip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings() -> Iterator[None]:
+    """Whatever the developer has set in the environment stays out of the tests, shared servers included."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("SDS_CLIP_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

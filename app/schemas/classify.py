@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.common import PIXEL, Body, ImageInput, ItemError, ModelInfo, ModelName, OnError
+from app.schemas.common import (
+    MODEL,
+    PIXEL,
+    Body,
+    ImageInput,
+    ItemError,
+    ModelInfo,
+    ModelName,
+    OnError,
+    example,
+)
 
 
 class ClassifyRequest(Body):
@@ -46,6 +56,18 @@ class ImageClasses(BaseModel):
 
 class ClassifyResponse(BaseModel):
     """The best labels of each image."""
+
+    model_config = example(
+        {
+            "model": MODEL,
+            "results": [
+                {
+                    "index": 0,
+                    "predictions": [{"label": "circle", "index": 0, "score": 0.31, "probability": 0.97}],
+                }
+            ],
+        }
+    )
 
     model: ModelInfo
     results: list[ImageClasses | ItemError]

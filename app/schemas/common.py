@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
 from app.serving.served import Served
@@ -11,6 +12,14 @@ PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
     "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+
+
+MODEL: JsonDict = {"name": "demo", "version": "484f5c4d8546", "generation": 1}
+
+
+def example(value: JsonDict) -> ConfigDict:
+    """A model's configuration with an example for the API's description."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
 
 
 class Body(BaseModel):
@@ -66,6 +75,18 @@ class ErrorDetail(BaseModel):
 
 class ErrorBody(BaseModel):
     """The one error body."""
+
+    model_config = example(
+        {
+            "error": {
+                "type": "invalid_request_error",
+                "code": "image_truncated",
+                "message": "The image is cut short; send the whole file.",
+                "param": "images",
+                "index": 0,
+            }
+        }
+    )
 
     error: ErrorDetail
 

@@ -4,7 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.schemas.common import PIXEL, Body, ImageInput, ItemError, ModelInfo, ModelName, OnError
+from app.schemas.common import (
+    MODEL,
+    PIXEL,
+    Body,
+    ImageInput,
+    ItemError,
+    ModelInfo,
+    ModelName,
+    OnError,
+    example,
+)
 
 
 class EmbedRequest(Body):
@@ -40,6 +50,14 @@ class Embedding(BaseModel):
 
 class EmbedResponse(BaseModel):
     """The vectors, in the order of the request."""
+
+    model_config = example(
+        {
+            "model": MODEL,
+            "dimensions": 2,
+            "results": [{"index": 0, "embedding": [0.6, 0.8]}],
+        }
+    )
 
     model: ModelInfo
     dimensions: int

@@ -4,7 +4,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.common import PIXEL, Body, ImageInput, ItemError, ModelInfo, ModelName, OnError
+from app.schemas.common import (
+    MODEL,
+    PIXEL,
+    Body,
+    ImageInput,
+    ItemError,
+    ModelInfo,
+    ModelName,
+    OnError,
+    example,
+)
 
 
 class MatchRequest(Body):
@@ -34,6 +44,22 @@ class ImageMatch(BaseModel):
 
 class MatchResponse(BaseModel):
     """Both directions: per image over the texts, and per text over the images."""
+
+    model_config = example(
+        {
+            "model": MODEL,
+            "results": [
+                {
+                    "index": 0,
+                    "scores": [0.31, 0.22],
+                    "logits": [31.0, 22.0],
+                    "probabilities": [0.9999, 0.0001],
+                    "best": 0,
+                }
+            ],
+            "text_probabilities": [[1.0], [1.0]],
+        }
+    )
 
     model: ModelInfo
     results: list[ImageMatch | ItemError]

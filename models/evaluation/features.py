@@ -1,7 +1,6 @@
 """Features of a benchmark's images and texts, in batches, with no more than one batch decoded at a time."""
 
 import hashlib
-import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.clip import Clip
+from models.cores import usable_cores
 from models.evaluation.errors import EvaluationError
 from models.images import ImageError, ImageLimits, decode_image
 
@@ -40,7 +40,7 @@ def encode_images(
     first: dict[bytes, int] = {}
     canonical: list[int] = []
     chunks: list[Tensor] = []
-    with ThreadPoolExecutor(max_workers=min(batch_size, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(max_workers=min(batch_size, usable_cores())) as pool:
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
             pixels = torch.stack(

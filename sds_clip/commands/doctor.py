@@ -108,11 +108,13 @@ def _software() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     import torch
 
+    from models.cores import usable_cores
+
     flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.is_file() else set()
     found = " ".join(flag for flag in _CPU_FLAGS if flag in flags) or "unknown"
     yield Finding("cpu features", "", f"{found} (torch uses {torch.backends.cpu.get_cpu_capability()})")
     yield Finding(
-        "cores", "", f"{_usable_cores()} usable of {os.cpu_count()}; torch threads {torch.get_num_threads()}"
+        "cores", "", f"{usable_cores()} usable of {os.cpu_count()}; torch threads {torch.get_num_threads()}"
     )
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     yield Finding("cuda", "", ", ".join(names) or "none")
@@ -171,7 +173,3 @@ def _check(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, "ok", check())
     except Exception as error:
         return Finding(name, "broken", printable(" ".join(str(error).split()) or type(error).__name__))
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

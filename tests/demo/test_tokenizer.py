@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import open_clip
@@ -6,7 +7,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 
 from demo.sets import pairs, training_pairs
-from demo.tokenizer import CONTEXT_LENGTH, END, PAD, build_tokenizer
+from demo.tokenizer import CONTEXT_LENGTH, END, PAD, build_tokenizer, save_tokenizer
 from demo.world import Split
 
 STUDENT = Path(__file__).parents[2] / "demo" / "student"
@@ -57,3 +58,11 @@ def test_end_token_is_the_highest_and_stands_before_the_padding(tokenizer: HFTok
 def test_training_it_again_gives_the_same_tokenizer(tokenizer: HFTokenizer) -> None:
     again = build_tokenizer(training_pairs(0, 0, 8192).captions)
     assert again.get_vocab() == tokenizer.tokenizer.get_vocab()
+
+
+def test_saved_configuration_is_the_shipped_one_and_names_a_class_of_transformers_4(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, training_pairs(0, 0, 8192).captions)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["add_prefix_space"]  # the pre-tokenizer's own setting, which 4 would turn off
+    assert config == json.loads((STUDENT / "tokenizer_config.json").read_text())

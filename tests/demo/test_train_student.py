@@ -60,6 +60,16 @@ def test_checkpoint_of_another_recipe_is_refused(
         train_student(replace(SHORT, batch_size=16), tokenizer, small, tmp_path)
 
 
+@pytest.mark.parametrize(("steps", "message"), [(2, "3 steps done"), (6, "falls already")])
+def test_run_whose_rate_has_fallen_keeps_its_length(
+    steps: int, message: str, tokenizer: HFTokenizer, small: ValidationSet, tmp_path: Path
+) -> None:
+    falling = replace(SHORT, decay_share=0.9)
+    train_student(falling, tokenizer, small, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        train_student(replace(falling, steps=steps), tokenizer, small, tmp_path)
+
+
 def test_log_holds_retrieval_and_every_winoground_kind(
     tokenizer: HFTokenizer, small: ValidationSet, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,15 @@ from models.checkpoints import CheckpointError, load_clip
 from models.published import published_preprocess, stated_activation
 from models.references import Hub, Published
 from models.sources import resolve
-from tests.checkpoints import PREPROCESS, SIGLIP, TINY, save_checkpoint, save_siglip, tiny_network
+from tests.checkpoints import (
+    PREPROCESS,
+    SIGLIP,
+    TINY,
+    save_checkpoint,
+    save_resnet,
+    save_siglip,
+    tiny_network,
+)
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
@@ -61,6 +70,20 @@ def test_loaded_checkpoint_says_what_it_is(folder: Path) -> None:
 
 def test_bare_path_of_a_folder_is_a_reference(folder: Path) -> None:
     assert load_clip(str(folder)).version == version(folder)
+
+
+def test_resnet_loads_as_open_clip_loads_it(tmp_path: Path) -> None:
+    folder = save_resnet(tmp_path / "resnet")
+    exact, lower = (load_clip(f"local-dir:{folder}", precision=name) for name in ("float32", "bfloat16"))
+    theirs = open_clip.create_model(f"local-dir:{folder}").eval()
+    pixels, tokens = torch.randn(4, 3, 64, 64), exact.tokenizer(["a cat", "a red ball", "x", ""])
+    with torch.no_grad():
+        images, texts = theirs.encode_image(pixels), theirs.encode_text(tokens)
+    assert exact.image_size == (64, 64)
+    torch.testing.assert_close(exact.encode_image(pixels, normalize=False), images, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(exact.encode_text(tokens, normalize=False), texts, atol=1e-5, rtol=1e-5)
+    assert torch.cosine_similarity(lower.encode_image(pixels), images).min() > 0.99
+    assert torch.cosine_similarity(lower.encode_text(tokens), texts).min() > 0.99
 
 
 # The version
@@ -260,7 +283,7 @@ def test_quick_gelu_name_with_plain_weights_contradicts_itself() -> None:
 
 @pytest.fixture
 def published_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("models.sources.download_pretrained", lambda entry: str(tmp_path / "weights.bin"))
+    monkeypatch.setattr("models.sources.download_pretrained", lambda entry: str(tmp_path / WEIGHTS))
 
 
 @pytest.mark.usefixtures("published_file")
@@ -277,6 +300,25 @@ def published_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_published_weights_get_their_own_activation(architecture: str, tag: str, quick_gelu: bool) -> None:
     assert resolve(Published(architecture, tag)).model_config["quick_gelu"] is quick_gelu
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "weights.pt"])
+@pytest.mark.parametrize(
+    ("reference", "stated"),
+    [
+        (Published("ViT-B-32", "metaclip_400m"), "ViT-B-32+quickgelu"),
+        (Published("ViT-B-32", "laion2b_s34b_b79k"), "ViT-B-32+gelu"),
+        (Published("ViT-B-32-quickgelu", "metaclip_400m"), "ViT-B-32-quickgelu"),
+    ],
+    ids=str,
+)
+def test_downloaded_pickle_is_sent_to_convert(
+    reference: Published, stated: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.sources.download_pretrained", lambda entry: f"/cache/{name}")
+    with pytest.raises(CheckpointError) as refused:
+        resolve(reference)
+    assert f"`sds-clip convert /cache/{name} --architecture {stated} --out FOLDER`" in str(refused.value)
 
 
 # Names

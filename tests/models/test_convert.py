@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,30 @@ def test_given_preprocessing_is_written(weights: dict[str, Tensor], tmp_path: Pa
         **stated,
         "fill_color": 0,
     }
+
+
+def test_given_preprocessing_that_says_too_little_is_refused(
+    weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    for stated in ({}, {"mean": [0.5] * 3}):
+        with pytest.raises(CheckpointError, match=r"preprocess_cfg\.std"):
+            convert_pickle(
+                saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out", preprocess=stated
+            )
+    assert not (tmp_path / "out").exists()
+
+
+def test_written_files_can_be_read_by_others(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    folder = convert_pickle(saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out")
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_file_that_may_not_be_read_is_not_called_broken(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    file = saved(weights, tmp_path / "a.pt")
+    file.chmod(0)
+    with pytest.raises(CheckpointError, match="permissions"):
+        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
 
 
 class Innocent:

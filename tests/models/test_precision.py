@@ -34,10 +34,28 @@ def norm_parameters(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="needs Linux's list of processor features")
 def test_auto_is_bfloat16_where_the_processor_computes_in_it() -> None:
     flags = Path("/proc/cpuinfo").read_text().split()
     assert native_bf16() == bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
     assert choose_precision("auto", CPU) == ("bfloat16" if native_bf16() else "float32")
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "meant"),
+    [
+        ((7, 5), None, "float32"),
+        ((8, 0), None, "bfloat16"),
+        ((12, 0), None, "bfloat16"),
+        ((7, 5), "6.4", "bfloat16"),
+    ],
+)
+def test_auto_on_a_gpu_is_bfloat16_where_it_is_not_emulated(
+    capability: tuple[int, int], hip: str | None, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert choose_precision("auto", torch.device("cuda", 0)) == meant
 
 
 @pytest.mark.parametrize(

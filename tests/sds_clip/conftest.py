@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,8 @@ def checkpoint(tiny_folder: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever the developer has set in the environment stays out of the tests."""
-    for name in [name for name in os.environ if name.startswith("SDS_CLIP_")]:
-        monkeypatch.delenv(name)
+def own_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is written beside the sources."""
     monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(tmp_path / "data"))
 
 

@@ -55,7 +55,7 @@ def test_a_preprocessing_that_says_too_little_is_refused(
     preprocess.write_text(json.dumps({"mean": [0, 0, 0]}))
     arguments = ["convert", str(pickled), "--architecture", ARCHITECTURE, "--out", str(tmp_path / "out")]
     assert main([*arguments, "--preprocess", str(preprocess)]) == 2
-    assert "must be an object with mean, std, interpolation, resize_mode" in capsys.readouterr().err
+    assert "does not say preprocess_cfg.std, preprocess_cfg.interpolation" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
