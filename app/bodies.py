@@ -1,12 +1,14 @@
 """Request bodies: JSON or multipart/form-data, read into the same schema."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.errors import MalformedBody, UnsupportedMediaType
 
@@ -16,7 +18,11 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 LISTS = ("images", "texts", "labels", "templates")
 NAMED_SETS = {"labels": ("imagenet",), "templates": ("simple", "openai")}
-MAX_FIELDS = 16_384
+MAX_FILES = 1024
+MAX_FIELDS = 8192
+
+_CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
+_BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]+)\"|([^;\s]+))", re.IGNORECASE)
 
 
 def reads(schema: type[Schema]) -> Callable[[Request], Awaitable[Schema]]:
@@ -31,9 +37,7 @@ def reads(schema: type[Schema]) -> Callable[[Request], Awaitable[Schema]]:
             if media_type == JSON:
                 return schema.model_validate_json(await request.body())
             if media_type == MULTIPART:
-                return schema.model_validate(await _form(request))
-        except (UnicodeError, LookupError):
-            raise MalformedBody("The form's text cannot be read; send it as UTF-8.") from None
+                return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:
             raise _translated(error) from None
         raise UnsupportedMediaType(f"Send the body as {JSON} or {MULTIPART}, and say so in Content-Type.")
@@ -41,19 +45,54 @@ def reads(schema: type[Schema]) -> Callable[[Request], Awaitable[Schema]]:
     return read
 
 
-async def _form(request: Request) -> dict[str, Any]:
+async def _form(request: Request) -> FormData:
+    """The form, whole. Its text is still as bytes are, in Latin-1: the parser would guess at bad UTF-8."""
+    header = request.headers["content-type"]
+    charset = _CHARSET.search(header)
+    if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
+        raise MalformedBody("Send the form's text as UTF-8.")
+    boundary = _BOUNDARY.search(header)
+    if boundary is None:
+        raise MalformedBody("The Content-Type names no boundary.")
+    # The parser takes a form that was cut short for a smaller one.
+    if f"--{boundary[1] or boundary[2]}--".encode() not in await request.body():
+        raise MalformedBody("The form does not end with its closing boundary; send all of it.")
+    headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
+    parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise MalformedBody(f"The form cannot be read: {error.message.rstrip('.')}.") from None
+
+
+async def _fields(form: FormData) -> dict[str, Any]:
     """The fields of a form; files become bytes, and a list field may be repeated."""
+    values: dict[str, list[str | bytes]] = {}
+    try:
+        for name, value in form.multi_items():
+            values.setdefault(name, []).append(await _value(name, value))
+    finally:
+        await form.close()
     fields: dict[str, Any] = {}
-    async with request.form(max_files=MAX_FIELDS, max_fields=MAX_FIELDS) as form:
-        for name in form:
-            values = [
-                await value.read() if isinstance(value, UploadFile) else value for value in form.getlist(name)
-            ]
-            single = name not in LISTS or (len(values) == 1 and values[0] in NAMED_SETS.get(name, ()))
-            if single and len(values) > 1:
-                raise MalformedBody(f"The field {name} stands {len(values)} times; give it once.", param=name)
-            fields[name] = values[0] if single else values
+    for name, given in values.items():
+        if name in LISTS and not (len(given) == 1 and given[0] in NAMED_SETS.get(name, ())):
+            fields[name] = given
+        elif len(given) > 1:
+            raise MalformedBody(
+                f"The field {name[:64]} stands {len(given)} times; give it once.", param=name[:64]
+            )
+        else:
+            fields[name] = given[0]
     return fields
+
+
+async def _value(name: str, value: UploadFile | str) -> str | bytes:
+    if isinstance(value, UploadFile):
+        return await value.read()
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        raise MalformedBody(f"The field {name[:64]} is not UTF-8.", param=name[:64]) from None
 
 
 def _translated(error: ValidationError) -> Exception:

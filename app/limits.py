@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.errors import InvalidRequest
 from models.images import ImageLimits
-from models.zero_shot import PLACES, fill
+from models.zero_shot import PLACES
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,19 @@ class Limits:
     def check_templates(self, templates: Sequence[str], labels: Sequence[str]) -> None:
         """Raise InvalidRequest for too many templates, one without a place for the label, or long prompts."""
         _check_count("templates", templates, self.templates)
-        longest = max(labels, key=len)
-        # A template may hold the label many times: the filled prompt is what counts.
-        _check_texts("templates", [fill(template, longest) for template in templates], self.text_chars)
+        longest = max(map(len, labels))
+        _check_texts("templates", templates, self.text_chars)
         for index, template in enumerate(templates):
-            if not any(place in template for place in PLACES):
+            # A template may hold the label many times: the filled prompt is what counts.
+            places = sum(template.count(place) for place in PLACES)
+            if len(template) + places * longest > self.text_chars:
+                raise InvalidRequest(
+                    f"With its longest label the template has more than {self.text_chars} characters.",
+                    code="text_too_long",
+                    param="templates",
+                    index=index,
+                )
+            if places == 0:
                 raise InvalidRequest(
                     "A template needs {} where the label goes, as in 'a photo of a {}'.",
                     code="invalid_template",

@@ -90,6 +90,7 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
         title="SDS-CLIP",
         version=importlib.metadata.version("sds-clip"),
         description=DESCRIPTION,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.metrics = metrics

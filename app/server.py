@@ -29,6 +29,7 @@ class DrainingServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 http=BoundedHeadersProtocol,
+                ws="none",
                 access_log=False,
                 log_config=None,
                 server_header=False,

@@ -8,11 +8,12 @@ from app.schemas.common import (
     MODEL,
     PIXEL,
     Body,
-    ImageInput,
+    Images,
     ItemError,
     ModelInfo,
     ModelName,
     OnError,
+    Texts,
     example,
 )
 
@@ -24,13 +25,13 @@ class ClassifyRequest(Body):
         json_schema_extra={"examples": [{"images": [PIXEL], "labels": ["circle", "square"], "top_k": 1}]}
     )
 
-    images: Annotated[list[ImageInput], Field(min_length=1)]
+    images: Annotated[Images, Field(min_length=1)]
     labels: Annotated[
-        Annotated[list[str], Field(min_length=1)] | Literal["imagenet"],
+        Annotated[Texts, Field(min_length=1)] | Literal["imagenet"],
         Field(description="The labels, or the name of a set: `imagenet`."),
     ]
     templates: Annotated[
-        Literal["simple", "openai"] | Annotated[list[str], Field(min_length=1)],
+        Literal["simple", "openai"] | Annotated[Texts, Field(min_length=1)],
         Field(description="`simple` (7 prompts a label), `openai` (80), or prompts with {} for the label."),
     ] = "simple"
     top_k: Annotated[int, Field(ge=1, le=1000, description="How many labels to answer with.")] = 5

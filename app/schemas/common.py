@@ -40,6 +40,10 @@ InlineImage = Annotated[
 ]
 # An uploaded file of a multipart body reaches the same field as bytes.
 ImageInput = InlineImage | UrlImage | SkipJsonSchema[bytes]
+# Ceilings far above what the settings allow. `fail_fast`: of a million wrong items the first is told, and
+# no error is built for the others.
+Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
+Texts = Annotated[list[str], Field(max_length=65_536, fail_fast=True)]
 
 ModelName = Annotated[
     str | None, Field(max_length=256, description="A name from GET /models; the default model when left out.")

@@ -8,11 +8,12 @@ from app.schemas.common import (
     MODEL,
     PIXEL,
     Body,
-    ImageInput,
+    Images,
     ItemError,
     ModelInfo,
     ModelName,
     OnError,
+    Texts,
     example,
 )
 
@@ -24,8 +25,8 @@ class EmbedRequest(Body):
         json_schema_extra={"examples": [{"texts": ["a red circle"]}, {"images": [PIXEL]}]}
     )
 
-    images: Annotated[list[ImageInput], Field(default_factory=list)]
-    texts: Annotated[list[str], Field(default_factory=list)]
+    images: Annotated[Images, Field(default_factory=list)]
+    texts: Annotated[Texts, Field(default_factory=list)]
     normalize: Annotated[bool, Field(description="Scale each vector to length 1.")] = True
     encoding_format: Annotated[
         Literal["float", "base64"],

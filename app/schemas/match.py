@@ -8,11 +8,12 @@ from app.schemas.common import (
     MODEL,
     PIXEL,
     Body,
-    ImageInput,
+    Images,
     ItemError,
     ModelInfo,
     ModelName,
     OnError,
+    Texts,
     example,
 )
 
@@ -24,8 +25,8 @@ class MatchRequest(Body):
         json_schema_extra={"examples": [{"images": [PIXEL], "texts": ["a red circle", "a blue square"]}]}
     )
 
-    images: Annotated[list[ImageInput], Field(min_length=1)]
-    texts: Annotated[list[str], Field(min_length=1)]
+    images: Annotated[Images, Field(min_length=1)]
+    texts: Annotated[Texts, Field(min_length=1)]
     model: ModelName = None
     on_error: OnError = "fail"
 

@@ -109,6 +109,19 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
         422,
         "invalid_base64",
     ),
+    "a million wrong images": (
+        "/match",
+        b'{"images":[' + b"0," * 2**20 + b'0],"texts":["a"]}',
+        422,
+        "invalid_request",
+    ),
+    "a million wrong texts": ("/embed", b'{"texts":[' + b"0," * 2**20 + b"0]}", 422, "invalid_request"),
+    "a template bomb": (
+        "/classify",
+        {"images": GOOD["images"], "labels": ["x" * 500], "templates": ["{}" * 10**6]},
+        422,
+        "text_too_long",
+    ),
     "a URL, switched off": (
         "/match",
         {**GOOD, "images": [{"url": "http://x.org/"}]},
@@ -206,6 +219,27 @@ def test_a_forms_odd_charset_is_no_way_around_the_checks(client: TestClient, cha
     )
     headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
     assert client.post("/match", content=form.encode(), headers=headers).status_code in (400, 422)
+
+
+def test_a_form_cut_short_is_refused(client: TestClient) -> None:
+    request = client.build_request(
+        "POST", "/match", files=[("images", ("x", png()))], data={"texts": ["one", "two"]}
+    )
+    whole = request.read()
+    headers = {"Content-Type": request.headers["Content-Type"]}
+    assert client.post("/match", content=whole, headers=headers).status_code == 200
+    for cut in (3, 5, 14, 20, 60):
+        answer = client.post("/match", content=whole[:-cut], headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed_body")
+
+
+def test_a_forms_text_is_utf_8(client: TestClient) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="texts"\r\n\r\n%b\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    plain = client.post("/embed", json={"texts": ["café"]}).json()
+    assert client.post("/embed", content=form % "café".encode(), headers=headers).json() == plain
+    refused = client.post("/embed", content=form % "café".encode("latin-1"), headers=headers)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "texts")
 
 
 def test_a_field_twice_is_refused_where_one_is_meant(client: TestClient) -> None:

@@ -109,6 +109,17 @@ def test_endless_headers_are_cut_off(server: RunningServer) -> None:
     assert httpx.get(f"{server.url}/health").status_code == 200
 
 
+def test_endless_trailers_are_cut_off(server: RunningServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        )
+        with pytest.raises(ConnectionError):
+            connection.sendall((b"A: " + b"b" * 2**14 + b"\r\n") * 2000)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
 def test_a_client_that_hangs_up_while_waiting_is_not_computed_for(server: RunningServer) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     texts = ",".join(f'"never seen {n}"' for n in range(1000))
