@@ -1,0 +1,62 @@
+"""L_CLIP: the symmetric contrastive loss over the whole batch, of all processes together."""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float
+from open_clip.loss import ClipLoss
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def contrastive_loss(
+    image_features: Float[Tensor, "b d"],
+    text_features: Float[Tensor, "b d"],
+    logit_scale: Float[Tensor, ""],
+    *,
+    negatives: Float[Tensor, "m d"] | None = None,
+) -> Float[Tensor, ""]:
+    """open_clip's ClipLoss on L2-normalised features, row i of one belonging to row i of the other.
+
+    (CE(s f g^T, i) + CE(s g f^T, i)) / 2, mean over the global batch; `logit_scale` s is the factor itself.
+    `negatives` are features of hard negative captions: NegCLIP's further columns (arXiv 2210.01936), seen by
+    every image and by the image-to-text direction only, since they have no image of their own.
+
+    In several processes each holds its part of the batch and gets the loss over all of it. The gather is
+    differentiable and its backward sums over the processes, so that the mean of their parameter gradients,
+    which DDP takes, is the gradient of one process with the whole batch. Processes may hold different numbers
+    of negatives, and none is `m` = 0, but all give them or all give None.
+    """
+    world_size = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if world_size > 1 else 0
+    clip_loss = ClipLoss(local_loss=False, gather_with_grad=True, rank=rank, world_size=world_size)
+    if negatives is None:
+        loss: Tensor = clip_loss(image_features, text_features, logit_scale)
+        return loss
+    if world_size > 1:
+        image_features = _gather(image_features)
+        text_features = _gather(text_features)
+        negatives = _gather_uneven(negatives)
+    true_columns = logit_scale * image_features @ text_features.T
+    negative_columns = logit_scale * image_features @ negatives.T
+    labels = torch.arange(len(image_features), device=image_features.device)
+    image_to_text = F.cross_entropy(torch.cat([true_columns, negative_columns], dim=1), labels)
+    return (image_to_text + F.cross_entropy(true_columns.T, labels)) / 2
+
+
+def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+    """All processes' rows in the order of their ranks: padded to one length for the gather, which needs it."""
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    lengths = [int(each) for each in counts]
+    if not max(lengths):
+        return rows
+    padded = F.pad(rows, (0, 0, 0, max(lengths) - len(rows)))
+    parts = _gather(padded).chunk(len(lengths))
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def _gather(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+    """Equally many rows of every process; gradients go back to the process that a row came from."""
+    return torch.cat(all_gather(rows))  # type: ignore[no-untyped-call]

@@ -1,0 +1,126 @@
+"""L_SDS: how well the frozen diffusion model denoises what the mapper makes of an image's features."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from models.losses.errors import LossError
+from models.losses.weighting import weight
+
+GRADIENTS = ("full", "sds")
+
+
+@runtime_checkable
+class NoisePredictor(Protocol):
+    """What the loss needs of a teacher; its weights are frozen."""
+
+    @property
+    def alphas_cumprod(self) -> Float[Tensor, "t"]:
+        """abar of every timestep, float32."""
+        ...
+
+    def add_noise(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        noise: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, "b"],
+    ) -> Float[Tensor, "b c h w"]:
+        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps."""
+        ...
+
+    def noise_pred(
+        self,
+        noisy_latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, "b"],
+        captions: Float[Tensor, "b s e"],
+    ) -> Float[Tensor, "b c h w"]:
+        """eps_hat = eps_theta(z_t, t, c), differentiable in z_t."""
+        ...
+
+
+class SdsLoss(NamedTuple):
+    """The scalar to backpropagate, and what to log beside it."""
+
+    loss: Float[Tensor, ""]
+    residual: Float[Tensor, "b"]
+    """|| eps_hat - eps ||^2 of each sample, mean over its elements: unweighted and detached."""
+
+
+def sds_loss(
+    latents: Float[Tensor, "b c h w"],
+    captions: Float[Tensor, "b s e"],
+    timesteps: Int[Tensor, "b"],
+    noise: Float[Tensor, "b c h w"],
+    *,
+    teacher: NoisePredictor,
+    weighting: str = "uniform",
+    gradient: str = "full",
+    gamma: float = 5.0,
+) -> SdsLoss:
+    """Denoising error of the mapped image features under their caption (arXiv 2307.09233).
+
+    L_SDS = (1/N) sum w(t) (eps_theta(z_t, t, c) - eps)^2 over all N = b c h w elements, in float32, with
+    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps and z_0 = `latents`.
+
+    Gradients go to `latents` alone. `full` differentiates through the frozen U-Net. `sds` (arXiv 2209.14988,
+    equation 3) leaves out the U-Net's Jacobian and runs it without a graph: the loss has the same value, its
+    gradient on z_0 is (2/N) w(t) sqrt(abar_t) (eps_hat - eps), which is not the gradient of that value.
+
+    Raises LossError for an unknown gradient or weighting, and for latents that are not shaped as the noise.
+    """
+    if gradient not in GRADIENTS:
+        raise LossError(f"There is no gradient {gradient!r}; use {' or '.join(GRADIENTS)}.")
+    _check_shapes(latents, noise)
+    latents, noise = latents.float(), noise.float()
+    abar = teacher.alphas_cumprod[timesteps]
+    w = weight(weighting, abar, gamma=gamma)
+    with torch.set_grad_enabled(gradient == "full" and torch.is_grad_enabled()):
+        error = _noise_error(latents, captions, timesteps, noise, teacher)
+        residual = error.square().mean(dim=(1, 2, 3))
+        loss = (w * residual).mean()
+    if gradient == "sds":
+        on_latents = 2 / error.numel() * (w * abar.sqrt())[:, None, None, None] * error
+        # Adds exactly 0 to the value, and on_latents to the gradient.
+        loss = loss + (on_latents * (latents - latents.detach())).sum()
+    return SdsLoss(loss, residual.detach())
+
+
+@torch.no_grad()
+def caption_gap(
+    latents: Float[Tensor, "b c h w"],
+    captions: Float[Tensor, "b s e"],
+    shuffled_captions: Float[Tensor, "b s e"],
+    timesteps: Int[Tensor, "b"],
+    noise: Float[Tensor, "b c h w"],
+    teacher: NoisePredictor,
+) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """Each sample's unweighted residual under its own caption and under another's, at common noise.
+
+    A mapper can learn flat, caption-free latents that are easy to denoise; their residuals are low and equal.
+    So the signal is the gap between the two, not the loss. Mean over each sample's elements; no gradients.
+
+    Raises LossError for latents that are not shaped as the noise.
+    """
+    _check_shapes(latents, noise)
+    true, shuffled = (
+        _noise_error(latents.float(), text, timesteps, noise.float(), teacher).square().mean(dim=(1, 2, 3))
+        for text in (captions, shuffled_captions)
+    )
+    return true, shuffled
+
+
+def _noise_error(
+    latents: Tensor, captions: Tensor, timesteps: Tensor, noise: Tensor, teacher: NoisePredictor
+) -> Tensor:
+    noisy_latents = teacher.add_noise(latents, noise, timesteps)
+    return teacher.noise_pred(noisy_latents, timesteps, captions).float() - noise
+
+
+def _check_shapes(latents: Tensor, noise: Tensor) -> None:
+    if latents.shape != noise.shape:
+        raise LossError(
+            f"Latents of shape {tuple(latents.shape)} and noise of shape {tuple(noise.shape)} do not belong "
+            "together; make the mapper for this teacher's latent shape."
+        )
