@@ -44,7 +44,7 @@ def encode_images(
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
             pixels = torch.stack(
-                list(pool.map(lambda source: clip.preprocess(_decoded(source, limits)), batch))
+                list(pool.map(lambda source: clip.preprocess(open_image(source, limits)), batch))
             )
             for image in pixels:
                 digest = hashlib.sha256(image.contiguous().numpy()).digest()
@@ -80,7 +80,12 @@ def _key(source: Path | Image.Image) -> Hashable:
     return source if isinstance(source, Path) else id(source)
 
 
-def _decoded(source: Path | Image.Image, limits: ImageLimits) -> Image.Image:
+def open_image(source: Path | Image.Image, limits: ImageLimits = ImageLimits()) -> Image.Image:
+    """The RGB pixels that evaluation sees, with no regard to EXIF.
+
+    Raises:
+        EvaluationError: a file is missing or is not an image that can be decoded.
+    """
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:

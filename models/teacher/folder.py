@@ -1,0 +1,195 @@
+"""The folder of a teacher in diffusers' layout: found by its reference, and looked over before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from models.sources import demo_folder
+from models.teacher.errors import TeacherError
+from models.tokenizers import first_line
+from models.version import TOKENIZER_FILES
+
+UNET_WEIGHTS = "diffusion_pytorch_model"
+TEXT_WEIGHTS = "model"
+_PARTS = {
+    "unet": "UNet2DConditionModel",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "scheduler": None,
+}
+"""What a teacher is made of, and the class that a part must have; transformers' suffix Fast does not count."""
+_CONDITIONS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+)
+"""Settings of a U-Net that asks for more than a noised latent, a timestep and a caption."""
+_HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_SCOPE = (
+    "A teacher is a U-Net latent diffusion model with one CLIP text encoder (Stable Diffusion 1.x and 2.x)."
+)
+
+
+def find_folder(reference: str, *, vae: bool) -> tuple[str, Path]:
+    """The normalised reference and the folder that it means; a hub's files are downloaded first.
+
+    `demo`, `local-dir:PATH`, the path of a folder, or a hub's `organisation/name`, in this order.
+
+    Raises:
+        TeacherError: it names nothing that can be had.
+    """
+    if reference == "demo":
+        return reference, _existing(demo_folder().with_name("teacher"), reference)
+    path = Path(reference.removeprefix("local-dir:")).expanduser()
+    is_path = reference.startswith(("local-dir:", "/", "./", "../", "~"))
+    if is_path or (reference and path.is_dir()):
+        return f"local-dir:{path}", _existing(path, reference)
+    if not _HUB_REPOSITORY.fullmatch(reference):
+        raise TeacherError(
+            f"{reference!r} names no teacher. Write demo, the path of a diffusers folder, or a hub's "
+            "organisation/name."
+        )
+    return reference, _download(reference, vae=vae)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A configuration file's object.
+
+    Raises:
+        TeacherError: the file is missing, unreadable or no JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TeacherError(
+            f"{file} is missing; the folder must be in diffusers' layout, all of it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{file} cannot be read ({first_line(error)}); fetch it again.") from error
+    if not isinstance(content, dict):
+        raise TeacherError(f"{file} is not a JSON object; fetch it again.")
+    return content
+
+
+def check_kind(folder: Path, reference: str) -> None:
+    """Look at `model_index.json` and the U-Net's configuration, and refuse by name what is no such teacher.
+
+    Raises:
+        TeacherError: another kind of model, or a part that is missing, pickled or of another class.
+    """
+    index = read_json(folder / "model_index.json")
+    kind = f"{reference} is a {index.get('_class_name')}"
+    parts = {name: part for name, part in index.items() if isinstance(part, list) and any(part)}
+    if "transformer" in parts:
+        raise TeacherError(f"{kind}: its denoiser is a transformer (flow matching or DiT). {_SCOPE}")
+    if "text_encoder_2" in parts:
+        raise TeacherError(f"{kind} with several text encoders (SDXL's conditioning). {_SCOPE}")
+    for name, meant in _PARTS.items():
+        if name not in parts:
+            raise TeacherError(f"{kind} without {name}. {_SCOPE}")
+        stated = str(parts[name][-1]).removesuffix("Fast")
+        if meant not in (None, stated):
+            raise TeacherError(f"{kind} whose {name} is a {stated}, not a {meant}. {_SCOPE}")
+    _check_unet(read_json(folder / "unet" / "config.json"), kind)
+    weight_files(folder / "unet", UNET_WEIGHTS)
+    weight_files(folder / "text_encoder", TEXT_WEIGHTS)
+
+
+def weight_files(part: Path, stem: str) -> list[Path]:
+    """The safetensors files that a part's weights are stored in.
+
+    Raises:
+        TeacherError: there are none under the name that diffusers looks for.
+    """
+    found = sorted([*part.glob(f"{stem}.safetensors"), *part.glob(f"{stem}-?????-of-?????.safetensors")])
+    if found:
+        return found
+    pickles = sorted([*part.glob("*.bin"), *part.glob("*.ckpt"), *part.glob("*.pt")])
+    if pickles:
+        raise TeacherError(
+            f"{part} holds weights only as a pickle ({pickles[0].name}), which can run code when opened. Take the "
+            "model's safetensors, or save them once with diffusers' save_pretrained(safe_serialization=True)."
+        )
+    others = ", ".join(file.name for file in sorted(part.glob("*.safetensors")))
+    held = f"only {others}, a variant: rename it to" if others else "no weights: put there"
+    raise TeacherError(f"{part} holds {held} {stem}.safetensors.")
+
+
+def version_of_folder(folder: Path) -> str:
+    """sha256 over the U-Net, the text encoder, the tokenizer and the scheduler, as they are stored.
+
+    Of configurations, what a library notes about itself (keys that start with _, its version) does not count.
+    """
+    digest = hashlib.sha256()
+    for part, stem in (("unet", UNET_WEIGHTS), ("text_encoder", TEXT_WEIGHTS)):
+        for file in weight_files(folder / part, stem):
+            digest.update(f"\n{part}/{file.name}|{_sha256(file)}".encode())
+    for name in ("unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
+        content = {
+            key: value
+            for key, value in read_json(folder / name).items()
+            if not key.startswith("_") and key not in ("transformers_version", "torch_dtype", "dtype")
+        }
+        digest.update(f"\n{name}|{json.dumps(content, sort_keys=True)}".encode())
+    for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
+        if file.is_file():
+            digest.update(f"\ntokenizer/{file.name}|{_sha256(file)}".encode())
+    return digest.hexdigest()
+
+
+def _check_unet(config: dict[str, Any], kind: str) -> None:
+    asked = [name for name in _CONDITIONS if config.get(name) is not None]
+    if asked:
+        raise TeacherError(f"{kind} whose U-Net asks for more than a caption ({', '.join(asked)}). {_SCOPE}")
+    channels_in, channels_out = config.get("in_channels", 4), config.get("out_channels", 4)
+    if channels_in != channels_out:
+        raise TeacherError(
+            f"{kind} whose U-Net takes {channels_in} channels and gives {channels_out}: it is for inpainting, depth "
+            "or the like. Use the plain text-to-image model."
+        )
+    if not isinstance(config.get("sample_size"), int):
+        raise TeacherError(
+            f"{kind} whose U-Net states no single sample_size ({config.get('sample_size')}); put the side of its "
+            "latents into unet/config.json."
+        )
+
+
+def _existing(folder: Path, reference: str) -> Path:
+    if not folder.is_dir():
+        remedy = "make it with `make demo-teacher`" if reference == "demo" else "check the path"
+        raise TeacherError(f"{reference}: there is no folder {folder}; {remedy}.")
+    return folder
+
+
+def _download(repository: str, *, vae: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    weights = {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS} | ({"vae": UNET_WEIGHTS} if vae else {})
+    wanted = ["model_index.json", "vae/config.json", "scheduler/*.json", "tokenizer/*"]
+    for part, stem in weights.items():
+        # By exact name: a repository also holds pickles and variants, each as large.
+        names = (
+            "config.json",
+            f"{stem}.safetensors",
+            f"{stem}-*-of-*.safetensors",
+            f"{stem}.safetensors.index.json",
+        )
+        wanted += [f"{part}/{name}" for name in names]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except Exception as error:
+        raise TeacherError(
+            f"{repository} cannot be downloaded ({type(error).__name__}: {first_line(error)}). It needs the network, "
+            "or the files in the Hugging Face cache (see HF_HOME), or the same model as a folder, local-dir:PATH."
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

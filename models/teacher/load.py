@@ -1,0 +1,161 @@
+"""Load a teacher with diffusers' and transformers' own loaders, from safetensors alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.precision import DTYPES, choose_device, choose_precision
+from models.teacher.caption_cache import CaptionCache
+from models.teacher.errors import TeacherError
+from models.teacher.folder import (
+    UNET_WEIGHTS,
+    check_kind,
+    find_folder,
+    read_json,
+    version_of_folder,
+    weight_files,
+)
+from models.teacher.noise import PredictionType
+from models.teacher.teacher import Teacher
+from models.tokenizers import first_line
+
+
+def load_teacher(
+    reference: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    guidance: float | None = None,
+    vae: bool = False,
+    caption_cache: Path | None = None,
+) -> Teacher:
+    """Load a frozen teacher: `demo`, a diffusers folder (a path or `local-dir:PATH`) or a hub's `organisation/name`.
+
+    `precision` is the U-Net's; its norms are cast with it, since nobody trains them.
+
+    Raises:
+        TeacherError: another kind of model, or a part that is missing, unreadable or does not fit the others.
+        PrecisionError: an unknown device or precision.
+    """
+    import diffusers
+    import transformers
+
+    chosen_device = choose_device(device)
+    dtype = DTYPES[choose_precision(precision, chosen_device)]
+    name, folder = find_folder(reference, vae=vae)
+    check_kind(folder, name)
+    prediction_type, alphas_cumprod = read_schedule(folder)
+    unet = _network(diffusers.UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
+    text_encoder = _network(transformers.CLIPTextModel, folder / "text_encoder")
+    tokenizer = _part(transformers.CLIPTokenizer, folder / "tokenizer")
+    _check_fit(folder, unet, text_encoder, tokenizer)
+    side: int = unet.config.sample_size
+    return Teacher(
+        reference=name,
+        version=version_of_folder(folder),
+        unet=unet.to(chosen_device),
+        text_encoder=text_encoder.to(chosen_device, torch.float32),
+        tokenizer=tokenizer,
+        vae=_load_vae(folder, unet.config.in_channels).to(chosen_device) if vae else None,
+        prediction_type=prediction_type,
+        alphas_cumprod=alphas_cumprod.to(chosen_device),
+        latent_shape=(unet.config.in_channels, side, side),
+        resolution_px=side * _vae_factor(folder),
+        device=chosen_device,
+        dtype=dtype,
+        guidance=guidance,
+        caption_cache=None if caption_cache is None else CaptionCache(caption_cache),
+    )
+
+
+def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
+    """What the U-Net predicts, and abar of every timestep in float32, by the scheduler's own class.
+
+    Raises:
+        TeacherError: the scheduler is unknown, has no abar (flow matching), or predicts something else.
+    """
+    import diffusers
+
+    kind: Any = getattr(
+        diffusers, str(read_json(folder / "scheduler" / "scheduler_config.json").get("_class_name")), None
+    )
+    if kind is None:
+        raise TeacherError(
+            f"{folder}/scheduler names no scheduler of diffusers; use the folder of a published model."
+        )
+    scheduler = _part(kind, folder / "scheduler")
+    abar = getattr(scheduler, "alphas_cumprod", None)
+    if abar is None:
+        raise TeacherError(
+            f"{folder}/scheduler is a {kind.__name__}, which has no alphas_cumprod (flow matching?); a teacher "
+            "needs a DDPM-like schedule."
+        )
+    abar = torch.as_tensor(abar, dtype=torch.float32)
+    if not ((abar >= 0) & (abar <= 1)).all():
+        raise TeacherError(
+            f"{folder}/scheduler: abar leaves [0, 1]; the betas in scheduler_config.json are wrong."
+        )
+    predicted = scheduler.config.get("prediction_type", "epsilon")
+    if predicted not in ("epsilon", "v_prediction"):
+        raise TeacherError(
+            f"{folder}/scheduler: prediction_type is {predicted}; epsilon and v_prediction are known."
+        )
+    return predicted, abar
+
+
+def _check_fit(folder: Path, unet: Any, text_encoder: Any, tokenizer: Any) -> None:
+    attended, longest, entries = unet.config.cross_attention_dim, tokenizer.model_max_length, len(tokenizer)
+    text = text_encoder.config
+    if attended != text.hidden_size:
+        fault = f"the U-Net attends to captions {attended} wide, the text encoder makes them {text.hidden_size} wide"
+    elif longest > text.max_position_embeddings:
+        places = text.max_position_embeddings
+        fault = f"the tokenizer cuts captions at {longest} tokens, the text encoder has {places} places"
+    elif entries > text.vocab_size:
+        fault = f"the tokenizer has {entries} entries, the text encoder {text.vocab_size}"
+    else:
+        return
+    raise TeacherError(f"{folder}: {fault}; the parts are of different models. Fetch the whole folder again.")
+
+
+def _load_vae(folder: Path, latent_channels: int) -> Any:
+    import diffusers
+
+    read_json(folder / "vae" / "config.json")
+    weight_files(folder / "vae", UNET_WEIGHTS)
+    vae = _network(diffusers.AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
+    if vae.config.latent_channels != latent_channels:
+        raise TeacherError(
+            f"{folder}: the VAE's latents have {vae.config.latent_channels} channels and the U-Net's "
+            f"{latent_channels}; the parts are of different models. Fetch the whole folder again."
+        )
+    return vae
+
+
+def _vae_factor(folder: Path) -> int:
+    """Image pixels a latent pixel: the VAE halves an image between its stages; 8 where there is no VAE."""
+    file = folder / "vae" / "config.json"
+    stages = len(read_json(file).get("block_out_channels", ())) if file.is_file() else 4
+    return int(2 ** (stages - 1))
+
+
+def _network(kind: Any, folder: Path, **options: Any) -> Any:
+    network, loading = _part(kind, folder, use_safetensors=True, output_loading_info=True, **options)
+    missing = sorted(loading["missing_keys"])
+    if missing:  # the loaders would start them at random, and say so in a log alone
+        raise TeacherError(f"{folder} lacks {len(missing)} weights, {missing[0]} among them; fetch it again.")
+    return network
+
+
+def _part(kind: Any, folder: Path, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(folder), local_files_only=True, **options)
+    except Exception as error:
+        raise TeacherError(
+            f"{folder} cannot be loaded as {kind.__name__} ({type(error).__name__}: {first_line(error)}). It may be "
+            "cut short or not fit its configuration: fetch it again."
+        ) from error

@@ -1,0 +1,43 @@
+"""The diffusion model's arithmetic of noise. `alphas_cumprod` (abar) has one entry a sample here, in float32.
+
+No formula divides by abar or 1 - abar, so a schedule that ends in pure noise (abar = 0) needs no care.
+"""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+def add_noise(
+    latents: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, "b"]
+) -> Float[Tensor, "b c h w"]:
+    """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (DDPM, arXiv 2006.11239, equation 4)."""
+    signal, disturbance = _signal_and_noise(alphas_cumprod)
+    return signal * latents + disturbance * noise
+
+
+def epsilon_of(
+    output: Float[Tensor, "b c h w"],
+    noisy_latents: Float[Tensor, "b c h w"],
+    alphas_cumprod: Float[Tensor, "b"],
+    prediction_type: PredictionType,
+) -> Float[Tensor, "b c h w"]:
+    """The predicted noise eps_hat in what the U-Net puts out for z_t.
+
+    epsilon: the output itself. v_prediction, where v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0 (arXiv 2202.00512,
+    appendix D): eps_hat = sqrt(abar_t) v + sqrt(1 - abar_t) z_t.
+    """
+    if prediction_type == "epsilon":
+        return output
+    signal, disturbance = _signal_and_noise(alphas_cumprod)
+    return signal * output + disturbance * noisy_latents
+
+
+def _signal_and_noise(
+    alphas_cumprod: Float[Tensor, "b"],
+) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+    abar = alphas_cumprod[:, None, None, None]
+    return abar.sqrt(), (1 - abar).sqrt()

@@ -1,0 +1,230 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from models.teacher.errors import TeacherError
+from models.teacher.load import load_teacher
+from models.teacher.pixels import teacher_preprocess
+from models.teacher.teacher import Teacher
+from tests.teachers import CONTEXT_LENGTH, save_sd_teacher
+
+CAPTIONS = ["a red cube left of a blue ball", "", "long " * CONTEXT_LENGTH]
+TIMESTEPS = torch.tensor([3, 500, 999])
+
+
+@pytest.fixture(scope="session")
+def pipeline(folder: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(str(folder), use_safetensors=True)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_image(side: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def test_captions_are_embedded_as_the_pipeline_does(
+    teacher: Teacher, pipeline: StableDiffusionPipeline
+) -> None:
+    expected, unconditional = pipeline.encode_prompt(CAPTIONS, "cpu", 1, True)
+    embeddings = teacher.encode_captions(CAPTIONS)
+    torch.testing.assert_close(embeddings, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(embeddings[1], unconditional[0], rtol=0, atol=1e-6)
+    assert not embeddings.requires_grad
+
+
+def test_a_caption_s_embedding_does_not_depend_on_its_company(teacher: Teacher) -> None:
+    captions = [f"a cube {number}" for number in range(13)]
+    together = teacher.encode_captions([*captions, captions[4]])
+    for number in (0, 4, 12):
+        assert torch.equal(teacher.encode_captions([captions[number]])[0], together[number])
+    assert torch.equal(together[13], together[4])
+
+
+def test_captions_are_embedded_from_many_threads_at_once(teacher: Teacher) -> None:
+    captions = [f"a cube {number}" for number in range(24)]
+    expected = teacher.encode_captions(captions)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        embedded = list(pool.map(lambda caption: teacher.encode_captions([caption])[0], captions))
+    assert torch.equal(torch.stack(embedded), expected)
+
+
+def test_no_captions_give_no_embeddings(teacher: Teacher) -> None:
+    assert teacher.encode_captions([]).shape == (0, CONTEXT_LENGTH, 32)
+
+
+def test_cached_captions_need_no_text_encoder(epsilon_folder: Path, tmp_path: Path) -> None:
+    expected = load(epsilon_folder, caption_cache=tmp_path).encode_captions(CAPTIONS)
+    again = load(epsilon_folder, caption_cache=tmp_path)
+    again.text_encoder = None
+    assert torch.equal(again.encode_captions(CAPTIONS), expected)
+
+
+def test_predicted_noise_is_that_of_the_pipeline_s_own_parts(
+    teacher: Teacher, pipeline: StableDiffusionPipeline
+) -> None:
+    latents, noise, captions = randn(3, 4, 8, 8), randn(3, 4, 8, 8, seed=1), teacher.encode_captions(CAPTIONS)
+    noisy = teacher.add_noise(latents, noise, TIMESTEPS)
+    torch.testing.assert_close(noisy, pipeline.scheduler.add_noise(latents, noise, TIMESTEPS))
+    noise_pred = teacher.noise_pred(noisy, TIMESTEPS, captions)
+    with torch.no_grad():
+        output = pipeline.unet(noisy, TIMESTEPS, captions).sample
+    own: DDIMScheduler = pipeline.scheduler
+    own.set_timesteps(1000)
+    for row, t in enumerate(TIMESTEPS):
+        clean = own.step(output[row : row + 1], t, noisy[row : row + 1]).pred_original_sample[0]
+        abar = own.alphas_cumprod[t]
+        expected = (noisy[row] - abar.sqrt() * clean) / (1 - abar).sqrt()
+        torch.testing.assert_close(noise_pred[row], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_guidance_extrapolates_from_the_prediction_without_caption(folder: Path, teacher: Teacher) -> None:
+    noisy, captions = randn(3, 4, 8, 8), teacher.encode_captions(CAPTIONS)
+    without = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions([""] * 3))
+    under = teacher.noise_pred(noisy, TIMESTEPS, captions)
+    guided = load(folder, guidance=3.0).noise_pred(noisy, TIMESTEPS, captions)
+    torch.testing.assert_close(guided, without + 3.0 * (under - without), rtol=0, atol=1e-5)
+
+
+def test_gradients_reach_the_latents_and_no_weight(teacher: Teacher) -> None:
+    noisy = randn(3, 4, 8, 8).requires_grad_()
+    teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS)).square().sum().backward()
+    assert noisy.grad is not None
+    assert noisy.grad.abs().sum() > 0
+    for part in (teacher.unet, teacher.text_encoder, teacher.vae):
+        assert not part.training
+        assert all(not weight.requires_grad and weight.grad is None for weight in part.parameters())
+
+
+def test_gradient_of_the_predicted_noise_is_its_finite_difference(epsilon_folder: Path) -> None:
+    teacher = load(epsilon_folder)
+    teacher.unet.double()
+    teacher.dtype = torch.float64
+    captions = teacher.encode_captions(["a red cube"])
+    direction, t = randn(1, 4, 8, 8, seed=2), torch.tensor([400])
+    noisy = randn(1, 4, 8, 8).requires_grad_()
+    (gradient,) = torch.autograd.grad(teacher.noise_pred(noisy, t, captions).square().sum(), noisy)
+    step = 1e-3
+    with torch.no_grad():
+        above, below = (
+            teacher.noise_pred(noisy + sign * step * direction, t, captions).double().square().sum()
+            for sign in (1, -1)
+        )
+    expected = float((above - below) / (2 * step))
+    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_bfloat16_u_net_takes_and_gives_float32(folder: Path, teacher: Teacher) -> None:
+    low = load(folder, precision="bfloat16")
+    noisy = randn(3, 4, 8, 8)
+    captions = low.encode_captions(CAPTIONS)
+    noise_pred = low.noise_pred(noisy, TIMESTEPS, captions)
+    assert captions.dtype is low.unet.dtype is torch.bfloat16
+    assert low.alphas_cumprod.dtype is noise_pred.dtype is torch.float32
+    expected = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
+    torch.testing.assert_close(noise_pred, expected, rtol=0.05, atol=0.05)
+
+
+def test_a_caller_s_autocast_changes_nothing(teacher: Teacher) -> None:
+    def run() -> list[Tensor]:
+        captions = teacher.encode_captions(CAPTIONS)
+        noise_pred = teacher.noise_pred(randn(3, 4, 8, 8), TIMESTEPS, captions)
+        return [captions, noise_pred, teacher.encode_image(randn(1, 3, 64, 64).clamp(-1, 1))]
+
+    expected = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(value, same) for value, same in zip(run(), expected, strict=True))
+
+
+def test_images_become_the_latents_of_the_pipeline_s_own_preprocessing(
+    folder: Path, teacher: Teacher
+) -> None:
+    image = random_image(64)
+    own = StableDiffusionImg2ImgPipeline.from_pretrained(str(folder), use_safetensors=True)
+    pixels = teacher_preprocess(teacher.resolution_px)(image)[None]
+    torch.testing.assert_close(pixels, own.image_processor.preprocess(image), rtol=0, atol=1e-6)
+    with torch.no_grad():
+        mean = own.vae.encode(own.image_processor.preprocess(image)).latent_dist.mean
+    torch.testing.assert_close(teacher.encode_image(pixels), mean * own.vae.config.scaling_factor)
+    assert teacher.encode_image(pixels).shape[1:] == teacher.latent_shape
+
+
+def test_the_vae_s_shift_is_taken_off_before_scaling(epsilon_folder: Path) -> None:
+    teacher, shifted = load(epsilon_folder, vae=True), load(epsilon_folder, vae=True)
+    assert shifted.vae is not None
+    shifted.vae.register_to_config(shift_factor=0.5)
+    pixels = randn(1, 3, 64, 64).clamp(-1, 1)
+    expected = teacher.encode_image(pixels) - 0.5 * shifted.vae.config.scaling_factor
+    torch.testing.assert_close(shifted.encode_image(pixels), expected)
+
+
+def test_images_without_vae_or_of_another_size_are_refused(epsilon_folder: Path, teacher: Teacher) -> None:
+    with pytest.raises(TeacherError, match="vae=True"):
+        load(epsilon_folder).encode_image(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(TeacherError, match="64 x 64 pixels, not 32 x 48"):
+        teacher.encode_image(torch.zeros(1, 3, 32, 48))
+
+
+def test_checkpointing_keeps_fewer_activations_and_changes_no_number(folder: Path) -> None:
+    def measure(teacher: Teacher) -> tuple[Tensor, Tensor, int]:
+        kept = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        noisy = randn(3, 4, 8, 8).requires_grad_()
+        captions = teacher.encode_captions(CAPTIONS)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            noise_pred = teacher.noise_pred(noisy, TIMESTEPS, captions)
+        held = kept
+        (gradient,) = torch.autograd.grad(noise_pred.square().sum(), noisy)
+        return noise_pred, gradient, held
+
+    noise_pred, gradient, held = measure(load(folder))
+    checkpointed = load(folder)
+    checkpointed.enable_activation_checkpointing()
+    same_pred, same_gradient, held_less = measure(checkpointed)
+    assert torch.equal(noise_pred, same_pred)
+    assert torch.equal(gradient, same_gradient)
+    assert held_less < held / 2
+    assert not checkpointed.unet.training
+
+
+def test_zero_terminal_snr_predicts_finite_noise_from_pure_noise(tmp_path: Path) -> None:
+    save_sd_teacher(
+        tmp_path / "t", prediction_type="v_prediction", scheduler={"rescale_betas_zero_snr": True}
+    )
+    teacher = load(tmp_path / "t")
+    last = torch.tensor([teacher.timesteps - 1])
+    noise = randn(1, 4, 8, 8)
+    assert torch.equal(teacher.add_noise(randn(1, 4, 8, 8, seed=1), noise, last), noise)
+    # With abar = 0, eps_hat = sqrt(0) v + sqrt(1) z_T: the noise itself.
+    assert torch.equal(teacher.noise_pred(noise, last, teacher.encode_captions(["a cube"])), noise)
+
+
+def load(
+    folder: Path,
+    *,
+    precision: str = "float32",
+    guidance: float | None = None,
+    vae: bool = False,
+    caption_cache: Path | None = None,
+) -> Teacher:
+    return load_teacher(
+        str(folder),
+        device="cpu",
+        precision=precision,
+        guidance=guidance,
+        vae=vae,
+        caption_cache=caption_cache,
+    )
