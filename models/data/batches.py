@@ -1,0 +1,224 @@
+"""Which samples a step sees, as a pure function of (seed, step), and their loading ahead of time."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import PIL.Image
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from models.data.errors import DataError
+from models.data.pairs import PairSet, Sample
+
+_UINT64 = 2**64 - 1
+# The last word of Philox's counter keeps apart what is drawn under one (seed, epoch).
+_ORDER, _CAPTION = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One process's part of a step's batch; `negatives[k]` belong to `captions[k]`."""
+
+    step: int
+    indices: Int64[Tensor, "b"]
+    pixels: Float[Tensor, "b 3 h w"]
+    captions: list[str]
+    negatives: list[tuple[str, ...]]
+    images: list[PIL.Image.Image] | None = None
+
+
+def order(size: int, seed: int, epoch: int) -> Int64[np.ndarray, "size"]:
+    """The order of an epoch's samples: argsort of Philox's raw numbers, which no version of numpy changes."""
+    return np.argsort(_philox(seed, epoch, 0, _ORDER).random_raw(size), kind="stable").astype(np.int64)
+
+
+def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Int64[np.ndarray, "batch_size"]:
+    """The samples of a step. An epoch is `size // batch_size` steps; what fills no batch is left out of it.
+
+    Raises:
+        DataError: a batch is larger than the data.
+    """
+    epoch, place = divmod(step, steps_per_epoch(size, batch_size))
+    return _kept_order(size, seed, epoch)[place * batch_size : (place + 1) * batch_size].copy()
+
+
+def steps_per_epoch(size: int, batch_size: int) -> int:
+    """Whole batches in the data.
+
+    Raises:
+        DataError: not even one.
+    """
+    if not 0 < batch_size <= size:
+        raise DataError(
+            f"A batch of {batch_size} cannot be filled from {size} samples; lower the batch size or add data."
+        )
+    return size // batch_size
+
+
+def caption_choice(sample: Sample, seed: int, epoch: int, index: int) -> int:
+    """Which of a sample's captions an epoch shows; `index` is the sample's place in its set."""
+    return int(_philox(seed, epoch, index, _CAPTION).random_raw()) % len(sample.captions)
+
+
+class Loader:
+    """Batches of the steps `first_step <= step < last_step`, in order, `depth` of them prepared ahead.
+
+    Threads decode and preprocess; one more puts batches together and runs `prepare` on each. Whatever fails
+    in a thread is raised where its batch is asked for. Preprocessed pixels are kept in memory, up to
+    `cache_bytes`, since preprocessing draws nothing. `wait_s` is the time that the consumer has waited.
+    One iteration a loader; `close`, or the end of a `with` block, stops the threads.
+    """
+
+    def __init__(
+        self,
+        pairs: PairSet,
+        preprocess: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]],
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        last_step: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+        depth: int = 2,
+        prepare: Callable[[Batch], Batch] | None = None,
+        keep_images: bool = False,
+        cache_bytes: int = 2**30,
+    ) -> None:
+        """`batch_size` is that of all processes together; this one loads the rank-th of its equal parts.
+
+        Raises:
+            DataError: a batch is larger than the data, or the processes cannot share it evenly.
+        """
+        self._steps_per_epoch = steps_per_epoch(len(pairs), batch_size)
+        if batch_size % world_size:
+            raise DataError(
+                f"A batch of {batch_size} has no {world_size} equal parts; make it a multiple of {world_size}."
+            )
+        self.wait_s = 0.0
+        self._pairs, self._preprocess, self._prepare = pairs, preprocess, prepare
+        self._batch_size, self._seed = batch_size, seed
+        self._steps = iter(range(first_step, last_step))
+        part = batch_size // world_size
+        self._part = slice(rank * part, (rank + 1) * part)
+        self._depth = depth
+        self._keep_images = keep_images
+        self._cache = _PixelCache(0 if keep_images else cache_bytes)
+        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble")
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; raises DataError naming the sample that cannot be loaded."""
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for step in self._steps:
+                ahead.append(self._start(step))
+                if len(ahead) > self._depth:
+                    yield self._finished(ahead.popleft())
+            while ahead:
+                yield self._finished(ahead.popleft())
+        finally:
+            self.close()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads and wait until they have ended."""
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._assembler.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, step: int) -> Future[Batch]:
+        indices = batch_indices(len(self._pairs), self._batch_size, self._seed, step)[self._part]
+        loading = [self._decoders.submit(self._load, int(index)) for index in indices]
+        return self._assembler.submit(self._assemble, step, indices, loading)
+
+    def _finished(self, batch: Future[Batch]) -> Batch:
+        started = time.perf_counter()
+        try:
+            return batch.result()
+        finally:
+            self.wait_s += time.perf_counter() - started
+
+    def _load(self, index: int) -> tuple[Tensor, PIL.Image.Image | None]:
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached, None
+        try:
+            image = self._pairs.image(index)
+            pixels = self._preprocess(image)
+        except DataError:
+            raise
+        except Exception as error:
+            name = self._pairs.sample(index).name
+            raise DataError(f"{name}: the image cannot be prepared: {error} Check the data.") from error
+        self._cache.put(index, pixels)
+        return pixels, image if self._keep_images else None
+
+    def _assemble(
+        self,
+        step: int,
+        indices: Int64[np.ndarray, "b"],
+        loading: list[Future[tuple[Tensor, PIL.Image.Image | None]]],
+    ) -> Batch:
+        loaded = [future.result() for future in loading]
+        samples = [self._pairs.sample(int(index)) for index in indices]
+        epoch = step // self._steps_per_epoch
+        chosen = [
+            caption_choice(sample, self._seed, epoch, int(index))
+            for sample, index in zip(samples, indices, strict=True)
+        ]
+        batch = Batch(
+            step=step,
+            indices=torch.from_numpy(indices),
+            pixels=torch.stack([pixels for pixels, _ in loaded]),
+            captions=[sample.captions[choice] for sample, choice in zip(samples, chosen, strict=True)],
+            negatives=[
+                sample.negatives[choice] if sample.negatives else ()
+                for sample, choice in zip(samples, chosen, strict=True)
+            ],
+            images=[image for _, image in loaded if image is not None] if self._keep_images else None,
+        )
+        return batch if self._prepare is None else self._prepare(batch)
+
+
+class _PixelCache:
+    """Preprocessed images by their place in the set; once full it takes no more, and drops none."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._kept: dict[int, Tensor] = {}
+        self._lock = threading.Lock()
+
+    def get(self, index: int) -> Tensor | None:
+        return self._kept.get(index)
+
+    def put(self, index: int, pixels: Tensor) -> None:
+        size = pixels.numel() * pixels.element_size()
+        with self._lock:
+            if index not in self._kept and size <= self._left:
+                self._kept[index] = pixels
+                self._left -= size
+
+
+@lru_cache(maxsize=4)
+def _kept_order(size: int, seed: int, epoch: int) -> Int64[np.ndarray, "size"]:
+    return order(size, seed, epoch)
+
+
+def _philox(seed: int, epoch: int, index: int, purpose: int) -> np.random.Philox:
+    return np.random.Philox(
+        key=np.array([seed & _UINT64, epoch], dtype=np.uint64),
+        counter=np.array([0, index, 0, purpose], dtype=np.uint64),
+    )

@@ -1,0 +1,72 @@
+"""COCO captions: one JSON file, {images: [{id, file_name}], annotations: [{image_id, caption}]}, and a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from models.data.errors import DataError
+from models.data.pairs import FilePairs, Sample
+
+
+def read_coco(path: Path, images: Path | None = None) -> FilePairs:
+    """One sample an image that has annotations, in the order of `images`, with its captions in theirs.
+
+    Images without annotations are left out: a file of chosen captions often lists every image.
+
+    Raises:
+        DataError: not COCO's layout, a doubled image id, or a caption of an image that is not listed.
+    """
+    folder = path.parent if images is None else images
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; name the one that holds the images.")
+    content = _content(path)
+    name_of: dict[Any, str] = {}
+    for number, record in enumerate(_records(content, "images", path)):
+        where = f"{path}, images[{number}]"
+        image_id = _field(record, "id", where, int | str)
+        if image_id in name_of:
+            raise DataError(f"{where}: the id {image_id!r} is there twice; ids must be unique.")
+        name_of[image_id] = _field(record, "file_name", where, str)
+    captions: dict[Any, list[str]] = {}
+    for number, record in enumerate(_records(content, "annotations", path)):
+        where = f"{path}, annotations[{number}]"
+        image_id = _field(record, "image_id", where, int | str)
+        if image_id not in name_of:
+            raise DataError(
+                f"{where}: image_id {image_id!r} is not among `images`; add the image or remove the caption."
+            )
+        captions.setdefault(image_id, []).append(_field(record, "caption", where, str).strip())
+    samples = [
+        Sample(name, tuple(captions[image_id]), ((),) * len(captions[image_id]))
+        for image_id, name in name_of.items()
+        if image_id in captions
+    ]
+    if not samples:
+        raise DataError(f"{path}: holds no captions; give a COCO captions file (captions_train2017.json).")
+    return FilePairs(samples, [folder / sample.name for sample in samples])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON in UTF-8; give a COCO captions file.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: must be a JSON object with `images` and `annotations`, as COCO has it.")
+    return content
+
+
+def _records(content: dict[str, Any], key: str, path: Path) -> list[Any]:
+    records = content.get(key)
+    if not isinstance(records, list):
+        raise DataError(f"{path}: must have a list `{key}`, as COCO captions files do.")
+    return records
+
+
+def _field(record: Any, key: str, where: str, kind: Any) -> Any:
+    value = record.get(key) if isinstance(record, dict) else None
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise DataError(f"{where}: `{key}` is missing or of the wrong type, got {value!r}; correct the file.")
+    return value

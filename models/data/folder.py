@@ -1,0 +1,50 @@
+"""A folder of images, each with a text file of the same name: every line that is not empty is a caption."""
+
+from pathlib import Path
+
+from models.data.errors import DataError
+from models.data.pairs import IMAGE_SUFFIXES, FilePairs, Sample
+
+
+def read_folder(folder: Path) -> FilePairs:
+    """One sample an image, folders below included, in the order of their names.
+
+    An image without a text file has no captions, and a text file without an image counts as a missing image:
+    the checks report both.
+
+    Raises:
+        DataError: no such folder, no images in it, two images of one name, or a text that is not UTF-8.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; check the path.")
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    images: dict[Path, Path] = {}
+    for file in files:
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            key = file.with_suffix("")
+            if key in images:
+                raise DataError(
+                    f"{file}: {images[key].name} has the same name and would share its captions; rename one."
+                )
+            images[key] = file
+    if not images:
+        raise DataError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}); add images with captions.")
+    texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+    keys = sorted(images.keys() | texts.keys())
+    samples, paths = [], []
+    for key in keys:
+        path = images.get(key, key)
+        captions = _captions(texts[key]) if key in texts else ()
+        samples.append(Sample(path.relative_to(folder).as_posix(), captions, ((),) * len(captions)))
+        paths.append(path)
+    return FilePairs(samples, paths)
+
+
+def _captions(file: Path) -> tuple[str, ...]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check the file.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 text; save it as UTF-8.") from error
+    return tuple(line.strip() for line in text.split("\n") if line.strip())

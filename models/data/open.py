@@ -1,0 +1,59 @@
+"""Open training data by its format, which its path tells unless it is stated."""
+
+from pathlib import Path
+from typing import Literal
+
+from models.data.coco import read_coco
+from models.data.errors import DataError
+from models.data.folder import read_folder
+from models.data.pairs import StoredPairs
+from models.data.shards import read_shards
+from models.data.table import read_table
+
+Format = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]
+
+
+def open_pairs(
+    path: str | Path,
+    *,
+    images: Path | None = None,
+    format: Format = "auto",
+    image_key: str = "filepath",
+    caption_key: str = "title",
+    separator: str | None = None,
+) -> StoredPairs:
+    """Read which samples there are, without their images.
+
+    `images` is the folder that the images' names are relative to (COCO and tables; default: the file's own
+    folder). `image_key`, `caption_key` and `separator` are a table's columns and separator, as open_clip's
+    options of these names; without a separator a table has tabs, unless it is a `.csv` whose first line has
+    none.
+
+    Raises:
+        DataError: nothing there, an unknown format, or a file that does not follow its format.
+    """
+    kind = _format_of(path) if format == "auto" else format
+    if kind == "coco":
+        return read_coco(Path(path), images)
+    if kind in ("csv", "tsv"):
+        return read_table(
+            Path(path), images, image_key=image_key, caption_key=caption_key, separator=separator
+        )
+    if kind == "webdataset":
+        return read_shards(str(path))
+    return read_folder(Path(path))
+
+
+def _format_of(path: str | Path) -> Format:
+    by_suffix: dict[str, Format] = {".json": "coco", ".csv": "csv", ".tsv": "tsv", ".tar": "webdataset"}
+    suffix = Path(path).suffix.lower()
+    if suffix in by_suffix:
+        return by_suffix[suffix]
+    folder = Path(path)
+    if folder.is_dir():
+        return "webdataset" if any(folder.glob("*.tar")) else "folder"
+    if not folder.exists():
+        raise DataError(f"{path}: there is no such file or folder; check the path.")
+    raise DataError(
+        f"{path}: its name does not tell its format; state one: coco, csv, tsv, webdataset or folder."
+    )

@@ -1,0 +1,155 @@
+"""Images with their captions, one sample an image, read one at a time."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import PIL.Image
+
+from models.data.errors import DataError
+from models.image_errors import ImageError
+from models.images import decode_image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is said of an image. `negatives[k]`, perhaps empty, are hard negatives of `captions[k]`."""
+
+    name: str
+    captions: tuple[str, ...]
+    negatives: tuple[tuple[str, ...], ...]
+
+
+class PairSet(ABC):
+    """A sequence of samples; all methods may be called from several threads."""
+
+    @property
+    @abstractmethod
+    def content_hash(self) -> str:
+        """SHA-256 of all that training sees: names, captions, negatives, images, in their order."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """Captions and negatives of one image, without its pixels."""
+
+    @abstractmethod
+    def image(self, index: int) -> PIL.Image.Image:
+        """The image as RGB.
+
+        Raises:
+            DataError or ImageError: it cannot be read.
+        """
+
+
+class MissingImage(DataError):
+    """A sample whose image is not there."""
+
+
+class UnreadableImage(DataError):
+    """A sample whose image is there and cannot be read."""
+
+
+class StoredPairs(PairSet):
+    """Samples whose images are files, decoded as evaluation does it (no EXIF, `convert("RGB")`)."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Reads every file; `check_pairs` gives a set that knows it already."""
+        return combined_hash(
+            sample_digest(self.samples[index], self.read(index)) for index in range(len(self))
+        )
+
+    def sample(self, index: int) -> Sample:
+        """Captions and negatives of one image."""
+        return self.samples[index]
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The bytes of an image file; raises MissingImage or UnreadableImage."""
+
+    def image(self, index: int) -> PIL.Image.Image:
+        """The image as RGB; raises MissingImage or UnreadableImage, naming the sample."""
+        return self.decode(index, self.read(index))
+
+    def decode(self, index: int, data: bytes) -> PIL.Image.Image:
+        """The image whose bytes have been read."""
+        try:
+            return decode_image(data, orient=False)
+        except ImageError as error:
+            raise UnreadableImage(f"{self.samples[index].name}: {error}") from error
+
+
+class FilePairs(StoredPairs):
+    """Samples whose images are files of their own."""
+
+    def __init__(self, samples: Sequence[Sample], files: Sequence[Path]) -> None:
+        super().__init__(samples)
+        self.files = files
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes."""
+        file = self.files[index]
+        try:
+            return file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingImage(f"{self.samples[index].name}: there is no file {file}.") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not a file name"
+            raise UnreadableImage(f"{self.samples[index].name}: {file} cannot be read ({reason}).") from error
+
+
+class Subset(PairSet):
+    """Chosen samples of another set, in the order of `indices`."""
+
+    def __init__(self, pairs: PairSet, indices: Sequence[int], content_hash: str | None = None) -> None:
+        self._pairs = pairs
+        self._indices = indices
+        self._content_hash = content_hash
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def content_hash(self) -> str:
+        """As given; else made of the whole set's hash and the indices."""
+        if self._content_hash is None:
+            chosen = json.dumps([int(index) for index in self._indices])
+            self._content_hash = hashlib.sha256(f"{self._pairs.content_hash} {chosen}".encode()).hexdigest()
+        return self._content_hash
+
+    def sample(self, index: int) -> Sample:
+        """Captions and negatives of the index-th chosen image."""
+        return self._pairs.sample(self._indices[index])
+
+    def image(self, index: int) -> PIL.Image.Image:
+        """The index-th chosen image."""
+        return self._pairs.image(self._indices[index])
+
+
+def sample_digest(sample: Sample, data: bytes) -> bytes:
+    """SHA-256 of a sample and its image file's content."""
+    text = json.dumps([sample.name, sample.captions, sample.negatives]).encode()
+    return hashlib.sha256(hashlib.sha256(text).digest() + hashlib.sha256(data).digest()).digest()
+
+
+def combined_hash(digests: Iterable[bytes]) -> str:
+    """One hash of many samples in their order."""
+    total = hashlib.sha256()
+    for digest in digests:
+        total.update(digest)
+    return total.hexdigest()

@@ -1,0 +1,101 @@
+"""A caption cut into phrases and verbs by its function words: no model and no list of nouns is needed."""
+
+import re
+from dataclasses import dataclass
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DETERMINERS = _words(
+    "a an the this that these those some any each every another both his her its their my your our "
+    "one two three four five six seven eight nine ten several many few"
+)
+AUXILIARIES = _words(
+    "is are was were be been being am has have had does do did can could will would may might must"
+)
+SYMMETRIC = _words("and or next to beside near alongside together adjacent")
+"""Between two phrases these say the same both ways round."""
+REFERENCES = _words("it its them their him his her one other")
+"""A later word that points back, so that the order of the phrases before it matters."""
+OTHERS = _words(
+    "of in on at by for from with without within into onto to up down off out over under above below beneath "
+    "underneath behind before after beside between among across through against along around about as than "
+    "inside outside near next toward towards past during while when where which who whose what there here it "
+    "them him he she they we i you not no and or but nor so if very too also only just left right top bottom "
+    "side front back higher lower atop upon alongside together adjacent other own photo picture image "
+    "photograph view"
+)
+FUNCTION_WORDS = DETERMINERS | AUXILIARIES | SYMMETRIC | REFERENCES | OTHERS
+
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+_NOUNS_IN_ING = _words(
+    "thing something nothing string king ring wing building painting ceiling railing clothing awning "
+    "evening morning spring wedding"
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Words `start` to `stop` of a caption; `determined` begins one earlier where a determiner stands."""
+
+    start: int
+    stop: int
+    determined: int
+
+
+@dataclass(frozen=True)
+class Words:
+    """A caption as its words and what stands before, between and after them (one more gap than words)."""
+
+    words: tuple[str, ...]
+    gaps: tuple[str, ...]
+
+    @classmethod
+    def of(cls, caption: str) -> "Words":
+        """Cut a caption; words and gaps joined again give it back."""
+        return cls(tuple(_WORD.findall(caption)), tuple(_WORD.split(caption)))
+
+    def lower(self, place: int) -> str:
+        """A word in lower case; nothing outside the caption."""
+        return self.words[place].lower() if 0 <= place < len(self.words) else ""
+
+    def joined(self, place: int) -> bool:
+        """Whether only space stands between a word and the one before it."""
+        return 0 < place < len(self.words) and not self.gaps[place].strip()
+
+    def is_content(self, place: int) -> bool:
+        """Whether a word stands there that is not a function word."""
+        return bool(self.lower(place)) and self.lower(place) not in FUNCTION_WORDS
+
+
+def phrases_and_verbs(text: Words) -> tuple[list[Span], list[int]]:
+    """Runs of content words (`large red ball`) in order, and the places of verbs, which end a run."""
+    verbs = [place for place in range(len(text.words)) if text.is_content(place) and _is_verb(text, place)]
+    phrases: list[Span] = []
+    place = 0
+    while place < len(text.words):
+        if not text.is_content(place) or place in verbs:
+            place += 1
+            continue
+        start = place
+        place += 1
+        while text.joined(place) and text.is_content(place) and place not in verbs:
+            place += 1
+        determined = text.joined(start) and text.lower(start - 1) in DETERMINERS
+        phrases.append(Span(start, place, start - determined))
+    return phrases, verbs
+
+
+def _is_verb(text: Words, place: int) -> bool:
+    """Judged by its neighbours: `dog chases a`, `is parked on`, `man riding a`, and not `a smiling man`."""
+    word = text.lower(place)
+    follows = text.joined(place) and text.is_content(place - 1)
+    leads = text.joined(place + 1) and text.is_content(place + 1)
+    if follows and text.joined(place + 1) and text.lower(place + 1) in DETERMINERS:
+        return True
+    participle = (word.endswith("ing") and word not in _NOUNS_IN_ING) or (
+        word.endswith("ed") and len(word) > 4 and not word.endswith("eed")
+    )
+    return participle and (follows or not leads or text.lower(place - 1) in AUXILIARIES)

@@ -1,0 +1,93 @@
+"""Tables of image and caption as open_clip reads them, with NegCLIP's hard negative captions."""
+
+import ast
+import csv
+from pathlib import Path
+
+from models.data.errors import DataError
+from models.data.pairs import FilePairs, Sample
+
+NEGATIVES_KEY = "neg_caption"
+"""NegCLIP's column: a Python list of texts. Its `neg_image` is not used."""
+
+
+def read_table(
+    path: Path,
+    images: Path | None = None,
+    *,
+    image_key: str = "filepath",
+    caption_key: str = "title",
+    separator: str | None = None,
+) -> FilePairs:
+    """One sample an image, its rows' captions in their order; images are relative to `images`.
+
+    Raises:
+        DataError: no such file or column, a row that does not fit the header, or negatives that are no list of texts.
+    """
+    folder = path.parent if images is None else images
+    rows = _rows(path, separator, image_key, caption_key)
+    captions: dict[str, list[str]] = {}
+    negatives: dict[str, list[tuple[str, ...]]] = {}
+    for line, row in rows:
+        name = row[image_key].strip()
+        if not name:
+            raise DataError(f"{path}, line {line}: names no image; fill in `{image_key}` or remove the row.")
+        captions.setdefault(name, []).append(row[caption_key].strip())
+        negatives.setdefault(name, []).append(
+            _negatives(row.get(NEGATIVES_KEY) or "", f"{path}, line {line}")
+        )
+    if not captions:
+        raise DataError(f"{path}: has a header and no rows; add data.")
+    samples = [Sample(name, tuple(texts), tuple(negatives[name])) for name, texts in captions.items()]
+    return FilePairs(samples, [folder / sample.name for sample in samples])
+
+
+def _rows(
+    path: Path, separator: str | None, image_key: str, caption_key: str
+) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator or _separator(path, header), strict=True)
+            columns = reader.fieldnames or []
+            for key in (image_key, caption_key):
+                if key not in columns:
+                    raise DataError(
+                        f"{path}: has no column {key!r}, only {', '.join(columns) or 'nothing'}; state the "
+                        "columns' names and the separator."
+                    )
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
+    except (csv.Error, TypeError) as error:
+        raise DataError(
+            f"{path}: is not a table that can be read ({error}); check quotes and separator."
+        ) from error
+    for line, row in rows:
+        if row[image_key] is None or row[caption_key] is None:
+            raise DataError(f"{path}, line {line}: has fewer cells than the header; complete the row.")
+        if None in row:
+            raise DataError(
+                f"{path}, line {line}: has more cells than the header; quote texts that hold the separator."
+            )
+    return rows
+
+
+def _separator(path: Path, header: str) -> str:
+    """A tab, open_clip's default, unless a `.csv` shows no tab in its header."""
+    return "," if path.suffix.lower() == ".csv" and "\t" not in header else "\t"
+
+
+def _negatives(cell: str, where: str) -> tuple[str, ...]:
+    if not cell.strip():
+        return ()
+    try:
+        texts = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise DataError(f"{where}: `{NEGATIVES_KEY}` must be a Python list of texts: ['a', 'b'].") from error
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: `{NEGATIVES_KEY}` must be a Python list of texts: ['a', 'b'].")
+    return tuple(text.strip() for text in texts if text.strip())

@@ -1,0 +1,110 @@
+"""Hard negatives by swapped words."""
+
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.data.negatives import swap_negatives
+
+
+def every(caption: str) -> set[str]:
+    return set(swap_negatives(caption, 1000, seed=0, index=0))
+
+
+@pytest.mark.parametrize(
+    ("caption", "negatives"),
+    [
+        (
+            "a red circle left of a blue square",
+            {
+                "a blue circle left of a red square",
+                "a red square left of a blue circle",
+                "a blue square left of a red circle",
+            },
+        ),
+        (
+            "A small red circle above an orange star.",
+            {
+                "A small orange circle above a red star.",
+                "A small red star above an orange circle.",
+                "An orange star above a small red circle.",
+            },
+        ),
+        ("an hourglass is on a mat", {"a mat is on an hourglass"}),
+        ("a dog chasing a cat", {"a cat chasing a dog"}),
+        ("the girl kisses two boys", {"two boys kisses the girl"}),
+        ("Dogs under the red table, in Rome", None),
+    ],
+)
+def test_attributes_nouns_and_phrases_are_swapped(caption: str, negatives: set[str] | None) -> None:
+    if negatives is not None:
+        assert every(caption) == negatives
+    else:
+        assert every(caption) >= {"The red table under dogs, in Rome"}
+
+
+def test_verbs_of_one_form_are_swapped() -> None:
+    assert "a man standing and a woman sitting" in every("a man sitting and a woman standing")
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a dog and a cat", "a dog next to a cat", "a red circle and a red square", "a dog, a cat or a bird"],
+)
+def test_swap_that_leaves_the_meaning_is_not_made(caption: str) -> None:
+    assert every(caption) == set()
+
+
+def test_order_matters_where_a_later_word_points_back() -> None:
+    assert every("a circle and a square to its left") == {"a square and a circle to its left"}
+
+
+def test_joined_phrases_still_exchange_their_attributes() -> None:
+    assert every("a red circle and a blue square") == {
+        "a blue circle and a red square",
+        "a red square and a blue circle",
+    }
+
+
+@pytest.mark.parametrize("caption", ["", " . ", "a red circle", "the", "rotes Quadrat"])
+def test_caption_of_one_phrase_has_no_negatives(caption: str) -> None:
+    assert every(caption) == set()
+
+
+def test_few_negatives_are_of_different_kinds() -> None:
+    caption = "a red circle left of a blue square above a green star"
+    for index in range(20):
+        found = swap_negatives(caption, 3, seed=1, index=index)
+        kinds = {(("red square" in n) + ("red star" in n), n.startswith("a red circle")) for n in found}
+        assert len(found) == 3
+        assert len(kinds) >= 2
+
+
+def test_negatives_depend_on_seed_index_and_caption_alone() -> None:
+    caption = "a red circle left of a blue square above a green star"
+    first = swap_negatives(caption, 3, seed=1, index=5)
+    swap_negatives("something else on a mat", 3, seed=9, index=1)
+    assert swap_negatives(caption, 3, seed=1, index=5) == first
+    assert len({swap_negatives(caption, 3, seed=1, index=index) for index in range(20)}) > 5
+    assert len({swap_negatives(caption, 3, seed=seed, index=5) for seed in range(-10, 10)}) > 5
+
+
+WORDS = st.sampled_from(
+    re.findall(r"\S+", "a an the red blue dog hour cat runs running under and , . its A Two - é")
+)
+
+
+@given(st.lists(WORDS, max_size=14).map(" ".join), st.integers(0, 5))
+def test_negatives_are_distinct_other_orders_of_the_same_words(caption: str, count: int) -> None:
+    found = swap_negatives(caption, count, seed=0, index=0)
+    assert len(found) <= count
+    assert len({text.lower() for text in found} | {caption.lower()}) == len(found) + 1
+    for text in found:
+        assert _bag(text) == _bag(caption)
+
+
+def _bag(text: str) -> Counter[str]:
+    return Counter("a" if word == "an" else word for word in text.lower().split())

@@ -1,0 +1,58 @@
+"""The format that a path tells."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from models.data.errors import DataError
+from models.data.open import open_pairs
+from tests.pictures import picture, save_pictures
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Path:
+    """One image and its caption in every format."""
+    save_pictures(tmp_path / "folder", ["a.png"])
+    (tmp_path / "folder/a.txt").write_text("a dog")
+    (tmp_path / "coco.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png"}],
+                "annotations": [{"image_id": 1, "caption": "a dog"}],
+            }
+        )
+    )
+    for name, separator in (("comma.csv", ","), ("tab.csv", "\t"), ("tab.tsv", "\t"), ("table.txt", "\t")):
+        (tmp_path / name).write_text(f"filepath{separator}title\na.png{separator}a dog\n")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards/0.tar", "w") as archive:
+        for member, content in (("a.png", picture(0)), ("a.txt", b"a dog")):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["folder", "coco.json", "comma.csv", "tab.csv", "tab.tsv", "shards", "shards/0.tar", "shards/{0..0}.tar"],
+)
+def test_format_is_told_by_the_path(everything: Path, name: str) -> None:
+    pairs = open_pairs(everything / name, images=everything / "folder")
+    assert [pairs.sample(index).captions for index in range(len(pairs))] == [("a dog",)]
+    assert pairs.image(0).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_stated_format_comes_before_the_name(everything: Path) -> None:
+    pairs = open_pairs(str(everything / "table.txt"), images=everything / "folder", format="tsv")
+    assert pairs.sample(0).captions == ("a dog",)
+
+
+def test_path_that_tells_no_format_or_is_not_there_is_refused(everything: Path) -> None:
+    with pytest.raises(DataError, match="state one: coco"):
+        open_pairs(everything / "table.txt")
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_pairs(everything / "nowhere")

@@ -1,0 +1,66 @@
+"""Tables of image and caption, NegCLIP's among them."""
+
+from pathlib import Path
+
+import pytest
+
+from models.data.errors import DataError
+from models.data.pairs import Sample
+from models.data.table import read_table
+
+
+def test_table_with_open_clips_columns_and_tabs_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "train.tsv"
+    file.write_text('filepath\ttitle\nx/a.png\ta "quoted" dog\nb.png\t"one, ""two"""\n')
+    pairs = read_table(file)
+    assert [pairs.sample(index).name for index in range(2)] == ["x/a.png", "b.png"]
+    assert [pairs.sample(index).captions[0] for index in range(2)] == ['a "quoted" dog', 'one, "two"']
+    assert pairs.files == [tmp_path / "x/a.png", tmp_path / "b.png"]
+
+
+def test_negclip_columns_are_read_and_its_images_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "neg.tsv"
+    file.write_text(
+        "\tfilepath\ttitle\tneg_caption\tneg_image\n"
+        "0\ta.jpg\ta dog on a mat\t['a mat on a dog', \"it's\"]\t[1, 2]\n"
+        "1\tb.jpg\ta cat\t[]\t[]\n"
+        "2\ta.jpg\ta dog\t\t[]\n"
+    )
+    pairs = read_table(file)
+    assert pairs.sample(0) == Sample("a.jpg", ("a dog on a mat", "a dog"), (("a mat on a dog", "it's"), ()))
+    assert pairs.sample(1) == Sample("b.jpg", ("a cat",), ((),))
+
+
+def test_csv_with_commas_and_other_columns_and_absolute_paths_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text('\ufeffimage,text\n/data/a.jpg,"red, blue"\n', encoding="utf-8")
+    pairs = read_table(file, tmp_path / "images", image_key="image", caption_key="text")
+    assert pairs.files == [Path("/data/a.jpg")]
+    assert pairs.sample(0).captions == ("red, blue",)
+
+
+def test_stated_separator_is_used(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("filepath;title\na.jpg;x, y\n")
+    assert read_table(file, separator=";").sample(0).captions == ("x, y",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("filepath\tcaption\n", "no column 'title', only filepath, caption"),
+        ("", "only nothing"),
+        ("filepath\ttitle\n", "no rows"),
+        ("filepath\ttitle\na.jpg\n", "line 2: has fewer cells"),
+        ("filepath\ttitle\na.jpg\tx\ty\n", "line 2: has more cells"),
+        ("filepath\ttitle\n\tx\n", "line 2: names no image"),
+        ('filepath\ttitle\na.jpg\t"x\n', "quotes"),
+        ("filepath\ttitle\tneg_caption\na.jpg\tx\t__import__('os')\n", "line 2: `neg_caption`"),
+        ("filepath\ttitle\tneg_caption\na.jpg\tx\t[1]\n", "line 2: `neg_caption`"),
+    ],
+)
+def test_table_error_names_the_line(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "train.tsv"
+    file.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_table(file)
