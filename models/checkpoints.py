@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from open_clip.coca_model import CoCa
 from open_clip.factory import load_checkpoint, load_state_dict
 from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
@@ -15,13 +18,15 @@ from torch import Tensor, nn
 
 from models.attention import attend_batch_first
 from models.clip import Clip
+from models.delta import apply_delta
+from models.delta_file import DESCRIPTION_FILE, DeltaError, base_of, is_delta
 from models.model_config import size_pair
 from models.precision import apply_precision, choose_device, choose_precision
 from models.preprocess import Preprocess
-from models.references import BadReferenceError, CheckpointError, parse
+from models.references import BadReferenceError, CheckpointError, Folder, Reference, parse
 from models.sources import Source, resolve
 from models.tokenizers import first_line, load_tokenizer
-from models.version import TOKENIZER_FILES, effective_model_config, hashes_of, version_of
+from models.version import TOKENIZER_FILES, Identity, as_stored, effective_model_config, hashes_of, stored
 
 __all__ = ["BadReferenceError", "CheckpointError", "load_clip"]
 
@@ -30,7 +35,7 @@ OPENAI_ARCHIVE_KEYS = frozenset({"input_resolution", "context_length", "vocab_si
 
 
 def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") -> Clip:
-    """Load a checkpoint onto a device at a precision.
+    """Load a checkpoint, or a delta with its base, onto a device at a precision.
 
     Raises CheckpointError where a piece is missing, unreadable or contradicts another, PrecisionError for an
     unknown device or precision.
@@ -38,35 +43,86 @@ def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") 
     parsed = parse(reference)
     chosen_device = choose_device(device)
     chosen_precision = choose_precision(precision, chosen_device)
-    source = resolve(parsed)
+    whole, deltas = unfold(parsed)
+    try:
+        clip = _load_whole(whole)
+    except CheckpointError as error:
+        if not deltas:
+            raise
+        raise DeltaError(
+            f"The base of {deltas[-1]} cannot be loaded: {error} Where it lies elsewhere, say so in "
+            f"{DESCRIPTION_FILE} (base.reference; its version is checked), or `sds-clip export` the delta where "
+            "the base is."
+        ) from error
+    for delta in reversed(deltas):
+        clip = apply_delta(clip, Path(delta.path), 1.0 if delta.alpha is None else delta.alpha)
+    network = apply_precision(clip.network.to(chosen_device), chosen_precision)
+    size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    return replace(
+        clip,
+        reference=str(parsed),
+        device=chosen_device,
+        precision=chosen_precision,
+        size_bytes=size_bytes,
+    )
+
+
+def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:
+    """The whole checkpoint that a reference ends at, and the deltas over it, the uppermost first.
+
+    Raises CheckpointError where a delta is over itself, or alpha is asked of what is no delta.
+    """
+    deltas: list[Folder] = []
+    while isinstance(reference, Folder) and is_delta(Path(reference.path).expanduser()):
+        folder = Path(reference.path).expanduser()
+        if any(folder.samefile(delta.path) for delta in deltas):
+            raise DeltaError(
+                f"{reference} is a delta over itself; correct base.reference in its description."
+            )
+        deltas.append(replace(reference, path=str(folder)))
+        reference = base_of(folder)
+    if isinstance(reference, Folder) and reference.alpha is not None:
+        raise BadReferenceError(f"{reference} is no delta, so there is nothing for alpha to blend.")
+    return reference, deltas
+
+
+def source_of(reference: Reference) -> Source:
+    """The configuration, preprocessing and tokenizer that a checkpoint or a delta is used with."""
+    return resolve(unfold(reference)[0])
+
+
+def _load_whole(reference: Reference) -> Clip:
+    """A checkpoint that is no delta; float32 on the CPU."""
+    source = resolve(reference)
     tokenizer = load_tokenizer(source.model_config["text_cfg"], source.tokenizer)
     weights = read_weights(source.weights)
-    version = version_of(weights, describe(source))
     network: Any = build_network(source, weights)
+    dtypes = {name: value.dtype for name, value in weights.items()}
     del weights
+    identity = Identity({name: stored(value) for name, value in as_stored(network, dtypes)}, describe(source))
     size = size_pair(network.visual.image_size)
     preprocess = {**source.preprocess, "size": size, "mode": "RGB"}
     set_model_preprocess_cfg(network, preprocess)
-    network = network.to(chosen_device).eval().requires_grad_(False)
-    apply_precision(attend_batch_first(network), chosen_precision)
-    parameters = list(network.parameters())
+    attend_batch_first(network.eval().requires_grad_(False))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     return Clip(
-        reference=str(parsed),
+        reference=str(reference),
         architecture=source.architecture,
-        version=version,
+        version=identity.version,
+        identity=identity,
         network=network,
         preprocess=Preprocess(image_transform_v2(PreprocessCfg(**preprocess), is_train=False)),
         tokenizer=tokenizer,
-        precision=chosen_precision,
-        device=chosen_device,
+        precision="float32",
+        device=torch.device("cpu"),
         logit_scale=float(network.logit_scale.detach().exp()),
         logit_bias=None if network.logit_bias is None else float(network.logit_bias.detach()),
         embed_dim=int(source.model_config["embed_dim"]),
         image_size=size,
         context_length=tokenizer.context_length,
         quick_gelu=bool(source.model_config.get("quick_gelu")),
-        parameters=sum(parameter.numel() for parameter in parameters),
-        size_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        parameters=parameters,
+        size_bytes=4 * parameters,
     )
 
 
@@ -85,8 +141,8 @@ def describe(source: Source) -> dict[str, Any]:
     }
 
 
-def tokenizer_files(tokenizer: Path | str) -> list[Path]:
-    """The files of a tokenizer in a folder, or in the Hugging Face cache."""
+def tokenizer_files(tokenizer: Path | str, *, beside: Sequence[str] = ()) -> list[Path]:
+    """The files of a tokenizer in a folder, or in the Hugging Face cache, and others if they lie there too."""
     if isinstance(tokenizer, str):
         from transformers.utils.hub import cached_file
 
@@ -96,7 +152,7 @@ def tokenizer_files(tokenizer: Path | str) -> list[Path]:
         folder = Path(found).parent
     else:
         folder = tokenizer
-    return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return [folder / name for name in (*TOKENIZER_FILES, *beside) if (folder / name).is_file()]
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.precision import DTYPES
+from models.version import Identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,8 @@ class Clip:
     """open_clip's name for it, or the folder's own where its configuration is nobody else's."""
     version: str
     """sha256 over the stored weights and all else that changes a result; see `models.version`."""
+    identity: Identity
+    """What the version is made of."""
     network: nn.Module
     preprocess: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]
     """open_clip's inference transform for this checkpoint; float32 on the CPU."""

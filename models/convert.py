@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints import OPENAI_ARCHIVE_KEYS, build_network, check_finite
-from models.model_config import CONFIG_FILE, checked_preprocess
+from models.export import write_folder
+from models.folders import whole_folder
+from models.model_config import checked_preprocess
 from models.published import (
     QUICK_GELU_SUFFIX,
     architecture_config,
@@ -26,6 +24,7 @@ from models.published import (
 from models.references import CheckpointError, architecture_and_activation
 from models.sources import WEIGHT_FILES, Source
 from models.tokenizers import first_line
+from models.version import as_stored
 
 
 def convert_pickle(
@@ -43,8 +42,6 @@ def convert_pickle(
     resize_mode). The folder appears whole or not at all.
     Raises CheckpointError where the file holds no such weights, does not fit, or `out_dir` exists.
     """
-    if out_dir.exists():
-        raise CheckpointError(f"{out_dir} exists; choose another folder.")
     architecture, stated_quick = architecture_and_activation(architecture)
     quick = stated_activation(architecture, stated_quick)
     plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
@@ -53,27 +50,16 @@ def convert_pickle(
         stated = published_preprocess(plain, quick)
     else:
         stated = checked_preprocess(preprocess, config, "The given preprocessing")
-    weights = read_pickle(path, plain, quick)
-    check_finite(weights, path)
-
-    working = out_dir.parent / f".{out_dir.name}.{secrets.token_hex(4)}"
-    working.mkdir(parents=True)
-    try:
+    with whole_folder(out_dir) as working:
+        weights = read_pickle(path, plain, quick)
+        check_finite(weights, path)
         file = working / WEIGHT_FILES[0]
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
         # Through the network: its own names and shapes are what is kept, and a misfit shows now.
         network = build_network(Source(plain, config, stated, file, None), weights)
-        stored = {name: _as_stored(value, name, weights) for name, value in network.state_dict().items()}
-        save_file(stored, file, metadata={"format": "pt"})
-        content = {"architecture": plain, "model_cfg": config, "preprocess_cfg": stated}
-        (working / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        dtypes = {name: value.dtype for name, value in weights.items()}
+        write_folder(working, plain, config, stated, dict(as_stored(network, dtypes)))
         _save_tokenizer(architecture, config, working)
-        _sync(working)
-        os.rename(working, out_dir)
-        _sync_folder(out_dir.parent)
-    except BaseException:
-        shutil.rmtree(working, ignore_errors=True)
-        raise
     return out_dir
 
 
@@ -125,13 +111,6 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
 
 
-def _as_stored(value: Tensor, name: str, weights: dict[str, Tensor]) -> Tensor:
-    """Keep a float16 checkpoint float16: the network made it float32 without adding anything."""
-    original = weights.get(name)
-    dtype = original.dtype if original is not None and original.is_floating_point() else value.dtype
-    return value.detach().to(dtype).clone().contiguous()
-
-
 def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> None:
     if not config["text_cfg"].get("hf_tokenizer_name"):
         return
@@ -142,19 +121,3 @@ def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> 
             f"The tokenizer of {architecture} ({config['text_cfg']['hf_tokenizer_name']}) cannot be fetched "
             f"({type(error).__name__}: {first_line(error)}). It needs the network or a full cache (HF_HOME)."
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors leaves it to its owner alone
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

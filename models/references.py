@@ -4,7 +4,8 @@
     ViT-B-32/openai                     an architecture and a tag that open_clip publishes
     ViT-B-32, ViT-B/32                  the same: OpenAI's weights are meant where no tag is given
     hf-hub:org/repo                     a Hugging Face repository in open_clip's layout
-    local-dir:PATH, ./PATH, /PATH       a folder in open_clip's layout
+    local-dir:PATH, ./PATH, /PATH       a folder in open_clip's layout, or a delta over another checkpoint
+    FOLDER#alpha=0.5                    a delta half-way between its base (0) and itself (1, the default)
     PATH.safetensors@ViT-B-32+gelu      bare weights with their architecture and, if need be, activation
 
 Reading a reference touches no file and imports nothing heavy.
@@ -26,6 +27,7 @@ ACTIVATIONS = {"gelu": False, "quickgelu": True}
 _PATCH_SIZE = re.compile(r"\d+(-\d+)*(-quickgelu)?(@\d+px)?", re.IGNORECASE)
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NAME = re.compile(r"[\w.+-]+")
+_ALPHA = re.compile(r"(.*)#alpha=(.*)")
 _PATH_STARTS = ("./", "../", "/", "~")
 
 
@@ -72,12 +74,14 @@ class Hub:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that holds `open_clip_config.json` and weights."""
+    """A folder that holds `open_clip_config.json` and weights, or a delta."""
 
     path: str
+    alpha: float | None = None
+    """How far a delta goes from its base; None for all the way."""
 
     def __str__(self) -> str:
-        return f"local-dir:{self.path}"
+        return f"local-dir:{self.path}" + ("" if self.alpha is None else f"#alpha={self.alpha}")
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,24 @@ def _hub(repository: str) -> Hub:
     return Hub(repository)
 
 
-def _folder(path: str) -> Folder:
+def _folder(text: str) -> Folder:
+    stated = _ALPHA.fullmatch(text)
+    path = stated[1] if stated else text
     if not path:
         raise BadReferenceError("local-dir: needs a path after the colon, as in local-dir:/models/mine.")
     if path.lower().endswith(PICKLES):
         raise pickle_refused(path)
-    return Folder(path)
+    return Folder(path, _alpha(stated[2]) if stated else None)
+
+
+def _alpha(text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise BadReferenceError(f"#alpha={text}: alpha is a number from 0 (the base) to 1 (the delta).")
+    return alpha
 
 
 def _weights_file(text: str) -> WeightsFile:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from torch import Tensor
+from torch import Tensor, nn
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -39,17 +40,52 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def version_of(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
-    """sha256 over every tensor's name, format, shape and bytes, and the description as canonical JSON.
+class Stored(NamedTuple):
+    """One tensor as it lies in a file."""
 
-    The order and the file that the tensors were stored in do not count.
+    dtype: torch.dtype
+    sha256: str
+    """Over its shape and its bytes."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whatever makes two checkpoints the same one, tensor by tensor, so that a change is hashed alone."""
+
+    tensors: Mapping[str, Stored]
+    description: Mapping[str, Any]
+    """All that changes a result beside the weights."""
+
+    @cached_property
+    def version(self) -> str:
+        """sha256 over every tensor's name, format and hash, and the description, as canonical JSON.
+
+        The order and the file that the tensors were stored in do not count.
+        """
+        tensors = {name: [str(value.dtype), value.sha256] for name, value in self.tensors.items()}
+        return hashlib.sha256(canonical_json({**self.description, "tensors": tensors})).hexdigest()
+
+    def replacing(self, tensors: Mapping[str, Tensor]) -> Identity:
+        """The same checkpoint with other values for some of its tensors."""
+        changed = {name: stored(value) for name, value in tensors.items()}
+        return Identity({**self.tensors, **changed}, self.description)
+
+
+def stored(value: Tensor) -> Stored:
+    """What is kept of a tensor for the version."""
+    digest = hashlib.sha256(f"{list(value.shape)}".encode())
+    digest.update(value.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return Stored(value.dtype, digest.hexdigest())
+
+
+def as_stored(network: nn.Module, dtypes: Mapping[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
+    """A float32 network's tensors in the formats of their file: float16 became float32 without adding anything.
+
+    One that the file has under another name, or not as a float, stays as it is.
     """
-    digest = hashlib.sha256(canonical_json(description))
-    for name in sorted(weights):
-        value = weights[name].detach().contiguous().cpu()
-        digest.update(f"\n{name}|{value.dtype}|{list(value.shape)}|".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    for name, value in network.state_dict().items():
+        dtype = dtypes.get(name, value.dtype)
+        yield name, value.detach().to(dtype if dtype.is_floating_point else value.dtype)
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:

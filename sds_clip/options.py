@@ -17,7 +17,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 REFERENCES = """\
 A model is named by a reference: demo (ships with this package), ViT-B-32/openai (an open_clip architecture
-and tag), hf-hub:ORG/REPO, local-dir:PATH, or PATH.safetensors@ARCHITECTURE.
+and tag), hf-hub:ORG/REPO, local-dir:PATH (an open_clip folder, or a fine-tuned delta, part of the way with
+local-dir:PATH#alpha=0.5), or PATH.safetensors@ARCHITECTURE.
 """
 
 

@@ -14,7 +14,7 @@ PIXEL = (
 )
 
 
-MODEL: JsonDict = {"name": "demo", "version": "484f5c4d8546", "generation": 1}
+MODEL: JsonDict = {"name": "demo", "version": "57760bd3d3b6", "generation": 1}
 
 
 def example(value: JsonDict) -> ConfigDict:

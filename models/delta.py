@@ -1,0 +1,173 @@
+"""What fine-tuning changed, kept as a delta over its base: saved, and laid over the base again.
+
+WiSE-FT (arXiv 2109.01903, eq. 1) goes part of the way: theta = (1 - alpha) theta_base + alpha theta_tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.clip import Clip
+from models.delta_file import Delta, DeltaError, read_delta, write_delta
+from models.folders import whole_folder
+from models.golden import TOLERANCE, Golden
+from models.references import Folder
+
+
+def save_delta(
+    folder: Path,
+    base: Clip,
+    tuned: nn.Module,
+    *,
+    configuration: dict[str, Any],
+    data: dict[str, Any],
+    metrics: dict[str, Any],
+) -> Path:
+    """Write what differs between a float32 base and its tuned network, and return the folder.
+
+    The tuned network may share its frozen tensors with the base's. The folder appears whole or not at all, and
+    only after it was read back over the base with embeddings equal to the tuned network's.
+    Raises DeltaError where the two do not fit each other or a tuned number is not finite, CheckpointError
+    where the folder exists or cannot be written.
+    """
+    changed = changed_tensors(base, tuned)
+    version = base.identity.replacing(changed).version
+    golden = Golden.of(_clip_with(base, _sharing(tuned, ()).eval()))
+    history = {"configuration": configuration, "data": data, "metrics": metrics}
+    with whole_folder(folder) as working:
+        write_delta(working, base, version, changed, golden, history)
+        apply_delta(base, working)
+    return folder
+
+
+def changed_tensors(base: Clip, tuned: nn.Module) -> dict[str, Tensor]:
+    """The tuned tensors that are not equal to the base's, on the CPU.
+
+    Raises DeltaError where the networks have other tensors, or a changed one is not finite float32.
+    """
+    if base.precision != "float32" or tuned is base.network:
+        raise DeltaError(
+            f"A delta needs {base.reference} as it was before training: load it again with precision float32."
+        )
+    before, after = base.network.state_dict(), tuned.state_dict()
+    if {name: value.shape for name, value in before.items()} != {
+        name: value.shape for name, value in after.items()
+    }:
+        raise DeltaError(
+            f"The tuned network has other tensors than {base.reference}: its base is another model."
+        )
+    changed: dict[str, Tensor] = {}
+    for name, value in after.items():
+        if value.dtype == before[name].dtype and torch.equal(value.detach().to(base.device), before[name]):
+            continue
+        if value.dtype is not torch.float32 or not value.isfinite().all():
+            raise DeltaError(
+                f"{name} is {value.dtype}, or not finite, after training; a delta holds finite float32 numbers. "
+                "Use an earlier checkpoint, a lower learning rate, or keep the trained weights in float32."
+            )
+        changed[name] = value.detach().cpu()
+    return changed
+
+
+def apply_delta(base: Clip, folder: Path, alpha: float = 1.0) -> Clip:
+    """Lay a delta over its loaded base: another Clip, which shares every unchanged tensor with the base.
+
+    Raises DeltaError where the base is another one than the delta's, a tensor does not fit, or, at alpha 1,
+    version or embeddings are not those that were saved.
+    """
+    if not 0 <= alpha <= 1:
+        raise DeltaError(f"alpha is a number from 0 (the base) to 1 (the delta), not {alpha}.")
+    delta = read_delta(folder)
+    _check_base(delta, base)
+    tensors = _blended(delta, base, alpha)
+    network = _sharing(base.network, tensors)
+    state = network.state_dict()
+    for name, value in tensors.items():
+        state[name].copy_(value)  # a leaf without gradients: cast to the base's device and format
+    identity = base.identity.replacing(tensors)
+    reference = str(Folder(str(folder), None if alpha == 1 else alpha))
+    clip = replace(
+        _clip_with(base, network), reference=reference, identity=identity, version=identity.version
+    )
+    if alpha == 1:
+        _check_result(delta, clip)
+    return clip
+
+
+def _check_base(delta: Delta, base: Clip) -> None:
+    if base.version != delta.about.base_version:
+        raise DeltaError(
+            f"{delta.folder} is a delta over version {delta.about.base_version[:12]} ({delta.about.base}), and "
+            f"{base.reference} is version {base.version[:12]}: over another base it would give other scores. "
+            "Use the base that it was trained from."
+        )
+    shapes = {name: value.shape for name, value in base.network.state_dict().items()}
+    for name, value in delta.tensors.items():
+        if shapes.get(name) != value.shape:
+            has = f"of shape {list(shapes[name])}" if name in shapes else "nowhere"
+            raise DeltaError(
+                f"{delta.folder} changes {name} of shape {list(value.shape)}; the base has it {has}."
+            )
+
+
+def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
+    """theta = (1 - alpha) theta_base + alpha theta_tuned; on the CPU, so that every device gets the same bits."""
+    if alpha == 0:
+        return {}
+    if alpha == 1:
+        return delta.tensors
+    state = base.network.state_dict()
+    rounded = [name for name in delta.tensors if state[name].dtype is not torch.float32]
+    if rounded:
+        raise DeltaError(
+            f"{rounded[0]} of {base.reference} was rounded to {base.precision}, so it cannot be blended: load "
+            f"{Folder(str(delta.folder), alpha)} by that reference, or the base in float32."
+        )
+    return {
+        name: (1 - alpha) * state[name].detach().cpu() + alpha * value
+        for name, value in delta.tensors.items()
+    }
+
+
+def _check_result(delta: Delta, clip: Clip) -> None:
+    if clip.version != delta.about.version:
+        raise DeltaError(
+            f"{delta.folder} gives version {clip.version[:12]} and was saved as {delta.about.version[:12]}: it was "
+            "changed since. Copy it anew."
+        )
+    angle, allowed = delta.golden.angle(clip), TOLERANCE[clip.precision]
+    if not angle <= allowed:
+        raise DeltaError(
+            f"{delta.folder} embeds its golden inputs {angle:.2g} radians from where it did when it was saved "
+            f"({allowed:g} are allowed in {clip.precision}): this program computes something else."
+        )
+
+
+def _clip_with(base: Clip, network: nn.Module) -> Clip:
+    """The base's everything around another network of the same architecture."""
+    loaded: Any = network
+    scale, bias = loaded.logit_scale.detach(), loaded.logit_bias
+    return replace(
+        base,
+        network=network,
+        device=scale.device,
+        logit_scale=float(scale.exp()),
+        logit_bias=None if bias is None else float(bias.detach()),
+    )
+
+
+def _sharing(network: nn.Module, apart: Collection[str]) -> nn.Module:
+    """A copy of a network that shares all its tensors but those named in `apart`."""
+    named = [
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ]
+    # deepcopy takes what its memo holds for already copied.
+    return deepcopy(network, {id(value): value for name, value in named if name not in apart})

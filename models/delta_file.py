@@ -1,0 +1,174 @@
+"""A delta's folder: the tensors that differ from a base, which base that is, and how to check a reload.
+
+sds_clip_delta.json    what it is over, and how it came about
+delta.safetensors      float32, under the base's names
+golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.clip import Clip
+from models.golden import SEED, Golden
+from models.references import CheckpointError, Folder, Reference, WeightsFile, parse
+from models.tokenizers import first_line
+
+DESCRIPTION_FILE = "sds_clip_delta.json"
+TENSORS_FILE = "delta.safetensors"
+GOLDEN_FILE = "golden.safetensors"
+FORMAT = 1
+
+
+class DeltaError(CheckpointError):
+    """A delta that cannot be read, belongs to another base, or does not give what it was saved with."""
+
+    code: ClassVar[str] = "bad_delta"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a delta says of itself, as far as a program needs it; the rest is for people."""
+
+    base: str
+    """The base's reference; see `base_of`."""
+    base_version: str
+    version: str
+    """The version of base and delta together."""
+    trained: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One delta as its folder holds it, checked by itself and not yet against its base."""
+
+    folder: Path
+    about: Description
+    tensors: Mapping[str, Tensor]
+    golden: Golden
+
+
+def is_delta(folder: Path) -> bool:
+    """Whether a folder says of itself that it is a delta."""
+    return (folder / DESCRIPTION_FILE).is_file()
+
+
+def base_of(folder: Path) -> Reference:
+    """What a delta lies over. A relative path in its description starts at the delta's folder.
+
+    Raises DeltaError where the description cannot be read.
+    """
+    return _at(folder, read_description(folder).base)
+
+
+def write_delta(
+    folder: Path,
+    base: Clip,
+    version: str,
+    tensors: Mapping[str, Tensor],
+    golden: Golden,
+    history: Mapping[str, Any],
+) -> None:
+    """Write a delta's files into an empty folder.
+
+    Raises DeltaError where the history (configuration, data, metrics) is not JSON.
+    """
+    content = {
+        "format": FORMAT,
+        "version": version,
+        "base": {
+            "reference": str(_at(Path.cwd(), base.reference)),
+            "version": base.version,
+            "architecture": base.architecture,
+            "quick_gelu": base.quick_gelu,
+        },
+        **base.identity.description,
+        "trained": sorted(tensors),
+        **history,
+        "golden": {"seed": SEED},
+    }
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DeltaError(f"{DESCRIPTION_FILE} cannot hold what was given: {first_line(error)}.") from error
+    (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+    save_file({name: value.clone().contiguous() for name, value in tensors.items()}, folder / TENSORS_FILE)
+    save_file(
+        {"image_features": golden.image_features, "text_features": golden.text_features},
+        folder / GOLDEN_FILE,
+    )
+
+
+def read_delta(folder: Path) -> Delta:
+    """Read a delta's folder.
+
+    Raises DeltaError where a file is missing, damaged, of an unknown format, or holds other than finite
+    float32 tensors under the names that the description lists.
+    """
+    about = read_description(folder)
+    tensors, features = _read(folder / TENSORS_FILE), _read(folder / GOLDEN_FILE)
+    if tensors.keys() != set(about.trained) or features.keys() != {"image_features", "text_features"}:
+        raise DeltaError(
+            f"{folder} holds other tensors than {DESCRIPTION_FILE} lists: it was changed; copy it anew."
+        )
+    return Delta(folder, about, tensors, Golden(seed=about.seed, **features))
+
+
+def read_description(folder: Path) -> Description:
+    """Read what a delta says of itself.
+
+    Raises DeltaError where that is missing, damaged or of an unknown format.
+    """
+    file = folder / DESCRIPTION_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise DeltaError(f"format {content['format']!r} is not {FORMAT}, the one that this program knows")
+        return Description(
+            base=str(content["base"]["reference"]),
+            base_version=str(content["base"]["version"]),
+            version=str(content["version"]),
+            trained=tuple(map(str, content["trained"])),
+            seed=int(content["golden"]["seed"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeltaError(
+            f"{file} cannot be read as a delta's description ({_reason(error)}). Copy it anew, or use the program "
+            "that wrote it."
+        ) from error
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(file)
+    except Exception as error:
+        raise DeltaError(
+            f"{file} cannot be read ({_reason(error)}). It may be cut short: copy it anew."
+        ) from error
+    for name, value in tensors.items():
+        if value.dtype is not torch.float32 or not value.isfinite().all():
+            raise DeltaError(
+                f"{file}: {name} is not finite float32. Training diverged or the file is damaged; use an earlier one."
+            )
+    return tensors
+
+
+def _at(folder: Path, reference: str) -> Reference:
+    """A reference whose path, if it has one, starts at a folder."""
+    parsed = parse(reference)
+    if isinstance(parsed, Folder | WeightsFile):
+        return replace(parsed, path=str(folder.absolute() / Path(parsed.path).expanduser()))
+    return parsed
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

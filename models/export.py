@@ -1,0 +1,65 @@
+"""Write a whole checkpoint as a folder that open_clip reads by itself, `local-dir:`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.checkpoints import load_clip, source_of, tokenizer_files
+from models.clip import Clip
+from models.folders import whole_folder
+from models.model_config import CONFIG_FILE
+from models.references import BadReferenceError, CheckpointError, Folder, parse
+from models.sources import WEIGHT_FILES
+from models.version import as_stored
+
+
+def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Path:
+    """Write a checkpoint, a delta above all, whole into `out`, and return it.
+
+    `alpha` says how far to go from a delta's base (0) to the delta (1); without it, what the reference says.
+    Every tensor keeps the format that it was stored in. The folder appears only after it was read back and has
+    the version that the reference has.
+    Raises CheckpointError where the reference cannot be loaded, or `out` exists or cannot be written.
+    """
+    reference = parse(model.reference if isinstance(model, Clip) else model)
+    if alpha is not None:
+        if not isinstance(reference, Folder):
+            raise BadReferenceError(f"{reference} is no delta, so there is nothing for alpha to blend.")
+        reference = parse(str(replace(reference, alpha=alpha)))
+    with whole_folder(out) as working:
+        clip = load_clip(str(reference), device="cpu", precision="float32")
+        source = source_of(reference)
+        dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
+        weights = dict(as_stored(clip.network, dtypes))
+        write_folder(working, source.architecture, source.model_config, source.preprocess, weights)
+        for file in tokenizer_files(source.tokenizer, beside=("config.json",)) if source.tokenizer else ():
+            shutil.copyfile(file, working / file.name)
+        written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
+        if written.version != clip.version:
+            raise CheckpointError(
+                f"{reference} cannot be exported: read back, it is version {written.version[:12]} instead of "
+                f"{clip.version[:12]}."
+            )
+    return out
+
+
+def write_folder(
+    folder: Path,
+    architecture: str,
+    model_config: Mapping[str, Any],
+    preprocess: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Write weights and configuration in open_clip's layout into a folder that exists."""
+    stored = {name: value.clone().contiguous() for name, value in weights.items()}
+    save_file(stored, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
+    content = {"architecture": architecture, "model_cfg": model_config, "preprocess_cfg": preprocess}
+    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

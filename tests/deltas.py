@@ -1,0 +1,39 @@
+"""Networks that differ from a checkpoint as after fine-tuning, and their deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.clip import Clip
+from models.delta import save_delta
+from models.precision import is_norm
+
+
+def tuned_copy(
+    base: Clip, *, seed: int = 0, trained: Callable[[nn.Module], bool] = is_norm, scale: float = 0.05
+) -> nn.Module:
+    """A copy of the base's network whose trained modules, the normalisation layers, moved a little."""
+    random = torch.Generator().manual_seed(seed)
+    network = deepcopy(base.network)
+    for module in network.modules():
+        if trained(module):
+            for value in module.parameters(recurse=False):
+                value.data += scale * torch.randn(value.shape, generator=random)
+    return network
+
+
+def save_tuned(folder: Path, base: Clip, *, seed: int = 0) -> Path:
+    """Save the delta of such a copy."""
+    return save_delta(
+        folder,
+        base,
+        tuned_copy(base, seed=seed),
+        configuration={"objective": "sds-clip", "lambda": 0.5},
+        data={"hash": "0" * 64},
+        metrics={"group": 0.25},
+    )
