@@ -23,7 +23,7 @@ from models.delta_file import DESCRIPTION_FILE, DeltaError, base_of, is_delta
 from models.model_config import size_pair
 from models.precision import apply_precision, choose_device, choose_precision
 from models.preprocess import Preprocess
-from models.references import BadReferenceError, CheckpointError, Folder, Reference, parse
+from models.references import BadReferenceError, CheckpointError, Folder, Reference, expanded, parse
 from models.sources import Source, resolve
 from models.tokenizers import first_line, load_tokenizer
 from models.version import TOKENIZER_FILES, Identity, as_stored, effective_model_config, hashes_of, stored
@@ -73,8 +73,8 @@ def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:
     Raises CheckpointError where a delta is over itself, or alpha is asked of what is no delta.
     """
     deltas: list[Folder] = []
-    while isinstance(reference, Folder) and is_delta(Path(reference.path).expanduser()):
-        folder = Path(reference.path).expanduser()
+    while isinstance(reference, Folder) and is_delta(expanded(reference.path)):
+        folder = expanded(reference.path)
         if any(folder.samefile(delta.path) for delta in deltas):
             raise DeltaError(
                 f"{reference} is a delta over itself; correct base.reference in its description."

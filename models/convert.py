@@ -107,8 +107,11 @@ def _is_torchscript(path: Path) -> bool:
         raise CheckpointError(f"There is no file {path}.")
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False  # torch says what is wrong with it
 
 
 def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.clip import Clip
 from models.golden import SEED, Golden
-from models.references import CheckpointError, Folder, Reference, WeightsFile, parse
+from models.references import CheckpointError, Folder, Reference, WeightsFile, expanded, parse
 from models.tokenizers import first_line
 
 DESCRIPTION_FILE = "sds_clip_delta.json"
@@ -140,7 +140,7 @@ def read_description(folder: Path) -> Description:
             trained=tuple(map(str, content["trained"])),
             seed=int(content["golden"]["seed"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DeltaError(
             f"{file} cannot be read as a delta's description ({_reason(error)}). Copy it anew, or use the program "
             "that wrote it."
@@ -166,7 +166,7 @@ def _at(folder: Path, reference: str) -> Reference:
     """A reference whose path, if it has one, starts at a folder."""
     parsed = parse(reference)
     if isinstance(parsed, Folder | WeightsFile):
-        return replace(parsed, path=str(folder.absolute() / Path(parsed.path).expanduser()))
+        return replace(parsed, path=str(folder.absolute() / expanded(parsed.path)))
     return parsed
 
 

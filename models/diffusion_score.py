@@ -135,7 +135,7 @@ def best_caption(
 
     The draws are used in rounds of `round_size`. After each, with e_jk caption j's excess over the leading caption
     on draw k, caption j is dropped where sum_k e_jk > z sqrt(sum_k e_jk^2), over all draws so far. Where both are
-    equally good this happens with a chance below exp(-z^2 / 2), for any number of draws, if e is symmetric
+    equally good a round does this with a chance below exp(-z^2 / 2), for any number of draws, if e is symmetric
     (self-normalised sums). It ends with one caption left, or with the draws. A large `z` drops none.
 
     Raises:

@@ -25,7 +25,7 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         content = json.loads(file.read_text(encoding="utf-8"))
         config, preprocess = content["model_cfg"], content.get("preprocess_cfg") or {}
         complete = all(key in config for key in ("embed_dim", "vision_cfg", "text_cfg"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read as open_clip's configuration: {error}.") from error
     if not complete or not isinstance(preprocess, dict):
         raise CheckpointError(f"{file}: model_cfg needs embed_dim, vision_cfg and text_cfg.")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from models.errors import ModelError
@@ -121,6 +122,17 @@ def parse(text: str) -> Reference:
     if text.startswith(_PATH_STARTS):
         return _folder(text)
     return _published(text)
+
+
+def expanded(path: str) -> Path:
+    """A reference's path with `~` as the home that it means.
+
+    Raises BadReferenceError where it is nobody's.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadReferenceError(f"{path}: there is no such home; write the whole path.") from error
 
 
 def pickle_refused(path: str) -> BadReferenceError:

@@ -27,6 +27,7 @@ from models.references import (
     Published,
     Reference,
     WeightsFile,
+    expanded,
 )
 from models.tokenizers import first_line
 
@@ -57,7 +58,7 @@ def resolve(reference: Reference) -> Source:
         case Demo():
             return _from_folder(demo_folder())
         case Folder(path):
-            return _from_folder(Path(path).expanduser())
+            return _from_folder(expanded(path))
         case Hub(repository):
             return _from_hub(repository)
         case Published(architecture, tag):
@@ -209,7 +210,7 @@ def _check_neighbour(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _from_weights_file(reference: WeightsFile) -> Source:
-    path = Path(reference.path).expanduser()
+    path = expanded(reference.path)
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     architecture = reference.architecture

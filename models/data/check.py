@@ -4,12 +4,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 from models.cores import usable_cores
 from models.data.errors import DataError
 from models.data.pairs import (
     MissingImage,
     PairSet,
+    Sample,
     StoredPairs,
     Subset,
     UnreadableImage,
@@ -45,7 +47,7 @@ class DataReport:
     usable: int
     missing_files: Finding
     unreadable_images: Finding
-    empty_captions: Finding
+    bad_captions: Finding
 
     @property
     def bad_share(self) -> float:
@@ -65,7 +67,7 @@ class DataReport:
         return (
             ("missing files", self.missing_files),
             ("unreadable images", self.unreadable_images),
-            ("empty captions", self.empty_captions),
+            ("empty or broken captions", self.bad_captions),
         )
 
 
@@ -86,7 +88,8 @@ def check_pairs(
 ) -> CheckedPairs:
     """Read every caption and decode every image once; only some images per worker are held at a time.
 
-    A sample is bad when its file is missing or unreadable, or when it has no caption or an empty one.
+    A sample is bad when its file is missing or unreadable, or when it has no caption, an empty one, or a text
+    that is not Unicode.
 
     Raises:
         DataError: more than `max_bad_share` of the samples are bad, or none is left.
@@ -107,7 +110,7 @@ def check_pairs(
         usable=len(usable),
         missing_files=report[MissingImage],
         unreadable_images=report[UnreadableImage],
-        empty_captions=report[DataError],
+        bad_captions=report[DataError],
     )
     if not usable or summary.bad_share > max_bad_share:
         raise DataError(
@@ -131,11 +134,22 @@ def _each(pairs: StoredPairs, workers: int) -> Iterator[bytes | DataError]:
 
 def _check(pairs: StoredPairs, index: int) -> bytes | DataError:
     sample = pairs.sample(index)
-    if not sample.captions or not all(caption.strip() for caption in sample.captions):
-        return DataError(f"{sample.name}: has no caption, or an empty one.")
+    fault = _caption_fault(sample)
+    if fault is not None:
+        return DataError(f"{sample.name}: {fault}.")
     try:
         data = pairs.read(index)
         pairs.decode(index, data)
     except (MissingImage, UnreadableImage) as error:
         return error
     return sample_digest(sample, data)
+
+
+def _caption_fault(sample: Sample) -> str | None:
+    if not sample.captions or not all(caption.strip() for caption in sample.captions):
+        return "has no caption, or an empty one"
+    try:
+        "".join(chain(sample.captions, *sample.negatives)).encode()
+    except UnicodeEncodeError:  # JSON and Python literals can write these, and tokenizers refuse them
+        return "has a caption with half of a surrogate pair, which is not a character"
+    return None

@@ -1,6 +1,7 @@
 """COCO captions: one JSON file, {images: [{id, file_name}], annotations: [{image_id, caption}]}, and a folder."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     Images without annotations are left out: a file of chosen captions often lists every image.
 
     Raises:
-        DataError: not COCO's layout, a doubled image id, or a caption of an image that is not listed.
+        DataError: not COCO's layout, a doubled image id, a caption of an image that is not listed, or an image
+            outside the folder.
     """
     folder = path.parent if images is None else images
     if not folder.is_dir():
@@ -26,7 +28,13 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
         image_id = _field(record, "id", where, int | str)
         if image_id in name_of:
             raise DataError(f"{where}: the id {image_id!r} is there twice; ids must be unique.")
-        name_of[image_id] = _field(record, "file_name", where, str)
+        name = _field(record, "file_name", where, str)
+        # By the name alone: links within the folder may lead to another disk.
+        if not os.path.abspath(folder / name).startswith(os.path.join(os.path.abspath(folder), "")):
+            raise DataError(
+                f"{where}: file_name {name!r} leaves the image folder {folder}; correct the file."
+            )
+        name_of[image_id] = name
     captions: dict[Any, list[str]] = {}
     for number, record in enumerate(_records(content, "annotations", path)):
         where = f"{path}, annotations[{number}]"

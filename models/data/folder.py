@@ -7,7 +7,7 @@ from models.data.pairs import IMAGE_SUFFIXES, FilePairs, Sample
 
 
 def read_folder(folder: Path) -> FilePairs:
-    """One sample an image, folders below included, in the order of their names.
+    """One sample an image, folders below included, in the order of their names; hidden files are left out.
 
     An image without a text file has no captions, and a text file without an image counts as a missing image:
     the checks report both.
@@ -17,7 +17,7 @@ def read_folder(folder: Path) -> FilePairs:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; check the path.")
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file, folder))
     images: dict[Path, Path] = {}
     for file in files:
         if file.suffix.lower() in IMAGE_SUFFIXES:
@@ -38,6 +38,11 @@ def read_folder(folder: Path) -> FilePairs:
         samples.append(Sample(path.relative_to(folder).as_posix(), captions, ((),) * len(captions)))
         paths.append(path)
     return FilePairs(samples, paths)
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """As what desktops and notebooks leave beside images: `._a.jpg`, `.ipynb_checkpoints/a.jpg`."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _captions(file: Path) -> tuple[str, ...]:

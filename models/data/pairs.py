@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import PIL.Image
 
 from models.data.errors import DataError
 from models.image_errors import ImageError
-from models.images import decode_image
+from models.images import ImageLimits, decode_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+MAX_IMAGE_BYTES = ImageLimits().max_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What is said of an image. `negatives[k]`, perhaps empty, are hard negatives of `captions[k]`."""
 
@@ -80,7 +82,7 @@ class StoredPairs(PairSet):
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The bytes of an image file; raises MissingImage or UnreadableImage."""
+        """The bytes of an image file; raises MissingImage or UnreadableImage, before reading what is too large."""
 
     def image(self, index: int) -> PIL.Image.Image:
         """The image as RGB; raises MissingImage or UnreadableImage, naming the sample."""
@@ -102,9 +104,13 @@ class FilePairs(StoredPairs):
         self.files = files
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """The file's bytes. A pipe or a device, which may never end, is not opened."""
         file = self.files[index]
         try:
+            status = file.stat()
+            check_size(self.samples[index].name, status.st_size)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(0, "not a file")
             return file.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingImage(f"{self.samples[index].name}: there is no file {file}.") from error
@@ -139,6 +145,14 @@ class Subset(PairSet):
     def image(self, index: int) -> PIL.Image.Image:
         """The index-th chosen image."""
         return self._pairs.image(self._indices[index])
+
+
+def check_size(name: str, size: int) -> None:
+    """Raise UnreadableImage for an image file that is too large to be read."""
+    if size > MAX_IMAGE_BYTES:
+        raise UnreadableImage(
+            f"{name}: the image file has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed. Make it smaller."
+        )
 
 
 def sample_digest(sample: Sample, data: bytes) -> bytes:

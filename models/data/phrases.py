@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 
 def _words(text: str) -> frozenset[str]:
@@ -29,6 +30,9 @@ OTHERS = _words(
 )
 FUNCTION_WORDS = DETERMINERS | AUXILIARIES | SYMMETRIC | REFERENCES | OTHERS
 
+MAX_WORDS = 77
+"""As many as CLIP reads tokens; swaps, whose number grows with the square, are looked for in no more."""
+
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _NOUNS_IN_ING = _words(
     "thing something nothing string king ring wing building painting ceiling railing clothing awning "
@@ -54,8 +58,9 @@ class Words:
 
     @classmethod
     def of(cls, caption: str) -> "Words":
-        """Cut a caption; words and gaps joined again give it back."""
-        return cls(tuple(_WORD.findall(caption)), tuple(_WORD.split(caption)))
+        """Cut a caption's first MAX_WORDS words; all after them is the last gap, and joined they give it back."""
+        words = (found[0] for found in islice(_WORD.finditer(caption), MAX_WORDS))
+        return cls(tuple(words), tuple(_WORD.split(caption, maxsplit=MAX_WORDS)))
 
     def lower(self, place: int) -> str:
         """A word in lower case; nothing outside the caption."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.data.errors import DataError
-from models.data.pairs import MissingImage, Sample, StoredPairs, UnreadableImage
+from models.data.pairs import MissingImage, Sample, StoredPairs, UnreadableImage, check_size
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MAX_TEXT_BYTES = 2**20
@@ -17,7 +17,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where an image's bytes lie within a shard that is not compressed."""
 
@@ -47,6 +47,7 @@ class ShardPairs(StoredPairs):
         place, name = self._places[index], self.samples[index].name
         if place is None:
             raise MissingImage(f"{name}: the shard has no image beside its text.")
+        check_size(name, place.size)
         try:
             with place.shard.open("rb") as file:
                 file.seek(place.offset)
@@ -67,22 +68,17 @@ def read_shards(pattern: str) -> ShardPairs:
     Raises:
         DataError: a shard is missing, compressed, cut short or damaged, or holds the same member twice.
     """
-    shards = expand(pattern)
-    members = [sample for shard in shards for sample in _index(shard)]
-    if not members:
+    indexed = [found for shard in expand(pattern) for found in _index(shard)]
+    if not indexed:
         raise DataError(f"{pattern}: holds no samples (KEY.jpg with KEY.txt); check the shards.")
-    samples = []
-    for found in members:
-        caption = _caption(found)
-        samples.append(Sample(f"{found.shard.name}/{found.key}", caption, ((),) * len(caption)))
-    return ShardPairs(samples, [found.image for found in members])
+    return ShardPairs([sample for sample, _ in indexed], [place for _, place in indexed])
 
 
 def expand(pattern: str) -> list[Path]:
     """Shards of a pattern with `{first..last}` (zeros kept) and `{a,b}`, or those of a folder, by name."""
     folder = Path(pattern)
     if folder.is_dir():
-        return sorted(folder.glob("*.tar"))
+        return sorted(folder.glob("[!.]*.tar"))
     return [Path(name) for name in _expand(pattern)]
 
 
@@ -102,7 +98,8 @@ def _expand(pattern: str) -> list[str]:
     return list(itertools.chain.from_iterable(_expand(head + choice + tail) for choice in choices))
 
 
-def _index(shard: Path) -> list[_Members]:
+def _index(shard: Path) -> list[tuple[Sample, Place | None]]:
+    """A shard's samples; of their texts only the captions are kept, since a shard's JSON can be long."""
     samples: dict[str, _Members] = {}
     try:
         # "r:" reads plain tar files alone: into a compressed one nothing can seek.
@@ -113,6 +110,7 @@ def _index(shard: Path) -> list[_Members]:
                     continue
                 sample = samples.setdefault(key, _Members(key, shard))
                 _add(sample, extension, member, archive)
+            _check_end(archive)
     except FileNotFoundError as error:
         raise DataError(f"{shard}: there is no such shard; check the path and the range.") from error
     except OSError as error:
@@ -121,7 +119,15 @@ def _index(shard: Path) -> list[_Members]:
         raise DataError(
             f"{shard}: is not a whole, uncompressed tar file; unpack it if it is compressed, or fetch it again."
         ) from error
-    return list(samples.values())
+    return [_sample(found) for found in samples.values()]
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros end the archive: tarfile takes a damaged or missing header for the end."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end of the archive")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -151,7 +157,12 @@ def _add(sample: _Members, extension: str, member: tarfile.TarInfo, archive: tar
         raise DataError(f"{where}: is not UTF-8 text; write the shard again as UTF-8.") from error
 
 
-def _caption(sample: _Members) -> tuple[str, ...]:
+def _sample(found: _Members) -> tuple[Sample, Place | None]:
+    captions = _captions(found)
+    return Sample(f"{found.shard.name}/{found.key}", captions, ((),) * len(captions)), found.image
+
+
+def _captions(sample: _Members) -> tuple[str, ...]:
     if sample.txt is not None:
         return (sample.txt.strip(),)
     if sample.json is None:

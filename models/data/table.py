@@ -2,6 +2,7 @@
 
 import ast
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from models.data.errors import DataError
@@ -25,16 +26,15 @@ def read_table(
         DataError: no such file or column, a row that does not fit the header, or negatives that are no list of texts.
     """
     folder = path.parent if images is None else images
-    rows = _rows(path, separator, image_key, caption_key)
     captions: dict[str, list[str]] = {}
     negatives: dict[str, list[tuple[str, ...]]] = {}
-    for line, row in rows:
+    for line, row in _rows(path, separator, (image_key, caption_key)):
         name = row[image_key].strip()
         if not name:
             raise DataError(f"{path}, line {line}: names no image; fill in `{image_key}` or remove the row.")
         captions.setdefault(name, []).append(row[caption_key].strip())
         negatives.setdefault(name, []).append(
-            _negatives(row.get(NEGATIVES_KEY) or "", f"{path}, line {line}")
+            _negatives(row.get(NEGATIVES_KEY, "").strip(), f"{path}, line {line}")
         )
     if not captions:
         raise DataError(f"{path}: has a header and no rows; add data.")
@@ -42,38 +42,42 @@ def read_table(
     return FilePairs(samples, [folder / sample.name for sample in samples])
 
 
-def _rows(
-    path: Path, separator: str | None, image_key: str, caption_key: str
-) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row by its columns' names, and the line that it ends on."""
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=separator or _separator(path, header), strict=True)
-            columns = reader.fieldnames or []
-            for key in (image_key, caption_key):
+            reader = csv.reader(file, delimiter=separator or _separator(path, header), strict=True)
+            columns = next(reader, [])
+            for key in keys:
                 if key not in columns:
                     raise DataError(
                         f"{path}: has no column {key!r}, only {', '.join(columns) or 'nothing'}; state the "
                         "columns' names and the separator."
                     )
-            rows = [(reader.line_num, row) for row in reader]
+            for row in filter(None, reader):
+                line = reader.line_num
+                if len(row) < len(columns):
+                    raise DataError(
+                        f"{path}, line {line}: has fewer cells than the header; complete the row."
+                    )
+                if len(row) > len(columns):
+                    raise DataError(
+                        f"{path}, line {line}: has more cells than the header; quote texts that hold the separator."
+                    )
+                yield line, dict(zip(columns, row, strict=True))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
-    except (csv.Error, TypeError) as error:
+    except TypeError as error:
+        raise DataError(f"{path}: the separator is one character, not {separator!r}.") from error
+    except csv.Error as error:
         raise DataError(
-            f"{path}: is not a table that can be read ({error}); check quotes and separator."
+            f"{path}: the row after line {line} cannot be read ({error}); check its quotes and the separator."
         ) from error
-    for line, row in rows:
-        if row[image_key] is None or row[caption_key] is None:
-            raise DataError(f"{path}, line {line}: has fewer cells than the header; complete the row.")
-        if None in row:
-            raise DataError(
-                f"{path}, line {line}: has more cells than the header; quote texts that hold the separator."
-            )
-    return rows
 
 
 def _separator(path: Path, header: str) -> str:
@@ -82,12 +86,12 @@ def _separator(path: Path, header: str) -> str:
 
 
 def _negatives(cell: str, where: str) -> tuple[str, ...]:
-    if not cell.strip():
+    if not cell:
         return ()
     try:
-        texts = ast.literal_eval(cell.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise DataError(f"{where}: `{NEGATIVES_KEY}` must be a Python list of texts: ['a', 'b'].") from error
+        texts = ast.literal_eval(cell)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        texts = None
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{where}: `{NEGATIVES_KEY}` must be a Python list of texts: ['a', 'b'].")
     return tuple(text.strip() for text in texts if text.strip())

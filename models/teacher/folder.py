@@ -117,7 +117,8 @@ def weight_files(part: Path, stem: str) -> list[Path]:
             "model's safetensors, or save them once with diffusers' save_pretrained(safe_serialization=True)."
         )
     others = ", ".join(file.name for file in sorted(part.glob("*.safetensors")))
-    held = f"only {others}, a variant: rename it to" if others else "no weights: put there"
+    none = "no weights (a pickle is not fetched from a hub): put there"
+    held = f"only {others}, a variant: rename it to" if others else none
     raise TeacherError(f"{part} holds {held} {stem}.safetensors.")
 
 

@@ -13,9 +13,12 @@ from torch import Tensor
 from models.teacher import noise as arithmetic
 from models.teacher.caption_cache import CaptionCache
 from models.teacher.errors import TeacherError
+from models.teacher.gradient_scale import with_scaled_gradient
 from models.teacher.noise import PredictionType
 
 _CAPTIONS_AT_ONCE = 8
+_PIXELS_AT_ONCE = 4 * 512**2
+"""A VAE's first layers hold about 2 KiB a pixel in float32: half a GiB an image of 512, too much for a CLIP's batch."""
 UNCONDITIONAL = ""
 """The caption that stands for none, as in the training of Stable Diffusion."""
 
@@ -142,15 +145,20 @@ class Teacher:
         return without + self.guidance * (under - without)
 
     def _epsilon(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
-        with self._own_precision():
+        def unet(noisy_latents: Tensor) -> Tensor:
             output: Tensor = self.unet(
                 noisy_latents.to(self.dtype),
                 timesteps,
                 encoder_hidden_states=captions.to(self.dtype),
                 return_dict=False,
             )[0]
+            return output.float()
+
+        scaled = self.dtype is torch.float16
+        with self._own_precision():
+            output = with_scaled_gradient(unet, noisy_latents) if scaled else unet(noisy_latents)
         return arithmetic.epsilon_of(
-            output.float(), noisy_latents, self.alphas_cumprod[timesteps], self.prediction_type
+            output, noisy_latents, self.alphas_cumprod[timesteps], self.prediction_type
         )
 
     @cached_property
@@ -174,8 +182,9 @@ class Teacher:
                 f"{self.reference} takes images of {self.resolution_px} x {self.resolution_px} pixels, not "
                 f"{height} x {width}; preprocess them with models.teacher.pixels."
             )
+        chunks = torch.split(pixels, max(1, _PIXELS_AT_ONCE // self.resolution_px**2))
         with self._own_precision():
-            mode: Tensor = self.vae.encode(pixels.to(self.device)).latent_dist.mode()
+            mode = torch.cat([self.vae.encode(chunk.to(self.device)).latent_dist.mode() for chunk in chunks])
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         latents: Tensor = (mode - shift) * self.vae.config.scaling_factor
         return latents

@@ -103,6 +103,15 @@ def test_hub_that_cannot_be_reached_is_named_with_the_remedy(monkeypatch: pytest
         load("organisation/name")
 
 
+def test_hub_model_without_safetensors_is_told_from_a_damaged_one(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / UNET).unlink()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(copied))
+    with pytest.raises(TeacherError, match="a pickle is not fetched from a hub"):
+        load("organisation/name")
+
+
 @pytest.mark.parametrize("reference", ["", "nothing", "a/b/c", "hub name/x"])
 def test_words_that_name_nothing_are_refused(reference: str) -> None:
     with pytest.raises(TeacherError, match="names no teacher"):

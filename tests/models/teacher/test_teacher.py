@@ -1,5 +1,9 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +53,23 @@ def test_a_caption_s_embedding_does_not_depend_on_its_company(teacher: Teacher) 
     assert torch.equal(together[13], together[4])
 
 
+def test_one_thread_at_a_time_is_in_the_tokenizer(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched:
+        model_max_length = CONTEXT_LENGTH
+        free = Lock()
+
+        def __call__(self, captions: list[str], **options: Any) -> Any:
+            assert self.free.acquire(blocking=False)
+            sleep(0.01)
+            self.free.release()
+            return tokenizer(captions, **options)
+
+    tokenizer = teacher.tokenizer
+    monkeypatch.setattr(teacher, "tokenizer", Watched())
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda number: teacher.encode_captions([f"a cube {number}"]), range(4)))
+
+
 def test_captions_are_embedded_from_many_threads_at_once(teacher: Teacher) -> None:
     captions = [f"a cube {number}" for number in range(24)]
     expected = teacher.encode_captions(captions)
@@ -84,6 +105,27 @@ def test_predicted_noise_is_that_of_the_pipeline_s_own_parts(
         abar = own.alphas_cumprod[t]
         expected = (noisy[row] - abar.sqrt() * clean) / (1 - abar).sqrt()
         torch.testing.assert_close(noise_pred[row], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_stable_diffusion_2_s_settings_are_taken_as_by_the_pipeline(tmp_path: Path) -> None:
+    settings = {"attention_head_dim": [2, 4], "use_linear_projection": True, "upcast_attention": True}
+    save_sd_teacher(tmp_path, prediction_type="v_prediction", unet=settings)
+    config = (
+        tmp_path / "tokenizer/tokenizer_config.json"
+    )  # OpenCLIP's padding is token 0, an exclamation mark
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pad_token": "!"}))
+    teacher, own = (
+        load(tmp_path),
+        StableDiffusionPipeline.from_pretrained(str(tmp_path), use_safetensors=True),
+    )
+    assert own.tokenizer.pad_token_id == 0
+    captions = teacher.encode_captions(CAPTIONS)
+    torch.testing.assert_close(captions, own.encode_prompt(CAPTIONS, "cpu", 1, False)[0], rtol=0, atol=1e-6)
+    noisy, abar = randn(3, 4, 8, 8), own.scheduler.alphas_cumprod[TIMESTEPS][:, None, None, None]
+    with torch.no_grad():
+        velocity = own.unet(noisy, TIMESTEPS, captions).sample
+    expected = abar.sqrt() * velocity + (1 - abar).sqrt() * noisy
+    torch.testing.assert_close(teacher.noise_pred(noisy, TIMESTEPS, captions), expected)
 
 
 def test_guidance_extrapolates_from_the_prediction_without_caption(folder: Path, teacher: Teacher) -> None:
@@ -133,6 +175,26 @@ def test_bfloat16_u_net_takes_and_gives_float32(folder: Path, teacher: Teacher) 
     torch.testing.assert_close(noise_pred, expected, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("guidance", [None, 3.0])
+def test_float16_u_net_carries_the_gradient_of_a_mean_over_a_large_batch(
+    folder: Path, guidance: float | None, checkpointing: bool
+) -> None:
+    def gradient(teacher: Teacher) -> Tensor:
+        noisy = randn(3, 4, 8, 8).requires_grad_()
+        noise_pred = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
+        # 32 latents of Stable Diffusion have 2^19 elements.
+        return torch.autograd.grad(noise_pred.square().sum() / 2**19, noisy)[0]
+
+    half = load(folder, guidance=guidance)
+    half.unet.half()  # the loader has float16 on a GPU alone
+    half.dtype = torch.float16
+    if checkpointing:
+        half.enable_activation_checkpointing()
+    expected = gradient(load(folder, guidance=guidance))
+    assert (gradient(half) - expected).norm() < 0.02 * expected.norm()
+
+
 def test_a_caller_s_autocast_changes_nothing(teacher: Teacher) -> None:
     def run() -> list[Tensor]:
         captions = teacher.encode_captions(CAPTIONS)
@@ -155,6 +217,18 @@ def test_images_become_the_latents_of_the_pipeline_s_own_preprocessing(
         mean = own.vae.encode(own.image_processor.preprocess(image)).latent_dist.mean
     torch.testing.assert_close(teacher.encode_image(pixels), mean * own.vae.config.scaling_factor)
     assert teacher.encode_image(pixels).shape[1:] == teacher.latent_shape
+
+
+def test_many_images_go_through_the_vae_a_few_at_a_time(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = randn(9, 3, 64, 64).clamp(-1, 1)
+    alone = torch.cat([teacher.encode_image(image[None]) for image in pixels])
+    encode, batches = teacher.vae.encode, []
+    monkeypatch.setattr("models.teacher.teacher._PIXELS_AT_ONCE", 4 * 64**2)
+    monkeypatch.setattr(teacher.vae, "encode", lambda chunk: batches.append(len(chunk)) or encode(chunk))
+    torch.testing.assert_close(teacher.encode_image(pixels), alone)
+    assert batches == [4, 4, 1]
 
 
 def test_the_vae_s_shift_is_taken_off_before_scaling(epsilon_folder: Path) -> None:
