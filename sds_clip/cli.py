@@ -2,7 +2,8 @@
 
 Nothing heavy is imported until a command runs, so `--help` answers at once.
 
-Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted, 141 the reader has gone.
+Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted, 141 the reader has gone,
+143 terminated.
 """
 
 import argparse
@@ -11,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn
 
-from sds_clip.commands import classify, convert, doctor, evaluate, keys, match, serve
+from sds_clip.commands import classify, convert, doctor, evaluate, export, finetune, keys, match, serve
 from sds_clip.errors import CliError
+from sds_clip.options import Parser
 from sds_clip.table import printable
 
 _EPILOG = """\
@@ -22,6 +23,7 @@ examples:
   sds-clip serve
   sds-clip match cat.jpg --text "a cat" "a dog"
   sds-clip classify *.jpg --label cat dog bird
+  sds-clip finetune --base demo --teacher demo --data pairs/ --steps 400 --out runs/first
   sds-clip evaluate winoground --model ViT-B-32/openai --data winoground/
   sds-clip doctor
 
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command."""
-    parser = _Parser(
+    parser = Parser(
         prog="sds-clip",
         description="Serve a CLIP model, match and classify images with it, and measure it.",
         epilog=_EPILOG,
@@ -61,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sds-clip {installed_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serve, match, classify, evaluate, convert, keys, doctor):
+    for module in (serve, match, classify, evaluate, finetune, convert, export, keys, doctor):
         module.add(commands)
     return parser
 
@@ -88,8 +90,3 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from models.errors import ModelError
 
     return CliError, ModelError, ServiceError, OSError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"sds-clip: {message} (see `{self.prog} --help`)\n")

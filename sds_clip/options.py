@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from sds_clip.errors import CliError
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from models.clip import Clip
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 REFERENCES = """\
 A model is named by a reference: demo (ships with this package), ViT-B-32/openai (an open_clip architecture
@@ -22,9 +22,26 @@ local-dir:PATH#alpha=0.5), or PATH.safetensors@ARCHITECTURE.
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and may declare options only once it is used, where that takes imports."""
+
+    declare_later: Callable[[Parser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it, with the late options."""
+        declare, self.declare_later = self.declare_later, None
+        if declare is not None:
+            declare(self)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print it and end with exit code 2."""
+        self.exit(2, f"sds-clip: {message} (see `{self.prog} --help`)\n")
+
+
 def add_command(
     commands: Commands, name: str, summary: str, *, description: str, epilog: str, usage: str | None = None
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A command's parser; its description and examples keep their line breaks."""
     return commands.add_parser(
         name,

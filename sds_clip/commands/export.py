@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from models.delta_file import is_delta
     from models.export import export_full
 
-    reference = f"local-dir:{args.delta}" if is_delta(Path(args.delta)) else args.delta
+    folder = Path(args.delta.partition("#alpha=")[0])
+    reference = f"local-dir:{args.delta}" if is_delta(folder) else args.delta
     export_full(reference, args.out, args.alpha)
     print(f"local-dir:{args.out}")
     return 0

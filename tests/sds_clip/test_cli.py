@@ -23,7 +23,7 @@ HEAVY = (
     "app",
     "models",
 )
-COMMANDS = ("serve", "match", "classify", "evaluate", "convert", "export", "keys", "doctor")
+COMMANDS = ("serve", "match", "classify", "evaluate", "finetune", "convert", "export", "keys", "doctor")
 
 
 def run_module(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,130 @@
+"""Training checkpoints: complete, verified folders; a broken newest one gives way to the one before.
+
+OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
+OUT/checkpoints/step-00000200/state.json           step, what the run is, and the file's hash
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models.folders import whole_folder
+from models.training.errors import TrainingError
+
+_TENSORS, _DESCRIPTION = "state.safetensors", "state.json"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run. `identity` is all that decides its weights; another run's are refused."""
+
+    folder: Path
+    identity: dict[str, Any]
+    keep: int
+
+    def save(self, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        """Write the state after `step` steps; it appears whole or not at all, and older ones beyond `keep` go.
+
+        Raises:
+            CheckpointError: the disk is full or the folder cannot be written; what was there is still there.
+        """
+        target = self.folder / f"step-{step:08d}"
+        for unfinished in self.folder.glob(".step-*"):  # by a run that was killed
+            shutil.rmtree(unfinished)
+        if target.exists():
+            _discard(target)
+        with whole_folder(target) as working:
+            save_file(_tensors(parameters, optimizer), working / _TENSORS)
+            description = {"step": step, "sha256": _sha256(working / _TENSORS), "run": self.identity}
+            (working / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        # One of a later step is broken: this run started from one before it.
+        kept = [folder for folder in self._all() if folder <= target][-self.keep :]
+        for other in self._all():
+            if other not in kept:
+                _discard(other)
+
+    def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+        """Load the newest checkpoint that is whole, and return how many steps it has done; 0 where there is none.
+
+        Raises:
+            TrainingError: it belongs to another run, whose differences are named, or none of several is whole.
+        """
+        folders = self._all()
+        for folder in reversed(folders):
+            description = _whole(folder)
+            if description is not None:
+                self._check(description["run"], folder)
+                _restore(load_file(folder / _TENSORS), parameters, optimizer)
+                return int(description["step"])
+        if folders:
+            raise TrainingError(f"No checkpoint in {self.folder} is whole; remove that folder to start anew.")
+        return 0
+
+    def exist(self) -> bool:
+        """Whether there is any."""
+        return bool(self._all())
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-????????"))
+
+    def _check(self, run: dict[str, Any], folder: Path) -> None:
+        mine: dict[str, Any] = json.loads(json.dumps(self.identity))
+        other = [name for name in mine.keys() | run.keys() if mine.get(name) != run.get(name)]
+        if other:
+            changes = "; ".join(f"{name} {run.get(name)!r} -> {mine.get(name)!r}" for name in sorted(other))
+            raise TrainingError(
+                f"{folder} is of a run that differs: {changes}. Restore these options, or use another --out."
+            )
+
+
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint that is out of sight before its first file is gone."""
+    hidden = folder.rename(folder.with_name(f".{folder.name}"))
+    shutil.rmtree(hidden)
+
+
+def _tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for name, parameter in parameters.items():
+        tensors[name] = parameter.detach().contiguous()
+        for moment, value in optimizer.state[parameter].items():
+            tensors[f"{name}|{moment}"] = value.contiguous()
+    return tensors
+
+
+def _restore(
+    tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+            optimizer.state[parameter] = {
+                moment: value.to(parameter.device if moment != "step" else "cpu")
+                for moment in _MOMENTS
+                if (value := tensors.get(f"{name}|{moment}")) is not None
+            }
+
+
+def _whole(folder: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of itself; None where its files are not what was written."""
+    try:
+        description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        intact = description["sha256"] == _sha256(folder / _TENSORS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return description if intact else None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,19 @@
+"""Why a fine-tuning run cannot start, or had to stop."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from models.errors import ModelError
+
+
+class ConfigError(ModelError):
+    """A configuration that contradicts itself, or does not fit what it names."""
+
+    code: ClassVar[str] = "bad_configuration"
+
+
+class TrainingError(ModelError):
+    """Training cannot go on; the last good checkpoint is kept."""
+
+    code: ClassVar[str] = "training_failed"

@@ -1,0 +1,85 @@
+"""What a run writes while it goes: one JSON object a line, in OUT/log.jsonl."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from models.training.errors import TrainingError
+
+Record = Mapping[str, int | float]
+Progress = Callable[[Record], None]
+"""Called with every record; `step` counts the steps done."""
+
+
+class RunLog:
+    """Appends records; after a resume the lines of steps that will be done again are dropped."""
+
+    def __init__(self, file: Path, steps_done: int) -> None:
+        self._file = file
+        kept = [line for line in _lines(file) if _step(line) <= steps_done] if steps_done else []
+        with writing(file):
+            file.write_text("".join(kept), encoding="utf-8")
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        with writing(self._file), self._file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps({name: _short(value) for name, value in record.items()}) + "\n")
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Around writing a file; raises TrainingError, naming it, where that cannot be done."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{file} cannot be written ({error.strerror}); free some space or choose another --out, then go on "
+            "with --resume."
+        ) from error
+
+
+class Pace:
+    """How fast steps go and what they wait for, since the last time it was asked."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._waited_s = 0.0
+
+    def since(self, examples: int, waited_s: float) -> Record:
+        """Examples per second, and the share of the time that was spent waiting for data."""
+        now = time.monotonic()
+        elapsed = max(now - self._began, 1e-9)
+        waited = waited_s - self._waited_s
+        self._began, self._waited_s = now, waited_s
+        return {"examples_per_s": examples / elapsed, "data_share": waited / elapsed}
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory so far: of the GPU where one is used, of the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    scale = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # cut short by a kill
+
+
+def _short(value: int | float) -> int | float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")

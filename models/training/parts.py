@@ -1,0 +1,166 @@
+"""What a run is made of: the base, the teacher and the data, loaded and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import PIL.Image
+import torch
+from accelerate import PartialState
+from jaxtyping import Float
+from torch import Tensor
+
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.data.check import check_pairs
+from models.data.negatives import swap_negatives
+from models.data.open import open_pairs
+from models.data.pairs import PairSet, Sample
+from models.precision import choose_device
+from models.teacher.load import load_teacher
+from models.teacher.pixels import teacher_preprocess
+from models.teacher.teacher import Teacher
+from models.training.config import FinetuneConfig
+from models.training.errors import ConfigError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Everything a run reads. Nothing of it is changed by training."""
+
+    base: Clip
+    pairs: PairSet
+    teacher: Teacher | None = None
+    validation: PairSet | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process computes, and which part of every batch is its own."""
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+
+def find_place(device: str) -> Place:
+    """One process, or the one that `torchrun` or `accelerate launch` started (it then picks the device)."""
+    # Where there is no GPU, Accelerate joins processes only when it is told to use the CPU.
+    state = PartialState(cpu=device == "cpu" or (device == "auto" and not torch.cuda.is_available()))
+    chosen = state.device if state.num_processes > 1 else choose_device(device)
+    return Place(chosen, state.process_index, state.num_processes)
+
+
+def load_parts(config: FinetuneConfig, place: Place, say: Say = lambda message: None) -> Parts:
+    """Load and check everything that a configuration names.
+
+    Raises a ModelError of whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
+    """
+    say("checking the data")
+    pairs = _open(config, config.data)
+    validation = _open(config, config.val) if config.val else None
+    say(f"loading {config.base}")
+    base = load_clip(config.base, device=str(place.device), precision="float32")
+    teacher = None
+    if config.teacher and config.objective != "clip":
+        say(f"loading {config.teacher}")
+        teacher = load_teacher(
+            config.teacher,
+            device=str(place.device),
+            precision=config.teacher_precision,
+            guidance=config.guidance,
+            vae=config.needs_vae,
+            caption_cache=config.caption_cache,
+        )
+        if config.activation_checkpointing:
+            teacher.enable_activation_checkpointing()
+    return Parts(base, pairs, teacher, validation)
+
+
+def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
+    """The pairs with the hard negatives that a configuration asks for.
+
+    Raises:
+        ConfigError: not one sample has any.
+    """
+    if config.negatives == "none":
+        return pairs
+    swapping = config.negatives == "swap"
+    chosen = Swapped(pairs, config.negatives_count, config.negatives_seed) if swapping else pairs
+    if any(any(chosen.sample(index).negatives) for index in range(len(chosen))):
+        return chosen
+    if swapping:
+        raise ConfigError(
+            f"No caption of {config.data} has two words to swap; use negatives: data (NegCLIP's tables), or none."
+        )
+    raise ConfigError(
+        f"{config.data} has no hard negative captions (a neg_caption column, as NegCLIP's tables have it); "
+        "use negatives: swap, or add them."
+    )
+
+
+def teacher_view(base: Clip, resolution_px: int) -> Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]:
+    """The VAE's input from an image: the student's own crop, at the teacher's size."""
+    network: Any = base.network
+    preprocess = network.visual.preprocess_cfg
+    return teacher_preprocess(
+        resolution_px, resize_mode=preprocess["resize_mode"], interpolation=preprocess["interpolation"]
+    )
+
+
+class Swapped(PairSet):
+    """Pairs whose hard negatives are their own captions with words swapped."""
+
+    def __init__(self, pairs: PairSet, count: int, seed: int) -> None:
+        self._pairs, self._count, self._seed = pairs, count, seed
+
+    @property
+    def content_hash(self) -> str:
+        """That of the pairs: negatives follow from them and the configuration."""
+        return self._pairs.content_hash
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def sample(self, index: int) -> Sample:
+        """The sample with negatives for each of its captions."""
+        sample = self._pairs.sample(index)
+        swapped = tuple(
+            swap_negatives(caption, self._count, seed=self._seed, index=index) for caption in sample.captions
+        )
+        return replace(sample, negatives=swapped)
+
+    def image(self, index: int) -> PIL.Image.Image:
+        """The image as it is."""
+        return self._pairs.image(index)
+
+
+def describe(parts: Parts) -> dict[str, Any]:
+    """What a run's result depends on beside its configuration."""
+    return {
+        "base_version": parts.base.version,
+        "teacher_version": parts.teacher.version if parts.teacher else None,
+        "data_hash": parts.pairs.content_hash,
+        "data_size": len(parts.pairs),
+    }
+
+
+def _open(config: FinetuneConfig, path: Any) -> PairSet:
+    opened = open_pairs(
+        path,
+        images=config.images,
+        format=config.data_format,
+        image_key=config.image_key,
+        caption_key=config.caption_key,
+        separator=config.separator,
+    )
+    return check_pairs(opened, max_bad_share=config.max_bad_share, workers=config.workers).pairs

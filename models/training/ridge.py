@@ -1,0 +1,31 @@
+"""The mapper's closed-form start: fitted to what the teacher's VAE makes of training images."""
+
+from __future__ import annotations
+
+import torch
+
+from models.clip import Clip
+from models.data.pairs import PairSet
+from models.mapper import Mapper
+from models.teacher.teacher import Teacher
+from models.training.config import FinetuneConfig
+from models.training.parts import teacher_view
+
+
+def ridge_mapper(config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> Mapper:
+    """The mapper that fits the base's features of the first images to their latents; see `models.mapper`.
+
+    Raises:
+        TeacherError: the VAE is not loaded.
+    """
+    view = teacher_view(base, teacher.resolution_px)
+    features, latents = [], []
+    chosen = torch.arange(min(len(pairs), config.ridge_images))
+    for indices in torch.split(chosen, config.batch_size):
+        images = [pairs.image(int(index)) for index in indices]
+        pixels = torch.stack([base.preprocess(image) for image in images])
+        features.append(base.encode_image(pixels, normalize=False))
+        latents.append(teacher.encode_image(torch.stack([view(image) for image in images])))
+    return Mapper.from_ridge(
+        torch.cat(features), torch.cat(latents), ridge=config.ridge, input=config.mapper_input
+    )

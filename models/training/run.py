@@ -1,0 +1,254 @@
+"""A fine-tuning run from first to last step: resume, train, log, keep, and write the delta."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from models.clip import Clip
+from models.data.batches import Loader, batch_indices
+from models.data.pairs import PairSet
+from models.delta import save_delta
+from models.mapper import Mapper
+from models.precision import DTYPES, choose_precision
+from models.student import StudentError, trainable_parameters
+from models.teacher.teacher import Teacher
+from models.training.checkpoint import Checkpoints
+from models.training.config import FinetuneConfig
+from models.training.errors import ConfigError, TrainingError
+from models.training.log import Pace, Progress, Record, RunLog, peak_memory_mib, writing
+from models.training.objective import Objective
+from models.training.optimizer import make_optimizer
+from models.training.parts import Parts, Place, describe, teacher_view, with_negatives
+from models.training.processes import agreed, anywhere
+from models.training.ridge import ridge_mapper
+from models.training.score_targets import ScoreTargets
+from models.training.trainer import Trainer
+from models.training.validation import validate
+
+OPERATIONAL = frozenset(
+    {
+        "log_every",
+        "save_every",
+        "keep_checkpoints",
+        "workers",
+        "caption_cache",
+        "device",
+        "val",
+        "max_bad_share",
+        "data",
+        "images",
+    }
+)
+"""Options that change nothing of the weights: a run may be resumed with others. Data are known by their hash."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `delta` is None where it was stopped before its last step."""
+
+    delta: Path | None
+    steps_done: int
+    metrics: Record
+
+
+def train(
+    config: FinetuneConfig,
+    parts: Parts,
+    out: Path,
+    place: Place,
+    *,
+    resume: bool = False,
+    progress: Progress = lambda record: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    known_scores: dict[Any, torch.Tensor] | None = None,
+) -> Result:
+    """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
+
+    Raises:
+        ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
+        TrainingError: `out` holds another run or cannot be written, or a loss is not finite.
+        CheckpointError: a file cannot be written; the checkpoints before it are whole.
+    """
+    run = _set_up(config, parts, place, known_scores)
+    checkpoints = Checkpoints(out / "checkpoints", _identity(config, parts), config.keep_checkpoints)
+    _check_out(out, checkpoints, resume)
+    done = checkpoints.restore(run.parameters, run.trainer.optimizer)
+    if not agreed(done, place.device):
+        raise TrainingError(
+            f"{out} is not the same folder for every process: put --out on a disk that all share."
+        )
+    if done == 0 and run.mapper is not None and config.mapper_start == "ridge":
+        assert parts.teacher is not None
+        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs)
+        run.mapper.load_state_dict(fitted.state_dict())
+    log = RunLog(out / "log.jsonl", done) if place.is_main else None
+    if place.is_main:
+        text = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+        with writing(out / "config.yaml"):
+            (out / "config.yaml").write_text(text, encoding="utf-8")
+
+    def tell(record: Record) -> None:
+        if log is not None:
+            log.write(record)
+            progress(record)
+
+    loader = Loader(
+        run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
+        last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
+    )  # fmt: skip
+    with closing(loader):
+        done = _loop(run, loader, checkpoints, done, place, tell, should_stop)
+    if done < run.steps:
+        return Result(None, done, {})
+    metrics = _measure(run, parts)
+    if metrics:
+        tell({"step": done, **metrics})
+    delta = out / "delta"
+    if place.is_main:
+        save_delta(
+            delta, parts.base, run.network, configuration=json.loads(config.model_dump_json()),
+            data=describe(parts), metrics=dict(metrics),
+        )  # fmt: skip
+    return Result(delta, done, metrics)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    network: nn.Module
+    mapper: Mapper | None
+    trainer: Trainer
+    pairs: PairSet
+    steps: int
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that a checkpoint holds, by name."""
+        mapper = {f"mapper.{name}": value for name, value in self.trainer.mapper.items()}
+        return {f"student.{name}": value for name, value in self.trainer.student.items()} | mapper
+
+
+def _set_up(
+    config: FinetuneConfig, parts: Parts, place: Place, known: dict[Any, torch.Tensor] | None
+) -> _Run:
+    base, teacher = parts.base, parts.teacher
+    if base.logit_bias is not None:
+        raise StudentError(
+            f"{base.reference} was trained with a sigmoid loss (SigLIP); L_CLIP here is the softmax of CLIP. "
+            "Choose a base without a logit bias."
+        )
+    pairs = with_negatives(config, parts.pairs)
+    steps = _steps(config, len(pairs), place.world_size)
+    network = deepcopy(base.network)
+    student = trainable_parameters(network, config.trainable)
+    mapper = targets = None
+    if config.uses_sds:
+        assert teacher is not None
+        mapper = Mapper(base.embed_dim, teacher.latent_shape, input=config.mapper_input, seed=config.seed)
+        mapper.to(place.device)
+    if config.objective == "score":
+        assert teacher is not None
+        targets = score_targets(config, parts.base, teacher, pairs, known)
+    trainer = Trainer(
+        network,
+        base.tokenizer,
+        Objective(config, steps, teacher, mapper, targets),
+        student,
+        make_optimizer(student, dict(mapper.named_parameters()) if mapper else {}, config),
+        device=place.device,
+        dtype=DTYPES[choose_precision(config.precision, place.device)],
+        world_size=place.world_size,
+    )
+    return _Run(network, mapper, trainer, pairs, steps)
+
+
+def _loop(
+    run: _Run, loader: Loader, checkpoints: Checkpoints, done: int, place: Place,
+    tell: Progress, should_stop: Callable[[], bool],
+) -> int:  # fmt: skip
+    """Take the steps that are left; returns how many are done in all."""
+    config, pace, saved = run.trainer.config, Pace(), done
+    since = done
+    for batch in loader:
+        last = done + 1 == run.steps
+        logs = last or (done + 1) % config.log_every == 0
+        values = run.trainer.step(batch, with_gap=logs and config.uses_sds)
+        done += 1
+        if logs:
+            rate = run.trainer.optimizer.param_groups[0]["lr"]
+            speed = pace.since((done - since) * config.batch_size, loader.wait_s + run.trainer.embedding_s)
+            since = done
+            memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0.0}
+            tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
+        stopping = anywhere(should_stop(), place.device)
+        if place.is_main and (last or stopping or done % config.save_every == 0) and saved != done:
+            checkpoints.save(done, run.parameters, run.trainer.optimizer)
+            saved = done
+        if stopping:
+            break
+    return done
+
+
+def _steps(config: FinetuneConfig, size: int, world_size: int) -> int:
+    for name, value in (("batch_size", config.batch_size), ("sds_batch_size", config.teacher_batch_size)):
+        if value % world_size:
+            raise ConfigError(f"{name} {value} cannot be split evenly over {world_size} processes.")
+    batch_indices(size, config.batch_size, config.seed, 0)  # refuses a batch larger than the data
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return max(1, round(config.epochs * (size // config.batch_size)))
+
+
+def score_targets(
+    config: FinetuneConfig,
+    base: Clip,
+    teacher: Teacher,
+    pairs: PairSet,
+    known: dict[Any, torch.Tensor] | None,
+) -> ScoreTargets:
+    """The teacher's scores as a configuration asks for them; see `ScoreTargets` for `known`."""
+    return ScoreTargets(
+        teacher,
+        pairs,
+        teacher_view(base, teacher.resolution_px),
+        seed=config.negatives_seed,
+        count=config.score_draws,
+        t_min=config.score_t_min,
+        t_max=config.score_t_max,
+        error_of=config.score_error,
+        known=known,
+    )
+
+
+def _measure(run: _Run, parts: Parts) -> Record:
+    if parts.validation is None:
+        return {}
+    before = validate(parts.base, parts.validation, run.trainer.config.batch_size)
+    scale = float(run.trainer.network.logit_scale.detach().exp())
+    tuned = replace(parts.base, network=run.network, logit_scale=scale)
+    after = validate(tuned, parts.validation, run.trainer.config.batch_size)
+    return {f"base_{name}": value for name, value in before.items()} | after
+
+
+def _identity(config: FinetuneConfig, parts: Parts) -> dict[str, Any]:
+    options = json.loads(config.model_dump_json(exclude=set(OPERATIONAL)))
+    return {**options, **describe(parts)}
+
+
+def _check_out(out: Path, checkpoints: Checkpoints, resume: bool) -> None:
+    if (out / "delta").exists():
+        raise TrainingError(f"{out} holds a finished run; use another --out.")
+    if checkpoints.exist() and not resume:
+        raise TrainingError(f"{out} holds a run that was not finished: --resume goes on with it.")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)

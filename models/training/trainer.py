@@ -1,0 +1,158 @@
+"""One step of fine-tuning: encode, compare, differentiate, move."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from models.data.batches import Batch
+from models.training.config import FinetuneConfig
+from models.training.encoded import Encoded
+from models.training.errors import TrainingError
+from models.training.objective import Objective, Part
+from models.training.optimizer import gradient_norm, set_learning_rate
+from models.training.processes import average, average_gradients
+from models.training.randomness import sub_batch
+
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
+
+
+class Trainer:
+    """Holds what a step changes: the student's and the mapper's parameters and the optimizer's state."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tokenizer: Callable[[list[str]], Int[Tensor, "n context"]],
+        objective: Objective,
+        student: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        world_size: int = 1,
+    ) -> None:
+        self.network: Any = network
+        self.optimizer = optimizer
+        self.student = student
+        self.mapper = dict(objective.mapper.named_parameters()) if objective.mapper else {}
+        self._tokenizer = tokenizer
+        self._objective = objective
+        self._device, self._dtype = device, dtype
+        self._part_size = objective.config.teacher_batch_size // world_size
+        self._chunk_size = objective.config.micro_batch_size
+        self.embedding_s = 0.0
+        """Time spent on the teacher's caption embeddings."""
+
+    @property
+    def config(self) -> FinetuneConfig:
+        """The run's configuration."""
+        return self._objective.config
+
+    def step(self, batch: Batch, *, with_gap: bool = False) -> dict[str, float]:
+        """Take one step on this process's part of a batch; returns the losses and gradient norms of all.
+
+        Raises:
+            TrainingError: a loss or a gradient is not finite. Nothing has been changed by this step then.
+        """
+        set_learning_rate(self.optimizer, self.config, batch.step, self._objective.steps)
+        terms = self._differentiate(batch, with_gap)
+        average_gradients([*self.student.values(), *self.mapper.values()])
+        terms["gradient_norm"] = gradient_norm(self.student.values())
+        if self.mapper:
+            terms["mapper_gradient_norm"] = gradient_norm(self.mapper.values())
+        values = _values(terms)
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(
+                f"Step {batch.step + 1}: {', '.join(broken)} is not finite. The last checkpoint is kept; go on from "
+                "it with a lower learning rate, a lower lambda, or float32."
+            )
+        for parameters in (self.student, self.mapper):
+            nn.utils.clip_grad_norm_(parameters.values(), self.config.max_gradient_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if "logit_scale" in self.student:  # a frozen one keeps every bit
+            with torch.no_grad():
+                self.network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        return values
+
+    def _differentiate(self, batch: Batch, with_gap: bool) -> dict[str, Tensor]:
+        """Leave this process's gradients on the parameters, and return the terms of its loss."""
+        part = self._part_of(batch)
+        with plain_attention(self._device):
+            images = Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
+            texts = Encoded(self._encode_text, self._tokens(batch.captions), self._chunk_size)
+            flat = [text for texts_of_one in part.negatives for text in texts_of_one]
+            negatives = Encoded(self._encode_text, self._tokens(flat), self._chunk_size) if flat else None
+            losses = self._objective(
+                images.features,
+                texts.features,
+                negatives.features if negatives else texts.features[:0],
+                self.network.logit_scale.exp(),
+                part,
+                batch.step,
+                with_gap=with_gap,
+            )
+            torch.autograd.backward(losses.total)
+            for encoded in (images, texts, negatives):
+                if encoded is not None:
+                    encoded.backward()
+        return {name: value.detach() for name, value in losses.terms.items()} | {
+            "loss": losses.total.detach()
+        }
+
+    def _part_of(self, batch: Batch) -> Part:
+        places = sub_batch(len(batch.captions), self._part_size)
+        captions = [batch.captions[place] for place in places]
+        count = self.config.negatives_count if self.config.negatives != "none" else 0
+        return Part(
+            places=places,
+            samples=[int(batch.indices[place]) for place in places],
+            captions=captions,
+            negatives=[batch.negatives[place][:count] for place in places],
+            embeddings=self._embed(captions) if self.config.uses_sds else None,
+        )
+
+    def _embed(self, captions: list[str]) -> Tensor:
+        assert self._objective.teacher is not None
+        began = time.monotonic()
+        embeddings = self._objective.teacher.encode_captions(captions)
+        self.embedding_s += time.monotonic() - began
+        return embeddings
+
+    def _tokens(self, texts: Sequence[str]) -> Int[Tensor, "n context"]:
+        return self._tokenizer(list(texts)).to(self._device)
+
+    def _encode_image(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        with self._autocast():
+            features: Tensor = self.network.encode_image(pixels, normalize=False)
+        return features.float()
+
+    def _encode_text(self, tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
+        with self._autocast():
+            features: Tensor = self.network.encode_text(tokens, normalize=False)
+        return features.float()
+
+    def _autocast(self) -> torch.autocast:
+        """Of the student alone: the teacher has a format of its own, and losses are float32."""
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+
+
+def plain_attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the plain attention kernel, whose backward beats the fused one's; on a GPU whatever torch picks."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def _values(terms: dict[str, Tensor]) -> dict[str, float]:
+    """All numbers, means over the processes, in one transfer from the device."""
+    numbers = average(torch.stack([value.float() for value in terms.values()])).tolist()
+    return dict(zip(terms, numbers, strict=True))

@@ -1,0 +1,198 @@
+"""`sds-clip finetune`: distil a diffusion model into a CLIP, or train its control."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from sds_clip.errors import CliError
+from sds_clip.options import REFERENCES, Commands, Parser, add_command
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from models.training.config import FinetuneConfig
+    from models.training.log import Record
+
+_DESCRIPTION = """\
+Fine-tune a CLIP: L = L_CLIP + lambda * L_SDS (SDS-CLIP, arXiv 2307.09233), score distillation over hard
+negatives, or L_CLIP alone, the control. Writes DIR/delta (what changed, over its base), DIR/config.yaml,
+DIR/log.jsonl and DIR/checkpoints. A run that is killed at any step goes on with --resume and ends with the
+same weights.
+"""
+
+_EPILOG = (
+    REFERENCES
+    + """
+examples:
+  sds-clip finetune --base ViT-B-32/openai --teacher stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+      --data captions_train2017.json --images train2017 --steps 2000 --out runs/sds
+  sds-clip finetune --config runs/sds/config.yaml --objective clip --out runs/control
+  torchrun --nproc-per-node 4 -m sds_clip finetune --config runs/sds/config.yaml --out runs/four
+  sds-clip serve --model local-dir:runs/sds/delta
+"""
+)
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands, "finetune", "distil a diffusion model into a CLIP", description=_DESCRIPTION, epilog=_EPILOG
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of these options")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where a run in DIR was stopped; where none was, start one",
+    )
+    parser.set_defaults(run=run)
+    parser.declare_later = _add_options
+
+
+def _add_options(parser: Parser) -> None:
+    """An option for every field of the configuration, whose description is its help."""
+    from models.training.config import FinetuneConfig
+
+    for name, field in FinetuneConfig.model_fields.items():
+        spelled = "lambda" if name == "sds_weight" else name.replace("_", "-")
+        parser.add_argument(f"--{spelled}", dest=name, default=None, help=_help(field), **_kind(field))
+
+
+def _help(field: FieldInfo) -> str:
+    text = " ".join((field.description or "").split()).replace("%", "%%").replace("`", "")
+    if field.is_required() or field.default is None:
+        return text
+    default = ("no", "yes")[field.default] if field.annotation is bool else field.default
+    return f"{text} (default: {default})".lstrip()
+
+
+def _kind(field: FieldInfo) -> dict[str, Any]:
+    if field.annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(field.annotation) is Literal:
+        return {"choices": get_args(field.annotation)}
+    return {"metavar": "VALUE"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print where the delta is."""
+    _require_packages()
+    config = read_config(args)
+    from models.training.parts import find_place, load_parts
+    from models.training.run import train
+
+    place = find_place(config.device)
+    with _StopSignals() as stop, _Bar() as bar:
+        parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
+        result = train(
+            config, parts, args.out, place, resume=args.resume, progress=bar.show, should_stop=stop.asked
+        )
+    if not place.is_main:
+        return 0
+    if result.delta is None:
+        _say(f"stopped after step {result.steps_done}; the same command with --resume goes on")
+        return 128 + (stop.received or signal.SIGTERM)  # none where another process got it
+    for name, value in result.metrics.items():
+        print(f"{name}: {value:.4f}")
+    print(f"local-dir:{result.delta}")
+    return 0
+
+
+def read_config(args: argparse.Namespace) -> FinetuneConfig:
+    """The options of the file, overridden by those of the command line."""
+    from models.training.config import FinetuneConfig, parse_config
+
+    values = _read_file(args.config) if args.config else {}
+    given = {name: getattr(args, name) for name in FinetuneConfig.model_fields}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "lambda" in values:
+        values["sds_weight"] = values.pop("lambda")
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if one in given:  # the one on the command line takes the place of the other in the file
+            values.pop(other, None)
+    return parse_config(values | given)
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise CliError(f"{file} must hold options, one `name: value` a line")
+    return values
+
+
+def _require_packages() -> None:
+    missing = [name for name in ("accelerate", "diffusers", "tqdm", "yaml") if find_spec(name) is None]
+    if missing:
+        raise CliError(f"fine-tuning needs {', '.join(missing)}: pip install 'sds-clip[train]'")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM ask the run to save a checkpoint and end; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def asked(self) -> bool:
+        """Whether to stop."""
+        return self.received != 0
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+class _Bar:
+    """A progress bar on a terminal, a line for every record elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, record: Record) -> None:
+        """Take the bar to the record's step."""
+        losses = {
+            name: f"{record[name]:.4g}" for name in ("loss", "clip", "sds", "negatives") if name in record
+        }
+        if not losses:
+            return
+        if not sys.stderr.isatty():
+            shown = " ".join(f"{name} {value}" for name, value in losses.items())
+            _say(f"step {record['step']}/{record['steps']} {shown}")
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=record["steps"], unit="step")
+        self._bar.set_postfix(losses, refresh=False)
+        self._bar.update(record["step"] - self._bar.n)

@@ -1,0 +1,145 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.training.checkpoint import Checkpoints
+from models.training.errors import TrainingError
+
+
+class Model:
+    """One parameter with an optimizer; a step adds to both."""
+
+    def __init__(self) -> None:
+        self.parameters = {"w": nn.Parameter(torch.ones(3))}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.1)
+
+    def step(self) -> None:
+        self.parameters["w"].grad = torch.tensor([1.0, -2.0, 0.5])
+        self.optimizer.step()
+
+    def save(self, checkpoints: Checkpoints, step: int) -> None:
+        checkpoints.save(step, self.parameters, self.optimizer)
+
+    def restore(self, checkpoints: Checkpoints) -> int:
+        return checkpoints.restore(self.parameters, self.optimizer)
+
+
+def checkpoints_of(folder: Path, *, keep: int = 2, **identity: object) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints", {"lr": 0.1, "seed": 0, **identity}, keep)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(found.name for found in (folder / "checkpoints").iterdir())
+
+
+def test_a_restored_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    model, resumed = Model(), Model()
+    model.step()
+    model.save(checkpoints_of(tmp_path), 1)
+    assert resumed.restore(checkpoints_of(tmp_path)) == 1
+    for each in (model, resumed):
+        each.step()
+    assert torch.equal(model.parameters["w"], resumed.parameters["w"])
+
+
+def test_without_a_checkpoint_a_run_starts_at_zero(tmp_path: Path) -> None:
+    assert not checkpoints_of(tmp_path).exist()
+    assert Model().restore(checkpoints_of(tmp_path)) == 0
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    model.step()
+    for step in (1, 2, 10):
+        model.save(checkpoints, step)
+    assert names(tmp_path) == ["step-00000002", "step-00000010"]
+
+
+def cut_short(folder: Path) -> None:
+    file = folder / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+
+
+def flip_a_bit(folder: Path) -> None:
+    file = folder / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+BREAKS: list[Callable[[Path], object]] = [
+    cut_short,
+    flip_a_bit,
+    lambda folder: (folder / "state.safetensors").unlink(),
+    lambda folder: (folder / "state.json").unlink(),
+    lambda folder: (folder / "state.json").write_text('{"step": 2'),
+    lambda folder: (folder / "state.json").write_text("[]"),
+]
+
+
+@pytest.mark.parametrize("break_it", BREAKS)
+def test_a_broken_newest_gives_way_to_the_one_before(
+    break_it: Callable[[Path], object], tmp_path: Path
+) -> None:
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    model.step()
+    model.save(checkpoints, 1)
+    first = model.parameters["w"].detach().clone()
+    model.step()
+    model.save(checkpoints, 2)
+    break_it(tmp_path / "checkpoints" / "step-00000002")
+    assert Model().restore(checkpoints) == 1
+    resumed = Model()
+    resumed.restore(checkpoints)
+    assert torch.equal(resumed.parameters["w"], first)
+
+
+def test_one_that_is_kept_alone_is_the_one_just_saved_and_no_broken_later_one(tmp_path: Path) -> None:
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    model.step()
+    for step in (10, 20):
+        model.save(checkpoints, step)
+    cut_short(tmp_path / "checkpoints" / "step-00000020")
+    model.save(checkpoints_of(tmp_path, keep=1), 15)
+    assert names(tmp_path) == ["step-00000015"]
+
+
+def test_where_all_are_broken_nothing_starts_over_silently(tmp_path: Path) -> None:
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    model.step()
+    model.save(checkpoints, 1)
+    cut_short(tmp_path / "checkpoints" / "step-00000001")
+    with pytest.raises(TrainingError, match=r"No checkpoint in .*checkpoints is whole; remove"):
+        Model().restore(checkpoints)
+
+
+def test_another_run_s_is_refused_with_what_differs(tmp_path: Path) -> None:
+    model = Model()
+    model.step()
+    model.save(checkpoints_of(tmp_path, data_hash="a"), 1)
+    with pytest.raises(TrainingError, match=r"data_hash 'a' -> 'b'; seed 0 -> 1\. Restore these options"):
+        Model().restore(checkpoints_of(tmp_path, data_hash="b", seed=1))
+
+
+def test_what_a_kill_left_half_written_is_never_seen_and_goes(tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / ".step-00000001.abcd"
+    left.mkdir(parents=True)
+    (left / "state.safetensors").write_bytes(b"half")
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    assert not checkpoints.exist()
+    model.step()
+    model.save(checkpoints, 2)
+    assert names(tmp_path) == ["step-00000002"]
+
+
+def test_the_description_says_what_the_run_is(tmp_path: Path) -> None:
+    model = Model()
+    model.step()
+    model.save(checkpoints_of(tmp_path), 3)
+    content = json.loads((tmp_path / "checkpoints" / "step-00000003" / "state.json").read_text())
+    assert content["step"] == 3
+    assert content["run"] == {"lr": 0.1, "seed": 0}

@@ -1,0 +1,59 @@
+import pytest
+import yaml
+
+from models.training.config import FinetuneConfig, parse_config
+from models.training.errors import ConfigError
+from tests.training import configure
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 1}, r"there is no option learning_rate; the options are .*\blr\b"),
+        ({"objective": "sds"}, r"objective: input should be 'clip', 'sds-clip' or 'score'"),
+        ({"gradient": "half"}, r"gradient: input should be 'full' or 'sds'"),
+        ({"lr": "fast"}, "lr: .*valid number"),
+        ({"lr": float("nan")}, "lr: "),
+        ({"lr": 0}, "lr: .*greater than 0"),
+        ({"lambda": -1}, "lambda: .*greater than or equal to 0"),
+        ({"batch_size": 1}, "batch_size: .*at least|batch_size: .*greater than or equal to 2"),
+        ({"seed": 2**40}, "seed: "),
+        ({"steps": None}, "give either steps or epochs"),
+        ({"epochs": 1.0}, "give either steps or epochs"),
+        ({"teacher": None}, "the objective sds-clip needs a teacher"),
+        ({"objective": "score"}, "the objective score needs negatives"),
+        ({"objective": "score", "negatives": "swap", "negatives_loss": "contrast"}, "needs negatives_loss"),
+        ({"t_min": 0.9, "t_max": 0.1}, "t_min must be below t_max"),
+        ({"t_max": 1.5}, "t_max: .*less than or equal to 1"),
+        ({"sds_batch_size": 9}, "sds_batch_size 9 is above batch_size 8"),
+        ({"lr": -1, "gradient": "half"}, "lr: .*; gradient: "),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_it_may_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configure(**options)
+
+
+def test_data_are_required() -> None:
+    with pytest.raises(ConfigError, match="data: field required"):
+        parse_config({"steps": 1, "objective": "clip"})
+
+
+def test_the_paper_s_lambda_is_the_weight_of_sds() -> None:
+    assert configure(**{"lambda": 0.5}) == configure(sds_weight=0.5)
+
+
+def test_words_of_a_command_line_are_read_as_their_types() -> None:
+    found = configure(steps="3", lr="1e-3", t_min="0.1", sds_batch_size="4")
+    assert found == configure(steps=3, lr=1e-3, t_min=0.1, sds_batch_size=4)
+
+
+def test_a_saved_configuration_is_read_back_the_same() -> None:
+    config = configure(images="pictures", guidance=2.0, negatives="swap")
+    saved = yaml.safe_dump(config.model_dump(mode="json"))
+    assert parse_config(yaml.safe_load(saved)) == config
+
+
+def test_every_option_is_explained() -> None:
+    unexplained = {name for name, field in FinetuneConfig.model_fields.items() if not field.description}
+    assert unexplained == set()

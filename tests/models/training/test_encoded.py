@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.training.encoded import Encoded
+
+
+class Tower:
+    """A layer that counts what it is given, and whether it keeps a graph of it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 2)
+        self.seen: list[tuple[int, bool]] = []
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        self.seen.append((len(inputs), torch.is_grad_enabled()))
+        return self.layer(inputs).tanh()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, 4, 5, 9])
+def test_the_gradient_is_the_whole_batch_s_in_chunks_of_any_size(chunk_size: int | None) -> None:
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    plain, chunked = Tower(), Tower()
+    features = plain(inputs)
+    (features @ features.T).logsumexp(dim=1).sum().backward()
+    encoded = Encoded(chunked, inputs, chunk_size)
+    torch.testing.assert_close(encoded.features, features)
+    (encoded.features @ encoded.features.T).logsumexp(dim=1).sum().backward()
+    encoded.backward()
+    assert plain.layer.weight.grad is not None
+    torch.testing.assert_close(chunked.layer.weight.grad, plain.layer.weight.grad)
+
+
+def test_one_chunk_is_encoded_once_and_several_twice_with_one_graph_at_a_time() -> None:
+    one, several = Tower(), Tower()
+    for tower, chunk_size in ((one, None), (several, 2)):
+        encoded = Encoded(tower, torch.ones(5, 3), chunk_size)
+        encoded.features.sum().backward()
+        encoded.backward()
+    assert one.seen == [(5, True)]
+    assert several.seen == [(2, False), (2, False), (1, False), (2, True), (2, True), (1, True)]
+
+
+def test_features_that_no_loss_has_used_and_frozen_towers_get_no_gradient() -> None:
+    tower = Tower()
+    Encoded(tower, torch.ones(2, 3), None).backward()
+    assert tower.layer.weight.grad is None
+    tower.layer.requires_grad_(False)
+    encoded = Encoded(tower, torch.ones(2, 3), None)
+    encoded.features.sum().backward()
+    encoded.backward()
+    assert tower.layer.weight.grad is None

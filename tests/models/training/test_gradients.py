@@ -1,0 +1,149 @@
+"""The gradient of a whole step, against the formula written out with diffusers' and open_clip's own parts."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+from open_clip.loss import ClipLoss
+from torch import Tensor, nn
+
+from models.data.batches import batch_indices
+from models.mapper import Mapper
+from models.teacher.load import load_teacher
+from models.training.parts import Parts
+from models.training.randomness import draw_noise, draw_timesteps
+from models.training.run import train
+from tests.teachers import save_sd_teacher
+from tests.training import PLACE, changed, configure, frozen_state, gradients, last_checkpoint
+
+UNCLIPPED = 1e9
+
+
+def first_gradients(out: Path, parts: Parts, **options: object) -> dict[str, Tensor]:
+    train(configure(steps=1, max_gradient_norm=UNCLIPPED, **options), parts, out, PLACE)
+    return gradients(last_checkpoint(out))
+
+
+def formula(parts: Parts, scheduler: Any, weight: float, seed: int) -> dict[str, Tensor]:
+    """Gradients of ClipLoss + weight * mean (eps_hat - eps)^2, U-Net included, by autograd alone."""
+    assert parts.teacher is not None
+    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
+    texts = [parts.pairs.sample(index).captions[0] for index in indices]
+    network: Any = deepcopy(parts.base.network)
+    network.requires_grad_(True)
+    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in indices])
+    image = network.encode_image(pixels, normalize=True)
+    text = network.encode_text(parts.base.tokenizer(texts), normalize=True)
+    mapper = Mapper(32, (4, 8, 8), seed=seed)
+    noise = draw_noise(seed, 0, indices, (4, 8, 8))
+    timesteps = draw_timesteps(seed, 0, indices, 20, 979)  # 0.02 and 0.98 of 0..999, rounded inwards
+    noisy = scheduler.add_noise(mapper.linear(image).view(8, 4, 8, 8), noise, timesteps)
+    unet = deepcopy(parts.teacher.unet).requires_grad_(True)
+    output = unet(noisy, timesteps, parts.teacher.encode_captions(texts)).sample
+    if scheduler.config.prediction_type == "v_prediction":
+        abar = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
+    loss = ClipLoss()(image, text, network.logit_scale.exp()) + weight * F.mse_loss(output, noise)
+    loss.backward()
+    named = {f"student.{name}": value for name, value in network.named_parameters()}
+    named |= {f"mapper.{name}": value for name, value in mapper.named_parameters()}
+    return {name: value.grad for name, value in named.items() if value.grad is not None}
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_step_has_the_gradient_of_the_formula(prediction_type: str, parts: Parts, tmp_path: Path) -> None:
+    folder = save_sd_teacher(tmp_path / "teacher", prediction_type=prediction_type, seed=3)
+    own = Parts(parts.base, parts.pairs, load_teacher(str(folder), device="cpu", precision="float32"))
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    expected = formula(own, scheduler, 0.7, seed=5)
+    found = first_gradients(tmp_path / "out", own, sds_weight=0.7, seed=5, trainable="all")
+    assert len(found) == len(list(parts.base.network.parameters())) + 2
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "sds-clip", "sds_batch_size": 5},
+        {"objective": "clip", "negatives": "swap", "negatives_loss": "contrast"},
+        {"objective": "score", "negatives": "swap", "score_draws": 2},
+    ],
+)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    options: dict[str, object], parts: Parts, tmp_path: Path
+) -> None:
+    whole = first_gradients(tmp_path / "whole", parts, **options)
+    split = first_gradients(tmp_path / "split", parts, micro_batch_size=3, **options)
+    assert whole.keys() == split.keys()
+    for name, value in split.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-7)
+
+
+def test_sds_batch_takes_its_samples_alone_to_the_teacher(parts: Parts, tmp_path: Path) -> None:
+    """The gradient of the mapper's bias is that of the mean over the sub-batch, places 0 and 4 of 8."""
+    assert parts.teacher is not None
+    found = first_gradients(tmp_path, parts, sds_batch_size=2, gradient="sds")["mapper.linear.bias"]
+    indices = [int(batch_indices(len(parts.pairs), 8, 0, 0)[place]) for place in (0, 4)]
+    texts = [parts.pairs.sample(index).captions[0] for index in indices]
+    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in indices])
+    noise, timesteps = draw_noise(0, 0, indices, (4, 8, 8)), draw_timesteps(0, 0, indices, 20, 979)
+    with torch.no_grad():
+        latents = Mapper(32, (4, 8, 8), seed=0)(parts.base.encode_image(pixels))
+        abar = parts.teacher.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
+        error = parts.teacher.unet(noisy, timesteps, parts.teacher.encode_captions(texts)).sample - noise
+    expected = (2 / error.numel() * abar.sqrt() * error).sum(dim=0).flatten()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_only_layer_norms_and_the_mapper_change_bit_for_bit(parts: Parts, tmp_path: Path) -> None:
+    assert parts.teacher is not None
+    before = frozen_state(parts.base, parts.teacher)
+    train(configure(), parts, tmp_path, PLACE)
+    norms = {
+        f"{prefix}.{name}"
+        for prefix, module in parts.base.network.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for name, _ in module.named_parameters()
+    }
+    assert changed(tmp_path).keys() == norms
+    state, start = last_checkpoint(tmp_path), Mapper(32, (4, 8, 8), seed=0).state_dict()
+    assert {name for name in state if "|" not in name} == {f"student.{name}" for name in norms} | {
+        "mapper.linear.weight",
+        "mapper.linear.bias",
+    }
+    assert not any(torch.equal(state[f"mapper.{name}"], value) for name, value in start.items())
+    after = frozen_state(parts.base, parts.teacher)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("objective", ["sds-clip", "score"])
+def test_the_teacher_never_gets_gradients(objective: str, parts: Parts, tmp_path: Path) -> None:
+    assert parts.teacher is not None
+    train(configure(objective=objective, negatives="swap", score_draws=2), parts, tmp_path, PLACE)
+    for network in (parts.teacher.unet, parts.teacher.text_encoder, parts.teacher.vae):
+        assert not network.training
+        assert all(value.grad is None and not value.requires_grad for value in network.parameters())
+
+
+def test_a_frozen_logit_scale_above_clips_ceiling_stays_as_it_is(parts: Parts, tmp_path: Path) -> None:
+    """OpenAI's lies just above ln 100 in float16, so that clamping it would add it to every delta."""
+    network: Any = deepcopy(parts.base.network)
+    network.logit_scale.data.fill_(4.61)
+    identity = parts.base.identity.replacing({"logit_scale": network.logit_scale})
+    scaled = replace(parts.base, network=network, identity=identity, version=identity.version)
+    train(configure(objective="clip", steps=1), Parts(scaled, parts.pairs), tmp_path / "norms", PLACE)
+    assert "logit_scale" not in changed(tmp_path / "norms")
+    train(
+        configure(objective="clip", steps=1, trainable="all"),
+        Parts(scaled, parts.pairs),
+        tmp_path / "all",
+        PLACE,
+    )
+    assert changed(tmp_path / "all")["logit_scale"].exp().item() == pytest.approx(100, rel=1e-5)

@@ -1,0 +1,50 @@
+import json
+import resource
+from pathlib import Path
+
+import pytest
+
+from models.training.errors import TrainingError
+from models.training.log import Pace, RunLog
+
+
+def steps_in(file: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()]
+
+
+def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    log = RunLog(file, 0)
+    for step in (2, 4, 6):
+        log.write({"step": step, "loss": 1 / 3})
+    with file.open("a") as opened:
+        opened.write('{"step": 4, "lo')  # killed while it wrote
+    RunLog(file, 4).write({"step": 6, "loss": 0.25})
+    assert steps_in(file) == [2, 4, 6]
+    assert json.loads(file.read_text().splitlines()[0]) == {"step": 2, "loss": 0.333333}
+
+
+def test_a_run_from_the_start_has_a_log_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    RunLog(file, 0).write({"step": 2})
+    RunLog(file, 0)
+    assert file.read_text() == ""
+
+
+def test_a_full_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl", 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))  # as a disk with so much left
+    try:
+        with pytest.raises(TrainingError, match=r"log\.jsonl cannot be written .*free some space"):
+            log.write({"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_pace_counts_since_it_was_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([10.0, 14.0, 16.0])
+    monkeypatch.setattr("models.training.log.time.monotonic", lambda: next(now))
+    pace = Pace()
+    assert pace.since(8, 1.0) == {"examples_per_s": 2.0, "data_share": 0.25}
+    assert pace.since(8, 1.5) == {"examples_per_s": 4.0, "data_share": 0.25}

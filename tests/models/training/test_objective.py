@@ -1,0 +1,94 @@
+"""What the variants of a run have in common, and what they do not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.teacher.load import load_teacher
+from models.training.objective import timestep_range
+from models.training.parts import Parts
+from models.training.run import train
+from tests.training import PLACE, changed, configure
+
+
+def delta_bytes(parts: Parts, out: Path, **options: object) -> bytes:
+    train(configure(**options), parts, out, PLACE)
+    return (out / "delta" / "delta.safetensors").read_bytes()
+
+
+def test_lambda_zero_is_the_control(parts: Parts, tmp_path: Path) -> None:
+    zero = delta_bytes(parts, tmp_path / "zero", sds_weight=0.0)
+    assert zero == delta_bytes(parts, tmp_path / "control", objective="clip")
+    assert zero != delta_bytes(parts, tmp_path / "one", sds_weight=1.0)
+
+
+def test_during_the_mapper_s_warm_up_the_student_is_the_control_s(parts: Parts, tmp_path: Path) -> None:
+    warm = delta_bytes(parts, tmp_path / "warm", steps=2, mapper_warmup_steps=2)
+    assert warm == delta_bytes(parts, tmp_path / "control", steps=2, objective="clip")
+
+
+class Certain(dict[Any, Tensor]):
+    """Scores of a teacher that never takes a negative for the caption."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return torch.tensor([0.0] + [1.0] * (key[2] - 1))
+
+
+def test_score_distillation_from_a_certain_teacher_is_its_control(parts: Parts, tmp_path: Path) -> None:
+    """The two differ in the target alone, so they meet where the teacher's is the true caption."""
+    shared: dict[str, object] = {"negatives": "swap", "trainable": "all", "sds_batch_size": 4}
+    train(configure(objective="clip", **shared), parts, tmp_path / "control", PLACE)
+    train(configure(objective="score", **shared), parts, tmp_path / "score", PLACE, known_scores=Certain())
+    control, score = changed(tmp_path / "control"), changed(tmp_path / "score")
+    assert control.keys() == score.keys()
+    for name, value in score.items():
+        torch.testing.assert_close(value, control[name], rtol=0, atol=2e-5)
+
+
+def test_score_distillation_from_an_unsure_teacher_is_not(parts: Parts, tmp_path: Path) -> None:
+    shared: dict[str, object] = {"negatives": "swap", "steps": 2, "score_draws": 2}
+    control = delta_bytes(parts, tmp_path / "control", objective="clip", **shared)
+    assert control != delta_bytes(parts, tmp_path / "score", objective="score", **shared)
+
+
+def test_scores_known_already_change_nothing(parts: Parts, tmp_path: Path) -> None:
+    options: dict[str, object] = {"objective": "score", "negatives": "swap", "steps": 2, "score_draws": 2}
+    fresh = delta_bytes(parts, tmp_path / "fresh", **options)
+    known: dict[Any, Tensor] = {}
+    for name in ("filling", "using"):
+        train(configure(**options), parts, tmp_path / name, PLACE, known_scores=known)
+    assert len(known) == 16
+    assert (tmp_path / "using" / "delta" / "delta.safetensors").read_bytes() == fresh
+
+
+def test_timesteps_stay_within_their_shares_of_the_schedule() -> None:
+    config = configure(t_min=0.1, t_max=0.9)
+    assert [timestep_range(config, 1000, step, 11) for step in (0, 10)] == [(100, 899)] * 2
+
+
+def test_annealing_ends_in_the_middle_of_the_range() -> None:
+    config = configure(t_min=0.1, t_max=0.9, t_schedule="annealed")
+    assert [timestep_range(config, 1001, step, 11) for step in (0, 5, 10)] == [
+        (100, 900),
+        (100, 700),
+        (100, 500),
+    ]
+
+
+@pytest.mark.parametrize("gradient", ["full", "sds"])
+def test_sds_reaches_the_student(gradient: str, parts: Parts, tmp_path: Path) -> None:
+    control = delta_bytes(parts, tmp_path / "control", objective="clip", steps=2)
+    assert control != delta_bytes(parts, tmp_path / "sds", steps=2, gradient=gradient)
+
+
+def test_activation_checkpointing_changes_nothing(parts: Parts, teacher_folder: Path, tmp_path: Path) -> None:
+    teacher = load_teacher(str(teacher_folder), device="cpu", precision="float32")
+    teacher.enable_activation_checkpointing()
+    saving = delta_bytes(Parts(parts.base, parts.pairs, teacher), tmp_path / "saving")
+    assert saving == delta_bytes(parts, tmp_path / "plain")

@@ -1,0 +1,132 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.checkpoints import CheckpointError
+from models.data.errors import DataError
+from models.data.negatives import swap_negatives
+from models.data.pairs import PairSet, Sample, Subset
+from models.teacher.errors import TeacherError
+from models.teacher.teacher import Teacher
+from models.training.config import FinetuneConfig
+from models.training.errors import ConfigError
+from models.training.parts import Parts, describe, load_parts, with_negatives
+from tests.teachers import save_sd_teacher
+from tests.training import PLACE, captions, configure
+
+
+def options(tiny_folder: Path, data: Path, teacher_folder: Path, **changes: object) -> FinetuneConfig:
+    named: dict[str, object] = {
+        "base": f"local-dir:{tiny_folder}",
+        "data": data,
+        "teacher": str(teacher_folder),
+        "device": "cpu",
+        "teacher_precision": "float32",
+    }
+    return configure(**(named | changes))
+
+
+def test_everything_that_is_named_is_loaded(tiny_folder: Path, data: Path, teacher_folder: Path) -> None:
+    said: list[str] = []
+    config = options(tiny_folder, data, teacher_folder, val=data)
+    parts = load_parts(config, PLACE, said.append)
+    assert isinstance(parts.teacher, Teacher)
+    assert not parts.teacher.has_vae
+    assert parts.base.precision == "float32"
+    assert parts.validation is not None
+    assert len(parts.pairs) == len(parts.validation) == 24
+    assert said == ["checking the data", f"loading {config.base}", f"loading {config.teacher}"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mapper_start": "ridge"},
+        {"objective": "score", "negatives": "swap"},
+    ],
+)
+def test_the_vae_is_loaded_where_images_are_encoded(
+    changes: dict[str, object], tiny_folder: Path, data: Path, teacher_folder: Path
+) -> None:
+    teacher = load_parts(options(tiny_folder, data, teacher_folder, **changes), PLACE).teacher
+    assert teacher is not None
+    assert teacher.has_vae
+
+
+def test_the_control_loads_no_teacher(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
+    parts = load_parts(options(tiny_folder, data, tmp_path / "none", objective="clip"), PLACE)
+    assert parts.teacher is None
+    assert describe(parts)["teacher_version"] is None
+
+
+def test_a_missing_teacher_is_named(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"none: there is no folder .*check the path"):
+        load_parts(options(tiny_folder, data, tmp_path / "none"), PLACE)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"text_width": 16}, "attends to captions 32 wide, the text encoder makes them 16 wide"),
+        ({"unet": {"in_channels": 9}}, "takes 9 channels and gives 4"),
+        ({"unet": {"sample_size": (8, 16)}}, "no single sample_size"),
+    ],
+)
+def test_a_wrong_shaped_teacher_is_refused(
+    shapes: dict[str, Any], message: str, tiny_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = save_sd_teacher(tmp_path / "teacher", **shapes)
+    with pytest.raises(TeacherError, match=message):
+        load_parts(options(tiny_folder, data, folder), PLACE)
+
+
+def test_a_vae_of_other_latents_is_refused(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
+    folder = save_sd_teacher(tmp_path / "teacher")
+    other = save_sd_teacher(tmp_path / "other", latent_channels=8)
+    (folder / "vae").rename(tmp_path / "vae")
+    (other / "vae").rename(folder / "vae")
+    with pytest.raises(TeacherError, match="VAE's latents have 8 channels and the U-Net's 4"):
+        load_parts(options(tiny_folder, data, folder, mapper_start="ridge"), PLACE)
+
+
+def test_a_missing_base_and_missing_data_are_named(
+    tiny_folder: Path, data: Path, teacher_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        load_parts(options(tiny_folder, data, teacher_folder, base="local-dir:/nowhere"), PLACE)
+    with pytest.raises(DataError, match=r"none\.csv"):
+        load_parts(options(tiny_folder, tmp_path / "none.csv", teacher_folder), PLACE)
+
+
+def test_swapped_negatives_are_those_of_each_caption(pairs: PairSet) -> None:
+    swapped = with_negatives(configure(negatives="swap", negatives_count=2, negatives_seed=9), pairs)
+    assert [swapped.sample(index).negatives for index in range(24)] == [
+        (swap_negatives(caption, 2, seed=9, index=index),) for index, caption in enumerate(captions(24))
+    ]
+    assert swapped.image(3).tobytes() == pairs.image(3).tobytes()
+    assert swapped.content_hash == pairs.content_hash
+
+
+def test_data_without_negatives_are_refused_where_theirs_are_asked_for(pairs: PairSet) -> None:
+    with pytest.raises(ConfigError, match=r"no hard negative captions .*use negatives: swap"):
+        with_negatives(configure(negatives="data"), pairs)
+
+
+def test_captions_without_words_to_swap_are_refused(pairs: PairSet) -> None:
+    class OneWord(Subset):
+        def sample(self, index: int) -> Sample:
+            return replace(super().sample(index), captions=("dog",))
+
+    with pytest.raises(ConfigError, match="No caption of pairs has two words to swap"):
+        with_negatives(configure(negatives="swap"), OneWord(pairs, range(3)))
+
+
+def test_what_a_result_depends_on_names_base_teacher_and_data(parts: Parts) -> None:
+    described = describe(parts)
+    assert described["data_size"] == 24
+    assert parts.teacher is not None
+    assert described["teacher_version"] == parts.teacher.version
+    other = describe(replace(parts, base=replace(parts.base, version="other")))
+    assert {name for name in described if described[name] != other[name]} == {"base_version"}

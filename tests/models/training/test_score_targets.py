@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+from torch import Tensor
+
+from models.clip import Clip
+from models.data.pairs import PairSet, Subset
+from models.diffusion_score import draws
+from models.teacher.teacher import Teacher
+from models.training.run import score_targets
+from models.training.score_targets import ScoreTargets
+from tests.training import configure
+
+CAPTION, NEGATIVES = "a red circle", ("a blue circle", "a circle red")
+
+
+def targets_of(base: Clip, pairs: PairSet, teacher: Teacher) -> ScoreTargets:
+    config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2)
+    return score_targets(config, base, teacher, pairs, None)
+
+
+def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
+    base: Clip, pairs: PairSet, teacher: Teacher, teacher_folder: Path
+) -> None:
+    found = targets_of(base, pairs, teacher)([4], [CAPTION], [NEGATIVES], 3)[0]
+    chosen = draws(3, (4, 8, 8), 1000, seed=2 * 1_000_003 + 4, t_min=0.3, t_max=0.95)
+    image = pairs.image(4).resize((64, 64), 3)  # bicubic, as the student's preprocessing has it
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 64, 64, 3)
+    scheduler = DDIMScheduler.from_pretrained(teacher_folder, subfolder="scheduler")
+    expected = []
+    with torch.no_grad():
+        encoded = teacher.vae.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
+        latents = (encoded * teacher.vae.config.scaling_factor).expand(3, -1, -1, -1)
+        noisy = scheduler.add_noise(latents, chosen.noise, chosen.timesteps)
+        for caption in (CAPTION, *NEGATIVES):
+            embedding = teacher.encode_captions([caption]).expand(3, -1, -1)
+            output = teacher.unet(noisy, chosen.timesteps, embedding).sample
+            expected.append((output - chosen.noise).square().mean())
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_s_errors_do_not_depend_on_its_company(base: Clip, pairs: PairSet, teacher: Teacher) -> None:
+    together = targets_of(base, pairs, teacher)([4, 7], [CAPTION] * 2, [NEGATIVES, NEGATIVES[:1]], 3)
+    alone: list[Tensor] = [
+        targets_of(base, pairs, teacher)([sample], [CAPTION], [negatives], 3)[0]
+        for sample, negatives in ((7, NEGATIVES[:1]), (4, NEGATIVES))
+    ]
+    assert torch.equal(together[0], alone[1])
+    assert torch.equal(together[1], alone[0])
+    assert together[1, 2] == together[1, 0]  # an unused column repeats the caption
+
+
+def test_two_samples_are_scored_on_noise_of_their_own(base: Clip, pairs: PairSet, teacher: Teacher) -> None:
+    class OneImage(Subset):
+        def image(self, index: int) -> Image.Image:
+            return super().image(0)
+
+    found = targets_of(base, OneImage(pairs, range(8)), teacher)([4, 7], [CAPTION] * 2, [NEGATIVES] * 2, 3)
+    assert not torch.equal(found[0], found[1])

@@ -1,0 +1,227 @@
+"""`sds-clip finetune`, killed and resumed, in processes of its own, and its options."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from models.checkpoints import load_clip
+from models.delta_file import read_delta
+from models.training.config import FinetuneConfig
+from sds_clip.cli import main
+from tests.teachers import save_sd_teacher
+from tests.training import changed, save_coco
+
+STEPS = 12
+OBJECTIVES: dict[str, list[str]] = {
+    "sds-clip": ["--objective", "sds-clip", "--gradient", "full", "--sds-batch-size", "5"],
+    "score": ["--objective", "score", "--negatives", "swap", "--score-draws", "2"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a short run is made of, as options."""
+    folder = tmp_path_factory.mktemp("finetune")
+    data = save_coco(folder / "coco")
+    teacher = save_sd_teacher(folder / "teacher")
+    return [
+        *("--base", f"local-dir:{tiny_folder}", "--data", str(data), "--teacher", str(teacher)),
+        *("--batch-size", "8", "--steps", str(STEPS), "--lr", "1e-3", "--warmup-steps", "2"),
+        *("--device", "cpu", "--workers", "1", "--log-every", "1", "--save-every", "3"),
+    ]
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    """The real command in a process of its own, with as many threads as this one: the last bit hangs on that."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "sds_clip", "finetune", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
+    """Until a run says that it has done a step."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"step {step}/"):
+            return
+    raise AssertionError(f"the run ended before step {step}")
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def delta_bytes(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((out / "delta").iterdir())}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bytes(
+    objective: str, made: list[str], tmp_path: Path
+) -> None:
+    options = [*made, *OBJECTIVES[objective]]
+    killed = start(*options, "--out", str(tmp_path / "killed"))
+    wait_for_step(killed, random.Random(objective).randrange(4, STEPS - 1))
+    killed.kill()
+    assert ended(killed)[0] == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "delta").exists()
+    code, out, _ = ended(start(*options, "--out", str(tmp_path / "killed"), "--resume"))
+    assert (code, out) == (0, f"local-dir:{tmp_path / 'killed' / 'delta'}\n")
+    assert main(["finetune", *options, "--out", str(tmp_path / "straight")]) == 0
+    assert delta_bytes(tmp_path / "killed") == delta_bytes(tmp_path / "straight")
+
+
+def test_a_terminated_run_saves_a_checkpoint_says_so_and_resumes(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*made, "--objective", "clip", "--save-every", "1000", "--steps", "100", "--batch-size", "2"]
+    process = start(*options, "--out", str(tmp_path / "out"))
+    wait_for_step(process, 2)
+    process.terminate()
+    code, out, err = ended(process)
+    assert (code, out) == (128 + signal.SIGTERM, "")
+    stopped = re.search(r"stopped after step (\d+); the same command with --resume goes on", err)
+    assert stopped is not None
+    saved = [kept.name for kept in (tmp_path / "out" / "checkpoints").iterdir()]
+    assert saved == [f"step-{int(stopped[1]):08d}"]
+    assert main(["finetune", *options, "--out", str(tmp_path / "out")]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert main(["finetune", *options, "--out", str(tmp_path / "out"), "--resume"]) == 0
+    assert main(["finetune", *options, "--out", str(tmp_path / "straight")]) == 0
+    assert delta_bytes(tmp_path / "out") == delta_bytes(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_vit_b_32_trains_from_coco_and_its_delta_is_256_kib(
+    prediction_type: str, vit_b_32_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = save_sd_teacher(tmp_path / "teacher", prediction_type=prediction_type)
+    out = tmp_path / "out"
+    options = [
+        *("--base", f"local-dir:{vit_b_32_folder}", "--teacher", str(teacher), "--out", str(out)),
+        *("--data", str(save_coco(tmp_path / "coco", 4)), "--steps", "3", "--batch-size", "2"),
+        *("--device", "cpu", "--precision", "float32", "--save-every", "1000"),
+    ]
+    assert main(["finetune", *options]) == 0
+    assert capsys.readouterr().out == f"local-dir:{out / 'delta'}\n"
+    delta = read_delta(out / "delta")
+    assert sum(value.numel() for value in delta.tensors.values()) == 65_536
+    size = (out / "delta" / "delta.safetensors").stat().st_size
+    assert 256 * 1024 < size < 270 * 1024
+    tuned = load_clip(f"local-dir:{out / 'delta'}", device="cpu", precision="float32")
+    assert tuned.version == delta.about.version
+    shutil.rmtree(out / "checkpoints")
+
+
+def test_the_command_line_comes_before_the_file_and_the_file_gives_the_run_again(
+    made: list[str], tmp_path: Path
+) -> None:
+    first, again, other = (tmp_path / name for name in ("first", "again", "other"))
+    assert main(["finetune", *made, "--steps", "2", "--lambda", "0.5", "--out", str(first)]) == 0
+    saved = str(first / "config.yaml")
+    assert yaml.safe_load((first / "config.yaml").read_text())["sds_weight"] == 0.5
+    assert main(["finetune", "--config", saved, "--out", str(again)]) == 0
+    assert delta_bytes(again) == delta_bytes(first)
+    changes = ["--objective", "clip", "--epochs", "1", "--log-every", "3"]
+    assert main(["finetune", "--config", saved, *changes, "--out", str(other)]) == 0
+    assert (other / "checkpoints" / "step-00000003").is_dir()  # 24 samples, 8 a batch
+    assert changed(other).keys() == changed(first).keys()
+
+
+def test_help_shows_every_option_with_its_choices_and_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        main(["finetune", "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for name in FinetuneConfig.model_fields:
+        spelled = "lambda" if name == "sds_weight" else name.replace("_", "-")
+        assert re.search(rf"^  --{spelled}[ ,]", shown, re.MULTILINE)
+    assert "--objective {clip,sds-clip,score}" in shown
+    assert "--gradient {full,sds}" in shown
+    assert re.search(r"--max-bad-share VALUE\s.*\(default: 0\.0\)", shown)
+    assert re.search(r"--no-activation-checkpointing\s.*\(default: no\)", shown, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--speed", "1"], "unrecognized arguments: --speed"),
+        (["--gradient", "half"], "--gradient: invalid choice: 'half'"),
+        (["--lr", "fast"], "lr: "),
+        (["--steps", "1.5"], "steps: "),
+        (["--epochs", "1"], "give either steps or epochs"),
+        (["--data", "none.json"], "none.json: cannot be read"),
+        (["--data-format", "coco", "--images", "nowhere"], "nowhere: there is no such folder"),
+        (["--teacher", "./nowhere"], "./nowhere: there is no folder"),
+        (["--base", "local-dir:/nowhere"], "/nowhere"),
+        (["--batch-size", "64"], "A batch of 64 cannot be filled from 24 samples"),
+        (["--negatives", "data"], "has no hard negative captions"),
+        (["--device", "abacus"], "'abacus' cannot be used here"),
+        (["--config", "none.yaml"], "none.yaml: No such file or directory"),
+        (["--config", "broken.yaml"], "broken.yaml is not YAML"),
+        (["--config", "list.yaml"], "list.yaml must hold options"),
+        (["--config", "unknown.yaml"], "there is no option learning_rate; the options are activation_"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_2(
+    options: list[str],
+    message: str,
+    made: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text("lr: [")
+    Path("list.yaml").write_text("- lr")
+    Path("unknown.yaml").write_text("learning_rate: 1")
+    try:
+        code = main(["finetune", *made, *options, "--out", "out"])
+    except SystemExit as stopped:  # argparse's own
+        code = int(str(stopped.code))
+    assert code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    *_, last = captured.err.splitlines()
+    assert last.startswith("sds-clip: ")
+    assert message in last
+    assert not Path("out").exists()
+
+
+def test_an_image_that_a_caption_names_and_is_missing_is_named(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_coco(tmp_path / "coco")
+    (data.parent / "5.png").unlink()
+    assert main(["finetune", *made, "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "1 missing files: 5.png: there is no file" in error
+    assert "--max-bad-share" in error
+    options = ["--data", str(data), "--max-bad-share", "0.1", "--steps", "1", "--objective", "clip"]
+    assert main(["finetune", *made, *options, "--out", str(tmp_path / "out")]) == 0
+
+
+def test_without_the_training_packages_the_way_to_get_them_is_named(
+    made: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sds_clip.commands.finetune.find_spec", lambda name: None if name == "yaml" else name)
+    assert main(["finetune", *made, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "sds-clip: fine-tuning needs yaml: pip install 'sds-clip[train]'\n"
