@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +13,8 @@ from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from demo.checkpoint import log, resume, save_checkpoint
+from demo.learning_rate import PlateauRate
 from demo.sets import training_pairs
 from demo.student import new_student, pixels_to_input
 from demo.validation import ValidationSet, validate
@@ -22,7 +22,7 @@ from models.precision import native_bf16
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(PlateauRate):
     """What decides the student's weights, beside the machine's arithmetic."""
 
     steps: int = 1400
@@ -34,18 +34,6 @@ class Recipe:
     max_gradient_norm: float = 1.0
     max_logit_scale: float = 4.6052  # ln 100, the usual ceiling
     seed: int = 0
-
-    def learning_rate_at(self, step: int) -> float:
-        """Warm-up, a plateau, a linear fall: on the plateau a run can still be lengthened or cut."""
-        rise = (step + 1) / self.warmup_steps
-        return self.learning_rate * min(rise, 1.0, self._fall_at(step))
-
-    def decays_at(self, step: int) -> bool:
-        """Whether the rate of this step is already below the plateau's for good."""
-        return self._fall_at(step) < 1
-
-    def _fall_at(self, step: int) -> float:
-        return (self.steps - step) / (self.steps * self.decay_share)
 
 
 def train_student(
@@ -61,14 +49,13 @@ def train_student(
 
     Raises:
         RuntimeError: the loss is not finite.
-        ValueError: the checkpoint was made by a recipe that differs in more than its steps, or has more steps
-            done, or differs in its steps when the rate has begun to fall.
+        ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     student = new_student(len(tokenizer.tokenizer))
     optimizer = torch.optim.AdamW(_parameter_groups(student, recipe), betas=(0.9, 0.98), eps=1e-6)
-    first_step, seconds_before = _resume(work_dir / "checkpoint.pt", student, optimizer, recipe)
+    file, parts = work_dir / "checkpoint.pt", {"student": student, "optimizer": optimizer}
+    first_step, seconds_before = resume(file, recipe, parts)
     contrastive = ClipLoss()
     began = time.monotonic() - seconds_before
     for step in range(first_step, recipe.steps):
@@ -78,11 +65,11 @@ def train_student(
         done = step + 1
         seconds = time.monotonic() - began
         if done % 50 == 0:
-            _log(work_dir, {"step": done, "seconds": round(seconds), "loss": round(loss, 4)})
+            log(work_dir, {"step": done, "seconds": round(seconds), "loss": round(loss, 4)})
         if done % validate_every == 0 or done == recipe.steps:
-            _log(work_dir, {"step": done, "seconds": round(seconds), **_measure(student, validation)})
+            log(work_dir, {"step": done, "seconds": round(seconds), **_measure(student, validation)})
         if done % save_every == 0 or done == recipe.steps:
-            _save(work_dir / "checkpoint.pt", student, optimizer, done, seconds, recipe)
+            save_checkpoint(file, recipe, done, seconds, parts)
     return student.eval()
 
 
@@ -124,45 +111,3 @@ def _parameter_groups(student: CLIP, recipe: Recipe) -> list[dict[str, object]]:
 def _measure(student: CLIP, validation: ValidationSet) -> dict[str, float]:
     student.eval()
     return {name: round(value, 4) for name, value in validate(student, validation).items()}
-
-
-def _log(work_dir: Path, record: dict[str, float]) -> None:
-    line = json.dumps(record)
-    print(line, flush=True)
-    with (work_dir / "log.jsonl").open("a") as log:
-        log.write(line + "\n")
-
-
-def _save(
-    path: Path, student: CLIP, optimizer: torch.optim.Optimizer, step: int, seconds: float, recipe: Recipe
-) -> None:
-    """Replace the checkpoint in one move, so that a kill leaves the old one or the new one."""
-    state = {
-        "student": student.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "seconds": seconds,
-        "recipe": asdict(recipe),
-    }
-    unfinished = path.with_suffix(".unfinished")
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)
-
-
-def _resume(path: Path, student: CLIP, optimizer: torch.optim.Optimizer, recipe: Recipe) -> tuple[int, float]:
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path, weights_only=True)
-    if replace(recipe, steps=state["recipe"]["steps"]) != Recipe(**state["recipe"]):
-        raise ValueError(f"{path} is of another recipe: {state['recipe']}; remove it or use another folder.")
-    before, done = Recipe(**state["recipe"]), state["step"]
-    if recipe.steps < done:
-        raise ValueError(f"{path} has {done} steps done, more than {recipe.steps}; ask for at least as many.")
-    if recipe.steps != before.steps and before.decays_at(done - 1):
-        raise ValueError(
-            f"{path} is {done} steps into a run of {before.steps} and its learning rate falls already: go on "
-            f"with {before.steps} steps, or remove it to train {recipe.steps}."
-        )
-    student.load_state_dict(state["student"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["seconds"]

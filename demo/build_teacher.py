@@ -1,0 +1,57 @@
+"""Train the demo teacher: tokenizer, autoencoder, U-Net and text encoder. `python -m demo.build_teacher`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from demo.checkpoint import seconds_trained
+from demo.sets import training_pairs
+from demo.teacher import CONTEXT_LENGTH, save_teacher
+from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from demo.teacher_validation import load_teacher_validation, text_scores
+from demo.train_teacher import TeacherRecipe, load_pool, train_teacher
+from demo.train_vae import VaeRecipe, train_vae
+
+DEMO = Path(__file__).parent
+WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-teacher"  # outlives a work tree that is cleaned
+TOKENIZER_CAPTIONS = 8192
+
+
+def build_teacher(work_dir: Path, into: Path, recipe: TeacherRecipe, vae_recipe: VaeRecipe) -> float:
+    """Train everything in order; a second call goes on where the first was stopped.
+
+    Returns:
+        How many seconds training took, in all calls together.
+    """
+    captions = training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions
+    save_teacher_tokenizer(work_dir / "tokenizer", captions, CONTEXT_LENGTH)
+    tokenizer = load_teacher_tokenizer(work_dir / "tokenizer")
+    vae = train_vae(vae_recipe, work_dir)
+    watch = partial(text_scores, tokenizer=tokenizer, validation=load_teacher_validation(vae))
+    unet, text_encoder = train_teacher(recipe, tokenizer, load_pool(recipe, vae, work_dir), watch, work_dir)
+    finished = work_dir / "teacher"
+    save_teacher(vae, unet, text_encoder, tokenizer, finished)
+    shutil.copytree(finished, into, dirs_exist_ok=True)
+    return seconds_trained(work_dir / "vae.pt") + seconds_trained(work_dir / "teacher.pt")
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="checkpoints and logs")
+    parser.add_argument("--into", type=Path, default=DEMO / "teacher", help="where the folder is written")
+    parser.add_argument("--steps", type=int, default=TeacherRecipe.steps)
+    options = parser.parse_args()
+    print(f"checkpoints and log: {options.work_dir}", flush=True)
+    recipe = replace(TeacherRecipe(), steps=options.steps)
+    seconds = build_teacher(options.work_dir, options.into, recipe, VaeRecipe())
+    print(f"{options.into} is written after {seconds / 60:.0f} minutes of training in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Checkpoints of the demo's training runs: replaced in one move, read back only by the recipe that made them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+
+class Recipe(Protocol):
+    """A frozen dataclass that decides what a run comes to."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """How long the run is."""
+
+    def decays_at(self, step: int) -> bool:
+        """Whether the learning rate of `step` already hangs on the number of steps."""
+
+
+class Part(Protocol):
+    """A network, an optimizer or a schedule."""
+
+    def state_dict(self) -> Any:
+        """Its tensors and numbers."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take them back."""
+
+
+def save_checkpoint(path: Path, recipe: Recipe, step: int, seconds: float, parts: Mapping[str, Part]) -> None:
+    """Replace the checkpoint in one move, so that a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    unfinished = path.with_suffix(".unfinished")
+    torch.save({**state, "step": step, "seconds": seconds, "recipe": asdict(recipe)}, unfinished)
+    os.replace(unfinished, path)
+
+
+def resume(path: Path, recipe: Recipe, parts: Mapping[str, Part]) -> tuple[int, float]:
+    """Put the parts where the checkpoint has them; the steps done and the seconds they took, 0 without one.
+
+    A run can be lengthened or cut while its learning rate is what it would be at any length.
+
+    Raises:
+        ValueError: the checkpoint was made by a recipe that differs in more than its steps, or has more steps
+            done, or differs in its steps when the rate has begun to fall.
+    """
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] | {"steps": recipe.steps} != asdict(recipe):
+        raise ValueError(f"{path} is of another recipe: {state['recipe']}; remove it or use another folder.")
+    done, before = state["step"], replace(recipe, steps=state["recipe"]["steps"])
+    if recipe.steps < done:
+        raise ValueError(f"{path} has {done} steps done, more than {recipe.steps}; ask for at least as many.")
+    if recipe.steps != before.steps and before.decays_at(done - 1):
+        raise ValueError(
+            f"{path} is {done} steps into a run of {before.steps} and its learning rate falls already: go on "
+            f"with {before.steps} steps, or remove it to train {recipe.steps}."
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return done, state["seconds"]
+
+
+def seconds_trained(path: Path) -> float:
+    """How long the run in a checkpoint has trained, in all its pieces."""
+    seconds: float = torch.load(path, weights_only=True)["seconds"]
+    return seconds
+
+
+def log(work_dir: Path, record: dict[str, float]) -> None:
+    """Print a record and append it to `work_dir/log.jsonl`."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(record)
+    print(line, flush=True)
+    with (work_dir / "log.jsonl").open("a") as file:
+        file.write(line + "\n")

@@ -1,0 +1,75 @@
+"""A grid of pictures that diffusers' own pipeline samples from the demo teacher. `python -m demo.teacher_grid`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from textwrap import wrap
+
+import PIL.Image
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import ImageDraw, ImageFont
+
+from demo.sets import pairs
+from demo.world import IMAGE_SIZE_PX, Split
+
+DEMO = Path(__file__).parent
+OUT = DEMO.parent / "docs" / "teacher-samples.png"
+GRID_SEED = 4  # of the captions: apart from the measured sets'
+COUNT, COLUMNS = 12, 3
+STEPS = 50
+GUIDANCE = 3.0
+
+PICTURE_PX = 2 * IMAGE_SIZE_PX
+CAPTION_PX = 150
+MARGIN_PX = 10
+FONT_PX, LINE_CHARACTERS = 15, 20
+
+
+def sample(folder: Path, captions: list[str], steps: int) -> list[PIL.Image.Image]:
+    """One picture a caption, by DDIM with guidance; a picture's noise hangs on its place alone."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True).to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures: list[PIL.Image.Image] = pipeline(
+        captions,
+        num_inference_steps=steps,
+        guidance_scale=GUIDANCE,
+        generator=[torch.Generator().manual_seed(place) for place in range(len(captions))],
+    ).images
+    return pictures
+
+
+def draw_grid(pictures: list[PIL.Image.Image], captions: list[str]) -> PIL.Image.Image:
+    """Pictures at twice their size, each with its caption to its right."""
+    width, height = PICTURE_PX + CAPTION_PX + 2 * MARGIN_PX, PICTURE_PX + MARGIN_PX
+    rows = -(-len(pictures) // COLUMNS)
+    grid = PIL.Image.new("RGB", (COLUMNS * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
+    canvas = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(FONT_PX)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(place, COLUMNS)
+        left, top = MARGIN_PX + column * width, MARGIN_PX + row * height
+        grid.paste(picture.resize((PICTURE_PX, PICTURE_PX), PIL.Image.Resampling.NEAREST), (left, top))
+        text = "\n".join(wrap(caption, LINE_CHARACTERS))
+        middle = (left + PICTURE_PX + MARGIN_PX, top + PICTURE_PX // 2)
+        canvas.multiline_text(middle, text, fill="black", font=font, anchor="lm")
+    return grid
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", type=Path, default=DEMO / "teacher", help="a Stable Diffusion folder")
+    parser.add_argument("--out", type=Path, default=OUT, help="the PNG file written")
+    parser.add_argument("--steps", type=int, default=STEPS, help="denoising steps")
+    options = parser.parse_args()
+    captions = pairs(Split.HELD_OUT, GRID_SEED, 0, COUNT).captions
+    grid = draw_grid(sample(options.teacher, captions, options.steps), captions)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(options.out, optimize=True)
+    print(f"{options.out} shows {COUNT} captions of held-out combinations, {options.steps} steps each")
+
+
+if __name__ == "__main__":
+    main()

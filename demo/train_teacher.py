@@ -1,0 +1,200 @@
+"""Train the demo teacher's U-Net and text encoder on cached latents, resumable after a kill."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from demo.captions import caption, draw_wording
+from demo.checkpoint import Part, log, resume, save_checkpoint
+from demo.learning_rate import PlateauRate
+from demo.sets import pairs
+from demo.teacher import CONTEXT_LENGTH, TIMESTEPS, new_scheduler, new_text_encoder, new_unet
+from demo.train_vae import pixels_to_vae
+from demo.world import Scene, Split
+from models.precision import native_bf16
+
+ENCODED_AT_ONCE = 256
+Watch = Callable[[UNet2DConditionModel, CLIPTextModel], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TeacherRecipe(PlateauRate):
+    """What decides the weights of the U-Net and the text encoder, beside the autoencoder's."""
+
+    steps: int = 10_000
+    batch_size: int = 128
+    pool_size: int = 131_072  # scenes; each comes back about ten times, in other words and other noise
+    learning_rate: float = 1.2e-3
+    warmup_steps: int = 200
+    decay_share: float = 0.3  # the last part of the steps, in which the rate falls linearly to zero
+    weight_decay: float = 0.01
+    average_decay: float = 0.999  # of the weights' moving average, which is what is kept
+    caption_dropout: float = 0.1  # so that the unconditional score exists
+    scored_share: float = 0.75  # of the timesteps drawn from the range that captions are scored on
+    scored_timesteps: tuple[int, int] = (250, 950)
+    seed: int = 1000  # apart from the student's, so that the two never saw the same pictures
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The scenes trained on and their latents, scaled to unit deviation."""
+
+    scenes: list[Scene]
+    latents: Float[Tensor, "n c h w"]
+
+
+def train_teacher(
+    recipe: TeacherRecipe,
+    tokenizer: CLIPTokenizer,
+    pool: Pool,
+    watch: Watch,
+    work_dir: Path,
+    *,
+    save_every: int = 200,
+    watch_every: int = 500,
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Train, or go on from `work_dir/teacher.pt`; returns the averaged weights.
+
+    Raises:
+        RuntimeError: the loss is not finite.
+        ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
+    """
+    torch.manual_seed(recipe.seed)
+    networks = nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)})
+    averaged = copy.deepcopy(networks).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        networks.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+    )
+    file = work_dir / "teacher.pt"
+    parts: dict[str, Part] = {"networks": networks, "averaged": averaged, "optimizer": optimizer}
+    first_step, seconds_before = resume(file, recipe, parts)
+    began = time.monotonic() - seconds_before
+    alphas_cumprod = new_scheduler().alphas_cumprod
+    losses: list[float] = []
+    for step in range(first_step, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(step)
+        losses.append(_train_step(networks, optimizer, recipe, tokenizer, pool, alphas_cumprod, step))
+        _average(averaged, networks, min(recipe.average_decay, (1 + step) / (10 + step)))
+        done, seconds = step + 1, time.monotonic() - began
+        if done % 50 == 0:
+            loss = sum(losses) / len(losses)
+            log(work_dir, {"step": done, "seconds": round(seconds), "loss": round(loss, 5)})
+            losses.clear()
+        if done % watch_every == 0 or done == recipe.steps:
+            scores = watch(averaged["unet"], averaged["text_encoder"])
+            log(work_dir, {"step": done, "seconds": round(seconds), **scores})
+        if done % save_every == 0 or done == recipe.steps:
+            save_checkpoint(file, recipe, done, seconds, parts)
+    return averaged["unet"], averaged["text_encoder"]
+
+
+def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool:
+    """The recipe's scenes and their latents, encoded once into `work_dir/latents.npy`.
+
+    Raises:
+        ValueError: the file holds the latents of a pool of another size.
+    """
+    file = work_dir / "latents.npy"
+    stored = np.load(file) if file.exists() else None
+    if stored is not None and len(stored) != recipe.pool_size:
+        raise ValueError(f"{file} holds {len(stored)} latents, not {recipe.pool_size}; remove it.")
+    scenes: list[Scene] = []
+    latents: list[np.ndarray] = []
+    for start in range(0, recipe.pool_size, ENCODED_AT_ONCE):
+        part = pairs(Split.TRAIN, recipe.seed, start, min(ENCODED_AT_ONCE, recipe.pool_size - start))
+        scenes += part.scenes
+        if stored is None:
+            latents.append(encode(vae, torch.from_numpy(part.images)).half().numpy())
+    if stored is None:
+        stored = np.concatenate(latents)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        unfinished = work_dir / "latents.unfinished.npy"
+        np.save(unfinished, stored)
+        os.replace(unfinished, file)
+    return Pool(scenes, torch.from_numpy(stored))
+
+
+@torch.inference_mode()
+def encode(vae: AutoencoderKL, images: Tensor) -> Float[Tensor, "b c h w"]:
+    """Latents of pictures as the U-Net knows them: the posterior's mean, scaled."""
+    latents: Tensor = vae.encode(pixels_to_vae(images)).latent_dist.mean * vae.config.scaling_factor
+    return latents
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Int[Tensor, "b s"]:
+    """Token ids padded to the text encoder's length."""
+    tokens = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+    )
+    ids: Tensor = tokens.input_ids
+    return ids
+
+
+def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list[str]]:
+    """A step's latents and captions, each pass through the pool in another order and in other words.
+
+    A pure function of the recipe and the step.
+    """
+    steps_a_round = recipe.pool_size // recipe.batch_size
+    turn, place = divmod(step, steps_a_round)
+    order = np.random.default_rng((recipe.seed, turn)).permutation(recipe.pool_size)
+    chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+    rng = np.random.default_rng((recipe.seed, turn, place))
+    captions = []
+    for index in chosen:
+        scene = pool.scenes[index]
+        text = caption(scene, draw_wording(len(scene.things), rng))
+        captions.append("" if rng.random() < recipe.caption_dropout else text)
+    return pool.latents[chosen].float(), captions
+
+
+def _train_step(
+    networks: nn.ModuleDict, optimizer: torch.optim.Optimizer, recipe: TeacherRecipe,
+    tokenizer: CLIPTokenizer, pool: Pool, alphas_cumprod: Tensor, step: int,
+) -> float:  # fmt: skip
+    latents, captions = batch_at(recipe, pool, step)
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    timesteps = _draw_timesteps(recipe, generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    signal = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+    velocity = signal.sqrt() * noise - (1 - signal).sqrt() * latents
+    # At this size the plain attention kernel beats the fused one, whose backward is slow on a CPU.
+    with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
+        text = networks["text_encoder"](tokenize(tokenizer, captions)).last_hidden_state
+        predicted = networks["unet"](noisy, timesteps, text).sample
+    loss: Tensor = (predicted.float() - velocity).square().mean()
+    if not torch.isfinite(loss):
+        raise RuntimeError(f"the teacher's loss is {loss.item()} at step {step}; lower the learning rate")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def _draw_timesteps(recipe: TeacherRecipe, generator: torch.Generator) -> Tensor:
+    anywhere = torch.randint(0, TIMESTEPS, (recipe.batch_size,), generator=generator)
+    scored = torch.randint(*recipe.scored_timesteps, (recipe.batch_size,), generator=generator)
+    return torch.where(
+        torch.rand(recipe.batch_size, generator=generator) < recipe.scored_share, scored, anywhere
+    )
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, networks: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(averaged.parameters()), list(networks.parameters()), 1 - decay)

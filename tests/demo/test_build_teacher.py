@@ -1,0 +1,97 @@
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionPipeline
+
+import demo.sets
+import demo.train_vae
+import demo.winoground_sets
+from demo import build_teacher as build
+from demo.teacher_validation import load_teacher_validation
+from demo.train_teacher import TeacherRecipe
+from demo.train_vae import VaeRecipe
+from demo.world import Scene, Split, draw_scene_of
+
+SHORT = TeacherRecipe(steps=2, batch_size=4, pool_size=8, warmup_steps=1)
+SHORT_VAE = VaeRecipe(steps=4, batch_size=4, warmup_steps=2)
+TREE = Path(__file__).parents[2]
+
+
+@dataclass
+class Built:
+    folder: Path
+    seconds: float
+    trained_on: set[Split]
+    watched_on: set[Split]
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[pytest.MonkeyPatch]:
+    """Few captions, images and items."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "TOKENIZER_CAPTIONS", 1024)
+        patch.setattr(build, "load_teacher_validation", partial(load_teacher_validation, items_per_kind=1))
+        patch.setattr(demo.train_vae, "SCALE_IMAGES", 64)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def built(small: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("built")
+    trained_on, watched_on = set[Split](), set[Split]()
+
+    def watched(parts: set[Split], split: Split, rng: np.random.Generator) -> Scene:
+        parts.add(split)
+        return draw_scene_of(split, rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.sets, "draw_scene_of", partial(watched, trained_on))
+        patch.setattr(demo.winoground_sets, "draw_scene_of", partial(watched, watched_on))
+        seconds = build.build_teacher(folder / "work", folder / "teacher", SHORT, SHORT_VAE)
+    return Built(folder, seconds, trained_on, watched_on)
+
+
+def test_teacher_is_trained_on_the_training_part_alone(built: Built) -> None:
+    assert built.trained_on == {Split.TRAIN}
+    assert built.watched_on == {Split.VALIDATION}
+
+
+def test_built_folder_loads(built: Built) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(built.folder / "teacher")
+    assert pipeline.vae.config.scaling_factor != 0.18215  # its own, not Stable Diffusion's
+    assert built.seconds > 0
+
+
+def test_finished_build_is_written_again_without_training(built: Built) -> None:
+    again = build.build_teacher(built.folder / "work", built.folder / "again", SHORT, SHORT_VAE)
+    assert again == built.seconds
+    for file in (built.folder / "teacher").rglob("*.*"):
+        name = file.relative_to(built.folder / "teacher")
+        assert (built.folder / "again" / name).read_bytes() == file.read_bytes(), name
+
+
+def test_command_says_where_it_works_and_how_long_training_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+
+    def built(*arguments: object) -> float:
+        asked.extend(arguments)
+        return 5400.0
+
+    monkeypatch.setattr(build, "build_teacher", built)
+    monkeypatch.setattr(sys, "argv", ["build_teacher", "--into", str(tmp_path), "--steps", "7"])
+    build.main()
+    assert asked == [build.WORK_DIR, tmp_path, replace(TeacherRecipe(), steps=7), VaeRecipe()]
+    printed = capsys.readouterr().out
+    assert str(build.WORK_DIR) in printed
+    assert "90 minutes" in printed
+
+
+def test_checkpoints_stay_outside_the_work_tree() -> None:
+    assert not build.WORK_DIR.resolve().is_relative_to(TREE)

@@ -1,0 +1,80 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from demo import teacher_grid
+from demo.sets import pairs
+from demo.teacher_grid import CAPTION_PX, COUNT, MARGIN_PX, PICTURE_PX, draw_grid, sample
+from demo.world import Split, combination_split
+from tests.teachers import save_sd_teacher
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_sd_teacher(tmp_path_factory.mktemp("teacher"), prediction_type="v_prediction")
+
+
+def test_command_writes_the_same_file_each_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "new" / "one.png", tmp_path / "other.png"]
+    for file in files:
+        command = ["teacher_grid", "--teacher", str(folder), "--out", str(file), "--steps", "2"]
+        monkeypatch.setattr(sys, "argv", command)
+        teacher_grid.main()
+    one, other = (file.read_bytes() for file in files)
+    assert one == other
+    with Image.open(files[0]) as grid:
+        assert grid.size == draw_grid([Image.new("RGB", (64, 64))] * COUNT, [""] * COUNT).size
+
+
+def test_captions_are_of_combinations_held_out() -> None:
+    scenes = pairs(Split.HELD_OUT, teacher_grid.GRID_SEED, 0, COUNT).scenes
+    assert {combination_split(scene) for scene in scenes} == {Split.HELD_OUT}
+
+
+def test_picture_depends_on_its_place_and_caption_and_not_on_its_company(folder: Path) -> None:
+    whole = sample(folder, ["a red circle", "a blue star", "a ring"], 2)
+    part = sample(folder, ["a red circle", "a ring"], 2)
+    assert [picture.size for picture in whole] == [(64, 64)] * 3
+    difference = np.abs(np.asarray(whole[0], dtype=int) - np.asarray(part[0], dtype=int))
+    assert difference.max() <= 1
+    assert (np.asarray(whole[1]) != np.asarray(part[1])).any()
+
+
+def test_pictures_stand_row_by_row_with_their_captions_to_the_right() -> None:
+    colours = [(place * 20, 255 - place * 20, 0) for place in range(5)]
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in colours]
+    grid = draw_grid(pictures, ["a red circle", "", *["a blue star left of a ring"] * 3])
+    width, height = PICTURE_PX + CAPTION_PX + 2 * MARGIN_PX, PICTURE_PX + MARGIN_PX
+    assert grid.size == (3 * width + MARGIN_PX, 2 * height + MARGIN_PX)
+    written = []
+    for place, colour in enumerate(colours):
+        left, top = MARGIN_PX + place % 3 * width, MARGIN_PX + place // 3 * height
+        assert grid.getpixel((left, top)) == colour
+        assert grid.getpixel((left + PICTURE_PX - 1, top + PICTURE_PX - 1)) == colour
+        beside = grid.crop((left + PICTURE_PX, top, left + width - MARGIN_PX, top + PICTURE_PX))
+        written.append(int((np.asarray(beside.convert("L")) < 128).sum()))
+    assert written[1] == 0 < written[0] < written[2] == written[3] == written[4]
+
+
+def test_longest_caption_stays_in_its_cell() -> None:
+    text = "a photo of a little orange hourglass on the right side of a little purple hourglass"
+    grid = draw_grid([Image.new("RGB", (64, 64), "white")], [text])
+    dark = np.argwhere(np.asarray(grid.convert("L")) < 128)
+    assert dark[:, 1].max() < MARGIN_PX + PICTURE_PX + MARGIN_PX + CAPTION_PX
+    assert dark[:, 0].min() >= MARGIN_PX
+    assert dark[:, 0].max() < MARGIN_PX + PICTURE_PX
+
+
+def test_teacher_stored_in_float16_is_sampled_in_float32(folder: Path, tmp_path: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
+    pipeline.to(torch.float32).save_pretrained(tmp_path / "same")
+    (half,), (same,) = (sample(tmp_path / name, ["a red circle"], 2) for name in ("half", "same"))
+    assert half.tobytes() == same.tobytes()

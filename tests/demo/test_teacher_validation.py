@@ -1,0 +1,109 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from demo.render import render
+from demo.sets import training_pairs
+from demo.teacher import CONTEXT_LENGTH, new_scheduler, new_vae
+from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from demo.teacher_validation import TeacherValidation, load_teacher_validation, text_scores
+from demo.train_teacher import encode
+from demo.winoground_sets import winoground_items
+from demo.world import Split
+
+WORDS = [
+    "red circle",
+    "blue circle",
+    "red star",
+    "blue star",
+    "red ring",
+    "blue ring",
+    "red bolt",
+    "blue bolt",
+]
+KINDS = ["attributes", "attributes", "objects", "relation"]
+
+
+class TokensAsText(nn.Module):
+    """A text encoder whose embedding of a token is its id."""
+
+    config = SimpleNamespace()
+
+    def forward(self, ids: Tensor, attention_mask: None) -> tuple[Tensor]:
+        return (ids[:, :, None].float(),)
+
+
+class KnowsByHeart(nn.Module):
+    """A U-Net that takes every caption for one certain picture, and computes its velocity exactly."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, latents: Tensor) -> None:
+        super().__init__()
+        tokens = tokenizer(WORDS, padding="max_length").input_ids
+        self.latents = {tuple(ids): latent for ids, latent in zip(tokens, latents, strict=True)}
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+    ) -> tuple[Tensor]:
+        named = [self.latents[tuple(text.int().flatten().tolist())] for text in encoder_hidden_states]
+        abar = new_scheduler().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noise = (noisy - abar.sqrt() * torch.stack(named)) / (1 - abar).sqrt()
+        return (abar.sqrt() * noise - (1 - abar).sqrt() * torch.stack(named),)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    folder: Path = tmp_path_factory.mktemp("tokenizer")
+    save_teacher_tokenizer(folder, training_pairs(1000, 0, 512).captions, CONTEXT_LENGTH)
+    return load_teacher_tokenizer(folder)
+
+
+@pytest.fixture
+def validation() -> TeacherValidation:
+    latents = torch.randn(8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    return TeacherValidation(latents, WORDS, KINDS)
+
+
+def scores_of(tokenizer: CLIPTokenizer, named: Tensor, validation: TeacherValidation) -> dict[str, float]:
+    unet = KnowsByHeart(tokenizer, named)
+    return text_scores(unet, TokensAsText(), tokenizer, validation, draws_each=2)
+
+
+def test_picture_counts_where_its_own_caption_denoises_it_better(
+    tokenizer: CLIPTokenizer, validation: TeacherValidation
+) -> None:
+    named = validation.latents.clone()
+    named[2:4] = named[2:4].flip(0)  # the second item's captions name each other's picture
+    named[5] += 10  # the third's second caption fits neither picture
+    scores = scores_of(tokenizer, named, validation)
+    assert scores == {
+        "attributes_pair": 0.5,
+        "attributes_text": 0.5,
+        "objects_pair": 0.5,
+        "objects_text": 0.0,
+        "relation_pair": 1.0,
+        "relation_text": 1.0,
+    }
+
+
+def test_unet_that_takes_no_notice_of_captions_scores_nothing(
+    tokenizer: CLIPTokenizer, validation: TeacherValidation
+) -> None:
+    # With noise of its own for each caption, half of the pictures would count.
+    scores = scores_of(tokenizer, validation.latents[:1].expand(8, -1, -1, -1), validation)
+    assert set(scores.values()) == {0.0}
+
+
+def test_items_are_those_of_the_validation_part() -> None:
+    torch.manual_seed(0)
+    vae = new_vae().eval()
+    validation = load_teacher_validation(vae, items_per_kind=2)
+    items = winoground_items(Split.VALIDATION, 2)
+    assert validation.kinds == [item.kind for item in items]
+    assert validation.captions == [text for item in items for text in item.captions]
+    pictures = torch.from_numpy(np.stack([render(scene) for scene in items[1].scenes]))
+    assert torch.allclose(validation.latents[2:4], encode(vae, pictures), atol=1e-5)

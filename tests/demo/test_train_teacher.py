@@ -1,0 +1,155 @@
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import CLIPTokenizer
+
+from demo.sets import pairs, training_pairs
+from demo.teacher import CONTEXT_LENGTH, new_vae
+from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from demo.train_teacher import Pool, TeacherRecipe, batch_at, encode, load_pool, train_teacher
+from demo.world import SHAPES, Split
+
+ROOT = Path(__file__).parents[2]
+SHORT = TeacherRecipe(steps=5, batch_size=4, pool_size=8, warmup_steps=2)
+WORDS = TeacherRecipe(batch_size=32, pool_size=256)
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from demo.teacher_tokenizer import load_teacher_tokenizer
+from tests.demo.test_train_teacher import SHORT, random_pool
+from demo.train_teacher import train_teacher
+
+def watch(unet, text_encoder):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+tokenizer = load_teacher_tokenizer(folder / "tokenizer")
+train_teacher(SHORT, tokenizer, random_pool(SHORT), watch, folder / "parts", save_every=2, watch_every=3)
+"""
+
+
+def random_pool(recipe: TeacherRecipe) -> Pool:
+    scenes = pairs(Split.TRAIN, recipe.seed, 0, recipe.pool_size).scenes
+    generator = torch.Generator().manual_seed(0)
+    return Pool(scenes, torch.randn(recipe.pool_size, 8, 8, 8, generator=generator).half())
+
+
+def numbered_pool(recipe: TeacherRecipe) -> Pool:
+    """A pool whose latents hold the number of their scene."""
+    numbers = torch.arange(recipe.pool_size, dtype=torch.float16)
+    return Pool(random_pool(recipe).scenes, numbers.view(-1, 1, 1, 1).expand(-1, 1, 1, 1))
+
+
+def no_watch(unet: nn.Module, text_encoder: nn.Module) -> dict[str, float]:
+    return {"watched": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    save_teacher_tokenizer(folder / "tokenizer", training_pairs(1000, 0, 512).captions, CONTEXT_LENGTH)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    return load_teacher_tokenizer(folder / "tokenizer")
+
+
+def test_run_killed_and_resumed_ends_where_a_whole_run_ends(folder: Path, tokenizer: CLIPTokenizer) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert torch.load(folder / "parts" / "teacher.pt")["step"] == 2
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = random_pool(SHORT)
+    resumed = train_teacher(SHORT, tokenizer, pool, no_watch, folder / "parts", save_every=2)
+    whole = train_teacher(SHORT, tokenizer, pool, no_watch, folder / "whole")
+    torch.set_num_threads(threads)
+    for one, other in zip(resumed, whole, strict=True):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_training_moves_every_part_and_keeps_the_average_frozen(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    pool = random_pool(SHORT)
+    start = train_teacher(replace(SHORT, steps=0), tokenizer, pool, no_watch, tmp_path / "none")
+    networks = train_teacher(SHORT, tokenizer, pool, no_watch, tmp_path)
+    for before, after in zip(start, networks, strict=True):
+        assert not any(parameter.requires_grad for parameter in after.parameters())
+        moved = [
+            not torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items()
+        ]
+        assert np.mean(moved) > 0.95
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["watched"] == 1.0
+
+
+def test_loss_that_is_not_finite_stops_the_run(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    pool = random_pool(SHORT)
+    pool.latents.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="lower the learning rate"):
+        train_teacher(SHORT, tokenizer, pool, no_watch, tmp_path)
+    assert not (tmp_path / "teacher.pt").exists()
+
+
+def test_batch_is_a_pure_function_of_its_step() -> None:
+    pool = numbered_pool(WORDS)
+    drawn = [batch_at(WORDS, pool, step) for step in range(16)]
+    for step in (11, 3):
+        latents, captions = batch_at(WORDS, pool, step)
+        assert torch.equal(latents, drawn[step][0])
+        assert captions == drawn[step][1]
+
+
+def test_each_pass_sees_every_scene_once_in_an_order_and_words_of_its_own() -> None:
+    pool = numbered_pool(WORDS)
+    passes = []
+    for turn in (0, 1):
+        batches = [batch_at(WORDS, pool, 8 * turn + place) for place in range(8)]
+        numbers = torch.cat([latents for latents, _ in batches]).flatten().int().tolist()
+        passes.append((numbers, [text for _, captions in batches for text in captions]))
+    (first, first_words), (second, second_words) = passes
+    assert sorted(first) == sorted(second) == list(range(256))
+    assert first != second
+    words, others = dict(zip(first, first_words, strict=True)), dict(zip(second, second_words, strict=True))
+    assert np.mean([words[scene] == others[scene] for scene in range(256)]) < 0.2
+
+
+def test_captions_belong_to_their_latents_and_a_tenth_is_dropped() -> None:
+    pool = numbered_pool(WORDS)
+    dropped = 0
+    for step in range(64):
+        latents, captions = batch_at(WORDS, pool, step)
+        for number, text in zip(latents.flatten().int().tolist(), captions, strict=True):
+            dropped += not text
+            named = Counter(word for word in text.split() if word in SHAPES)
+            assert not text or named == Counter(thing.shape for thing in pool.scenes[number].things)
+    assert 0.08 < dropped / (64 * 32) < 0.12
+
+
+def test_pool_is_encoded_once_and_read_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = new_vae().eval()
+    made = load_pool(SHORT, vae, tmp_path)
+    drawn = pairs(Split.TRAIN, SHORT.seed, 0, SHORT.pool_size)
+    assert made.scenes == drawn.scenes
+    assert torch.equal(made.latents, encode(vae, torch.from_numpy(drawn.images)).half())
+    read = load_pool(SHORT, new_vae(), tmp_path)  # other weights: nothing is encoded again
+    assert read.scenes == made.scenes
+    assert torch.equal(read.latents, made.latents)
+    with pytest.raises(ValueError, match="holds 8 latents, not 9"):
+        load_pool(replace(SHORT, pool_size=9), vae, tmp_path)
