@@ -1,0 +1,84 @@
+"""What the demonstration measures of a student on a part of the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import PIL.Image
+import torch
+
+from demo.render import render
+from demo.sets import CLASS_TEMPLATES, RETRIEVAL_BATCH, classification_set, retrieval_set
+from demo.winoground_sets import WinogroundItem, winoground_items
+from demo.world import Split
+from models.clip import Clip
+from models.evaluation.classification import classification_metrics
+from models.evaluation.features import encode_images, encode_texts
+from models.evaluation.retrieval import in_batch_accuracy
+from models.evaluation.winoground import pair_scores, winoground_correct
+from models.zero_shot import class_weights, prompts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Outcomes per Winoground item, in the set's order, and shares of the two things that must not get worse."""
+
+    kinds: list[str]
+    text: list[bool]
+    image: list[bool]
+    retrieval: float
+    """Recall@1 in batches of 128, the mean of both directions."""
+    zero_shot: float
+    """Top-1 accuracy among 192 names."""
+
+    @property
+    def group(self) -> list[bool]:
+        """Whether text and image are both right."""
+        return [text and image for text, image in zip(self.text, self.image, strict=True)]
+
+
+def measure(clip: Clip, split: Split, per_kind: int = 150) -> Measured:
+    """Measure a student on a part's Winoground-style items, its retrieval pairs and its single objects."""
+    items, pictures = _winoground(split, per_kind)
+    images = encode_images(clip, pictures, batch_size=128)
+    texts = encode_texts(clip, [caption for item in items for caption in item.captions])
+    scores = pair_scores(images.reshape(len(items), 2, -1), texts.reshape(len(items), 2, -1))
+    text, image = winoground_correct(scores)
+    return Measured(
+        kinds=[item.kind for item in items],
+        text=text.tolist(),
+        image=image.tolist(),
+        retrieval=_retrieval(clip, split),
+        zero_shot=_zero_shot(clip, split),
+    )
+
+
+def _retrieval(clip: Clip, split: Split) -> float:
+    pairs = _pairs(split)
+    images = encode_images(clip, _pictures(pairs.images), batch_size=128)
+    accuracy = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
+    return (accuracy.image_to_text + accuracy.text_to_image) / 2
+
+
+def _zero_shot(clip: Clip, split: Split) -> float:
+    examples = _labelled(split)
+    images = encode_images(clip, _pictures(examples.images), batch_size=128)
+    texts = encode_texts(clip, prompts(examples.labels, CLASS_TEMPLATES))
+    logits = clip.logit_scale * images @ class_weights(texts, len(CLASS_TEMPLATES)).T
+    return classification_metrics(logits, torch.tensor(examples.targets)).acc1
+
+
+@cache
+def _winoground(split: Split, per_kind: int) -> tuple[list[WinogroundItem], list[PIL.Image.Image]]:
+    items = winoground_items(split, per_kind)
+    return items, _pictures(np.stack([render(scene) for item in items for scene in item.scenes]))
+
+
+_pairs = cache(retrieval_set)
+_labelled = cache(classification_set)
+
+
+def _pictures(pixels: np.ndarray) -> list[PIL.Image.Image]:
+    return [PIL.Image.fromarray(image) for image in pixels]

@@ -1,0 +1,153 @@
+"""The demonstration's results: tables between the markers of results.md, and a figure beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from demo.experiment import Outcome, by_variant
+from demo.figure import WINDOW, write_figure
+from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
+
+OPENING, CLOSING = "<!-- table -->", "<!-- /table -->"
+TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
+NONE = ""
+
+Controls = Mapping[tuple[str, str], str]
+"""For a set of trained parameters and a variant, the name of the variant that is its control."""
+
+
+def write_report(
+    outcomes: list[Outcome],
+    base: Outcome,
+    controls: Controls,
+    folder: Path,
+    *,
+    command: str,
+    seconds: float,
+    split: str,
+) -> None:
+    """Write `results.png`, and the tables into `results.md` between its markers; prose around them is kept.
+
+    Raises:
+        ValueError: results.md does not have each marker once, or a control was not run on the same seeds.
+    """
+    file = folder / "results.md"
+    old = file.read_text(encoding="utf-8") if file.exists() else f"# Results\n\n{OPENING}\n{CLOSING}\n"
+    new = _replaced(
+        old, tables(outcomes, base, controls, command=command, seconds=seconds, split=split), file
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_figure(outcomes, base, folder / "results.png", TITLES)
+    file.write_text(new, encoding="utf-8")
+
+
+def tables(
+    outcomes: Sequence[Outcome],
+    base: Outcome,
+    controls: Controls,
+    *,
+    command: str,
+    seconds: float,
+    split: str,
+) -> str:
+    """What stands between the markers: how it was made, and two tables for each set of trained parameters."""
+    kinds = list(dict.fromkeys(base.measured.kinds))
+    blocks = [_made(outcomes, base, kinds, command, seconds, split)]
+    groups = by_variant(outcomes)
+    for trainable in dict.fromkeys(trainable for trainable, _ in groups):
+        variants = {name: runs for (trained, name), runs in groups.items() if trained == trainable}
+        pairs = {name: controls[trainable, name] for name in variants if (trainable, name) in controls}
+        blocks.append(f"### {TITLES.get(trainable, trainable)}")
+        blocks.append(_group_table(variants, base, pairs, kinds))
+        blocks.append(_other_table(variants, base))
+    blocks.append("![Scores by variant and kind, loss and residual gap](results.png)")
+    blocks.append(f"Curves are means over the seeds, smoothed by a running mean over {WINDOW} logged values.")
+    return "\n\n".join(blocks)
+
+
+def _made(
+    outcomes: Sequence[Outcome], base: Outcome, kinds: Sequence[str], command: str, seconds: float, split: str
+) -> str:
+    items = ", ".join(f"{base.measured.kinds.count(kind)} {kind}" for kind in kinds)
+    seeds = ", ".join(map(str, sorted({outcome.seed for outcome in outcomes})))
+    return (
+        f"`{command}`: {len(outcomes)} runs (seeds {seeds}) in {seconds / 60:.0f} minutes. "
+        f"Winoground-style items of the part `{split}`: {items}. Scores are in "
+        "percent, differences in points; in parentheses 95 % intervals by a bootstrap over seeds and items, "
+        "or each seed's own value, in the order of the seeds. p: by the same bootstrap of the paired "
+        "difference, and the largest of the seeds' exact McNemar tests (1 where seeds disagree on the direction)."
+    )
+
+
+def _group_table(
+    variants: Mapping[str, list[Outcome]], base: Outcome, controls: Mapping[str, str], kinds: Sequence[str]
+) -> str:
+    """Group scores, overall and by kind, and the difference to each variant's control."""
+    header = ["group score", "all", *kinds, "each seed", "over its control", "p", "McNemar p"]
+    rows = [["base", *_groups([base], kinds), *[NONE] * 4]]
+    for name, runs in variants.items():
+        seeds = ", ".join(f"{100 * mean:.1f}" for mean in seed_means(runs, "group"))
+        row = [name, *_groups(runs, kinds), seeds]
+        control = controls.get(name)
+        if control is None:
+            rows.append([*row, *[NONE] * 3])
+        elif control in variants:
+            rows.append([*row, *_over(difference(runs, variants[control]), control)])
+        else:
+            raise ValueError(f"{name} has no runs of its control {control}.")
+    return _table(header, rows)
+
+
+def _other_table(variants: Mapping[str, list[Outcome]], base: Outcome) -> str:
+    """Text and image scores, and what must not get worse."""
+    header = ["", "text", "image", "retrieval", "to the base", "zero-shot", "to the base"]
+    rows = []
+    for name, runs in {"base": [base], **variants}.items():
+        row = [name, *(f"{100 * interval(runs, score).mean:.1f}" for score in ("text", "image"))]
+        for share in ("retrieval", "zero_shot"):
+            row += _share(runs, base, share)
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _groups(runs: Sequence[Outcome], kinds: Sequence[str]) -> list[str]:
+    return [_percent(interval(runs, "group", kind)) for kind in (None, *kinds)]
+
+
+def _percent(found: Interval) -> str:
+    return f"{100 * found.mean:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _over(found: Difference, control: str) -> list[str]:
+    delta = found.interval
+    points = f"{100 * delta.mean:+z.1f} ({100 * delta.low:+z.1f} to {100 * delta.high:+z.1f}) over {control}"
+    return [points, _p(found.p), _p(found.mcnemar_p)]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def _share(runs: Sequence[Outcome], base: Outcome, share: Share) -> list[str]:
+    mean = sum(getattr(run.measured, share) for run in runs) / len(runs)
+    if runs == [base]:
+        return [f"{100 * mean:.1f}", NONE]
+    points = change(runs, base, share)
+    return [
+        f"{100 * mean:.1f}",
+        f"{points.mean:+z.1f} ({', '.join(f'{seed:+z.1f}' for seed in points.seeds)})",
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    alignment = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, alignment, *rows))
+
+
+def _replaced(text: str, generated: str, file: Path) -> str:
+    if text.count(OPENING) != 1 or text.count(CLOSING) != 1 or text.index(OPENING) > text.index(CLOSING):
+        raise ValueError(f"{file} needs a line {OPENING} and after it a line {CLOSING}, each once; add them.")
+    between = re.compile(re.escape(OPENING) + ".*" + re.escape(CLOSING), re.DOTALL)
+    return between.sub(lambda _: f"{OPENING}\n\n{generated}\n\n{CLOSING}", text)

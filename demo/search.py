@@ -1,0 +1,51 @@
+"""Explore variants of the objective on validation combinations: `python -m demo.search`."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from demo.experiment import Variant, base_outcome, run_all, summary
+from demo.variants import LEARNING_RATES, NEGATIVES, STEPS, TEACHER, chosen
+from demo.world import Split
+
+WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-search"
+
+
+def explored(trainable: str) -> list[Variant]:
+    """What was tried around the chosen methods."""
+    common = {"trainable": trainable, "steps": STEPS, "lr": LEARNING_RATES[trainable]}
+    sds = {**common, **TEACHER, "objective": "sds-clip"}
+    score = {**common, **TEACHER, **NEGATIVES, "objective": "score"}
+    return [
+        *chosen(trainable),
+        *(Variant.of(f"lambda-{value:g}", **{**sds, "sds_weight": value}) for value in (0.1, 10.0, 100.0)),
+        Variant.of("ridge", **sds, mapper_start="ridge"),
+        Variant.of("high-noise", **sds, mapper_start="ridge", t_min=0.3, t_max=0.95),
+        *(
+            Variant.of(f"ridge-{weighting}", **sds, mapper_start="ridge", weighting=weighting)
+            for weighting in ("one-minus-abar", "sqrt-abar", "min-snr")
+        ),
+        *(
+            Variant.of(f"score-{temperature:g}", **score, score_temperature=temperature)
+            for temperature in (1e-4, 1e-3)
+        ),
+    ]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; those that are done are kept")
+    parser.add_argument("--teacher", default="demo", help="a teacher reference")
+    parser.add_argument("--trainable", choices=("layernorm", "all"), default="all")
+    options = parser.parse_args()
+    runs = [(variant, 0) for variant in explored(options.trainable)]
+    outcomes = run_all(runs, Split.VALIDATION, options.teacher, options.work_dir)
+    for outcome in [base_outcome(Split.VALIDATION), *outcomes]:
+        print(summary(outcome))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The ways of fine-tuning that the demonstration compares: each beside the control that it must beat."""
+
+from __future__ import annotations
+
+from demo.experiment import Variant
+
+SEEDS = (0, 1, 2)
+STEPS = 300
+LEARNING_RATES = {"layernorm": 3e-3, "all": 5e-4}
+
+TEACHER = {"teacher": "demo"}
+NEGATIVES = {"negatives": "swap", "negatives_count": 3}
+CONTROLS = {
+    "sds-clip-full": "clip",
+    "sds-clip-sds": "clip",
+    "score": "clip-negatives",
+}
+"""The control of each method: the same data, steps and captions, without the teacher."""
+
+
+def chosen(trainable: str) -> list[Variant]:
+    """The methods of the table, for one set of trained parameters."""
+    common = {"trainable": trainable, "steps": STEPS, "lr": LEARNING_RATES[trainable]}
+    return [
+        Variant.of("clip", objective="clip", **common),
+        Variant.of("sds-clip-full", objective="sds-clip", gradient="full", **TEACHER, **common),
+        Variant.of("sds-clip-sds", objective="sds-clip", gradient="sds", **TEACHER, **common),
+        Variant.of("clip-negatives", objective="clip", **NEGATIVES, **common),
+        Variant.of("score", objective="score", **TEACHER, **NEGATIVES, **common),
+    ]

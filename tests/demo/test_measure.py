@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip import create_model_from_pretrained, get_tokenizer
+from PIL import Image
+
+from demo.measure import Measured, measure
+from demo.sets import CLASS_TEMPLATES, classification_set
+from demo.validation import load_validation, validate
+from demo.winoground_sets import KINDS
+from demo.world import Split
+from models.checkpoints import load_clip
+
+REFERENCE = f"local-dir:{Path(__file__).parents[2] / 'demo' / 'student'}"
+PER_KIND = 20
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    return measure(load_clip("demo", device="cpu", precision="float32"), Split.VALIDATION, PER_KIND)
+
+
+def test_outcomes_stand_in_the_sets_order(measured: Measured) -> None:
+    assert measured.kinds == [kind for kind in KINDS for _ in range(PER_KIND)]
+    assert len(measured.text) == len(measured.image) == len(measured.kinds)
+
+
+def test_group_is_text_and_image_together() -> None:
+    kinds = ["objects"] * 4
+
+    assert Measured(kinds, [True, True, False, False], [True, False, True, False], 0.0, 0.0).group == [
+        True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_retrieval_and_winoground_are_what_open_clip_computes(
+    measured: Measured, reference: tuple[torch.nn.Module, object]
+) -> None:
+    model, _ = reference
+    validation = load_validation(get_tokenizer(REFERENCE), Split.VALIDATION, items_per_kind=PER_KIND)
+    expected = validate(model, validation)
+
+    both_ways = (expected["image_to_text"] + expected["text_to_image"]) / 2
+    # Rounding may turn one comparison.
+    assert measured.retrieval == pytest.approx(both_ways, abs=1.01 / 512)
+    for number, kind in enumerate(KINDS):
+        items = slice(number * PER_KIND, (number + 1) * PER_KIND)
+        for score in ("text", "image", "group"):
+            share = sum(getattr(measured, score)[items]) / PER_KIND
+            assert share == pytest.approx(expected[f"{kind}_{score}"], abs=1.01 / PER_KIND)
+
+
+def test_zero_shot_is_what_open_clip_computes(
+    measured: Measured, reference: tuple[torch.nn.Module, object]
+) -> None:
+    model, preprocess = reference
+    tokenizer = get_tokenizer(REFERENCE)
+    examples = classification_set(Split.VALIDATION)
+    with torch.inference_mode():
+        images = model.encode_image(torch.stack([preprocess(Image.fromarray(i)) for i in examples.images]))
+        classes = []
+        for label in examples.labels:
+            texts = tokenizer([template.format(label) for template in CLASS_TEMPLATES])
+            classes.append(model.encode_text(texts, normalize=True).mean(dim=0))
+        scores = images @ torch.nn.functional.normalize(torch.stack(classes), dim=-1).T
+    accuracy = (scores.argmax(dim=1) == torch.tensor(examples.targets)).float().mean().item()
+
+    assert measured.zero_shot == pytest.approx(accuracy, abs=1.01 / 512)
+
+
+@pytest.fixture(scope="module")
+def reference() -> tuple[torch.nn.Module, object]:
+    model, preprocess = create_model_from_pretrained(REFERENCE)
+    return model.eval(), preprocess

@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from demo.experiment import Outcome
+from demo.measure import Measured
+from demo.report import CLOSING, OPENING, tables, write_report
+
+KINDS = ["attributes"] * 20 + ["relation"] * 20
+BASE = Outcome(
+    "base", "none", 0, "heldout", 0.0, {}, Measured(KINDS, [False] * 40, [True] * 40, 0.9, 0.7), []
+)
+CONTROLS = {("layernorm", "sds"): "clip", ("all", "sds"): "clip"}
+
+
+def run(
+    variant: str, right: int, *, seed: int = 0, trainable: str = "layernorm", retrieval: float = 0.9
+) -> Outcome:
+    """A run that has the first `right` items of each kind right, and all images."""
+    text = [number < right for number in range(20)] * 2
+    measured = Measured(KINDS, text, [True] * 40, retrieval, 0.71)
+    log = [{"step": float(step), "clip": 1 / step} for step in (10, 20, 30)]
+    return Outcome(variant, trainable, seed, "heldout", 9.0, {}, measured, log)
+
+
+OUTCOMES = [run("clip", 2), run("clip", 4, seed=1), run("sds", 12), run("sds", 14, seed=1, retrieval=0.888)]
+
+
+def printed(outcomes: list[Outcome] = OUTCOMES) -> str:
+    return tables(outcomes, BASE, CONTROLS, command="make demo-distil", seconds=1800.0, split="heldout")
+
+
+def cells(text: str, row: str) -> list[list[str]]:
+    """The cells of all rows of that name."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith(f"| {row} |")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def write(outcomes: list[Outcome], folder: Path) -> None:
+    write_report(
+        outcomes, BASE, CONTROLS, folder, command="make demo-distil", seconds=1800.0, split="heldout"
+    )
+
+
+def test_group_scores_stand_by_kind_with_intervals_and_each_seed() -> None:
+    header, base, control, variant = (
+        cells(printed(), row)[0] for row in ("group score", "base", "clip", "sds")
+    )
+
+    assert header[:5] == ["group score", "all", "attributes", "relation", "each seed"]
+    assert base[1:5] == ["0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", ""]
+    assert control[1].startswith("15.0 (")
+    assert control[4] == "10.0, 20.0"
+    assert variant[1].startswith("65.0 (")
+    assert variant[4] == "60.0, 70.0"
+
+
+def test_difference_names_the_control_with_interval_and_both_p() -> None:
+    control, variant = (cells(printed(), row)[0] for row in ("clip", "sds"))
+
+    assert control[5:] == ["", "", ""]
+    # In both seeds 10 of 20 items a kind are better and none is worse: 2 / 2^20.
+    assert variant[5].startswith("+50.0 (+")
+    assert variant[5].endswith(") over clip")
+    assert variant[6:] == ["< 0.001", "< 0.001"]
+
+
+def test_other_scores_and_their_change_to_the_base_stand_below() -> None:
+    base, variant = (cells(printed(), row)[1] for row in ("base", "sds"))
+
+    assert base == ["base", "0.0", "100.0", "90.0", "", "70.0", ""]
+    assert variant == ["sds", "65.0", "100.0", "89.4", "-0.6 (+0.0, -1.2)", "71.0", "+1.0 (+1.0, +1.0)"]
+
+
+def test_each_set_of_trained_parameters_has_its_block_and_its_own_control() -> None:
+    text = printed([*OUTCOMES, run("clip", 10, trainable="all"), run("sds", 10, trainable="all")])
+
+    alone, everything = text.split("### All parameters trained")
+    assert "### LayerNorms alone trained" in alone
+    assert cells(alone, "sds")[0][5].startswith("+50.0 (")
+    assert cells(everything, "sds")[0][5] == "+0.0 (+0.0 to +0.0) over clip"
+    assert cells(everything, "sds")[0][6:] == ["1.00", "1.00"]
+    assert cells(everything, "base")
+
+
+def test_every_row_has_as_many_cells_as_its_header() -> None:
+    for table in printed().split("\n\n"):
+        if table.startswith("|"):
+            assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_command_time_part_and_seeds_are_stated() -> None:
+    assert printed().startswith("`make demo-distil`: 4 runs (seeds 0, 1) in 30 minutes. ")
+    assert "the part `heldout`: 20 attributes, 20 relation." in printed()
+
+
+def test_control_that_was_not_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="sds has no runs of its control clip"):
+        printed([run("sds", 3)])
+
+
+def test_a_first_report_makes_the_page_and_the_figure(tmp_path: Path) -> None:
+    write(OUTCOMES, tmp_path / "docs")
+
+    assert printed() in (tmp_path / "docs" / "results.md").read_text()
+    with Image.open(tmp_path / "docs" / "results.png") as figure:
+        assert figure.format == "PNG"
+
+
+def test_prose_around_the_markers_survives_a_rerun(tmp_path: Path) -> None:
+    file = tmp_path / "results.md"
+    file.write_text(f"# Results\n\nWhy: \\1.\n\n{OPENING}\nold\n{CLOSING}\n\n## What it means\n\nMuch.\n")
+
+    write(OUTCOMES, tmp_path)
+    once = file.read_text()
+    write(OUTCOMES, tmp_path)
+
+    assert file.read_text() == once
+    assert once.startswith(f"# Results\n\nWhy: \\1.\n\n{OPENING}\n")
+    assert once.endswith(f"{CLOSING}\n\n## What it means\n\nMuch.\n")
+    assert printed() in once
+    assert "old" not in once
+
+
+@pytest.mark.parametrize(
+    "text", ["prose", f"{OPENING} prose", f"{CLOSING} {OPENING}", f"{OPENING}{CLOSING}{OPENING}{CLOSING}"]
+)
+def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "results.md"
+    file.write_text(text)
+
+    with pytest.raises(ValueError, match=r"results\.md needs a line"):
+        write(OUTCOMES, tmp_path)
+    assert file.read_text() == text
+    assert not (tmp_path / "results.png").exists()

@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+
+import demo.sets
+from demo.build import TOKENIZER_CAPTIONS
+from demo.experiment import TRAINING_PAIRS
+from demo.sets import classification_set, pairs, retrieval_set, training_pairs
+from demo.teacher_grid import COUNT, GRID_SEED
+from demo.train_student import Recipe, train_student
+from demo.train_teacher import TeacherRecipe
+from demo.train_vae import VaeRecipe
+from demo.training_set import DISTILLATION_SEED, DemoPairs
+from demo.validation import load_validation
+from demo.winoground_sets import winoground_items
+from demo.world import Scene, Split, combination, combination_split, draw_scene_of
+
+STUDENT = Path(__file__).parents[2] / "demo" / "student"
+SOME = 1000  # pairs looked at from either end of a training's data
+
+
+@cache
+def held_out_combinations() -> frozenset[str]:
+    """The combinations of all that the held-out part is measured on, and of the teacher's grid."""
+    scenes = [scene for item in winoground_items(Split.HELD_OUT) for scene in item.scenes]
+    scenes += retrieval_set(Split.HELD_OUT).scenes + pairs(Split.HELD_OUT, GRID_SEED, 0, COUNT).scenes
+    single = classification_set(Split.HELD_OUT)
+    named = [single.labels[target].split() for target in single.targets]
+    return frozenset(
+        [*(combination(scene) for scene in scenes), *(f"{shape}|{colour}" for colour, shape in named)]
+    )
+
+
+def ends(seed: int, count: int) -> list[Scene]:
+    """The first and the last scenes of a training's data."""
+    first, last = (training_pairs(seed, start, SOME).scenes for start in (0, count - SOME))
+    return first + last
+
+
+TRAINING_DATA: dict[str, Callable[[], list[Scene]]] = {
+    "tokenizers": lambda: ends(Recipe.seed, TOKENIZER_CAPTIONS),
+    "student": lambda: ends(Recipe.seed, Recipe.steps * Recipe.batch_size),
+    "autoencoder": lambda: ends(VaeRecipe.seed, VaeRecipe.steps * VaeRecipe.batch_size),
+    "teacher": lambda: ends(TeacherRecipe.seed, TeacherRecipe.pool_size),
+    "distillation": lambda: DemoPairs(TRAINING_PAIRS).scenes,
+}
+
+
+@pytest.mark.parametrize("data", TRAINING_DATA)
+def test_no_combination_that_is_measured_is_trained_on(data: str) -> None:
+    scenes = TRAINING_DATA[data]()
+    assert {combination_split(scene) for scene in scenes} == {Split.TRAIN}
+    trained = {combination(scene) for scene in scenes}
+    assert len(trained) > 1000
+    assert not trained & held_out_combinations()
+
+
+def test_measured_combinations_go_by_the_names_that_scenes_have() -> None:
+    drawn = pairs(Split.HELD_OUT, 9, 0, 100).scenes
+    singles = {combination(scene) for scene in drawn if len(scene.things) == 1}
+    assert singles
+    assert singles <= held_out_combinations()
+    assert len([name for name in held_out_combinations() if "+" in name]) > 500
+
+
+def test_training_the_student_draws_from_the_training_part_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{STUDENT}")
+    validation = load_validation(tokenizer, pair_count=128, items_per_kind=2)
+    parts: list[Split] = []
+
+    def watched(split: Split, rng: np.random.Generator) -> Scene:
+        parts.append(split)
+        return draw_scene_of(split, rng)
+
+    monkeypatch.setattr(demo.sets, "draw_scene_of", watched)
+    train_student(Recipe(steps=2, batch_size=8, warmup_steps=1), tokenizer, validation, tmp_path)
+    assert parts == [Split.TRAIN] * 16
+
+
+def test_three_trainings_draw_from_seeds_of_their_own() -> None:
+    assert len({Recipe.seed, TeacherRecipe.seed, DISTILLATION_SEED}) == 3
+    assert TeacherRecipe.seed == VaeRecipe.seed
+    assert DemoPairs(20).scenes == training_pairs(DISTILLATION_SEED, 0, 20).scenes
+
+
+def test_sample_is_the_pair_drawn_at_its_index() -> None:
+    drawn, held = training_pairs(DISTILLATION_SEED, 0, 12), DemoPairs(12)
+    assert len(held) == 12
+    for index in (0, 11):
+        sample = held.sample(index)
+        assert (sample.captions, sample.negatives) == ((drawn.captions[index],), ((),))
+        assert str(index) in sample.name
+        assert held.image(index).mode == "RGB"
+        assert (np.asarray(held.image(index)) == drawn.images[index]).all()
+
+
+def test_content_hash_is_of_the_data_alone() -> None:
+    assert DemoPairs(8).content_hash == DemoPairs(8).content_hash
+    others = [DemoPairs(7), DemoPairs(8, seed=3), DemoPairs(8, split=Split.VALIDATION)]
+    assert len({DemoPairs(8).content_hash, *(other.content_hash for other in others)}) == 4
