@@ -1,1 +1,1 @@
-"""Benchmarks, run by hand: `python -m bench.serve` prints one table against the peers."""
+"""Benchmarks, run by hand: `python -m bench.serve` against peers, `python -m bench.train` against bare parts."""

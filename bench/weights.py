@@ -67,7 +67,7 @@ def make_huggingface(source: Path, folder: Path) -> Path:
     if not weights.exists():
         folder.mkdir(parents=True, exist_ok=True)
         config = json.loads((source / "open_clip_config.json").read_text())
-        _write_tokenizer(folder, config["model_cfg"]["text_cfg"]["context_length"])
+        write_tokenizer(folder, config["model_cfg"]["text_cfg"]["context_length"])
         (folder / "config.json").write_text(json.dumps(huggingface_config(config["model_cfg"]), indent=2))
         preprocessor = huggingface_preprocessor(config["preprocess_cfg"])
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
@@ -181,7 +181,8 @@ def _rename(name: str) -> str:
     return renamed
 
 
-def _write_tokenizer(folder: Path, context_length: int) -> None:
+def write_tokenizer(folder: Path, context_length: int) -> None:
+    """CLIP's own vocabulary and merges as the files of transformers' CLIPTokenizer."""
     tokenizer = SimpleTokenizer()
     start, end = "<|startoftext|>", "<|endoftext|>"
     vocabulary = dict(tokenizer.encoder)

@@ -1,0 +1,120 @@
+"""Choosing an image's caption by diffusion score: pruning against scoring every caption on every draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import PIL.Image
+from torch import Tensor
+
+from bench.measure import note
+from bench.step_time import timed
+from demo.sets import Pairs, pairs
+from demo.world import Split
+from models.data.negatives import swap_negatives
+from models.diffusion_score import BestCaption, Draws, ErrorOf, best_caption, denoising_errors, draws
+from models.teacher.pixels import teacher_preprocess
+from models.teacher.teacher import Teacher
+
+CAPTIONS = 5
+SWAPPED = 2
+SEED = 3000  # apart from the seeds of the demo's training and test sets
+PRUNING_Z = (1.5, 2.0, 2.5, 3.0, 4.0)
+_Choice = tuple[BestCaption, float]
+"""A decision with what it took of the U-Net, and its seconds."""
+
+
+@dataclass(frozen=True)
+class ChoicePlan:
+    """How captions are compared: on how many draws, in which rounds, by whose error."""
+
+    scenes: int
+    draws: int
+    round_size: int
+    batch_size: int
+    error_of: ErrorOf
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One way's decisions (the true caption is 0), the latents that its U-Net saw, and its time."""
+
+    decisions: list[int]
+    unet_calls: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of true captions."""
+        return self.decisions.count(0) / len(self.decisions)
+
+    def agreeing(self, other: Choices) -> int:
+        """Equal decisions."""
+        return sum(one == two for one, two in zip(self.decisions, other.decisions, strict=True))
+
+
+def five_captions(drawn: Pairs, index: int) -> list[str]:
+    """A scene's caption, up to two of its own with words swapped, and the captions of the scenes that follow."""
+    own = drawn.captions[index]
+    found = dict.fromkeys([own, *swap_negatives(own, SWAPPED, seed=SEED, index=index)])
+    others = (drawn.captions[(index + step) % len(drawn.captions)] for step in range(1, len(drawn.captions)))
+    for other in others:
+        if len(found) == CAPTIONS:
+            break
+        found.setdefault(other)
+    return list(found)
+
+
+def compare_choices(teacher: Teacher, plan: ChoicePlan) -> tuple[Choices, dict[float, Choices]]:
+    """Every way decides for the same scenes on the same draws; one after the other for each scene."""
+    # More scenes than are scored, so that five captions can always be found.
+    drawn = pairs(Split.VALIDATION, SEED, 0, plan.scenes + 4 * CAPTIONS)
+    exhaustive: list[_Choice] = []
+    pruned: dict[float, list[_Choice]] = {z: [] for z in PRUNING_Z}
+    _choose(teacher, plan, *_inputs(teacher, plan, drawn, 0), None)  # to warm up
+    for index in range(plan.scenes):
+        if index % 50 == 0:
+            note(f"caption choice: scene {index} of {plan.scenes}")
+        inputs = _inputs(teacher, plan, drawn, index)
+        exhaustive.append(_choose(teacher, plan, *inputs, None))
+        for z, results in pruned.items():
+            results.append(_choose(teacher, plan, *inputs, z))
+    return _sum(exhaustive), {z: _sum(results) for z, results in pruned.items()}
+
+
+def _inputs(teacher: Teacher, plan: ChoicePlan, drawn: Pairs, index: int) -> tuple[Tensor, Tensor, Draws]:
+    view = teacher_preprocess(teacher.resolution_px)
+    latents = teacher.encode_image(view(PIL.Image.fromarray(drawn.images[index]))[None])[0]
+    captions = teacher.encode_captions(five_captions(drawn, index))
+    chosen = draws(plan.draws, teacher.latent_shape, teacher.timesteps, seed=SEED + index)
+    common = Draws(chosen.timesteps.to(teacher.device), chosen.noise.to(teacher.device))
+    return latents, captions, common
+
+
+def _choose(
+    teacher: Teacher, plan: ChoicePlan, latents: Tensor, captions: Tensor, common: Draws, z: float | None
+) -> _Choice:
+    """Prune at `z`; score everything where it is None."""
+    found: list[BestCaption] = []
+
+    def everything() -> None:
+        errors = denoising_errors(
+            teacher, latents, captions, common.timesteps, common.noise,
+            batch_size=plan.batch_size, error_of=plan.error_of,
+        )  # fmt: skip
+        found.append(BestCaption(int(errors.double().mean(dim=1).argmin()), errors.numel()))
+
+    def pruning(z: float) -> None:
+        best = best_caption(
+            teacher, latents, captions, common.timesteps, common.noise,
+            batch_size=plan.batch_size, round_size=plan.round_size, z=z, error_of=plan.error_of,
+        )  # fmt: skip
+        found.append(best)
+
+    seconds = timed(everything if z is None else lambda: pruning(z), teacher.device)
+    return found[0], seconds
+
+
+def _sum(results: list[_Choice]) -> Choices:
+    best, seconds = zip(*results, strict=True)
+    return Choices([one.index for one in best], sum(one.unet_calls for one in best), sum(seconds))

@@ -1,0 +1,221 @@
+"""What the training benchmark runs on: a student, a teacher in Stable Diffusion's shape and data, from seeds."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from bench.images import make_images
+from bench.weights import write_tokenizer
+from models.attention import attend_batch_first
+from models.data.batches import Loader
+from models.data.open import open_pairs
+from models.data.pairs import PairSet
+from models.mapper import Mapper
+from models.precision import DTYPES, choose_device, choose_precision
+from models.preprocess import Preprocess
+from models.student import trainable_parameters
+from models.teacher.teacher import Teacher
+from models.training.config import FinetuneConfig
+from models.training.objective import Objective
+from models.training.optimizer import make_optimizer
+from models.training.trainer import Trainer
+
+SEED = 0
+CONTEXT_LENGTH = 77
+UNETS: dict[str, dict[str, Any]] = {
+    "sd15": {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
+    "small": {"sample_size": 32, "block_out_channels": (160, 320, 640, 640), "cross_attention_dim": 384},
+    "tiny": {"sample_size": 8, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 32},
+}
+"""`sd15` is Stable Diffusion 1.5; `small` halves its widths and its latents' sides."""
+TEXT_LAYERS = {"sd15": 12, "small": 12, "tiny": 2}
+TINY_STUDENT: dict[str, Any] = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {
+        "context_length": CONTEXT_LENGTH, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2,
+    },
+}  # fmt: skip
+WORDS = (
+    "a", "the", "two", "small", "large", "red", "blue", "green", "old", "young", "wooden", "dog", "cat", "horse",
+    "car", "table", "man", "woman", "child", "boat", "tree", "house", "street", "beach", "kitchen", "sits", "stands",
+    "runs", "holds", "near", "under", "above", "beside", "with", "on",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What is built, where, and in which format."""
+
+    student: str
+    unet: str
+    device: str
+    precision: str
+    batch_size: int
+    sds_batch_size: int
+
+    @property
+    def place(self) -> torch.device:
+        """The device itself."""
+        return choose_device(self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `auto` stands for here, of student and teacher both."""
+        return DTYPES[choose_precision(self.precision, self.place)]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Everything in memory that a step uses, with random weights."""
+
+    shapes: Shapes
+    network: Any
+    tokenizer: Any
+    preprocess: Preprocess
+    teacher: Teacher
+    mapper: Mapper
+    student: dict[str, nn.Parameter]
+
+    def trainer(self, gradient: str, *, steps: int = 1000) -> Trainer:
+        """A trainer of these weights as a run has it, all options but the sizes at their defaults."""
+        config = FinetuneConfig.model_validate(
+            {
+                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED, "gradient": gradient,
+                "batch_size": self.shapes.batch_size, "sds_batch_size": self.shapes.sds_batch_size,
+            }
+        )  # fmt: skip
+        return Trainer(
+            self.network,
+            self.tokenizer,
+            Objective(config, steps, self.teacher, self.mapper),
+            self.student,
+            make_optimizer(self.student, dict(self.mapper.named_parameters()), config),
+            device=self.shapes.place,
+            dtype=self.shapes.dtype,
+        )
+
+
+def build(shapes: Shapes) -> Model:
+    """Draw the weights."""
+    torch.manual_seed(SEED)
+    config = student_config(shapes.student)
+    network: Any = attend_batch_first(open_clip.CLIP(**config)).to(shapes.place)
+    teacher = build_teacher(shapes)
+    size = network.visual.image_size
+    return Model(
+        shapes=shapes,
+        network=network,
+        tokenizer=SimpleTokenizer(),
+        preprocess=Preprocess(image_transform_v2(PreprocessCfg(size=size), is_train=False)),
+        teacher=teacher,
+        mapper=Mapper(config["embed_dim"], teacher.latent_shape, seed=SEED).to(shapes.place),
+        student=trainable_parameters(network, "layernorm"),
+    )
+
+
+def student_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of an architecture, or of the tiny one."""
+    config: dict[str, Any] = TINY_STUDENT if name == "tiny" else open_clip.get_model_config(name)
+    return config
+
+
+def build_teacher(shapes: Shapes) -> Teacher:
+    """A random teacher without a VAE, its parts in the formats that `load_teacher` gives them."""
+    unet = new_unet(shapes.unet, shapes.place, shapes.dtype)
+    text_encoder = CLIPTextModel(text_config(shapes.unet)).to(shapes.place)
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder), CONTEXT_LENGTH)
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+    side = unet.config.sample_size
+    return Teacher(
+        reference=f"random {shapes.unet}",
+        version=f"{shapes.unet} {SEED}",
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        vae=None,
+        prediction_type="epsilon",
+        alphas_cumprod=scheduler.alphas_cumprod.float().to(shapes.place),
+        latent_shape=(unet.config.in_channels, side, side),
+        resolution_px=8 * side,
+        device=shapes.place,
+        dtype=shapes.dtype,
+    )
+
+
+def new_unet(name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """A random, frozen U-Net of Stable Diffusion 1.x's layout, made on its device."""
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device(device):
+            unet: Any = UNet2DConditionModel(attention_head_dim=8, **UNETS[name])
+    finally:
+        torch.set_default_dtype(default)
+    return unet.eval().requires_grad_(False)
+
+
+def make_pairs(folder: Path, count: int) -> PairSet:
+    """`count` JPEGs of 640x480 with a caption each, as a COCO captions file on disk."""
+    paths = make_images(folder / "images", count)
+    draw = random.Random(SEED)
+    content = {
+        "images": [{"id": number, "file_name": path.name} for number, path in enumerate(paths)],
+        "annotations": [
+            {"image_id": number, "caption": " ".join(draw.choices(WORDS, k=10))} for number in range(count)
+        ],
+    }
+    file = folder / f"captions-{count}.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return open_pairs(file, images=folder / "images")
+
+
+def new_loader(model: Model, pairs: PairSet, steps: int) -> Loader:
+    """Batches as a run loads them."""
+    return Loader(
+        pairs, model.preprocess, batch_size=model.shapes.batch_size, seed=SEED, first_step=0, last_step=steps
+    )
+
+
+def describe(model: Model) -> str:
+    """The sizes of what was built, in a sentence."""
+    shapes, parts = model.shapes, (model.network, model.teacher.unet, model.teacher.text_encoder)
+    student, unet, text = (sum(value.numel() for value in part.parameters()) / 1e6 for part in parts)
+    trained = sum(value.numel() for value in model.student.values())
+    channels, height, width = model.teacher.latent_shape
+    return (
+        f"Student {shapes.student} ({student:.1f} M parameters, {trained:,} trained), U-Net {shapes.unet} "
+        f"({unet:.1f} M, latents {channels}x{height}x{width}, mapper {prod(model.teacher.latent_shape):,} wide), "
+        f"its text encoder {text:.1f} M; random weights. {str(shapes.dtype).removeprefix('torch.')} on "
+        f"{shapes.place}, batch {shapes.batch_size}, of which the teacher sees {shapes.sds_batch_size}."
+    )
+
+
+def text_config(name: str) -> CLIPTextConfig:
+    """The text encoder whose hidden states a U-Net attends to."""
+    width = UNETS[name]["cross_attention_dim"]
+    return CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=TEXT_LAYERS[name],
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=CONTEXT_LENGTH,
+        vocab_size=49408,
+        hidden_act="quick_gelu",
+    )

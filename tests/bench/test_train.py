@@ -1,0 +1,207 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import caption_choice, flops, step_memory, train, train_report
+from bench.bare_step import bare_step, clear, prepare
+from bench.caption_choice import Choices, five_captions
+from bench.step_memory import Memory
+from bench.step_time import FULL, SDS, STEP, VARIANTS, Waits, set_checkpointing
+from bench.train_parts import Model, Shapes, build, make_pairs, new_loader, new_unet
+from demo.sets import pairs
+from demo.world import Split
+from models.data.batches import Batch
+from tests.teachers import save_sd_teacher
+
+SHAPES = Shapes("tiny", "tiny", "cpu", "float32", batch_size=4, sds_batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return build(SHAPES)
+
+
+@pytest.fixture(scope="module")
+def batch(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Batch:
+    (only,) = new_loader(model, make_pairs(tmp_path_factory.mktemp("data"), 4), 1)
+    return only
+
+
+def gradient_norms(model: Model) -> dict[str, float]:
+    groups = {"gradient_norm": model.student.values(), "mapper_gradient_norm": model.mapper.parameters()}
+    return {
+        name: float(torch.cat([value.grad.flatten() for value in group]).norm())  # type: ignore[union-attr]
+        for name, group in groups.items()
+    }
+
+
+@pytest.mark.parametrize("gradient", [FULL, SDS])
+def test_bare_step_does_all_the_forward_and_backward_work_of_the_trainers(
+    model: Model, batch: Batch, gradient: str
+) -> None:
+    trainer = model.trainer(gradient, steps=1)
+
+    loss = bare_step(model, prepare(model, trainer, batch), gradient)
+    bare = {"loss": float(loss), **gradient_norms(model)}
+    clear(model)
+    ours = trainer.step(batch)
+
+    assert bare == pytest.approx({name: ours[name] for name in bare}, rel=1e-4)
+
+
+def test_checkpointing_belongs_to_its_variant_alone(model: Model) -> None:
+    def checkpointing() -> bool:
+        return any(getattr(part, "gradient_checkpointing", False) for part in model.teacher.unet.modules())
+
+    states = []
+    for variant in VARIANTS:
+        set_checkpointing(model, variant)
+        states.append(checkpointing())
+    set_checkpointing(model, FULL)
+
+    assert states == [False, False, True]
+    assert not checkpointing()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak cannot be reset here")
+def test_peak_is_what_was_held_at_once_and_given_back() -> None:
+    cpu = torch.device("cpu")
+    torch.ones(256 * 2**18)  # a higher peak before does not count
+    before = step_memory.start_peak(cpu)
+    torch.ones(128 * 2**18)
+
+    assert step_memory.read_peak(cpu) - before == pytest.approx(128, abs=8)
+
+
+@pytest.mark.slow
+def test_step_is_taken_in_a_process_of_its_own_and_takes_memory(tmp_path: Path) -> None:
+    memory = step_memory.measure_memory(SHAPES, SDS, tmp_path)
+
+    assert memory.before_mib > 100
+    assert memory.step_mib > 1
+
+
+@pytest.mark.slow
+def test_failed_step_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="nowhere"):
+        step_memory.measure_memory(replace(SHAPES, device="nowhere"), SDS, tmp_path)
+
+
+def test_scene_is_compared_with_four_wrong_captions_its_own_words_swapped_among_them() -> None:
+    drawn = pairs(Split.VALIDATION, caption_choice.SEED, 0, 60)
+
+    choices = [five_captions(drawn, index) for index in range(40)]
+
+    for index, captions in enumerate(choices):
+        assert captions[0] == drawn.captions[index]
+        assert len(set(captions)) == 5
+    own_words = [sorted(captions[1].split()) == sorted(captions[0].split()) for captions in choices]
+    assert sum(own_words) > 20
+
+
+def test_report_shows_agreement_and_ratios_of_medians() -> None:
+    every = Choices([0, 0, 1, 0], unet_calls=640, seconds=4.0)
+    pruned = {2.5: Choices([0, 0, 0, 0], unet_calls=160, seconds=1.5)}
+
+    last = train_report.choice_table(every, pruned).splitlines()[-1]
+
+    assert last == "| pruned, z = 2.5 | 40.0 | 0.250 | 375.0 | 0.375 | 3 of 4 (75.0%) | 100.0% |"
+    assert train_report.shown_ratio([2.0, 3.0, 2.2], [1.0, 2.0, 2.0]) == "1.100 (1.100 to 2.000)"
+
+
+def test_missed_targets_are_named() -> None:
+    seconds = {
+        (variant, way): [2.0 if way == STEP else 1.5] for variant in (FULL, SDS) for way in (STEP, "bare")
+    }
+    waits = [Waits("cold", steps=2, examples=8, seconds=10.0, data_s=0.3, captions_s=0.3)]
+    every, pruned = Choices([0], 10, 1.0), {2.5: Choices([1], 5, 1.0)}
+
+    targets = train_report.targets(seconds, waits, every, pruned, 2.5)
+
+    assert [target.met for target in targets] == [False] * 4
+    assert targets[2].value == pytest.approx(0.06)
+
+
+def test_quick_run_prints_every_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = save_sd_teacher(tmp_path / "teacher")
+    monkeypatch.setattr(train, "measure_memory", lambda *_: Memory(before_mib=100.0, step_mib=8.0))
+
+    train.main(
+        ["--quick", "--teacher", str(teacher), "--rounds", "1", "--scenes", "1", "--cache", str(tmp_path)]
+    )
+
+    printed = capsys.readouterr().out
+    assert "`python -m bench.train --quick --teacher" in printed
+    for beginning in (
+        "| full, activation checkpointing |",
+        "| captions from the cache on disk |",
+        "| pruned, z = 2.5 |",
+    ):
+        assert beginning in printed
+    assert printed.count("(at most 1.15:") == 2
+    assert printed.count("(at most 0.05:") == 2
+    assert "(at least 0.99:" in printed
+
+
+def test_named_unet_is_stable_diffusions_and_made_in_its_format() -> None:
+    unet = new_unet("sd15", "meta", torch.bfloat16)
+
+    assert flops.count_parameters(unet) == 859_520_964
+    assert {parameter.dtype for parameter in unet.parameters()} == {torch.bfloat16}
+    assert torch.get_default_dtype() is torch.float32
+
+
+def frozen_layers() -> tuple[torch.nn.Module, Callable[[bool], torch.Tensor]]:
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).to("meta")
+    layers.requires_grad_(False)
+
+    def forward(with_graph: bool) -> torch.Tensor:
+        output: torch.Tensor = layers(torch.empty(3, 4, device="meta", requires_grad=with_graph))
+        return output
+
+    return layers, forward
+
+
+def test_counts_are_those_done_by_hand() -> None:
+    layers, forward = frozen_layers()
+
+    assert flops.operations(lambda: forward(False)) == 2 * 3 * (4 * 8 + 8 * 2)
+    # A frozen layer's backward is one product, on its input.
+    assert flops.operations_with_backward(forward) == 4 * 3 * (4 * 8 + 8 * 2)
+    assert flops.kept_bytes(layers, forward) == 4 * 3 * 8
+
+
+def test_attention_keeps_no_map() -> None:
+    def forward(with_graph: bool) -> torch.Tensor:
+        query, key, value = torch.empty(3, 1, 2, 64, 8, device="meta", requires_grad=with_graph).unbind()
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value)
+
+    kept = flops.kept_bytes(torch.nn.Identity(), forward)
+
+    assert kept == 4 * (3 + 1) * 2 * 64 * 8
+
+
+def test_default_teacher_sees_half_of_a_batch() -> None:
+    shapes = train.parse([]).shapes
+
+    assert shapes == replace(
+        SHAPES,
+        student="ViT-B-32",
+        unet="small",
+        device="auto",
+        precision="auto",
+        batch_size=16,
+        sds_batch_size=8,
+    )
+
+
+@pytest.mark.slow
+def test_counts_that_the_estimates_stand_on_are_the_printed_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    flops.main()
+
+    assert capsys.readouterr().out in (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text()
