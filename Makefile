@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo-world demo-table clean
+.PHONY: help run test lint format bench bench-train demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,11 +37,23 @@ format: $(STAMP) ## Format the sources
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick" for a short run)
 	$(BIN)/python -m bench.serve $(ARGS)
 
+bench-train: $(STAMP) ## Benchmark a training step and the diffusion score (minutes; ARGS="--quick" for a short run)
+	$(BIN)/python -m bench.train $(ARGS)
+
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)
 
+demo-teacher: $(STAMP) ## Train the demo teacher again (hours; goes on where it was stopped)
+	$(BIN)/python -m demo.build_teacher $(ARGS)
+
 demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
 	$(BIN)/python -m demo.table $(ARGS)
+
+demo-search: $(STAMP) ## Explore variants of the objective on validation data (goes on where it was stopped)
+	$(BIN)/python -m demo.search $(ARGS)
+
+demo-distil: $(STAMP) ## Distil the demo teacher, controls beside it; writes docs/results.md (under an hour)
+	$(BIN)/python -m demo.distil $(ARGS)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
