@@ -1,0 +1,222 @@
+"""Is one model better than another on the same items? A paired answer, over all items and by tag.
+
+`compare` pairs the items by id. Of every outcome it gives the 2x2 counts, McNemar's exact test, and a bootstrap
+interval of the difference. `promote: if_better` asks for `comparison.headline.p_better < 0.05`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.evaluation.errors import EvaluationError
+from models.evaluation.paired import (
+    PairedCounts,
+    Pairs,
+    bootstrap_interval,
+    counted,
+    mcnemar,
+    paired_items,
+)
+from models.evaluation.results import Results
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Model minus baseline in one outcome: shares in [0, 1], a difference in [-1, 1].
+
+    `low` and `high` are the ends of its 95 % bootstrap interval; where no item changed they are 0, which is no
+    proof of anything. The p-values are those of McNemar's exact test: `p_better` of the model being no better,
+    `p_two_sided` of the two being equal. They are not corrected for how many tags are looked at.
+    """
+
+    outcome: str
+    counts: PairedCounts
+    baseline: float
+    model: float
+    difference: float
+    low: float
+    high: float
+    p_better: float
+    p_two_sided: float
+
+
+@dataclass(frozen=True)
+class MacroDifference:
+    """Model minus baseline in a mean over tags, as ARO and SugarCrepe publish it, with its 95 % interval.
+
+    McNemar's test weighs all items alike and says nothing of such a mean. Here the bootstrap is stratified: every
+    resample draws as many items of each tag as there are. A tag of few items varies less in it than it should.
+    """
+
+    metric: str
+    tags: tuple[str, ...]
+    baseline: float
+    model: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs of one benchmark, item by item.
+
+    `outcomes` holds every outcome over all items that have it, `by_tag[tag]` the same over the items of a tag.
+    `macro` is there where the benchmark's primary figure is a mean over tags.
+    """
+
+    benchmark: str
+    outcome: str
+    outcomes: dict[str, PairedDifference]
+    by_tag: dict[str, dict[str, PairedDifference]]
+    macro: MacroDifference | None
+    seed: int
+
+    @property
+    def headline(self) -> PairedDifference:
+        """The difference in the outcome that the benchmark's primary figure is made of."""
+        return self.outcomes[self.outcome]
+
+
+def compare(baseline: Results, model: Results, *, seed: int = 0) -> Comparison:
+    """Compare a model with a baseline on the items that both were run on, whatever their order.
+
+    The primary figure is recomputed from the items: as their mean, or else as the mean over
+    `provenance["macro_tags"]` (over all tags where that is missing).
+
+    Raises:
+        EvaluationError: the two differ in benchmark, data hash, items or outcomes; there are no items, or an id
+            twice; or the primary figure is not what its items say.
+    """
+    pairs = paired_items(baseline, model)
+    names = list(dict.fromkeys(name for _, item in pairs for name in item.correct))
+    counts = {name: _count(pairs, name) for name in names}
+    tags = sorted({tag for _, item in pairs for tag in item.tags})
+    return Comparison(
+        benchmark=model.benchmark,
+        outcome=model.outcome,
+        outcomes={name: _difference(name, counts[name][None], seed) for name in names},
+        by_tag={
+            tag: {name: _difference(name, counts[name][tag], seed) for name in names if tag in counts[name]}
+            for tag in tags
+        },
+        macro=_macro(baseline, model, pairs, seed),
+        seed=seed,
+    )
+
+
+def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
+    """A header and rows for a terminal, in percent and points: every outcome, then the headline outcome by tag."""
+    header = [
+        "items", "outcome", "n", "baseline %", "model %", "points", "low", "high", "gained", "lost", "p better",
+        "p two-sided",
+    ]  # fmt: skip
+    rows = [_row("all", difference) for difference in comparison.outcomes.values()]
+    if (macro := comparison.macro) is not None:
+        items = f"mean of {len(macro.tags)} tags"
+        rows.append([items, macro.metric, None, *_percent(macro), None, None, None, None])
+    for tag, outcomes in comparison.by_tag.items():
+        rows += [_row(tag, one) for name, one in outcomes.items() if name == comparison.outcome]
+    return header, rows
+
+
+def _row(items: str, of: PairedDifference) -> list[object]:
+    p_values = [f"{p:.2g}" for p in (of.p_better, of.p_two_sided)]  # fixed decimals would make many of them 0
+    return [items, of.outcome, of.counts.n, *_percent(of), of.counts.gained, of.counts.lost, *p_values]
+
+
+def _percent(of: PairedDifference | MacroDifference) -> list[float]:
+    return [100 * share for share in (of.baseline, of.model, of.difference, of.low, of.high)]
+
+
+def _count(pairs: Pairs, outcome: str) -> dict[str | None, PairedCounts]:
+    """The counts of an outcome by tag, and under None over all items that have it."""
+    cells: dict[str | None, Counter[tuple[bool, bool]]] = {}
+    for before, after in pairs:
+        if outcome in after.correct:
+            for tag in (None, *dict.fromkeys(after.tags)):
+                cells.setdefault(tag, Counter())[before.correct[outcome], after.correct[outcome]] += 1
+    return {tag: counted(found) for tag, found in cells.items()}
+
+
+def _difference(outcome: str, counts: PairedCounts, seed: int) -> PairedDifference:
+    low, high = bootstrap_interval([(counts, 1 / counts.n)], seed=seed)
+    p_better, p_two_sided = mcnemar(counts)
+    return PairedDifference(
+        outcome=outcome,
+        counts=counts,
+        baseline=(counts.both + counts.lost) / counts.n,
+        model=(counts.both + counts.gained) / counts.n,
+        difference=(counts.gained - counts.lost) / counts.n,
+        low=low,
+        high=high,
+        p_better=p_better,
+        p_two_sided=p_two_sided,
+    )
+
+
+def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroDifference | None:
+    """None where the primary figure is the mean over items."""
+    of = [(before, after) for before, after in pairs if model.outcome in after.correct]
+    reported = _primary(baseline), _primary(model)
+    every = tuple(
+        sum(item.correct[model.outcome] for item in items) / len(of) for items in zip(*of, strict=True)
+    )
+    if _same(reported, every):
+        return None
+    tags = tuple(model.provenance.get("macro_tags") or sorted({tag for _, item in of for tag in item.tags}))
+    strata = _strata(of, model.outcome, tags)
+    means = tuple(sum(weight * side(counts) for counts, weight in strata) for side in (_before, _after))
+    if not _same(reported, means):
+        raise EvaluationError(
+            f"{model.primary!r} is {reported[0]:.6f} and {reported[1]:.6f}, which is neither the mean of "
+            f"{model.outcome!r} over the items nor over its tags; name the tags in provenance['macro_tags']."
+        )
+    low, high = bootstrap_interval(strata, seed=seed)
+    return MacroDifference(model.primary, tags, *reported, reported[1] - reported[0], low, high)
+
+
+def _strata(pairs: Pairs, outcome: str, tags: Sequence[str]) -> list[tuple[PairedCounts, float]]:
+    """Items with the same tags, and the weight that each of them has in the mean over tags.
+
+    An item that has several of the tags counts in each: its weight is the sum of 1 / (items of a tag) / tags.
+    """
+    wanted = set(tags)
+    cells: dict[tuple[str, ...], Counter[tuple[bool, bool]]] = {}
+    for before, after in pairs:
+        own = tuple(sorted(wanted.intersection(after.tags)))
+        cells.setdefault(own, Counter())[before.correct[outcome], after.correct[outcome]] += 1
+    sizes: Counter[str] = Counter()
+    for own, found in cells.items():
+        sizes.update(dict.fromkeys(own, found.total()))
+    return [
+        (counted(found), sum(1 / sizes[tag] for tag in own) / len(tags))
+        for own, found in cells.items()
+        if own
+    ]
+
+
+def _before(counts: PairedCounts) -> int:
+    return counts.both + counts.lost
+
+
+def _after(counts: PairedCounts) -> int:
+    return counts.both + counts.gained
+
+
+def _primary(results: Results) -> float:
+    try:
+        return results.metrics[results.primary].value
+    except KeyError:
+        raise EvaluationError(
+            f"The results have no figure {results.primary!r}; they have {sorted(results.metrics)}."
+        ) from None
+
+
+def _same(some: Sequence[float], others: Sequence[float]) -> bool:
+    return all(math.isclose(*both, abs_tol=_ROUNDING) for both in zip(some, others, strict=True))

@@ -1,0 +1,82 @@
+"""The report of an evaluation: one HTML page that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from models.evaluation.comparison import Comparison
+from models.evaluation.errors import EvaluationError
+from models.evaluation.report.view import page
+from models.evaluation.results import Results
+from models.evaluation.whole_files import write_whole
+
+__all__ = ["render_report", "write_report"]
+
+_HERE = Path(__file__).parent
+
+
+def write_report(
+    folder: Path, results: Results, comparison: Comparison | None = None, baseline: Results | None = None
+) -> Path:
+    """Write `folder/report.html`, whole or not at all, and return its path.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+        ValueError: a comparison without its baseline, or the reverse.
+    """
+    html = render_report(results, comparison, baseline)
+    file = folder / "report.html"
+    try:
+        write_whole(file, html)
+    except OSError as error:
+        raise EvaluationError(
+            f"{file} cannot be written ({error.strerror}); free some space or name another folder."
+        ) from error
+    return file
+
+
+def render_report(
+    results: Results, comparison: Comparison | None = None, baseline: Results | None = None
+) -> str:
+    """The page's HTML. Captions, tags and names are escaped, and its policy lets no script run.
+
+    Raises:
+        ValueError: a comparison without its baseline, or the reverse.
+    """
+    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_writable,
+    )
+    return environment.get_template("page.html.jinja").render(
+        page=page(results, comparison, baseline), style=Markup(style), policy=_policy(style)
+    )
+
+
+def _policy(style: str) -> str:
+    """Nothing but pictures inside the page, and this one style sheet."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _writable(value: object) -> object:
+    """Text without what UTF-8 or HTML cannot hold: lone surrogates and control characters."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join("\ufffd" if _unwritable(character) else character for character in value)
+
+
+def _unwritable(character: str) -> bool:
+    code = ord(character)
+    return (code < 0x20 and character not in "\t\n") or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000

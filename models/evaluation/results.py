@@ -1,0 +1,60 @@
+"""What a benchmark says of a model: metrics with their intervals, and every item's outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A share in [0, 1] over `n` items, its 95 % interval, and how many of them were ties (counted as wrong)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    ties: int = 0
+
+
+@dataclass(frozen=True)
+class ImageRegion:
+    """An image file, and the box of it that is meant: left, top, width, height in pixels."""
+
+    path: Path
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ItemOutcome:
+    """One item, what was right of it, and by how much.
+
+    `correct` and `margins` have the same names, such as text, image and group; a margin is the least of the score
+    differences that must be above zero, so that it is right where its margin is positive.
+    """
+
+    id: str
+    correct: dict[str, bool]
+    margins: dict[str, float]
+    tags: tuple[str, ...] = ()
+    images: tuple[ImageRegion, ...] = ()
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run of one benchmark with one model.
+
+    `metrics[primary]` is the figure that two models are compared by, and `items[i].correct[outcome]` the outcome of
+    each item that it is a mean of. `provenance` says what the figures depend on: model, data hash, code version,
+    precision, seed, scorer.
+    """
+
+    benchmark: str
+    primary: str
+    outcome: str
+    metrics: dict[str, Metric]
+    by_tag: dict[str, dict[str, Metric]]
+    items: tuple[ItemOutcome, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
