@@ -1,0 +1,1 @@
+"""Data sets on their way in: received, unpacked, checked and kept, without HTTP and without SQL."""

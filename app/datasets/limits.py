@@ -1,0 +1,21 @@
+"""How much an archive may hold."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """Limits that hold while an archive is unpacked, whatever its headers say.
+
+    Sets of more files than `max_entries` belong into WebDataset shards. What an archive unpacks to may be
+    `max_ratio` times its own size and `free_bytes` more: small archives of text are far over any ratio.
+    """
+
+    max_entries: int = 500_000
+    """Files and folders, those included that are only named on the way to a file."""
+    max_total_bytes: int = 200 * 2**30
+    max_file_bytes: int = 4 * 2**30
+    max_ratio: int = 100
+    free_bytes: int = 64 * 2**20
+    max_name_bytes: int = 1024
+    max_depth: int = 32

@@ -1,0 +1,138 @@
+"""Names of an archive's entries: which of them may be written to disk, and which are the same."""
+
+import hashlib
+import re
+import secrets
+import unicodedata
+
+from app.datasets.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember
+from app.datasets.limits import ArchiveLimits
+
+MAX_PART_BYTES = 255  # of a file's or a folder's own name: what file systems allow
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def decode_name(raw: bytes) -> str:
+    """The text of a name.
+
+    Raises: UnsafeMember, unless it is UTF-8: any other reading would be a guess.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise UnsafeMember(
+            "the name is not UTF-8; pack the files again with names in UTF-8.",
+            member=raw.decode("utf-8", "backslashreplace"),
+        ) from None
+
+
+def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[str, ...]:
+    """A name's folders and its last part; none for the folder that is the archive's own top, `./`.
+
+    Raises: UnsafeMember, for a name that leads elsewhere on some system, and one that is too long or too deep.
+    """
+    if name.startswith("/"):
+        raise UnsafeMember(
+            "the path is absolute; pack the files with paths relative to their folder.", member=name
+        )
+    if "\\" in name or _DRIVE.match(name):
+        raise UnsafeMember("the path is one of Windows; pack the files with / between folders.", member=name)
+    if not name or _CONTROL.search(name):
+        raise UnsafeMember("the name is empty or has control characters; rename the file.", member=name)
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if not is_folder and name.rpartition("/")[2] == ".":
+        raise UnsafeMember("is a file with a folder's name; rename it.", member=name)
+    if ".." in parts:
+        raise UnsafeMember(
+            "the path has `..`; pack the files with paths relative to their folder.", member=name
+        )
+    if len(name.encode()) > limits.max_name_bytes or any(
+        len(part.encode()) > MAX_PART_BYTES for part in parts
+    ):
+        raise UnsafeMember(
+            f"the path has more than {limits.max_name_bytes} bytes, or a part of it more than {MAX_PART_BYTES}; "
+            "shorten the names.",
+            member=name,
+        )
+    if len(parts) > limits.max_depth:
+        raise UnsafeMember(
+            f"lies more than {limits.max_depth} folders deep; flatten the folders.", member=name
+        )
+    return parts
+
+
+def is_clutter(parts: tuple[str, ...]) -> bool:
+    """What macOS adds to archives unasked: nobody's data."""
+    return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
+
+
+class NameBook:
+    """The names seen so far, each as 64 bits of a hash with a secret key, so that a million fit in memory.
+
+    Names are the same when they differ only in case or in Unicode normalisation: somewhere the data set will
+    be copied to a disk that takes them for one.
+    """
+
+    def __init__(self, limits: ArchiveLimits) -> None:
+        self._limits = limits
+        self._key = secrets.token_bytes(16)
+        self._files: set[int] = set()
+        self._folders: dict[int, int] = {}
+        self._known_folder: tuple[str, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """Files and folders."""
+        return len(self._files) + len(self._folders)
+
+    def add(self, parts: tuple[str, ...], *, is_folder: bool) -> None:
+        """Take in a name; a folder may come again in the same spelling.
+
+        Raises: DuplicateMember, ArchiveTooLarge (entries).
+        """
+        folder = parts if is_folder else parts[:-1]
+        if folder != self._known_folder:
+            for depth in range(1, len(folder) + 1):
+                self._add_folder(folder[:depth], "/".join(parts))
+            self._known_folder = folder
+        if not is_folder:
+            self._add_file(parts)
+        if self.entries > self._limits.max_entries:
+            raise ArchiveTooLarge(
+                f"The archive holds more than the {self._limits.max_entries} files and folders that are allowed; "
+                "send WebDataset shards instead."
+            )
+
+    def _add_folder(self, parts: tuple[str, ...], member: str) -> None:
+        key = self._hash(folded("/".join(parts)))
+        spelling = self._hash("/".join(parts))
+        if key in self._files:
+            raise DuplicateMember(
+                "the archive has a file where this needs a folder; rename one.", member=member
+            )
+        if self._folders.setdefault(key, spelling) != spelling:
+            raise DuplicateMember(
+                "two folders' names differ only in case or in Unicode form; rename one.", member=member
+            )
+
+    def _add_file(self, parts: tuple[str, ...]) -> None:
+        name = "/".join(parts)
+        key = self._hash(folded(name))
+        if key in self._folders:
+            raise DuplicateMember("the archive has a folder of this name too; rename one.", member=name)
+        if key in self._files:
+            raise DuplicateMember(
+                "the name occurs twice, perhaps in another case or Unicode form; rename one.", member=name
+            )
+        self._files.add(key)
+
+    def _hash(self, text: str) -> int:
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=self._key).digest(), "little")
+
+
+def folded(name: str) -> str:
+    """The name in the form in which equal names are equal (Unicode, canonical caseless matching, D145)."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

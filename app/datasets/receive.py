@@ -1,0 +1,92 @@
+"""An upload becomes a file on the disk, within a limit, without holding it in memory or blocking the event loop."""
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.datasets.disk import create_file, storage_errors, sync_folder, write_all
+from app.datasets.errors import EmptyUpload, UploadTooLarge
+
+_WRITE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Received:
+    """A whole upload, on the disk."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -> Received:
+    """Write an upload to `path`, which must not exist yet, and sync it to the disk.
+
+    Whatever `chunks` raises (a client that hangs up, say) goes through, and a cancelled call stops at once.
+
+    Raises: EmptyUpload, UploadTooLarge, StorageFull, FileExistsError. Nothing is left then.
+    """
+    sink = _Sink(path)
+    buffer: list[bytes] = []
+    waiting = size_bytes = 0
+    try:
+        async for chunk in chunks:
+            size_bytes += len(chunk)
+            if size_bytes > max_bytes:
+                raise UploadTooLarge(
+                    f"The upload has more than the {max_bytes} bytes that are allowed.", param="file"
+                )
+            buffer.append(chunk)
+            waiting += len(chunk)
+            if waiting >= _WRITE_BYTES:
+                await asyncio.to_thread(sink.write, b"".join(buffer))
+                buffer, waiting = [], 0
+        if not size_bytes:
+            raise EmptyUpload("The upload has no bytes; send the file's content.", param="file")
+        await asyncio.to_thread(sink.finish, b"".join(buffer))
+    except BaseException:
+        sink.discard()
+        raise
+    return Received(path, size_bytes, sink.sha256)
+
+
+class _Sink:
+    """The file, which one thread at a time uses.
+
+    A cancelled call leaves its thread writing. `discard` waits for that write: closed earlier, the file's
+    number could by then be another file's, and the write would go there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._lock = threading.Lock()
+        with storage_errors():
+            self._file = create_file(path)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        with self._lock, storage_errors():
+            if not self._file.closed:  # discarded before the thread began
+                write_all(self._file, data)
+                self._hash.update(data)
+
+    def finish(self, data: bytes) -> None:
+        self.write(data)
+        with self._lock, storage_errors():
+            if not self._file.closed:
+                os.fsync(self._file.fileno())
+                self._file.close()
+                sync_folder(self._path.parent)
+
+    def discard(self) -> None:
+        with self._lock:
+            self._file.close()
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,132 @@
+"""Registered data: folders and shards that already lie on the server, under roots that the operator named."""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from app.datasets.checks import Content
+from app.datasets.errors import SourceForbidden, SourceMissing
+from app.errors import InvalidRequest
+from app.keys import ConfigurationError
+
+MAX_SHARDS = 100_000
+MAX_SOURCE_CHARS = 4096
+_FILE_URL = "file://"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+_PARAM = "source"
+
+
+class SourceRoots:
+    """The folders below which callers may name data; with none of them, nothing may be named.
+
+    Raises: ConfigurationError, for a root that is no folder, is not absolute, or is the whole disk.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = tuple(_root(root) for root in roots)
+
+    def resolve(self, source: str) -> Content:
+        """What an absolute path, with or without file://, names: a folder, a tar file, or several by braces.
+
+        `train/{00000..00099}.tar` and `{a,b}.tar` expand as in a shell. Links are followed, here and once: the
+        paths given back are to be used. Outside the roots the answer is the same whether there is something
+        or not.
+
+        Raises: InvalidRequest, SourceForbidden, SourceMissing.
+        """
+        pattern = _checked(source)
+        paths: list[Path] = []
+        for name in expand(pattern):
+            path = self._inside(name)
+            if not path.exists():
+                raise SourceMissing(f"{name}: there is no such file or folder; check the path.", param=_PARAM)
+            paths.append(path)
+        if len(paths) == 1 and paths[0].is_dir():
+            return Content(tuple(paths), is_folder=True)
+        for path in paths:
+            if not path.is_file():  # a pipe or a device may never end
+                raise SourceMissing(f"{path}: is not a file; name shards, or one folder.", param=_PARAM)
+        return Content(tuple(paths), is_folder=False)
+
+    def check_links(self, folder: Path) -> None:
+        """Refuse a registered folder that has links to what lies outside the roots. Reads all folders below.
+
+        Raises: SourceForbidden.
+        """
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if path.is_symlink():
+                    self._inside(str(path))
+
+    def _inside(self, name: str) -> Path:
+        try:
+            path = Path(name).resolve()
+        except (OSError, RuntimeError):  # links in a circle
+            path = None
+        if path is None or not any(path.is_relative_to(root) for root in self._roots):
+            raise SourceForbidden(
+                f"{name}: is not under a folder that this server's operator has opened for data sets.",
+                param=_PARAM,
+            )
+        return path
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """A pattern's paths; how many there are is known before the first is made.
+
+    Raises: InvalidRequest: an empty range, or more than MAX_SHARDS paths.
+    """
+    pieces = _BRACES.split(pattern)
+    choices = [[piece] if place % 2 == 0 else _choices(piece) for place, piece in enumerate(pieces)]
+    count = math.prod(len(choice) for choice in choices)
+    if count > MAX_SHARDS:
+        raise InvalidRequest(
+            f"The braces name {count} shards; {MAX_SHARDS} at most are allowed.", param=_PARAM
+        )
+    return ("".join(chosen) for chosen in itertools.product(*choices))
+
+
+def _choices(braces: str) -> Sequence[str]:
+    numbers = _RANGE.fullmatch(braces)
+    if numbers is None:
+        return braces.split(",")
+    first, last = (int(number) for number in numbers.groups())
+    if not first <= last < first + MAX_SHARDS:
+        raise InvalidRequest(
+            f"The range {{{braces}}} is empty or has more than {MAX_SHARDS} numbers; correct it.",
+            param=_PARAM,
+        )
+    return [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
+
+
+def _checked(source: str) -> str:
+    """A path that may be looked at. Every scheme but file:// is refused: `pipe:` runs commands."""
+    if len(source) > MAX_SOURCE_CHARS or "\0" in source:
+        raise InvalidRequest(
+            f"The path is longer than {MAX_SOURCE_CHARS} characters, or has a NUL.", param=_PARAM
+        )
+    path = source.removeprefix(_FILE_URL)
+    if _SCHEME.match(path):
+        raise InvalidRequest("Only files on the server can be registered; upload others.", param=_PARAM)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("The path has half of a surrogate pair; correct it.", param=_PARAM) from None
+    if not path.startswith("/"):
+        raise InvalidRequest("The path must be absolute: /data/sets/mine, say.", param=_PARAM)
+    return path
+
+
+def _root(root: Path) -> Path:
+    if not root.is_absolute() or not root.is_dir():
+        raise ConfigurationError(f"{root}, a root for data sets, is not a folder with an absolute path.")
+    path = root.resolve()
+    if path == Path(path.anchor):
+        raise ConfigurationError(f"{root}, a root for data sets, is the whole disk; name a folder of data.")
+    return path

@@ -1,0 +1,120 @@
+"""The check of a Winoground set: every line, and every image decoded."""
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from app.datasets.checks import CheckResult, Content, Problems, Progress, rejected
+from app.datasets.errors import ArchiveFormat
+from app.datasets.unpack import content_root
+from models.cores import usable_cores
+from models.evaluation.errors import EvaluationError
+from models.evaluation.winoground import WinogroundItem, read_winoground
+from models.images import ImageError, ImageLimits, decode_image
+
+MAX_EXAMPLES_BYTES = 64 * 2**20
+"""Of examples.jsonl, which is read into memory: a hundred times what the published set has."""
+_AT_ONCE = 256
+_LIMITS = ImageLimits()
+
+
+class _Unreadable(EvaluationError):
+    """An image file that cannot be read, or is none."""
+
+    code = "image_unreadable"
+
+
+def check_winoground(content: Content, *, progress: Progress | None = None) -> CheckResult:
+    """Check a folder with examples.jsonl and images/, also one folder further down, as archives often have it.
+
+    The hash is over the items in order: id, captions, tags and the images' content, not their names.
+    """
+    if not content.is_folder:
+        return rejected(ArchiveFormat("A Winoground set is a folder, not shards; send its archive."))
+    folder = content_root(content.paths[0])
+    try:
+        items = _read(folder)
+    except EvaluationError as error:
+        return rejected(error, hidden=folder)
+    problems = Problems(hidden=folder)
+    for item in items:
+        if not all(_is_text(caption) for caption in item.captions):
+            problems.add(
+                "bad_caption", f"Item {item.id!r} has half of a surrogate pair in a caption; correct it."
+            )
+    hashes = _image_hashes(
+        list(dict.fromkeys(path for item in items for path in item.images)), problems, progress
+    )
+    counts = {"items": len(items), "images": len(hashes)}
+    if problems.count:
+        return problems.rejected(counts)
+    return CheckResult(True, _content_hash(items, hashes), counts, (), 0)
+
+
+def _read(folder: Path) -> list[WinogroundItem]:
+    examples = folder / "examples.jsonl"
+    if examples.is_file() and examples.stat().st_size > MAX_EXAMPLES_BYTES:
+        raise EvaluationError(f"{examples}: is over {MAX_EXAMPLES_BYTES} bytes; split the set.")
+    return read_winoground(folder)
+
+
+def _is_text(caption: str) -> bool:
+    """JSON can write what is no character, and tokenizers refuse it."""
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _image_hashes(paths: Sequence[Path], problems: Problems, progress: Progress | None) -> dict[Path, str]:
+    """SHA-256 of each file, decoded once; only as many images as there are threads are held at a time."""
+    hashes: dict[Path, str] = {}
+    looked_at = 0
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="check") as pool:
+        for batch in _batches(paths):
+            for path, found in zip(batch, pool.map(_hash_or_error, batch), strict=True):
+                if isinstance(found, str):
+                    hashes[path] = found
+                else:
+                    problems.add(found.code, f"{path}: {found}")
+            looked_at += len(batch)
+            if progress is not None:
+                progress(looked_at, len(paths))
+    return hashes
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    return (paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE))
+
+
+def _hash_or_error(path: Path) -> str | ImageError | EvaluationError:
+    try:
+        data = _read_file(path)
+        decode_image(data, _LIMITS, orient=False)
+    except (ImageError, EvaluationError) as error:
+        return error
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_file(path: Path) -> bytes:
+    """The file's bytes; a pipe or a device, which may never end, is not opened."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LIMITS.max_bytes:
+            raise _Unreadable(f"is not a file, or has more than {_LIMITS.max_bytes} bytes.")
+        return path.read_bytes()
+    except OSError as error:
+        raise _Unreadable(f"cannot be read ({error.strerror}).") from error
+
+
+def _content_hash(items: Sequence[WinogroundItem], hashes: dict[Path, str]) -> str:
+    total = hashlib.sha256(b"winoground\n")
+    for item in items:
+        images = [hashes[path] for path in item.images]
+        line = [item.id, images, item.captions, item.tag, item.secondary_tag, item.collapsed_tag]
+        total.update(json.dumps(line).encode() + b"\n")
+    return total.hexdigest()

@@ -1,0 +1,120 @@
+"""A disk that is really full: a small file system, or the size that the system allows this process's files."""
+
+import asyncio
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.datasets.errors import StorageFull
+from app.datasets.folders import DatasetFolders
+from app.datasets.intake import ARCHIVE, check_upload
+from app.datasets.receive import receive
+from app.datasets.unpack import unpack
+from app.datasets.winoground import check_winoground
+from tests.app.datasets.archives import tar_of, zip_of
+
+NOISE = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB and 40 inodes."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    options = "size=2m,nr_inodes=40,mode=0755"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)]
+    try:
+        made = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no mount program")
+    if made.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {made.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+async def stream(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield NOISE
+
+
+def test_upload_that_fills_the_disk_leaves_nothing(small_disk: Path) -> None:
+    with pytest.raises(StorageFull) as caught:
+        asyncio.run(receive(stream(4), small_disk / "upload", max_bytes=2**30))
+    assert (caught.value.status, caught.value.code, caught.value.retryable) == (507, "storage_full", True)
+    assert list(small_disk.iterdir()) == []
+    assert asyncio.run(receive(stream(1), small_disk / "upload", max_bytes=2**30)).size_bytes == 2**20
+
+
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+def test_archive_that_fills_the_disk_leaves_nothing(
+    small_disk: Path, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    archive = tmp_path / "upload"
+    archive.write_bytes(pack({"a": NOISE, "b/c": NOISE, "d": NOISE}))
+    with pytest.raises(StorageFull):
+        unpack(archive, small_disk / "out")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_archive_of_more_files_than_the_disk_has_room_for_leaves_nothing(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "upload"
+    archive.write_bytes(tar_of({f"{number}/a": b"" for number in range(50)}))
+    with pytest.raises(StorageFull):
+        unpack(archive, small_disk / "out")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_check_on_a_full_disk_keeps_the_upload_for_another_try(small_disk: Path) -> None:
+    folders = DatasetFolders(small_disk)
+    with folders.claim("ds_1") as claim:
+        (claim.folder / ARCHIVE).write_bytes(zip_of({"a": NOISE * 3}))
+        claim.keep_upload()
+    recorded: list[object] = []
+    with pytest.raises(StorageFull):
+        check_upload(folders, "ds_1", check_winoground, recorded.append)
+    assert recorded == []
+    assert [file.name for file in folders.upload("ds_1").iterdir()] == [ARCHIVE]
+    assert list(folders.work.iterdir()) == []
+
+
+LIMITED = """
+import asyncio, resource, sys
+from pathlib import Path
+from app.datasets.errors import StorageFull
+from app.datasets.receive import receive
+from app.datasets.unpack import unpack
+
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+async def stream():
+    for _ in range(8):
+        yield bytes(2**18)
+
+for fill in (
+    lambda: asyncio.run(receive(stream(), folder / "upload", max_bytes=2**30)),
+    lambda: unpack(folder / "archive", folder / "out"),
+):
+    try:
+        fill()
+    except StorageFull:
+        print(sorted(path.name for path in folder.iterdir()))
+"""
+
+
+def test_file_over_what_the_system_allows_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(zip_of({"a": NOISE + NOISE}))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["['archive']", "['archive']"], done.stderr
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2**20

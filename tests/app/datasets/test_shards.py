@@ -1,0 +1,67 @@
+"""Uploaded shards: their entries looked at, nothing unpacked."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from app.datasets.errors import (
+    ArchiveDamaged,
+    ArchiveFormat,
+    ArchiveTooLarge,
+    ArchiveTruncated,
+    DuplicateMember,
+    EmptyUpload,
+    InvalidArchive,
+    UnsafeMember,
+)
+from app.datasets.limits import ArchiveLimits
+from app.datasets.shards import ShardContent, check_shard, check_shards, shard_name
+from models.data.shards import read_shards
+from tests.app.datasets.archives import END, tar_entry, tar_of, zip_of
+from tests.pictures import picture
+
+SAMPLES = {"a/0001.png": picture(1), "a/0001.txt": b"one", "a/0002.png": picture(2), "a/0002.txt": b"two"}
+
+
+def test_shard_is_counted_and_can_be_trained_on(tmp_path: Path) -> None:
+    shard = tmp_path / shard_name(0)
+    shard.write_bytes(tar_of(SAMPLES))
+    size = sum(len(content) for content in SAMPLES.values())
+    assert check_shard(shard) == ShardContent(4, size)
+    assert check_shards([shard, shard]) == ShardContent(8, 2 * size)
+    assert [sample.captions for sample in read_shards(str(tmp_path)).samples] == [("one",), ("two",)]
+
+
+def test_shards_sort_by_their_numbers() -> None:
+    names = [shard_name(number) for number in (0, 9, 10, 99_999, 100_000)]
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", EmptyUpload),
+        (gzip.compress(tar_of(SAMPLES)), ArchiveFormat),
+        (zip_of(SAMPLES), ArchiveFormat),
+        (tar_entry(b"../a", b"1") + END, UnsafeMember),
+        (tar_entry(b"a", type=b"2") + END, UnsafeMember),
+        (tar_entry(b"a.png") + tar_entry(b"a.PNG") + END, DuplicateMember),
+        (tar_entry(b"a", b"12345678901") + END, ArchiveTooLarge),
+        (tar_of({str(number): b"" for number in range(6)}), ArchiveTooLarge),
+        (tar_of(SAMPLES)[:1500], ArchiveTruncated),
+        (tar_of(SAMPLES)[:2048], ArchiveTruncated),
+        (tar_of({"a": b"1"}) + b"x", ArchiveDamaged),
+        (END, InvalidArchive),
+    ],
+)
+def test_bad_shard_is_refused_and_numbered(tmp_path: Path, data: bytes, error: type[InvalidArchive]) -> None:
+    good, bad = tmp_path / shard_name(0), tmp_path / shard_name(1)
+    good.write_bytes(tar_of({"a": b"1"}))
+    bad.write_bytes(data)
+    limits = ArchiveLimits(max_file_bytes=10, max_entries=5)
+    if error is ArchiveTruncated:
+        limits = ArchiveLimits()
+    with pytest.raises(error) as caught:
+        check_shards([good, bad], limits)
+    assert caught.value.index == 1
