@@ -34,7 +34,7 @@ Watch = Callable[[UNet2DConditionModel, CLIPTextModel], dict[str, float]]
 class TeacherRecipe(PlateauRate):
     """What decides the weights of the U-Net and the text encoder, beside the autoencoder's."""
 
-    steps: int = 10_000
+    steps: int = 5_000
     batch_size: int = 128
     pool_size: int = 131_072  # scenes; each comes back about ten times, in other words and other noise
     learning_rate: float = 1.2e-3
