@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from models.cores import usable_cores
 from models.data.errors import DataError
@@ -23,6 +24,11 @@ LISTED = 20
 """How many findings of a kind are listed by name; all are counted."""
 
 _AHEAD = 4
+
+Found = bytes | DataError
+"""A sample's digest, or what is wrong with it."""
+Exchange = Callable[[Any], list[Any]]
+"""Gives each process what all of them have given, in the order of their ranks."""
 
 
 @dataclass
@@ -85,26 +91,35 @@ def check_pairs(
     max_bad_share: float = 0.0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    exchange: Exchange | None = None,
 ) -> CheckedPairs:
     """Read every caption and decode every image once; only some images per worker are held at a time.
 
     A sample is bad when its file is missing or unreadable, or when it has no caption, an empty one, or a text
-    that is not Unicode.
+    that is not Unicode. Several processes read a part each, and all come to one result.
 
     Raises:
-        DataError: more than `max_bad_share` of the samples are bad, or none is left.
+        DataError: more than `max_bad_share` of the samples are bad, none is left, or processes see other data.
     """
     report = {MissingImage: Finding(), UnreadableImage: Finding(), DataError: Finding()}
     usable: list[int] = []
     digests: list[bytes] = []
-    for index, found in enumerate(_each(pairs, workers or usable_cores())):
+    own = range(rank, len(pairs), world_size)
+    mine: list[Found] = []
+    for each in _each(pairs, own, workers or usable_cores()):
+        mine.append(each)
+        if progress is not None:
+            progress(len(mine), len(own))
+    parts = [mine] if exchange is None else _exchanged(mine, pairs, exchange)
+    for index in range(len(pairs)):
+        found = parts[index % world_size][index // world_size]
         if isinstance(found, DataError):
             report[type(found)].add(str(found))
         else:
             usable.append(index)
             digests.append(found)
-        if progress is not None:
-            progress(index + 1, len(pairs))
     summary = DataReport(
         samples=len(pairs),
         usable=len(usable),
@@ -120,11 +135,20 @@ def check_pairs(
     return CheckedPairs(Subset(pairs, usable, combined_hash(digests)), summary)
 
 
-def _each(pairs: StoredPairs, workers: int) -> Iterator[bytes | DataError]:
-    """Each sample's digest, or what is wrong with it, in order."""
-    ahead: deque[Future[bytes | DataError]] = deque()
+def _exchanged(found: list[Found], pairs: StoredPairs, exchange: Exchange) -> list[list[Found]]:
+    """What each process has found, where all have the same samples before them."""
+    texts = combined_hash(sample_digest(pairs.sample(index), b"") for index in range(len(pairs)))
+    told = exchange((texts, found))
+    if any(other != texts for other, _ in told):
+        raise DataError("The processes read different data; give all of them the same files.")
+    return [part for _, part in told]
+
+
+def _each(pairs: StoredPairs, indices: range, workers: int) -> Iterator[Found]:
+    """What is found of each sample, in order."""
+    ahead: deque[Future[Found]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for index in range(len(pairs)):
+        for index in indices:
             ahead.append(pool.submit(_check, pairs, index))
             if len(ahead) > workers * _AHEAD:
                 yield ahead.popleft().result()
@@ -132,7 +156,7 @@ def _each(pairs: StoredPairs, workers: int) -> Iterator[bytes | DataError]:
             yield ahead.popleft().result()
 
 
-def _check(pairs: StoredPairs, index: int) -> bytes | DataError:
+def _check(pairs: StoredPairs, index: int) -> Found:
     sample = pairs.sample(index)
     fault = _caption_fault(sample)
     if fault is not None:

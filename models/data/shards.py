@@ -1,10 +1,9 @@
 """WebDataset shards, indexed once so that any sample can be read at its place: resuming is then exact."""
 
-import itertools
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,28 +73,33 @@ def read_shards(pattern: str) -> ShardPairs:
     return ShardPairs([sample for sample, _ in indexed], [place for _, place in indexed])
 
 
-def expand(pattern: str) -> list[Path]:
-    """Shards of a pattern with `{first..last}` (zeros kept) and `{a,b}`, or those of a folder, by name."""
+def expand(pattern: str) -> Iterator[Path]:
+    """Shards of a pattern with `{first..last}` (zeros kept) and `{a,b}`, or those of a folder, by name.
+
+    One at a time, so that a range that is far too long ends at the first shard that is not there.
+    """
     folder = Path(pattern)
     if folder.is_dir():
-        return sorted(folder.glob("[!.]*.tar"))
-    return [Path(name) for name in _expand(pattern)]
+        yield from sorted(folder.glob("[!.]*.tar"))
+    else:
+        yield from map(Path, _expand(pattern))
 
 
-def _expand(pattern: str) -> list[str]:
+def _expand(pattern: str) -> Iterator[str]:
     braces = _BRACES.search(pattern)
     if braces is None:
-        return [pattern]
+        yield pattern
+        return
+    choices: Iterable[str] = braces[1].split(",")
     numbers = _RANGE.fullmatch(braces[1])
     if numbers:
         first, last = numbers.groups()
         if int(last) < int(first):
             raise DataError(f"{pattern}: the range {{{braces[1]}}} is empty; write the smaller number first.")
-        choices = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    else:
-        choices = braces[1].split(",")
+        choices = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
     head, tail = pattern[: braces.start()], pattern[braces.end() :]
-    return list(itertools.chain.from_iterable(_expand(head + choice + tail) for choice in choices))
+    for choice in choices:
+        yield from _expand(head + choice + tail)
 
 
 def _index(shard: Path) -> list[tuple[Sample, Place | None]]:

@@ -49,7 +49,8 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             file.seek(0)
-            reader = csv.reader(file, delimiter=separator or _separator(path, header), strict=True)
+            delimiter = "\t" if separator == r"\t" else separator  # as a shell hands a tab on
+            reader = csv.reader(file, delimiter=delimiter or _separator(path, header), strict=True)
             columns = next(reader, [])
             for key in keys:
                 if key not in columns:

@@ -1,12 +1,13 @@
 """L_CLIP: the symmetric contrastive loss over the whole batch, of all processes together."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.loss import ClipLoss
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def contrastive_loss(
@@ -23,20 +24,16 @@ def contrastive_loss(
     every image and by the image-to-text direction only, since they have no image of their own.
 
     In several processes each holds its part of the batch and gets the loss over all of it. The gather is
-    differentiable and its backward sums over the processes, so that the mean of their parameter gradients,
-    which DDP takes, is the gradient of one process with the whole batch. Processes may hold different numbers
-    of negatives, and none is `m` = 0, but all give them or all give None.
+    differentiable and its backward sums over the processes, as open_clip's `gather_with_grad=True` has it, so that
+    the mean of their parameter gradients, which DDP takes, is the gradient of one process with the whole batch.
+    Processes may hold different numbers of negatives, and none is `m` = 0, but all give them or all give None.
     """
-    world_size = dist.get_world_size() if dist.is_initialized() else 1
-    rank = dist.get_rank() if world_size > 1 else 0
-    clip_loss = ClipLoss(local_loss=False, gather_with_grad=True, rank=rank, world_size=world_size)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        image_features, text_features = _gather(image_features), _gather(text_features)
+        negatives = None if negatives is None else _gather_uneven(negatives)
     if negatives is None:
-        loss: Tensor = clip_loss(image_features, text_features, logit_scale)
+        loss: Tensor = ClipLoss()(image_features, text_features, logit_scale)
         return loss
-    if world_size > 1:
-        image_features = _gather(image_features)
-        text_features = _gather(text_features)
-        negatives = _gather_uneven(negatives)
     true_columns = logit_scale * image_features @ text_features.T
     negative_columns = logit_scale * image_features @ negatives.T
     labels = torch.arange(len(image_features), device=image_features.device)
@@ -58,5 +55,23 @@ def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
 
 
 def _gather(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-    """Equally many rows of every process; gradients go back to the process that a row came from."""
-    return torch.cat(all_gather(rows))  # type: ignore[no-untyped-call]
+    """Equally many rows of every process, in the order of their ranks."""
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """torch's own differentiable gather is deprecated and says so in every run."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """What all processes have left on this one's rows."""
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]

@@ -88,27 +88,24 @@ def sds_loss(
 
 
 @torch.no_grad()
-def caption_gap(
+def caption_residual(
     latents: Float[Tensor, "b c h w"],
     captions: Float[Tensor, "b s e"],
-    shuffled_captions: Float[Tensor, "b s e"],
     timesteps: Int[Tensor, "b"],
     noise: Float[Tensor, "b c h w"],
+    *,
     teacher: NoisePredictor,
-) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-    """Each sample's unweighted residual under its own caption and under another's, at common noise.
+) -> Float[Tensor, "b"]:
+    """Each sample's || eps_hat - eps ||^2, mean over its elements: unweighted, in float32, without gradients.
 
-    A mapper can learn flat, caption-free latents that are easy to denoise; their residuals are low and equal.
-    So the signal is the gap between the two, not the loss. Mean over each sample's elements; no gradients.
+    A mapper can learn flat, caption-free latents that are easy to denoise; their residuals are low, and equal under
+    any caption. So the signal is the gap between a shuffled caption's and the own one's, not the loss.
 
     Raises LossError for latents that are not shaped as the noise.
     """
     _check_shapes(latents, noise)
-    true, shuffled = (
-        _noise_error(latents.float(), text, timesteps, noise.float(), teacher).square().mean(dim=(1, 2, 3))
-        for text in (captions, shuffled_captions)
-    )
-    return true, shuffled
+    error = _noise_error(latents.float(), captions, timesteps, noise.float(), teacher)
+    return error.square().mean(dim=(1, 2, 3))
 
 
 def _noise_error(

@@ -25,7 +25,7 @@ class FinetuneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     base: str = "demo"
-    """The model that is fine-tuned; see `models.references`."""
+    """Reference of the model that is fine-tuned."""
     teacher: str | None = None
     """A diffusers folder, a hub id or `demo`; needed by the objectives `sds-clip` and `score`."""
     objective: Literal["clip", "sds-clip", "score"] = "sds-clip"
@@ -49,6 +49,8 @@ class FinetuneConfig(BaseModel):
     """The share of missing or unreadable samples that is left out; more of them stop the run."""
     val: Path | None = None
     """Pairs of the same format, for the validation losses."""
+    val_images: Path | None = None
+    """Where the images of `val` are; those of `images` where it is not given."""
 
     steps: Count | None = None
     """How many steps; or `epochs`."""
@@ -79,7 +81,7 @@ class FinetuneConfig(BaseModel):
     gradient: Literal["full", "sds"] = "full"
     """Through the U-Net, or past it (DreamFusion)."""
     weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"] = "uniform"
-    """w(t); see `models.losses.weighting`."""
+    """w(t): 1, 1 - abar, sqrt(abar) (1 - abar), or min(snr, gamma) / snr."""
     min_snr_gamma: Positive = 5.0
     """min-snr's gamma."""
     t_min: Share = 0.02
@@ -134,8 +136,8 @@ class FinetuneConfig(BaseModel):
     """A folder for the teacher's caption embeddings."""
     workers: Count = 2
     """Threads that decode images."""
-    log_every: Count = 10
-    """Steps between log lines."""
+    log_every: Count = 25
+    """Steps between log lines; each also costs a pass of the U-Net under shuffled captions."""
     save_every: Count = 200
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2

@@ -17,3 +17,11 @@ class TrainingError(ModelError):
     """Training cannot go on; the last good checkpoint is kept."""
 
     code: ClassVar[str] = "training_failed"
+
+
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is infinite or not a number; `count` of them are."""
+
+    def __init__(self, message: str, count: int = 1) -> None:
+        super().__init__(message)
+        self.count = count

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.losses.contrastive import contrastive_loss
 from models.losses.score import hard_negative_loss, score_distillation_loss
-from models.losses.sds import caption_gap, sds_loss
+from models.losses.sds import caption_residual, sds_loss
 from models.mapper import Mapper
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
@@ -119,9 +119,9 @@ class Objective:
             gamma=self.config.min_snr_gamma,
         )
         terms = {"sds": loss, "residual": residual.mean()}
-        if with_gap:
+        if with_gap and len(captions) > 1:  # one alone has no other caption
             shuffled = captions.roll(1, dims=0)
-            _, other = caption_gap(latents, captions, shuffled, timesteps, noise, self.teacher)
+            other = caption_residual(latents, shuffled, timesteps, noise, teacher=self.teacher)
             terms["residual_shuffled"] = other.mean()
         return terms
 

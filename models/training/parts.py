@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -14,18 +16,24 @@ from torch import Tensor
 
 from models.checkpoints import load_clip
 from models.clip import Clip
+from models.cores import usable_cores
 from models.data.check import check_pairs
 from models.data.negatives import swap_negatives
 from models.data.open import open_pairs
-from models.data.pairs import PairSet, Sample
+from models.data.pairs import PairSet, Sample, StoredPairs
 from models.precision import choose_device
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
+from models.training.processes import exchanged
 
 Say = Callable[[str], None]
+
+_SAID_EVERY = 10_000
+_PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: one may read its part of the data, or fetch a teacher, far slower."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +63,8 @@ class Place:
 def find_place(device: str) -> Place:
     """One process, or the one that `torchrun` or `accelerate launch` started (it then picks the device)."""
     # Where there is no GPU, Accelerate joins processes only when it is told to use the CPU.
-    state = PartialState(cpu=device == "cpu" or (device == "auto" and not torch.cuda.is_available()))
+    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
     chosen = state.device if state.num_processes > 1 else choose_device(device)
     return Place(chosen, state.process_index, state.num_processes)
 
@@ -65,9 +74,8 @@ def load_parts(config: FinetuneConfig, place: Place, say: Say = lambda message: 
 
     Raises a ModelError of whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
     """
-    say("checking the data")
-    pairs = _open(config, config.data)
-    validation = _open(config, config.val) if config.val else None
+    opened = _open(config, config.data, config.images)
+    held_out = _open(config, config.val, config.val_images or config.images) if config.val else None
     say(f"loading {config.base}")
     base = load_clip(config.base, device=str(place.device), precision="float32")
     teacher = None
@@ -83,6 +91,10 @@ def load_parts(config: FinetuneConfig, place: Place, say: Say = lambda message: 
         )
         if config.activation_checkpointing:
             teacher.enable_activation_checkpointing()
+    # Last, since it takes longest: what is misspelt above is said at once.
+    say("checking the data")
+    pairs = _checked(config, config.data, opened, place, say)
+    validation = _checked(config, config.val, held_out, place, say) if config.val and held_out else None
     return Parts(base, pairs, teacher, validation)
 
 
@@ -154,13 +166,33 @@ def describe(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _open(config: FinetuneConfig, path: Any) -> PairSet:
-    opened = open_pairs(
+def _open(config: FinetuneConfig, path: Path, images: Path | None) -> StoredPairs:
+    return open_pairs(
         path,
-        images=config.images,
+        images=images,
         format=config.data_format,
         image_key=config.image_key,
         caption_key=config.caption_key,
         separator=config.separator,
     )
-    return check_pairs(opened, max_bad_share=config.max_bad_share, workers=config.workers).pairs
+
+
+def _checked(config: FinetuneConfig, path: Path, opened: StoredPairs, place: Place, say: Say) -> PairSet:
+    """The samples that can be used; those that are left out are said."""
+
+    def show(done: int, total: int) -> None:
+        if done % _SAID_EVERY == 0:
+            say(f"checked {done} of {total} samples")
+
+    checked = check_pairs(
+        opened,
+        max_bad_share=config.max_bad_share,
+        workers=max(config.workers, usable_cores() // place.world_size),  # nothing else is computed yet
+        progress=show,
+        rank=place.rank,
+        world_size=place.world_size,
+        exchange=exchanged if place.world_size > 1 else None,
+    )
+    if checked.report.bad_share:
+        say(f"{path}: left out, as {checked.report}")
+    return checked.pairs

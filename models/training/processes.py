@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,14 +35,13 @@ def anywhere(flag: bool, device: torch.device) -> bool:
     return bool(average(torch.tensor(float(flag), device=device)) > 0)
 
 
-def agreed(number: int, device: torch.device) -> bool:
-    """Whether all processes have the same number."""
+def exchanged(value: Any) -> list[Any]:
+    """What every process gives, in the order of their ranks."""
     if _alone():
-        return True
-    own = torch.tensor(number, device=device)
-    numbers = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(numbers, own)
-    return all(int(other) == number for other in numbers)
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from copy import deepcopy
@@ -24,12 +25,12 @@ from models.student import StudentError, trainable_parameters
 from models.teacher.teacher import Teacher
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
-from models.training.errors import ConfigError, TrainingError
+from models.training.errors import ConfigError, NotFiniteError, TrainingError
 from models.training.log import Pace, Progress, Record, RunLog, peak_memory_mib, writing
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
 from models.training.parts import Parts, Place, describe, teacher_view, with_negatives
-from models.training.processes import agreed, anywhere
+from models.training.processes import anywhere, exchanged
 from models.training.ridge import ridge_mapper
 from models.training.score_targets import ScoreTargets
 from models.training.trainer import Trainer
@@ -44,6 +45,7 @@ OPERATIONAL = frozenset(
         "caption_cache",
         "device",
         "val",
+        "val_images",
         "max_bad_share",
         "data",
         "images",
@@ -69,21 +71,27 @@ def train(
     *,
     resume: bool = False,
     progress: Progress = lambda record: None,
+    stepped: Callable[[int, int], None] = lambda done, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
     known_scores: dict[Any, torch.Tensor] | None = None,
 ) -> Result:
     """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
+
+    The main process calls `progress` with every record that it logs, and `stepped` after every step.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
         TrainingError: `out` holds another run or cannot be written, or a loss is not finite.
         CheckpointError: a file cannot be written; the checkpoints before it are whole.
     """
+    config = _resolved(config, place)
     run = _set_up(config, parts, place, known_scores)
     checkpoints = Checkpoints(out / "checkpoints", _identity(config, parts), config.keep_checkpoints)
-    _check_out(out, checkpoints, resume)
+    check_out(out, resume=resume)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     done = checkpoints.restore(run.parameters, run.trainer.optimizer)
-    if not agreed(done, place.device):
+    if len(set(exchanged(done))) > 1:
         raise TrainingError(
             f"{out} is not the same folder for every process: put --out on a disk that all share."
         )
@@ -102,12 +110,17 @@ def train(
             log.write(record)
             progress(record)
 
+    def asked(done: int) -> bool:
+        if place.is_main:
+            stepped(done, run.steps)
+        return should_stop()
+
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
     )  # fmt: skip
     with closing(loader):
-        done = _loop(run, loader, checkpoints, done, place, tell, should_stop)
+        done = _loop(run, loader, checkpoints, done, place, tell, asked)
     if done < run.steps:
         return Result(None, done, {})
     metrics = _measure(run, parts)
@@ -115,11 +128,21 @@ def train(
         tell({"step": done, **metrics})
     delta = out / "delta"
     if place.is_main:
+        for unfinished in out.glob(".delta.*"):  # by a run that was killed
+            shutil.rmtree(unfinished)
         save_delta(
             delta, parts.base, run.network, configuration=json.loads(config.model_dump_json()),
             data=describe(parts), metrics=dict(metrics),
         )  # fmt: skip
     return Result(delta, done, metrics)
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Raise TrainingError where a run cannot start in a folder, or cannot go on there; nothing is written."""
+    if (out / "delta").exists():
+        raise TrainingError(f"{out} holds a finished run; use another --out.")
+    if Checkpoints(out / "checkpoints", {}, keep=1).exist() and not resume:
+        raise TrainingError(f"{out} holds a run that was not finished: --resume goes on with it.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +188,7 @@ def _set_up(
         student,
         make_optimizer(student, dict(mapper.named_parameters()) if mapper else {}, config),
         device=place.device,
-        dtype=DTYPES[choose_precision(config.precision, place.device)],
+        dtype=DTYPES[config.precision],
         world_size=place.world_size,
     )
     return _Run(network, mapper, trainer, pairs, steps)
@@ -173,7 +196,7 @@ def _set_up(
 
 def _loop(
     run: _Run, loader: Loader, checkpoints: Checkpoints, done: int, place: Place,
-    tell: Progress, should_stop: Callable[[], bool],
+    tell: Progress, should_stop: Callable[[int], bool],
 ) -> int:  # fmt: skip
     """Take the steps that are left; returns how many are done in all."""
     config, pace, saved = run.trainer.config, Pace(), done
@@ -181,21 +204,32 @@ def _loop(
     for batch in loader:
         last = done + 1 == run.steps
         logs = last or (done + 1) % config.log_every == 0
-        values = run.trainer.step(batch, with_gap=logs and config.uses_sds)
+        try:
+            values = run.trainer.step(batch, with_gap=logs and config.uses_sds)
+        except NotFiniteError as error:
+            tell({"step": done + 1, "steps": run.steps, "non_finite": error.count})
+            raise
         done += 1
         if logs:
             rate = run.trainer.optimizer.param_groups[0]["lr"]
             speed = pace.since((done - since) * config.batch_size, loader.wait_s + run.trainer.embedding_s)
             since = done
-            memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0.0}
+            memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
             tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
-        stopping = anywhere(should_stop(), place.device)
+        stopping = anywhere(should_stop(done), place.device)
         if place.is_main and (last or stopping or done % config.save_every == 0) and saved != done:
             checkpoints.save(done, run.parameters, run.trainer.optimizer)
             saved = done
         if stopping:
             break
     return done
+
+
+def _resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
+    """With what `auto` means here, so that a run does not go on in another format on other hardware."""
+    names = ("precision", "teacher_precision")
+    chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}
+    return config.model_copy(update=chosen)
 
 
 def _steps(config: FinetuneConfig, size: int, world_size: int) -> int:
@@ -243,12 +277,3 @@ def _measure(run: _Run, parts: Parts) -> Record:
 def _identity(config: FinetuneConfig, parts: Parts) -> dict[str, Any]:
     options = json.loads(config.model_dump_json(exclude=set(OPERATIONAL)))
     return {**options, **describe(parts)}
-
-
-def _check_out(out: Path, checkpoints: Checkpoints, resume: bool) -> None:
-    if (out / "delta").exists():
-        raise TrainingError(f"{out} holds a finished run; use another --out.")
-    if checkpoints.exist() and not resume:
-        raise TrainingError(f"{out} holds a run that was not finished: --resume goes on with it.")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)

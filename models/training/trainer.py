@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.data.batches import Batch
 from models.training.config import FinetuneConfig
 from models.training.encoded import Encoded
-from models.training.errors import TrainingError
+from models.training.errors import NotFiniteError
 from models.training.objective import Objective, Part
 from models.training.optimizer import gradient_norm, set_learning_rate
 from models.training.processes import average, average_gradients
@@ -61,7 +61,7 @@ class Trainer:
         """Take one step on this process's part of a batch; returns the losses and gradient norms of all.
 
         Raises:
-            TrainingError: a loss or a gradient is not finite. Nothing has been changed by this step then.
+            NotFiniteError: a loss or a gradient is not finite. Nothing has been changed by this step then.
         """
         set_learning_rate(self.optimizer, self.config, batch.step, self._objective.steps)
         terms = self._differentiate(batch, with_gap)
@@ -72,9 +72,10 @@ class Trainer:
         values = _values(terms)
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise TrainingError(
-                f"Step {batch.step + 1}: {', '.join(broken)} is not finite. The last checkpoint is kept; go on from "
-                "it with a lower learning rate, a lower lambda, or float32."
+            raise NotFiniteError(
+                f"Step {batch.step + 1}: {', '.join(broken)} is not finite. The last checkpoint is kept, but going on "
+                "from it leads here again: start a run with a lower learning rate, a lower lambda, or float32.",
+                len(broken),
             )
         for parameters in (self.student, self.mapper):
             nn.utils.clip_grad_norm_(parameters.values(), self.config.max_gradient_norm)

@@ -21,7 +21,14 @@ def validate(clip: Clip, pairs: PairSet, batch_size: int) -> dict[str, float]:
     """
     batch_size = min(batch_size, len(pairs))
     count = min(len(pairs), MAX_PAIRS) // batch_size * batch_size
-    images = encode_images(clip, [pairs.image(index) for index in range(count)], batch_size=batch_size)
+    # One batch of decoded images at a time: those of photographs are large.
+    batches = [range(start, start + batch_size) for start in range(0, count, batch_size)]
+    images = torch.cat(
+        [
+            encode_images(clip, [pairs.image(index) for index in batch], batch_size=batch_size)
+            for batch in batches
+        ]
+    )
     texts = encode_texts(clip, [pairs.sample(index).captions[0] for index in range(count)])
     scale, contrastive = torch.tensor(clip.logit_scale), ClipLoss()
     losses = [

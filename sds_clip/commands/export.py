@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sds_clip.errors import CliError
 from sds_clip.options import REFERENCES, Commands, add_command
 
 _DESCRIPTION = """\
@@ -19,9 +20,9 @@ _EPILOG = (
     REFERENCES
     + """
 examples:
-  sds-clip export runs/mine --out mine-whole
-  sds-clip export runs/mine --alpha 0.7 --out mine-whole-07
-  sds-clip serve --model local-dir:runs/mine#alpha=0.7
+  sds-clip export runs/mine/delta --out mine-whole
+  sds-clip export runs/mine/delta --alpha 0.7 --out mine-whole-07
+  sds-clip serve --model local-dir:runs/mine/delta#alpha=0.7
 """
 )
 
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from models.export import export_full
 
     folder = Path(args.delta.partition("#alpha=")[0])
+    if is_delta(folder / "delta"):
+        raise CliError(f"{folder} is a run's folder; its delta is {folder / 'delta'}")
     reference = f"local-dir:{args.delta}" if is_delta(folder) else args.delta
     export_full(reference, args.out, args.alpha)
     print(f"local-dir:{args.out}")

@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "finetune", "distil a diffusion model into a CLIP", description=_DESCRIPTION, epilog=_EPILOG
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of these options")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--resume",
@@ -85,14 +85,16 @@ def run(args: argparse.Namespace) -> int:
     _require_packages()
     config = read_config(args)
     from models.training.parts import find_place, load_parts
-    from models.training.run import train
+    from models.training.run import check_out, train
 
+    check_out(args.out, resume=args.resume)  # before the data are read, which takes minutes
     place = find_place(config.device)
+    parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
     with _StopSignals() as stop, _Bar() as bar:
-        parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
         result = train(
-            config, parts, args.out, place, resume=args.resume, progress=bar.show, should_stop=stop.asked
-        )
+            config, parts, args.out, place, resume=args.resume,
+            progress=bar.show, stepped=bar.step, should_stop=stop.asked,
+        )  # fmt: skip
     if not place.is_main:
         return 0
     if result.delta is None:
@@ -128,7 +130,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise CliError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise CliError(f"{file} must hold options, one `name: value` a line")
-    return values
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
 def _require_packages() -> None:
@@ -179,20 +181,23 @@ class _Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, record: Record) -> None:
-        """Take the bar to the record's step."""
-        losses = {
-            name: f"{record[name]:.4g}" for name in ("loss", "clip", "sds", "negatives") if name in record
-        }
-        if not losses:
-            return
+    def step(self, done: int, steps: int) -> None:
+        """Take the bar to the steps that are done."""
         if not sys.stderr.isatty():
-            shown = " ".join(f"{name} {value}" for name, value in losses.items())
-            _say(f"step {record['step']}/{record['steps']} {shown}")
             return
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=record["steps"], unit="step")
-        self._bar.set_postfix(losses, refresh=False)
-        self._bar.update(record["step"] - self._bar.n)
+            self._bar = tqdm(total=steps, initial=done - 1, unit="step")
+        self._bar.update(done - self._bar.n)
+
+    def show(self, record: Record) -> None:
+        """The record's losses, beside the bar or as a line."""
+        losses = {
+            name: f"{record[name]:.4g}" for name in ("loss", "clip", "sds", "negatives") if name in record
+        }
+        if losses and self._bar is not None:
+            self._bar.set_postfix(losses, refresh=False)
+        elif losses and not sys.stderr.isatty():
+            shown = " ".join(f"{name} {value}" for name, value in losses.items())
+            _say(f"step {record['step']}/{record['steps']} {shown}")

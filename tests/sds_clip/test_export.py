@@ -53,14 +53,16 @@ def test_a_relative_folder_needs_no_prefix(
         (["{delta}", "--out", "{delta}"], "exists"),
         (["{delta}", "--out", "{out}", "--alpha", "1.5"], "from 0 (the base) to 1"),
         (["demo", "--out", "{out}", "--alpha", "0.5"], "no delta"),
+        (["{run}", "--out", "{out}"], "is a run's folder; its delta is {delta}"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
     arguments: list[str], message: str, delta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = [argument.format(out=tmp_path / "out", delta=delta) for argument in arguments]
+    places = {"out": tmp_path / "out", "delta": delta, "run": delta.parent}
+    named = [argument.format(**places) for argument in arguments]
     assert main(["export", *named]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert message in error
+    assert message.format(**places) in error
     assert [left.name for left in tmp_path.iterdir()] == ["delta"]

@@ -1,5 +1,6 @@
 """`sds-clip finetune`, killed and resumed, in processes of its own, and its options."""
 
+import io
 import os
 import random
 import re
@@ -103,6 +104,35 @@ def test_a_terminated_run_saves_a_checkpoint_says_so_and_resumes(
     assert delta_bytes(tmp_path / "out") == delta_bytes(tmp_path / "straight")
 
 
+def test_an_interrupt_before_the_first_step_ends_the_run_at_once(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checking the data can take long, and there is nothing to save yet."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the run went on")
+
+    monkeypatch.setattr("models.training.parts.load_parts", interrupted)
+    assert main(["finetune", *made, "--out", str(tmp_path / "out")]) == 130
+
+
+def test_on_a_terminal_a_bar_takes_the_place_of_lines(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    options = ["--objective", "clip", "--steps", "3", "--log-every", "2", "--out", str(tmp_path / "out")]
+    assert main(["finetune", *made, *options]) == 0
+    shown = terminal.getvalue()
+    assert " 3/3 " in shown
+    assert "clip=" in shown
+    assert "step 2/3" not in shown
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_a_vit_b_32_trains_from_coco_and_its_delta_is_256_kib(
     prediction_type: str, vit_b_32_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -134,6 +164,15 @@ def test_the_command_line_comes_before_the_file_and_the_file_gives_the_run_again
     assert yaml.safe_load((first / "config.yaml").read_text())["sds_weight"] == 0.5
     assert main(["finetune", "--config", saved, "--out", str(again)]) == 0
     assert delta_bytes(again) == delta_bytes(first)
+    as_options = "".join(
+        f"{name.replace('_', '-')}: {value}\n"
+        for name, value in yaml.safe_load(Path(saved).read_text()).items()
+        if value is not None
+    )
+    (tmp_path / "dashes.yaml").write_text(as_options)
+    dashes = tmp_path / "dashes"
+    assert main(["finetune", "--config", str(tmp_path / "dashes.yaml"), "--out", str(dashes)]) == 0
+    assert (dashes / "config.yaml").read_text() == Path(saved).read_text()
     changes = ["--objective", "clip", "--epochs", "1", "--log-every", "3"]
     assert main(["finetune", "--config", saved, *changes, "--out", str(other)]) == 0
     assert (other / "checkpoints" / "step-00000003").is_dir()  # 24 samples, 8 a batch

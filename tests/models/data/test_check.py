@@ -3,12 +3,15 @@
 import hashlib
 import json
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
 
-from models.data.check import LISTED, check_pairs
+from models.data.check import LISTED, CheckedPairs, check_pairs
 from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
 from tests.pictures import save_pictures
@@ -100,6 +103,61 @@ def test_content_hash_follows_an_image_whose_size_stays(tmp_path: Path) -> None:
     data[13] ^= 1
     (tmp_path / "a.gif").write_bytes(bytes(data))
     assert check_pairs(pairs_of(tmp_path, ["a.gif"])).pairs.content_hash != before
+
+
+class Processes:
+    """Threads in the place of processes: each gets what all of them have given."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._given: list[Any] = [None] * count
+        self._all_here = threading.Barrier(count)
+
+    def check(self, pairs: Sequence[FilePairs], max_bad_share: float) -> list[CheckedPairs]:
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(
+                pool.map(lambda rank: self._check(pairs[rank], max_bad_share, rank), range(self.count))
+            )
+
+    def _check(self, pairs: FilePairs, max_bad_share: float, rank: int) -> CheckedPairs:
+        def exchange(own: Any) -> list[Any]:
+            self._given[rank] = own
+            self._all_here.wait()
+            return list(self._given)
+
+        return check_pairs(
+            pairs, max_bad_share=max_bad_share, rank=rank, world_size=self.count, exchange=exchange
+        )
+
+
+def test_processes_read_a_part_each_and_come_to_one_result(tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(8)]
+    save_pictures(tmp_path, names)
+    (tmp_path / "4.png").unlink()
+    (tmp_path / "6.png").write_bytes(b"not an image")
+    reads: list[int] = []
+
+    class Counted(FilePairs):
+        def read(self, index: int) -> bytes:
+            reads.append(index)
+            return super().read(index)
+
+    whole = pairs_of(tmp_path, names)
+    alone = check_pairs(whole, max_bad_share=0.5)
+    for checked in Processes(3).check([Counted(whole.samples, whole.files)] * 3, 0.5):
+        assert checked.report == alone.report
+        assert checked.pairs.content_hash == alone.pairs.content_hash
+        kept = [checked.pairs.sample(index).name for index in range(len(checked.pairs))]
+        assert kept == ["0.png", "1.png", "2.png", "3.png", "5.png", "7.png"]
+    assert sorted(reads) == list(range(8))
+
+
+def test_processes_with_other_data_are_refused(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.png", "b.png"])
+    one = pairs_of(tmp_path, ["a.png", "b.png"])
+    other = pairs_of(tmp_path, ["a.png", "b.png"], [("x",), ("another",)])
+    with pytest.raises(DataError, match="processes read different data"):
+        Processes(2).check([one, other], 0.0)
 
 
 def test_only_a_few_images_are_read_ahead(tmp_path: Path) -> None:

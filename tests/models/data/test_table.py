@@ -43,6 +43,8 @@ def test_stated_separator_is_used(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
     file.write_text("filepath;title\na.jpg;x, y\n")
     assert read_table(file, separator=";").sample(0).captions == ("x, y",)
+    file.write_text("filepath\ttitle\na.jpg\tx, y\n")
+    assert read_table(file, separator=r"\t").sample(0).captions == ("x, y",)
 
 
 @pytest.mark.parametrize(

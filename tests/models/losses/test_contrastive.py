@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def _results(counts: tuple[int, int] | None, rank: int | None = None) -> list[Te
 
 def _process(rank: int, meeting: Path, out: Path) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("error")  # a deprecated gather would say so in every run
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     torch.save([_results(counts, rank) for counts in COUNTS], out / f"{rank}.pt")
     dist.destroy_process_group()

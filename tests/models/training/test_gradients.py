@@ -102,6 +102,16 @@ def test_sds_batch_takes_its_samples_alone_to_the_teacher(parts: Parts, tmp_path
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
 
 
+def test_the_student_s_and_the_mapper_s_gradients_are_clipped_each_by_itself(
+    parts: Parts, tmp_path: Path
+) -> None:
+    train(configure(steps=1, max_gradient_norm=1e-3), parts, tmp_path, PLACE)
+    found = gradients(last_checkpoint(tmp_path))
+    for part in ("student.", "mapper."):
+        entries = [value.flatten() for name, value in found.items() if name.startswith(part)]
+        assert torch.cat(entries).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_only_layer_norms_and_the_mapper_change_bit_for_bit(parts: Parts, tmp_path: Path) -> None:
     assert parts.teacher is not None
     before = frozen_state(parts.base, parts.teacher)

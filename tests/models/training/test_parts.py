@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from models.checkpoints import CheckpointError
 from models.data.errors import DataError
@@ -14,7 +15,7 @@ from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
 from models.training.parts import Parts, describe, load_parts, with_negatives
 from tests.teachers import save_sd_teacher
-from tests.training import PLACE, captions, configure
+from tests.training import PLACE, captions, configure, save_coco
 
 
 def options(tiny_folder: Path, data: Path, teacher_folder: Path, **changes: object) -> FinetuneConfig:
@@ -37,7 +38,30 @@ def test_everything_that_is_named_is_loaded(tiny_folder: Path, data: Path, teach
     assert parts.base.precision == "float32"
     assert parts.validation is not None
     assert len(parts.pairs) == len(parts.validation) == 24
-    assert said == ["checking the data", f"loading {config.base}", f"loading {config.teacher}"]
+    assert said == [f"loading {config.base}", f"loading {config.teacher}", "checking the data"]
+
+
+def test_validation_images_may_lie_elsewhere(
+    tiny_folder: Path, data: Path, teacher_folder: Path, tmp_path: Path
+) -> None:
+    val = save_coco(tmp_path / "val", 6, seed=1).rename(tmp_path / "captions_val.json")
+    for chosen in ({"val_images": tmp_path / "val"}, {"images": data.parent, "val_images": tmp_path / "val"}):
+        parts = load_parts(
+            options(tiny_folder, data, teacher_folder, val=val, objective="clip", **chosen), PLACE
+        )
+        assert parts.validation is not None
+        assert parts.validation.image(0).tobytes() == Image.open(tmp_path / "val" / "0.png").tobytes()
+        assert parts.pairs.image(0).tobytes() == Image.open(data.parent / "0.png").tobytes()
+
+
+def test_samples_that_are_left_out_are_said(tiny_folder: Path, teacher_folder: Path, tmp_path: Path) -> None:
+    data = save_coco(tmp_path / "coco", 10)
+    (data.parent / "7.png").unlink()
+    said: list[str] = []
+    config = options(tiny_folder, data, teacher_folder, objective="clip", max_bad_share=0.1)
+    assert len(load_parts(config, PLACE, said.append).pairs) == 9
+    assert f"{data}: left out, as 1 of 10 samples cannot be used" in said[-1]
+    assert "7.png" in said[-1]
 
 
 @pytest.mark.parametrize(

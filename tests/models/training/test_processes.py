@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from models.data.errors import DataError
 from models.training.config import FinetuneConfig
 from models.training.errors import TrainingError
 from models.training.parts import Parts, find_place, load_parts
 from models.training.run import train
-from tests.training import PLACE, configure, gradients, state_after
+from tests.training import PLACE, configure, gradients, save_coco, state_after
 
 UNCLIPPED = 1e9
 RUNS: dict[str, dict[str, object]] = {
@@ -50,6 +51,8 @@ def _process(rank: int, port: int, names: Names, out: Path) -> None:
     assert (stopped.delta, stopped.steps_done) == (None, 1)
     with pytest.raises(TrainingError, match="put --out on a disk that all share"):
         train(config, parts, out / ("stopped" if rank == 0 else "other"), place, resume=True)
+    with pytest.raises(DataError, match=r"(?s)1 of 24 samples .*0\.png: there is no file"):
+        load_parts(configure(**(names | {"data": str(out / "broken" / "captions.json")})), place)
     torch.distributed.destroy_process_group()
 
 
@@ -69,6 +72,7 @@ def together(
         "device": "auto",
         "teacher_precision": "float32",
     }
+    (save_coco(out / "broken").parent / "0.png").unlink()
     mp.spawn(_process, (port, names, out), nprocs=2)
     return out
 
@@ -82,6 +86,9 @@ def test_two_processes_have_the_gradients_and_weights_of_one(
     assert found.keys() == expected.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+    states = [out / "checkpoints" / "step-00000001" / "state.json" for out in (tmp_path, together / run)]
+    of_one, of_both = (json.loads(state.read_text())["run"]["data_hash"] for state in states)
+    assert of_one == of_both
     expected, found = state_after(3, tmp_path), state_after(3, together / run)
     for name in (name for name in expected if "|" not in name):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-4)

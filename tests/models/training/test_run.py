@@ -2,7 +2,6 @@
 
 import json
 import resource
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from models.checkpoints import load_clip
 from models.data.errors import DataError
 from models.data.pairs import Subset
+from models.precision import choose_precision
 from models.references import CheckpointError
 from models.student import StudentError
 from models.teacher.load import load_teacher
@@ -86,9 +86,10 @@ def test_a_run_killed_after_its_last_checkpoint_still_writes_its_delta(parts: Pa
     watched = replace(parts, validation=Subset(parts.pairs, range(4)))
     train(configure(), watched, tmp_path, PLACE)
     written = delta_bytes(tmp_path)
-    shutil.rmtree(tmp_path / "delta")
+    (tmp_path / "delta").rename(tmp_path / ".delta.0123abcd")  # as it is called until it is whole
     train(configure(), watched, tmp_path, PLACE, resume=True)
     assert delta_bytes(tmp_path) == written
+    assert not list(tmp_path.glob(".delta.*"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
@@ -101,7 +102,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     with pytest.raises(TrainingError, match=r"Step 4: sds, residual.* is not finite"):
         train(config, failing, tmp_path / "out", PLACE, should_stop=poison)
     assert [kept.name for kept in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
+    assert records(tmp_path / "out") == [
+        {"step": 4, "steps": 4, "non_finite": 6}
+    ]  # two losses, residuals and norms
     train(config, parts, tmp_path / "out", PLACE, resume=True)
+    assert [record["step"] for record in records(tmp_path / "out")] == [4]
     train(config, parts, tmp_path / "straight", PLACE)
     assert delta_bytes(tmp_path / "out") == delta_bytes(tmp_path / "straight")
 
@@ -136,7 +141,9 @@ def test_a_run_that_was_stopped_needs_resume_and_the_options_it_had(parts: Parts
 def test_options_that_decide_no_weights_may_change_at_a_resume(parts: Parts, tmp_path: Path) -> None:
     train(configure(), parts, tmp_path / "straight", PLACE)
     train(configure(), parts, tmp_path / "out", PLACE, should_stop=at_call(1, stop=True))
-    moved = configure(save_every=1, log_every=1, workers=2, keep_checkpoints=1, data="elsewhere")
+    moved = configure(
+        save_every=1, log_every=1, workers=2, keep_checkpoints=1, data="elsewhere", val_images="there"
+    )
     train(moved, parts, tmp_path / "out", PLACE, resume=True)
     tensors = [delta_bytes(tmp_path / name)["delta.safetensors"] for name in ("out", "straight")]
     assert tensors[0] == tensors[1]
@@ -186,7 +193,12 @@ def test_the_log_holds_what_a_run_is_judged_by(parts: Parts, tmp_path: Path) -> 
     shown: list[Any] = []
     watched = replace(parts, validation=Subset(parts.pairs, range(6)))
     config = configure(steps=5, log_every=2, negatives="swap")
-    result = train(config, watched, tmp_path, PLACE, progress=shown.append)
+    steps: list[tuple[int, int]] = []
+    result = train(
+        config, watched, tmp_path, PLACE,
+        progress=shown.append, stepped=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert steps == [(done, 5) for done in range(1, 6)]
     logged = records(tmp_path)
     assert [record["step"] for record in logged] == [record["step"] for record in shown] == [2, 4, 5, 5]
     assert logged[0].keys() == {
@@ -201,6 +213,13 @@ def test_the_log_holds_what_a_run_is_judged_by(parts: Parts, tmp_path: Path) -> 
     assert logged[-1].keys() == {"step", *result.metrics}
 
 
+def test_one_sample_for_the_teacher_has_no_shuffled_caption(parts: Parts, tmp_path: Path) -> None:
+    """Its own would be logged as another's: a gap of zero that says nothing."""
+    train(configure(steps=1, sds_batch_size=1), parts, tmp_path, PLACE)
+    assert "residual" in records(tmp_path)[0]
+    assert "residual_shuffled" not in records(tmp_path)[0]
+
+
 def test_validation_is_of_the_base_and_of_the_tuned_network(parts: Parts, tmp_path: Path) -> None:
     held_out = Subset(parts.pairs, range(6))
     watched = replace(parts, validation=held_out)
@@ -213,10 +232,11 @@ def test_validation_is_of_the_base_and_of_the_tuned_network(parts: Parts, tmp_pa
 
 
 def test_the_resolved_configuration_is_saved_and_gives_the_run_again(parts: Parts, tmp_path: Path) -> None:
-    config = configure(t_schedule="annealed")
+    config = configure(t_schedule="annealed", precision="auto")
     train(config, parts, tmp_path / "one", PLACE)
     saved = parse_config(yaml.safe_load((tmp_path / "one" / "config.yaml").read_text()))
-    assert saved == config
+    here = choose_precision("auto", PLACE.device)
+    assert saved == config.model_copy(update={"precision": here, "teacher_precision": here})
     train(saved, parts, tmp_path / "two", PLACE)
     assert delta_bytes(tmp_path / "one") == delta_bytes(tmp_path / "two")
 
