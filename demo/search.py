@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from demo.experiment import Variant, base_outcome, run_all, summary
-from demo.variants import LEARNING_RATES, NEGATIVES, STEPS, TEACHER, chosen
+from demo.variants import LEARNING_RATES, NEGATIVES, SCORE, STEPS, TEACHER, chosen
 from demo.world import Split
 
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-search"
@@ -17,19 +17,20 @@ def explored(trainable: str) -> list[Variant]:
     """What was tried around the chosen methods."""
     common = {"trainable": trainable, "steps": STEPS, "lr": LEARNING_RATES[trainable]}
     sds = {**common, **TEACHER, "objective": "sds-clip"}
-    score = {**common, **TEACHER, **NEGATIVES, "objective": "score"}
+    score = {**common, **TEACHER, **NEGATIVES, **SCORE, "objective": "score"}
     return [
         *chosen(trainable),
-        *(Variant.of(f"lambda-{value:g}", **{**sds, "sds_weight": value}) for value in (0.1, 10.0, 100.0)),
+        *(Variant.of(f"lambda-{value:g}", **{**sds, "sds_weight": value}) for value in (0.1, 10.0)),
         Variant.of("ridge", **sds, mapper_start="ridge"),
-        Variant.of("high-noise", **sds, mapper_start="ridge", t_min=0.3, t_max=0.95),
+        Variant.of("ridge-lambda-10", **sds, mapper_start="ridge", sds_weight=10.0),
+        Variant.of("ridge-high-noise", **sds, mapper_start="ridge", t_min=0.3, t_max=0.95),
+        Variant.of("ridge-sqrt-abar", **sds, mapper_start="ridge", weighting="sqrt-abar"),
+        Variant.of("ridge-min-snr", **sds, mapper_start="ridge", weighting="min-snr"),
+        Variant.of("ridge-whole-batch", **sds, mapper_start="ridge", sds_batch_size=128),
+        Variant.of("sds-negatives", **sds, **NEGATIVES, mapper_start="ridge"),
         *(
-            Variant.of(f"ridge-{weighting}", **sds, mapper_start="ridge", weighting=weighting)
-            for weighting in ("one-minus-abar", "sqrt-abar", "min-snr")
-        ),
-        *(
-            Variant.of(f"score-{temperature:g}", **score, score_temperature=temperature)
-            for temperature in (1e-4, 1e-3)
+            Variant.of(f"score-{temperature:g}", **{**score, "score_temperature": temperature})
+            for temperature in (3e-4, 3e-3)
         ),
     ]
 

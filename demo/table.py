@@ -1,4 +1,4 @@
-"""Print the demo's table of held-out scores: `python -m demo.table`."""
+"""Print the demo's table of held-out scores: `python -m demo.table`, and `--teacher demo` for the teacher's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,28 @@ from demo.winoground_sets import KINDS
 from demo.world import Split
 from models.checkpoints import load_clip
 from models.clip import Clip
+from models.diffusion_score import DiffusionScorer, draws
 from models.evaluation.classification import classification_metrics
 from models.evaluation.features import encode_images, encode_texts
 from models.evaluation.retrieval import in_batch_accuracy
-from models.evaluation.winoground import WinogroundMetrics, evaluate_winoground, read_winoground
+from models.evaluation.winoground import (
+    WinogroundMetrics,
+    evaluate_winoground,
+    metrics_by,
+    read_winoground,
+    winoground_metrics,
+)
+from models.teacher.load import load_teacher
+from models.teacher.teacher import Teacher
 from models.zero_shot import class_weights, prompts
 
 DATA = Path(__file__).parent / "data"
+DRAWS, DRAW_SEED = 32, 0
+WINOGROUND_HEADER = [
+    "| Winoground | items | text | image | group | ties: text | image | group |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+]
+CHANCE = "| chance | | 25.0% | 25.0% | 16.7% | | | |"
 
 
 def table(clip: Clip, split: Split) -> str:
@@ -29,11 +44,28 @@ def table(clip: Clip, split: Split) -> str:
         *retrieval_rows(clip, split),
         *zero_shot_rows(clip, split),
         "",
-        "| Winoground | items | text | image | group | ties: text | image | group |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *WINOGROUND_HEADER,
         winoground_row("all", report.overall),
         *(winoground_row(kind, report.by_tag[kind]) for kind in KINDS),
-        "| chance | | 25.0% | 25.0% | 16.7% | | | |",
+        CHANCE,
+    ]
+    return "\n".join(rows)
+
+
+def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
+    """Winoground scores of a teacher's denoising error, the velocity's, on a part of the demo world, in Markdown.
+
+    A score is d(x, no caption) - d(x, c) over `count` noise levels, which all captions and images share.
+    """
+    items = read_winoground(DATA / split)
+    drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=DRAW_SEED)
+    scores = DiffusionScorer(teacher, drawn, error_of="velocity").score_winoground(items).corrected
+    by_kind = metrics_by(scores, [item.tag for item in items])
+    rows = [
+        *WINOGROUND_HEADER,
+        winoground_row("all", winoground_metrics(scores)),
+        *(winoground_row(kind, by_kind[kind]) for kind in KINDS),
+        CHANCE,
     ]
     return "\n".join(rows)
 
@@ -79,9 +111,14 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo", help="a model reference")
+    parser.add_argument("--teacher", help="a teacher reference: its scores in place of the model's")
     parser.add_argument("--split", type=Split, default=Split.HELD_OUT, help="heldout or validation")
     options = parser.parse_args()
-    print(table(load_clip(options.model, device="cpu", precision="float32"), options.split))
+    if options.teacher:
+        teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)
+        print(teacher_table(teacher, options.split))
+    else:
+        print(table(load_clip(options.model, device="cpu", precision="float32"), options.split))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 from demo.experiment import Variant
 
 SEEDS = (0, 1, 2)
-STEPS = 300
+STEPS = 150
 LEARNING_RATES = {"layernorm": 3e-3, "all": 5e-4}
 
 TEACHER = {"teacher": "demo"}
 NEGATIVES = {"negatives": "swap", "negatives_count": 3}
+SCORE = {"score_error": "velocity", "score_temperature": 1e-3}
 CONTROLS = {
     "sds-clip-full": "clip",
     "sds-clip-sds": "clip",
@@ -26,5 +27,5 @@ def chosen(trainable: str) -> list[Variant]:
         Variant.of("sds-clip-full", objective="sds-clip", gradient="full", **TEACHER, **common),
         Variant.of("sds-clip-sds", objective="sds-clip", gradient="sds", **TEACHER, **common),
         Variant.of("clip-negatives", objective="clip", **NEGATIVES, **common),
-        Variant.of("score", objective="score", **TEACHER, **NEGATIVES, **common),
+        Variant.of("score", objective="score", **SCORE, **TEACHER, **NEGATIVES, **common),
     ]
