@@ -132,10 +132,11 @@ def metrics_by(scores: Float[Tensor, "n 2 2"], tags: Sequence[str]) -> dict[str,
     return {tag: winoground_metrics(scores[rows[tag]]) for tag in sorted(rows)}
 
 
-def read_winoground(path: str | Path) -> list[WinogroundItem]:
+def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[WinogroundItem]:
     """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` beside it.
 
-    Images may be PNG, JPEG, WebP or GIF, named by stem or by full name, with alpha or palette.
+    Images may be PNG, JPEG, WebP or GIF, named by stem or by full name, with alpha or palette. With
+    `allow_missing` an image that is not there gets the path that it should have, for who counts such items.
 
     Raises:
         EvaluationError: a file, an image or a field is missing, empty, doubled or of the wrong type.
@@ -151,7 +152,7 @@ def read_winoground(path: str | Path) -> list[WinogroundItem]:
     items: list[WinogroundItem] = []
     line_of: dict[str, int] = {}
     for number, line in _lines(examples):
-        item = _item(line, files, examples.parent / "images", f"{examples}, line {number}")
+        item = _item(line, files, examples.parent / "images", f"{examples}, line {number}", allow_missing)
         if item.id in line_of:
             raise EvaluationError(
                 f"{examples}, line {number}: id {item.id!r} is already on line {line_of[item.id]}; "
@@ -184,7 +185,9 @@ def _images_by_name(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _item(line: str, files: dict[str, list[Path]], folder: Path, where: str) -> WinogroundItem:
+def _item(
+    line: str, files: dict[str, list[Path]], folder: Path, where: str, allow_missing: bool
+) -> WinogroundItem:
     try:
         record = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -196,8 +199,8 @@ def _item(line: str, files: dict[str, list[Path]], folder: Path, where: str) -> 
     return WinogroundItem(
         id=_id(record, where),
         images=(
-            _image(record, "image_0", files, folder, where),
-            _image(record, "image_1", files, folder, where),
+            _image(record, "image_0", files, folder, where, allow_missing),
+            _image(record, "image_1", files, folder, where, allow_missing),
         ),
         captions=(_text(record, "caption_0", where), _text(record, "caption_1", where)),
         tag=_tag(record, "tag", where),
@@ -227,9 +230,18 @@ def _tag(record: dict[str, Any], key: str, where: str) -> str:
     return value or ""
 
 
-def _image(record: dict[str, Any], key: str, files: dict[str, list[Path]], folder: Path, where: str) -> Path:
+def _image(
+    record: dict[str, Any],
+    key: str,
+    files: dict[str, list[Path]],
+    folder: Path,
+    where: str,
+    allow_missing: bool,
+) -> Path:
     name = _text(record, key, where)
     found = files.get(name, [])
+    if not found and allow_missing:
+        return folder / Path(name).name
     if not found:
         raise EvaluationError(
             f"{where}: `{key}` is {name!r}, and {folder} has no such file ({', '.join(_SUFFIXES)}); "

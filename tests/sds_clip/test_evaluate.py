@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from models.evaluation.results_file import read_results
 from sds_clip.cli import main
+from tests.checkpoints import save_tiny_clip
 
 
 @pytest.fixture
@@ -46,49 +48,61 @@ def test_json_holds_every_share_and_tie(
 ) -> None:
     assert evaluate(checkpoint, winoground, "--json") == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert answer["model"]["precision"] == "float32"
-    assert answer["overall"]["items"] == 3
-    assert answer["overall"]["image_ties"] == 1
-    assert {tag: metrics["items"] for tag, metrics in answer["by_collapsed_tag"].items()} == {
+    assert answer["provenance"]["precision"] == "float32"
+    assert answer["metrics"]["group_score"]["n"] == 3
+    assert answer["metrics"]["image_score"]["ties"] == 1
+    assert {tag: metrics["group_score"]["n"] for tag, metrics in answer["by_tag"].items()} == {
         "Object": 1,
         "Relation": 2,
+        "tag: fine Object": 1,
+        "tag: fine Relation": 2,
     }
-    assert list(answer["by_tag"]) == ["fine Object", "fine Relation"]
+    assert "items" not in answer
 
 
 def test_the_file_lets_the_shares_be_computed_again(
     checkpoint: Path, winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "result.json"
+    out = tmp_path / "result"
     assert evaluate(checkpoint, winoground, "--out", str(out)) == 0
-    answer = json.loads(out.read_text())
-    text = image = 0
-    for item in answer["items"]:
-        (c0i0, c0i1), (c1i0, c1i1) = item["scores"]
-        text += c0i0 > c1i0 and c1i1 > c0i1
-        image += c0i0 > c0i1 and c1i1 > c1i0
-    assert answer["overall"]["text_score"] == pytest.approx(text / 3)
-    assert answer["overall"]["image_score"] == pytest.approx(image / 3)
-    assert [item["id"] for item in answer["items"]] == ["0", "1", "2"]
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["result.json"]
-    assert capsys.readouterr().out.splitlines()[0].split() == [
-        *("items", "text", "%", "image", "%", "group", "%", "ties")
-    ]
+    results = read_results(out / "results.json")
+    for name in ("text", "image", "group"):
+        right = sum(item.correct[name] for item in results.items)
+        assert results.metrics[f"{name}_score"].value == pytest.approx(right / 3)
+        assert all((item.margins[name] > 0) == item.correct[name] for item in results.items)
+    assert [item.id for item in results.items] == ["0", "1", "2"]
+    assert results.provenance["data_hash"]
+    assert sorted(path.name for path in out.iterdir()) == ["cache", "report.html", "results.json"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["winoground", "%", "low", "high", "items", "ties"]
+    assert [line.split()[0] for line in printed[1:4]] == ["text_score", "image_score", "group_score"]
+    assert printed[-1] == str(out / "report.html")
 
 
-def test_the_table_has_a_line_for_all_and_for_each_tag(
+def test_the_same_run_again_gives_the_same_file(checkpoint: Path, winoground: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result"
+    assert evaluate(checkpoint, winoground, "--out", str(out)) == 0
+    before = (out / "results.json").read_bytes()
+    assert evaluate(checkpoint, winoground, "--out", str(out)) == 0
+    assert (out / "results.json").read_bytes() == before
+    # A run that keeps nothing finds the same figures.
+    assert evaluate(checkpoint, winoground, "--out", str(tmp_path / "other"), "--batch-size", "1") == 0
+    other = read_results(tmp_path / "other/results.json")
+    assert other.metrics == read_results(out / "results.json").metrics
+
+
+def test_the_table_has_a_line_for_each_tag(
     checkpoint: Path, winoground: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(checkpoint, winoground) == 0
-    rows = capsys.readouterr().out.splitlines()[1:]
-    assert [row.split("  ")[0] for row in rows] == [
-        "all",
+    rows = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert rows[0].split()[:2] == ["tag", "items"]
+    assert [row.split("  ")[0] for row in rows[1:]] == [
         "Object",
         "Relation",
-        "tag fine Object",
-        "tag fine Relation",
+        "tag: fine Object",
+        "tag: fine Relation",
     ]
-    assert rows[0].split()[1] == "3"
 
 
 def test_a_damaged_image_is_named(
@@ -100,3 +114,131 @@ def test_a_damaged_image_is_named(
     assert captured.out == ""
     assert "ex_1_img_0.png" in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_damaged_image_is_left_out_where_that_is_allowed(
+    checkpoint: Path, winoground: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (winoground / "images/ex_1_img_0.png").unlink()
+    assert evaluate(checkpoint, winoground, "--max-bad-share", "0.34") == 0
+    assert "1 of 3 items were left out" in capsys.readouterr().out
+
+
+def test_a_baseline_is_measured_and_compared(
+    checkpoint: Path, winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_tiny_clip(tmp_path / "other", seed=1)
+    out = tmp_path / "result"
+    options = ("--baseline", f"local-dir:{other}", "--out", str(out), "--json")
+    assert evaluate(checkpoint, winoground, *options) == 0
+    answer = json.loads(capsys.readouterr().out)
+    baseline, results = read_results(out / "baseline.json"), read_results(out / "results.json")
+    assert answer["baseline"]["provenance"]["model"] == baseline.provenance["model"] == f"local-dir:{other}"
+    found = answer["comparison"]["outcomes"]["text"]
+    assert found["difference"] == pytest.approx(
+        results.metrics["text_score"].value - baseline.metrics["text_score"].value
+    )
+    assert evaluate(checkpoint, winoground, *options[:2]) == 0
+    assert "p better" in capsys.readouterr().out
+
+
+def test_the_served_precision_stands_beside(
+    checkpoint: Path, winoground: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDS_CLIP_PRECISION", "bfloat16")
+    assert evaluate(checkpoint, winoground, "--also-served-precision", "--json") == 0
+    served = json.loads(capsys.readouterr().out)["provenance"]["served_precision"]
+    assert served["precision"] == "bfloat16"
+    assert served["metrics"].keys() == {"text_score", "image_score", "group_score"}
+    assert evaluate(checkpoint, winoground, "--also-served-precision") == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[-2:] == ["bfloat16", "%"]
+
+
+def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.teachers import save_sd_teacher
+
+    teacher = save_sd_teacher(tmp_path / "teacher")
+    options = ["--scorer", "diffusion", "--teacher", f"local-dir:{teacher}", "--draws", "2", "--seed", "3"]
+    assert main(["evaluate", "winoground", "--data", str(winoground), *options, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["provenance"]["scorer"] == "diffusion"
+    assert (answer["provenance"]["draws"], answer["provenance"]["seed"]) == (2, 3)
+    assert answer["metrics"]["image_score"]["ties"] == 1
+
+
+@pytest.mark.parametrize("name", ["sugarcrepe", "sugar_crepe", "sugar-crepe"])
+def test_clip_benchmarks_names_are_taken(
+    checkpoint: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "1.jpg")
+    entry = {"filename": "1.jpg", "caption": "a dog", "negative_caption": "a cat"}
+    (tmp_path / "swap_obj.json").write_text(json.dumps({"4": entry}))
+    options = ["--model", f"local-dir:{checkpoint}", "--data", str(tmp_path), "--json"]
+    assert main(["evaluate", name, *options]) == 0
+    assert json.loads(capsys.readouterr().out)["benchmark"] == "sugarcrepe"
+
+
+def test_every_benchmark_runs_by_name(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/dog/1.png", "a/cat/1.png", "images/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((20, 20), 50).convert("RGB").save(tmp_path / name)
+    box = {"image_path": "1.png", "bbox_x": 0, "bbox_y": 0, "bbox_w": 9, "bbox_h": 9}
+    said = {"true_caption": "a dog on a cat", "false_caption": "a cat on a dog"}
+    karpathy = [{"image": "1.png", "caption": ["a dog on a cat"]}]
+    pp = {"id": 0, "filename": "1.png", "caption": "a", "caption2": "b", "negative_caption": "c"}
+    files: dict[str, Any] = {
+        "vg-relation": [box | said | {"relation_name": "behind"}],
+        "vg-attribution": [box | said | {"attributes": ["red", "old"]}],
+        "coco-order": karpathy,
+        "flickr-order": karpathy,
+        "sugarcrepe-pp": [pp],
+        "retrieval": karpathy,
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    data = {name: [str(tmp_path / f"{name}.json"), "--images", str(tmp_path / "images")] for name in files}
+    for name, place in (data | {"zero-shot": [str(tmp_path / "a")]}).items():
+        options = ["--model", f"local-dir:{checkpoint}", "--json", "--cache", str(tmp_path / "cache")]
+        assert main(["evaluate", name, *options, "--data", *place]) == 0, name
+        assert json.loads(capsys.readouterr().out)["benchmark"] == name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["winoground"], "--model REF"),
+        (["winoground", "--model", "demo", "--teacher", "demo"], "--teacher belongs to"),
+        (["winoground", "--scorer", "diffusion"], "--teacher REF"),
+        (["winoground", "--scorer", "diffusion", "--teacher", "t", "--model", "demo"], "leave out --model"),
+        (["winoground", "--model", "demo", "--batch-size", "0"], "--batch-size"),
+        (["winoground", "--model", "demo", "--max-bad-share", "2"], "--max-bad-share"),
+        (["winoground", "--model", "demo", "--out", "b32.json"], "is a folder"),
+        (["winoground", "--model", "demo", "--out", "no/such"], "no such folder"),
+        (["winoground", "--model", "demo", "--data", "none"], r"none: no such file"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *more = options
+    assert main(["evaluate", name, "--data", "none", *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "retrieval"])
+def test_the_diffusion_score_is_refused_by_name_where_it_cannot_be_afforded(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        Image.new("RGB", (9, 9)).save(tmp_path / folder / "1.png")
+    (tmp_path / "c.json").write_text(json.dumps([{"image": "a/1.png", "caption": "a"}]))
+    data = tmp_path / "c.json" if name == "retrieval" else tmp_path
+    options = ["--scorer", "diffusion", "--teacher", "none", "--data", str(data)]
+    assert main(["evaluate", name, *options]) == 2
+    assert f"{name} compares every image with every text" in capsys.readouterr().err

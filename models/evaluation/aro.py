@@ -1,0 +1,100 @@
+"""ARO's VG-Relation and VG-Attribution: one box of an image, a true caption and a false one (arXiv 2210.01936).
+
+A file is a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, false_caption} with a `relation_name`
+or with two `attributes`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.evaluation.aro_symmetric import SYMMETRIC_RELATIONS
+from models.evaluation.caption_choice import CaptionChoice
+from models.evaluation.errors import EvaluationError
+from models.evaluation.items import Item, image_path, text_of
+from models.evaluation.json_files import read_json, records, require_keys
+from models.evaluation.results import ImageRegion
+
+MIN_PAIR_CASES = 25
+"""Attribute pairs with fewer cases are left out of the macro figure, as published."""
+
+RELATION_FILE, ATTRIBUTION_FILE = "visual_genome_relation.json", "visual_genome_attribution.json"
+
+_BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+_KEYS = ("image_path", *_BOX, "true_caption", "false_caption")
+_LAYOUT = "a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, false_caption, %s}"
+
+
+def vg_relation(path: Path, images: Path | None = None) -> CaptionChoice:
+    """Read VG-Relation. Its headline is the mean over the relations that are not symmetric; `acc` is over all items.
+
+    `path` is the file or its folder; images lie in `images`, else in `images/` beside it.
+
+    Raises:
+        EvaluationError: no such file, or it is laid out otherwise.
+    """
+    items = _read(path, RELATION_FILE, "relation_name", images, _relation)
+    relations = sorted({tag for item in items for tag in item.tags})
+    kept = tuple(relation for relation in relations if relation not in SYMMETRIC_RELATIONS)
+    return CaptionChoice("vg-relation", items, {}, macro_tags=kept)
+
+
+def vg_attribution(path: Path, images: Path | None = None) -> CaptionChoice:
+    """Read VG-Attribution. Its headline is the mean over pairs of attributes with at least 25 cases.
+
+    Raises: as `vg_relation`.
+    """
+    items = _read(path, ATTRIBUTION_FILE, "attributes", images, _attributes)
+    cases = Counter(tag for item in items for tag in item.tags)
+    kept = tuple(sorted(pair for pair, count in cases.items() if count >= MIN_PAIR_CASES))
+    return CaptionChoice("vg-attribution", items, {}, macro_tags=kept)
+
+
+def _read(
+    path: Path, name: str, key: str, images: Path | None, tag_of: Callable[[dict[str, Any], str], str]
+) -> tuple[Item, ...]:
+    file = path / name if path.is_dir() else path
+    folder = images or file.parent / "images"
+    if not file.is_file():
+        raise EvaluationError(f"{file}: no such file; give {name} or its folder.")
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; the images belong there.")
+    layout = _LAYOUT % key
+    items = []
+    for number, record in enumerate(records(read_json(file, layout), file, layout)):
+        where = f"{file}, [{number}]"
+        require_keys(record, (*_KEYS, key), where, layout)
+        image = image_path(folder, text_of(record, "image_path", where), where)
+        items.append(
+            Item(
+                id=str(number),
+                images=(ImageRegion(image, _box(record, where)),),
+                captions=(text_of(record, "true_caption", where), text_of(record, "false_caption", where)),
+                tags=(tag_of(record, where),),
+            )
+        )
+    return tuple(items)
+
+
+def _relation(record: dict[str, Any], where: str) -> str:
+    return text_of(record, "relation_name", where)
+
+
+def _attributes(record: dict[str, Any], where: str) -> str:
+    value = record["attributes"]
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
+        raise EvaluationError(f"{where}: `attributes` must be two texts, got {value!r}.")
+    return f"{value[0]}_{value[1]}"
+
+
+def _box(record: dict[str, Any], where: str) -> tuple[int, int, int, int]:
+    values = [record[key] for key in _BOX]
+    for key, value in zip(_BOX, values, strict=True):
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not whole:
+            raise EvaluationError(f"{where}: `{key}` must be a whole number of pixels, got {value!r}.")
+    left, top, width, height = map(int, values)
+    return left, top, width, height

@@ -1,0 +1,123 @@
+"""A benchmark, and one run of it: items are checked, scored and measured, and the figures get their provenance."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.evaluation.checked import LISTED, Problems, Say, data_hash, look_at_images
+from models.evaluation.errors import EvaluationError
+from models.evaluation.items import ArchiveImage, Item
+from models.evaluation.measured import Measured
+from models.evaluation.names import BENCHMARKS
+from models.evaluation.results import ImageRegion, ItemOutcome, Results
+from models.evaluation.scorers import Scorer
+
+
+@dataclass(frozen=True)
+class Benchmark(ABC):
+    """Data that has been read.
+
+    `settings` are what else the figures depend on, such as templates or a seed. All are part of the data's hash, and
+    those whose names have no underscore in front stand in the provenance.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+        """The figures over these items, which have been prepared."""
+
+
+def run_benchmark(
+    benchmark: Benchmark, scorer: Scorer, *, max_bad_share: float = 0.0, say: Say | None = None
+) -> Results:
+    """Check, prepare, measure.
+
+    Raises:
+        EvaluationError: more than `max_bad_share` of the items cannot be used, the benchmark is not for this
+            scorer, or scores are not finite.
+    """
+    if not 0 <= max_bad_share <= 1:
+        raise EvaluationError(f"max_bad_share is {max_bad_share}; give a share from 0 to 1.")
+    check_scorer(benchmark.name, scorer.name)
+    problems = Problems(len(benchmark.items), max_bad_share)
+    images = look_at_images(benchmark.items, problems, say)
+    scorer.prepare(problems.usable(benchmark.items), images, problems, say)
+    problems.check()
+    usable = problems.usable(benchmark.items)
+    measured = benchmark.measure(usable, scorer, say)
+    provenance = {
+        **scorer.describe(),
+        "scorer": scorer.name,
+        "data_hash": data_hash(usable, images.keys, benchmark.settings),
+        "items": len(benchmark.items),
+        "items_used": len(usable),
+        "items_left_out": dict(list(problems.found.items())[:LISTED]),
+        "unique_images": len(set(images.keys.values())),
+        "boxes_over_the_edge": images.over_the_edge,
+        "settings": {key: value for key, value in benchmark.settings.items() if not key.startswith("_")},
+        "code_version": code_version(),
+        "torch": torch.__version__,
+        **({"macro_tags": list(measured.macro_tags)} if measured.macro_tags else {}),
+        **measured.notes,
+    }
+    return Results(
+        benchmark=benchmark.name,
+        primary=measured.primary,
+        outcome=measured.outcome,
+        metrics=measured.metrics,
+        by_tag=measured.by_tag,
+        items=measured.items,
+        provenance=provenance,
+    )
+
+
+def check_scorer(benchmark: str, scorer: str) -> None:
+    """Raise EvaluationError where a benchmark cannot be run with a scorer of this name."""
+    if scorer not in BENCHMARKS[benchmark].scorers:
+        raise EvaluationError(
+            f"{benchmark} compares every image with every text, which the {scorer} score cannot afford; use the clip "
+            "scorer, or a benchmark of few captions an image."
+        )
+
+
+def check_finite(scores: Float[Tensor, "*shape"]) -> None:
+    """Raise EvaluationError where a score is not a number."""
+    if not bool(torch.isfinite(scores).all()):
+        raise EvaluationError(
+            "Some scores are not finite: the model's weights or its precision are broken; try float32."
+        )
+
+
+def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
+    """Right where the margin is positive. An image inside an archive is left out: a report cannot open it."""
+    return ItemOutcome(
+        id=item.id,
+        correct={name: margin > 0 for name, margin in margins.items()},
+        margins=margins,
+        tags=item.tags,
+        images=tuple(
+            ImageRegion(region.path, region.box)
+            for region in item.images
+            if not isinstance(region, ArchiveImage)
+        ),
+        captions=item.captions,
+    )
+
+
+def code_version() -> str:
+    """The version of the installed package."""
+    try:
+        return version("sds-clip")
+    except PackageNotFoundError:
+        return "unknown"

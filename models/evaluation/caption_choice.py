@@ -1,0 +1,56 @@
+"""Benchmarks that ask which captions belong to an image: every true one must score strictly above every false one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.evaluation.benchmark import Benchmark, check_finite, outcome_of
+from models.evaluation.checked import Say
+from models.evaluation.items import Item
+from models.evaluation.measured import Measured, mean_over_tags, share, shares_by_tag
+from models.evaluation.results import ItemOutcome, Metric
+from models.evaluation.scorers import Scorer
+
+OUTCOME = "text"
+MICRO, MACRO = "acc", "macro_acc"
+"""`acc` is over all items, as CLIP_benchmark names it; `macro_acc` is the mean over tags."""
+
+
+@dataclass(frozen=True)
+class CaptionChoice(Benchmark):
+    """Items of one image, whose first `positives` captions are true and the others false."""
+
+    positives: int = 1
+    macro_tags: tuple[str, ...] | None = None
+    """Tags whose shares make the macro figure, which is then the primary one; None: there is no such figure."""
+    macro_name: str = MACRO
+
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+        """The share of items that are right, over all and by tag. A tie is wrong, and counted."""
+        outcomes: list[ItemOutcome] = []
+        for item, scores in zip(items, scorer.scores(items, say), strict=True):
+            check_finite(scores)
+            of_captions = scores[:, 0].double()
+            margin = of_captions[: self.positives].min() - of_captions[self.positives :].max()
+            outcomes.append(outcome_of(item, {OUTCOME: float(margin)}))
+        return self._measured(tuple(outcomes))
+
+    def _measured(self, outcomes: tuple[ItemOutcome, ...]) -> Measured:
+        by_tag = shares_by_tag(outcomes, {MICRO: OUTCOME})
+        metrics: dict[str, Metric] = {}
+        tags: tuple[str, ...] = ()
+        if self.macro_tags is not None:
+            # Tags all of whose items were left out are not there any more.
+            tags = tuple(tag for tag in self.macro_tags if tag in by_tag)
+        if tags:
+            metrics[self.macro_name] = mean_over_tags(by_tag, tags, MICRO)
+        metrics[MICRO] = share(outcomes, OUTCOME)
+        return Measured(
+            primary=self.macro_name if tags else MICRO,
+            outcome=OUTCOME,
+            metrics=metrics,
+            by_tag=by_tag,
+            items=outcomes,
+            macro_tags=tags,
+        )

@@ -1,0 +1,73 @@
+"""Files of images with several captions: COCO's, or a list of {image, caption: [...]} as Karpathy's splits are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.data.coco import read_coco
+from models.evaluation.errors import EvaluationError
+from models.evaluation.items import image_path, text_of
+from models.evaluation.json_files import read_json, records, require_keys
+
+LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image file and what is said of it; `name` is unique in its file."""
+
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+
+
+def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage]:
+    """Every image with its captions, in the file's order. Images lie in `images`, else beside the file.
+
+    Raises:
+        EvaluationError or DataError: no such file, it is laid out otherwise, an image is named twice, or a caption
+            is empty.
+    """
+    if not file.is_file():
+        raise EvaluationError(f"{file}: no such file; give a captions file, {LAYOUT}.")
+    folder = images or file.parent
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
+    content = read_json(file, LAYOUT)
+    found = _of_list(content, file, folder) if isinstance(content, list) else _of_coco(content, file, folder)
+    seen: set[str] = set()
+    for image in found:
+        if image.name in seen:
+            raise EvaluationError(
+                f"{file}: the image {image.name!r} is there twice; put its captions together."
+            )
+        seen.add(image.name)
+    return found
+
+
+def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise EvaluationError(f"{file}: must be {LAYOUT}; is it another benchmark's file?")
+    pairs = read_coco(file, folder)
+    found = []
+    for sample, path in zip(pairs.samples, pairs.files, strict=True):
+        where = f"{file}, {sample.name}"
+        captions = tuple(text_of({"caption": caption}, "caption", where) for caption in sample.captions)
+        found.append(CaptionedImage(sample.name, path, captions))
+    return found
+
+
+def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
+    found = []
+    for number, record in enumerate(records(content, file, LAYOUT)):
+        where = f"{file}, [{number}]"
+        require_keys(record, ("image", "caption"), where, LAYOUT)
+        name = text_of(record, "image", where)
+        captions = [record["caption"]] if isinstance(record["caption"], str) else record["caption"]
+        if not isinstance(captions, list) or not captions:
+            raise EvaluationError(f"{where}: `caption` must be a list of texts, got {captions!r}.")
+        texts = tuple(text_of({"caption": caption}, "caption", where) for caption in captions)
+        found.append(CaptionedImage(name, image_path(folder, name, where), texts))
+    return found

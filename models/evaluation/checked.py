@@ -1,0 +1,145 @@
+"""What a benchmark's images are, looked at before anything is computed: content, size, and what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil
+from typing import Any
+
+from models.cores import usable_cores
+from models.evaluation.errors import EvaluationError
+from models.evaluation.items import ImageProblem, Item, box_problem, image_name, read_bytes
+from models.evaluation.results import ImageRegion
+from models.image_errors import ImageError
+from models.image_files import read_image_file
+
+LISTED = 20
+"""How many problems are listed by name; all are counted."""
+
+_AHEAD = 256
+
+Say = Callable[[str, int, int], None]
+"""Called with (what, done, total) as work goes on."""
+
+
+@dataclass
+class Problems:
+    """Items that cannot be used, and why. How many may be, `max_bad_share` says."""
+
+    total: int
+    max_bad_share: float = 0.0
+    found: dict[str, str] = field(default_factory=dict)
+
+    def add(self, item_id: str, reason: str) -> None:
+        """Leave an item out; its first problem is kept."""
+        self.found.setdefault(item_id, reason)
+
+    def usable(self, items: Iterable[Item]) -> list[Item]:
+        """The items without a problem."""
+        return [item for item in items if item.id not in self.found]
+
+    def check(self) -> None:
+        """Raise EvaluationError, listing the problems, where there are too many or no item is left."""
+        bad = len(self.found)
+        if bad == 0 or (bad < self.total and bad <= self.max_bad_share * self.total):
+            return
+        lines = [f"  item {item_id}: {reason}" for item_id, reason in islice(self.found.items(), LISTED)]
+        more = [f"  and {bad - LISTED} more"] if bad > LISTED else []
+        remedy = "Correct these"
+        if bad < self.total:
+            # Rounded up, so that the share is enough.
+            remedy += f", or leave them out with --max-bad-share {ceil(1000 * bad / self.total) / 1000:g}"
+        head = f"{bad} of {self.total} items cannot be used:"
+        raise EvaluationError("\n".join([head, *lines, *more, remedy + "."]))
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the items' images hold: a key for each region, the same wherever the file lies."""
+
+    keys: dict[ImageRegion, bytes]
+    """SHA-256 of a file's content and the box of it."""
+    over_the_edge: int
+    """Boxes that reach over their image's edge, which PIL's crop makes black."""
+
+
+def look_at_images(items: Sequence[Item], problems: Problems, say: Say | None = None) -> Images:
+    """Read every file once, in threads, without decoding it. Items whose images are bad go to `problems`."""
+    regions: dict[tuple[Any, ...], list[ImageRegion]] = {}
+    for item in items:
+        for region in item.images:
+            regions.setdefault(_file(region), []).append(region)
+    facts: dict[tuple[Any, ...], _File | str] = {}
+    files = list(regions)
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+        for start in range(0, len(files), _AHEAD):
+            batch = files[start : start + _AHEAD]
+            facts.update(zip(batch, pool.map(lambda file: _look(regions[file][0]), batch), strict=True))
+            if say is not None:
+                say("files", start + len(batch), len(files))
+    keys: dict[ImageRegion, bytes] = {}
+    over = 0
+    for item in items:
+        for region in item.images:
+            fact = facts[_file(region)]
+            reason = fact if isinstance(fact, str) else _box_reason(region, fact)
+            if reason is not None:
+                problems.add(item.id, reason)
+            elif isinstance(fact, _File) and region not in keys:
+                keys[region] = _key(fact.digest, region.box)
+                over += _is_over(region.box, fact)
+    problems.check()
+    return Images(keys, over)
+
+
+def data_hash(items: Iterable[Item], keys: dict[ImageRegion, bytes], settings: dict[str, Any]) -> str:
+    """SHA-256 of all that the figures depend on but the model: items in order, images' content, settings."""
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for item in items:
+        images = [keys[region].hex() for region in item.images]
+        line = json.dumps([item.id, images, item.captions, item.tags, item.target])
+        total.update(hashlib.sha256(line.encode()).digest())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _File:
+    digest: bytes
+    width: int
+    height: int
+
+
+def _file(region: ImageRegion) -> tuple[Any, ...]:
+    return (region.path, getattr(region, "offset", None))
+
+
+def _look(region: ImageRegion) -> _File | str:
+    try:
+        data = read_bytes(region)
+        file = read_image_file(data)
+    except ImageProblem as error:
+        return str(error)
+    except ImageError as error:
+        return f"{image_name(region)}: {error}"
+    return _File(hashlib.sha256(data).digest(), file.width, file.height)
+
+
+def _box_reason(region: ImageRegion, file: _File) -> str | None:
+    reason = None if region.box is None else box_problem(region.box, file.width, file.height)
+    return reason and f"{image_name(region)}: {reason}."
+
+
+def _is_over(box: tuple[int, int, int, int] | None, file: _File) -> bool:
+    if box is None:
+        return False
+    left, top, width, height = box
+    return left < 0 or top < 0 or left + width > file.width or top + height > file.height
+
+
+def _key(digest: bytes, box: tuple[int, int, int, int] | None) -> bytes:
+    return hashlib.sha256(digest + json.dumps(box).encode()).digest()

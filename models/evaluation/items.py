@@ -1,0 +1,137 @@
+"""Items: images and captions that are scored against each other, and how their bytes are read."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from models.evaluation.errors import EvaluationError
+from models.evaluation.results import ImageRegion
+from models.images import ImageError, ImageLimits, decode_image
+
+MAX_IMAGE_BYTES = ImageLimits().max_bytes
+
+
+@dataclass(frozen=True)
+class ArchiveImage(ImageRegion):
+    """An image whose bytes are a stretch of a file: a member of an uncompressed tar archive."""
+
+    offset: int = 0
+    size: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A case of a benchmark. What its captions are to its images, the benchmark says.
+
+    `target` is the class of a labelled image, and -1 elsewhere.
+    """
+
+    id: str
+    images: tuple[ImageRegion, ...]
+    captions: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    target: int = -1
+
+
+class ImageProblem(EvaluationError):
+    """An image that is missing or cannot be decoded, or whose box holds nothing of it."""
+
+
+def image_name(region: ImageRegion) -> str:
+    """How messages call an image."""
+    return f"{region.path}/{region.name}" if isinstance(region, ArchiveImage) else str(region.path)
+
+
+def read_bytes(region: ImageRegion) -> bytes:
+    """The bytes of an image file. A pipe or a device, which may never end, is not opened.
+
+    Raises:
+        ImageProblem: there is no such file, it cannot be read, or it is too large.
+    """
+    try:
+        status = region.path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageProblem(f"{image_name(region)}: is not a file.")
+        size = region.size if isinstance(region, ArchiveImage) else status.st_size
+        if size > MAX_IMAGE_BYTES:
+            raise ImageProblem(
+                f"{image_name(region)}: has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed."
+            )
+        with region.path.open("rb") as file:
+            if not isinstance(region, ArchiveImage):
+                return file.read()
+            file.seek(region.offset)
+            return file.read(region.size)
+    except ImageProblem:  # a ValueError too
+        raise
+    except FileNotFoundError as error:
+        raise ImageProblem(f"{image_name(region)}: there is no such file.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise ImageProblem(f"{image_name(region)}: cannot be read ({reason}).") from error
+
+
+def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Image.Image:
+    """The RGB pixels of an image's box, or of all of it, with no regard to EXIF.
+
+    What of a box lies over the image's edge is black, as PIL's crop has it.
+
+    Raises:
+        ImageProblem: missing, or not an image that can be decoded.
+    """
+    data = read_bytes(region)
+    try:
+        image = decode_image(data, limits, orient=False)
+    except ImageError as error:
+        raise ImageProblem(f"{image_name(region)}: {error}") from error
+    if region.box is None:
+        return image
+    left, top, width, height = region.box
+    return image.crop((left, top, left + width, top + height))
+
+
+def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str | None:
+    """Why a box cannot be cropped out of an image of this size, or None. It may reach over the image's edge."""
+    left, top, box_width, box_height = box
+    if box_width < 1 or box_height < 1:
+        return f"the box {box} is empty"
+    if left >= width or top >= height or left + box_width <= 0 or top + box_height <= 0:
+        return f"the box {box} lies outside the image, which is {width} x {height}"
+    if box_width > 2 * width or box_height > 2 * height:
+        return f"the box {box} is more than twice as large as the image, which is {width} x {height}"
+    return None
+
+
+def text_of(record: dict[str, Any], key: str, where: str) -> str:
+    """A text of a record that is not empty and can be encoded.
+
+    Raises:
+        EvaluationError: it is missing, empty, no text, or holds half of a surrogate pair.
+    """
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty, got {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can write these, and tokenizers refuse them
+        raise EvaluationError(
+            f"{where}: `{key}` has half of a surrogate pair, which is not a character."
+        ) from error
+    return value
+
+
+def image_path(folder: Path, name: str, where: str) -> Path:
+    """A file below a folder, by its name alone: links within may lead to another disk.
+
+    Raises:
+        EvaluationError: the name leads out of the folder.
+    """
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise EvaluationError(f"{where}: the image {name!r} is not inside {folder}; correct the file.")
+    return folder / name

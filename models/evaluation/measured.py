@@ -1,0 +1,76 @@
+"""From items' outcomes to metrics: shares with their intervals, over all items and by tag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.evaluation.errors import EvaluationError
+from models.evaluation.intervals import mean_of_shares, wilson
+from models.evaluation.results import ItemOutcome, Metric
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a benchmark finds; `Results` is this with its provenance. `macro_tags` are the primary mean's parts."""
+
+    primary: str
+    outcome: str
+    metrics: dict[str, Metric]
+    by_tag: dict[str, dict[str, Metric]]
+    items: tuple[ItemOutcome, ...]
+    macro_tags: tuple[str, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+Tie = Callable[[ItemOutcome, str], bool]
+"""Whether an item's outcome of a name had a tie."""
+
+
+def margin_is_zero(item: ItemOutcome, name: str) -> bool:
+    """A tie where one difference decides."""
+    return item.margins[name] == 0
+
+
+def share(outcomes: Iterable[ItemOutcome], name: str, tie: Tie = margin_is_zero) -> Metric:
+    """The share of the items that have this outcome that are right in it, and how many of them had a tie.
+
+    Raises:
+        EvaluationError: no item has it.
+    """
+    right = n = ties = 0
+    for item in outcomes:
+        if name in item.correct:
+            n += 1
+            right += item.correct[name]
+            ties += tie(item, name)
+    if n == 0:
+        raise EvaluationError(f"There are no items to take {name} of.")
+    low, high = wilson(right, n)
+    return Metric(right / n, low, high, n, ties)
+
+
+def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], name: str) -> Metric:
+    """The plain mean of a metric over tags, each of whose items count alike within it."""
+    of = [by_tag[tag][name] for tag in tags]
+    value, low, high = mean_of_shares([(round(metric.value * metric.n), metric.n) for metric in of])
+    return Metric(value, low, high, sum(metric.n for metric in of), sum(metric.ties for metric in of))
+
+
+def shares_by_tag(
+    outcomes: Sequence[ItemOutcome], names: dict[str, str], tie: Tie = margin_is_zero
+) -> dict[str, dict[str, Metric]]:
+    """For every tag, in alphabetical order, its items' share of each outcome: {metric name: outcome name}."""
+    grouped: dict[str, list[ItemOutcome]] = {}
+    for item in outcomes:
+        for tag in dict.fromkeys(item.tags):
+            grouped.setdefault(tag, []).append(item)
+    return {
+        tag: {
+            metric: share(grouped[tag], name, tie)
+            for metric, name in names.items()
+            if any(name in item.correct for item in grouped[tag])
+        }
+        for tag in sorted(grouped)
+    }

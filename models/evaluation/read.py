@@ -1,0 +1,55 @@
+"""From a benchmark's name and its data to a benchmark that can be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.evaluation.aro import vg_attribution, vg_relation
+from models.evaluation.benchmark import Benchmark
+from models.evaluation.errors import EvaluationError
+from models.evaluation.names import ALIASES, BENCHMARKS
+from models.evaluation.order import order_benchmark
+from models.evaluation.retrieval_benchmark import retrieval_benchmark
+from models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp
+from models.evaluation.winoground_benchmark import winoground_benchmark
+from models.evaluation.winoground_hub import HUB_ID, download_winoground
+from models.evaluation.zero_shot_benchmark import zero_shot_benchmark
+
+
+def read_benchmark(
+    name: str,
+    data: str | Path,
+    *,
+    work: Path,
+    images: Path | None = None,
+    classes: str | None = None,
+    templates: str | None = None,
+    order_seed: int = 0,
+) -> Benchmark:
+    """Read the data of a benchmark of `names.BENCHMARKS` or `names.ALIASES`; `work` keeps what is made of them.
+
+    Raises:
+        EvaluationError or DataError: no such benchmark, or the data are not laid out as it has them.
+    """
+    known = ALIASES.get(name, name)
+    path = Path(data)
+    match known:
+        case "winoground":
+            if str(data) == HUB_ID and not path.exists():
+                path = download_winoground(work / "winoground")
+            return winoground_benchmark(path)
+        case "vg-relation":
+            return vg_relation(path, images)
+        case "vg-attribution":
+            return vg_attribution(path, images)
+        case "coco-order" | "flickr-order":
+            return order_benchmark(known, path, images, work / "order-sets", seed=order_seed)
+        case "sugarcrepe":
+            return sugarcrepe(path, images)
+        case "sugarcrepe-pp":
+            return sugarcrepe_pp(path, images)
+        case "zero-shot":
+            return zero_shot_benchmark(path, classes=classes, templates=templates)
+        case "retrieval":
+            return retrieval_benchmark(path, images)
+    raise EvaluationError(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")

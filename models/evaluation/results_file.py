@@ -1,0 +1,91 @@
+"""Results as JSON: one file a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from models.evaluation.errors import EvaluationError
+from models.evaluation.json_files import read_json
+from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
+from models.evaluation.whole_files import write_whole
+
+FORMAT = 1
+_LAYOUT = "results as `sds-clip evaluate --out` writes them"
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write a file that is whole or not there."""
+    write_whole(path, json.dumps(as_json(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
+    """What the file holds, with or without every item's outcome."""
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "benchmark": results.benchmark,
+        "primary": results.primary,
+        "outcome": results.outcome,
+        "metrics": {name: asdict(metric) for name, metric in results.metrics.items()},
+        "by_tag": {
+            tag: {name: asdict(metric) for name, metric in metrics.items()}
+            for tag, metrics in results.by_tag.items()
+        },
+        "provenance": results.provenance,
+    }
+    if items:
+        content["items"] = [_item_as_json(item) for item in results.items]
+    return content
+
+
+def read_results(path: Path) -> Results:
+    """Read a file that `write_results` wrote.
+
+    Raises:
+        EvaluationError: it is missing, or is something else.
+    """
+    content = read_json(path, _LAYOUT)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise EvaluationError(f"{path}: must be {_LAYOUT}, format {FORMAT}.")
+    try:
+        return Results(
+            benchmark=content["benchmark"],
+            primary=content["primary"],
+            outcome=content["outcome"],
+            metrics={name: Metric(**metric) for name, metric in content["metrics"].items()},
+            by_tag={
+                tag: {name: Metric(**metric) for name, metric in metrics.items()}
+                for tag, metrics in content["by_tag"].items()
+            },
+            items=tuple(_item(record) for record in content["items"]),
+            provenance=content["provenance"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(f"{path}: must be {_LAYOUT}; {type(error).__name__}: {error}.") from error
+
+
+def _item_as_json(item: ItemOutcome) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "correct": item.correct,
+        "margins": item.margins,
+        "tags": item.tags,
+        "images": [{"path": str(region.path), "box": region.box} for region in item.images],
+        "captions": item.captions,
+    }
+
+
+def _item(record: dict[str, Any]) -> ItemOutcome:
+    return ItemOutcome(
+        id=record["id"],
+        correct=record["correct"],
+        margins={name: float(margin) for name, margin in record["margins"].items()},
+        tags=tuple(record["tags"]),
+        images=tuple(
+            ImageRegion(Path(image["path"]), None if image["box"] is None else tuple(image["box"]))
+            for image in record["images"]
+        ),
+        captions=tuple(record["captions"]),
+    )

@@ -1,0 +1,118 @@
+"""Retrieval both ways: each text among all images, each image among all texts, of which any of its own will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from models.evaluation.benchmark import Benchmark, check_finite
+from models.evaluation.captions_file import read_captions
+from models.evaluation.checked import Say
+from models.evaluation.items import Item
+from models.evaluation.measured import Measured, share
+from models.evaluation.results import ImageRegion, ItemOutcome
+from models.evaluation.scorers import ClipScorer, Scorer, features_of
+
+KS = (1, 5, 10)
+IMAGE_RETRIEVAL, TEXT_RETRIEVAL = "image_retrieval_recall", "text_retrieval_recall"
+"""CLIP_benchmark's names: an image retrieved for a text, a text retrieved for an image."""
+
+_QUERIES, _OTHERS = 1024, 8192
+_BELOW_EVERY_COSINE = -2.0
+
+Batch = tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]
+"""Features, and the number of the image that each belongs to."""
+
+
+@dataclass(frozen=True)
+class Retrieval(Benchmark):
+    """Items of one image with all of its captions."""
+
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+        """Recall at 1, 5 and 10 both ways. An equal rival ranks ahead, so that ties never help."""
+        clip = features_of(scorer)
+        outcomes: list[ItemOutcome] = []
+        of_text = recall_margins(_texts(clip, items, _QUERIES), lambda: _images(clip, items, _OTHERS))
+        for item in items:
+            for place, caption in enumerate(item.captions):
+                margins = next(of_text)
+                outcomes.append(
+                    _outcome(f"text {item.id}/{place}", IMAGE_RETRIEVAL, margins, item, (caption,))
+                )
+        of_image = recall_margins(_images(clip, items, _QUERIES), lambda: _texts(clip, items, _OTHERS))
+        for margins, item in zip(of_image, items, strict=True):
+            outcomes.append(_outcome(f"image {item.id}", TEXT_RETRIEVAL, margins, item, item.captions))
+        names = [f"{way}@{k}" for way in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL) for k in KS]
+        return Measured(
+            primary=names[0],
+            outcome=names[0],
+            metrics={name: share(outcomes, name) for name in names},
+            by_tag={},
+            items=tuple(outcomes),
+            notes={"images": len(items), "texts": sum(len(item.captions) for item in items)},
+        )
+
+
+def recall_margins(queries: Iterable[Batch], others: Callable[[], Iterable[Batch]]) -> Iterator[list[float]]:
+    """For each query and each k: the best score of its own counterparts minus the k-th best of all others.
+
+    A query is found within k where this is above 0. Where there are fewer than k others, -2 stands for the k-th.
+    Only a block of queries and one of the others are held at a time.
+    """
+    for features, numbers in queries:
+        own = torch.full((len(features),), _BELOW_EVERY_COSINE)
+        foreign = torch.full((len(features), max(KS)), _BELOW_EVERY_COSINE)
+        for other_features, other_numbers in others():
+            # Float64 rounded to float32: a duplicate ties exactly, wherever the matrix product places it.
+            scores = (features.double() @ other_features.double().T).float()
+            check_finite(scores)
+            mine = numbers[:, None] == other_numbers[None, :]
+            own = torch.maximum(own, scores.masked_fill(~mine, _BELOW_EVERY_COSINE).amax(dim=1))
+            candidates = torch.cat([foreign, scores.masked_fill(mine, _BELOW_EVERY_COSINE)], dim=1)
+            foreign = candidates.topk(max(KS), dim=1).values
+        kth = foreign[:, [k - 1 for k in KS]].double()
+        yield from (own.double()[:, None] - kth).tolist()
+
+
+def retrieval_benchmark(path: Path, images: Path | None = None) -> Retrieval:
+    """Read a captions file: COCO's, or a list of {image, caption: [...]}.
+
+    Raises: as `read_captions`.
+    """
+    found = read_captions(path, images)
+    items = tuple(Item(id=one.name, images=(ImageRegion(one.path),), captions=one.captions) for one in found)
+    return Retrieval("retrieval", items, {})
+
+
+def _images(clip: ClipScorer, items: Sequence[Item], size: int) -> Iterator[Batch]:
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        yield clip.image_features([item.images[0] for item in chunk]), torch.arange(start, start + len(chunk))
+
+
+def _texts(clip: ClipScorer, items: Sequence[Item], size: int) -> Iterator[Batch]:
+    texts = ((caption, number) for number, item in enumerate(items) for caption in item.captions)
+    while chunk := list(islice(texts, size)):
+        yield (
+            clip.text_features([caption for caption, _ in chunk]),
+            torch.tensor([number for _, number in chunk]),
+        )
+
+
+def _outcome(
+    item_id: str, name: str, margins: list[float], item: Item, captions: tuple[str, ...]
+) -> ItemOutcome:
+    named = {f"{name}@{k}": margin for k, margin in zip(KS, margins, strict=True)}
+    return ItemOutcome(
+        id=item_id,
+        correct={key: margin > 0 for key, margin in named.items()},
+        margins=named,
+        images=item.images,
+        captions=captions,
+    )

@@ -1,0 +1,222 @@
+"""Scorers: what a model says of how well captions and images fit. Two kinds, behind one protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.clip import Clip
+from models.cores import usable_cores
+from models.evaluation.checked import Images, Problems, Say
+from models.evaluation.feature_store import FeatureStore
+from models.evaluation.items import ImageProblem, Item, open_region
+from models.evaluation.results import ImageRegion
+
+_TEXTS = 256
+_ITEMS = 512
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores every caption of an item for every image of it; higher is better."""
+
+    @property
+    def name(self) -> str:
+        """`clip` or `diffusion`."""
+
+    def describe(self) -> dict[str, Any]:
+        """What its scores depend on: model, version, precision, device, seed."""
+
+    def prepare(
+        self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
+    ) -> None:
+        """Decode and, where that pays, encode all of the items; images that cannot be decoded go to `problems`."""
+
+    def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
+        """Scores `[caption, image]` of each item, all of which have been prepared."""
+
+
+class ClipScorer:
+    """Cosines of a CLIP's features, each image and text encoded once and kept in `folder`.
+
+    Below `folder` the features lie by version, precision and device; images by content and box, texts by tokens.
+    """
+
+    name = "clip"
+
+    def __init__(self, clip: Clip, folder: Path, *, batch_size: int = 32) -> None:
+        """Open the kept features; raises EvaluationError where another run uses them."""
+        self.clip = clip
+        self._batch_size = batch_size
+        below = folder / f"{clip.version[:16]}-{clip.precision}-{clip.device.type}"
+        self._images = FeatureStore(below, "images", clip.embed_dim)
+        try:
+            self._texts = FeatureStore(below, "texts", clip.embed_dim)
+        except BaseException:
+            self._images.close()
+            raise
+        self._key_of_text: dict[str, bytes] = {}
+        self._key_of_image: dict[ImageRegion, bytes] = {}
+        self.encoded = {"images": 0, "texts": 0}
+        """How many went through the model, and were not kept before."""
+
+    def close(self) -> None:
+        """Let go of the kept features' files."""
+        self._images.close()
+        self._texts.close()
+
+    def __enter__(self) -> ClipScorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def describe(self) -> dict[str, Any]:
+        """The model, by name and version."""
+        return {
+            "model": self.clip.reference,
+            "architecture": self.clip.architecture,
+            "model_version": self.clip.version,
+            "precision": self.clip.precision,
+            "device": str(self.clip.device),
+        }
+
+    def prepare(
+        self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
+    ) -> None:
+        """Encode what is not kept yet."""
+        self._key_of_image |= images.keys
+        bad = self._encode_images(items, images.keys, say)
+        for item in items:
+            for region in item.images:
+                if region in bad:
+                    problems.add(item.id, bad[region])
+        self.encode_texts(dict.fromkeys(caption for item in items for caption in item.captions), say)
+
+    def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
+        """Cosines, summed in float64 and rounded to float32: equal features then tie wherever they stand."""
+        done = 0
+        for (captions, images), group in groupby(items, key=_shape):
+            same = list(group)
+            for start in range(0, len(same), _ITEMS):
+                chunk = same[start : start + _ITEMS]
+                texts = self.text_features([caption for item in chunk for caption in item.captions])
+                pixels = self.image_features([region for item in chunk for region in item.images])
+                texts = texts.double().reshape(len(chunk), captions, 1, -1)
+                pixels = pixels.double().reshape(len(chunk), 1, images, -1)
+                yield from (texts * pixels).sum(dim=-1).float()
+                done += len(chunk)
+                if say is not None:
+                    say("items", done, len(items))
+
+    def image_features(self, regions: Sequence[ImageRegion]) -> Float[Tensor, "n d"]:
+        """L2-normalised features of prepared images; only these are read from disk."""
+        return self._images.take([self._key_of_image[region] for region in regions])
+
+    def text_features(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """L2-normalised features of encoded texts."""
+        return self._texts.take([self._key_of_text[text] for text in texts])
+
+    def encode_texts(self, texts: Sequence[str] | dict[str, None], say: Say | None = None) -> None:
+        """Encode the texts that are not kept yet; texts with equal tokens have one feature."""
+        waiting = [text for text in texts if text not in self._key_of_text]
+        for start in range(0, len(waiting), _TEXTS):
+            batch = waiting[start : start + _TEXTS]
+            tokens = self.clip.tokenizer(batch)
+            keys = [hashlib.sha256(row.contiguous().numpy()).digest() for row in tokens]
+            self._key_of_text.update(zip(batch, keys, strict=True))
+            new = {key: row for row, key in enumerate(keys) if key not in self._texts}
+            if new:
+                rows = self._texts.add(self.clip.encode_text(tokens[list(new.values())]))
+                self._texts.name(dict(zip(new, rows, strict=True)))
+                self.encoded["texts"] += len(new)
+            if say is not None:
+                say("texts", start + len(batch), len(waiting))
+
+    def _encode_images(
+        self, items: Sequence[Item], keys: dict[ImageRegion, bytes], say: Say | None
+    ) -> dict[ImageRegion, str]:
+        """Encode what is not kept, decoding one batch ahead; what cannot be decoded comes back with the reason."""
+        unique: dict[bytes, ImageRegion] = {}
+        every: dict[bytes, list[ImageRegion]] = {}
+        for region in dict.fromkeys(region for item in items for region in item.images):
+            every.setdefault(keys[region], []).append(region)
+            if keys[region] not in self._images:
+                unique.setdefault(keys[region], region)
+        bad: dict[ImageRegion, str] = {}
+        done = 0
+        for batch in self._decoded(list(unique.items())):
+            self._add_images({key: found for key, found in batch if isinstance(found, _Pixels)})
+            for key, found in batch:
+                if isinstance(found, str):
+                    bad |= dict.fromkeys(every[key], found)
+            done += len(batch)
+            if say is not None:
+                say("images", done, len(unique))
+        return bad
+
+    def _decoded(
+        self, waiting: list[tuple[bytes, ImageRegion]]
+    ) -> Iterator[list[tuple[bytes, _Pixels | str]]]:
+        size = self._batch_size
+        ahead: deque[list[tuple[bytes, Future[_Pixels | str]]]] = deque()
+        with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+            for start in range(0, len(waiting), size):
+                batch = waiting[start : start + size]
+                ahead.append([(key, pool.submit(self._preprocessed, region)) for key, region in batch])
+                if len(ahead) > 1:
+                    yield [(key, future.result()) for key, future in ahead.popleft()]
+            while ahead:
+                yield [(key, future.result()) for key, future in ahead.popleft()]
+
+    def _preprocessed(self, region: ImageRegion) -> _Pixels | str:
+        try:
+            values = self.clip.preprocess(open_region(region)).contiguous()
+        except ImageProblem as error:
+            return str(error)
+        return _Pixels(
+            values, hashlib.sha256(hashlib.sha256(values.numpy().data).digest() + b"pixels").digest()
+        )
+
+    def _add_images(self, batch: dict[bytes, _Pixels]) -> None:
+        """Encode a batch. Equal pixels, whatever file they come from, get one row, so that their ties stay ties."""
+        new = {pixels.key: pixels.values for pixels in batch.values() if pixels.key not in self._images}
+        rows: dict[bytes, int] = {}
+        if new:
+            features = self.clip.encode_image(torch.stack(list(new.values())))
+            rows = dict(zip(new, self._images.add(features), strict=True))
+            self.encoded["images"] += len(new)
+        row_of = {
+            key: rows[pixels.key] if pixels.key in rows else self._images.row(pixels.key)
+            for key, pixels in batch.items()
+        }
+        self._images.name(rows | row_of)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """A preprocessed image, and a key of its values."""
+
+    values: Tensor
+    key: bytes
+
+
+def features_of(scorer: Scorer) -> ClipScorer:
+    """The scorer, where it is one that has features; `check_scorer` has refused others by name."""
+    if not isinstance(scorer, ClipScorer):
+        raise TypeError(f"{type(scorer).__name__} has no features")
+    return scorer
+
+
+def _shape(item: Item) -> tuple[int, int]:
+    return len(item.captions), len(item.images)

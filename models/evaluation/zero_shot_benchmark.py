@@ -1,0 +1,162 @@
+"""Zero-shot classification: acc1, acc5 and mean_per_class_recall, as CLIP_benchmark names them.
+
+Layouts: a folder of images for each class (torchvision's ImageFolder), or CLIP_benchmark's WebDataset shards
+(`class_shards.py`). Classes and templates come from the data, from files, or from open_clip's named sets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.evaluation.benchmark import Benchmark, check_finite, outcome_of
+from models.evaluation.checked import Say
+from models.evaluation.class_names import class_names, template_set
+from models.evaluation.class_shards import CLASSNAMES, TEMPLATES, is_class_shards, read_shard, shards_of
+from models.evaluation.errors import EvaluationError
+from models.evaluation.items import Item
+from models.evaluation.measured import Measured, mean_over_tags, share, shares_by_tag
+from models.evaluation.results import ImageRegion, ItemOutcome
+from models.evaluation.scorers import ClipScorer, Scorer, features_of
+from models.zero_shot import class_weights, prompts
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
+"""torchvision's, so that a file in a format that is not read is counted as one that cannot be used."""
+
+_IMAGES = 1024
+_PROMPTS = 4096
+
+
+@dataclass(frozen=True)
+class ZeroShot(Benchmark):
+    """Items of one image, whose `target` is the index of its class."""
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+        """Every image against every class. An equal rival ranks ahead."""
+        clip = features_of(scorer)
+        weights = self._class_weights(clip, say).double()
+        outcomes: list[ItemOutcome] = []
+        for start in range(0, len(items), _IMAGES):
+            chunk = items[start : start + _IMAGES]
+            features = clip.image_features([item.images[0] for item in chunk])
+            # The logit scale is left out: it is positive, and changes no order.
+            scores = (features.double() @ weights.T).float()
+            check_finite(scores)
+            margins = class_margins(scores, torch.tensor([item.target for item in chunk]))
+            outcomes += [outcome_of(item, row) for item, row in zip(chunk, margins, strict=True)]
+        by_class = shares_by_tag(outcomes, {"acc1": "acc1"})
+        return Measured(
+            primary="acc1",
+            outcome="acc1",
+            metrics={
+                **{name: share(outcomes, name) for name in outcomes[0].correct},
+                "mean_per_class_recall": mean_over_tags(by_class, list(by_class), "acc1"),
+            },
+            by_tag=by_class,
+            items=tuple(outcomes),
+        )
+
+    def _class_weights(self, clip: ClipScorer, say: Say | None) -> Float[Tensor, "c d"]:
+        """The classes' weights, some classes' prompts at a time."""
+        classes = max(1, _PROMPTS // len(self.templates))
+        weights = []
+        for start in range(0, len(self.labels), classes):
+            texts = prompts(self.labels[start : start + classes], self.templates)
+            clip.encode_texts(dict.fromkeys(texts), say)
+            weights.append(class_weights(clip.text_features(texts), len(self.templates)))
+        return torch.cat(weights)
+
+
+def class_margins(scores: Float[Tensor, "n c"], targets: Tensor) -> list[dict[str, float]]:
+    """acc1: the class's score minus the best other; acc5: minus the fifth best other, where there are so many."""
+    own = scores.gather(1, targets[:, None]).double()
+    others = scores.double().scatter(1, targets[:, None], -torch.inf)
+    ranks = {"acc1": 1, "acc5": 5} if scores.shape[1] > 5 else {"acc1": 1}
+    best = others.topk(max(ranks.values()), dim=1).values
+    margins = {name: (own[:, 0] - best[:, rank - 1]).tolist() for name, rank in ranks.items()}
+    return [{name: margins[name][row] for name in ranks} for row in range(len(scores))]
+
+
+def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: str | None = None) -> ZeroShot:
+    """Read a labelled set; see `class_names` and `template_set` for `classes` and `templates`.
+
+    Raises:
+        EvaluationError: no such layout, an image whose class is not among the names, or fewer than two classes.
+    """
+    if not path.is_dir():
+        raise EvaluationError(
+            f"{path}: no such folder; give a folder of classes, or one with {CLASSNAMES} and shards."
+        )
+    if is_class_shards(path):
+        labels = class_names(classes or str(path / CLASSNAMES), None)
+        own = path / TEMPLATES
+        templates = templates or (str(own) if own.is_file() else None)
+        samples = [sample for shard in shards_of(path) for sample in read_shard(shard)]
+    else:
+        folders = _class_folders(path)
+        labels = class_names(classes, [folder.name for folder in folders])
+        samples = [
+            (file.relative_to(path).as_posix(), ImageRegion(file), target)
+            for target, folder in enumerate(folders)
+            for file in _images(folder)
+        ]
+    return _benchmark(path, samples, labels, template_set(templates))
+
+
+def _benchmark(
+    path: Path,
+    samples: list[tuple[str, ImageRegion, int]],
+    labels: tuple[str, ...],
+    templates: tuple[str, ...],
+) -> ZeroShot:
+    if len(labels) < 2:
+        raise EvaluationError(f"{path}: has {len(labels)} class; classification needs at least 2.")
+    if not samples:
+        raise EvaluationError(f"{path}: holds no images.")
+    doubled = Counter(labels)
+    tags = [label if doubled[label] == 1 else f"{label} ({number})" for number, label in enumerate(labels)]
+    for key, _, target in samples:
+        if target >= len(labels):
+            raise EvaluationError(
+                f"{path}: {key} is of class {target}, and there are {len(labels)} class names; give the names of "
+                "all classes."
+            )
+    items = tuple(
+        Item(id=key, images=(image,), tags=(tags[target],), target=target) for key, image, target in samples
+    )
+    settings = {
+        "classes": len(labels),
+        "templates": len(templates),
+        "first_template": templates[0],
+        "_labels": list(labels),
+        "_templates": list(templates),
+    }
+    return ZeroShot("zero-shot", items, settings, labels, templates)
+
+
+def _class_folders(path: Path) -> list[Path]:
+    folders = sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+    )
+    if not folders:
+        raise EvaluationError(
+            f"{path}: holds no folders; give a folder of classes, or one with {CLASSNAMES} and shards."
+        )
+    return folders
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )

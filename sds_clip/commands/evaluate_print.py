@@ -1,0 +1,76 @@
+"""How `sds-clip evaluate` prints what it found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from sds_clip.table import table
+
+if TYPE_CHECKING:
+    from models.evaluation.results import Results
+    from sds_clip.commands.evaluate_run import Evaluation
+
+_TAGS = 60
+
+
+def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
+    """Figures with their intervals, then by tag, then the comparison; or all of it as JSON."""
+    if as_json:
+        print(json.dumps(_as_json(found), indent=2))
+        return
+    print(_figures(found.results, found.served))
+    if found.results.by_tag:
+        print(f"\n{_by_tag(found.results)}")
+    if found.comparison is not None:
+        from models.evaluation.comparison import comparison_rows
+
+        header, rows = comparison_rows(found.comparison)
+        whole = len(rows) - len(found.comparison.by_tag)
+        print(f"\n{_first(header, rows, whole + _TAGS)}")
+    left_out = found.results.provenance["items"] - found.results.provenance["items_used"]
+    if left_out:
+        print(f"\n{left_out} of {found.results.provenance['items']} items were left out; see the results.")
+    if found.report is not None:
+        print(f"\n{found.report}")
+
+
+def _as_json(found: Evaluation) -> dict[str, object]:
+    from models.evaluation.results_file import as_json
+
+    content: dict[str, object] = as_json(found.results, items=False)
+    if found.baseline is not None and found.comparison is not None:
+        content["baseline"] = as_json(found.baseline, items=False)
+        content["comparison"] = asdict(found.comparison)
+    if found.report is not None:
+        content["report"] = str(found.report)
+    return content
+
+
+def _figures(results: Results, served: Results | None) -> str:
+    header = [results.benchmark, "%", "low", "high", "items", "ties"]
+    rows: list[list[object]] = [
+        [name, 100 * metric.value, 100 * metric.low, 100 * metric.high, metric.n, metric.ties]
+        for name, metric in results.metrics.items()
+    ]
+    if served is not None:
+        header.append(f"{served.provenance['precision']} %")
+        for row, name in zip(rows, results.metrics, strict=True):
+            row.append(100 * served.metrics[name].value)
+    return table(header, rows, decimals=2)
+
+
+def _by_tag(results: Results) -> str:
+    names = list(dict.fromkeys(name for metrics in results.by_tag.values() for name in metrics))
+    rows: list[list[object]] = []
+    for tag, metrics in results.by_tag.items():
+        shares = [100 * metrics[name].value if name in metrics else None for name in names]
+        ties = max(metric.ties for metric in metrics.values())
+        rows.append([tag, max(metric.n for metric in metrics.values()), *shares, ties])
+    return _first(["tag", "items", *(f"{name} %" for name in names), "ties"], rows, _TAGS)
+
+
+def _first(header: list[str], rows: list[list[object]], count: int) -> str:
+    lines = table(header, rows[:count], decimals=2)
+    return f"{lines}\nand {len(rows) - count} more tags" if len(rows) > count else lines

@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from models.clip import Clip
+from models.evaluation.aro import vg_attribution, vg_relation
+from models.evaluation.aro_symmetric import SYMMETRIC_RELATIONS
+from models.evaluation.benchmark import run_benchmark
+from models.evaluation.errors import EvaluationError
+from models.evaluation.scorers import ClipScorer
+from tests.models.evaluation.fixed_scorer import FixedScorer
+
+RIGHT, WRONG, TIE = [[0.3], [0.2]], [[0.2], [0.3]], [[0.25], [0.25]]
+
+
+def case(relation: str | None = "behind", **changes: Any) -> dict[str, Any]:
+    about: dict[str, Any] = (
+        {"attributes": ["red", "old"]} if relation is None else {"relation_name": relation}
+    )
+    return {
+        "image_path": "7.jpg",
+        "bbox_x": 2,
+        "bbox_y": 3,
+        "bbox_w": 20,
+        "bbox_h": 10,
+        "true_caption": "the dog is behind the cat",
+        "false_caption": "the cat is behind the dog",
+        **about,
+    } | changes
+
+
+def save_cases(folder: Path, cases: Any, name: str = "visual_genome_relation.json") -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    halves = Image.new("RGB", (40, 30), "red")
+    halves.paste("blue", (20, 0, 40, 30))
+    halves.save(folder / "images/7.jpg", quality=95)
+    (folder / name).write_text(json.dumps(cases))
+    return folder
+
+
+def test_the_symmetric_relations_are_those_of_the_published_code() -> None:
+    assert len(SYMMETRIC_RELATIONS) == 157
+    assert {"next to", "on the other side of", "adjusting", "around", "wading in"} <= SYMMETRIC_RELATIONS
+    assert not {"behind", "to the left of", "on", "under"} & SYMMETRIC_RELATIONS
+    assert all(" ".join(name.split()) == name for name in SYMMETRIC_RELATIONS)
+
+
+def test_relation_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
+    cases = [case("behind"), case("behind"), case("behind"), case("on"), case("next to"), case("next to")]
+    scores = dict(zip("012345", [RIGHT, TIE, WRONG, RIGHT, RIGHT, WRONG], strict=True))
+    results = run_benchmark(vg_relation(save_cases(tmp_path, cases)), FixedScorer(scores))
+    # The mean of behind (1/3) and on (1); next to is symmetric, and in the figure over all items alone.
+    assert results.primary == "macro_acc"
+    assert results.metrics["macro_acc"].value == pytest.approx(2 / 3)
+    assert results.metrics["acc"].value == 3 / 6
+    assert results.metrics["acc"].ties == 1
+    assert results.by_tag["next to"]["acc"].value == 1 / 2
+    assert results.provenance["macro_tags"] == ["behind", "on"]
+
+
+def test_attribution_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
+    cases = [case(None) for _ in range(25)] + [case(None, attributes=["old", "red"]) for _ in range(24)]
+    scores = {str(number): RIGHT if number < 5 or number == 30 else WRONG for number in range(49)}
+    folder = save_cases(tmp_path, cases, "visual_genome_attribution.json")
+    results = run_benchmark(vg_attribution(folder), FixedScorer(scores))
+    # A pair with 24 cases counts in `acc` alone, and ["old", "red"] is another pair than ["red", "old"].
+    assert results.metrics["macro_acc"].value == pytest.approx(5 / 25)
+    assert results.metrics["acc"].value == pytest.approx(6 / 49)
+    assert results.provenance["macro_tags"] == ["red_old"]
+
+
+def test_only_the_box_is_seen(tiny_clip: Clip, tmp_path: Path) -> None:
+    """Expected from the crop itself, made with PIL and encoded alone."""
+    folder = save_cases(tmp_path, [case(bbox_x=25, bbox_y=0, bbox_w=15, bbox_h=30), case()])
+    benchmark = vg_relation(folder)
+    with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
+        results = run_benchmark(benchmark, scorer)
+    crop = Image.open(folder / "images/7.jpg").convert("RGB").crop((25, 0, 40, 30))
+    image = tiny_clip.encode_image(tiny_clip.preprocess(crop)[None])[0]
+    true, false = tiny_clip.encode_text(tiny_clip.tokenizer(list(benchmark.items[0].captions)))
+    assert results.items[0].margins["text"] == pytest.approx(float(image @ true - image @ false), abs=1e-5)
+    assert results.items[0].images[0].box == (25, 0, 15, 30)
+    assert results.provenance["unique_images"] == 2
+
+
+def test_a_box_over_the_edge_is_cropped_as_published_and_counted(tiny_clip: Clip, tmp_path: Path) -> None:
+    folder = save_cases(tmp_path, [case(bbox_x=30, bbox_w=20)])
+    with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
+        assert run_benchmark(vg_relation(folder), scorer).provenance["boxes_over_the_edge"] == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ({"bbox_x": 40}, "outside the image, which is 40 x 30"),
+        ({"bbox_y": -10}, "outside the image"),
+        ({"bbox_w": 0}, "is empty"),
+        ({"bbox_h": 100}, "more than twice as large as the image"),
+    ],
+)
+def test_a_box_that_holds_nothing_of_the_image_is_refused(
+    tmp_path: Path, box: dict[str, int], message: str
+) -> None:
+    benchmark = vg_relation(save_cases(tmp_path, [case(), case(**box)]))
+    with pytest.raises(EvaluationError, match=f"item 1: .*7.jpg: .*{message}"):
+        run_benchmark(benchmark, FixedScorer({"0": RIGHT, "1": RIGHT}))
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        ([case(None)], r"\[0\]: has no `relation_name`"),
+        ({"0": {"filename": "a", "caption": "b", "negative_caption": "c"}}, "is it another benchmark's file"),
+        ([], "holds no items"),
+        ([case(bbox_x="2")], "`bbox_x` must be a whole number"),
+        ([case(bbox_x=True)], "`bbox_x` must be a whole number"),
+        ([case(true_caption="")], "`true_caption` must be a text that is not empty"),
+        ([case(image_path="/etc/passwd")], "is not inside"),
+        ([case("")], "`relation_name` must be"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, cases: Any, message: str) -> None:
+    folder = save_cases(tmp_path, cases)
+    with pytest.raises(EvaluationError, match=message):
+        vg_relation(folder)
+
+
+def test_attributes_must_be_two(tmp_path: Path) -> None:
+    cases = [case(None, attributes=["red"])]
+    with pytest.raises(EvaluationError, match="`attributes` must be two texts"):
+        vg_attribution(save_cases(tmp_path, cases, "visual_genome_attribution.json"))
+
+
+def test_missing_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"visual_genome_relation\.json: no such file"):
+        vg_relation(tmp_path)
+    (tmp_path / "visual_genome_relation.json").write_text("[]")
+    with pytest.raises(EvaluationError, match="images: no such folder"):
+        vg_relation(tmp_path)

@@ -1,0 +1,95 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.evaluation.errors import EvaluationError
+from models.evaluation.feature_store import FeatureStore
+
+
+def key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def unit(count: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def fill(folder: Path, features: Tensor, names: str) -> None:
+    with FeatureStore(folder, "images", 8) as store:
+        store.name({key(name): row for name, row in zip(names, store.add(features), strict=True)})
+
+
+def test_what_was_added_is_there_after_opening_again(tmp_path: Path) -> None:
+    features = unit(3)
+    fill(tmp_path, features, "abc")
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert torch.equal(store.take([key("c"), key("a"), key("c")]), features[[2, 0, 2]])
+        assert key("d") not in store
+        assert len(store) == 3
+
+
+def test_two_keys_may_name_one_row(tmp_path: Path) -> None:
+    fill(tmp_path, unit(1), "a")
+    with FeatureStore(tmp_path, "images", 8) as store:
+        store.name({key("b"): store.row(key("a"))})
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert torch.equal(*store.take([key("a"), key("b")]).split(1))
+
+
+def test_no_keys_take_no_rows(tmp_path: Path) -> None:
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert store.take([]).shape == (0, 8)
+
+
+@pytest.mark.parametrize("cut", range(1, 41))
+def test_keys_that_a_kill_cut_off_are_dropped_with_their_rows(tmp_path: Path, cut: int) -> None:
+    features = unit(3)
+    fill(tmp_path, features, "abc")
+    keys = tmp_path / "images.keys"
+    keys.write_bytes(keys.read_bytes()[:-cut])
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert key("c") not in store
+        assert torch.equal(store.take([key("a"), key("b")]), features[:2])
+        store.name({key("d"): row for row in store.add(unit(1, seed=1))})
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert torch.equal(store.take([key("b"), key("d")]), torch.cat([features[1:2], unit(1, seed=1)]))
+
+
+def test_rows_without_keys_are_dropped(tmp_path: Path) -> None:
+    fill(tmp_path, unit(2), "ab")
+    with FeatureStore(tmp_path, "images", 8) as store:
+        store.add(unit(5, seed=1))
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert len(store) == 2
+
+
+@pytest.mark.parametrize("damage", [np.zeros(8), np.full(8, np.nan), np.full(8, 1e30)])
+def test_a_damaged_row_goes_for_good_with_what_follows(tmp_path: Path, damage: np.ndarray) -> None:
+    features = unit(4)
+    fill(tmp_path, features, "abcd")
+    with (tmp_path / "images.f32").open("r+b") as file:
+        file.seek(2 * 8 * 4)
+        file.write(damage.astype("<f4").tobytes())
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert key("b") in store
+        assert key("c") not in store
+        assert key("d") not in store
+        # Another row comes to stand in the place of c's: c's key must not find it, now or later.
+        store.name({key("e"): row for row in store.add(unit(1, seed=1))})
+    with FeatureStore(tmp_path, "images", 8) as store:
+        assert key("c") not in store
+        assert torch.equal(store.take([key("e")]), unit(1, seed=1))
+
+
+def test_a_second_user_is_refused(tmp_path: Path) -> None:
+    with (
+        FeatureStore(tmp_path, "images", 8),
+        pytest.raises(EvaluationError, match="another run is using it"),
+    ):
+        FeatureStore(tmp_path, "images", 8)
+    FeatureStore(tmp_path, "images", 8).close()

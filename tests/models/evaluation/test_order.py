@@ -1,0 +1,176 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from models.data.phrases import Words
+from models.evaluation.benchmark import run_benchmark
+from models.evaluation.errors import EvaluationError
+from models.evaluation.order import make_order_set, order_benchmark
+from models.evaluation.shuffles import cleaned, shuffled_captions
+from tests.models.evaluation.fixed_scorer import FixedScorer
+
+CAPTION = "a small red dog chases the big old cat across a green garden"
+NOUNS, ADJECTIVES = ["dog", "cat", "garden"], ["small", "red", "big", "old", "green"]
+
+
+def save_captions(folder: Path, captions: list[list[str]], name: str = "coco_karpathy_test.json") -> Path:
+    records = []
+    for number, texts in enumerate(captions):
+        image = f"val2014/{number}.jpg"
+        (folder / "val2014").mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / image)
+        records.append({"image": image, "caption": texts})
+    (folder / name).write_text(json.dumps(records))
+    return folder
+
+
+def draws(kind: int, count: int = 40) -> list[list[str]]:
+    return [shuffled_captions(CAPTION, seed=0, place=place)[kind].split() for place in range(count)]
+
+
+def test_captions_are_cleaned_as_the_published_code_does() -> None:
+    assert cleaned('  Two  "dogs" (one brown), run!\n') == "two dogs one brown , run"
+    assert cleaned("A man's T-shirt; he is here.") == "a man's t-shirt he is here"
+    assert cleaned(" ".join(map(str, range(50)))).split() == list(map(str, range(30)))
+
+
+def test_nouns_change_places_with_nouns_and_adjectives_with_adjectives() -> None:
+    words = CAPTION.split()
+    for shuffled in draws(0):
+        assert shuffled != words
+        for place, (before, after) in enumerate(zip(words, shuffled, strict=True)):
+            kind = NOUNS if before in NOUNS else ADJECTIVES if before in ADJECTIVES else [words[place]]
+            assert after in kind
+        assert Counter(shuffled) == Counter(words)
+
+
+def test_all_but_nouns_and_adjectives_change_places() -> None:
+    words = CAPTION.split()
+    for shuffled in draws(1):
+        kept = [place for place, word in enumerate(words) if word in NOUNS + ADJECTIVES]
+        assert [shuffled[place] for place in kept] == [words[place] for place in kept]
+        assert shuffled != words
+        assert Counter(shuffled) == Counter(words)
+
+
+def test_words_change_places_within_three() -> None:
+    words = CAPTION.split()
+    for shuffled in draws(2):
+        assert shuffled != words
+        for start in range(0, len(words), 3):
+            assert Counter(shuffled[start : start + 3]) == Counter(words[start : start + 3])
+
+
+def test_threes_change_places_whole() -> None:
+    words = CAPTION.split()
+    threes = Counter(tuple(words[start : start + 3]) for start in range(0, len(words), 3))
+    for shuffled in draws(3):
+        assert shuffled != words
+        # The last of the caption's is shorter, wherever it has come to stand.
+        found, place = Counter[tuple[str, ...]](), 0
+        while place < len(shuffled):
+            unit = next(three for three in threes if tuple(shuffled[place : place + len(three)]) == three)
+            found[unit] += 1
+            place += len(unit)
+        assert found == threes
+
+
+def test_every_order_is_drawn() -> None:
+    """Three nouns alone have six orders, of which one is the caption's."""
+    found = {shuffled_captions("dog of cat in bird", seed=0, place=place)[0] for place in range(200)}
+    assert len(found) == 5
+
+
+def test_shuffles_are_a_function_of_seed_place_and_caption() -> None:
+    assert shuffled_captions(CAPTION, seed=1, place=2) == shuffled_captions(CAPTION, seed=1, place=2)
+    others = [shuffled_captions(CAPTION, seed=1, place=3), shuffled_captions(CAPTION, seed=2, place=2)]
+    assert all(other != shuffled_captions(CAPTION, seed=1, place=2) for other in others)
+
+
+def test_punctuation_stays_where_it_is() -> None:
+    for shuffled in shuffled_captions("a red, big dog and a cat", seed=0, place=0):
+        assert Words.of(shuffled).gaps == Words.of("a red, big dog and a cat").gaps
+
+
+@pytest.mark.parametrize(("caption", "count"), [("dog", 0), ("dog dog", 0), ("a a a a", 0), ("", 0)])
+def test_a_caption_of_one_order_has_no_shuffles(caption: str, count: int) -> None:
+    assert len(shuffled_captions(caption, seed=0, place=0)) == count
+
+
+def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION, "Dog."], [CAPTION]])
+    benchmark = order_benchmark("coco-order", folder, None, tmp_path / "sets")
+    assert [len(item.captions) for item in benchmark.items] == [5, 5]
+    assert benchmark.settings["captions_without_other_order"] == 1
+    scores = {"0": [[0.5], [0.1], [0.4], [0.2], [0.3]], "1": [[0.5], [0.1], [0.5], [0.2], [0.3]]}
+    results = run_benchmark(benchmark, FixedScorer(scores))
+    # Strictly above all four: the second has a tie, which the published argmax would let pass.
+    assert results.metrics["acc"].value == 1 / 2
+    assert results.metrics["acc"].ties == 1
+    assert results.primary == "acc"
+    assert results.provenance["settings"]["order_set_hash"] == benchmark.settings["order_set_hash"]
+
+
+def test_a_set_is_made_once_and_stored(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION], [CAPTION + " today"]])
+    first = order_benchmark("coco-order", folder, None, tmp_path / "sets")
+    (stored,) = (tmp_path / "sets").iterdir()
+    before = stored.stat().st_mtime_ns
+    again = order_benchmark("coco-order", folder, None, tmp_path / "sets")
+    assert (again.items, again.settings) == (first.items, first.settings)
+    assert stored.stat().st_mtime_ns == before
+    other = order_benchmark("coco-order", folder, None, tmp_path / "sets", seed=1)
+    assert other.settings["order_set_hash"] != first.settings["order_set_hash"]
+    assert make_order_set(folder / "coco_karpathy_test.json").hash == first.settings["order_set_hash"]
+
+
+def test_a_stored_set_is_data_too(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION]], "flickr30k_test.json")
+    made = order_benchmark("flickr-order", folder, None, tmp_path / "sets")
+    (stored,) = (tmp_path / "sets").iterdir()
+    again = order_benchmark("flickr-order", stored, folder, tmp_path / "unused")
+    assert again.items == made.items
+    assert again.settings == made.settings
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_set_of_another_making_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text(
+        json.dumps([{"image": "a.jpg", "caption_options": ["a dog runs", "runs a dog"]}])
+    )
+    benchmark = order_benchmark("coco-order", tmp_path / "theirs.json", None, tmp_path / "sets")
+    assert benchmark.items[0].captions == ("a dog runs", "runs a dog")
+    assert benchmark.settings["order_set_seed"] is None
+
+
+def test_a_changed_set_is_refused(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION]])
+    order_benchmark("coco-order", folder, None, tmp_path / "sets")
+    (stored,) = (tmp_path / "sets").iterdir()
+    stored.write_text(stored.read_text().replace("garden", "gardens", 1))
+    with pytest.raises(EvaluationError, match="does not have the hash that it states"):
+        order_benchmark("coco-order", folder, None, tmp_path / "sets")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"image": "a.jpg"}], "has no `caption`"),
+        ([{"image": "a.jpg", "caption": []}], "`caption` must be a list of texts"),
+        ([{"image": "a.jpg", "caption": ["dog runs", " "]}], "must be a text that is not empty"),
+        ([{"image": "a.jpg", "caption": ["dog"]}], "no caption has words"),
+        ([{"image": "a.jpg", "caption": ["a dog runs"]}] * 2, "is there twice"),
+        ({"0": {"filename": "a"}}, "is it another benchmark's file"),
+        ({"items": [{"image": "a.jpg"}], "hash": "", "seed": 0}, "an order set"),
+        ({"items": []}, "does not have the hash"),
+        ([{"image": "a.jpg", "caption_options": ["a dog"]}], "a true caption and false ones"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "coco_karpathy_test.json").write_text(json.dumps(content))
+    with pytest.raises(EvaluationError, match=message):
+        order_benchmark("coco-order", tmp_path, None, tmp_path / "sets")

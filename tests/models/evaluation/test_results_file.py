@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.evaluation.errors import EvaluationError
+from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
+from models.evaluation.results_file import as_json, read_results, write_results
+
+RESULTS = Results(
+    benchmark="winoground",
+    primary="group_score",
+    outcome="group",
+    metrics={"group_score": Metric(0.5, 0.2, 0.8, 2, 1)},
+    by_tag={"Größe": {"group_score": Metric(1.0, 0.3, 1.0, 1)}},
+    items=(
+        ItemOutcome(
+            "0", {"group": True}, {"group": 0.25}, ("Größe",), (ImageRegion(Path("a/0.png")),), ("a", "b")
+        ),
+        ItemOutcome(
+            "1", {"group": False}, {"group": 0.0}, (), (ImageRegion(Path("a/1.png"), (1, 2, 3, 4)),), ()
+        ),
+    ),
+    provenance={"model": "demo", "data_hash": "0" * 64, "macro_tags": ["Größe"]},
+)
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    write_results(tmp_path / "new/results.json", RESULTS)
+    assert read_results(tmp_path / "new/results.json") == RESULTS
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_items_can_be_left_out(tmp_path: Path) -> None:
+    assert "items" not in as_json(RESULTS, items=False)
+
+
+def test_a_number_that_is_none_is_not_written(tmp_path: Path) -> None:
+    broken = Results("a", "b", "c", {"b": Metric(float("nan"), 0.0, 0.0, 1)}, {}, ())
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_results(tmp_path / "results.json", broken)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["text", "format", "metrics", "metric", "items", "list"])
+def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
+    content: Any = as_json(RESULTS)
+    if damage == "format":
+        content["format"] = 9
+    elif damage == "metric":
+        content["metrics"]["group_score"] = {"value": 1}
+    elif damage == "list":
+        content = [content]
+    elif damage != "text":
+        del content[damage]
+    (tmp_path / "results.json").write_text("{" if damage == "text" else json.dumps(content))
+    with pytest.raises(EvaluationError, match=r"results\.json: "):
+        read_results(tmp_path / "results.json")

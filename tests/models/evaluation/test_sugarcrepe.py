@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from models.evaluation.benchmark import run_benchmark
+from models.evaluation.comparison import compare
+from models.evaluation.errors import EvaluationError
+from models.evaluation.intervals import mean_of_shares, wilson
+from models.evaluation.sugarcrepe import FILES, sugarcrepe, sugarcrepe_pp
+from tests.models.evaluation.fixed_scorer import FixedScorer
+
+RIGHT, WRONG, TIE = [[0.3], [0.2]], [[0.2], [0.3]], [[0.25], [0.25]]
+
+
+def entry(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "filename": f"{number:012}.jpg",
+        "caption": f"a dog {number}",
+        "negative_caption": f"a cat {number}",
+    } | changes
+
+
+def save_files(folder: Path, **files: Any) -> Path:
+    (folder / "val2017").mkdir(parents=True, exist_ok=True)
+    for number in range(8):
+        image = Image.new("RGB", (12, 9), (number * 20, 90, 0))
+        image.save(folder / f"val2017/{number:012}.jpg")
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
+    # Keys have gaps, as in the published files, and one image is in both.
+    folder = save_files(
+        tmp_path,
+        swap_obj={"0": entry(0), "4": entry(1), "5": entry(2), "9": entry(3)},
+        add_att={"1": entry(0), "2": entry(5)},
+    )
+    scores = {
+        "swap_obj/0": RIGHT,
+        "swap_obj/4": WRONG,
+        "swap_obj/5": TIE,
+        "swap_obj/9": WRONG,
+        "add_att/1": RIGHT,
+        "add_att/2": RIGHT,
+    }
+    results = run_benchmark(sugarcrepe(folder), FixedScorer(scores))
+    assert (results.primary, results.outcome) == ("macro_acc", "text")
+    assert results.metrics["acc"].value == 3 / 6
+    assert (results.metrics["acc"].low, results.metrics["acc"].high) == wilson(3, 6)
+    assert results.metrics["macro_acc"].value == (1 / 4 + 1) / 2
+    macro = results.metrics["macro_acc"]
+    assert (macro.value, macro.low, macro.high) == mean_of_shares([(2, 2), (1, 4)])
+    assert {tag: (of["acc"].value, of["acc"].n, of["acc"].ties) for tag, of in results.by_tag.items()} == {
+        "add_att": (1, 2, 0),
+        "swap_obj": (1 / 4, 4, 1),
+    }
+    assert results.items[0].margins == pytest.approx({"text": 0.1})
+    assert results.provenance["unique_images"] == 5
+    assert results.provenance["macro_tags"] == ["add_att", "swap_obj"]
+
+
+def test_results_can_be_compared_in_the_mean_over_files(tmp_path: Path) -> None:
+    folder = save_files(
+        tmp_path, swap_obj={"0": entry(0), "1": entry(1), "2": entry(2)}, add_att={"0": entry(3)}
+    )
+    benchmark = sugarcrepe(folder)
+    before = {"swap_obj/0": WRONG, "swap_obj/1": WRONG, "swap_obj/2": RIGHT, "add_att/0": WRONG}
+    comparison = compare(
+        run_benchmark(benchmark, FixedScorer(before)),
+        run_benchmark(benchmark, FixedScorer(before | {"swap_obj/0": RIGHT, "add_att/0": RIGHT})),
+    )
+    assert comparison.macro is not None
+    assert comparison.macro.difference == pytest.approx((1 / 3 + 1) / 2)
+    assert comparison.headline.counts.gained == 2
+
+
+def test_one_file_is_read_alone(tmp_path: Path) -> None:
+    folder = save_files(tmp_path, **{name: {"3": entry(1)} for name in FILES})
+    assert [item.id for item in sugarcrepe(folder / "swap_att.json").items] == ["swap_att/3"]
+    assert len(sugarcrepe(folder).items) == 7
+
+
+def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
+    folder = save_files(tmp_path, add_obj={"0": entry(0)})
+    (folder / "val2017").rename(tmp_path / "coco")
+    benchmark = sugarcrepe(folder, tmp_path / "coco")
+    assert benchmark.items[0].images[0].path == tmp_path / "coco/000000000000.jpg"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([entry(0)], "must be .*as SugarCrepe has it; is it another benchmark's file"),
+        ({}, "must be"),
+        ({"0": {"filename": "a.jpg", "caption": "a"}}, "'0': has no `negative_caption`"),
+        ({"0": {"image_path": "a.jpg", "true_caption": "a", "false_caption": "b"}}, "Is it another"),
+        ({"0": entry(0, caption=" ")}, "`caption` must be a text that is not empty"),
+        ({"0": entry(0, caption="\ud800")}, "half of a surrogate"),
+        ({"0": entry(0, filename="../a.jpg")}, "is not inside"),
+        ({"0": 3}, "must be an object"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    folder = save_files(tmp_path, swap_att=content)
+    with pytest.raises(EvaluationError, match=message) as raised:
+        sugarcrepe(folder)
+    assert "swap_att.json" in str(raised.value)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    folder = save_files(tmp_path)
+    one = json.dumps(entry(0))
+    (folder / "swap_att.json").write_text(f'{{"0": {one}, "0": {one}}}')
+    with pytest.raises(EvaluationError, match="the key '0' twice"):
+        sugarcrepe(folder)
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"holds none of add_att\.json"):
+        sugarcrepe(tmp_path)
+
+
+def test_both_true_captions_must_beat_the_false_one(tmp_path: Path) -> None:
+    records = [entry(0, id=number, caption2=f"one dog {number}") for number in range(5)]
+    folder = save_files(tmp_path, replace_object=records)
+    scores = {
+        "replace_object/0": [[0.3], [0.4], [0.2]],
+        "replace_object/1": [[0.3], [0.1], [0.2]],
+        "replace_object/2": [[0.1], [0.3], [0.2]],
+        "replace_object/3": [[0.3], [0.2], [0.2]],
+        "replace_object/4": [[0.1], [0.1], [0.2]],
+    }
+    results = run_benchmark(sugarcrepe_pp(folder), FixedScorer(scores))
+    assert [item.correct["text"] for item in results.items] == [True, False, False, False, False]
+    assert results.metrics["acc"].value == 1 / 5
+    assert results.metrics["acc"].ties == 1
+    assert results.items[1].margins["text"] == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([entry(0, id=1)], "has no `caption2`"),
+        ([entry(0, id=1, caption2="x")] * 2, "the id 1 is there twice"),
+        ([entry(0, id=[1], caption2="x")], "`id` must be"),
+        ({"0": entry(0)}, "is it another benchmark's file"),
+        ([], "holds no items"),
+    ],
+)
+def test_a_wrong_plus_plus_file_is_refused(tmp_path: Path, records: Any, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        sugarcrepe_pp(save_files(tmp_path, swap_object=records))
