@@ -1,0 +1,1 @@
+"""Fine-tuning and evaluation jobs: what may become of one, and when."""

@@ -1,0 +1,117 @@
+"""The life of a job: one table of allowed transitions, pure, and nothing else.
+
+    validating ─► queued ──► running ──► succeeded, failed
+                   │  ▲ ▲       │ │
+                   ▼  │ └───────┘ ▼        back to queued: a worker shut down, or died
+                  paused ◄───── pausing
+
+A job that no worker holds is cancelled at once, a held one by way of `cancelling`. Cancelling wins over every
+other end: what a worker reports after it, success included, makes the job `cancelled`.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class JobKind(StrEnum):
+    """What a job does, and so which slot of a worker takes it."""
+
+    FINETUNE = "finetune"
+    EVALUATE = "evaluate"
+
+
+class JobStatus(StrEnum):
+    """Where a job is."""
+
+    VALIDATING = "validating"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Action(StrEnum):
+    """What can befall a job."""
+
+    DATA_READY = "data_ready"
+    """Every data set that it needs has been checked and is good."""
+    DATA_REJECTED = "data_rejected"
+    CLAIM = "claim"
+    """A worker takes it: from the queue, or from a worker whose lease has ended."""
+    RELEASE = "release"
+    """Its worker has stopped at a checkpoint: shut down, or asked to pause or cancel."""
+    ABANDON = "abandon"
+    """Its worker was asked to stop, and its lease has ended without an answer."""
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    EXHAUST = "exhaust"
+    """It is due again, and its attempts are used up."""
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+HELD = frozenset({JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING})
+"""A worker has a lease on it, live or ended."""
+
+TERMINAL = frozenset({JobStatus.CANCELLED, JobStatus.SUCCEEDED, JobStatus.FAILED})
+"""Nothing befalls it any more."""
+
+OPEN = frozenset(JobStatus) - TERMINAL
+"""It may still need its data sets and versions."""
+
+TRANSITIONS: Mapping[tuple[JobStatus, Action], JobStatus] = {
+    (JobStatus.VALIDATING, Action.DATA_READY): JobStatus.QUEUED,
+    (JobStatus.VALIDATING, Action.DATA_REJECTED): JobStatus.FAILED,
+    (JobStatus.VALIDATING, Action.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.QUEUED, Action.CLAIM): JobStatus.RUNNING,
+    (JobStatus.QUEUED, Action.EXHAUST): JobStatus.FAILED,
+    (JobStatus.QUEUED, Action.PAUSE): JobStatus.PAUSED,
+    (JobStatus.QUEUED, Action.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.RUNNING, Action.CLAIM): JobStatus.RUNNING,
+    (JobStatus.RUNNING, Action.RELEASE): JobStatus.QUEUED,
+    (JobStatus.RUNNING, Action.SUCCEED): JobStatus.SUCCEEDED,
+    (JobStatus.RUNNING, Action.FAIL): JobStatus.FAILED,
+    (JobStatus.RUNNING, Action.EXHAUST): JobStatus.FAILED,
+    (JobStatus.RUNNING, Action.PAUSE): JobStatus.PAUSING,
+    (JobStatus.RUNNING, Action.CANCEL): JobStatus.CANCELLING,
+    (JobStatus.PAUSING, Action.RELEASE): JobStatus.PAUSED,
+    (JobStatus.PAUSING, Action.ABANDON): JobStatus.PAUSED,
+    (JobStatus.PAUSING, Action.SUCCEED): JobStatus.SUCCEEDED,
+    (JobStatus.PAUSING, Action.FAIL): JobStatus.FAILED,
+    (JobStatus.PAUSING, Action.CANCEL): JobStatus.CANCELLING,
+    (JobStatus.PAUSED, Action.RESUME): JobStatus.QUEUED,
+    (JobStatus.PAUSED, Action.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.CANCELLING, Action.RELEASE): JobStatus.CANCELLED,
+    (JobStatus.CANCELLING, Action.ABANDON): JobStatus.CANCELLED,
+    (JobStatus.CANCELLING, Action.SUCCEED): JobStatus.CANCELLED,
+    (JobStatus.CANCELLING, Action.FAIL): JobStatus.CANCELLED,
+}
+
+FULFILLED: Mapping[Action, frozenset[JobStatus]] = {
+    Action.CANCEL: frozenset({JobStatus.CANCELLING, JobStatus.CANCELLED}),
+    Action.PAUSE: frozenset({JobStatus.PAUSING, JobStatus.PAUSED}),
+    Action.RESUME: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
+}
+"""Where a person's request finds nothing left to do, and asking again is no error."""
+
+
+class TransitionRefused(ValueError):
+    """The job's status does not allow the action."""
+
+    def __init__(self, status: JobStatus, action: Action) -> None:
+        super().__init__(f"a job that is {status} does not allow: {action}")
+        self.status = status
+        self.action = action
+
+
+def after(status: JobStatus, action: Action) -> JobStatus:
+    """The status that `action` leads to. Raises TransitionRefused where the table has no such line."""
+    try:
+        return TRANSITIONS[status, action]
+    except KeyError:
+        raise TransitionRefused(status, action) from None

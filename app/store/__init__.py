@@ -1,0 +1,72 @@
+"""The store: jobs, events, metrics, data sets, versions, aliases and their audit, in SQLite or PostgreSQL.
+
+    store = Store("sqlite:////data/sds-clip.db")      # or postgresql://...
+    store.migrate()                                   # at the start of every process
+    job, is_new = store.jobs.submit(NewJob(JobKind.FINETUNE, request))
+    job = store.work.claim(JobKind.FINETUNE, owner="slot-1", ttl_s=60)
+
+Knows no HTTP, no Celery and no torch. The parts:
+
+    store.jobs        callers: submit, get, list, request_cancel/pause/resume
+    store.work        workers: claim, renew, progress, event, metrics, release, fail, succeed
+    store.reaper      stale, settle_abandoned
+    store.journal     events, transitions, metrics of a job; prune
+    store.datasets    add, get, list, claim_check, renew_check, accept, reject, delete
+    store.versions    register, get, list, delete
+    store.aliases     get, all, promote, roll_back, promotions
+"""
+
+import time
+
+from app.store.database import Clock, Database
+from app.store.datasets import Datasets
+from app.store.jobs import Jobs
+from app.store.journal import Journal
+from app.store.migrate import migrate
+from app.store.reaper import Reaper
+from app.store.versions import Aliases, Versions
+from app.store.work import Work
+
+__all__ = ["Clock", "Store"]
+
+
+class Store:
+    """Everything that is kept in the database, for the threads of one process; a forked child opens its own.
+
+    `timeout_s` bounds how long an operation waits for a lock, a connection or a statement.
+
+    Raises: ConfigurationError for a URL that is neither SQLite's nor PostgreSQL's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock = time.time,
+        timeout_s: float = 10.0,
+        max_events: int = 10_000,
+        max_points: int = 10_000,
+    ) -> None:
+        self.database = Database(url, timeout_s=timeout_s)
+        self.journal = Journal(self.database, clock, max_events=max_events, max_points=max_points)
+        self.jobs = Jobs(self.database, clock)
+        self.work = Work(self.database, clock, self.journal)
+        self.reaper = Reaper(self.database, clock)
+        self.datasets = Datasets(self.database, clock)
+        self.versions = Versions(self.database, clock)
+        self.aliases = Aliases(self.database, clock)
+
+    def migrate(self) -> None:
+        """Bring the tables up to date; safe while other processes do the same.
+
+        Raises: StoreUnavailable, ConfigurationError where the tables are newer than this program.
+        """
+        migrate(self.database)
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless the database answers."""
+        self.database.ping()
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self.database.close()

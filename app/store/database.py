@@ -1,0 +1,160 @@
+"""The connection: short transactions on SQLite or PostgreSQL, and one error when the database is away."""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy.engine import URL
+
+from app.keys import ConfigurationError
+from app.store.errors import StoreUnavailable
+from app.store.values import dumps
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+"""Seconds since the epoch, UTC: `time.time`, or a test's own."""
+
+_AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+
+
+class Database:
+    """One database by URL, for the threads of one process; a forked child opens its own.
+
+    `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. Nothing is connected before the
+    first transaction. An operation waits at most about `timeout_s` for a lock, a connection or a statement.
+
+    Raises: ConfigurationError for any other URL.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0, pool_size: int = 10) -> None:
+        self._engine = _engine(_parsed(url), timeout_s, pool_size)
+        # While connecting, the driver's own error comes as it is.
+        self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)
+        self.is_sqlite = self._engine.dialect.name == "sqlite"
+        # SQLite takes its write lock at the start: a transaction that reads first could not get it later
+        # without the risk of a deadlock.
+        self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that changes nothing. Raises StoreUnavailable."""
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that commits at the end of the block, or not at all if it raises.
+
+        Raises: StoreUnavailable; then a commit that was under way may still have happened.
+        """
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless the database answers."""
+        with self.reading() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._away as error:
+            if _is_mistake(error):
+                raise
+            raise _unavailable(error) from error
+        except exc.DBAPIError as error:
+            # The bare class is SQLite's for a file that is damaged or something else.
+            if error.connection_invalidated or type(error) is exc.DatabaseError:
+                raise _unavailable(error) from error
+            raise
+
+
+def _is_mistake(error: Exception) -> bool:
+    """SQLite has one class for a lock, a full disk and a statement that is wrong."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_ERROR
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    logger.warning("the database does not answer: %s", getattr(error, "orig", None) or error)
+    return StoreUnavailable()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except exc.ArgumentError:
+        raise ConfigurationError(
+            "The database's URL cannot be read; give sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME."
+        ) from None
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise ConfigurationError(
+        f"{parsed.render_as_string(hide_password=True)} is neither a PostgreSQL database nor an SQLite file; "
+        "give sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME."
+    )
+
+
+def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
+    create = partial(
+        create_engine,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=timeout_s,
+        hide_parameters=True,  # errors are logged; requests, which may be private, are not
+        json_serializer=dumps,
+    )
+    if url.get_backend_name() == "sqlite":
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        engine = create(url, connect_args={"timeout": timeout_s})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    # Claims and fences rely on a locked row being read as it is now, which is READ COMMITTED's way.
+    return create(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        connect_args=_postgresql_arguments(timeout_s),
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """A rollback journal, not WAL: see docs/decisions/0014-the-store.md."""
+    connection.isolation_level = None  # the driver starts no transactions of its own
+    for pragma in ("journal_mode=TRUNCATE", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
+def _postgresql_arguments(timeout_s: float) -> dict[str, Any]:
+    timeout_ms = round(timeout_s * 1000)
+    return {
+        "connect_timeout": max(2, round(timeout_s)),
+        "tcp_user_timeout": timeout_ms,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "application_name": "sds-clip",
+        "options": (
+            f"-c statement_timeout={timeout_ms} -c lock_timeout={timeout_ms} "
+            f"-c idle_in_transaction_session_timeout={3 * timeout_ms} -c timezone=UTC"
+        ),
+    }

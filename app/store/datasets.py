@@ -1,0 +1,240 @@
+"""Data sets: registered, checked in the background, used by jobs, deleted when no job needs them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from app.jobs.states import OPEN, Action, JobStatus
+from app.store.assets import Dataset, DatasetStatus
+from app.store.database import Clock, Database
+from app.store.errors import LeaseLost, RecordInUse, UnknownRecord
+from app.store.paging import page
+from app.store.records import Job, JobError, Json, Level, Page, as_json
+from app.store.tables import datasets, job_datasets, jobs
+from app.store.transitions import locked_job, move
+from app.store.values import new_id
+
+MAX_CHECKS = 3
+
+
+class Datasets:
+    """The data sets' table. Every method raises StoreUnavailable when the database is away.
+
+    A check is claimed like a job, with a lease and a fence: a checker that dies is followed by another,
+    and one whose process dies over the same data MAX_CHECKS times has it rejected.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(
+        self,
+        *,
+        name: str,
+        format: str,
+        source: Json,
+        folder: str | None,
+        owner: str = "",
+        id: str | None = None,
+    ) -> Dataset:
+        """Make a data set known, `validating`. `id` is one from `new_dataset_id`, if files are named for it."""
+        with self._database.writing() as connection:
+            row = connection.execute(
+                insert(datasets)
+                .values(
+                    id=id or new_dataset_id(),
+                    name=name,
+                    format=format,
+                    source=dict(source),
+                    folder=folder,
+                    owner=owner,
+                    status=DatasetStatus.VALIDATING,
+                    created_at=self._clock(),
+                    attempt=0,
+                    fence=0,
+                    lease_until=0.0,
+                )
+                .returning(datasets)
+            ).one()
+        return Dataset.of(row._mapping)
+
+    def get(self, dataset_id: str) -> Dataset:
+        """A data set, deleted or not. Raises UnknownRecord."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).one_or_none()
+        if row is None:
+            raise UnknownRecord("dataset")
+        return Dataset.of(row._mapping)
+
+    def list(
+        self, *, status: DatasetStatus | None = None, after: str | None = None, limit: int = 20
+    ) -> Page[Dataset]:
+        """Data sets, newest first, `after` the one of that id. Raises UnknownRecord where that does not exist."""
+        with self._database.reading() as connection:
+            rows, has_more = page(
+                connection, datasets, equal={"status": status}, after=after, limit=limit, what="dataset"
+            )
+        return Page(tuple(Dataset.of(row) for row in rows), has_more)
+
+    def claim_check(self, ttl_s: float) -> Dataset | None:
+        """Take the oldest data set that nobody is checking, for `ttl_s`; None where there is none."""
+        while True:
+            with self._database.writing() as connection:
+                now = self._clock()
+                row = connection.execute(_unchecked(now)).one_or_none()
+                if row is None:
+                    return None
+                dataset = Dataset.of(row._mapping)
+                if dataset.attempt < MAX_CHECKS:
+                    return self._take(connection, dataset, now + ttl_s)
+                problem = {"code": "check_died", "message": f"Checking it died {dataset.attempt} times."}
+                self._conclude(connection, dataset, now, DatasetStatus.REJECTED, problems=[problem])
+
+    def renew_check(self, claimed: Dataset, ttl_s: float) -> bool:
+        """Go on checking for `ttl_s` from now; False when somebody else has taken over or it was deleted."""
+        with self._database.writing() as connection:
+            result = connection.execute(_guarded(claimed).values(lease_until=self._clock() + ttl_s))
+            return bool(result.rowcount == 1)
+
+    def accept(
+        self, claimed: Dataset, *, content_hash: str, counts: Json, problems: Sequence[Json] = ()
+    ) -> tuple[Job, ...]:
+        """The data is good: `ready`. Returns the jobs that waited for it and are queued now: wake workers.
+
+        Raises: LeaseLost where somebody else has taken over or the data set was deleted.
+        """
+        return self._finish(
+            claimed,
+            DatasetStatus.READY,
+            content_hash=content_hash,
+            counts=dict(counts),
+            problems=list(problems),
+        )
+
+    def reject(
+        self, claimed: Dataset, *, problems: Sequence[Json], counts: Json | None = None
+    ) -> tuple[Job, ...]:
+        """The data cannot be used: `rejected`. Returns the jobs that waited for it and have failed.
+
+        Raises: LeaseLost where somebody else has taken over or the data set was deleted.
+        """
+        return self._finish(
+            claimed,
+            DatasetStatus.REJECTED,
+            counts=None if counts is None else dict(counts),
+            problems=list(problems),
+        )
+
+    def delete(self, dataset_id: str) -> Dataset:
+        """Mark a data set as deleted; its files are the caller's to remove, after this. Again is no error.
+
+        Raises: UnknownRecord, RecordInUse while a job that has not ended needs it.
+        """
+        with self._database.writing() as connection:
+            dataset = _locked(connection, dataset_id)
+            if dataset.status is DatasetStatus.DELETED:
+                return dataset
+            job = connection.execute(_jobs_of(dataset_id, sorted(OPEN)).limit(1)).first()
+            if job is not None:
+                raise RecordInUse(
+                    f"The data set {dataset_id} is needed by the job {job.id}; cancel that first.",
+                    param="dataset",
+                )
+            row = connection.execute(
+                update(datasets)
+                .where(datasets.c.id == dataset_id)
+                .values(status=DatasetStatus.DELETED)
+                .returning(datasets)
+            ).one()
+        return Dataset.of(row._mapping)
+
+    def _take(self, connection: Connection, dataset: Dataset, until: float) -> Dataset:
+        row = connection.execute(
+            update(datasets)
+            .where(datasets.c.id == dataset.id, datasets.c.fence == dataset.fence)
+            .values(fence=dataset.fence + 1, attempt=dataset.attempt + 1, lease_until=until)
+            .returning(datasets)
+        ).one()
+        return Dataset.of(row._mapping)
+
+    def _finish(self, claimed: Dataset, status: DatasetStatus, **values: Any) -> tuple[Job, ...]:
+        with self._database.writing() as connection:
+            dataset = _locked(connection, claimed.id)
+            if dataset.fence != claimed.fence or dataset.status is not DatasetStatus.VALIDATING:
+                raise LeaseLost(f"The check of {claimed.id} is no longer this process's.")
+            return self._conclude(connection, dataset, self._clock(), status, **values)
+
+    def _conclude(
+        self, connection: Connection, dataset: Dataset, now: float, status: DatasetStatus, **values: Any
+    ) -> tuple[Job, ...]:
+        """Write the verdict, and move the jobs that waited for it, in one transaction."""
+        connection.execute(_guarded(dataset).values(status=status, checked_at=now, lease_until=0.0, **values))
+        waiting = connection.execute(_jobs_of(dataset.id, [JobStatus.VALIDATING])).scalars().all()
+        moved = (_answer(connection, job_id, dataset, status, now) for job_id in waiting)
+        return tuple(job for job in moved if job is not None)
+
+
+def new_dataset_id() -> str:
+    """An id for a data set whose files are written before its row."""
+    return new_id("ds")
+
+
+def _answer(
+    connection: Connection, job_id: str, dataset: Dataset, status: DatasetStatus, now: float
+) -> Job | None:
+    job = locked_job(connection, job_id)
+    if job.status is not JobStatus.VALIDATING:  # cancelled while this waited for its lock
+        return None
+    if status is DatasetStatus.REJECTED:
+        error = JobError(
+            "dataset_rejected", f"The data set {dataset.id} was rejected; see its problems.", "datasets"
+        )
+        return move(
+            connection, job, Action.DATA_REJECTED, now, error.message, level=Level.ERROR, error=as_json(error)
+        )
+    unready = connection.execute(
+        select(datasets.c.id)
+        .join(job_datasets, job_datasets.c.dataset_id == datasets.c.id)
+        .where(job_datasets.c.job_id == job_id, datasets.c.status != DatasetStatus.READY)
+    ).first()
+    if unready is not None:
+        return None
+    return move(connection, job, Action.DATA_READY, now, "Its data is checked.", not_before=now)
+
+
+def _locked(connection: Connection, dataset_id: str) -> Dataset:
+    row = connection.execute(
+        select(datasets).where(datasets.c.id == dataset_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise UnknownRecord("dataset")
+    return Dataset.of(row._mapping)
+
+
+def _unchecked(now: float) -> Any:
+    return (
+        select(datasets)
+        .where(datasets.c.status == DatasetStatus.VALIDATING, datasets.c.lease_until <= now)
+        .order_by(datasets.c.created_at, datasets.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _guarded(claimed: Dataset) -> Any:
+    return update(datasets).where(
+        datasets.c.id == claimed.id,
+        datasets.c.fence == claimed.fence,
+        datasets.c.status == DatasetStatus.VALIDATING,
+    )
+
+
+def _jobs_of(dataset_id: str, statuses: Sequence[str]) -> Any:
+    return (
+        select(jobs.c.id)
+        .join(job_datasets, job_datasets.c.job_id == jobs.c.id)
+        .where(job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(statuses))
+        .order_by(jobs.c.id)
+    )

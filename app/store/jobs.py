@@ -1,0 +1,238 @@
+"""Jobs as callers see them: submit, look, list, and ask to cancel, pause or resume."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, insert, select
+
+from app.jobs.states import FULFILLED, Action, JobKind, JobStatus, TransitionRefused
+from app.store.assets import DatasetStatus, VersionStatus
+from app.store.database import Clock, Database
+from app.store.errors import (
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    JobStateConflict,
+    UnknownRecord,
+    UnusableRecord,
+)
+from app.store.paging import page
+from app.store.records import EventType, Job, Level, NewJob, Page
+from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
+from app.store.transitions import append, locked_job, move
+from app.store.values import lock_number, new_id, payload_hash
+
+_ASKED = {
+    Action.CANCEL: "Cancelling was asked for.",
+    Action.PAUSE: "Pausing was asked for.",
+    Action.RESUME: "Resuming was asked for.",
+}
+
+
+class Jobs:
+    """The callers' side of the jobs table; `app.store.work.Work` is the workers'.
+
+    Every method raises StoreUnavailable when the database is away. What was asked may then have happened:
+    ask again, a submission with its idempotency key.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def submit(self, new: NewJob) -> tuple[Job, bool]:
+        """Insert a job, `queued`, or `validating` while a data set that it needs is being checked.
+
+        Returns the job and whether it is new: the same key with the same request returns the job that it
+        made. Publish a wake-up after this, never before.
+
+        Raises: IdempotencyMismatch for a key used with another request, IdempotencyInFlight while that is
+        being inserted, UnusableRecord for a data set or version that is unknown, rejected or deleted.
+        """
+        with self._database.writing() as connection:
+            if (earlier := self._earlier(connection, new)) is not None:
+                return earlier, False
+            status = _lock_needs(connection, new)
+            return self._insert(connection, new, status), True
+
+    def earlier(self, new: NewJob) -> Job | None:
+        """The job that this submission made before, by its idempotency key.
+
+        To be asked before the request is checked: its data set may be gone by now, and the replay holds.
+
+        Raises: IdempotencyMismatch.
+        """
+        with self._database.reading() as connection:
+            return _replay(connection, new)
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now. Raises UnknownRecord."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+        if row is None:
+            raise UnknownRecord("job")
+        return Job.of(row._mapping)
+
+    def list(
+        self,
+        *,
+        kind: JobKind | None = None,
+        status: JobStatus | None = None,
+        after: str | None = None,
+        limit: int = 20,
+    ) -> Page[Job]:
+        """Jobs, newest first, `after` the one of that id. Raises UnknownRecord where that does not exist."""
+        with self._database.reading() as connection:
+            rows, has_more = page(
+                connection, jobs, equal={"kind": kind, "status": status}, after=after, limit=limit, what="job"
+            )
+        return Page(tuple(Job.of(row) for row in rows), has_more)
+
+    def count(self, status: JobStatus) -> int:
+        """How many jobs have a status."""
+        with self._database.reading() as connection:
+            return connection.execute(
+                select(func.count()).select_from(jobs).where(jobs.c.status == status)
+            ).scalar_one()
+
+    def datasets_of(self, job_id: str) -> tuple[str, ...]:
+        """The ids of the data sets that a job needs."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(job_datasets.c.dataset_id)
+                .where(job_datasets.c.job_id == job_id)
+                .order_by(job_datasets.c.dataset_id)
+            )
+            return tuple(rows.scalars())
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel the job at once, or ask its worker to. Asking again is no error.
+
+        Raises: UnknownRecord, JobStateConflict where it has succeeded or failed.
+        """
+        return self._request(job_id, Action.CANCEL)
+
+    def request_pause(self, job_id: str) -> Job:
+        """Take the job out of the queue, or ask its worker to checkpoint and let go. Asking again is no error.
+
+        Raises: UnknownRecord, JobStateConflict where it has ended, is being cancelled or waits for its data.
+        """
+        return self._request(job_id, Action.PAUSE)
+
+    def request_resume(self, job_id: str) -> Job:
+        """Queue a paused job again, with all its attempts. Publish a wake-up after this.
+
+        Raises: UnknownRecord, JobStateConflict where it is neither paused, nor queued or running already.
+        """
+        return self._request(job_id, Action.RESUME)
+
+    def _request(self, job_id: str, action: Action) -> Job:
+        now = self._clock()
+        values: dict[str, Any] = {
+            Action.CANCEL: {"cancel_requested_at": now},
+            Action.PAUSE: {"pause_requested_at": now},
+            Action.RESUME: {"attempt": 0, "not_before": now},
+        }[action]
+        with self._database.writing() as connection:
+            job = locked_job(connection, job_id)
+            if job.status in FULFILLED[action]:
+                return job
+            try:
+                return move(connection, job, action, now, _ASKED[action], **values)
+            except TransitionRefused:
+                raise JobStateConflict(f"A job that is {job.status} cannot {action}.") from None
+
+    def _earlier(self, connection: Connection, new: NewJob) -> Job | None:
+        if new.idempotency_key is None:
+            return None
+        if not self._database.is_sqlite:  # which lets one transaction write at a time anyway
+            number = lock_number("submit", new.owner, new.idempotency_key)
+            if not connection.execute(select(func.pg_try_advisory_xact_lock(number))).scalar_one():
+                raise IdempotencyInFlight
+        return _replay(connection, new)
+
+    def _insert(self, connection: Connection, new: NewJob, status: JobStatus) -> Job:
+        now = self._clock()
+        row = connection.execute(
+            insert(jobs)
+            .values(
+                id=new_id("job"),
+                kind=new.kind,
+                status=status,
+                request=dict(new.request),
+                config=None if new.config is None else dict(new.config),
+                step=0,
+                attempt=0,
+                max_attempts=new.max_attempts,
+                fence=0,
+                queued_at=now if status is JobStatus.QUEUED else None,
+                not_before=now,
+                created_at=now,
+                owner=new.owner,
+                idempotency_key=new.idempotency_key,
+                payload_hash=payload_hash(new.kind, new.request),
+                seed=new.seed,
+                suffix=new.suffix,
+                metadata=dict(new.metadata),
+                event_count=1,
+            )
+            .returning(jobs)
+        ).one()
+        job = Job.of(row._mapping)
+        for table, column, ids in (
+            (job_datasets, "dataset_id", new.datasets),
+            (job_versions, "version_id", new.versions),
+        ):
+            if ids:
+                connection.execute(insert(table), [{"job_id": job.id, column: each} for each in set(ids)])
+        append(
+            connection,
+            job.id,
+            1,
+            now,
+            level=Level.INFO,
+            type=EventType.STATUS,
+            message="The job was accepted.",
+            data={"from": None, "to": status},
+        )
+        return job
+
+
+def _replay(connection: Connection, new: NewJob) -> Job | None:
+    if new.idempotency_key is None:
+        return None
+    row = connection.execute(
+        select(jobs).where(jobs.c.owner == new.owner, jobs.c.idempotency_key == new.idempotency_key)
+    ).one_or_none()
+    if row is None:
+        return None
+    job = Job.of(row._mapping)
+    if job.payload_hash != payload_hash(new.kind, new.request):
+        raise IdempotencyMismatch
+    return job
+
+
+def _lock_needs(connection: Connection, new: NewJob) -> JobStatus:
+    """Hold what the job needs against deletion until its row is there; the status that follows from it."""
+    status = JobStatus.QUEUED
+    for dataset_id in sorted(set(new.datasets)):
+        found = _locked_status(connection, datasets.c.id == dataset_id, datasets.c.status)
+        if found not in (DatasetStatus.READY, DatasetStatus.VALIDATING):
+            raise UnusableRecord(
+                f"The data set {dataset_id} is {found or 'unknown'}; name one that is ready.",
+                param="datasets",
+            )
+        if found == DatasetStatus.VALIDATING:
+            status = JobStatus.VALIDATING
+    for version_id in sorted(set(new.versions)):
+        found = _locked_status(connection, versions.c.id == version_id, versions.c.status)
+        if found != VersionStatus.READY:
+            raise UnusableRecord(
+                f"The version {version_id} is {found or 'unknown'}; name one that is registered.",
+                param="versions",
+            )
+    return status
+
+
+def _locked_status(
+    connection: Connection, where: ColumnElement[bool], status: ColumnElement[str]
+) -> str | None:
+    return connection.execute(select(status).where(where).with_for_update(read=True)).scalar_one_or_none()

@@ -1,0 +1,44 @@
+"""Bring the tables up to date at the start of a process, one process at a time, all or nothing."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from app.keys import ConfigurationError
+from app.store.database import Database
+from app.store.values import lock_number
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = lock_number("sds-clip", "migrate")
+_WAIT_S = 60
+
+
+def migrate(database: Database) -> None:
+    """Apply what migrations are missing in one transaction; others that start meanwhile wait, and find it done.
+
+    Raises: StoreUnavailable, ConfigurationError where the tables are newer than this program.
+    """
+    # Alembic takes a tenth of a second to import, and only this needs it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with database.writing() as connection:
+        if not database.is_sqlite:  # where the transaction itself is the lock
+            _lock_postgresql(connection)
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigurationError(
+                f"The database was made by a newer version of this program ({error}). Use that version, "
+                "or another database."
+            ) from error
+
+
+def _lock_postgresql(connection: Connection) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_S}s'"))
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})

@@ -1,0 +1,1 @@
+"""Alembic's folder: `env` connects it to `app.store.migrate`, `versions/` holds the steps."""

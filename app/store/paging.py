@@ -1,0 +1,58 @@
+"""Lists by keyset: a page starts right after a row, found by an index, however many rows there are."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, RowMapping, Select, Table, select, tuple_
+
+from app.store.errors import UnknownRecord
+
+MAX_LIMIT = 100
+MAX_EVENTS = 1000
+MAX_NUMBER = 2**62
+"""What any database takes as a number; a caller may send more digits."""
+
+
+def page(
+    connection: Connection,
+    table: Table,
+    *,
+    equal: Mapping[str, str | None],
+    after: str | None,
+    limit: int,
+    what: str,
+) -> tuple[Sequence[RowMapping], bool]:
+    """Rows of a table with `created_at` and `id`, newest first, where columns equal what is not None.
+
+    Returns at most `limit` rows, and at most MAX_LIMIT, and whether there are more.
+
+    Raises: UnknownRecord where no row has the id `after`.
+    """
+    start = None if after is None else _position(connection, table, after, what)
+    limit = bounded(limit, 1, MAX_LIMIT)
+    rows = connection.execute(page_query(table, equal, start).limit(limit + 1)).mappings().all()
+    return rows[:limit], len(rows) > limit
+
+
+def page_query(
+    table: Table, equal: Mapping[str, str | None], start: tuple[float, str] | None
+) -> Select[tuple[object, ...]]:
+    """The statement of `page`, whose plan a test looks at."""
+    query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc())
+    for column, value in equal.items():
+        if value is not None:
+            query = query.where(table.c[column] == value)
+    if start is not None:
+        query = query.where(tuple_(table.c.created_at, table.c.id) < tuple_(*start))
+    return query
+
+
+def bounded(value: int, least: int, most: int) -> int:
+    """The number of the range that is nearest to `value`."""
+    return max(least, min(value, most))
+
+
+def _position(connection: Connection, table: Table, row_id: str, what: str) -> tuple[float, str]:
+    row = connection.execute(select(table.c.created_at, table.c.id).where(table.c.id == row_id)).one_or_none()
+    if row is None:
+        raise UnknownRecord(what, param="after")
+    return row.created_at, row.id

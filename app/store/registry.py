@@ -1,0 +1,149 @@
+"""Statements on versions and aliases for use inside a transaction; `app.store.versions` is what callers use.
+
+An alias is locked before any version, so that two transactions never wait for each other.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.store.assets import Alias, Move, NewVersion, Version, VersionStatus
+from app.store.errors import AliasMoved, UnusableRecord
+from app.store.tables import aliases, promotions, versions
+
+
+def find(connection: Connection, version_id: str, *, lock: bool = False) -> Version | None:
+    """A version's row, of whatever status; locked against change if asked."""
+    query = select(versions).where(versions.c.id == version_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else Version.of(row._mapping)
+
+
+def register(connection: Connection, new: NewVersion, now: float, *, job_id: str | None) -> Version:
+    """Insert a version, or take the one of the same content that is there; a deleted one comes back to life.
+
+    Raises: UnusableRecord where its base is not registered or was deleted.
+    """
+    if new.base_version is not None:
+        hold(connection, new.base_version, param="base")
+    values: dict[str, Any] = {
+        "folder": new.folder,
+        "description": dict(new.description),
+        "size_bytes": new.size_bytes,
+        "base": new.base,
+        "base_version": new.base_version,
+        "status": VersionStatus.READY,
+        "created_at": now,
+    }
+    inserted = _insert_new(connection, {**values, "id": new.id, "job_id": job_id})
+    if inserted is not None:
+        return inserted
+    there = find(connection, new.id, lock=True)
+    assert there is not None  # versions are never removed, only marked
+    if there.status is VersionStatus.DELETED:
+        # It keeps the job that made it first: a job has at most one version, and this one is his.
+        connection.execute(update(versions).where(versions.c.id == new.id).values(**values))
+        there = find(connection, new.id)
+        assert there is not None
+    return there
+
+
+def hold(connection: Connection, version_id: str, *, param: str) -> None:
+    """Keep a version from being deleted until this transaction ends. Raises UnusableRecord if it is gone."""
+    status = connection.execute(
+        select(versions.c.status).where(versions.c.id == version_id).with_for_update(read=True)
+    ).scalar_one_or_none()
+    if status != VersionStatus.READY:
+        raise UnusableRecord(
+            f"The version {version_id} is {status or 'unknown'}; name one that is registered.", param=param
+        )
+
+
+def locked_alias(connection: Connection, name: str) -> Alias | None:
+    """An alias that nobody else can move until this transaction ends, if it exists."""
+    row = connection.execute(select(aliases).where(aliases.c.name == name).with_for_update()).one_or_none()
+    return None if row is None else Alias.of(row._mapping)
+
+
+def point(
+    connection: Connection, move: Move, version_id: str, now: float, *, job_id: str | None = None
+) -> Alias:
+    """Point an alias at a version, compare-and-set on its generation, and write the audit row.
+
+    An alias that points there already stays as it is: its previous version is worth more than another line.
+
+    Raises: AliasMoved, UnusableRecord where the version is gone.
+    """
+    old = locked_alias(connection, move.alias)
+    hold(connection, version_id, param="version")
+    _check_generation(move, 0 if old is None else old.generation)
+    if old is not None and old.version == version_id:
+        return old
+    if old is None:
+        origin, new = None, _create(connection, move, version_id, now)
+    else:
+        origin, new = old.version, _repoint(connection, old, version_id, now)
+    _audit(connection, move, origin, new, now, job_id)
+    return new
+
+
+def _check_generation(move: Move, generation: int) -> None:
+    if move.expected_generation is not None and move.expected_generation != generation:
+        raise AliasMoved(
+            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}: "
+            "it was moved meanwhile. Look at it again."
+        )
+
+
+def _create(connection: Connection, move: Move, version_id: str, now: float) -> Alias:
+    values = {"name": move.alias, "version": version_id, "generation": 1, "updated_at": now}
+    row = connection.execute(
+        _insert_if_absent(connection, aliases).values(**values).returning(aliases)
+    ).one_or_none()
+    if row is None:
+        raise AliasMoved(f"The alias {move.alias} was made by somebody else this moment. Look at it again.")
+    return Alias.of(row._mapping)
+
+
+def _repoint(connection: Connection, old: Alias, version_id: str, now: float) -> Alias:
+    row = connection.execute(
+        update(aliases)
+        .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
+        .values(version=version_id, previous=old.version, generation=old.generation + 1, updated_at=now)
+        .returning(aliases)
+    ).one()
+    return Alias.of(row._mapping)
+
+
+def _audit(
+    connection: Connection, move: Move, origin: str | None, alias: Alias, now: float, job_id: str | None
+) -> None:
+    connection.execute(
+        insert(promotions).values(
+            at=now,
+            who=move.who,
+            alias=alias.name,
+            from_version=origin,
+            to_version=alias.version,
+            generation=alias.generation,
+            why=move.why,
+            metrics=None if move.metrics is None else dict(move.metrics),
+            job_id=job_id,
+            forced=move.forced,
+        )
+    )
+
+
+def _insert_new(connection: Connection, values: dict[str, Any]) -> Version | None:
+    row = connection.execute(
+        _insert_if_absent(connection, versions).values(**values).returning(versions)
+    ).one_or_none()
+    return None if row is None else Version.of(row._mapping)
+
+
+def _insert_if_absent(connection: Connection, table: Any) -> Any:
+    """INSERT ... ON CONFLICT DO NOTHING, which waits for a concurrent insert of the same key to decide itself."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    key = list(table.primary_key.columns)
+    return dialect.insert(table).on_conflict_do_nothing(index_elements=key)

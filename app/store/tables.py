@@ -1,0 +1,216 @@
+"""The tables. `app/store/migrations` makes them; a test holds the two together.
+
+Times are seconds since the epoch, UTC, by the clock of the process that writes.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+
+class Text(TypeDecorator[str]):
+    """A string that every database takes: PostgreSQL has no NUL, and neither has lone surrogates."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any | None, dialect: Dialect) -> Any:
+        """Replace what cannot be stored; it is compared in the same form."""
+        if not isinstance(value, str):
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def json_type() -> JSON:
+    """JSON, in which Python's None is SQL's NULL."""
+    return JSON(none_as_null=True)
+
+
+RowId = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column that it calls INTEGER."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+    }
+)
+
+ELIGIBLE = text("status IN ('queued', 'running')")
+"""Which jobs a claim looks through. Both databases use a partial index only for a condition in its very words."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("request", json_type(), nullable=False),
+    Column("config", json_type()),
+    Column("stage", Text),
+    Column("step", BigInteger, nullable=False),
+    Column("steps", BigInteger),
+    Column("estimated_finish", Double),
+    Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Double),
+    Column("queued_at", Double),
+    Column("not_before", Double, nullable=False),
+    Column("cancel_requested_at", Double),
+    Column("pause_requested_at", Double),
+    Column("result_version", Text),
+    Column("result", json_type()),
+    Column("error", json_type()),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("owner", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("payload_hash", Text, nullable=False),
+    Column("seed", BigInteger),
+    Column("suffix", Text),
+    Column("metadata", json_type(), nullable=False),
+    Column("event_count", BigInteger, nullable=False),
+    Column("pruned_at", Double),
+    UniqueConstraint("owner", "idempotency_key"),
+    # One for each way to list, so that a page costs the same however many jobs have finished.
+    Index("jobs_by_time", "created_at", "id"),
+    Index("jobs_by_status", "status", "created_at", "id"),
+    Index("jobs_by_kind", "kind", "created_at", "id"),
+    Index("jobs_by_kind_and_status", "kind", "status", "created_at", "id"),
+    Index("jobs_eligible", "kind", "created_at", "id", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
+    Index(
+        "jobs_unpruned",
+        "finished_at",
+        sqlite_where=text("pruned_at IS NULL"),
+        postgresql_where=text("pruned_at IS NULL"),
+    ),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("source", json_type(), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("content_hash", Text),
+    Column("counts", json_type()),
+    Column("problems", json_type()),
+    Column("folder", Text),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("checked_at", Double),
+    Column("attempt", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Index("datasets_by_time", "created_at", "id"),
+    Index("datasets_by_status", "status", "created_at", "id"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("base", Text),
+    Column("base_version", Text, ForeignKey("versions.id"), index=False),
+    Column("job_id", Text, ForeignKey("jobs.id"), unique=True),
+    Column("folder", Text),
+    Column("description", json_type(), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("versions_by_time", "created_at", "id"),
+    Index("versions_by_status", "status", "created_at", "id"),
+    Index("versions_by_base", "base_version"),
+)
+
+job_datasets = Table(
+    "job_datasets",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
+    PrimaryKeyConstraint("job_id", "dataset_id"),
+    Index("job_datasets_by_dataset", "dataset_id"),
+)
+
+job_versions = Table(
+    "job_versions",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    Column("version_id", Text, ForeignKey("versions.id"), nullable=False),
+    PrimaryKeyConstraint("job_id", "version_id"),
+    Index("job_versions_by_version", "version_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", json_type()),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("job_id", "number"),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("values", json_type(), nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("job_id", "step"),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, ForeignKey("versions.id"), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("previous", Text, ForeignKey("versions.id")),
+    Column("updated_at", Double, nullable=False),
+    Index("aliases_by_version", "version"),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("alias", Text, nullable=False),
+    Column("from_version", Text),
+    Column("to_version", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("metrics", json_type()),
+    Column("job_id", Text),
+    Column("forced", Boolean, nullable=False),
+    Index("promotions_by_alias", "alias", "id"),
+)

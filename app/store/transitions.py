@@ -1,0 +1,118 @@
+"""The one place that changes a job's status: the row is locked, the table of transitions asked, an event written."""
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from app.jobs.states import HELD, TERMINAL, Action, JobStatus, after
+from app.store.errors import LeaseLost, UnknownRecord
+from app.store.records import EventType, Job, Json, Lease, Level
+from app.store.tables import events, jobs
+from app.store.values import bounded_data, bounded_message
+
+
+def locked_job(connection: Connection, job_id: str) -> Job:
+    """The job, which nobody else can change until this transaction ends. Raises UnknownRecord."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).one_or_none()
+    if row is None:
+        raise UnknownRecord("job")
+    return Job.of(row._mapping)
+
+
+def leased_job(connection: Connection, lease: Lease) -> Job:
+    """The job of a lease, locked. Raises LeaseLost where the fence has moved, whatever the status."""
+    try:
+        job = locked_job(connection, lease.job_id)
+    except UnknownRecord:
+        raise lost(lease) from None
+    if job.fence != lease.fence:
+        raise lost(lease)
+    return job
+
+
+def held_job(connection: Connection, lease: Lease) -> Job:
+    """The job of a lease, locked. Raises LeaseLost where the fence has moved or no worker may hold the job."""
+    job = leased_job(connection, lease)
+    if job.status not in HELD:
+        raise lost(lease)
+    return job
+
+
+def lost(lease: Lease) -> LeaseLost:
+    """The error for a worker whose right to a job is gone."""
+    return LeaseLost(f"The job {lease.job_id} is no longer this worker's (fence {lease.fence}).")
+
+
+def move(
+    connection: Connection,
+    job: Job,
+    action: Action,
+    now: float,
+    message: str,
+    *,
+    level: Level = Level.INFO,
+    data: Json | None = None,
+    **values: Any,
+) -> Job:
+    """Change a locked job's status by the table, with `values` for other columns, and record it.
+
+    The guard repeats what the lock ensures, so that a mistake in locking changes nothing.
+
+    Raises: TransitionRefused.
+    """
+    status = after(job.status, action)
+    number = job.event_count + 1
+    row = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == job.status)
+        .values(**_implied(status, now), **values, status=status, event_count=number)
+        .returning(jobs)
+    ).one()
+    append(
+        connection,
+        job.id,
+        number,
+        now,
+        level=level,
+        type=EventType.STATUS,
+        message=message,
+        data={"from": job.status, "to": status, **(data or {})},
+    )
+    return Job.of(row._mapping)
+
+
+def append(
+    connection: Connection,
+    job_id: str,
+    number: int,
+    now: float,
+    *,
+    level: Level,
+    type: str,
+    message: str,
+    data: Json | None,
+) -> None:
+    """Write an event under a number that the caller has taken from the job's locked row."""
+    connection.execute(
+        insert(events).values(
+            job_id=job_id,
+            number=number,
+            at=now,
+            level=level,
+            type=type,
+            message=bounded_message(message),
+            data=bounded_data(data),
+        )
+    )
+
+
+def _implied(status: JobStatus, now: float) -> dict[str, Any]:
+    """What a status says about other columns."""
+    values: dict[str, Any] = {}
+    if status not in HELD:
+        values |= {"lease_owner": None, "lease_until": None, "estimated_finish": None}
+    if status is JobStatus.QUEUED:
+        values |= {"queued_at": now, "pause_requested_at": None}
+    if status in TERMINAL:
+        values |= {"finished_at": now}
+    return values

@@ -1,0 +1,59 @@
+"""What goes into a column: JSON that every database takes, bounded texts, ids, hashes."""
+
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+MAX_MESSAGE_CHARS = 2000
+MAX_DATA_BYTES = 16 * 1024
+
+
+def new_id(prefix: str) -> str:
+    """A name that nobody can guess: `job_5f0c...`."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def dumps(value: Any) -> str:
+    """JSON in ASCII. It has no NaN and no infinity: they become null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(value), allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def payload_hash(kind: str, request: Mapping[str, Any]) -> str:
+    """SHA-256 over a request, whatever the order of its keys."""
+    text = json.dumps([kind, request], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bounded_message(message: str) -> str:
+    """At most MAX_MESSAGE_CHARS characters of it."""
+    return message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
+
+
+def bounded_data(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The data, or a note in its place if it is over MAX_DATA_BYTES: an event never fails a job."""
+    if data is None:
+        return None
+    size = len(dumps(data))
+    return dict(data) if size <= MAX_DATA_BYTES else {"left_out_bytes": size}
+
+
+def lock_number(*parts: str) -> int:
+    """A number for PostgreSQL's advisory locks (63 bits), from what is to be locked."""
+    return int.from_bytes(hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()[:8]) >> 1

@@ -1,0 +1,157 @@
+"""Versions and the aliases that point at them, as callers use them."""
+
+from sqlalchemy import Connection, select, update
+
+from app.jobs.states import OPEN
+from app.store import registry
+from app.store.assets import Alias, Move, NewVersion, Promotion, Version, VersionStatus
+from app.store.database import Clock, Database
+from app.store.errors import NothingToRollBack, RecordInUse, UnknownRecord
+from app.store.paging import MAX_LIMIT, MAX_NUMBER, bounded, page
+from app.store.records import Page
+from app.store.tables import aliases, job_versions, jobs, promotions, versions
+
+
+class Versions:
+    """What weights there are. Jobs add theirs by `Work.succeed`, the operator's come in by `register`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def register(self, new: NewVersion) -> Version:
+        """Make a version that no job made known, a base for instance; again is no error.
+
+        Raises: UnusableRecord where its base is not registered or was deleted.
+        """
+        with self._database.writing() as connection:
+            return registry.register(connection, new, self._clock(), job_id=None)
+
+    def get(self, version_id: str) -> Version:
+        """A version, deleted or not. Raises UnknownRecord."""
+        with self._database.reading() as connection:
+            version = registry.find(connection, version_id)
+        if version is None:
+            raise UnknownRecord("version")
+        return version
+
+    def list(
+        self, *, status: VersionStatus | None = VersionStatus.READY, after: str | None = None, limit: int = 20
+    ) -> Page[Version]:
+        """Versions, newest first, `after` the one of that id. Raises UnknownRecord where that does not exist."""
+        with self._database.reading() as connection:
+            rows, has_more = page(
+                connection, versions, equal={"status": status}, after=after, limit=limit, what="version"
+            )
+        return Page(tuple(Version.of(row) for row in rows), has_more)
+
+    def delete(self, version_id: str) -> Version:
+        """Mark a version as deleted; its files are the caller's to remove, after this. Again is no error.
+
+        An alias whose previous version it was can no longer be rolled back.
+
+        Raises: UnknownRecord; RecordInUse while an alias points at it, an open job needs it, or a version
+        that is not deleted lies over it.
+        """
+        with self._database.writing() as connection:
+            _refuse_if_needed(connection, version_id)  # before it is locked: see app.store.registry
+            connection.execute(
+                select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()
+            ).all()
+            version = registry.find(connection, version_id, lock=True)
+            if version is None:
+                raise UnknownRecord("version")
+            if version.status is VersionStatus.DELETED:
+                return version
+            _refuse_if_needed(connection, version_id)
+            connection.execute(update(aliases).where(aliases.c.previous == version_id).values(previous=None))
+            row = connection.execute(
+                update(versions)
+                .where(versions.c.id == version_id)
+                .values(status=VersionStatus.DELETED)
+                .returning(versions)
+            ).one()
+        return Version.of(row._mapping)
+
+
+class Aliases:
+    """Which version a name serves. Every move is a compare-and-set and leaves a line in the audit."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, name: str) -> Alias:
+        """The alias as it is now; what serving processes poll. Raises UnknownRecord."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(aliases).where(aliases.c.name == name)).one_or_none()
+        if row is None:
+            raise UnknownRecord("alias")
+        return Alias.of(row._mapping)
+
+    def all(self) -> tuple[Alias, ...]:
+        """Every alias, by name."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
+        return tuple(Alias.of(row) for row in rows)
+
+    def promote(self, move: Move, version_id: str) -> Alias:
+        """Point an alias at a version; one that does not exist is made.
+
+        Raises: AliasMoved where its generation is not the expected one, UnusableRecord where the version
+        is unknown or deleted.
+        """
+        with self._database.writing() as connection:
+            return registry.point(connection, move, version_id, self._clock())
+
+    def roll_back(self, move: Move) -> Alias:
+        """Point an alias at its previous version again; what it pointed at becomes the previous one.
+
+        Raises: UnknownRecord, NothingToRollBack, AliasMoved.
+        """
+        with self._database.writing() as connection:
+            alias = registry.locked_alias(connection, move.alias)
+            if alias is None:
+                raise UnknownRecord("alias")
+            if alias.previous is None:
+                raise NothingToRollBack(
+                    f"The alias {move.alias} has no previous version to go back to; promote one instead."
+                )
+            return registry.point(connection, move, alias.previous, self._clock())
+
+    def promotions(
+        self, alias: str | None = None, *, before: int | None = None, limit: int = 20
+    ) -> tuple[Promotion, ...]:
+        """The audit, newest first: every move, or an alias's, with ids under `before`."""
+        query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
+        if alias is not None:
+            query = query.where(promotions.c.alias == alias)
+        if before is not None:
+            query = query.where(promotions.c.id < bounded(before, 0, MAX_NUMBER))
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(Promotion.of(row) for row in rows)
+
+
+def _refuse_if_needed(connection: Connection, version_id: str) -> None:
+    if (need := _need(connection, version_id)) is not None:
+        raise RecordInUse(f"The version {version_id} is needed by {need}.", param="version")
+
+
+def _need(connection: Connection, version_id: str) -> str | None:
+    """What keeps a version, in words."""
+    alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
+    if alias is not None:
+        return f"the alias {alias.name}, which points at it"
+    job = connection.execute(
+        select(jobs.c.id)
+        .join(job_versions, job_versions.c.job_id == jobs.c.id)
+        .where(job_versions.c.version_id == version_id, jobs.c.status.in_(sorted(OPEN)))
+    ).first()
+    if job is not None:
+        return f"the job {job.id}, which has not ended"
+    over = versions.alias()
+    child = connection.execute(
+        select(over.c.id).where(over.c.base_version == version_id, over.c.status == VersionStatus.READY)
+    ).first()
+    return None if child is None else f"the version {child.id}, which lies over it"

@@ -1,0 +1,215 @@
+"""The connection: URLs, what a database that is away looks like, and the plans of the statements that must scale."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, text
+
+from app.jobs.states import JobKind, JobStatus
+from app.keys import ConfigurationError
+from app.store import Store
+from app.store.errors import StoreUnavailable
+from app.store.journal import events_query
+from app.store.paging import page_query
+from app.store.records import JobError
+from app.store.tables import events, jobs
+from app.store.work import eligible
+from tests.app.store.conftest import Databases, claimed, submitted
+from tests.app.store.postgres import PostgreSQL
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "mysql://root:secret@host/db", "sqlite://", "sqlite:///:memory:", "sqlite3:///a.db"],
+)
+def test_other_urls_are_refused_without_showing_a_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="sqlite:////PATH") as caught:
+        Store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_sqlite_writes_through_to_the_disk_and_keeps_no_wal(
+    sqlite_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(sqlite_databases.url(sqlite_databases.migrated()), timeout_s=3)
+    with store.database.reading() as connection:
+        pragmas = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert pragmas == {"journal_mode": "truncate", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 3000}
+
+
+def test_sqlite_file_is_made_in_a_new_folder(tmp_path: Path, make_store: Callable[..., Store]) -> None:
+    store = make_store(f"sqlite:///{tmp_path}/new/folder/store.db")
+    store.migrate()
+    assert submitted(store).status is JobStatus.QUEUED
+
+
+def test_locked_sqlite_is_unavailable_until_it_is_free(
+    sqlite_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    url = sqlite_databases.url(sqlite_databases.migrated())
+    store = make_store(url, timeout_s=0.1)
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    for ask in (lambda: submitted(store), lambda: store.jobs.list(), store.ping, store.migrate):
+        with pytest.raises(StoreUnavailable) as caught:
+            ask()
+        assert (caught.value.status, caught.value.retryable, caught.value.code) == (
+            503,
+            True,
+            "store_unavailable",
+        )
+    other.execute("ROLLBACK")
+    other.close()
+    assert submitted(store).status is JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("broken", ["folder", "not a database", "cut short"])
+def test_sqlite_that_cannot_be_read_is_unavailable(
+    sqlite_databases: Databases, make_store: Callable[..., Store], tmp_path: Path, broken: str
+) -> None:
+    path = tmp_path / "store.db"
+    if broken == "folder":
+        path.mkdir()
+    elif broken == "not a database":
+        path.write_bytes(b"hello " * 1000)
+    else:
+        whole = Path(
+            sqlite_databases.url(sqlite_databases.migrated()).removeprefix("sqlite:///")
+        ).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreUnavailable):
+        submitted(make_store(f"sqlite:///{path}"))
+
+
+def test_full_sqlite_is_unavailable_and_what_was_there_stays(
+    sqlite_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(sqlite_databases.url(sqlite_databases.migrated()))
+    job = submitted(store)
+    with pytest.raises(StoreUnavailable):
+        _write_beyond_the_end(store, job.id)
+    store.close()  # the limit was the connection's
+    assert store.jobs.get(job.id) == job
+    assert len(store.journal.events(job.id)) == 1
+
+
+def test_postgresql_that_is_stopped_is_unavailable_until_it_is_back(
+    postgresql: PostgreSQL, postgresql_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(postgresql_databases.url(postgresql_databases.migrated()), timeout_s=2)
+    job = submitted(store)
+    try:
+        with store.database.writing() as connection:
+            postgresql.stop()
+            connection.execute(text("SELECT 1"))
+    except StoreUnavailable:
+        pass
+    else:
+        pytest.fail("the transaction that was cut is unavailable")
+    try:
+        for ask in (lambda: submitted(store), store.ping, lambda: store.jobs.get(job.id), store.migrate):
+            with pytest.raises(StoreUnavailable):
+                ask()
+    finally:
+        postgresql.start()
+    assert store.jobs.get(job.id) == job
+
+
+def test_postgresql_row_that_stays_locked_is_unavailable(
+    postgresql_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    url = postgresql_databases.url(postgresql_databases.migrated())
+    store, other = make_store(url, timeout_s=0.2), make_store(url)
+    job = submitted(store)
+    with other.database.writing() as connection:
+        connection.execute(text("SELECT id FROM jobs FOR UPDATE"))
+        with pytest.raises(StoreUnavailable):
+            store.jobs.request_cancel(job.id)
+        assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None  # skips what others hold
+    assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLED
+
+
+def test_mistakes_of_the_program_are_not_taken_for_a_database_that_is_away(store: Store) -> None:
+    with pytest.raises(Exception, match="nonsense") as caught, store.database.writing() as connection:
+        connection.execute(text("SELECT nonsense"))
+    assert not isinstance(caught.value, StoreUnavailable)
+
+
+def _write_beyond_the_end(store: Store, job_id: str) -> None:
+    with store.database.writing() as connection:
+        connection.execute(text("PRAGMA max_page_count = 1"))
+        for number in range(2, 50):
+            values = {"job_id": job_id, "number": number, "level": "info", "type": "x", "at": 0.0}
+            connection.execute(insert(events).values(**values, message="x" * 10_000))
+
+
+PAGES = {
+    "jobs_by_time": {},
+    "jobs_by_status": {"status": "failed"},
+    "jobs_by_kind": {"kind": "finetune"},
+    "jobs_by_kind_and_status": {"kind": "finetune", "status": "failed"},
+}
+
+
+def test_statements_that_must_scale_read_an_index_in_its_order(store: Store, databases: Databases) -> None:
+    statements = [
+        *((index, page_query(jobs, equal, None).limit(21)) for index, equal in PAGES.items()),
+        *((index, page_query(jobs, equal, (1.6e9, "job_x")).limit(21)) for index, equal in PAGES.items()),
+        ("jobs_eligible", eligible(JobKind.FINETUNE, 1.7e9)),
+        ("events", events_query(_fill(store, 3000), 5)),
+    ]
+    for index, statement in statements:
+        plan = _plan(store, statement)
+        if databases.kind == "sqlite":
+            assert index in plan
+            assert "SEARCH" in plan or f"SCAN jobs USING INDEX {index}" in plan
+            assert "TEMP B-TREE" not in plan
+        else:  # which may take another of the indexes, by what it knows of the rows
+            assert "Index Scan" in plan
+            assert "Seq Scan" not in plan
+            assert "Sort" not in plan
+
+
+def _fill(store: Store, count: int) -> str:
+    """Many jobs that have ended, as copies of one of each sort, and one in the queue.
+
+    Returns the id of a job with as many events.
+    """
+    store.work.fail(_next(store, JobKind.FINETUNE), JobError("boom", "Boom."))
+    store.work.succeed(_next(store, JobKind.EVALUATE))
+    with store.database.writing() as connection:
+        rows = connection.execute(jobs.select()).mappings().all()
+        copies = [
+            {**row, "id": f"{row['id']}_{n}", "created_at": 1.6e9 + n, "finished_at": 1.6e9 + n}
+            for n in range(count // 2)
+            for row in rows
+        ]
+        connection.execute(insert(jobs), copies)
+        event = {"job_id": rows[0]["id"], "level": "info", "type": "x", "message": "", "at": 0.0}
+        connection.execute(insert(events), [{**event, "number": n} for n in range(10, count)])
+    submitted(store)
+    with store.database.writing() as connection:
+        connection.execute(text("ANALYZE"))
+    return str(event["job_id"])
+
+
+def _next(store: Store, kind: JobKind) -> Any:
+    submitted(store, kind=kind)
+    return claimed(store, kind=kind)
+
+
+def _plan(store: Store, statement: Any) -> str:
+    with store.database.reading() as connection:
+        compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+        if store.database.is_sqlite:
+            values = tuple(compiled.params[name] for name in compiled.positiontup)
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", values)
+            return "\n".join(str(row[-1]) for row in rows)
+        rows = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params)
+        return "\n".join(row[0] for row in rows)

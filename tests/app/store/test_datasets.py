@@ -1,0 +1,136 @@
+"""Data sets: their checks, and the jobs that wait for them."""
+
+from typing import Any
+
+import pytest
+
+from app.jobs.states import JobKind, JobStatus
+from app.store import Store
+from app.store.assets import Dataset, DatasetStatus
+from app.store.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
+from app.store.records import Job
+from tests.app.store.conftest import FakeClock, submitted
+
+
+def added(store: Store, **options: Any) -> Dataset:
+    return store.datasets.add(
+        **{"name": "demo", "format": "pairs", "source": {"upload": "a.tar"}, "folder": "ds/1", **options}
+    )
+
+
+def checked(store: Store, dataset: Dataset) -> tuple[Job, ...]:
+    claimed = store.datasets.claim_check(60)
+    assert claimed is not None
+    assert claimed.id == dataset.id
+    return store.datasets.accept(claimed, content_hash="abc", counts={"pairs": 3}, problems=[{"index": 1}])
+
+
+def test_checked_data_set_becomes_ready(store: Store) -> None:
+    dataset = added(store)
+    assert dataset.status is DatasetStatus.VALIDATING
+    assert checked(store, dataset) == ()
+    ready = store.datasets.get(dataset.id)
+    assert (ready.status, ready.content_hash, ready.counts) == (DatasetStatus.READY, "abc", {"pairs": 3})
+    assert ready.problems == [{"index": 1}]
+    assert ready.checked_at is not None
+    assert store.datasets.claim_check(60) is None
+    assert [each.id for each in store.datasets.list(status=DatasetStatus.READY).items] == [dataset.id]
+
+
+def test_job_waits_until_all_its_data_is_checked(store: Store) -> None:
+    first, second = added(store), added(store)
+    job = submitted(store, datasets=(first.id, second.id))
+    assert job.status is JobStatus.VALIDATING
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert checked(store, first) == ()
+    assert [queued.id for queued in checked(store, second)] == [job.id]
+    queued = store.jobs.get(job.id)
+    assert queued.status is JobStatus.QUEUED
+    assert queued.queued_at is not None
+    assert store.jobs.datasets_of(job.id) == tuple(sorted((first.id, second.id)))
+
+
+def test_job_over_ready_data_is_queued_at_once(store: Store) -> None:
+    dataset = added(store)
+    checked(store, dataset)
+    assert submitted(store, datasets=(dataset.id,)).status is JobStatus.QUEUED
+
+
+def test_rejected_data_set_fails_the_jobs_that_wait_for_it(store: Store) -> None:
+    dataset = added(store)
+    job, cancelled = submitted(store, datasets=(dataset.id,)), submitted(store, datasets=(dataset.id,))
+    store.jobs.request_cancel(cancelled.id)
+    claimed = store.datasets.claim_check(60)
+    assert claimed is not None
+    [failed] = store.datasets.reject(claimed, problems=[{"message": "no captions"}])
+    assert (failed.id, failed.status) == (job.id, JobStatus.FAILED)
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.param) == ("dataset_rejected", "datasets")
+    assert store.datasets.get(dataset.id).status is DatasetStatus.REJECTED
+    with pytest.raises(UnusableRecord, match="rejected"):
+        submitted(store, datasets=(dataset.id,))
+
+
+def test_data_set_is_not_deleted_under_an_open_job(store: Store) -> None:
+    dataset = added(store)
+    job = submitted(store, datasets=(dataset.id,))
+    with pytest.raises(RecordInUse, match=job.id):
+        store.datasets.delete(dataset.id)
+    store.jobs.request_cancel(job.id)
+    gone = store.datasets.delete(dataset.id)
+    assert gone.status is DatasetStatus.DELETED
+    assert store.datasets.delete(dataset.id) == gone
+    with pytest.raises(UnusableRecord, match="deleted"):
+        submitted(store, datasets=(dataset.id,))
+
+
+def test_check_whose_process_died_is_done_by_another(store: Store, clock: FakeClock) -> None:
+    dataset = added(store)
+    dead = store.datasets.claim_check(60)
+    assert dead is not None
+    assert store.datasets.claim_check(60) is None
+    clock.advance(50)
+    assert store.datasets.renew_check(dead, 60)
+    clock.advance(50)
+    assert store.datasets.claim_check(60) is None
+    clock.advance(11)
+    alive = store.datasets.claim_check(60)
+    assert alive is not None
+    assert not store.datasets.renew_check(dead, 60)
+    with pytest.raises(LeaseLost):
+        store.datasets.accept(dead, content_hash="dead", counts={})
+    store.datasets.accept(alive, content_hash="alive", counts={})
+    with pytest.raises(LeaseLost):
+        store.datasets.reject(alive, problems=[])
+    assert store.datasets.get(dataset.id).content_hash == "alive"
+
+
+def test_data_set_that_kills_its_checkers_is_rejected(store: Store, clock: FakeClock) -> None:
+    dataset = added(store)
+    job = submitted(store, datasets=(dataset.id,))
+    for _ in range(3):
+        assert store.datasets.claim_check(60) is not None
+        clock.advance(61)
+    assert store.datasets.claim_check(60) is None
+    assert store.datasets.get(dataset.id).status is DatasetStatus.REJECTED
+    assert store.jobs.get(job.id).status is JobStatus.FAILED
+
+
+def test_check_of_a_deleted_data_set_comes_to_nothing(store: Store) -> None:
+    dataset = added(store)
+    claimed = store.datasets.claim_check(60)
+    assert claimed is not None
+    store.datasets.delete(dataset.id)
+    with pytest.raises(LeaseLost):
+        store.datasets.accept(claimed, content_hash="abc", counts={})
+    assert store.datasets.claim_check(60) is None
+
+
+def test_data_sets_are_paged_and_unknown_ones_named(store: Store) -> None:
+    ids = [added(store).id for _ in range(3)]
+    first = store.datasets.list(limit=2)
+    assert ([each.id for each in first.items], first.has_more) == ([ids[2], ids[1]], True)
+    assert [each.id for each in store.datasets.list(after=ids[1]).items] == [ids[0]]
+    for ask in (store.datasets.get, store.datasets.delete):
+        with pytest.raises(UnknownRecord, match="No data set"):
+            ask("ds_none")

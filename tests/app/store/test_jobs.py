@@ -1,0 +1,233 @@
+"""Jobs from the callers' side."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.jobs.states import JobKind, JobStatus
+from app.store import Store
+from app.store.errors import (
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    JobStateConflict,
+    UnknownRecord,
+    UnusableRecord,
+)
+from app.store.records import JobError
+from tests.app.store.conftest import Databases, FakeClock, claimed, new_job, submitted
+
+
+def test_submitted_job_is_read_back_as_it_was_given(store: Store) -> None:
+    request = {"base": "demo", "hyperparameters": {"lr": 1e-5, "n": [1, None, True, "ü\u0000\ud800"]}}
+    job = submitted(
+        store, request=request, config={"steps": 3}, seed=2**62, suffix="a\0b\ud800", metadata={"k": "v"}
+    )
+    assert store.jobs.get(job.id) == job
+    assert job.status is JobStatus.QUEUED
+    assert job.request == request
+    assert (job.config, job.seed, job.metadata) == ({"steps": 3}, 2**62, {"k": "v"})
+    assert job.suffix == "a\ufffdb?"
+    assert (job.attempt, job.fence, job.lease_owner, job.started_at) == (0, 0, None, None)
+
+
+def test_numbers_that_json_lacks_become_null(store: Store) -> None:
+    job = submitted(store, request={"lr": [float("nan"), float("inf"), 1.0]})
+    assert store.jobs.get(job.id).request == {"lr": [None, None, 1.0]}
+
+
+def test_unknown_jobs_are_named_as_such(store: Store) -> None:
+    for ask in (store.jobs.get, store.jobs.request_cancel, store.journal.events, store.journal.metrics):
+        with pytest.raises(UnknownRecord, match="No job of that id") as caught:
+            ask("job_\0nothing")
+        assert (caught.value.status, caught.value.code) == (404, "job_not_found")
+
+
+def test_pages_of_any_size_and_place_are_asked_for(store: Store) -> None:
+    job = submitted(store)
+    assert len(store.jobs.list(limit=-5).items) == len(store.jobs.list(limit=10**30).items) == 1
+    assert store.journal.events(job.id, after=10**30) == ()
+    assert len(store.journal.events(job.id, after=-(10**30), limit=-1)) == 1
+    assert store.journal.metrics(job.id, after=10**30, limit=10**30) == ()
+    assert store.aliases.promotions(before=10**30, limit=0) == ()
+
+
+def test_same_key_and_request_replays_the_job(store: Store) -> None:
+    new = new_job(idempotency_key="k", owner="alice", request={"a": 1, "b": 2})
+    assert store.jobs.earlier(new) is None
+    job, is_new = store.jobs.submit(new)
+    again, again_is_new = store.jobs.submit(
+        new_job(idempotency_key="k", owner="alice", request={"b": 2, "a": 1})
+    )
+    assert (is_new, again_is_new) == (True, False)
+    assert again == job == store.jobs.earlier(new)
+
+
+def test_same_key_with_another_request_is_refused(store: Store) -> None:
+    submitted(store, idempotency_key="k", owner="alice")
+    for other in (new_job(request={"base": "other"}), new_job(JobKind.EVALUATE)):
+        with pytest.raises(IdempotencyMismatch) as caught:
+            store.jobs.submit(replace(other, idempotency_key="k", owner="alice"))
+        assert caught.value.status == 422
+    assert len(store.jobs.list().items) == 1
+
+
+def test_keys_of_different_owners_and_jobs_without_a_key_do_not_meet(store: Store) -> None:
+    ids = {
+        submitted(store, **options).id
+        for options in (
+            {"idempotency_key": "k", "owner": "alice"},
+            {"idempotency_key": "k", "owner": "bob"},
+            {"idempotency_key": "k"},
+            {"owner": "alice"},
+            {"owner": "alice"},
+        )
+    }
+    assert len(ids) == 5
+
+
+def test_one_of_many_simultaneous_submissions_with_a_key_makes_the_job(store: Store) -> None:
+    outcomes: list[Any] = []
+    barrier = threading.Barrier(8)
+
+    def submit() -> None:
+        barrier.wait()
+        with contextlib.suppress(IdempotencyInFlight):
+            outcomes.append(store.jobs.submit(new_job(idempotency_key="k")))
+
+    threads = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [is_new for _, is_new in outcomes].count(True) == 1
+    assert len({job.id for job, _ in outcomes}) == 1
+    assert len(store.jobs.list().items) == 1
+
+
+def test_key_that_is_being_submitted_is_in_flight(
+    postgresql_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    # SQLite lets one transaction write at a time: there the second waits, then replays.
+    store = make_store(postgresql_databases.url(postgresql_databases.migrated()))
+    new = new_job(idempotency_key="k")
+    with store.database.writing() as connection:
+        store.jobs._earlier(connection, new)  # takes the key, as a submission does first
+        with pytest.raises(IdempotencyInFlight) as caught:
+            store.jobs.submit(new)
+    assert (caught.value.status, caught.value.retryable) == (409, True)
+    assert store.jobs.submit(new)[1]
+
+
+@pytest.mark.parametrize("which", ["datasets", "versions"])
+def test_job_over_something_unknown_is_refused_and_leaves_nothing(store: Store, which: str) -> None:
+    with pytest.raises(UnusableRecord, match="unknown") as caught:
+        submitted(store, **{which: ("ds_1",)})
+    assert caught.value.param == which
+    assert store.jobs.list().items == ()
+
+
+def test_list_pages_newest_first_without_gaps_or_repeats(store: Store) -> None:
+    ids = [submitted(store).id for _ in range(7)]
+    seen, after = [], None
+    while True:
+        page = store.jobs.list(after=after, limit=3)
+        seen += [job.id for job in page.items]
+        if not page.has_more:
+            break
+        after = seen[-1]
+        submitted(store)  # what comes meanwhile stands before the first page
+    assert seen == ids[::-1]
+
+
+def test_list_filters_by_kind_and_status(store: Store) -> None:
+    tune, evaluate = submitted(store), submitted(store, kind=JobKind.EVALUATE)
+    cancelled = store.jobs.request_cancel(submitted(store).id)
+    listed = store.jobs.list
+
+    def ids(**options: Any) -> list[str]:
+        return [job.id for job in listed(**options).items]
+
+    assert ids(kind=JobKind.EVALUATE) == [evaluate.id]
+    assert ids(status=JobStatus.CANCELLED) == [cancelled.id]
+    assert ids(kind=JobKind.FINETUNE, status=JobStatus.QUEUED) == [tune.id]
+    assert ids(kind=JobKind.EVALUATE, status=JobStatus.CANCELLED) == []
+    assert store.jobs.count(JobStatus.QUEUED) == 2
+
+
+def test_list_after_an_unknown_job_names_the_parameter(store: Store) -> None:
+    with pytest.raises(UnknownRecord) as caught:
+        store.jobs.list(after="job_x")
+    assert caught.value.param == "after"
+
+
+def test_cancelled_in_the_queue_ends_at_once(store: Store) -> None:
+    job = store.jobs.request_cancel(submitted(store).id)
+    assert job.status is JobStatus.CANCELLED
+    assert job.finished_at is not None
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.jobs.request_cancel(job.id) == job
+
+
+def test_cancelled_while_running_waits_for_its_worker(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
+    assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
+    assert store.work.renew(lease, 60) is JobStatus.CANCELLING
+    assert store.work.release(lease).status is JobStatus.CANCELLED
+
+
+def test_paused_job_is_resumed_with_all_its_attempts(store: Store) -> None:
+    job = submitted(store, max_attempts=1)
+    assert store.jobs.request_pause(job.id).status is JobStatus.PAUSED
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.jobs.request_resume(job.id).status is JobStatus.QUEUED
+    lease = claimed(store)
+    assert store.jobs.request_pause(job.id).status is JobStatus.PAUSING
+    assert store.work.release(lease).status is JobStatus.PAUSED
+    resumed = store.jobs.request_resume(job.id)
+    assert (resumed.status, resumed.attempt, resumed.pause_requested_at) == (JobStatus.QUEUED, 0, None)
+    assert claimed(store).fence == lease.fence + 1
+
+
+def test_requests_that_do_not_fit_the_status_say_so(store: Store) -> None:
+    job = submitted(store)
+    store.work.fail(claimed(store), JobError("boom", "Boom."))
+    for ask in (store.jobs.request_cancel, store.jobs.request_pause, store.jobs.request_resume):
+        with pytest.raises(JobStateConflict, match="A job that is failed cannot") as caught:
+            ask(job.id)
+        assert caught.value.status == 409
+
+
+def test_stale_jobs_are_those_due_for_long_and_those_whose_lease_ended(
+    store: Store, clock: FakeClock
+) -> None:
+    running = submitted(store)
+    lease = claimed(store, ttl_s=60)
+    queued = submitted(store, kind=JobKind.EVALUATE)
+    store.jobs.request_cancel(submitted(store).id)
+    assert store.reaper.stale(5) == ()
+    clock.advance(10)
+    assert [(job.id, job.kind) for job in store.reaper.stale(5)] == [(queued.id, JobKind.EVALUATE)]
+    clock.advance(60)
+    assert {job.id for job in store.reaper.stale(5)} == {queued.id, running.id}
+    store.work.renew(lease, 60)
+    assert [job.id for job in store.reaper.stale(5)] == [queued.id]
+
+
+def test_backing_off_job_is_stale_only_when_due(store: Store, clock: FakeClock) -> None:
+    job = submitted(store)
+    store.work.fail(claimed(store), JobError("boom", "Boom."), retry_in_s=100)
+    clock.advance(50)
+    assert store.reaper.stale(5) == ()
+    clock.advance(60)
+    assert [stale.id for stale in store.reaper.stale(5)] == [job.id]
+
+
+def test_store_of_another_process_sees_the_job(url: str, make_store: Callable[..., Store]) -> None:
+    job = submitted(make_store(url))
+    assert make_store(url).jobs.get(job.id) == job

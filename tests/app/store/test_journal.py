@@ -1,0 +1,118 @@
+"""Events and metrics: order, bounds, retention."""
+
+import threading
+from collections.abc import Callable
+
+from app.jobs.states import JobStatus
+from app.store import Store
+from app.store.records import EventType, Level
+from tests.app.store.conftest import FakeClock, claimed, submitted
+
+
+def test_life_of_a_job_is_told_in_order(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    assert store.work.event(lease, "Loaded.", level=Level.WARNING, data={"n": 1}) == 3
+    assert store.work.metrics(lease, 25, {"loss": 0.5}) == 4
+    store.work.succeed(lease)
+    told = store.journal.events(job.id)
+    assert [(event.number, event.type, event.data) for event in told] == [
+        (1, "status", {"from": None, "to": "queued"}),
+        (2, "status", {"from": "queued", "to": "running", "owner": "slot", "fence": 1}),
+        (3, "message", {"n": 1}),
+        (4, "metrics", {"step": 25, "values": {"loss": 0.5}}),
+        (5, "status", {"from": "running", "to": "succeeded", "version": None}),
+    ]
+    assert [event.at for event in told] == sorted(event.at for event in told)
+    assert (told[2].message, told[2].level) == ("Loaded.", Level.WARNING)
+    assert [event.number for event in store.journal.transitions(job.id)] == [1, 2, 5]
+    assert [event.number for event in store.journal.transitions(job.id, limit=1)] == [5]
+    assert store.jobs.get(job.id).event_count == 5
+
+
+def test_events_go_on_after_a_number(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    for index in range(4):
+        store.work.event(lease, str(index))
+    assert [event.number for event in store.journal.events(job.id, after=2, limit=3)] == [3, 4, 5]
+    assert [event.number for event in store.journal.events(job.id, after=5)] == [6]
+    assert store.journal.events(job.id, after=6) == ()
+
+
+def test_events_written_at_once_get_numbers_without_gaps_or_repeats(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    threads = [
+        threading.Thread(target=lambda: [store.work.event(lease, "hello") for _ in range(5)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [event.number for event in store.journal.events(job.id)] == list(range(1, 23))
+
+
+def test_long_texts_and_data_are_cut_and_broken_ones_mended(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    store.work.event(lease, "x" * 5000, data={"big": "y" * 20_000})
+    store.work.event(lease, "nul \0 and \ud800", data={"nan": float("nan"), "nul": "\0"})
+    cut, mended = store.journal.events(job.id, after=2)
+    assert (len(cut.message), cut.data) == (2000, {"left_out_bytes": 20_000 + len('{"big": ""}')})
+    assert (mended.message, mended.data) == ("nul \ufffd and ?", {"nan": None, "nul": "\0"})
+
+
+def test_step_that_a_resumed_job_repeats_replaces_the_earlier_one(store: Store, clock: FakeClock) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    for step in (25, 50, 75):
+        store.work.metrics(lease, step, {"loss": float(step)})
+    clock.advance(61)
+    lease = claimed(store)
+    store.work.metrics(lease, 50, {"loss": -1.0, "gap": float("inf")})
+    curve = store.journal.metrics(job.id)
+    assert [(point.step, point.values) for point in curve] == [
+        (25, {"loss": 25.0}),
+        (50, {"loss": -1.0, "gap": None}),
+        (75, {"loss": 75.0}),
+    ]
+    assert [point.step for point in store.journal.metrics(job.id, after=25, limit=1)] == [50]
+    latest = store.journal.latest_metrics(job.id)
+    assert latest is not None
+    assert latest.step == 75
+    assert store.jobs.get(job.id).step == 50
+
+
+def test_events_and_curve_stay_bounded_while_the_job_runs(
+    url: str, clock: FakeClock, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(url, clock=clock, max_events=16, max_points=8)
+    job = submitted(store)
+    lease = claimed(store)
+    for step in range(40):
+        store.work.metrics(lease, step, {"loss": 1.0})
+    numbers = [event.number for event in store.journal.events(job.id)]
+    assert numbers == [1, 2, *range(27, 43)]
+    steps = [point.step for point in store.journal.metrics(job.id)]
+    assert len(steps) <= 8
+    assert (steps[0], steps[-1]) == (0, 39)
+
+
+def test_prune_leaves_the_transitions_of_jobs_that_ended_long_ago(store: Store, clock: FakeClock) -> None:
+    old = submitted(store)
+    lease = claimed(store)
+    store.work.metrics(lease, 1, {"loss": 1.0})
+    store.work.succeed(lease)
+    clock.advance(1000)
+    running = submitted(store)
+    lease = claimed(store)
+    store.work.event(lease, "hello")
+    recent = store.jobs.request_cancel(submitted(store).id)
+    assert recent.status is JobStatus.CANCELLED
+    assert store.journal.prune(500) == 1
+    assert store.journal.prune(500) == 0
+    assert {event.type for event in store.journal.events(old.id)} == {EventType.STATUS}
+    assert len(store.journal.metrics(old.id)) == 1
+    assert len(store.journal.events(running.id)) == 3

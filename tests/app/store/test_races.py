@@ -1,0 +1,75 @@
+"""Several real processes over one database."""
+
+from collections.abc import Callable, Iterator
+from multiprocessing.pool import Pool
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from app.jobs.states import JobStatus
+from app.keys import ConfigurationError
+from app.store import Store
+from app.store.tables import metadata
+from tests.app.store import racing
+from tests.app.store.conftest import Databases, submitted
+
+COUNT = 3
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with racing.processes(COUNT) as pool:
+        yield pool
+
+
+def test_processes_that_start_at_once_migrate_once(
+    databases: Databases, pool: Pool, make_store: Callable[..., Store]
+) -> None:
+    url = databases.url(databases.empty())
+    racing.race(pool, COUNT, racing.migrate, url)
+    store = make_store(url)
+    with store.database.reading() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+    assert submitted(store).status is JobStatus.QUEUED
+
+
+def test_migrations_make_the_tables_that_the_program_uses(store: Store) -> None:
+    with store.database.reading() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_database_of_a_newer_program_is_refused_and_left_alone(
+    databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(databases.url(databases.empty()))
+    store.migrate()
+    with store.database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match="newer version of this program"):
+        store.migrate()
+
+
+def test_racing_workers_never_get_the_same_job(store: Store, url: str, pool: Pool) -> None:
+    rounds = 8
+    ids = [submitted(store).id for _ in range(rounds)]
+    for job_id in ids[1:]:
+        store.jobs.request_pause(job_id)
+    # One job at a time is in the queue, and every worker reaches for it.
+    won = []
+    for job_id in ids:
+        if job_id != ids[0]:
+            store.jobs.request_resume(job_id)
+        won.append(
+            [win for wins in racing.race(pool, COUNT, racing.claim_each, url, 1) for win in wins if win]
+        )
+    assert won == [[(job_id, 1)] for job_id in ids]
+
+
+def test_racing_workers_share_a_queue_without_losing_a_job(store: Store, url: str, pool: Pool) -> None:
+    ids = [submitted(store).id for _ in range(30)]
+    won = racing.race(pool, COUNT, racing.claim_all, url)
+    # A worker may find the last jobs locked by another, which then takes them.
+    assert sorted(job_id for wins in won for job_id in wins) == sorted(ids)

@@ -1,0 +1,281 @@
+"""Jobs from the workers' side: claims, leases, fences, and what may come of a job."""
+
+from collections.abc import Callable
+
+import pytest
+
+from app.jobs.states import JobKind, JobStatus
+from app.store import Store
+from app.store.assets import Move, NewVersion
+from app.store.errors import AliasMoved, LeaseLost, UnusableRecord
+from app.store.records import JobError, Lease, Level
+from tests.app.store.conftest import FakeClock, claimed, submitted
+
+BOOM = JobError("boom", "Boom.", "lr", retryable=True)
+
+
+def version(id: str = "v1", **options: object) -> NewVersion:
+    return NewVersion(**{"id": id, "folder": id, "description": {"a": 1}, "size_bytes": 5, **options})  # type: ignore[arg-type]
+
+
+def every_effect(store: Store, lease: Lease) -> list[Callable[[], object]]:
+    """All that a worker can do to a job by its lease, but for `renew`, which answers None."""
+    work = store.work
+    return [
+        lambda: work.progress(lease, stage="train", step=99),
+        lambda: work.event(lease, "a zombie speaks"),
+        lambda: work.metrics(lease, 99, {"loss": 9.0}),
+        lambda: work.release(lease),
+        lambda: work.fail(lease, BOOM),
+        lambda: work.fail(lease, BOOM, retry_in_s=1),
+        lambda: work.succeed(lease, version=version("zombie")),
+    ]
+
+
+def test_oldest_job_of_the_kind_is_claimed(store: Store) -> None:
+    other = submitted(store, kind=JobKind.EVALUATE)
+    first, second = submitted(store), submitted(store)
+    job = store.work.claim(JobKind.FINETUNE, "slot-1", 60)
+    assert job is not None
+    assert (job.id, job.status, job.fence, job.attempt, job.lease_owner) == (
+        first.id,
+        JobStatus.RUNNING,
+        1,
+        1,
+        "slot-1",
+    )
+    assert job.lease_until == pytest.approx(job.started_at + 60 if job.started_at else 0)
+    assert claimed(store).job_id == second.id
+    assert store.work.claim(JobKind.FINETUNE, "slot-3", 60) is None
+    assert claimed(store, kind=JobKind.EVALUATE).job_id == other.id
+
+
+def test_job_is_taken_over_only_after_its_lease_has_ended(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    first = claimed(store, ttl_s=60)
+    clock.advance(59)
+    assert store.work.claim(JobKind.FINETUNE, "other", 60) is None
+    assert store.work.renew(first, 60) is JobStatus.RUNNING
+    clock.advance(59)
+    assert store.work.claim(JobKind.FINETUNE, "other", 60) is None
+    clock.advance(2)
+    second = claimed(store)
+    assert second == Lease(first.job_id, first.fence + 1)
+    assert store.jobs.get(first.job_id).attempt == 2
+
+
+def test_zombie_whose_job_was_taken_over_changes_nothing(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    zombie = claimed(store)
+    clock.advance(61)
+    claimed(store)
+    before = store.jobs.get(zombie.job_id)
+    assert store.work.renew(zombie, 60) is None
+    for effect in every_effect(store, zombie):
+        with pytest.raises(LeaseLost, match=zombie.job_id):
+            effect()
+    assert store.jobs.get(zombie.job_id) == before
+    assert store.journal.metrics(zombie.job_id) == ()
+    assert store.versions.list().items == ()
+
+
+@pytest.mark.parametrize("end", ["release", "fail", "succeed"])
+def test_worker_has_no_say_after_it_let_go(store: Store, end: str) -> None:
+    submitted(store)
+    lease = claimed(store)
+    {
+        "release": lambda: store.work.release(lease),
+        "fail": lambda: store.work.fail(lease, BOOM),
+        "succeed": lambda: store.work.succeed(lease),
+    }[end]()
+    before = store.jobs.get(lease.job_id)
+    assert store.work.renew(lease, 60) is None
+    for effect in every_effect(store, lease):
+        with pytest.raises(LeaseLost):
+            effect()
+    assert store.jobs.get(lease.job_id) == before
+
+
+def test_worker_that_was_only_late_goes_on(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    lease = claimed(store, ttl_s=60)
+    clock.advance(600)
+    store.work.progress(lease, stage="train", step=5, steps=10)
+    assert store.work.renew(lease, 60) is JobStatus.RUNNING
+    assert store.work.claim(JobKind.FINETUNE, "other", 60) is None
+
+
+def test_released_job_is_queued_and_its_attempt_not_counted(store: Store) -> None:
+    submitted(store, max_attempts=1)
+    for fence in range(1, 6):
+        lease = claimed(store)
+        assert lease.fence == fence
+        job = store.work.release(lease)
+        assert (job.status, job.attempt, job.lease_owner, job.lease_until) == (
+            JobStatus.QUEUED,
+            0,
+            None,
+            None,
+        )
+
+
+def test_job_whose_workers_die_fails_when_its_attempts_are_used_up(store: Store, clock: FakeClock) -> None:
+    job = submitted(store, max_attempts=2)
+    other = submitted(store)
+    for _ in range(2):
+        assert claimed(store).job_id == job.id
+        clock.advance(61)
+    assert claimed(store).job_id == other.id
+    failed = store.jobs.get(job.id)
+    assert failed.status is JobStatus.FAILED
+    assert failed.error is not None
+    assert failed.error.code == "attempts_exhausted"
+    assert failed.finished_at is not None
+
+
+def test_failed_job_keeps_its_error(store: Store) -> None:
+    submitted(store)
+    job = store.work.fail(claimed(store), BOOM)
+    assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
+    last = store.journal.events(job.id)[-1]
+    assert (last.level, last.message, last.data) == (
+        Level.ERROR,
+        "Boom.",
+        {
+            "from": "running",
+            "to": "failed",
+            "error": {"code": "boom", "message": "Boom.", "param": "lr", "retryable": True},
+        },
+    )
+
+
+def test_retried_job_backs_off_and_fails_with_its_last_attempt(store: Store, clock: FakeClock) -> None:
+    submitted(store, max_attempts=2)
+    job = store.work.fail(claimed(store), BOOM, retry_in_s=30)
+    assert (job.status, job.attempt, job.error) == (JobStatus.QUEUED, 1, None)
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    clock.advance(31)
+    job = store.work.fail(claimed(store), BOOM, retry_in_s=30)
+    assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
+
+
+def test_failure_of_a_job_that_was_asked_to_stop(store: Store) -> None:
+    pausing, cancelling = submitted(store), submitted(store)
+    leases = [claimed(store), claimed(store)]
+    store.jobs.request_pause(pausing.id)
+    store.jobs.request_cancel(cancelling.id)
+    assert store.work.fail(leases[0], BOOM, retry_in_s=5).status is JobStatus.PAUSED
+    job = store.work.fail(leases[1], BOOM, retry_in_s=5)
+    assert (job.status, job.error) == (JobStatus.CANCELLED, None)
+
+
+def test_stopping_job_whose_worker_is_gone_is_settled_by_the_reaper(store: Store, clock: FakeClock) -> None:
+    pausing, cancelling, running = submitted(store), submitted(store), submitted(store)
+    leases = [claimed(store), claimed(store), claimed(store)]
+    store.jobs.request_pause(pausing.id)
+    store.jobs.request_cancel(cancelling.id)
+    assert store.reaper.settle_abandoned() == ()
+    clock.advance(61)
+    settled = {job.id: job.status for job in store.reaper.settle_abandoned()}
+    assert settled == {pausing.id: JobStatus.PAUSED, cancelling.id: JobStatus.CANCELLED}
+    assert store.jobs.get(running.id).status is JobStatus.RUNNING
+    for lease in leases[:2]:
+        with pytest.raises(LeaseLost):
+            store.work.succeed(lease)
+
+
+def test_stopping_job_is_not_claimed_by_another_worker(store: Store, clock: FakeClock) -> None:
+    job = submitted(store)
+    claimed(store)
+    store.jobs.request_pause(job.id)
+    clock.advance(61)
+    assert store.work.claim(JobKind.FINETUNE, "other", 60) is None
+
+
+def test_success_brings_version_result_and_promotion_at_once(store: Store) -> None:
+    job = submitted(store)
+    move = Move("default", "job", "better", expected_generation=0, metrics={"group": 0.5})
+    done = store.work.succeed(claimed(store), version=version(), result={"n": 1}, promotion=move)
+    assert (done.status, done.result_version, done.result) == (JobStatus.SUCCEEDED, "v1", {"n": 1})
+    made = store.versions.get("v1")
+    assert (made.job_id, made.folder, made.description, made.size_bytes) == (job.id, "v1", {"a": 1}, 5)
+    assert (store.aliases.get("default").version, store.aliases.get("default").generation) == ("v1", 1)
+    [line] = store.aliases.promotions()
+    assert (line.job_id, line.from_version, line.to_version) == (job.id, None, "v1")
+
+
+def test_success_whose_promotion_was_decided_on_another_alias_changes_nothing(store: Store) -> None:
+    submitted(store)
+    lease = claimed(store)
+    store.versions.register(version("base"))
+    store.aliases.promote(Move("default", "me", "first", None), "base")
+    with pytest.raises(AliasMoved):
+        store.work.succeed(lease, version=version(), promotion=Move("default", "job", "better", 0))
+    assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
+    assert [each.id for each in store.versions.list().items] == ["base"]
+    done = store.work.succeed(lease, version=version(), promotion=Move("default", "job", "better", 1))
+    assert done.status is JobStatus.SUCCEEDED
+    assert store.aliases.get("default").previous == "base"
+
+
+def test_success_reported_twice_is_the_same_success(store: Store) -> None:
+    submitted(store)
+    lease = claimed(store)
+    done = store.work.succeed(lease, version=version())
+    assert store.work.succeed(lease, version=version()) == done
+    with pytest.raises(LeaseLost):
+        store.work.succeed(lease, version=version("v2"))
+    assert len(store.versions.list().items) == 1
+
+
+def test_success_after_cancelling_was_asked_for_makes_no_version(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    store.jobs.request_cancel(job.id)
+    move = Move("default", "job", "better", None)
+    done = store.work.succeed(lease, version=version(), promotion=move)
+    assert (done.status, done.result_version) == (JobStatus.CANCELLED, None)
+    assert store.versions.list().items == ()
+    assert store.aliases.all() == ()
+
+
+def test_success_while_pausing_was_asked_for_is_a_success(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    store.jobs.request_pause(job.id)
+    assert store.work.succeed(lease, version=version()).status is JobStatus.SUCCEEDED
+
+
+def test_two_jobs_with_the_same_weights_share_the_version(store: Store) -> None:
+    first, second = submitted(store), submitted(store)
+    store.work.succeed(claimed(store), version=version())
+    done = store.work.succeed(claimed(store), version=version(folder="elsewhere"))
+    assert (done.id, done.result_version) == (second.id, "v1")
+    [only] = store.versions.list().items
+    assert (only.job_id, only.folder) == (first.id, "v1")
+
+
+def test_deleted_version_that_is_made_again_lives_in_its_new_folder(store: Store) -> None:
+    submitted(store), submitted(store)
+    store.work.succeed(claimed(store), version=version())
+    store.versions.delete("v1")
+    store.work.succeed(claimed(store), version=version(folder="new"))
+    [only] = store.versions.list().items
+    assert only.folder == "new"
+
+
+def test_success_over_a_base_that_is_gone_changes_nothing(store: Store) -> None:
+    submitted(store)
+    lease = claimed(store)
+    with pytest.raises(UnusableRecord, match="gone"):
+        store.work.succeed(lease, version=version(base_version="gone"))
+    assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
+
+
+def test_progress_is_seen_and_its_estimate_ends_with_the_attempt(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    store.work.progress(lease, stage="train", step=7, steps=10, estimated_finish=123.5)
+    seen = store.jobs.get(job.id)
+    assert (seen.stage, seen.step, seen.steps, seen.estimated_finish) == ("train", 7, 10, 123.5)
+    assert store.work.release(lease).estimated_finish is None
