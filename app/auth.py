@@ -8,6 +8,7 @@ from starting. Without a keys file everything is allowed, but only to this machi
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fastapi.routing
@@ -21,6 +22,7 @@ from app.settings import Settings
 
 __all__ = [
     "SCOPES",
+    "Caller",
     "ConfigurationError",
     "assert_every_route_declares",
     "check_binding",
@@ -47,19 +49,37 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def requires(scope: Scope) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that lets in the keys that have `scope`."""
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request: the name of a key; "" without a keys file, when anybody on this machine may do all."""
 
-    async def check(request: Request) -> None:
+    name: str = ""
+    scopes: frozenset[str] = frozenset(SCOPES)
+
+    def check(self, scope: Scope, what: str, *, param: str | None = None) -> None:
+        """Raise Forbidden unless the caller has `scope`, which `what` needs."""
+        if scope not in self.scopes:
+            raise Forbidden(
+                f"{what} needs a key with the scope {scope}, which this one lacks.",
+                code="missing_scope",
+                param=param,
+            )
+
+
+def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency that lets in the keys that have `scope`, and says whose key it is."""
+
+    async def check(request: Request) -> Caller:
         ring: KeyRing | None = request.app.state.key_ring
         if ring is None:
-            return
+            return Caller()
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         key = ring.find(secret.strip()) if kind.lower() == "bearer" else None
         if key is None:
             raise Unauthorized("Send an API key of this service as `Authorization: Bearer KEY`.")
         if scope not in key.scopes:
             raise Forbidden(f"This key lacks the scope {scope}.", code="missing_scope")
+        return Caller(key.name, frozenset(key.scopes))
 
     check.declared_access = scope  # type: ignore[attr-defined]
     return check

@@ -25,8 +25,8 @@ _CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
 _BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]+)\"|([^;\s]+))", re.IGNORECASE)
 
 
-def reads(schema: type[Schema]) -> Callable[[Request], Awaitable[Schema]]:
-    """A dependency that reads the body as `schema`.
+def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awaitable[Schema]]:
+    """A dependency that reads the body as `schema`; as JSON alone without `form`.
 
     Raises: MalformedBody, UnsupportedMediaType, RequestValidationError (rendered as InvalidRequest).
     """
@@ -36,11 +36,12 @@ def reads(schema: type[Schema]) -> Callable[[Request], Awaitable[Schema]]:
         try:
             if media_type == JSON:
                 return schema.model_validate_json(await request.body())
-            if media_type == MULTIPART:
+            if media_type == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:
-            raise _translated(error) from None
-        raise UnsupportedMediaType(f"Send the body as {JSON} or {MULTIPART}, and say so in Content-Type.")
+            raise translated(error) from None
+        accepted = f"{JSON} or {MULTIPART}" if form else JSON
+        raise UnsupportedMediaType(f"Send the body as {accepted}, and say so in Content-Type.")
 
     return read
 
@@ -95,7 +96,7 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
         raise MalformedBody(f"The field {name[:64]} is not UTF-8.", param=name[:64]) from None
 
 
-def _translated(error: ValidationError) -> Exception:
+def translated(error: ValidationError) -> Exception:
     """Validation errors without what the caller sent; JSON that does not parse is a malformed body."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     if errors[0]["type"] == "json_invalid":

@@ -10,39 +10,69 @@ import torch
 from fastapi import FastAPI
 
 from app import auth, logs, middleware, responses
+from app.backend import Backend, check_database
 from app.disconnect import CancelOnDisconnect
 from app.fetch import Fetcher
 from app.images import Decoder
-from app.inference import Inference
 from app.limits import Limits
 from app.metrics import Metrics
 from app.openapi import install_openapi
-from app.routes import inference, status
+from app.registry.files import FolderVersions
+from app.registry.ports import Registry
+from app.routes import datasets, evaluate, finetune, inference, jobs, status
+from app.routes import registry as registry_routes
 from app.schemas.classify import ClassifyRequest
+from app.schemas.datasets import RegisterDataset
 from app.schemas.embed import EmbedRequest
+from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.schemas.match import MatchRequest
+from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.server import DrainingServer
 from app.serving.class_store import ClassStore
 from app.serving.classes import ClassWeights
 from app.serving.engine import Engine
+from app.serving.loading import VersionLoader
 from app.serving.pixels import ImageReader
 from app.serving.served import ServedModels
+from app.serving.status import StatusBoard
+from app.serving.swap import Swapper
+from app.serving.swap_metrics import SwapMetrics
+from app.serving.versions import NamedVersions, VersionedInference
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.cores import usable_cores
 from models.images import ImageLimits
 
-DESCRIPTION = "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint."
+DESCRIPTION = (
+    "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint; fine-tuning and "
+    "evaluation jobs, whose weights are swapped in while it serves."
+)
+BODIES = (
+    MatchRequest,
+    ClassifyRequest,
+    EmbedRequest,
+    RegisterDataset,
+    FinetuneRequest,
+    EvaluateRequest,
+    PromoteRequest,
+    RollbackRequest,
+)
+ROUTERS = (inference, status, finetune, evaluate, jobs, datasets, registry_routes)
+"""In their order: /models/status is asked for before /models/{version}."""
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, registry: Registry | None = None) -> None:
     """Load the weights, then serve until SIGTERM or SIGINT, and let accepted requests finish.
+
+    `registry` says which versions there are and where the aliases point; without one, the settings' database
+    does, and without that, the versions under the data folder can be named, and no alias is followed.
 
     Raises: CheckpointError for weights that cannot be served, ConfigurationError for unsafe settings.
     """
     logs.configure(settings.log_level)
     auth.check_binding(settings)
+    check_database(settings)
     torch.set_num_threads(settings.threads or usable_cores())
     # In a thread that ends, and takes its OpenMP team with it: see app/serving/forward.py.
     with ThreadPoolExecutor(1) as loader:
@@ -50,10 +80,10 @@ def run(settings: Settings) -> None:
     # What is loaded by now stays; the garbage collector need not walk through all of it between requests.
     gc.collect()
     gc.freeze()
-    DrainingServer(create_app(settings, clips), settings).run()
+    DrainingServer(create_app(settings, clips, registry), settings).run()
 
 
-def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
+def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | None = None) -> FastAPI:
     """The service over loaded weights, by the name that requests use; the first is the default."""
     metrics = Metrics()
     limits = _limits(settings)
@@ -74,12 +104,43 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
     store = ClassStore(settings.data_dir / "class_weights", max_bytes=settings.class_cache_bytes)
     classes = ClassWeights(engine, store, wait_s=settings.class_wait_s)
+    backend = None
+    if settings.database_url is not None:
+        backend = Backend(settings, settings.database_url, list(clips.values()))
+        registry = registry or backend.registry
+    registry = registry or Registry(FolderVersions(settings.data_dir / "versions"))
+    loader = VersionLoader(
+        engine,
+        registry.versions,
+        device=settings.device,
+        precision=settings.precision,
+        bases=[*settings.models, *settings.allowed_models],
+    )
+    versions = NamedVersions(
+        engine.models,
+        loader,
+        max_count=settings.max_versions,
+        max_bytes=settings.max_version_bytes,
+        wait_s=settings.version_wait_s,
+    )
+    swapper = Swapper(
+        engine.models, loader, classes, registry.aliases, SwapMetrics(metrics), poll_s=settings.swap_poll_s
+    )
+    board = StatusBoard(engine.models, swapper, registry.reports)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start()
         await engine.warm_up()
+        if backend is not None:
+            await backend.start()  # before the aliases are read for the first time
+        await swapper.start()
+        board.start()
         yield
+        for part in (board, swapper, versions, loader):
+            await part.close()
+        if backend is not None:
+            await backend.close()
         await classes.close()
         await engine.close()
         decoder.close()
@@ -95,10 +156,13 @@ def create_app(settings: Settings, clips: dict[str, Clip]) -> FastAPI:
     )
     app.state.metrics = metrics
     app.state.engine = engine
-    app.state.inference = Inference(engine, ImageReader(decoder, fetcher, metrics), classes, limits)
-    app.include_router(inference.router)
-    app.include_router(status.router)
-    install_openapi(app, MatchRequest, ClassifyRequest, EmbedRequest)
+    app.state.status = board
+    app.state.backend = backend
+    images = ImageReader(decoder, fetcher, metrics)
+    app.state.inference = VersionedInference(versions, engine, images, classes, limits)
+    for routes in ROUTERS:
+        app.include_router(routes.router)
+    install_openapi(app, *BODIES)
     responses.install_error_handlers(app)
     auth.install(app, settings)
     auth.assert_every_route_declares(app)

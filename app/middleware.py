@@ -16,6 +16,7 @@ from app.guard import GuardHost
 from app.metrics import Metrics
 from app.responses import CLIENT_CLOSED_REQUEST, error_response
 from app.settings import Settings
+from app.streamed_body import StreamedBody, is_streamed
 
 access_logger = logging.getLogger("app.access")
 
@@ -144,6 +145,9 @@ class LimitBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if is_streamed(scope):
+            await self._pass_on(scope, receive, send)
+            return
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > self._max_body_bytes:
             absurd = int(announced[:20]) > _DISCARD_FACTOR * self._max_body_bytes
@@ -155,6 +159,17 @@ class LimitBody:
             await self._app(scope, body.receive, send)
         finally:
             body.release()
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What goes to the disk as it arrives counts for nothing here; its route has limits of its own."""
+        body = StreamedBody(
+            scope,
+            receive,
+            send,
+            idle_timeout_s=self._body_timeout_s,
+            discard_bytes=_DISCARD_FACTOR * self._max_body_bytes,
+        )
+        await self._app(scope, body.receive, body.send)
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(

@@ -17,10 +17,7 @@ REFERENCE = "#/components/schemas/{model}"
 def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
     """The request body of an endpoint that reads `schema`, for a route's `openapi_extra`."""
     json_schema = schema.model_json_schema(ref_template=REFERENCE)
-    examples = {
-        f"example {number}": {"value": example}
-        for number, example in enumerate(json_schema.get("examples", []), start=1)
-    }
+    examples = _examples(json_schema)
     form: dict[str, Any] = {
         key: json_schema[key] for key in ("type", "required", "additionalProperties") if key in json_schema
     }
@@ -35,6 +32,26 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
         MULTIPART: {"schema": form, "example": {**json_schema["examples"][-1], "images": ["(a file)"]}},
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def describe_json(schema: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """The request body of an endpoint that reads `schema` as JSON alone."""
+    content = {
+        "schema": {"$ref": REFERENCE.format(model=schema.__name__)},
+        "examples": _examples(schema.model_json_schema(ref_template=REFERENCE)),
+    }
+    return {"requestBody": {"required": required, "content": {JSON: content}}}
+
+
+def describe_upload(
+    schema: type[BaseModel], fields: type[BaseModel], files: dict[str, Any]
+) -> dict[str, Any]:
+    """The request body of an endpoint that reads `schema` as JSON, or a form of `fields` and one kind of files."""
+    described = describe_json(schema)
+    form: dict[str, Any] = {**fields.model_json_schema(ref_template=REFERENCE)}
+    form["properties"] = {**form["properties"], **files}
+    described["requestBody"]["content"][MULTIPART] = {"schema": form}
+    return described
 
 
 def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -67,3 +84,10 @@ def install_openapi(app: FastAPI, *bodies: type[BaseModel]) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _examples(json_schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"example {number}": {"value": example}
+        for number, example in enumerate(json_schema.get("examples", []), start=1)
+    }

@@ -13,6 +13,8 @@ def _split(value: object) -> object:
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """In the environment: names with commas between them."""
+Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
+"""In the environment: paths with commas between them."""
 
 
 class Settings(BaseSettings):
@@ -22,12 +24,30 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    data_dir: Path = Field(Path("data"), description="Caches and, later, versions.")
+    data_dir: Path = Field(Path("data"), description="Caches, versions, data sets and the files of jobs.")
+    database_url: str | None = Field(
+        None,
+        description="sqlite:////PATH or postgresql://...: jobs, data sets and versions; without it none.",
+    )
+    broker_url: str | None = Field(
+        None, description="Wakes workers at once; without it they look every few seconds."
+    )
 
     models: Names = Field(["demo"], min_length=1, description="References served; the first is the default.")
+    allowed_models: Names = Field(
+        [], description="Further references that jobs may name and that a version may lie over."
+    )
+    allowed_teachers: Names = Field(["demo"], description="Teachers that jobs may name.")
     device: str = "auto"
     precision: str = "auto"
     threads: int = Field(0, ge=0, description="Torch's intra-op threads; 0 is one a usable core.")
+
+    swap_poll_s: float = Field(1.0, gt=0, description="How often the aliases are read.")
+    max_versions: int = Field(8, ge=1, description="Versions kept because requests name them.")
+    max_version_bytes: int = Field(2**32, ge=0, description="Memory for them, beside what they share.")
+    version_wait_s: float = Field(
+        10.0, ge=0, description="How long a request waits for its version, then 503."
+    )
 
     max_batch_size: int = Field(32, ge=1, description="Images, and texts, in one forward.")
     max_queue: int = Field(2048, ge=1, description="Items (images and texts) waiting before 429.")
@@ -48,6 +68,14 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(4096, ge=1)
     max_image_bytes: int = Field(20 * 2**20, ge=1)
     max_image_pixels: int = Field(64_000_000, ge=1, le=89_478_485)
+
+    dataset_roots: Paths = Field([], description="Folders below which callers may register data sets.")
+    max_upload_bytes: int = Field(50 * 2**30, ge=1024, description="Of one data set.")
+    max_uploads: int = Field(4, ge=1, description="Data sets received at the same time, then 429.")
+    max_open_jobs: int = Field(1000, ge=1, description="Jobs that have not ended, then 429.")
+    max_event_streams: int = Field(64, ge=1, description="Connections that follow a job, then 429.")
+    store_threads: int = Field(8, ge=1, description="Requests that use the database at the same time.")
+    store_timeout_s: float = Field(10.0, gt=0, description="How long one waits for the database, then 503.")
 
     allow_url_images: bool = False
     url_timeout_s: float = Field(10.0, gt=0)

@@ -85,6 +85,18 @@ def apply_delta(base: Clip, folder: Path, alpha: float = 1.0) -> Clip:
     if not 0 <= alpha <= 1:
         raise DeltaError(f"alpha is a number from 0 (the base) to 1 (the delta), not {alpha}.")
     delta = read_delta(folder)
+    clip = lay_over(base, delta, alpha)
+    if alpha == 1:
+        _check_embeddings(delta, clip)
+    return clip
+
+
+def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
+    """The same with a delta that was read, and without a forward pass: for whoever checks the embeddings elsewhere.
+
+    Raises DeltaError where the base is another one than the delta's, a tensor does not fit, or, at alpha 1, the
+    version is not the one that was saved.
+    """
     _check_base(delta, base)
     tensors = _blended(delta, base, alpha)
     network = _sharing(base.network, tensors)
@@ -92,13 +104,15 @@ def apply_delta(base: Clip, folder: Path, alpha: float = 1.0) -> Clip:
     for name, value in tensors.items():
         state[name].copy_(value)  # a leaf without gradients: cast to the base's device and format
     identity = base.identity.replacing(tensors)
-    reference = str(Folder(str(folder), None if alpha == 1 else alpha))
-    clip = replace(
+    if alpha == 1 and identity.version != delta.about.version:
+        raise DeltaError(
+            f"{delta.folder} gives version {identity.version[:12]} and was saved as {delta.about.version[:12]}: it "
+            "was changed since. Copy it anew."
+        )
+    reference = str(Folder(str(delta.folder), None if alpha == 1 else alpha))
+    return replace(
         _clip_with(base, network), reference=reference, identity=identity, version=identity.version
     )
-    if alpha == 1:
-        _check_result(delta, clip)
-    return clip
 
 
 def _check_base(delta: Delta, base: Clip) -> None:
@@ -136,12 +150,7 @@ def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
     }
 
 
-def _check_result(delta: Delta, clip: Clip) -> None:
-    if clip.version != delta.about.version:
-        raise DeltaError(
-            f"{delta.folder} gives version {clip.version[:12]} and was saved as {delta.about.version[:12]}: it was "
-            "changed since. Copy it anew."
-        )
+def _check_embeddings(delta: Delta, clip: Clip) -> None:
     angle, allowed = delta.golden.angle(clip), TOLERANCE[clip.precision]
     if not angle <= allowed:
         raise DeltaError(

@@ -138,6 +138,6 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
     return Tokenizer(inner)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's first line, short enough for a message."""
     return (str(error).strip().splitlines() or [""])[0][:300]

@@ -1,12 +1,17 @@
-"""GET /models, /health, /ready and /metrics."""
+"""GET /models, /models/status, /health, /ready and /metrics."""
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.auth import public, requires
-from app.errors import Forbidden, Unauthorized, Unavailable
+from app.backend import Backend
+from app.errors import Forbidden, InvalidRequest, Unauthorized, Unavailable
 from app.openapi import describe_errors
-from app.schemas.models import Health, ModelList, ServedModel
+from app.schemas.listing import After, Limit
+from app.schemas.models import Health, ServedModel, ServingStatus
+from app.schemas.versions import AliasInfo, ModelsAndVersions, VersionInfo
 from app.serving.engine import Engine
+from app.serving.status import StatusBoard
+from app.store.errors import UnknownRecord
 
 router = APIRouter(tags=["status"])
 
@@ -14,15 +19,41 @@ router = APIRouter(tags=["status"])
 @router.get(
     "/models",
     dependencies=[Depends(requires("infer"))],
-    responses=describe_errors(Unauthorized, Forbidden),
+    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest),
 )
-async def models(request: Request) -> ModelList:
-    """List what is served: architecture, precision, size, version and generation."""
+async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
+    """List what is served (architecture, precision, size, version and generation), and what is registered."""
     served_models = _engine(request).models
     default = served_models.resolve(None)
-    return ModelList(
+    listed = ModelsAndVersions(
         models=[ServedModel.describe(served, default=served is default) for served in served_models]
     )
+    backend: Backend | None = request.app.state.backend
+    if backend is None:
+        return listed
+    try:
+        found = await backend.versions.list(after=after, limit=limit)
+    except Unavailable:  # what is served is known all the same
+        return listed.model_copy(update={"registry": "away"})
+    return listed.model_copy(
+        update={
+            "registry": "read",
+            "aliases": [AliasInfo.of(alias) for alias in found.aliases],
+            "versions": [VersionInfo.of(version, found.aliases) for version in found.versions.items],
+            "has_more": found.versions.has_more,
+        }
+    )
+
+
+@router.get(
+    "/models/status",
+    dependencies=[Depends(requires("infer"))],
+    responses=describe_errors(Unauthorized, Forbidden),
+)
+async def models_status(request: Request) -> ServingStatus:
+    """What each serving process serves, since when, and what it could not load."""
+    board: StatusBoard = request.app.state.status
+    return ServingStatus(processes=await board.all())
 
 
 @router.get("/health", dependencies=[Depends(public)], responses=describe_errors(Unavailable))

@@ -1,4 +1,4 @@
-"""GET /models, /health and /ready."""
+"""GET /models, /models/status, /health and /ready."""
 
 from typing import Literal
 
@@ -53,6 +53,58 @@ class ModelList(BaseModel):
     """The models that requests may name."""
 
     models: list[ServedModel]
+
+
+class FailedLoad(BaseModel):
+    """The last version that an alias was moved to and that could not be loaded."""
+
+    version: str
+    generation: int
+    at: float = Field(description="Seconds since the epoch, as all times here.")
+    code: str
+    reason: str
+    attempts: int = Field(
+        description="How often it was tried; while the alias points at it, it will be again."
+    )
+
+
+class NameStatus(BaseModel):
+    """What a process serves under a name."""
+
+    name: str
+    version: str | None = Field(None, description="None for an alias of which nothing could be loaded yet.")
+    generation: int | None = None
+    since: float | None = None
+    wanted_version: str | None = Field(None, description="Where the alias points; None for a reference.")
+    wanted_generation: int | None = None
+    loading: bool = Field(False, description="Whether the wanted version is being made ready.")
+    last_failed_load: FailedLoad | None = None
+
+
+class AliasReading(BaseModel):
+    """Whether a process can read the aliases; while it cannot, it serves on what it serves."""
+
+    state: Literal["read", "away", "none"] = Field(description="`none`: it follows no aliases.")
+    read_at: float | None = None
+    error: str | None = None
+
+
+class ProcessStatus(BaseModel):
+    """One serving process."""
+
+    process: str
+    host: str
+    pid: int
+    started_at: float
+    at: float = Field(description="When it said so.")
+    aliases: AliasReading
+    models: list[NameStatus]
+
+
+class ServingStatus(BaseModel):
+    """Every serving process that is known, the one that answers first."""
+
+    processes: list[ProcessStatus]
 
 
 class Health(BaseModel):

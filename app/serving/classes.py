@@ -2,7 +2,8 @@
 
 A small set is encoded while the request waits. A large one (`imagenet` with 80 templates is 80,000
 prompts) is encoded in the background, between requests; until it is ready the request is answered by the
-version before, if that one has the set, or with ClassesBuilding and the progress.
+version before, if that one has the set, or with ClassesBuilding and the progress. Before a swap the small
+sets in use are made ready for the version to come, so that the first requests after it need not wait.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import itertools
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_LARGE_BUILDS = 4
 SMALL_SET_BATCHES = 8
+PREPARED_PROMPTS = 512
+PREPARED_CHUNK = 8  # prompts in one batch of what is not waited for: a larger one would hold requests up
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Build:
     """A set on its way: `done` prompts of its size are encoded."""
 
     classes: ClassSet
+    background: bool
+    """Whether requests come before it: it is large, or none waits for it."""
     task: "asyncio.Task[Tensor]" = field(init=False)
     done: int = 0
 
@@ -61,6 +67,14 @@ class Build:
     def remaining(self) -> int:
         """Prompts still to encode."""
         return self.classes.size - self.done
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A set's weights [c, d] for one version."""
+
+    classes: ClassSet
+    weights: Tensor
 
 
 class ClassWeights:
@@ -73,7 +87,7 @@ class ClassWeights:
         self._store = store
         self._wait_s = wait_s
         self._memory_bytes = memory_bytes
-        self._ready: OrderedDict[tuple[str, str, str], Tensor] = OrderedDict()
+        self._ready: OrderedDict[tuple[str, str, str], Kept] = OrderedDict()
         self._builds: dict[tuple[str, str, str], Build] = {}
         self._writes: set[asyncio.Future[None]] = set()
 
@@ -83,26 +97,48 @@ class ClassWeights:
         Raises: ClassesBuilding with the progress, Overloaded when too many large sets are being built.
         """
         key = (*served.key, classes.digest)
-        weights = self._lookup(key)
+        weights = self._lookup(key, classes)
         if weights is not None:
             return served, weights
         previous = self._engine.models.previous(served)
         if previous is not None and self._is_large(classes):
-            weights = self._lookup((*previous.key, classes.digest))
+            weights = self._lookup((*previous.key, classes.digest), classes)
             if weights is not None:
                 with contextlib.suppress(Overloaded):
                     self._build_of(key, served, classes)
                 return previous, weights
         build = self._build_of(key, served, classes)
-        try:
-            return served, await asyncio.wait_for(asyncio.shield(build.task), self._wait_s)
-        except TimeoutError:
+        build.background = self._is_large(classes)
+        await asyncio.wait([build.task], timeout=self._wait_s)
+        if not build.task.done() or build.task.cancelled():
             raise ClassesBuilding(
                 f"This label set is being encoded for {served.name}: {build.done} of {classes.size} prompts "
                 "are done. Send the same request again later.",
                 param="labels",
                 retry_after_s=self._engine.seconds_for(build.remaining),
-            ) from None
+            )
+        return served, build.task.result()
+
+    async def prepare(self, new: Served, old: Served, *, timeout_s: float) -> None:
+        """Make the small sets that `old` was asked for last ready for `new`, behind the requests that wait."""
+        recent = [kept.classes for key, kept in reversed(self._ready.items()) if key[:2] == old.key]
+        tasks, prompts = [], 0
+        for classes in recent:
+            key = (*new.key, classes.digest)
+            if self._is_large(classes) or self._lookup(key, classes) is not None:
+                continue
+            prompts += classes.size
+            if prompts > PREPARED_PROMPTS:
+                break
+            tasks.append(self._build_of(key, new, classes).task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+    def give_up_all_but(self, keys: Collection[tuple[str, str]]) -> None:
+        """Stop encoding large sets for versions that nobody will ask for again."""
+        for key, build in list(self._builds.items()):
+            if key[:2] not in keys and self._is_large(build.classes):
+                build.task.cancel()
 
     async def close(self) -> None:
         """Give up what is being built."""
@@ -111,20 +147,21 @@ class ClassWeights:
             task.cancel()
         await asyncio.gather(*tasks, *self._writes, return_exceptions=True)
 
-    def _lookup(self, key: tuple[str, str, str]) -> Tensor | None:
-        weights = self._ready.get(key)
-        if weights is None:
-            weights = self._store.read(*key)
-            if weights is None:
-                return None
-        self._keep(key, weights)
+    def _lookup(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
+        kept = self._ready.get(key)
+        weights = self._store.read(*key) if kept is None else kept.weights
+        if weights is not None:
+            self._keep(key, Kept(classes, weights))
         return weights
 
-    def _keep(self, key: tuple[str, str, str], weights: Tensor) -> None:
-        self._ready[key] = weights
+    def _keep(self, key: tuple[str, str, str], kept: Kept) -> None:
+        self._ready[key] = kept
         self._ready.move_to_end(key)
-        while len(self._ready) > 1 and sum(kept.nbytes for kept in self._ready.values()) > self._memory_bytes:
+        while len(self._ready) > 1 and self._bytes() > self._memory_bytes:
             self._ready.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(kept.weights.nbytes for kept in self._ready.values())
 
     def _is_large(self, classes: ClassSet) -> bool:
         return classes.size > SMALL_SET_BATCHES * self._engine.max_batch
@@ -140,7 +177,7 @@ class ClassWeights:
                 param="labels",
                 retry_after_s=self._engine.seconds_for(sum(build.remaining for build in large)),
             )
-        build = Build(classes)
+        build = Build(classes, background=True)
         build.task = asyncio.create_task(
             self._build(key, served, build), name=f"classes {classes.digest[:8]}"
         )
@@ -156,21 +193,23 @@ class ClassWeights:
     async def _build(self, key: tuple[str, str, str], served: Served, build: Build) -> Tensor:
         """Sum each class's features as its prompts are encoded, so that memory holds no more than [c, d]."""
         classes, templates = build.classes, len(build.classes.templates)
-        background = self._is_large(classes)
+        large = self._is_large(classes)
         sums = np.zeros((len(classes.labels), served.clip.embed_dim), np.float32)
         # One at a time: all prompts of a large set at once would be a multiple of its request.
         texts = (fill(template, label) for label in classes.labels for template in classes.templates)
-        for start in range(0, classes.size, self._engine.max_batch):
-            chunk = list(itertools.islice(texts, self._engine.max_batch))
+        while build.done < classes.size:
+            yields = build.background and not large
+            size = min(PREPARED_CHUNK, self._engine.max_batch) if yields else self._engine.max_batch
+            chunk = list(itertools.islice(texts, size))
             features = await self._engine.encode(
-                served, texts=chunk, finish=lambda features: features, background=background
+                served, texts=chunk, finish=lambda features: features, background=build.background
             )
-            rows = np.arange(start, start + len(chunk)) // templates
+            rows = np.arange(build.done, build.done + len(chunk)) // templates
             np.add.at(sums, rows, features.texts.numpy())
-            build.done = start + len(chunk)
+            build.done += len(chunk)
         total = torch.from_numpy(sums)
         weights = await self._engine.encode(served, finish=lambda _: F.normalize(total, dim=-1))
-        self._keep(key, weights)
+        self._keep(key, Kept(classes, weights))
         # Not awaited: the request need not wait for the disk.
         writing = asyncio.get_running_loop().run_in_executor(None, self._store.write, *key, weights)
         self._writes.add(writing)

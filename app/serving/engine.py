@@ -80,6 +80,18 @@ class Engine:
             await self._probe(served)
             await self.encode(served, texts=[""], finish=lambda _: None)
 
+    async def warm_up_new(self, served: Served) -> None:
+        """Compute the shapes in use, behind the requests that wait, unless another model of that make did.
+
+        What a new shape costs once (kernels chosen, workspaces taken) belongs to the make, not to the weights.
+        """
+        if any(_make(served.clip) == _make(known.clip) for known in self.models):
+            return
+        for count in (1, self.max_batch):
+            pixels = [_blank(served.clip)] * count
+            texts = [f"{number}" for number in range(count)]
+            await self.encode(served, pixels=pixels, texts=texts, finish=lambda _: None, background=True)
+
     async def drain(self, timeout_s: float) -> bool:
         """Turn new requests away and wait for the accepted ones; False if that took too long."""
         return await self._batcher.drain(timeout_s)
@@ -135,6 +147,10 @@ class Engine:
         )
         return answer
 
+    async def compute(self, served: Served, call: Callable[[], Answer]) -> Answer:
+        """Have the forward thread run `call`, which computes with the weights of `served`, behind the requests."""
+        return await self.encode(served, finish=lambda _: call(), background=True)
+
     async def replace(self, name: str, clip: Clip) -> Served:
         """Warm other weights up and put them behind `name`; nobody's answer mixes old and new."""
         await self._probe(Served(name, 0, clip))
@@ -159,8 +175,7 @@ class Engine:
         return max(1, images + sum((served.key, text) not in self._forward.cache for text in set(texts)))
 
     async def _probe(self, served: Served) -> None:
-        blank = torch.from_numpy(np.zeros((3, *served.clip.image_size), np.float32))
-        await self._batcher.submit(served, Encode([blank]), cost=1, first=True)
+        await self._batcher.submit(served, Encode([_blank(served.clip)]), cost=1, first=True)
 
     def _observe(self, jobs: Sequence[EncodeJob]) -> None:
         self._metrics.batch(
@@ -181,3 +196,12 @@ class Engine:
             {(served.name, served.clip.version[:12]): served.generation for served in self.models},
             ("model", "version"),
         )
+
+
+def _blank(clip: Clip) -> Tensor:
+    return torch.from_numpy(np.zeros((3, *clip.image_size), np.float32))
+
+
+def _make(clip: Clip) -> tuple[str, tuple[int, int], int, str]:
+    """What of a model decides the shapes of its operations."""
+    return clip.architecture, clip.image_size, clip.context_length, clip.precision

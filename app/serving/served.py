@@ -1,8 +1,9 @@
 """What is in service: each name's weights behind one reference, so that a swap is one assignment."""
 
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from app.errors import UnknownModel
 from models.clip import Clip
@@ -17,6 +18,8 @@ class Served:
     name: str
     generation: int
     clip: Clip
+    since: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -25,38 +28,57 @@ class Served:
 
 
 class ServedModels:
-    """The names that callers may use. `default` is the first of them."""
+    """The names that callers may use: the operator's references, then aliases, which may take a reference's name.
+
+    `default` is the alias of that name where there is one, else the first reference.
+    """
 
     def __init__(self, clips: dict[str, Clip]) -> None:
         self._current = {name: Served(name, 1, clip) for name, clip in clips.items()}
         self._previous: dict[str, Served] = {}
-        self._default = next(iter(clips))
+        self._first = next(iter(clips))
         self._replacing = threading.Lock()
+        self.version_named: Callable[[str], Served | None] = lambda name: None
+        """Finds a version that requests name by its hash; see `app.serving.versions`."""
 
     def __iter__(self) -> Iterator[Served]:
-        return iter(self._current.values())
+        return iter(list(self._current.values()))
 
     def resolve(self, name: str | None) -> Served:
         """What `name` serves now. Raises UnknownModel, which lists the names."""
-        if name is None or name == DEFAULT:
-            name = self._default
-        served = self._current.get(name)
+        served = self.current(DEFAULT if name is None else name) or self.version_named(name or DEFAULT)
         if served is None:
-            known = ", ".join([DEFAULT, *self._current])
+            known = ", ".join(dict.fromkeys([DEFAULT, *self._current]))
             raise UnknownModel(
                 f"No model of that name is served here; choose one of: {known}.", param="model"
             )
         return served
 
+    def current(self, name: str) -> Served | None:
+        """What a name serves now, or None."""
+        if name == DEFAULT and DEFAULT not in self._current:
+            name = self._first
+        return self._current.get(name)
+
     def previous(self, served: Served) -> Served | None:
         """The weights that `served` replaced, kept for an instant return and for label sets."""
         return self._previous.get(served.name)
 
-    def replace(self, name: str, clip: Clip) -> Served:
-        """Put other weights behind a name. Requests in flight finish on the weights that they hold."""
+    def held(self) -> list[Served]:
+        """All that is kept in memory here: what names serve, and what they served before."""
+        return [*self._current.values(), *self._previous.values()]
+
+    def replace(self, name: str, clip: Clip, generation: int | None = None) -> Served:
+        """Put other weights behind a name, or make it; the generation is the next one if not given.
+
+        Requests in flight finish on the weights that they hold.
+        """
         with self._replacing:
-            old = self._current[name]
-            self._previous[name] = old
-            new = Served(name, old.generation + 1, clip)
+            old = self.current(name)
+            following = 1 if old is None else old.generation + 1
+            new = Served(name, following if generation is None else generation, clip)
+            # The same weights under another generation leave the way back open.
+            if old is not None and old.key != new.key:
+                self._previous[name] = old
             self._current[name] = new
         return new

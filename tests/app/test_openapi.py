@@ -15,8 +15,13 @@ from tests.app.serverside import running_server
 
 @pytest.fixture(scope="module")
 def schema(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
+    folder = tmp_path_factory.mktemp("server")
     with running_server(
-        tmp_path_factory.mktemp("server"), "--model", small_reference, SDS_CLIP_CLASS_WAIT_S="0.5"
+        folder,
+        "--model",
+        small_reference,
+        SDS_CLIP_CLASS_WAIT_S="0.5",
+        SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
     ) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
@@ -50,3 +55,57 @@ def test_generated_requests_get_documented_answers(schema: BaseSchema, path: str
 @pytest.mark.parametrize("path", ["/models", "/health", "/ready", "/metrics"])
 def test_status_routes_answer_as_documented(schema: BaseSchema, path: str) -> None:
     schema[path]["GET"].Case().call_and_validate()
+
+
+JOB_ROUTES = [
+    ("/finetune", "POST", 40),
+    ("/evaluate", "POST", 40),
+    ("/datasets", "POST", 40),
+    ("/datasets", "GET", 20),
+    ("/datasets/{dataset_id}", "GET", 10),
+    ("/datasets/{dataset_id}", "DELETE", 10),
+    ("/jobs", "GET", 30),
+    ("/jobs/{job_id}", "GET", 10),
+    ("/jobs/{job_id}/events", "GET", 20),
+    ("/jobs/{job_id}/metrics", "GET", 10),
+    ("/jobs/{job_id}/report", "GET", 10),
+    ("/jobs/{job_id}/cancel", "POST", 10),
+    ("/jobs/{job_id}/pause", "POST", 10),
+    ("/jobs/{job_id}/resume", "POST", 10),
+    ("/models", "GET", 20),
+    ("/models/{version}", "GET", 10),
+    ("/models/{version}/promote", "POST", 20),
+    ("/models/{alias}/rollback", "POST", 20),
+    ("/models/{version}/download", "GET", 10),
+    ("/models/{version}", "DELETE", 10),
+]
+
+
+@pytest.mark.parametrize(("path", "method", "count"), JOB_ROUTES)
+def test_generated_requests_about_jobs_get_documented_answers(
+    schema: BaseSchema, path: str, method: str, count: int
+) -> None:
+    @settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(case=schema[path][method].as_strategy())
+    def check(case: Case) -> None:
+        answer = case.call()
+        assert answer.status_code < 500, answer.text
+        case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+
+    check()
+
+
+def test_every_route_about_jobs_documents_its_errors(client: TestClient) -> None:
+    description = client.get("/openapi.json").json()
+    for path, method, _ in JOB_ROUTES:
+        responses = description["paths"][path][method.lower()]["responses"]
+        documented = {"401", "403", "404", "422"} | (set() if path == "/models" else {"500", "501", "503"})
+        assert documented <= set(responses), (path, method)
+        assert all("description" in each for each in responses.values())
+    for path in ("/finetune", "/evaluate"):
+        content = description["paths"][path]["post"]["requestBody"]["content"]
+        assert set(content) == {"application/json"}
+    upload = description["paths"]["/datasets"]["post"]["requestBody"]["content"]
+    assert set(upload["multipart/form-data"]["schema"]["properties"]) == {
+        "name", "format", "max_bad_share", "file", "shards",
+    }  # fmt: skip

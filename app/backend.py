@@ -1,0 +1,144 @@
+"""What stands behind jobs, data sets and versions in a serving process: the store, its threads, the way to the broker.
+
+Serving never waits for it: while the database is away, these routes answer 503, and images are matched as ever.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+from app.datasets.folders import DatasetFolders
+from app.datasets.roots import SourceRoots
+from app.datasets.service import DatasetService
+from app.jobs.named_models import NamedModels
+from app.jobs.service import JobService
+from app.jobs.submission import Submissions
+from app.jobs.waker import Waker
+from app.keys import ConfigurationError
+from app.places import Places
+from app.registry.download import Downloads
+from app.registry.service import VersionService
+from app.registry.store_source import register_served, registry_of
+from app.serving.threads import in_own_thread
+from app.settings import Settings
+from app.store import Store
+from app.store.errors import StoreUnavailable
+from app.store_threads import StoreThreads
+from models.clip import Clip
+
+logger = logging.getLogger(__name__)
+
+_TRY_AGAIN_S = 2.0
+
+
+class Backend:
+    """The services, over one database.
+
+    Raises: ConfigurationError for a URL or roots that cannot be used, BadReferenceError for a reference.
+    """
+
+    def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
+        self._served = served
+        self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
+        self._threads = threads = StoreThreads(settings.store_threads)
+        self._waker = Waker(settings.broker_url)
+        models = NamedModels(
+            store,
+            models=[clip.reference for clip in served],
+            allowed=settings.allowed_models,
+            teachers=settings.allowed_teachers,
+        )
+        submissions = Submissions(store, models, max_open=settings.max_open_jobs)
+        self.jobs = JobService(store, threads, self._waker, submissions, settings.data_dir)
+        self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
+        self.datasets = DatasetService(
+            store,
+            threads,
+            _folders(settings.data_dir / "datasets"),
+            SourceRoots(settings.dataset_roots),
+            max_bytes=settings.max_upload_bytes,
+            max_uploads=settings.max_uploads,
+        )
+        self.versions = VersionService(store, threads, Downloads(settings.data_dir), settings.data_dir)
+        self.registry = registry_of(store, settings.data_dir)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Prepare the database; where it is away, that is tried again and again beside serving.
+
+        Raises: ConfigurationError where its tables are newer than this program.
+        """
+        self._waker.start()
+        if not await self._prepare():
+            self._begin(self._prepare_later())
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.datasets.close()
+        self._threads.close()
+        await in_own_thread(self._waker.close, "close waker")
+        self._store.close()
+
+    async def _prepare(self) -> bool:
+        def prepare() -> None:
+            self._store.migrate()
+            register_served(self._store, self._served)
+
+        try:
+            await in_own_thread(prepare, "prepare database")
+        except StoreUnavailable:
+            return False
+        self._threads.open = True
+        self._begin(self._sweep())
+        return True
+
+    async def _prepare_later(self) -> None:
+        while True:
+            await asyncio.sleep(_TRY_AGAIN_S)
+            try:
+                if await self._prepare():
+                    logger.info("the database is there")
+                    return
+            except ConfigurationError as error:
+                logger.error("the database cannot be used: %s", error)
+                return
+
+    async def _sweep(self) -> None:
+        try:
+            await self.datasets.sweep()
+        except (StoreUnavailable, OSError) as error:
+            logger.warning("what crashes have left of data sets stays until the next start: %s", error)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="backend")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def check_database(settings: Settings) -> None:
+    """Bring the tables up to date before anything else is done, if the database answers.
+
+    Raises: ConfigurationError for one that cannot be used.
+    """
+    if settings.database_url is None:
+        return
+    store = Store(settings.database_url, timeout_s=settings.store_timeout_s)
+    try:
+        store.migrate()
+    except StoreUnavailable:
+        logger.warning("the database does not answer; serving starts without it")
+    finally:
+        store.close()
+
+
+def _folders(root: Path) -> DatasetFolders:
+    try:
+        return DatasetFolders(root)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{root} cannot be written ({error.strerror}); set SDS_CLIP_DATA_DIR."
+        ) from error

@@ -1,0 +1,230 @@
+"""Data sets for the routes: received or registered, listed, deleted. Their check is a worker's."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pydantic import ValidationError
+
+from app.bodies import translated
+from app.datasets.errors import DatasetBusy
+from app.datasets.folders import Claim, DatasetFolders
+from app.datasets.roots import SourceRoots
+from app.datasets.uploads import receive_archive, receive_shards
+from app.errors import InvalidRequest, MalformedBody
+from app.form_stream import FormStream, Part
+from app.places import Places
+from app.schemas.datasets import MAX_BAD_SHARE, SOURCE_PATH, DatasetFields, RegisterDataset
+from app.serving.threads import in_own_thread
+from app.store import Store
+from app.store.assets import Dataset, DatasetStatus
+from app.store.datasets import new_dataset_id
+from app.store.errors import UnknownRecord
+from app.store.paging import MAX_LIMIT
+from app.store.records import Json, Page
+from app.store_threads import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+FILE, SHARDS = "file", "shards"
+"""What files of a form are called: one archive, or any number of shards."""
+_NEEDED = (DatasetStatus.VALIDATING, DatasetStatus.READY)
+_TRY_AGAIN_S = 5.0
+_TRIES = 60
+
+
+class DatasetService:
+    """Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a data set."""
+
+    def __init__(
+        self,
+        store: Store,
+        threads: StoreThreads,
+        folders: DatasetFolders,
+        roots: SourceRoots,
+        *,
+        max_bytes: int,
+        max_uploads: int,
+    ) -> None:
+        self._store = store
+        self._threads = threads
+        self._folders = folders
+        self._roots = roots
+        self._max_bytes = max_bytes
+        self._uploads = Places(max_uploads, "uploads under way", retry_after_s=30)
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def register(self, request: RegisterDataset, owner: str) -> Dataset:
+        """Make data known that lie under the operator's roots.
+
+        Raises: InvalidRequest, SourceForbidden, SourceMissing.
+        """
+
+        def add() -> Dataset:
+            self._roots.resolve(request.source)
+            return self._add(request, {SOURCE_PATH: request.source}, owner)
+
+        return await self._threads.run(add)
+
+    async def receive(self, form: FormStream, owner: str) -> Dataset:
+        """Write a form's archive or shards to the disk as they arrive, and make the data set known.
+
+        Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, Overloaded. Nothing is
+        left on the disk then, and neither where the client goes away.
+        """
+        with self._uploads.one():
+            dataset_id = new_dataset_id()
+            async with self._claimed(dataset_id) as claim:
+                fields, source = await self._received(claim, form)
+                return await self._threads.run(lambda: self._add(fields, source, owner, dataset_id))
+
+    async def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
+        """Data sets, the newest first; deleted ones only where they are asked for."""
+        return await self._threads.run(lambda: self._page(status, after, limit))
+
+    async def get(self, dataset_id: str) -> Dataset:
+        """A data set, also one that was deleted."""
+        return await self._threads.run(lambda: self._store.datasets.get(dataset_id))
+
+    async def delete(self, dataset_id: str) -> None:
+        """Delete a data set and its files; registered data stay where they are. Raises RecordInUse."""
+        dataset = await self._threads.run(lambda: self._store.datasets.delete(dataset_id))
+        if SOURCE_PATH not in dataset.source:
+            await self._remove(dataset_id)
+
+    async def sweep(self) -> None:
+        """Remove what crashes have left on the disk. Raises StoreUnavailable."""
+
+        def status(dataset_id: str) -> DatasetStatus | None:
+            try:
+                return self._store.datasets.get(dataset_id).status
+            except UnknownRecord:
+                return None
+
+        def sweep() -> list[str]:
+            return self._folders.sweep(
+                wants_upload=lambda dataset_id: status(dataset_id) is DatasetStatus.VALIDATING,
+                # A check publishes its set before it records the result.
+                wants_set=lambda dataset_id: status(dataset_id) in _NEEDED,
+            )
+
+        swept = await in_own_thread(sweep, "sweep data sets")
+        if swept:
+            logger.info("leftovers of %d data sets were removed", len(swept))
+
+    async def close(self) -> None:
+        """Stop trying to remove what another process holds; it is swept at the next start."""
+        for task in self._removals:
+            task.cancel()
+        await asyncio.gather(*self._removals, return_exceptions=True)
+
+    def _add(self, fields: DatasetFields, source: Json, owner: str, dataset_id: str | None = None) -> Dataset:
+        return self._store.datasets.add(
+            name=fields.name,
+            format=fields.format,
+            source={**source, MAX_BAD_SHARE: fields.max_bad_share},
+            folder=None,
+            owner=owner,
+            id=dataset_id,
+        )
+
+    @asynccontextmanager
+    async def _claimed(self, dataset_id: str) -> AsyncIterator[Claim]:
+        """The claim on a new data set, whose upload goes with it unless the block comes to its end."""
+        claimed = self._folders.claim(dataset_id)
+        claim = claimed.__enter__()  # an empty folder and a lock that nobody else knows: no time for a thread
+        is_done = False
+
+        def leave() -> None:
+            try:
+                if not is_done:
+                    claim.drop_upload()
+            finally:
+                claimed.__exit__(None, None, None)
+
+        try:
+            yield claim
+            is_done = True
+        finally:
+            # To its end, whoever has given up.
+            await asyncio.shield(in_own_thread(leave, "leave upload"))
+
+    async def _received(self, claim: Claim, form: FormStream) -> tuple[DatasetFields, Json]:
+        values: dict[str, str] = {}
+        files = _files(form, values)
+        first = await anext(files, None)
+        if first is None:
+            raise InvalidRequest(f"Send the archive as the field {FILE}, or shards as {SHARDS}.", param=FILE)
+        if values.keys() >= {"name", "format"}:
+            _fields(values)  # before gigabytes arrive for nothing
+        if first.name == FILE:
+            received = [await receive_archive(claim, first.chunks(), max_bytes=self._max_bytes)]
+            if await anext(files, None) is not None:
+                raise MalformedBody("Send one archive, or several shards.", param=FILE)
+        else:
+            shards = _shards(first, files)
+            received = await receive_shards(claim, shards, max_bytes=self._max_bytes)
+        source = {
+            "upload": "archive" if first.name == FILE else SHARDS,
+            "size_bytes": sum(each.size_bytes for each in received),
+            "sha256": [each.sha256 for each in received],
+        }
+        return _fields(values), source
+
+    def _page(self, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
+        found: list[Dataset] = []
+        while True:
+            page = self._store.datasets.list(status=status, after=after, limit=MAX_LIMIT)
+            found += [
+                each for each in page.items if status is not None or each.status is not DatasetStatus.DELETED
+            ]
+            if len(found) > limit or not page.has_more:
+                return Page(tuple(found[:limit]), len(found) > limit)
+            after = page.items[-1].id
+
+    async def _remove(self, dataset_id: str) -> None:
+        """The files of a data set that is deleted; a worker that is checking it keeps them for a while."""
+        try:
+            await in_own_thread(lambda: self._folders.remove(dataset_id), f"remove {dataset_id}")
+        except DatasetBusy:
+            task = asyncio.create_task(self._remove_later(dataset_id), name=f"remove {dataset_id}")
+            self._removals.add(task)
+            task.add_done_callback(self._removals.discard)
+
+    async def _remove_later(self, dataset_id: str) -> None:
+        for _ in range(_TRIES):
+            await asyncio.sleep(_TRY_AGAIN_S)
+            try:
+                await in_own_thread(lambda: self._folders.remove(dataset_id), f"remove {dataset_id}")
+                return
+            except DatasetBusy:
+                continue
+        logger.warning("the files of %s are still in use; they are removed at the next start", dataset_id)
+
+
+async def _files(form: FormStream, values: dict[str, str]) -> AsyncIterator[Part]:
+    """The files of a form; its fields go into `values` on the way. Raises MalformedBody."""
+    async for part in form:
+        if part.name in (FILE, SHARDS):
+            yield part
+        elif part.name in values or part.name not in DatasetFields.model_fields:
+            reason = "stands twice" if part.name in values else "is not one of this form"
+            raise MalformedBody(f"The field {part.name!r} {reason}; correct the form.", param=part.name)
+        else:
+            values[part.name] = await part.text()
+
+
+async def _shards(first: Part, files: AsyncIterator[Part]) -> AsyncIterator[AsyncIterator[bytes]]:
+    yield first.chunks()
+    async for part in files:
+        if part.name != SHARDS:
+            raise MalformedBody("Send one archive, or several shards.", param=part.name)
+        yield part.chunks()
+
+
+def _fields(values: dict[str, str]) -> DatasetFields:
+    try:
+        return DatasetFields.model_validate(values)
+    except ValidationError as error:
+        raise translated(error) from None

@@ -1,0 +1,106 @@
+"""Which models and teachers a job may name, and what the worker is told in their place.
+
+A name is looked for as workers do it: a version, then an alias, then one of the operator's references. An alias
+becomes the version that it points at now, so that a job trains on what its caller saw, whenever it starts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from app.errors import InvalidRequest
+from app.registry.ports import is_version
+from app.store import Store
+from app.store.assets import VersionStatus
+from app.store.errors import UnknownRecord, UnusableRecord
+from models.references import BadReferenceError, Folder, WeightsFile, expanded, parse
+
+DEFAULT = "default"
+DEMO = "demo"
+
+
+class ModelNotAllowed(InvalidRequest):
+    """A model or teacher that this server's operator does not allow."""
+
+    code = "model_not_allowed"
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a name stands for: a registered version, or a reference as the operator spells it."""
+
+    name: str
+    version: str | None = None
+    """The same as `name` where it is one: it cannot be deleted while a job needs it."""
+
+
+class NamedModels:
+    """Looks names up. Its methods use the store, so they belong into a thread.
+
+    Raises: BadReferenceError for a reference of the operator's that is none.
+    """
+
+    def __init__(
+        self, store: Store, *, models: Iterable[str], allowed: Iterable[str], teachers: Iterable[str]
+    ) -> None:
+        self._store = store
+        served = [absolute(reference) for reference in models]
+        self._first = served[0]
+        self._allowed = list(dict.fromkeys([*served, DEMO, *map(absolute, allowed)]))
+        self._teachers = list(dict.fromkeys(teachers))
+
+    def model(self, name: str, *, param: str) -> Named:
+        """What a job may use under a name.
+
+        Raises: ModelNotAllowed, UnusableRecord for a version that is unknown or deleted, StoreUnavailable.
+        """
+        if is_version(name):
+            return self._version(name, param)
+        try:
+            return self._version(self._store.aliases.get(name).version, param)
+        except UnknownRecord:
+            pass
+        if name == DEFAULT:
+            return Named(self._first)
+        try:
+            reference = absolute(name)
+        except BadReferenceError:
+            reference = name
+        if reference not in self._allowed:
+            raise ModelNotAllowed(
+                f"{name[:200]!r} is neither a version nor an alias here, nor a model that this server's operator "
+                f"allows; choose {DEFAULT}, a version, an alias, or one of: {', '.join(self._allowed)}.",
+                param=param,
+            )
+        return Named(reference)
+
+    def teacher(self, name: str, *, param: str) -> str:
+        """A teacher that jobs may name. Raises ModelNotAllowed."""
+        if name not in self._teachers:
+            choice = ", ".join(self._teachers) or "none"
+            raise ModelNotAllowed(
+                f"{name[:200]!r} is not a teacher that this server's operator allows; choose one of: {choice}.",
+                param=param,
+            )
+        return name
+
+    def _version(self, version_id: str, param: str) -> Named:
+        try:
+            version = self._store.versions.get(version_id)
+        except UnknownRecord:
+            raise UnusableRecord(
+                f"There is no version {version_id[:12]}; GET /models lists them.", param=param
+            ) from None
+        if version.status is VersionStatus.DELETED:
+            raise UnusableRecord(f"The version {version_id[:12]} was deleted; name another.", param=param)
+        return Named(version_id, version_id)
+
+
+def absolute(reference: str) -> str:
+    """A reference in its one spelling, whose path does not depend on where a process was started.
+
+    Raises: BadReferenceError.
+    """
+    parsed = parse(reference)
+    if isinstance(parsed, Folder | WeightsFile):
+        parsed = replace(parsed, path=str(expanded(parsed.path).absolute()))
+    return str(parsed)

@@ -1,0 +1,161 @@
+"""Jobs for the routes: submitted after all that can be checked was, read, and asked to stop or go on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from app.auth import Caller
+from app.errors import NotFound
+from app.crash import reach
+from app.jobs.estimate import estimate
+from app.jobs.states import JobKind, JobStatus
+from app.jobs.submission import Submissions
+from app.jobs.waker import Waker
+from app.schemas.finetune import DryRunResult, EvaluateRequest, FinetuneRequest
+from app.schemas.jobs import report_of
+from app.store import Store
+from app.store.paging import MAX_EVENTS
+from app.store.records import Event, Job, MetricPoint, NewJob, Page
+from app.store_threads import StoreThreads
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job with what is told about it beside its row."""
+
+    job: Job
+    transitions: tuple[Event, ...]
+    metrics: MetricPoint | None
+
+
+@dataclass(frozen=True)
+class News:
+    """A job as it is, and its events since a number."""
+
+    job: Job
+    events: tuple[Event, ...]
+
+
+class JobService:
+    """Every method but those said otherwise raises StoreUnavailable, StoreBusy, and UnknownRecord for a job."""
+
+    def __init__(
+        self, store: Store, threads: StoreThreads, waker: Waker, submissions: Submissions, data_dir: Path
+    ) -> None:
+        self._store = store
+        self._threads = threads
+        self._waker = waker
+        self._submissions = submissions
+        self._data_dir = data_dir
+
+    async def finetune(self, request: FinetuneRequest, caller: Caller, key: str | None) -> tuple[Job, bool]:
+        """Accept a fine-tuning job; the job and whether it is new. Raises what `Submissions` does."""
+        prepare = partial(self._submissions.finetune, request, caller)
+        return await self._threads.run(lambda: self._submit(prepare, key))
+
+    async def evaluate(self, request: EvaluateRequest, caller: Caller, key: str | None) -> tuple[Job, bool]:
+        """Accept an evaluation job; the job and whether it is new. Raises what `Submissions` does."""
+        prepare = partial(self._submissions.evaluate, request, caller)
+        return await self._threads.run(lambda: self._submit(prepare, key))
+
+    async def try_finetune(self, request: FinetuneRequest, caller: Caller) -> DryRunResult:
+        """Check a fine-tuning job and say what would be done. Raises what `Submissions` does."""
+        return await self._threads.run(lambda: self._tried(self._submissions.finetune(request, caller, None)))
+
+    async def try_evaluate(self, request: EvaluateRequest, caller: Caller) -> DryRunResult:
+        """Check an evaluation job and say what would be done. Raises what `Submissions` does."""
+        return await self._threads.run(lambda: self._tried(self._submissions.evaluate(request, caller, None)))
+
+    async def list(
+        self, *, kind: JobKind | None, status: JobStatus | None, after: str | None, limit: int
+    ) -> Page[Job]:
+        """Jobs, the newest first."""
+        return await self._threads.run(
+            lambda: self._store.jobs.list(kind=kind, status=status, after=after, limit=limit)
+        )
+
+    async def get(self, job_id: str) -> JobView:
+        """A job, its transitions and newest metrics."""
+        return await self._threads.run(
+            lambda: JobView(
+                self._store.jobs.get(job_id),
+                self._store.journal.transitions(job_id),
+                self._store.journal.latest_metrics(job_id),
+            )
+        )
+
+    async def news(self, job_id: str, after: int, limit: int) -> News:
+        """A job, and at most so many of its events with higher numbers; asked again and again."""
+
+        def read() -> News:
+            job = self._store.jobs.get(job_id)
+            if job.event_count <= after:
+                return News(job, ())
+            return News(job, self._store.journal.events(job_id, after=after, limit=limit))
+
+        return await self._threads.run(read)
+
+    async def events(self, job_id: str, after: int, limit: int) -> Page[Event]:
+        """A job's events with higher numbers."""
+        assert limit < MAX_EVENTS
+        found = await self._threads.run(
+            lambda: self._store.journal.events(job_id, after=after, limit=limit + 1)
+        )
+        return Page(found[:limit], len(found) > limit)
+
+    async def metrics(self, job_id: str, after: int, limit: int) -> Page[MetricPoint]:
+        """A job's metrics at higher steps."""
+        assert limit < MAX_EVENTS
+        found = await self._threads.run(
+            lambda: self._store.journal.metrics(job_id, after=after, limit=limit + 1)
+        )
+        return Page(found[:limit], len(found) > limit)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel, or ask the worker to. Raises JobStateConflict."""
+        return await self._threads.run(lambda: self._store.jobs.request_cancel(job_id))
+
+    async def pause(self, job_id: str) -> Job:
+        """Take out of the queue, or ask the worker to checkpoint and let go. Raises JobStateConflict."""
+        return await self._threads.run(lambda: self._store.jobs.request_pause(job_id))
+
+    async def resume(self, job_id: str) -> Job:
+        """Queue again. Raises JobStateConflict."""
+
+        def ask() -> Job:
+            job = self._store.jobs.request_resume(job_id)
+            self._waker.wake(job.kind)
+            return job
+
+        return await self._threads.run(ask)
+
+    async def report(self, job_id: str) -> Path:
+        """The page of an evaluation's results. Raises NotFound where there is none."""
+        path = report_of(await self._threads.run(lambda: self._store.jobs.get(job_id)))
+        own = (self._data_dir / "jobs" / job_id).resolve()
+        file = None if path is None else (self._data_dir / path).resolve()
+        if file is None or not file.is_relative_to(own) or not file.is_file():
+            raise NotFound(
+                "This job has no report: only an evaluation that succeeded has one.", code="no_report"
+            )
+        return file
+
+    def _submit(self, prepare: Callable[[str | None], NewJob | Job], key: str | None) -> tuple[Job, bool]:
+        """In one thread, so that a caller who goes away leaves no job that nobody wakes a worker for."""
+        prepared = prepare(key)
+        if isinstance(prepared, Job):
+            return prepared, False
+        job, is_new = self._store.jobs.submit(prepared)
+        reach("after-commit")
+        if is_new and job.status is JobStatus.QUEUED:
+            self._waker.wake(job.kind)
+        return job, is_new
+
+    def _tried(self, prepared: NewJob | Job) -> DryRunResult:
+        assert isinstance(prepared, NewJob)
+        return DryRunResult(
+            kind=prepared.kind.value,
+            config=dict(prepared.config or {}),
+            estimate=estimate(self._store, prepared),
+        )

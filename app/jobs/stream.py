@@ -1,0 +1,118 @@
+"""A job's events as Server-Sent Events: what happened since a number, then what happens, until the job ends.
+
+    id: 7                                   event: progress          event: done
+    event: status | message | metrics       data: {status, stage,    data: the job
+    data: an event of GET /jobs/{id}/events   progress, ...}
+
+Progress and the end have no id, so a client that comes back with its Last-Event-ID misses no event.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.errors import ServiceError
+from app.jobs.service import JobService, News
+from app.jobs.states import TERMINAL, JobStatus
+from app.places import Places
+from app.schemas.jobs import EventInfo, Progress, job_info, progress_of
+from app.store.records import Job
+
+EVENT_STREAM = "text/event-stream"
+AT_ONCE = 200
+POLL_S = 0.5
+HEARTBEAT_S = 15.0
+RETRY_MS = 2000
+
+
+class ProgressInfo(BaseModel):
+    """How far a job is."""
+
+    status: JobStatus
+    stage: str | None
+    progress: Progress
+    attempt: int
+    estimated_finish: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> "ProgressInfo":
+        """As a caller sees it."""
+        return cls(
+            status=job.status,
+            stage=job.stage,
+            progress=progress_of(job),
+            attempt=job.attempt,
+            estimated_finish=job.estimated_finish,
+        )
+
+
+class EventStream(StreamingResponse):
+    """The answer; it has one of the places while it is being sent, and gives it back however it ends.
+
+    Raises Overloaded, before anything is sent, where there is no place.
+    """
+
+    def __init__(self, content: AsyncIterator[str], places: Places) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type=EVENT_STREAM, headers=headers)
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the job ends or the client goes."""
+        with self._places.one():
+            await super().__call__(scope, receive, send)
+
+
+async def stream(
+    service: JobService, first: News, after: int, *, ending: Callable[[], bool]
+) -> AsyncIterator[str]:
+    """Frames from the news that were read already; `ending` says that the process is about to stop.
+
+    While the database is away there is nothing but heartbeats.
+    """
+    news, last, progress, told_at = first, after, None, time.monotonic()
+    yield f"retry: {RETRY_MS}\n\n"
+    while True:
+        frames = [_event(EventInfo.of(event)) for event in news.events]
+        last = news.events[-1].number if news.events else last
+        is_all = len(news.events) < AT_ONCE
+        if is_all and (current := ProgressInfo.of(news.job)) != progress:
+            progress = current
+            frames.append(_frame("progress", current))
+        if is_all and news.job.status in TERMINAL:
+            yield "".join([*frames, _frame("done", job_info(news.job))])
+            return
+        if not frames and time.monotonic() - told_at >= HEARTBEAT_S:
+            frames.append(": still here\n\n")
+        if frames:
+            told_at = time.monotonic()
+            yield "".join(frames)
+        if ending():  # the client comes back, to a process that stays
+            return
+        if is_all:
+            await asyncio.sleep(POLL_S)
+        news = await _next(service, news.job, last)
+
+
+async def _next(service: JobService, job: Job, last: int) -> News:
+    """What is new; nothing where it cannot be read at the moment."""
+    try:
+        return await service.news(job.id, last, AT_ONCE)
+    except ServiceError as error:
+        if not error.retryable:
+            raise
+        await asyncio.sleep(POLL_S)
+        return News(job, ())
+
+
+def _event(event: EventInfo) -> str:
+    return f"id: {event.id}\n{_frame(event.type, event)}"
+
+
+def _frame(name: str, content: BaseModel) -> str:
+    # JSON has no line breaks of its own, so that one line of data is enough.
+    return f"event: {name}\ndata: {content.model_dump_json()}\n\n"

@@ -1,0 +1,31 @@
+"""The golden embeddings of a published version: what it must compute again before it is served."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from app.registry.manifest import VersionError
+from models.delta_file import GOLDEN_FILE
+from models.golden import Golden
+from models.tokenizers import first_line
+
+
+def write_golden(folder: Path, golden: Golden) -> None:
+    """Write the embeddings of whole weights beside them, as a delta has them. Raises OSError."""
+    features = {"image_features": golden.image_features, "text_features": golden.text_features}
+    (folder / GOLDEN_FILE).unlink(missing_ok=True)
+    save_file(features, folder / GOLDEN_FILE, metadata={"seed": str(golden.seed)})
+
+
+def read_golden(folder: Path) -> Golden:
+    """Read what `write_golden` wrote. Raises VersionError."""
+    file = folder / GOLDEN_FILE
+    try:
+        with safe_open(file, "pt") as opened:
+            seed = int((opened.metadata() or {})["seed"])
+            return Golden(seed, opened.get_tensor("image_features"), opened.get_tensor("text_features"))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise VersionError(
+            f"{file} cannot be read ({type(error).__name__}: {first_line(error)}). Publish the version anew."
+        ) from error

@@ -1,0 +1,142 @@
+"""A version's folder: weights, golden embeddings and `sds_clip_version.json`, which holds every file's hash.
+
+delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`)
+full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
+
+Either is also a checkpoint by itself: `local-dir:FOLDER` loads it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from models.delta_file import DESCRIPTION_FILE, is_delta
+from models.model_config import CONFIG_FILE
+from models.references import CheckpointError
+from models.tokenizers import first_line
+
+MANIFEST_FILE = "sds_clip_version.json"
+FORMAT = 1
+
+
+class VersionError(CheckpointError):
+    """A version's folder that is incomplete, damaged, or another version than it is said to be."""
+
+    code: ClassVar[str] = "bad_version"
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """One file of a version."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a version's folder says of itself."""
+
+    version: str
+    kind: Literal["delta", "full"]
+    job: str
+    """Who published it."""
+    files: dict[str, FileHash]
+    about: dict[str, Any]
+    """Of whole weights what a delta says in its own description."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The version's files together, without this description of them."""
+        return sum(file.size for file in self.files.values())
+
+
+def kind_of(folder: Path) -> Literal["delta", "full"]:
+    """Whether a folder holds what changed over a base, or whole weights. Raises VersionError for neither."""
+    if is_delta(folder):
+        return "delta"
+    if (folder / CONFIG_FILE).is_file():
+        return "full"
+    raise VersionError(f"{folder} holds neither {DESCRIPTION_FILE} nor {CONFIG_FILE}, so it is no version.")
+
+
+def write_manifest(folder: Path, version: str, job: str, about: dict[str, Any]) -> Manifest:
+    """Hash what is in the folder and write that down. Raises VersionError for anything but plain files."""
+    files = {path.name: hash_file(path) for path in _plain_files(folder)}
+    manifest = Manifest(version, kind_of(folder), job, files, about)
+    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a version says of itself.
+
+    Raises VersionError where that is missing (the folder was never finished), damaged or of an unknown format.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one that this program knows")
+        files = {
+            str(name): FileHash(str(file["sha256"]), int(file["size"]))
+            for name, file in content["files"].items()
+        }
+        about = dict(content["about"])
+        return Manifest(str(content["version"]), kind_of(folder), str(content["job"]), files, about)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, VersionError):
+            raise
+        raise VersionError(
+            f"{folder / MANIFEST_FILE} cannot be read ({type(error).__name__}: {first_line(error)}): the version "
+            "is half-written or damaged. Publish it anew."
+        ) from error
+
+
+def verify(folder: Path, version: str) -> Manifest:
+    """Compute every file's hash again.
+
+    Raises VersionError, naming the file, where one is missing, changed or too many, or the folder is another
+    version's.
+    """
+    manifest = read_manifest(folder)
+    if manifest.version != version:
+        raise VersionError(
+            f"{folder} says that it is version {manifest.version[:12]}, not {version[:12]}: it was moved. "
+            "Publish the version anew."
+        )
+    names = {path.name for path in _plain_files(folder)} - {MANIFEST_FILE}
+    if names != manifest.files.keys():
+        other = sorted(names ^ manifest.files.keys())[0]
+        state = "is missing" if other in manifest.files else "does not belong there"
+        raise VersionError(f"{folder / other} {state}. Publish version {version[:12]} anew.")
+    for name, expected in manifest.files.items():
+        if hash_file(folder / name) != expected:
+            raise VersionError(
+                f"{folder / name} is not the file that was published: it was changed or is damaged. "
+                f"Publish version {version[:12]} anew."
+            )
+    return manifest
+
+
+def hash_file(path: Path) -> FileHash:
+    """SHA-256 and size of a file. Raises VersionError where it cannot be read."""
+    try:
+        with path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            return FileHash(digest, opened.tell())
+    except OSError as error:
+        raise VersionError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _plain_files(folder: Path) -> list[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise VersionError(f"{folder} cannot be read ({error.strerror or error}).") from error
+    for path in paths:
+        if path.is_symlink() or not path.is_file():
+            raise VersionError(f"{path} is no plain file, and a version holds nothing else.")
+    return paths

@@ -1,0 +1,144 @@
+"""Publish weights as a version: a folder named by their hash, which appears whole or not at all and never changes."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.registry.golden_file import write_golden
+from app.registry.manifest import MANIFEST_FILE, Manifest, VersionError, kind_of, verify, write_manifest
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta_file import DESCRIPTION_FILE, read_delta, read_description
+from models.folders import whole_folder
+from models.golden import Golden
+from models.references import CheckpointError, Folder
+
+_JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version as it lies on disk."""
+
+    version: str
+    kind: Literal["delta", "full"]
+    folder: Path
+    size_bytes: int
+    base_version: str | None
+    """Of a delta: the version that it lies over."""
+    description: dict[str, Any]
+
+
+def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | None = None) -> Published:
+    """Copy a delta or whole weights into `versions`, under the hash of the weights, and return what is there.
+
+    Until it is complete and on the disk, the folder has a temporary name with `job` and `fence` in it. A version
+    that was published before is left as it is. `base` saves a delta's base from being loaded again.
+
+    Raises CheckpointError where the source cannot be loaded or nothing can be written, VersionError where the
+    version is there and damaged.
+    """
+    if not _JOB.fullmatch(job):
+        raise VersionError(f"{job!r} cannot be part of a folder's name; use letters, digits, _ and -.")
+    version, golden, about = _of_delta(source, base) if kind_of(source) == "delta" else _of_full(source)
+    folder = versions / version
+    if folder.exists():
+        return read_published(folder, version)
+    finished = versions / f".publishing.{job}.{fence}"
+    shutil.rmtree(finished, ignore_errors=True)  # the same attempt got so far before it was killed
+    with whole_folder(finished) as working:
+        for path in sorted(source.iterdir()):
+            if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
+                shutil.copyfile(path, working / path.name)
+        if golden is not None:
+            write_golden(working, golden)
+        write_manifest(working, version, job, about)
+        verify(working, version)
+    return _take_name(finished, folder, version)
+
+
+def read_published(folder: Path, version: str) -> Published:
+    """What was published, its hashes computed again. Raises VersionError."""
+    manifest = verify(folder, version)
+    base = read_description(folder).base_version if manifest.kind == "delta" else None
+    return Published(
+        version, manifest.kind, folder, manifest.size_bytes, base, _description(folder, manifest)
+    )
+
+
+def remove(folder: Path) -> None:
+    """Remove a version; at no moment is there a part of it under its name. Raises OSError."""
+    leaving = folder.with_name(f".removing.{folder.name}")
+    shutil.rmtree(leaving, ignore_errors=True)
+    os.rename(folder, leaving)
+    shutil.rmtree(leaving)
+
+
+def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
+    """Remove what killed publishers left, unless their job at that fence still runs; return what was removed."""
+    removed = []
+    for path in sorted(versions.glob(".*")):
+        temporary = _TEMPORARY.fullmatch(path.name)
+        abandoned = temporary and not is_live(temporary["job"], int(temporary["fence"]))
+        if abandoned or path.name.startswith(".removing."):
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path)
+    return removed
+
+
+def _of_delta(source: Path, base: Clip | None) -> tuple[str, None, dict[str, Any]]:
+    """A delta's version, computed over its base; its golden embeddings and description it has itself."""
+    if base is None:
+        return load_clip(str(Folder(str(source))), device="cpu", precision="float32").version, None, {}
+    delta = read_delta(source)
+    version = base.identity.replacing(delta.tensors).version
+    if version != delta.about.version:
+        raise VersionError(
+            f"{source} is version {version[:12]} over {base.reference} and says {delta.about.version[:12]}: its "
+            "base is another one, or it was changed. Save it again."
+        )
+    return version, None, {}
+
+
+def _of_full(source: Path) -> tuple[str, Golden, dict[str, Any]]:
+    clip = load_clip(str(Folder(str(source))), device="cpu", precision="float32")
+    about = {
+        "architecture": clip.architecture,
+        "quick_gelu": clip.quick_gelu,
+        "logit_scale": clip.logit_scale,
+        **clip.identity.description,
+    }
+    return clip.version, Golden.of(clip), about
+
+
+def _take_name(finished: Path, folder: Path, version: str) -> Published:
+    try:
+        os.rename(finished, folder)
+    except OSError as error:
+        if not folder.exists():
+            raise CheckpointError(f"{folder} cannot be written ({error.strerror}).") from error
+        shutil.rmtree(finished, ignore_errors=True)  # somebody else published the same weights meanwhile
+    else:
+        _sync(folder.parent)
+    return read_published(folder, version)
+
+
+def _description(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    if manifest.kind == "full":
+        return manifest.about
+    content: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    return content
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

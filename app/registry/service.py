@@ -1,0 +1,179 @@
+"""Versions and aliases for the routes: looked at, promoted, rolled back, deleted."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from app.auth import Caller
+from app.registry.download import Download, Downloads
+from app.registry.manifest import VersionError, verify
+from app.registry.names import check_alias
+from app.registry.ports import is_version
+from app.registry.publish import remove
+from app.schemas.versions import PromoteRequest, RollbackRequest
+from app.serving.threads import in_own_thread
+from app.store import Store
+from app.store.assets import Alias, Move, Promotion, Version, VersionStatus
+from app.store.errors import Conflict, UnknownRecord
+from app.store.records import Page
+from app.store_threads import StoreThreads
+
+LOCAL = "local"
+"""Who moved an alias, where there are no keys."""
+_MAX_LINEAGE = 32
+
+
+class NotBetter(Conflict):
+    """The version's own job has compared it with the alias's version, and it was not better."""
+
+    code = "not_better"
+
+
+class VersionDamaged(Conflict):
+    """The version's files are not those that were published."""
+
+    code = "version_damaged"
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """A version with what is told about it beside its row."""
+
+    version: Version
+    aliases: tuple[Alias, ...]
+    lineage: tuple[str, ...]
+    promotions: tuple[Promotion, ...]
+
+
+@dataclass(frozen=True)
+class RegistryView:
+    """A page of versions, and all aliases."""
+
+    versions: Page[Version]
+    aliases: tuple[Alias, ...]
+
+
+class VersionService:
+    """Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a version or an alias."""
+
+    def __init__(self, store: Store, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
+        self._store = store
+        self._threads = threads
+        self._downloads = downloads
+        self._data_dir = data_dir
+
+    async def list(self, *, after: str | None, limit: int) -> RegistryView:
+        """Versions that are not deleted, the newest first, and the aliases."""
+        return await self._threads.run(
+            lambda: RegistryView(
+                self._store.versions.list(after=after, limit=limit), self._store.aliases.all()
+            )
+        )
+
+    async def get(self, name: str) -> VersionView:
+        """A version by its id or an alias; also one that was deleted."""
+        return await self._threads.run(lambda: self._view(self._version(name)))
+
+    async def promote(self, version_id: str, request: PromoteRequest, caller: Caller) -> Alias:
+        """Point an alias at a version; one that points at it already is left as it is.
+
+        Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasMoved, InvalidRequest.
+        """
+        check_alias(request.alias)
+        version = await self._threads.run(lambda: self._store.versions.get(version_id))
+        if version.folder is not None and version.status is VersionStatus.READY:
+            await self._verify(self._data_dir / version.folder, version.id)
+        return await self._threads.run(lambda: self._promote(version, request, caller))
+
+    async def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
+        """Point an alias at its previous version. Raises NothingToRollBack, AliasMoved."""
+        move = Move(
+            alias=alias,
+            who=caller.name or LOCAL,
+            why=request.reason,
+            expected_generation=request.expected_generation,
+        )
+        return await self._threads.run(lambda: self._store.aliases.roll_back(move))
+
+    async def delete(self, version_id: str) -> None:
+        """Delete a version and its files. Raises RecordInUse."""
+        version = await self._threads.run(lambda: self._store.versions.delete(version_id))
+        if version.folder is not None:
+            await asyncio.shield(
+                in_own_thread(partial(_remove, self._data_dir / version.folder), f"remove {version.id[:12]}")
+            )
+
+    async def download(self, name: str, *, full: bool) -> Download:
+        """A version's files, as they were published or as whole weights. Raises what `Downloads.of` does."""
+        version = await self._threads.run(lambda: self._version(name))
+        return await self._downloads.of(version, full=full)
+
+    def _version(self, name: str) -> Version:
+        if is_version(name):
+            return self._store.versions.get(name)
+        try:
+            return self._store.versions.get(self._store.aliases.get(name).version)
+        except UnknownRecord:
+            raise UnknownRecord("version") from None
+
+    def _view(self, version: Version) -> VersionView:
+        aliases = tuple(alias for alias in self._store.aliases.all() if alias.version == version.id)
+        promotions = [
+            promotion
+            for alias in aliases
+            for promotion in self._store.aliases.promotions(alias.name)
+            if promotion.to_version == version.id
+        ]
+        lineage: list[str] = []
+        base = version.base_version
+        while base is not None and len(lineage) < _MAX_LINEAGE:
+            lineage.append(base)
+            base = self._store.versions.get(base).base_version
+        return VersionView(version, aliases, tuple(lineage), tuple(promotions))
+
+    async def _verify(self, folder: Path, version_id: str) -> None:
+        try:
+            await in_own_thread(lambda: verify(folder, version_id), f"verify {version_id[:12]}")
+        except VersionError as error:
+            raise VersionDamaged(
+                f"Version {version_id[:12]} is not as it was published; run its job again.", param="version"
+            ) from error
+
+    def _promote(self, version: Version, request: PromoteRequest, caller: Caller) -> Alias:
+        try:
+            alias = self._store.aliases.get(request.alias)
+        except UnknownRecord:
+            alias = None
+        if not request.force:
+            self._refuse_worse(version, request.alias)
+        generation = 0 if alias is None else alias.generation
+        move = Move(
+            alias=request.alias,
+            who=caller.name or LOCAL,
+            why=request.reason,
+            expected_generation=generation
+            if request.expected_generation is None
+            else request.expected_generation,
+            forced=request.force,
+        )
+        if alias is not None and alias.version == version.id and move.expected_generation == generation:
+            return alias
+        return self._store.aliases.promote(move, version.id)
+
+    def _refuse_worse(self, version: Version, alias: str) -> None:
+        """What a job found out, and did not promote, takes a person's word to be promoted after all."""
+        if version.job_id is None:
+            return
+        verdict = (self._store.jobs.get(version.job_id).result or {}).get("promotion") or {}
+        if verdict.get("alias") == alias and verdict.get("promoted") is False:
+            raise NotBetter(
+                f"Its job {version.job_id} compared this version and did not promote it: {verdict.get('why')} "
+                "Send force: true to promote it all the same.",
+                param="force",
+            )
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        remove(folder)

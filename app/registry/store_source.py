@@ -1,0 +1,119 @@
+"""The registry of a serving process out of the store: versions and aliases from SQL, weights from the data folder."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.jobs.named_models import absolute
+from app.registry.files import FileReports
+from app.registry.ports import AliasState, Registry
+from app.store import Store
+from app.store.assets import Move, NewVersion, Version, VersionStatus
+from app.store.errors import AliasMoved, UnknownRecord
+from models.clip import Clip
+
+logger = logging.getLogger(__name__)
+
+REFERENCE = "reference"
+"""In the description of a version that has no folder: the operator's reference to it."""
+DEFAULT = "default"
+SERVER = "sds-clip serve"
+"""Who moved an alias, where it was the service at its start; no key can have this name."""
+_FORGET_REPORTS_S = 24 * 3600.0
+
+
+class StoreVersions:
+    """Finds registered versions; what a failed job may have left on the disk is none."""
+
+    def __init__(self, store: Store, data_dir: Path) -> None:
+        self._store = store
+        self._data_dir = data_dir
+
+    def find(self, version: str) -> Path | str | None:
+        """The version's folder, or the operator's reference to it. Raises StoreUnavailable."""
+        try:
+            found = self._store.versions.get(version)
+        except UnknownRecord:
+            return None
+        return None if found.status is VersionStatus.DELETED else place_of(found, self._data_dir)
+
+
+class StoreAliases:
+    """Reads the aliases."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def read(self) -> Sequence[AliasState]:
+        """All of them. Raises StoreUnavailable."""
+        return [
+            AliasState(alias.name, alias.version, alias.generation, alias.previous)
+            for alias in self._store.aliases.all()
+        ]
+
+
+def registry_of(store: Store, data_dir: Path) -> Registry:
+    """What a serving process needs; its reports are files, which every process of the data folder sees."""
+    reports = data_dir / "serving"
+    _forget(reports)
+    return Registry(StoreVersions(store, data_dir), StoreAliases(store), FileReports(reports))
+
+
+def place_of(version: Version, data_dir: Path) -> Path | str:
+    """Where a version's weights are: a folder, or an operator's reference."""
+    if version.folder is None:
+        return str(version.description[REFERENCE])
+    return data_dir / version.folder
+
+
+def register_served(store: Store, clips: Sequence[Clip]) -> None:
+    """Make known what the service was started with, and point `default` at the first: the way back from a job's.
+
+    An alias that a person or a job has moved stays where it is.
+
+    Raises: StoreUnavailable.
+    """
+    for clip in clips:
+        store.versions.register(as_version(clip))
+    first = clips[0].version
+    try:
+        alias = store.aliases.get(DEFAULT)
+    except UnknownRecord:
+        alias = None
+    if alias is not None and alias.version == first:
+        return
+    if alias is not None and store.aliases.promotions(DEFAULT, limit=1)[0].who != SERVER:
+        logger.info(
+            "%s is version %s, to which it was moved; the first model of the settings is %s",
+            DEFAULT, alias.version[:12], first[:12],
+        )  # fmt: skip
+        return
+    move = Move(
+        alias=DEFAULT,
+        who=SERVER,
+        why="The first model that the service was started with.",
+        expected_generation=0 if alias is None else alias.generation,
+    )
+    with contextlib.suppress(AliasMoved):  # another process has just started too
+        store.aliases.promote(move, first)
+
+
+def as_version(clip: Clip) -> NewVersion:
+    """The row of weights that nobody published: a version without a folder, which its reference leads to."""
+    description = {
+        REFERENCE: absolute(clip.reference),
+        "architecture": clip.architecture,
+        "quick_gelu": clip.quick_gelu,
+        **clip.identity.description,
+    }
+    return NewVersion(clip.version, None, description, clip.size_bytes, base=clip.reference)
+
+
+def _forget(reports: Path) -> None:
+    """Remove the reports of processes that ended long ago."""
+    for file in reports.glob("*.json"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < time.time() - _FORGET_REPORTS_S:
+                file.unlink()

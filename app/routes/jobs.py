@@ -1,0 +1,143 @@
+"""GET /jobs and all below it; cancel, pause and resume."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from app.errors import InvalidRequest, Overloaded
+from app.jobs.states import TERMINAL, JobKind, JobStatus
+from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
+from app.openapi import describe_errors
+from app.routes.shared import READING, BackendDep, Train
+from app.schemas.jobs import EventInfo, EventList, JobInfo, JobList, MetricList, MetricPointInfo, job_info
+from app.schemas.listing import After, Limit
+from app.serving.engine import Engine
+from app.store.errors import JobStateConflict
+
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+"""Of a report, which holds captions that anybody may have written: no script, no request, no origin."""
+MAX_EVENTS = 500
+MAX_POINTS = 900
+
+router = APIRouter(tags=["jobs"])
+
+Number = Annotated[int, Query(ge=0, lt=2**62, description="Only those with a higher number.")]
+Streamed: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page, or a stream for those who accept `text/event-stream`: every event with its number as "
+        "id, `progress` when that changes, and `done` with the job at its end.",
+        "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+    },
+    204: {"description": "The job has ended, and Last-Event-ID was its last event: do not connect again."},
+}
+
+
+@router.get("/jobs", responses=describe_errors(*READING))
+async def jobs(
+    caller: Train,
+    backend: BackendDep,
+    kind: JobKind | None = None,
+    status: JobStatus | None = None,
+    after: After = None,
+    limit: Limit = 20,
+) -> JobList:
+    """List jobs, the newest first."""
+    page = await backend.jobs.list(kind=kind, status=status, after=after, limit=limit)
+    return JobList(data=[job_info(job) for job in page.items], has_more=page.has_more)
+
+
+@router.get("/jobs/{job_id}", responses=describe_errors(*READING))
+async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+    """A job: how far it is, its newest metrics, every change of its status, its result or error."""
+    view = await backend.jobs.get(job_id)
+    return job_info(view.job, transitions=view.transitions, metrics=view.metrics)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_model=EventList,
+    responses=describe_errors(*READING, Overloaded) | Streamed,
+)
+async def events(
+    request: Request,
+    caller: Train,
+    backend: BackendDep,
+    job_id: str,
+    after: Number = 0,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_EVENTS, description="Of a page; a stream has no end but the job's.")
+    ] = 100,
+    last_event_id: Annotated[
+        str | None, Header(description="What a client that connects again has seen; comes before `after`.")
+    ] = None,
+) -> Response:
+    """What happened to a job, as a page or as Server-Sent Events."""
+    if EVENT_STREAM not in request.headers.get("accept", ""):
+        page = await backend.jobs.events(job_id, after, limit)
+        content = EventList(data=[EventInfo.of(event) for event in page.items], has_more=page.has_more)
+        return Response(content.model_dump_json(), media_type="application/json")
+    seen = _number(last_event_id)
+    start = after if seen is None else seen
+    first = await backend.jobs.news(job_id, start, AT_ONCE)
+    if seen is not None and first.job.status in TERMINAL and not first.events:
+        return Response(status_code=204)
+    engine: Engine = request.app.state.engine
+    frames = stream(backend.jobs, first, start, ending=lambda: engine.draining)
+    return EventStream(frames, backend.streams)
+
+
+@router.get("/jobs/{job_id}/metrics", responses=describe_errors(*READING))
+async def metrics(
+    caller: Train,
+    backend: BackendDep,
+    job_id: str,
+    after: Annotated[int, Query(ge=-1, lt=2**62, description="Only those at higher steps.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
+) -> MetricList:
+    """A job's curves: all metrics of a step together."""
+    page = await backend.jobs.metrics(job_id, after, limit)
+    return MetricList(data=[MetricPointInfo.of(point) for point in page.items], has_more=page.has_more)
+
+
+@router.post("/jobs/{job_id}/cancel", responses=describe_errors(*READING, JobStateConflict))
+async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+    """Cancel a job; one that runs is `cancelling` until its worker has stopped. Again is no error."""
+    return job_info(await backend.jobs.cancel(job_id))
+
+
+@router.post("/jobs/{job_id}/pause", responses=describe_errors(*READING, JobStateConflict))
+async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+    """Pause a job; one that runs is `pausing` until its worker has written a checkpoint. Again is no error."""
+    return job_info(await backend.jobs.pause(job_id))
+
+
+@router.post("/jobs/{job_id}/resume", responses=describe_errors(*READING, JobStateConflict))
+async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+    """Queue a paused job again; it goes on from its checkpoint. Again is no error."""
+    return job_info(await backend.jobs.resume(job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/report",
+    response_class=Response,
+    responses={
+        **describe_errors(*READING),
+        200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}},
+    },
+)
+async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
+    """An evaluation's results as a page that needs nothing else."""
+    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+    return FileResponse(await backend.jobs.report(job_id), media_type="text/html", headers=headers)
+
+
+def _number(last_event_id: str | None) -> int | None:
+    if last_event_id is None or last_event_id == "":
+        return None
+    if not (last_event_id.isascii() and last_event_id.isdecimal()) or len(last_event_id) > 18:
+        raise InvalidRequest("Last-Event-ID is an event's number.", param="Last-Event-ID")
+    return int(last_event_id)

@@ -1,0 +1,110 @@
+"""GET /models/{version}, its download and deletion; promote and rollback."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.bodies import reads
+from app.errors import Overloaded
+from app.openapi import describe_errors, describe_json
+from app.registry.download import CannotExport, Download
+from app.routes.shared import READING, WRITING, Administer, BackendDep, ReadModels, Train
+from app.schemas.listing import Deleted
+from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail
+from app.store.errors import RecordInUse
+
+TAR = "application/x-tar"
+Archive: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A tar of the version's folder, which `local-dir:` loads once it is unpacked.",
+        "content": {TAR: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/models/{version}", responses=describe_errors(*READING))
+async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
+    """A version, by its id or an alias: where it comes from, what it lies over, how good it is."""
+    view = await backend.versions.get(version)
+    return VersionDetail.detailed(view.version, view.aliases, view.lineage, view.promotions)
+
+
+@router.post(
+    "/models/{version}/promote",
+    responses=describe_errors(*WRITING),
+    openapi_extra=describe_json(PromoteRequest),
+)
+async def promote(
+    caller: Administer,
+    backend: BackendDep,
+    version: str,
+    body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
+) -> AliasInfo:
+    """Point an alias at a version; every serving process follows within seconds."""
+    return AliasInfo.of(await backend.versions.promote(version, body, caller))
+
+
+@router.post(
+    "/models/{alias}/rollback",
+    responses=describe_errors(*WRITING),
+    openapi_extra=describe_json(RollbackRequest),
+)
+async def rollback(
+    caller: Administer,
+    backend: BackendDep,
+    alias: str,
+    body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
+) -> AliasInfo:
+    """Point an alias at the version that it pointed at before."""
+    return AliasInfo.of(await backend.versions.roll_back(alias, body, caller))
+
+
+@router.get(
+    "/models/{version}/download",
+    response_class=Response,
+    responses=describe_errors(*READING, Overloaded, CannotExport) | Archive,
+)
+async def download(
+    caller: Train,
+    backend: BackendDep,
+    version: str,
+    weights: Annotated[
+        Literal["published", "full"],
+        Query(
+            description="`published`: a delta where it is one. `full`: whole weights, made for this answer."
+        ),
+    ] = "published",
+) -> Response:
+    """A version's files as a tar."""
+    return TarResponse(await backend.versions.download(version, full=weights == "full"))
+
+
+@router.delete("/models/{version}", responses=describe_errors(*READING, RecordInUse))
+async def delete_version(caller: Administer, backend: BackendDep, version: str) -> Deleted:
+    """Delete a version and its files, unless an alias, a job or another version needs it. Again is no error."""
+    await backend.versions.delete(version)
+    return Deleted(id=version, object="model")
+
+
+class TarResponse(StreamingResponse):
+    """A version on its way out; what was made for it is removed however that ends."""
+
+    def __init__(self, download: Download) -> None:
+        headers = {
+            "Content-Length": str(download.size_bytes),
+            "Content-Disposition": f'attachment; filename="{download.root}.tar"',
+        }
+        chunks: Iterator[bytes] = download.chunks()
+        super().__init__(chunks, media_type=TAR, headers=headers)
+        self._holder: ExitStack = download.holder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._holder:
+            await super().__call__(scope, receive, send)

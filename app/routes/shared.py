@@ -1,0 +1,72 @@
+"""What the routes of jobs, data sets and versions share."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from app.auth import Caller, requires
+from app.backend import Backend
+from app.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    MalformedBody,
+    Overloaded,
+    ServiceError,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from app.store.errors import Conflict, UnknownRecord
+
+
+class NoDatabase(ServiceError):
+    """This server keeps no jobs, data sets and versions."""
+
+    status = 501
+    code = "no_database"
+
+
+READING = (Unauthorized, Forbidden, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
+"""What may come of reading."""
+WRITING = (
+    *READING,
+    MalformedBody,
+    Conflict,
+    BodyTimeout,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    Overloaded,
+)
+"""What may come of a request with a body."""
+
+ReadModels = Annotated[Caller, Depends(requires("infer"))]
+Train = Annotated[Caller, Depends(requires("train"))]
+Administer = Annotated[Caller, Depends(requires("admin"))]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="A second request with the same key and body gets the first one's job; any unique text.",
+    ),
+]
+
+
+async def backend(request: Request) -> Backend:
+    """The process's backend. Async, or FastAPI would fetch it in a thread. Raises NoDatabase."""
+    found: Backend | None = request.app.state.backend
+    if found is None:
+        raise NoDatabase(
+            "This server only serves: it keeps no jobs, data sets and versions. Start it with `sds-clip up`, or "
+            "name a database in SDS_CLIP_DATABASE_URL."
+        )
+    return found
+
+
+BackendDep = Annotated[Backend, Depends(backend)]

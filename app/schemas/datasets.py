@@ -1,0 +1,131 @@
+"""POST /datasets, GET /datasets and /datasets/{id}."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.datasets.roots import MAX_SOURCE_CHARS
+from app.jobs.requests import known_benchmark
+from app.schemas.common import Body
+from app.schemas.listing import Listing
+from app.store.assets import Dataset, DatasetStatus
+from models.evaluation.names import BENCHMARKS
+
+PAIRS = "pairs"
+FORMATS = (PAIRS, *BENCHMARKS)
+"""Pairs to train on, or what a benchmark reads; `worker.dataset_checks` checks each."""
+
+SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
+"""In a data set's `source`, as the worker reads it."""
+
+
+class DatasetFields(Body):
+    """What a data set is called and holds."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, examples=["coco-train"])]
+    format: Annotated[
+        str,
+        Field(description=f"One of {', '.join(FORMATS)}, or another spelling of these.", examples=[PAIRS]),
+    ]
+    max_bad_share: Annotated[
+        float, Field(ge=0, le=1, description="Of pairs: the share of unusable samples that is left out.")
+    ] = 0.0
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known_format(name)
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable() or not name.strip():
+            raise ValueError("must be printable, and more than spaces")
+        return name
+
+
+class RegisterDataset(DatasetFields):
+    """Data that lie on the server already, under a folder that its operator opened for this."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "coco-train", "format": PAIRS, "source": "/data/coco/{00000..00099}.tar"}]
+        }
+    )
+
+    source: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_SOURCE_CHARS,
+            description="An absolute path, with or without file://: a folder, or WebDataset shards.",
+        ),
+    ]
+
+
+class SourceInfo(BaseModel):
+    """Where a data set came from."""
+
+    kind: Literal["archive", "shards", "registered"]
+    path: str | None = Field(None, description="Of a registered one.")
+    size_bytes: int | None = Field(None, description="Of an upload.")
+    sha256: list[str] | None = Field(None, description="Of an upload's files, in their order.")
+
+
+class DatasetInfo(BaseModel):
+    """A data set."""
+
+    id: str
+    object: Literal["dataset"] = "dataset"
+    name: str
+    format: str
+    status: DatasetStatus = Field(description="Only a `ready` one is trained or evaluated on.")
+    created_at: float
+    checked_at: float | None
+    content_hash: str | None = Field(description="SHA-256 of all that a model sees of it.")
+    counts: dict[str, int] | None
+    problems: list[dict[str, Any]] | None = Field(
+        description="Why it was rejected, or what was left out: code and message; the first of them."
+    )
+    max_bad_share: float
+    source: SourceInfo
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DatasetInfo":
+        """As a caller sees it."""
+        source = dataset.source
+        registered = SOURCE_PATH in source
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            format=dataset.format,
+            status=dataset.status,
+            created_at=dataset.created_at,
+            checked_at=dataset.checked_at,
+            content_hash=dataset.content_hash,
+            counts=None if dataset.counts is None else dict(dataset.counts),
+            problems=None if dataset.problems is None else [dict(each) for each in dataset.problems],
+            max_bad_share=source.get(MAX_BAD_SHARE) or 0.0,
+            source=SourceInfo(
+                kind="registered" if registered else source.get("upload", "archive"),
+                path=source.get(SOURCE_PATH),
+                size_bytes=source.get("size_bytes"),
+                sha256=source.get("sha256"),
+            ),
+        )
+
+
+class DatasetList(Listing):
+    """Data sets, the newest first."""
+
+    data: list[DatasetInfo]
+
+
+def known_format(name: str) -> str:
+    """A format's own name, also for what others call it. Raises ValueError for none."""
+    if name == PAIRS:
+        return name
+    try:
+        return known_benchmark(name)
+    except ValueError:
+        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}") from None

@@ -1,0 +1,221 @@
+"""GET /jobs, /jobs/{id}, /jobs/{id}/events and /jobs/{id}/metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.jobs.states import JobKind, JobStatus
+from app.schemas.finetune import Hyperparameters
+from app.schemas.listing import Listing
+from app.store.records import Event, Job, Level, MetricPoint
+
+HYPERPARAMETERS = frozenset(Hyperparameters.model_fields)
+FILES = "files"
+"""In a job's result: paths below the data folder, which are not for callers."""
+
+
+class Progress(BaseModel):
+    """How far the stage is."""
+
+    step: int
+    steps: int | None
+    share: float | None = Field(description="From 0 to 1.")
+
+
+class JobErrorInfo(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+    retryable: bool = Field(description="Whether the same request may succeed another time.")
+
+
+class Transition(BaseModel):
+    """A change of a job's status."""
+
+    at: float
+    from_status: JobStatus | None
+    to_status: JobStatus
+    message: str
+
+    @classmethod
+    def of(cls, event: Event) -> "Transition":
+        """From the event that records it."""
+        data = event.data or {}
+        return cls(
+            at=event.at, from_status=data.get("from"), to_status=JobStatus(data["to"]), message=event.message
+        )
+
+
+class MetricPointInfo(BaseModel):
+    """A job's metrics at a step; a number that was not finite is null."""
+
+    step: int
+    values: dict[str, float | None]
+    created_at: float
+
+    @classmethod
+    def of(cls, point: MetricPoint) -> "MetricPointInfo":
+        """As a caller sees it."""
+        return cls(step=point.step, values=dict(point.values), created_at=point.at)
+
+
+class _JobInfo(BaseModel):
+    id: str
+    object: Literal["job"] = "job"
+    status: JobStatus
+    created_at: float = Field(description="Seconds since the epoch, as all times here.")
+    started_at: float | None
+    finished_at: float | None
+    estimated_finish: float | None
+    stage: str | None = Field(description="What is being done: loading, training, evaluating, ...")
+    progress: Progress
+    attempt: int = Field(description="1 for the first; a worker that died is followed by another.")
+    max_attempts: int
+    result_version: str | None = Field(
+        description="The version that the job made; see GET /models/{version}."
+    )
+    result: dict[str, Any] | None = Field(description="Metrics, evaluations, and what came of promoting.")
+    report: str | None = Field(description="Where the evaluation's page is.")
+    error: JobErrorInfo | None
+    suffix: str | None
+    metadata: dict[str, Any]
+    transitions: list[Transition] | None = Field(None, description="In GET /jobs/{id} alone.")
+    metrics: MetricPointInfo | None = Field(None, description="The newest, in GET /jobs/{id} alone.")
+
+
+class FinetuneJobInfo(_JobInfo):
+    """A fine-tuning job."""
+
+    kind: Literal["finetune"] = "finetune"
+    base: str = Field(description="An alias stands here as the version that it pointed at.")
+    teacher: str | None
+    training_data: str
+    validation_data: str | None
+    objective: str
+    hyperparameters: dict[str, Any] = Field(description="All of them, defaults included.")
+    evaluate: list[dict[str, Any]]
+    promote: Literal["never", "if_better", "always"]
+    alias: str
+    thresholds: dict[str, float]
+    seed: int
+
+
+class EvaluateJobInfo(_JobInfo):
+    """An evaluation job."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    model: str | None
+    benchmark: str
+    data: str
+    scorer: Literal["clip", "diffusion"]
+    teacher: str | None
+    baseline: str | None
+    options: dict[str, Any] = Field(description="All others, defaults included.")
+
+
+JobInfo = Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")]
+
+
+class JobList(Listing):
+    """Jobs, the newest first."""
+
+    data: list[JobInfo]
+
+
+class EventInfo(BaseModel):
+    """Something that happened to a job."""
+
+    id: int = Field(description="Rises within a job, from 1; `after` and Last-Event-ID take it.")
+    object: Literal["job.event"] = "job.event"
+    created_at: float
+    level: Level
+    type: str = Field(description="`status`, `message` or `metrics`.")
+    message: str
+    data: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, event: Event) -> "EventInfo":
+        """As a caller sees it."""
+        return cls(
+            id=event.number,
+            created_at=event.at,
+            level=event.level,
+            type=event.type,
+            message=event.message,
+            data=None if event.data is None else dict(event.data),
+        )
+
+
+class EventList(Listing):
+    """Events, in their order."""
+
+    data: list[EventInfo]
+
+
+class MetricList(Listing):
+    """Metrics by step."""
+
+    data: list[MetricPointInfo]
+
+
+def job_info(
+    job: Job, *, transitions: Sequence[Event] | None = None, metrics: MetricPoint | None = None
+) -> FinetuneJobInfo | EvaluateJobInfo:
+    """A job as a caller sees it."""
+    common = _common(job)
+    common["transitions"] = None if transitions is None else [Transition.of(event) for event in transitions]
+    common["metrics"] = None if metrics is None else MetricPointInfo.of(metrics)
+    config = dict(job.config or {})
+    if job.kind is JobKind.FINETUNE:
+        hyperparameters = {name: config.pop(name) for name in list(config) if name in HYPERPARAMETERS}
+        own = {name: config[name] for name in FinetuneJobInfo.model_fields if name in config}
+        return FinetuneJobInfo(**common, **own, hyperparameters=hyperparameters)
+    own = {name: config.pop(name) for name in EvaluateJobInfo.model_fields if name in config}
+    return EvaluateJobInfo(**common, **own, options=config)
+
+
+def report_of(job: Job) -> str | None:
+    """The path of a job's report below the data folder, if there is one."""
+    files = (job.result or {}).get(FILES)
+    path = files.get("report") if isinstance(files, Mapping) else None
+    return None if path is None else str(path)
+
+
+def _common(job: Job) -> dict[str, Any]:
+    result = (
+        None if job.result is None else {name: value for name, value in job.result.items() if name != FILES}
+    )
+    return {
+        "id": job.id,
+        "status": job.status,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "estimated_finish": job.estimated_finish,
+        "stage": job.stage,
+        "progress": progress_of(job),
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "result_version": job.result_version,
+        "result": result,
+        "report": None if report_of(job) is None else f"/jobs/{job.id}/report",
+        "error": None
+        if job.error is None
+        else JobErrorInfo(
+            code=job.error.code,
+            message=job.error.message,
+            param=job.error.param,
+            retryable=job.error.retryable,
+        ),
+        "suffix": job.suffix,
+        "metadata": dict(job.metadata),
+    }
+
+
+def progress_of(job: Job) -> Progress:
+    """How far the job's stage is."""
+    share = min(1.0, job.step / job.steps) if job.steps else None
+    return Progress(step=job.step, steps=job.steps, share=share)

@@ -1,0 +1,177 @@
+"""GET /models/{version}, and how an alias is moved."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.common import Body
+from app.schemas.models import ModelList
+from app.store.assets import Alias, Promotion, Version, VersionStatus
+
+Reason = Annotated[str, Field(min_length=1, max_length=1000, description="For the audit.")]
+Generation = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        lt=2**62,
+        description="Move the alias only if it is still at this generation; 0: if there is none.",
+    ),
+]
+
+
+class PromoteRequest(Body):
+    """Point an alias at a version."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"alias": "default", "reason": "better on Winoground"}]}
+    )
+
+    alias: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    reason: Reason
+    force: bool = Field(False, description="Also a version that its own job compared and found not better.")
+    expected_generation: Generation = None
+
+
+class RollbackRequest(Body):
+    """Point an alias at the version before."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "worse in production"}]})
+
+    reason: Reason
+    expected_generation: Generation = None
+
+
+class AliasInfo(BaseModel):
+    """Where an alias points."""
+
+    name: str
+    object: Literal["alias"] = "alias"
+    version: str
+    generation: int = Field(description="Grows by one with every move, also with one back.")
+    previous: str | None = Field(description="Where a rollback leads.")
+    updated_at: float
+
+    @classmethod
+    def of(cls, alias: Alias) -> "AliasInfo":
+        """As a caller sees it."""
+        return cls(
+            name=alias.name,
+            version=alias.version,
+            generation=alias.generation,
+            previous=alias.previous,
+            updated_at=alias.updated_at,
+        )
+
+
+class VersionInfo(BaseModel):
+    """A registered version."""
+
+    id: str = Field(description="SHA-256 of the weights and of all else that changes a score.")
+    object: Literal["model"] = "model"
+    status: VersionStatus
+    created_at: float
+    size_bytes: int
+    base: str | None = Field(description="What it lies over, as people read it.")
+    base_version: str | None
+    job_id: str | None = Field(description="The job that made it first.")
+    downloadable: bool = Field(description="Not so for an operator's own reference.")
+    aliases: list[str]
+
+    @classmethod
+    def of(cls, version: Version, aliases: Sequence[Alias] = ()) -> "VersionInfo":
+        """As a caller sees it."""
+        return cls(**_fields(version, aliases))
+
+
+class VersionDetail(VersionInfo):
+    """A registered version with all that is known of it."""
+
+    description: dict[str, Any] = Field(
+        description="Architecture, preprocessing, training, data and metrics, as the version's folder has them."
+    )
+    metrics: dict[str, Any] | None = Field(description="Of its training.")
+    evaluations: dict[str, Any] | None
+    lineage: list[str] = Field(description="The versions that it lies over, the nearest first.")
+    promotions: list["PromotionInfo"] = Field(description="The newest moves of the aliases that are on it.")
+
+    @classmethod
+    def detailed(
+        cls,
+        version: Version,
+        aliases: Sequence[Alias],
+        lineage: Sequence[str],
+        promotions: Sequence[Promotion],
+    ) -> "VersionDetail":
+        """As a caller sees it."""
+        description = dict(version.description)
+        return cls(
+            **_fields(version, aliases),
+            description=description,
+            metrics=_mapping(description.get("metrics")),
+            evaluations=_mapping(description.get("evaluations")),
+            lineage=list(lineage),
+            promotions=[PromotionInfo.of(promotion) for promotion in promotions],
+        )
+
+
+class PromotionInfo(BaseModel):
+    """A line of the audit: an alias was moved."""
+
+    at: float
+    who: str
+    alias: str
+    from_version: str | None
+    to_version: str
+    generation: int
+    why: str
+    metrics: dict[str, Any] | None
+    job_id: str | None
+    forced: bool
+
+    @classmethod
+    def of(cls, promotion: Promotion) -> "PromotionInfo":
+        """As a caller sees it."""
+        metrics = None if promotion.metrics is None else dict(promotion.metrics)
+        return cls(
+            at=promotion.at,
+            who=promotion.who,
+            alias=promotion.alias,
+            from_version=promotion.from_version,
+            to_version=promotion.to_version,
+            generation=promotion.generation,
+            why=promotion.why,
+            metrics=metrics,
+            job_id=promotion.job_id,
+            forced=promotion.forced,
+        )
+
+
+def _fields(version: Version, aliases: Sequence[Alias]) -> dict[str, Any]:
+    return {
+        "id": version.id,
+        "status": version.status,
+        "created_at": version.created_at,
+        "size_bytes": version.size_bytes,
+        "base": version.base,
+        "base_version": version.base_version,
+        "job_id": version.job_id,
+        "downloadable": version.folder is not None and version.status is VersionStatus.READY,
+        "aliases": [alias.name for alias in aliases if alias.version == version.id],
+    }
+
+
+def _mapping(value: object) -> dict[str, Any] | None:
+    return dict(value) if isinstance(value, dict) else None
+
+
+class ModelsAndVersions(ModelList):
+    """What this process serves, and what is registered."""
+
+    registry: Literal["none", "read", "away"] = Field(
+        "none",
+        description="`none`: this server keeps no versions. `away`: they cannot be read at the moment.",
+    )
+    aliases: list[AliasInfo] = Field(default_factory=list)
+    versions: list[VersionInfo] = Field([], description="The newest first; `after` takes an id.")
+    has_more: bool = Field(False, description="Whether there are more versions.")

@@ -1,0 +1,198 @@
+"""Versions into memory: each once however many ask, over shared bases, checked and warm before anybody gets it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Collection
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+
+import torch
+
+from app.errors import InternalError
+from app.registry.golden_file import read_golden
+from app.registry.manifest import VersionError, verify
+from app.registry.ports import VersionSource, is_version
+from app.serving.engine import Engine
+from app.serving.served import Served
+from app.serving.threads import in_own_thread, with_one_torch_thread
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta import lay_over
+from models.delta_file import Delta, DeltaError, base_of, read_delta
+from models.golden import TOLERANCE, Golden
+from models.references import Folder, WeightsFile, expanded, parse
+from models.tokenizers import first_line
+
+Answer = TypeVar("Answer")
+
+
+class UnknownVersion(VersionError):
+    """No version of that hash was published here."""
+
+
+class Read(NamedTuple):
+    """Weights as they were read, not yet computed with."""
+
+    clip: Clip
+    golden: Golden | None
+    """None for an operator's own reference, whose version alone is checked."""
+
+
+class VersionLoader:
+    """Loads versions for the process's device and precision.
+
+    A version that is in memory anywhere in the process is not loaded again: that is what makes a rollback
+    instant and lets deltas share their base.
+    """
+
+    def __init__(
+        self, engine: Engine, versions: VersionSource, *, device: str, precision: str, bases: Collection[str]
+    ) -> None:
+        self._engine = engine
+        self._versions = versions
+        self._device = device
+        self._precision = precision
+        self._bases = frozenset(_absolute(base) for base in bases)
+        self._threads = torch.get_num_threads()
+        self._loaded: WeakValueDictionary[str, Clip] = WeakValueDictionary()
+        self._checked: WeakSet[Clip] = WeakSet()
+        # A base lives as long as what lies over it, so that the next delta finds it.
+        self._base_of: WeakKeyDictionary[Clip, Clip] = WeakKeyDictionary()
+        self._reading: dict[str, threading.Lock] = {}
+        self._loads: dict[str, asyncio.Task[Clip]] = {}
+        for served in engine.models:
+            self._loaded[served.clip.version] = served.clip
+            self._checked.add(served.clip)
+
+    @property
+    def under_way(self) -> int:
+        """Versions that are being loaded."""
+        return len(self._loads)
+
+    def loaded(self, version: str) -> Clip | None:
+        """The version if it is in memory, checked and warm."""
+        clip = self._loaded.get(version)
+        return clip if clip in self._checked else None
+
+    def is_loading(self, version: str) -> bool:
+        """Whether somebody waits for the version already."""
+        return version in self._loads
+
+    async def load(self, version: str) -> Clip:
+        """The version, loaded if need be. A caller that gives up does not end the loading.
+
+        Raises UnknownVersion; CheckpointError where the version is damaged, its base cannot be had or it computes
+        something else; ServiceError where the device fails.
+        """
+        clip = self.loaded(version)
+        if clip is not None:
+            return clip
+        if version not in self._loads:
+            task = asyncio.create_task(self._load(version), name=f"load {version[:12]}")
+            self._loads[version] = task
+            task.add_done_callback(lambda task: self._ended(version, task))
+        return await asyncio.shield(self._loads[version])
+
+    async def close(self) -> None:
+        """Give up what is being loaded."""
+        tasks = list(self._loads.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, version: str, task: "asyncio.Task[Clip]") -> None:
+        del self._loads[version]
+        if not task.cancelled():
+            task.exception()  # whoever waits gets it; nobody may wait any more
+
+    async def _load(self, version: str) -> Clip:
+        def read() -> Read:
+            return with_one_torch_thread(lambda: self._read(version, ()), self._threads)
+
+        clip, golden = await in_own_thread(read, f"load {version[:12]}")
+        await self._check(clip, golden)
+        self._checked.add(clip)
+        return clip
+
+    def _read(self, version: str, over: tuple[str, ...]) -> Read:
+        """In a thread: everything but computing. `over` are the deltas that this is the base of."""
+        found = self._versions.find(version) if is_version(version) else None
+        if found is None:
+            raise UnknownVersion(f"There is no version {version[:64]} here.")
+        loaded = self._loaded.get(version)
+        if isinstance(found, str):
+            return Read(loaded or self._of_reference(found, version), None)
+        if verify(found, version).kind == "full":
+            clip = loaded or self._of_reference(str(Folder(str(found))), version)
+            return Read(clip, read_golden(found))
+        delta = read_delta(found)
+        return Read(loaded or self._laid(delta, (*over, version)), delta.golden)
+
+    def _laid(self, delta: Delta, over: tuple[str, ...]) -> Clip:
+        base = self._base(delta, over)
+        clip = lay_over(base, delta)
+        self._base_of[clip] = base
+        self._loaded[clip.version] = clip
+        return clip
+
+    def _base(self, delta: Delta, over: tuple[str, ...]) -> Clip:
+        """What a delta lies over: in memory, published here, or on the operator's list."""
+        version = delta.about.base_version
+        if version in over:
+            raise DeltaError(f"{delta.folder} is a delta over itself; publish the version anew.")
+        with self._reading.setdefault(version, threading.Lock()):
+            base = self._loaded.get(version)
+            if base is not None:
+                return base
+            if self._versions.find(version) is not None:
+                return self._read(version, over).clip
+            reference = _absolute(str(base_of(delta.folder)))
+            if reference in self._bases:
+                return self._of_reference(reference, version)
+        raise DeltaError(
+            f"{delta.folder} lies over version {version[:12]} ({reference}), which is neither served nor published "
+            "here nor on the operator's list: serve it with --model, or put it on SDS_CLIP_ALLOWED_MODELS."
+        )
+
+    def _of_reference(self, reference: str, version: str) -> Clip:
+        clip = load_clip(reference, device=self._device, precision=self._precision)
+        if clip.version != version:
+            raise VersionError(
+                f"{reference} is version {clip.version[:12]}, not {version[:12]}: it was changed. Publish it anew."
+            )
+        self._loaded[version] = clip
+        return clip
+
+    async def _check(self, clip: Clip, golden: Golden | None) -> None:
+        """Compute with it for the first time, in the forward thread, behind the requests that wait."""
+        served = Served(clip.version, 0, clip)
+        if golden is not None:
+            angle = await _telling_why(self._engine.compute(served, lambda: golden.angle(clip)))
+            allowed = TOLERANCE[clip.precision]
+            if not angle <= allowed:
+                raise VersionError(
+                    f"Version {clip.version[:12]} embeds its golden inputs {angle:.2g} radians from where it did "
+                    f"when it was published ({allowed:g} are allowed in {clip.precision}): this program computes "
+                    "something else."
+                )
+        await _telling_why(self._engine.warm_up_new(served))
+
+
+def _absolute(reference: str) -> str:
+    """A reference whose path, if it has one, does not depend on where the process was started."""
+    parsed = parse(reference)
+    if isinstance(parsed, Folder | WeightsFile):
+        parsed = replace(parsed, path=str(expanded(parsed.path).absolute()))
+    return str(parsed)
+
+
+async def _telling_why(computed: Awaitable[Answer]) -> Answer:
+    """What was computed. A caller of the service is not told what went wrong inside; who loads a version is."""
+    try:
+        return await computed
+    except InternalError as error:
+        cause = error.__cause__ or error
+        raise VersionError(
+            f"The weights cannot be computed with ({type(cause).__name__}: {first_line(cause)})."
+        ) from error

@@ -1,0 +1,232 @@
+"""Hot swap: follow the aliases, make the weights ready aside, then put them in place with one assignment.
+
+    read the aliases (every second) -> load, verify, lay over the base (a thread of its own)
+      -> golden inputs and warm-up (the forward thread, behind requests) -> label sets in use -> one assignment
+
+A version that cannot be loaded changes nothing: the alias serves on what it serves, says why (`report`, metrics,
+log), tries again with longer and longer pauses, and takes any other version that it is moved to meanwhile.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from app.crash import reach
+from app.errors import ServiceError
+from app.registry.ports import AliasSource, AliasState
+from app.serving.classes import ClassWeights
+from app.serving.loading import VersionLoader
+from app.serving.served import Served, ServedModels
+from app.serving.swap_metrics import SwapMetrics
+from app.serving.threads import in_own_thread
+from models.clip import Clip
+from models.errors import ModelError
+from models.tokenizers import first_line
+
+logger = logging.getLogger(__name__)
+
+READ_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
+PREPARE_TIMEOUT_S = 1.0
+FIRST_RETRY_S = 1.0
+LAST_RETRY_S = 60.0
+MAX_STAGING = 4
+STUCK_AFTER_S = 60.0  # a load that hangs, on a dead network disk say, takes no place from those that work
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A version that an alias points at and that could not be loaded."""
+
+    version: str
+    generation: int
+    at: float
+    """Seconds since the epoch."""
+    code: str
+    reason: str
+    attempts: int
+    retry_at: float
+    """Seconds on the monotonic clock."""
+
+
+@dataclass(eq=False)
+class Followed:
+    """One alias: where it points, and what is being done about it."""
+
+    wanted: AliasState
+    staging: dict[str, float] = field(default_factory=dict)
+    """Versions that are being made ready, and since when on the monotonic clock."""
+    failure: Failure | None = None
+    """The last one."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether the wanted version is to be loaded now: nobody does, and it did not fail just before."""
+        if self.wanted.version in self.staging:
+            return False
+        failed = self.failure
+        same = failed is not None and (failed.version, failed.generation) == _place(self.wanted)
+        return not same or failed is None or now >= failed.retry_at
+
+
+class Swapper:
+    """Keeps what every alias serves in this process at what the alias source says."""
+
+    def __init__(
+        self,
+        models: ServedModels,
+        loader: VersionLoader,
+        classes: ClassWeights,
+        aliases: AliasSource | None,
+        metrics: SwapMetrics,
+        *,
+        poll_s: float,
+    ) -> None:
+        self._models = models
+        self._loader = loader
+        self._classes = classes
+        self._aliases = aliases
+        self._metrics = metrics
+        self._poll_s = poll_s
+        self._polling: asyncio.Task[None] | None = None
+        self._staging: set[asyncio.Task[None]] = set()
+        self.followed: dict[str, Followed] = {}
+        self.read_at: float | None = None
+        """When the aliases were last read, in seconds since the epoch."""
+        self.away: str | None = None
+        """Why they cannot be read at the moment."""
+
+    async def start(self) -> None:
+        """Read the aliases and wait for what they point at, within reason; then follow them."""
+        if self._aliases is None:
+            return
+        await self._poll(self._aliases)
+        if self._staging:
+            await asyncio.wait(self._staging, timeout=START_TIMEOUT_S)
+        self._polling = asyncio.create_task(self._poll_for_ever(self._aliases), name="aliases")
+
+    async def close(self) -> None:
+        """Follow no more."""
+        tasks = [*self._staging, *([] if self._polling is None else [self._polling])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _poll_for_ever(self, aliases: AliasSource) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self._poll(aliases)
+            except Exception:
+                logger.exception("following the aliases failed; trying again")
+
+    async def _poll(self, aliases: AliasSource) -> None:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                states = await in_own_thread(aliases.read, "read aliases")
+        except Exception as error:
+            self._note_away(error)
+            return
+        self._note_read()
+        for state in states:
+            self._follow(state)
+
+    def _follow(self, state: AliasState) -> None:
+        followed = self.followed.setdefault(state.name, Followed(state))
+        followed.wanted = state
+        current = self._models.current(state.name)
+        if _is_served(current, state):
+            return
+        now = time.monotonic()
+        if followed.is_due(now) and self._working(now) < MAX_STAGING:
+            followed.staging[state.version] = now
+            task = asyncio.create_task(self._stage(followed, state.version), name=f"stage {state.name}")
+            self._staging.add(task)
+            task.add_done_callback(self._staging.discard)
+
+    def _working(self, now: float) -> int:
+        begun = (at for followed in self.followed.values() for at in followed.staging.values())
+        return sum(now - at < STUCK_AFTER_S for at in begun)
+
+    async def _stage(self, followed: Followed, version: str) -> None:
+        """Make a version ready, and serve it if the alias still points at it then."""
+        try:
+            clip = await self._load(followed.wanted.name, version)
+        except Exception as error:
+            if followed.wanted.version == version:
+                self._fail(followed, error)
+        else:
+            if followed.wanted.version == version:
+                self._put(followed.wanted, clip, time.monotonic() - followed.staging[version])
+        finally:
+            del followed.staging[version]
+
+    async def _load(self, name: str, version: str) -> Clip:
+        clip = await self._loader.load(version)
+        current = self._models.current(name)
+        if current is not None:
+            await self._classes.prepare(Served(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)
+        return clip
+
+    def _put(self, wanted: AliasState, clip: Clip, seconds: float) -> None:
+        reach("mid-swap")
+        self._models.replace(wanted.name, clip, wanted.generation)
+        self._classes.give_up_all_but({held.key for held in self._models.held()})
+        self._metrics.swapped(wanted.name, seconds)
+        logger.info("swapped", extra={"fields": _fields(wanted)})
+
+    def _fail(self, followed: Followed, error: Exception) -> None:
+        wanted, last = followed.wanted, followed.failure
+        again = last is not None and (last.version, last.generation) == _place(wanted)
+        attempts = last.attempts + 1 if again and last is not None else 1
+        pause_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(attempts - 1, 16))
+        known = isinstance(error, ModelError | ServiceError)
+        followed.failure = Failure(
+            version=wanted.version,
+            generation=wanted.generation,
+            at=time.time(),
+            code=error.code if isinstance(error, ModelError | ServiceError) else "internal_error",
+            reason=str(error) if known else f"{type(error).__name__}: {first_line(error)}",
+            attempts=attempts,
+            retry_at=time.monotonic() + pause_s,
+        )
+        self._metrics.failed(wanted.name)
+        logger.warning(
+            "a version cannot be loaded; serving on what there is, next try in %g s: %s",
+            pause_s,
+            followed.failure.reason,
+            exc_info=None if known else error,
+            extra={"fields": _fields(wanted)},
+        )
+
+    def _note_away(self, error: Exception) -> None:
+        slow = isinstance(error, TimeoutError)
+        reason = (
+            f"no answer in {READ_TIMEOUT_S:g} s" if slow else f"{type(error).__name__}: {first_line(error)}"
+        )
+        if self.away is None:
+            logger.warning("the aliases cannot be read; serving on what there is: %s", reason)
+        self.away = reason
+        self._metrics.source_up(False)
+
+    def _note_read(self) -> None:
+        if self.away is not None:
+            logger.info("the aliases can be read again")
+        self.away, self.read_at = None, time.time()
+        self._metrics.source_up(True)
+
+
+def _place(state: AliasState) -> tuple[str, int]:
+    return state.version, state.generation
+
+
+def _is_served(current: Served | None, state: AliasState) -> bool:
+    """Whether a name serves what its alias says, under its own name: `default` may be a reference until then."""
+    return current is not None and (current.name, current.clip.version, current.generation) == (
+        state.name,
+        *_place(state),
+    )
+
+
+def _fields(state: AliasState) -> dict[str, object]:
+    return {"model": state.name, "version": state.version, "generation": state.generation}

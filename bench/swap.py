@@ -1,0 +1,314 @@
+"""Hot swap under load: failed requests, answers that mix versions, latency during a swap, and memory.
+
+One server; requests come at random at 80 % of what it can take, two /match with changing texts to one /classify.
+An alias is moved from version to version, LayerNorm deltas over ViT-B/32 with random weights, each loaded anew.
+A swap lasts from the alias's move until a second after the first answer of the new version came.
+"""
+
+import argparse
+import datetime
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from app.registry.files import FileAliases
+from app.registry.publish import publish
+from bench import open_load, report, servers, weights
+from bench.images import make_images
+from bench.load import IMAGE, Call, LoadSpec, run_load
+from bench.measure import build_classes, note
+from bench.open_load import TEXT, Answer, OpenSpec
+from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta import lay_over, save_delta
+from models.delta_file import read_delta
+from models.sharing import bytes_apart, storages
+from models.student import trainable_parameters
+
+LABELS = [
+    "a dog",
+    "a car",
+    "a house",
+    "a tree",
+    "a boat",
+    "a chair",
+    "a bird",
+    "a clock",
+    "a bridge",
+    "a shoe",
+]
+CALLS = [
+    Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]})),
+    Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [f"{TEXT} again", "an empty room"]})),
+    Call(
+        "classify",
+        "/classify",
+        json.dumps(
+            {
+                "images": [IMAGE],
+                "labels": LABELS,
+                "templates": ["a photo of {}.", "a drawing of {}."],
+                "top_k": len(LABELS),
+            }
+        ),
+    ),
+]
+AFTER_S = 1.0
+MOVED = 0.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    model: str
+    precision: str
+    swaps: int
+    every_s: float
+    steady_s: float
+    capacity_requests: int
+    share: float
+    beside: str
+    cache: Path
+
+    @property
+    def folder(self) -> Path:
+        """Versions and aliases."""
+        return self.cache / "swap"
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One move of the alias: when, to what, and when the first answer of it came."""
+
+    at: float
+    version: str
+    served_at: float
+
+    @property
+    def seconds(self) -> float:
+        """From the move until somebody was answered by the new version."""
+        return self.served_at - self.at
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print the report."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    plan = parse(arguments)
+    heading = f"{report.machine()}."
+    images = [str(path) for path in make_images(plan.cache / "images", 64)]
+    base = load_clip(plan.model, device="cpu", precision="float32")
+    versions = make_versions(plan, base)
+    server = swap_server(plan)
+    with servers.running(server, plan.cache) as running, beside(plan.beside):
+        build_classes(running.port, CALLS[2], Path(images[0]))
+        note("capacity, in a closed loop")
+        capacity = capacity_of(plan, running.port, images)
+        rate = plan.share * capacity
+        note(f"{capacity:.1f} requests a second; now {rate:.1f} at random, and {plan.swaps} swaps")
+        answers, moves = load_and_swap(plan, running.port, images, rate, versions)
+        precision = servers.get(running.port, "/models")["models"][0]["precision"]
+    note("checking every answer against its version")
+    references = {
+        version: Reference(f"local-dir:{plan.folder / 'versions' / version}", precision, images, CALLS)
+        for version in versions
+    }
+    references[base.version] = Reference(plan.model, precision, images, CALLS)
+    good = [answer for answer in answers if answer.status == "200"]
+    apart = separation(good[:3], references)
+    allowed = min(TOLERANCE[precision], apart / 2)
+    checked = check(good, references, allowed)
+    swaps = when_served(moves, good)
+    print(
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `python -m bench.swap {' '.join(sys.argv[1:])}`\n"
+    )
+    print(f"{heading}\n{report.own_versions()}. {plan.model}, {precision}; {rate:.1f} requests a second.\n")
+    print(table(answers, swaps) + "\n")
+    print(f"Answers compared: {checked.answers}; the furthest score is {checked.furthest:.2g} from its")
+    print(f"version's own ({allowed:.2g} allowed), a mixed one would be {apart:.2g} off at least.\n")
+    print(report.verdicts(targets(answers, swaps, len(moves), checked, share_apart(plan, base, versions[0]))))
+
+
+def make_versions(plan: Plan, base: Clip) -> list[str]:
+    """Four published deltas over the base, their LayerNorms moved at random."""
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    found = []
+    for seed in range(4):
+        tuned = load_clip(plan.model, device="cpu", precision="float32").network
+        random = torch.Generator().manual_seed(seed)
+        for value in trainable_parameters(tuned).values():
+            value.data += MOVED * torch.randn(value.shape, generator=random)
+        delta = save_delta(plan.folder / f"delta-{seed}", base, tuned, configuration={}, data={}, metrics={})
+        published = publish(delta, plan.folder / "versions", job=f"bench_{seed}", fence=1, base=base)
+        found.append(published.version)
+    return found
+
+
+def swap_server(plan: Plan) -> servers.Server:
+    """This project's service with its poller at the default second."""
+    command = [sys.executable, "-m", "bench.swap_server"]
+    return servers.Server(
+        f"swap {plan.precision}",
+        lambda port: [*command, str(port), plan.model, plan.precision, str(plan.folder)],
+        CALLS[0],
+        lambda answer: np.zeros(0),
+        ready="/ready",
+    )
+
+
+@contextmanager
+def beside(command: str) -> Iterator[None]:
+    """Run a command, a trainer say, for as long as the block lasts."""
+    if not command:
+        yield
+        return
+    process = subprocess.Popen(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+        if process.poll() is not None:
+            note(f"what ran beside ended early, with {process.returncode}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def capacity_of(plan: Plan, port: int, images: Sequence[str]) -> float:
+    """Requests a second of 32 clients who never pause; their texts change with the image alone."""
+    numbered = [
+        Call(call.name, call.path, call.body.replace(TEXT, open_load.text_of(10_000 + number)))
+        for number in range(plan.capacity_requests // len(CALLS))
+        for call in CALLS
+    ]
+    spec = LoadSpec(port, numbered, list(images), 32, 64, plan.capacity_requests)
+    return run_load(spec).requests_per_second
+
+
+def load_and_swap(
+    plan: Plan, port: int, images: list[str], rate: float, versions: list[str]
+) -> tuple[list[Answer], list[tuple[float, str]]]:
+    """Answers of the whole run, and each move of the alias: when, and to which version."""
+    aliases = FileAliases(plan.folder / "aliases.json")
+    seconds = plan.steady_s + plan.swaps * plan.every_s + AFTER_S
+    load = open_load.start(OpenSpec(port, CALLS, images, rate, seconds))
+    moves = []
+    time.sleep(plan.steady_s)
+    for number in range(plan.swaps):
+        version = versions[number % len(versions)]
+        moves.append((time.monotonic(), version))
+        aliases.point("default", version)
+        time.sleep(plan.every_s)
+    return open_load.result(load), moves
+
+
+def when_served(moves: Sequence[tuple[float, str]], good: Sequence[Answer]) -> list[Swap]:
+    """The moves that came into effect before the next one."""
+    arrived = sorted(
+        (answer.at + answer.seconds, json.loads(answer.body)["model"]["version"]) for answer in good
+    )
+    ends = [*(at for at, _ in moves[1:]), float("inf")]
+    swaps = []
+    for (at, version), end in zip(moves, ends, strict=True):
+        served_at = next((when for when, seen in arrived if seen == version and at < when < end), None)
+        if served_at is not None:
+            swaps.append(Swap(at, version, served_at))
+    return swaps
+
+
+def in_a_swap(answer: Answer, swaps: Sequence[Swap]) -> bool:
+    """Whether a request was under way during a swap."""
+    return any(
+        answer.at < swap.served_at + AFTER_S and answer.at + answer.seconds > swap.at for swap in swaps
+    )
+
+
+def milliseconds(answers: Sequence[Answer], swaps: Sequence[Swap], *, during: bool) -> list[float]:
+    """Latencies during swaps, or outside them."""
+    return [answer.seconds * 1000 for answer in answers if in_a_swap(answer, swaps) is during]
+
+
+def table(answers: Sequence[Answer], swaps: Sequence[Swap]) -> str:
+    """Latency by endpoint, steady and during a swap."""
+    lines = [
+        "| requests | | number | p50 ms | p95 ms | p99 ms |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for path in ("all", "/match", "/classify"):
+        some = [each for each in answers if path in ("all", CALLS[each.number % len(CALLS)].path)]
+        for during in (False, True):
+            found = milliseconds(some, swaps, during=during)
+            cells = [f"{report.percentile(found, percent):.0f}" if found else "" for percent in (50, 95, 99)]
+            lines.append(
+                f"| {path} | {'during a swap' if during else 'steady'} | {len(found)} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def share_apart(plan: Plan, base: Clip, version: str) -> float:
+    """Percent of a version's tensor bytes that it does not share with its base."""
+    clip = lay_over(base, read_delta(plan.folder / "versions" / version))
+    return 100 * bytes_apart([clip.network], [base.network]) / sum(storages(clip.network).values())
+
+
+def targets(
+    answers: Sequence[Answer], swaps: Sequence[Swap], moves: int, checked: Checked, apart: float
+) -> list[report.Target]:
+    """What was promised."""
+    failed = sum(answer.status != "200" for answer in answers)
+    steady = report.percentile(milliseconds(answers, swaps, during=False), 99)
+    during = report.percentile(milliseconds(answers, swaps, during=True) or [float("inf")], 99)
+    slowest = max((swap.seconds for swap in swaps), default=float("inf"))
+    return [
+        report.Target("failed requests", failed, 0, at_least=False),
+        report.Target("answers mixing versions", checked.mixed, 0, at_least=False),
+        report.Target("swaps in effect before the next", len(swaps), moves, at_least=True),
+        report.Target("p99 during a swap over steady p99", during / steady, 1.5, at_least=False),
+        report.Target("slowest publish to first answer, s", slowest, 3, at_least=False),
+        report.Target("tensor bytes not shared, %", apart, 1, at_least=False),
+    ]
+
+
+def parse(arguments: list[str] | None) -> Plan:
+    """The command line as a plan."""
+    parser = argparse.ArgumentParser(prog="python -m bench.swap", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="3 swaps of the demo model: a smoke test, not a measurement"
+    )
+    parser.add_argument("--model", help="a base to lay deltas over (default: ViT-B/32 with random weights)")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--swaps", type=int, help="moves of the alias (20, or 3 with --quick)")
+    parser.add_argument(
+        "--share", type=float, default=0.8, help="of the capacity that is asked for (default: 0.8)"
+    )
+    parser.add_argument("--beside", default="", metavar="COMMAND", help="run this meanwhile, a trainer say")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
+    options = parser.parse_args(arguments)
+    quick, cache = options.quick, options.cache.resolve()
+    folder = cache / weights.ARCHITECTURE
+    model = options.model or ("demo" if quick else f"local-dir:{weights.make_open_clip(folder)}")
+    return Plan(
+        model=model,
+        precision=options.precision,
+        swaps=options.swaps or (3 if quick else 20),
+        every_s=4.0 if quick else 6.0,
+        steady_s=5.0 if quick else 60.0,
+        capacity_requests=96 if quick else 600,
+        share=options.share,
+        beside=options.beside,
+        cache=cache,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Whether each answer is of the version that it states: every score against that version's own, computed apart."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.load import Call
+from bench.open_load import TEXT, Answer, text_of
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.images import ImageLimits, decode_image
+from models.zero_shot import class_weights, prompts
+
+TOLERANCE = {"float32": 2e-4, "bfloat16": 2e-2}
+"""How far a score may be from the one computed in another batch."""
+
+
+@dataclass
+class Checked:
+    """How many answers were compared, how many were not their version's, and how far off the worst was."""
+
+    answers: int = 0
+    mixed: int = 0
+    furthest: float = 0.0
+
+
+class Reference:
+    """One version's scores of any image of the load with any of its texts."""
+
+    def __init__(self, reference: str, precision: str, images: Sequence[str], calls: Sequence[Call]) -> None:
+        self.clip: Clip = load_clip(reference, device="cpu", precision=precision)
+        pixels = [
+            self.clip.preprocess(decode_image(Path(image).read_bytes(), ImageLimits())) for image in images
+        ]
+        self.images = torch.cat([self.clip.encode_image(torch.stack([each])) for each in pixels])
+        self._calls = calls
+
+    def scores(self, answer: Answer) -> Tensor:
+        """What this version says of the request, in the order of its texts or labels."""
+        return self.texts(answer) @ self.image(answer)
+
+    def image(self, answer: Answer) -> Tensor:
+        """The request's image, encoded."""
+        return self.images[answer.number % len(self.images)]
+
+    def texts(self, answer: Answer) -> Tensor:
+        """The request's texts, or its classes."""
+        call = self._calls[answer.number % len(self._calls)]
+        if call.path == "/classify":
+            return self.classes
+        return self._encoded(json.loads(call.body.replace(TEXT, text_of(answer.number)))["texts"])
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """The class weights of the one label set of the load."""
+        body = next(json.loads(call.body) for call in self._calls if call.path == "/classify")
+        filled = prompts(body["labels"], body["templates"])
+        return class_weights(self._encoded(filled), len(body["templates"]))
+
+    def _encoded(self, texts: Sequence[str]) -> Tensor:
+        return torch.cat([self.clip.encode_text(self.clip.tokenizer([text])) for text in texts])
+
+
+def check(answers: Sequence[Answer], references: dict[str, Reference], allowed: float) -> Checked:
+    """Compare every answer, whatever version it states; a score more than `allowed` off is not that version's."""
+    checked = Checked()
+    for answer in answers:
+        content = json.loads(answer.body)
+        expected = references[content["model"]["version"]].scores(answer)
+        off = float((_scores(content) - expected).abs().max())
+        checked.answers += 1
+        checked.mixed += off > allowed
+        checked.furthest = max(checked.furthest, off)
+    return checked
+
+
+def separation(answers: Sequence[Answer], references: dict[str, Reference]) -> float:
+    """How far off a mixed answer would be at least: one version's image with another's texts, or all another's."""
+    pairs = [(one, other) for one in references.values() for other in references.values() if one is not other]
+    found = [
+        float((one.texts(answer) @ image - other.scores(answer)).abs().max())
+        for answer in answers
+        for one, other in pairs
+        for image in (one.image(answer), other.image(answer))
+    ]
+    return min(found)
+
+
+def _scores(content: dict[str, list[dict[str, list[dict[str, float]]]]]) -> Tensor:
+    first = content["results"][0]
+    if "scores" in first:
+        return torch.tensor(first["scores"])
+    ordered = sorted(first["predictions"], key=lambda found: found["index"])
+    return torch.tensor([found["score"] for found in ordered])

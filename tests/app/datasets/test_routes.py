@@ -1,0 +1,390 @@
+"""POST, GET and DELETE /datasets, up to the check that a worker makes."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.datasets.folders import DatasetFolders
+from tests.app.conftest import png
+from tests.app.datasets.archives import END, ZipEntry, tar_entry, tar_of, tree, zip_by_hand, zip_of
+from tests.app.jobs.conftest import Service, error_of
+from worker.config import WorkerConfig
+from worker.dataset_checks import check
+
+FORM = {"name": "mine", "format": "winoground"}
+
+
+def winoground(pairs: int = 2) -> dict[str, bytes]:
+    """A whole Winoground set."""
+    files, lines = {}, []
+    for number in range(pairs):
+        for place in range(2):
+            files[f"images/ex_{number}_img_{place}.png"] = png(seed=2 * number + place)
+        line = {
+            "id": number,
+            "image_0": f"ex_{number}_img_0",
+            "image_1": f"ex_{number}_img_1",
+            "caption_0": f"a dog number {number} on a mat",
+            "caption_1": f"a mat number {number} on a dog",
+            "tag": "Adjective",
+            "secondary_tag": "",
+            "num_main_preds": 1,
+            "collapsed_tag": "Object",
+        }
+        lines.append(json.dumps(line))
+    return {"examples.jsonl": "\n".join(lines).encode(), **files}
+
+
+def upload(service: Service, data: bytes, **form: Any) -> Any:
+    return service.client.post("/datasets", data={**FORM, **form}, files={"file": ("a.tar", data)})
+
+
+def checked(service: Service, dataset_id: str, roots: Path) -> dict[str, Any]:
+    """The data set after a worker has looked at it."""
+    config = WorkerConfig(
+        "", str(service.settings.database_url), service.settings.data_dir, "finetune", dataset_roots=(roots,)
+    )
+    claimed = service.store.datasets.claim_check(60)
+    assert claimed is not None
+    assert claimed.id == dataset_id
+    check(config, service.store, claimed)
+    dataset: dict[str, Any] = service.client.get(f"/datasets/{dataset_id}").json()
+    return dataset
+
+
+def left(service: Service) -> dict[str, bytes]:
+    """All files of all data sets."""
+    return tree(service.settings.data_dir / "datasets")
+
+
+@pytest.mark.parametrize("pack", [tar_of, zip_of], ids=["tar", "zip"])
+def test_archive_is_received_checked_and_ready(
+    service: Service, roots: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    data = pack(winoground())
+
+    answer = upload(service, data)
+
+    assert answer.status_code == 202
+    dataset = answer.json()
+    assert answer.headers["Location"] == f"/datasets/{dataset['id']}"
+    assert (dataset["status"], dataset["name"], dataset["format"]) == ("validating", "mine", "winoground")
+    assert dataset["source"] == {
+        "kind": "archive",
+        "path": None,
+        "size_bytes": len(data),
+        "sha256": [hashlib.sha256(data).hexdigest()],
+    }
+    ready = checked(service, dataset["id"], roots)
+    assert (ready["status"], ready["problems"]) == ("ready", [])
+    assert len(ready["content_hash"]) == 64
+    assert ready["counts"]["items"] == 2
+
+
+def test_shards_are_kept_in_their_order(service: Service) -> None:
+    shards = [tar_of({f"{number}.png": png(seed=number), f"{number}.txt": b"a dog"}) for number in range(3)]
+
+    answer = service.client.post(
+        "/datasets",
+        data={"name": "mine", "format": "pairs"},
+        files=[("shards", (f"../{number}.tar", shard)) for number, shard in enumerate(shards)],
+    )
+
+    dataset = answer.json()
+    assert dataset["source"]["kind"] == "shards"
+    assert dataset["source"]["size_bytes"] == sum(map(len, shards))
+    kept = left(service)
+    assert [kept[name] for name in sorted(kept)] == shards
+
+
+def test_fields_may_come_after_the_file(service: Service) -> None:
+    body, content_type = _form([("file", tar_of(winoground())), ("format", b"winoground"), ("name", b"mine")])
+
+    answer = service.client.post("/datasets", content=body, headers={"Content-Type": content_type})
+
+    assert answer.status_code == 202
+
+
+def test_upload_goes_past_the_limit_of_other_bodies_and_is_held_to_its_own(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(max_body_bytes=2048, max_upload_bytes=60_000)
+
+    assert upload(service, tar_of({"a": bytes(30_000)})).status_code == 202
+    before = left(service)
+    error = error_of(upload(service, tar_of({"a": bytes(70_000)})), 413)
+
+    assert error["code"] == "upload_too_large"
+    assert left(service) == before
+    error_of(service.client.post("/datasets", json={**FORM, "source": "/a" * 2000}), 413)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "upload_empty"),
+        (b"no archive", "archive_format"),
+        (b"BZh91AY&SY" + bytes(600), "archive_format"),
+    ],
+)  # fmt: skip
+def test_what_is_no_archive_is_refused_by_its_content(refusing: Service, data: bytes, code: str) -> None:
+    assert error_of(upload(refusing, data), 422)["code"] == code
+    assert left(refusing) == {}
+    assert refusing.client.get("/datasets").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"format": "magic"}, "format"),
+        ({"name": ""}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "x" * 129}, "name"),
+        ({"max_bad_share": "2"}, "max_bad_share"),
+    ],
+)
+def test_wrong_field_is_named_and_nothing_is_kept(
+    refusing: Service, form: dict[str, str], param: str
+) -> None:
+    error = error_of(upload(refusing, tar_of(winoground(1)), **form), 422)
+
+    assert error["param"] == param
+    assert left(refusing) == {}
+
+
+def _form(parts: list[tuple[str, bytes]], *, end: bytes = b"--b--\r\n") -> tuple[bytes, str]:
+    body = b""
+    for name, content in parts:
+        filename = b'; filename="x"' if name in ("file", "shards") else b""
+        disposition = b'Content-Disposition: form-data; name="' + name.encode() + b'"' + filename
+        body += b"--b\r\n" + disposition + b"\r\n\r\n" + content + b"\r\n"
+    return body + end, "multipart/form-data; boundary=b"
+
+
+TAR = tar_of({"a.txt": b"a"})
+FIELDS = [("name", b"mine"), ("format", b"pairs")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        (FIELDS, 422),
+        ([("file", TAR)], 422),
+        ([*FIELDS, ("file", TAR), ("file", TAR)], 400),
+        ([*FIELDS, ("file", TAR), ("shards", TAR)], 400),
+        ([*FIELDS, ("shards", TAR), ("file", TAR)], 400),
+        ([*FIELDS, ("name", b"again"), ("file", TAR)], 400),
+        ([*FIELDS, ("owner", b"root"), ("file", TAR)], 400),
+        ([*FIELDS, ("file", TAR), ("extra", b"x")], 400),
+        ([("name", b"\xff"), ("format", b"pairs"), ("file", TAR)], 400),
+        ([("name", b"x" * 70_000), ("format", b"pairs"), ("file", TAR)], 400),
+        ([*FIELDS, ("shards", zip_of({"a.txt": b"a"}))], 422),
+    ],
+    ids=[
+        "no file", "no fields", "two files", "file and shards", "shards and file", "field twice", "unknown field",
+        "unknown field at the end", "not UTF-8", "long field", "zip as a shard",
+    ],
+)  # fmt: skip
+def test_form_that_is_wrong_leaves_nothing_on_the_disk(
+    refusing: Service, parts: list[tuple[str, bytes]], status: int
+) -> None:
+    body, content_type = _form(parts)
+
+    answer = refusing.client.post("/datasets", content=body, headers={"Content-Type": content_type})
+
+    error_of(answer, status)
+    assert left(refusing) == {}
+    assert refusing.client.get("/datasets").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (_form([*FIELDS, ("file", TAR)], end=b"")[0], "multipart/form-data; boundary=b"),
+        (_form([*FIELDS, ("file", TAR)])[0][:-300], "multipart/form-data; boundary=b"),
+        (_form([*FIELDS, ("file", TAR)])[0], "multipart/form-data"),
+        (_form([*FIELDS, ("file", TAR)])[0], "multipart/form-data; boundary=other"),
+        (b"no form", "multipart/form-data; boundary=b"),
+        (b"--b\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", "multipart/form-data; boundary=b"),
+        (b"--b\r\nX: y\r\n\r\nz\r\n--b--\r\n", "multipart/form-data; boundary=b"),
+    ],
+    ids=["no end", "cut short", "no boundary", "another boundary", "no form", "long headers", "no name"],
+)
+def test_damaged_form_leaves_nothing_on_the_disk(
+    refusing: Service, content: bytes, content_type: str
+) -> None:
+    answer = refusing.client.post("/datasets", content=content, headers={"Content-Type": content_type})
+
+    assert error_of(answer, 400)["code"] == "malformed_body"
+    assert left(refusing) == {}
+
+
+UNSAFE = {
+    "symbolic link": tar_entry(b"a", type=b"2") + END,
+    "hard link": tar_entry(b"a", type=b"1") + END,
+    "device": tar_entry(b"a", type=b"3") + END,
+    "parent": tar_of({"../evil": b"x"}),
+    "absolute": tar_of({"/etc/evil": b"x"}),
+    "twice": tar_of({"a": b"x"})[:1024] + tar_of({"a": b"y"}),
+    "bomb": zip_by_hand(ZipEntry(content=bytes(80 * 2**20))),
+    "zip link": zip_by_hand(ZipEntry(attributes=0o120777 << 16)),
+}
+
+
+@pytest.mark.parametrize("data", UNSAFE.values(), ids=UNSAFE)
+def test_unsafe_archive_is_rejected_by_its_check_and_leaves_nothing(
+    service: Service, roots: Path, data: bytes
+) -> None:
+    dataset = upload(service, data, format="pairs").json()
+
+    rejected = checked(service, dataset["id"], roots)
+
+    assert rejected["status"] == "rejected"
+    assert rejected["problems"][0]["code"].startswith("archive_")
+    assert left(service) == {}
+    job = {"teacher": "demo", "training_data": dataset["id"], "hyperparameters": {"steps": 1}}
+    assert error_of(service.client.post("/finetune", json=job), 422)["param"] == "training_data"
+
+
+def test_folder_under_a_root_is_registered_and_stays_when_it_is_deleted(
+    service: Service, roots: Path
+) -> None:
+    for name, content in winoground().items():
+        (roots / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (roots / "set" / name).write_bytes(content)
+
+    answer = service.client.post("/datasets", json={**FORM, "source": f"{roots}/set"})
+
+    assert answer.status_code == 202
+    dataset = answer.json()
+    assert dataset["source"] == {
+        "kind": "registered", "path": f"{roots}/set", "size_bytes": None, "sha256": None,
+    }  # fmt: skip
+    assert checked(service, dataset["id"], roots)["status"] == "ready"
+    assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 200
+    assert (roots / "set" / "examples.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "code"),
+    [
+        ("/etc", 403, "source_forbidden"),
+        ("{roots}/../secret", 403, "source_forbidden"),
+        ("{roots}/link", 403, "source_forbidden"),
+        ("{roots}/none", 422, "source_missing"),
+        ("{roots}/{0..9999999}.tar", 422, "invalid_request"),
+        ("pipe:cat /etc/passwd", 422, "invalid_request"),
+        ("https://example.org/a.tar", 422, "invalid_request"),
+        ("relative", 422, "invalid_request"),
+        ("", 422, "invalid_request"),
+    ],
+)
+def test_source_that_is_not_the_operators_to_give_is_refused(
+    service: Service, roots: Path, source: str, status: int, code: str
+) -> None:
+    (roots.parent / "secret").mkdir()
+    (roots / "link").symlink_to("/etc")
+
+    answer = service.client.post("/datasets", json={**FORM, "source": source.replace("{roots}", str(roots))})
+
+    error = error_of(answer, status)
+    assert (error["code"], error["param"]) == (code, "source")
+    assert service.client.get("/datasets").json()["data"] == []
+
+
+def test_without_roots_nothing_can_be_registered(refusing: Service) -> None:
+    answer = refusing.client.post("/datasets", json={**FORM, "source": "/usr"})
+
+    assert error_of(answer, 403)["code"] == "source_forbidden"
+
+
+def test_deleted_data_set_leaves_the_disk_and_the_list(service: Service) -> None:
+    kept, gone = (upload(service, tar_of(winoground(1))).json()["id"] for _ in range(2))
+
+    assert service.client.delete(f"/datasets/{gone}").json()["deleted"]
+    assert service.client.delete(f"/datasets/{gone}").json()["deleted"]
+
+    assert [each["id"] for each in service.client.get("/datasets").json()["data"]] == [kept]
+    assert service.client.get(f"/datasets/{gone}").json()["status"] == "deleted"
+    deleted = service.client.get("/datasets", params={"status": "deleted"}).json()["data"]
+    assert [each["id"] for each in deleted] == [gone]
+    assert {Path(name).parts[1] for name in left(service)} == {kept}
+
+
+def test_list_is_paged_from_the_newest_past_deleted_ones(service: Service) -> None:
+    ids = [service.ready_dataset(name=f"set {number}") for number in range(5)]
+    for number in (1, 3):
+        service.client.delete(f"/datasets/{ids[number]}")
+
+    first = service.client.get("/datasets", params={"limit": 2}).json()
+    second = service.client.get("/datasets", params={"limit": 2, "after": first["data"][-1]["id"]}).json()
+
+    assert [each["id"] for each in first["data"]] == [ids[4], ids[2]]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    assert [each["id"] for each in second["data"]] == [ids[0]]
+
+
+def test_unknown_data_set_is_not_found(refusing: Service) -> None:
+    for method in ("GET", "DELETE"):
+        error = error_of(refusing.client.request(method, "/datasets/ds_none"), 404)
+        assert error["code"] == "dataset_not_found"
+
+
+def test_data_set_that_is_being_checked_is_deleted_and_its_files_follow(service: Service) -> None:
+    dataset = upload(service, tar_of(winoground(1))).json()
+    folders = DatasetFolders(service.settings.data_dir / "datasets")
+
+    with folders.claim(dataset["id"]):
+        assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 200
+
+    assert service.client.get(f"/datasets/{dataset['id']}").json()["status"] == "deleted"
+
+
+def test_what_a_crash_has_left_is_removed_at_the_next_start(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    folders = DatasetFolders(tmp_path / "data" / "datasets")
+    orphan = folders.uploads / "ds_orphan"
+    orphan.mkdir()
+    (orphan / "archive").write_bytes(b"x")
+
+    service = make_service()
+    kept = upload(service, tar_of(winoground(1))).json()["id"]
+
+    _wait_until(lambda: not orphan.exists())
+    assert folders.upload(kept).exists()
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    import time
+
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_disk_that_is_full_is_said_and_nothing_is_left(
+    refusing: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # /dev/full is a real file on which every write fails for want of space.
+    monkeypatch.setattr("app.datasets.receive.create_file", lambda path: io.FileIO("/dev/full", "w"))
+
+    assert error_of(upload(refusing, tar_of(winoground(1))), 507)["code"] == "storage_full"
+    assert left(refusing) == {}
+
+
+def test_more_uploads_at_once_than_allowed_are_turned_away(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_uploads=1)
+    places = service.client.app.state.backend.datasets._uploads  # type: ignore[attr-defined]
+
+    with places.one():
+        answer = upload(service, tar_of(winoground(1)))
+
+    assert error_of(answer, 429)["code"] == "overloaded"
+    assert upload(service, tar_of(winoground(1))).status_code == 202

@@ -1,0 +1,218 @@
+"""Who may do what, and what is said where there is no database or none that answers."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.auth import create_key
+from app.backend import check_database
+from app.keys import ConfigurationError
+from app.main import create_app
+from app.settings import Settings
+from app.store import Store
+from models.clip import Clip
+from tests.app.jobs.conftest import Service, error_of, running
+from tests.app.serving.swapping import MATCH
+
+VERSION = "0" * 64
+TRAIN = [
+    ("POST", "/finetune"), ("POST", "/evaluate"), ("POST", "/datasets"), ("GET", "/datasets"),
+    ("GET", "/datasets/ds_1"), ("DELETE", "/datasets/ds_1"), ("GET", "/jobs"), ("GET", "/jobs/job_1"),
+    ("GET", "/jobs/job_1/events"), ("GET", "/jobs/job_1/metrics"), ("GET", "/jobs/job_1/report"),
+    ("POST", "/jobs/job_1/cancel"), ("POST", "/jobs/job_1/pause"), ("POST", "/jobs/job_1/resume"),
+    ("GET", f"/models/{VERSION}/download"),
+]  # fmt: skip
+ADMIN = [
+    ("POST", f"/models/{VERSION}/promote"), ("POST", "/models/default/rollback"), ("DELETE", f"/models/{VERSION}"),
+]  # fmt: skip
+INFER = [("GET", "/models"), ("GET", f"/models/{VERSION}"), ("GET", "/models/status")]
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[], str], small_clip: Clip
+) -> Iterator[tuple[Service, dict[str, str]]]:
+    """A service with a key for each scope."""
+    folder = tmp_path_factory.mktemp("guarded")
+    keys = {scope: create_key(folder / "keys.json", scope, [scope]) for scope in ("infer", "train", "admin")}
+    keys["both"] = create_key(folder / "keys.json", "both", ["train", "admin"])
+    with running(
+        small_clip, data_dir=folder, database_url=make_database(), keys_file=folder / "keys.json"
+    ) as service:
+        yield service, keys
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "routes"),
+    [("train", TRAIN), ("admin", ADMIN), ("infer", INFER)],
+    ids=["train", "admin", "infer"],
+)
+def test_every_route_takes_its_own_scope_and_no_other(
+    guarded: tuple[Service, dict[str, str]], scope: str, routes: list[tuple[str, str]]
+) -> None:
+    service, keys = guarded
+
+    for method, path in routes:
+        error_of(service.client.request(method, path), 401)
+        for other in {"infer", "train", "admin"} - {scope}:
+            error = error_of(service.client.request(method, path, headers=_bearer(keys[other])), 403)
+            assert error["code"] == "missing_scope"
+        answer = service.client.request(method, path, headers=_bearer(keys[scope]))
+        assert answer.status_code not in (401, 403, 500), (path, answer.text)
+
+
+def test_moving_an_alias_by_a_job_takes_the_scope_that_moving_it_by_hand_does(
+    guarded: tuple[Service, dict[str, str]],
+) -> None:
+    service, keys = guarded
+    body = service.request(promote="always")
+
+    error = error_of(service.client.post("/finetune", json=body, headers=_bearer(keys["train"])), 403)
+    assert (error["code"], error["param"]) == ("missing_scope", "promote")
+    assert service.client.post("/finetune", json=body, headers=_bearer(keys["both"])).status_code == 202
+
+
+def test_idempotency_key_is_each_api_keys_own(guarded: tuple[Service, dict[str, str]]) -> None:
+    service, keys = guarded
+    body = service.request()
+
+    first, second = (
+        service.client.post(
+            "/finetune", json=body, headers={**_bearer(keys[name]), "Idempotency-Key": "same"}
+        ).json()
+        for name in ("train", "both")
+    )
+
+    assert first["id"] != second["id"]
+
+
+def test_audit_names_the_key(guarded: tuple[Service, dict[str, str]], small_clip: Clip) -> None:
+    service, keys = guarded
+
+    service.client.post(
+        f"/models/{small_clip.version}/promote",
+        json={"alias": "canary", "reason": "try it"},
+        headers=_bearer(keys["admin"]),
+    )
+
+    assert service.store.aliases.promotions("canary")[0].who == "admin"
+
+
+@pytest.mark.parametrize(("method", "path"), [*TRAIN, *ADMIN, ("GET", f"/models/{VERSION}")])
+def test_without_a_database_the_routes_say_what_to_do(client: TestClient, method: str, path: str) -> None:
+    error = error_of(client.request(method, path), 501)
+
+    assert error["code"] == "no_database"
+    assert "sds-clip up" in error["message"]
+
+
+def test_without_a_database_serving_is_as_it_was(client: TestClient) -> None:
+    listed = client.get("/models").json()
+
+    assert [model["name"] for model in listed["models"]] == ["small"]
+    assert (listed["registry"], listed["versions"], listed["aliases"]) == ("none", [], [])
+    assert client.post("/match", json=MATCH).json()["model"]["name"] == "small"
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """While another process holds the whole database."""
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+def test_while_the_database_is_away_jobs_are_503_and_images_are_matched(
+    make_service: Callable[..., Service], database_url: str
+) -> None:
+    service = make_service(store_timeout_s=0.2)
+    body = service.request()
+
+    with locked(database_url):
+        for method, path, json in (
+            ("GET", "/jobs", None), ("POST", "/finetune", body), ("GET", "/datasets", None),
+            ("GET", f"/models/{VERSION}", None),
+        ):  # fmt: skip
+            answer = service.client.request(method, path, json=json)
+            assert error_of(answer, 503)["code"] == "store_unavailable"
+            assert int(answer.headers["Retry-After"]) > 0
+        listed = service.client.get("/models").json()
+        assert (listed["registry"], [model["name"] for model in listed["models"]]) == (
+            "away",
+            ["small", "default"],
+        )
+        assert service.client.post("/match", json=MATCH).status_code == 200
+
+    assert service.client.post("/finetune", json=body).status_code == 202
+
+
+def test_requests_that_wait_for_the_database_hold_up_no_other(
+    make_service: Callable[..., Service], database_url: str
+) -> None:
+    service = make_service(store_timeout_s=3, store_threads=1)
+    statuses: list[int] = []
+    asking = [
+        threading.Thread(target=lambda: statuses.append(service.client.get("/jobs").status_code))
+        for _ in range(40)
+    ]
+
+    with locked(database_url):
+        for thread in asking:
+            thread.start()
+        deadline = time.monotonic() + 20
+        while not statuses:  # one thread and 32 that wait for it: the others are turned away at once
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert service.client.post("/match", json=MATCH).status_code == 200
+    for thread in asking:
+        thread.join()
+
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(503) >= 7
+
+
+def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
+    tmp_path: Path, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.backend._TRY_AGAIN_S", 0.05)
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    Store(url).migrate()
+    settings = Settings(data_dir=tmp_path / "data", database_url=url, store_timeout_s=0.1)
+
+    with locked(url):
+        check_database(settings)
+        client = TestClient(create_app(settings, {"small": small_clip}), base_url="http://localhost")
+        client.__enter__()
+        error_of(client.get("/jobs"), 503)
+        assert client.post("/match", json=MATCH).status_code == 200
+    deadline = time.monotonic() + 20
+    while client.get("/jobs").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    client.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("url", ["mysql://host/name", "nonsense", "sqlite://"])
+def test_database_that_cannot_be_used_stops_the_start(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        check_database(Settings(data_dir=tmp_path, database_url=url))
+
+
+def test_root_that_is_no_folder_stops_the_start(make_service: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not a folder"):
+        make_service(dataset_roots=[tmp_path / "none"])

@@ -1,0 +1,84 @@
+"""POST /evaluate."""
+
+from typing import Any
+
+import pytest
+
+from app.jobs.requests import parse_evaluate
+from app.jobs.states import JobKind
+from models.clip import Clip
+from tests.app.jobs.conftest import Service, error_of
+
+
+def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_clip: Clip) -> None:
+    data = service.ready_dataset("winoground")
+
+    answer = service.client.post(
+        "/evaluate", json={"model": "default", "benchmark": "winoground", "data": data, "baseline": "demo"}
+    )
+
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["Location"] == f"/jobs/{job['id']}"
+    assert (job["kind"], job["status"], job["scorer"]) == ("evaluate", "queued", "clip")
+    assert (job["model"], job["baseline"], job["data"]) == (small_clip.version, "demo", data)
+    assert job["options"]["batch_size"] == 32
+    claimed, _ = service.claim(JobKind.EVALUATE)
+    assert parse_evaluate(claimed.config or {}).model == small_clip.version
+
+
+def test_other_spellings_of_a_benchmark_are_taken(service: Service) -> None:
+    data = service.ready_dataset("sugarcrepe")
+
+    answer = service.client.post(
+        "/evaluate", json={"model": "demo", "benchmark": "sugar_crepe", "data": data}
+    )
+
+    assert answer.json()["benchmark"] == "sugarcrepe"
+
+
+def test_teacher_is_measured_by_the_diffusion_score(service: Service) -> None:
+    data = service.ready_dataset("winoground")
+    body = {"benchmark": "winoground", "data": data, "scorer": "diffusion", "teacher": "demo", "draws": 4}
+
+    job = service.client.post("/evaluate", json=body).json()
+
+    assert (job["model"], job["teacher"], job["options"]["draws"]) == (None, "demo", 4)
+
+
+def test_dry_run_accepts_nothing(service: Service) -> None:
+    body = {"model": "demo", "benchmark": "winoground", "data": service.ready_dataset("winoground")}
+
+    answer = service.client.post("/evaluate", json={**body, "dry_run": True})
+
+    assert answer.status_code == 200
+    assert answer.json()["config"]["model"] == "demo"
+    assert service.client.get("/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"nonsense": 1}, "invalid_request", "nonsense"),
+        ({"model": None}, "invalid_request", None),
+        ({"model": "evil"}, "model_not_allowed", "model"),
+        ({"model": "local-dir:/etc"}, "model_not_allowed", "model"),
+        ({"baseline": "evil"}, "model_not_allowed", "baseline"),
+        ({"model": "b" * 64}, "unusable_record", "model"),
+        ({"benchmark": "magic"}, "invalid_request", "benchmark"),
+        ({"data": "ds_unknown"}, "unusable_record", "data"),
+        ({"benchmark": "retrieval"}, "dataset_format", "data"),
+        ({"scorer": "diffusion", "teacher": "demo"}, "invalid_request", None),
+        ({"scorer": "diffusion", "model": None, "teacher": "evil"}, "model_not_allowed", "teacher"),
+        ({"batch_size": 0}, "invalid_request", "batch_size"),
+        ({"draws": 10**6}, "invalid_request", "draws"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once(
+    refusing: Service, fields: dict[str, Any], code: str, param: str | None
+) -> None:
+    body = {"model": "demo", "benchmark": "winoground", "data": refusing.ready_dataset("winoground")}
+
+    error = error_of(refusing.client.post("/evaluate", json={**body, **fields}), 422)
+
+    assert (error["code"], error["param"]) == (code, param)

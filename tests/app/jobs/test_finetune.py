@@ -1,0 +1,263 @@
+"""POST /finetune: what is accepted, what is refused and why, and that nothing is refused too late."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.store.assets import NewVersion
+from models.clip import Clip
+from tests.app.jobs.conftest import Service, error_of
+
+
+def test_job_is_accepted_with_its_place_and_every_default(service: Service, small_clip: Clip) -> None:
+    training = service.ready_dataset()
+
+    answer = service.client.post(
+        "/finetune",
+        json={
+            "teacher": "demo",
+            "training_data": training,
+            "hyperparameters": {"steps": 7, "lambda": 0.5},
+            "seed": 3,
+            "suffix": "mine",
+            "metadata": {"who": "me"},
+        },
+    )
+
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["Location"] == f"/jobs/{job['id']}"
+    assert (job["status"], job["kind"], job["attempt"]) == ("queued", "finetune", 0)
+    assert (job["seed"], job["suffix"], job["metadata"]) == (3, "mine", {"who": "me"})
+    # `default` is an alias from the start, and stands as the version that it points at.
+    assert (job["base"], job["teacher"], job["training_data"]) == (small_clip.version, "demo", training)
+    assert (job["objective"], job["promote"], job["alias"]) == ("sds-clip", "never", "default")
+    hyperparameters = job["hyperparameters"]
+    assert (hyperparameters["steps"], hyperparameters["sds_weight"]) == (7, 0.5)
+    assert (hyperparameters["lr"], hyperparameters["batch_size"]) == (1e-4, 64)
+    assert not hyperparameters.keys() & {"data", "device", "workers", "caption_cache"}
+
+
+def test_worker_reads_what_was_asked_for(service: Service) -> None:
+    from app.jobs.requests import parse_finetune
+
+    job = service.finetune(hyperparameters={"epochs": 2.5, "batch_size": 8}, seed=5)
+
+    claimed, _ = service.claim()
+    parsed = parse_finetune(claimed.config or {})
+    assert claimed.id == job["id"]
+    assert (parsed.options.epochs, parsed.options.batch_size, parsed.options.seed) == (2.5, 8, 5)
+
+
+def test_job_on_data_that_is_being_checked_is_validating_until_that_is_done(service: Service) -> None:
+    added = service.store.datasets.add(name="new", format="pairs", source={}, folder=None)
+
+    job = service.finetune(training_data=added.id)
+    assert job["status"] == "validating"
+
+    service.accept(added)
+    assert service.client.get(f"/jobs/{job['id']}").json()["status"] == "queued"
+
+
+def test_share_of_bad_samples_that_the_data_were_accepted_with_holds_for_the_run(service: Service) -> None:
+    added = service.store.datasets.add(
+        name="new", format="pairs", source={"max_bad_share": 0.25}, folder=None
+    )
+    service.accept(added)
+
+    assert service.finetune(training_data=added.id)["hyperparameters"]["max_bad_share"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"nonsense": 1}, "invalid_request", "nonsense"),
+        ({"hyperparameters": {"steps": 10, "learning_rate": 1}}, "invalid_request", "hyperparameters.learning_rate"),
+        ({"hyperparameters": {"steps": 10, "data": "/etc"}}, "invalid_request", "hyperparameters.data"),
+        ({"hyperparameters": {"steps": 10, "device": "cuda:7"}}, "invalid_request", "hyperparameters.device"),
+        ({"hyperparameters": {"steps": 0}}, "invalid_request", "hyperparameters.steps"),
+        ({"hyperparameters": {"steps": 10, "lr": -1}}, "invalid_request", "hyperparameters.lr"),
+        ({"hyperparameters": {"steps": 10, "t_min": 2}}, "invalid_request", "hyperparameters.t_min"),
+        ({"hyperparameters": {"steps": 10**12}}, "invalid_request", "hyperparameters.steps"),
+        ({"hyperparameters": {"steps": 10, "batch_size": 2000}}, "invalid_request", "hyperparameters.batch_size"),
+        ({"hyperparameters": {"epochs": 10**9}}, "invalid_request", "hyperparameters.epochs"),
+        ({"hyperparameters": {}}, "invalid_configuration", None),
+        ({"hyperparameters": {"steps": 1, "epochs": 1}}, "invalid_configuration", None),
+        ({"hyperparameters": {"steps": 1, "t_min": 0.9, "t_max": 0.1}}, "invalid_configuration", None),
+        ({"objective": "magic"}, "invalid_request", "objective"),
+        ({"objective": "score"}, "invalid_configuration", None),
+        ({"teacher": None}, "invalid_configuration", None),
+        ({"promote": "if_better"}, "invalid_configuration", None),
+        ({"seed": -1}, "invalid_request", "seed"),
+        ({"alias": "a b"}, "invalid_request", "alias"),
+        ({"alias": "f" * 64}, "invalid_alias", "alias"),
+        ({"alias": "status"}, "invalid_alias", "alias"),
+        ({"suffix": "../x"}, "invalid_request", "suffix"),
+        ({"metadata": {"a": "b" * 513}}, "invalid_request", "metadata.a"),
+        ({"thresholds": {"max_p": 2}}, "invalid_request", "thresholds.max_p"),
+        ({"evaluate": [{"benchmark": "magic", "data": "ds_1"}]}, "invalid_request", "evaluate"),
+        ({"base": "ViT-B-32/openai"}, "model_not_allowed", "base"),
+        ({"base": "/etc/passwd"}, "model_not_allowed", "base"),
+        ({"base": "hf-hub:evil/model"}, "model_not_allowed", "base"),
+        ({"base": "evil.pt"}, "model_not_allowed", "base"),
+        ({"base": "0" * 64}, "unusable_record", "base"),
+        ({"teacher": "stabilityai/stable-diffusion-2-1"}, "model_not_allowed", "teacher"),
+        ({"teacher": "/data/teacher"}, "model_not_allowed", "teacher"),
+        ({"training_data": "ds_unknown"}, "unusable_record", "training_data"),
+        ({"training_data": "../../etc"}, "invalid_request", "training_data"),
+        ({"validation_data": "ds_unknown"}, "unusable_record", "validation_data"),
+        ({"evaluate": [{"benchmark": "winoground", "data": "ds_unknown"}]}, "unusable_record", "evaluate"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_at_once_and_leaves_no_job(
+    refusing: Service, fields: dict[str, Any], code: str, param: str | None
+) -> None:
+    error = error_of(refusing.client.post("/finetune", json=refusing.request(**fields)), 422)
+
+    assert (error["code"], error["param"]) == (code, param)
+    assert error["message"]
+    assert refusing.client.get("/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b'{"seed": NaN}', "application/json", 422),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b"--b--", "multipart/form-data; boundary=b", 415),
+    ],
+)
+def test_body_that_is_no_request_is_refused(
+    refusing: Service, content: bytes, content_type: str, status: int
+) -> None:
+    answer = refusing.client.post("/finetune", content=content, headers={"Content-Type": content_type})
+
+    error_of(answer, status)
+
+
+def test_data_of_another_format_is_refused_by_name(service: Service) -> None:
+    winoground = service.ready_dataset("winoground")
+
+    error = error_of(service.client.post("/finetune", json=service.request(training_data=winoground)), 422)
+    assert (error["code"], error["param"]) == ("dataset_format", "training_data")
+
+    evaluate = [{"benchmark": "sugarcrepe", "data": winoground}]
+    error = error_of(service.client.post("/finetune", json=service.request(evaluate=evaluate)), 422)
+    assert (error["code"], error["param"], error["index"]) == ("dataset_format", "evaluate", 0)
+
+
+def test_rejected_data_set_is_refused(service: Service) -> None:
+    added = service.store.datasets.add(name="bad", format="pairs", source={}, folder=None)
+    claimed = service.store.datasets.claim_check(60)
+    assert claimed is not None
+    service.store.datasets.reject(claimed, problems=[{"code": "image_unreadable", "message": "a.jpg"}])
+
+    error = error_of(service.client.post("/finetune", json=service.request(training_data=added.id)), 422)
+
+    assert (error["code"], error["param"]) == ("unusable_record", "training_data")
+    assert "rejected" in error["message"]
+
+
+def test_base_version_that_was_deleted_is_refused(service: Service) -> None:
+    version = "a" * 64
+    service.store.versions.register(NewVersion(version, None, {"reference": "demo"}, 1))
+    service.store.versions.delete(version)
+
+    error = error_of(service.client.post("/finetune", json=service.request(base=version)), 422)
+
+    assert (error["code"], error["param"]) == ("unusable_record", "base")
+    assert "deleted" in error["message"]
+
+
+def test_what_a_job_needs_cannot_be_deleted_while_it_waits(service: Service) -> None:
+    version = "a" * 64
+    service.store.versions.register(NewVersion(version, None, {"reference": "demo"}, 1))
+    job = service.finetune(base=version)
+    dataset = job["training_data"]
+
+    assert error_of(service.client.delete(f"/datasets/{dataset}"), 409)["code"] == "in_use"
+    assert error_of(service.client.delete(f"/models/{version}"), 409)["code"] == "in_use"
+
+    assert service.client.post(f"/jobs/{job['id']}/cancel").json()["status"] == "cancelled"
+    assert service.client.delete(f"/datasets/{dataset}").json() == {
+        "id": dataset,
+        "object": "dataset",
+        "deleted": True,
+    }
+    assert service.client.delete(f"/models/{version}").status_code == 200
+
+
+@pytest.mark.parametrize("base", ["default", "demo", "small reference", "version", "mine"])
+def test_base_may_be_whatever_is_served_or_known_or_allowed(
+    make_service: Callable[..., Service], small_reference: str, small_clip: Clip, base: str
+) -> None:
+    service = make_service(allowed_models=["local-dir:/models/mine"])
+    names = {
+        "small reference": small_reference,
+        "version": small_clip.version,
+        "mine": "local-dir:/models/../models/mine",
+    }
+
+    answer = service.client.post("/finetune", json=service.request(base=names.get(base, base)))
+
+    if (
+        base == "mine"
+    ):  # not the operator's own spelling: what is listed is meant, and nothing that looks like it
+        assert error_of(answer, 422)["code"] == "model_not_allowed"
+        assert service.finetune(base="/models/mine")["base"] == "local-dir:/models/mine"
+    else:
+        expected = {"demo": "demo", "small reference": small_reference}.get(base, small_clip.version)
+        assert answer.json()["base"] == expected
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(service: Service) -> None:
+    body = service.request(hyperparameters={"epochs": 3, "batch_size": 100}, dry_run=True)
+
+    answer = service.client.post("/finetune", json=body, headers={"Idempotency-Key": "k"})
+
+    assert answer.status_code == 200
+    result = answer.json()
+    assert (result["object"], result["kind"]) == ("dry_run", "finetune")
+    assert result["config"]["training_data"] == body["training_data"]
+    assert result["config"]["warmup_steps"] == 50
+    # 1000 usable samples in batches of 100, three times.
+    assert result["estimate"] == {
+        "steps": 30, "images": 3000, "seconds": None, "based_on": None, "jobs_ahead": 0,
+    }  # fmt: skip
+    assert service.client.get("/jobs").json()["data"] == []
+
+
+def test_dry_run_refuses_what_a_run_would_be_refused_for(refusing: Service) -> None:
+    error_of(refusing.client.post("/finetune", json=refusing.request(base="evil", dry_run=True)), 422)
+
+
+def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> None:
+    done = service.finetune(hyperparameters={"steps": 10})
+    job, lease = service.claim()
+    service.store.work.succeed(lease, result={"steps": 10})
+    finished = service.store.jobs.get(job.id)
+    assert finished.started_at is not None
+    assert finished.finished_at is not None
+
+    def tried(**hyperparameters: Any) -> dict[str, Any]:
+        body = service.request(hyperparameters={"steps": 30, **hyperparameters}, dry_run=True)
+        estimate: dict[str, Any] = service.client.post("/finetune", json=body).json()["estimate"]
+        return estimate
+
+    like = tried()
+    assert like["based_on"] == done["id"]
+    assert like["seconds"] == pytest.approx(3 * (finished.finished_at - finished.started_at))
+    assert tried(batch_size=32)["based_on"] is None
+
+
+def test_more_jobs_than_may_wait_are_turned_away(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_open_jobs=1)
+    service.finetune()
+
+    answer = service.client.post("/finetune", json=service.request())
+
+    assert error_of(answer, 429)["code"] == "too_many_jobs"
+    assert int(answer.headers["Retry-After"]) > 0

@@ -1,0 +1,225 @@
+"""Server-Sent Events: from a running service in a process of its own, and from one whose job has ended."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.jobs.states import JobKind
+from app.store import Store
+from app.store.records import Job, Lease, NewJob
+from tests.app.jobs.conftest import Service, error_of
+from tests.app.serverside import RunningServer, running_server
+
+STREAM = {"Accept": "text/event-stream"}
+TIMEOUT_S = 30
+
+
+@dataclass
+class Frame:
+    """One event of a stream."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.fields.get("event", "")
+
+    @property
+    def id(self) -> int | None:
+        return int(self.fields["id"]) if "id" in self.fields else None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.fields["data"])
+        return data
+
+
+def frames(lines: Iterator[str]) -> Iterator[Frame]:
+    """The events of a stream, as the standard has them: comments and `retry` left out."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line and fields:
+            if "data" in fields:
+                yield Frame(fields)
+            fields = {}
+        elif line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+
+
+@dataclass
+class Live:
+    """A service in another process, and the store as its workers have it."""
+
+    server: RunningServer
+    store: Store
+
+    def job(self) -> Job:
+        """A job that is queued."""
+        return self.store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}))[0]
+
+    def claim(self) -> Lease:
+        job = self.store.work.claim(JobKind.FINETUNE, "slot", 60)
+        assert job is not None
+        return Lease.of(job)
+
+    @contextlib.contextmanager
+    def follow(self, job: Job, **headers: str) -> Iterator[Iterator[Frame]]:
+        url = f"{self.server.url}/jobs/{job.id}/events"
+        with httpx.stream("GET", url, headers={**STREAM, **headers}, timeout=TIMEOUT_S) as answer:
+            assert answer.status_code == 200, answer.read()
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            yield frames(answer.iter_lines())
+
+
+CONFIG: dict[str, Any] = {
+    "base": "demo",
+    "teacher": None,
+    "training_data": "ds_1",
+    "validation_data": None,
+    "objective": "clip",
+    "evaluate": [],
+    "promote": "never",
+    "alias": "default",
+    "thresholds": {},
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def live(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("live")
+    url = f"sqlite:///{folder}/jobs.db"
+    with running_server(
+        folder, "--model", small_reference, SDS_CLIP_DATABASE_URL=url, SDS_CLIP_MAX_EVENT_STREAMS="2"
+    ) as server:
+        store = Store(url)
+        yield Live(server, store)
+        store.close()
+
+
+def _end(live: Live, job: Job) -> None:
+    live.store.jobs.request_cancel(job.id)
+
+
+def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: Live) -> None:
+    job = live.job()
+
+    with live.follow(job) as following:
+        assert (next(following).data["data"], next(following).name) == (
+            {"from": None, "to": "queued"},
+            "progress",
+        )
+        lease = live.claim()
+        assert next(following).data["data"]["to"] == "running"
+        assert next(following).data["status"] == "running"
+        live.store.work.progress(lease, stage="training", step=5, steps=10)
+        live.store.work.metrics(lease, 5, {"loss": 0.5})
+        seen = [next(following)]
+        while seen[-1].name != "metrics":
+            seen.append(next(following))
+        assert (seen[-1].id, seen[-1].data["data"]) == (3, {"step": 5, "values": {"loss": 0.5}})
+        while seen[-1].name != "progress" or seen[-1].data["progress"]["step"] != 5:
+            seen.append(next(following))
+        assert seen[-1].id is None
+        live.store.work.succeed(lease, result={"steps": 10})
+        rest = list(following)
+
+    assert rest[-1].name == "done"
+    assert (rest[-1].data["id"], rest[-1].data["status"]) == (job.id, "succeeded")
+    assert [frame.id for frame in rest if frame.id] == [4]
+
+
+def test_client_that_comes_back_misses_nothing_and_gets_nothing_twice(live: Live) -> None:
+    job = live.job()
+    lease = live.claim()
+    for number in range(450):  # more than one page
+        live.store.work.event(lease, f"event {number}")
+
+    with live.follow(job) as following:
+        first = [next(following).id for _ in range(250)]
+    with live.follow(job, **{"Last-Event-ID": str(first[-1])}) as following:
+        second = [next(following).id for _ in range(202)]
+    live.store.work.succeed(lease)
+
+    assert [*first, *second] == list(range(1, 453))
+
+
+def test_client_that_has_seen_the_end_is_told_not_to_come_back(live: Live) -> None:
+    job = live.job()
+    _end(live, job)
+    with live.follow(job) as following:
+        last = [frame.id for frame in following if frame.id][-1]
+
+    answer = httpx.get(
+        f"{live.server.url}/jobs/{job.id}/events", headers={**STREAM, "Last-Event-ID": str(last)}
+    )
+
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_streams_are_bounded_and_a_client_that_goes_makes_room(live: Live) -> None:
+    job = live.job()
+    url = f"{live.server.url}/jobs/{job.id}/events"
+
+    with live.follow(job) as first, live.follow(job) as second:
+        next(first), next(second)
+        refused = httpx.get(url, headers=STREAM)
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) > 0
+        assert httpx.get(url).status_code == 200  # pages are no streams
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        with httpx.stream("GET", url, headers=STREAM) as again:
+            if again.status_code == 200:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    _end(live, job)
+
+
+def test_server_that_stops_lets_its_streams_go(small_reference: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=url) as server:
+        live = Live(server, Store(url))
+        with live.follow(live.job()) as following:
+            next(following)
+            server.terminate()
+            rest = list(following)  # and no error: the stream ends as it should
+        assert all(frame.name == "progress" for frame in rest)
+        assert server.process.wait(TIMEOUT_S) == 0
+        live.store.close()
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 19, "\u0661".encode()])
+def test_last_event_id_that_is_no_number_is_refused(service: Service, last: str | bytes) -> None:
+    job = service.finetune()
+
+    answer = service.client.get(f"/jobs/{job['id']}/events", headers={**STREAM, "Last-Event-ID": last})  # type: ignore[dict-item]
+
+    assert error_of(answer, 422)["param"] == "Last-Event-ID"
+
+
+def test_stream_of_an_unknown_job_is_not_found(refusing: Service) -> None:
+    error_of(refusing.client.get("/jobs/job_none/events", headers=STREAM), 404)
+
+
+def test_lines_in_a_message_stay_one_event(service: Service) -> None:
+    job = service.finetune()
+    _, lease = service.claim()
+    service.store.work.event(lease, "one\ndata: two\n\nevent: done\r\u2028three")
+    service.store.work.succeed(lease)
+
+    answer = service.client.get(f"/jobs/{job['id']}/events", headers=STREAM)
+
+    found = list(frames(iter(answer.text.split("\n"))))
+    assert [frame.name for frame in found] == ["status", "status", "message", "status", "progress", "done"]
+    assert found[2].data["message"] == "one\ndata: two\n\nevent: done\r\u2028three"

@@ -1,0 +1,123 @@
+"""The frames of a stream, one by one, over a real database."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
+
+from app.errors import Overloaded
+from app.jobs import stream as streams
+from app.jobs.service import JobService
+from app.jobs.states import JobKind
+from app.jobs.stream import stream
+from app.jobs.waker import Waker
+from app.places import Places
+from app.store import Store
+from app.store.records import Job, Lease, NewJob
+from app.store_threads import StoreThreads
+from tests.app.jobs.test_stream import CONFIG
+
+Answer = TypeVar("Answer")
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    store = Store(database_url, timeout_s=0.1)
+    yield store
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "POLL_S", 0.005)
+    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.02)
+
+
+def following(
+    store: Store, use: Callable[[AsyncIterator[str], JobService], Awaitable[Answer]], job: Job
+) -> Answer:
+    """Run `use` on the frames of a job's stream."""
+
+    async def run() -> Answer:
+        threads = StoreThreads(2)
+        threads.open = True
+        service = JobService(store, threads, Waker(None), cast(Any, None), Path())
+        first = await service.news(job.id, 0, streams.AT_ONCE)
+        async with asyncio.timeout(20):
+            answer = await use(stream(service, first, 0, ending=lambda: False), service)
+        threads.close()
+        return answer
+
+    return asyncio.run(run())
+
+
+def new_job(store: Store) -> Job:
+    return store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config=CONFIG))[0]
+
+
+def claim(store: Store) -> Lease:
+    job = store.work.claim(JobKind.FINETUNE, "slot", 60)
+    assert job is not None
+    return Lease.of(job)
+
+
+def test_silence_is_broken_by_comments_that_no_client_takes_for_news(store: Store) -> None:
+    async def third(frames: AsyncIterator[str], _: JobService) -> list[str]:
+        return [await anext(frames) for _ in range(4)]
+
+    retry, first, *rest = following(store, third, new_job(store))
+
+    assert retry == "retry: 2000\n\n"
+    assert first.startswith("id: 1\nevent: status\ndata: {")
+    assert rest == [": still here\n\n"] * 2
+
+
+def test_stream_outlives_a_database_that_is_away(store: Store, database_url: str) -> None:
+    job = new_job(store)
+
+    async def use(frames: AsyncIterator[str], _: JobService) -> list[str]:
+        seen = [await anext(frames), await anext(frames)]
+        other = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        seen.append(await anext(frames))
+        other.execute("ROLLBACK")
+        other.close()
+        store.jobs.request_cancel(job.id)
+        return [*seen, *[frame async for frame in frames]]
+
+    seen = following(store, use, job)
+
+    assert seen[2] == ": still here\n\n"
+    assert "event: done" in seen[-1]
+
+
+def test_progress_is_told_once_for_each_change(store: Store) -> None:
+    job = new_job(store)
+    lease = claim(store)
+
+    async def use(frames: AsyncIterator[str], _: JobService) -> str:
+        for step in (1, 1, 2):
+            store.work.progress(lease, stage="training", step=step, steps=2)
+            await anext(frames)
+        store.work.succeed(lease)
+        return "".join([frame async for frame in frames])
+
+    text = following(store, use, job)
+
+    assert text.count("event: progress") <= 2
+    assert text.rstrip().splitlines()[-2] == "event: done"
+
+
+def test_place_is_given_back_however_the_block_ends() -> None:
+    places = Places(1, "things", retry_after_s=1)
+
+    with contextlib.suppress(ZeroDivisionError), places.one():
+        with pytest.raises(Overloaded):
+            places.one().__enter__()
+        _ = 1 / 0
+
+    assert places.taken == 0

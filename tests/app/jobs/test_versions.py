@@ -1,0 +1,286 @@
+"""GET /models and below: versions, promotion, rollback, download and deletion, on weights that are really served."""
+
+import io
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.registry.publish import read_published
+from app.store.assets import NewVersion
+from app.store.records import JobError
+from models.checkpoints import load_clip
+from models.clip import Clip
+from tests.app.jobs.conftest import Service, error_of
+from tests.app.serving.swapping import MATCH, publish_tuned
+
+REASON = {"reason": "it is better"}
+
+
+@pytest.fixture
+def quick(make_service: Callable[..., Service]) -> Service:
+    """A service that looks at its aliases often."""
+    return make_service(swap_poll_s=0.02, precision="float32")
+
+
+def published(service: Service, base: Clip, scratch: Path, *, seed: int = 0, result: Any = None) -> str:
+    """The version that a job made, over the base that is served."""
+    root = service.settings.data_dir / "versions"
+    version = publish_tuned(root, base, scratch / str(seed), seed=seed)
+    found = read_published(root / version, version)
+    service.finetune()
+    _, lease = service.claim()
+    row = NewVersion(
+        version,
+        f"versions/{version}",
+        {**found.description, "evaluations": {"winoground (ds_1)": {"metrics": {"group": 0.25}}}},
+        found.size_bytes,
+        base=base.reference,
+        base_version=base.version,
+    )
+    service.store.work.succeed(lease, version=row, result=result)
+    return version
+
+
+def served(service: Service) -> str:
+    """The version that answers."""
+    return str(service.client.post("/match", json=MATCH).json()["model"]["version"])
+
+
+def until_served(service: Service, version: str) -> None:
+    deadline = time.monotonic() + 20
+    while served(service) != version:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_start_makes_known_what_is_served_and_points_default_at_it(quick: Service, small_clip: Clip) -> None:
+    listed = quick.client.get("/models").json()
+
+    assert listed["registry"] == "read"
+    assert {model["version"] for model in listed["models"]} == {small_clip.version}
+    assert [(each["id"], each["downloadable"]) for each in listed["versions"]] == [
+        (small_clip.version, False)
+    ]
+    assert [(each["name"], each["version"], each["generation"]) for each in listed["aliases"]] == [
+        ("default", small_clip.version, 1)
+    ]
+
+
+def test_promoted_version_answers_and_a_rollback_brings_back_the_one_before(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    assert served(quick) == small_clip.version
+
+    promoted = quick.client.post(f"/models/{version}/promote", json={"alias": "default", **REASON})
+    assert promoted.status_code == 200
+    assert (promoted.json()["version"], promoted.json()["generation"]) == (version, 2)
+    assert promoted.json()["previous"] == small_clip.version
+    until_served(quick, version)
+
+    back = quick.client.post("/models/default/rollback", json={"reason": "worse after all"})
+    assert (back.json()["version"], back.json()["generation"]) == (small_clip.version, 3)
+    until_served(quick, small_clip.version)
+    audit = quick.store.aliases.promotions("default")
+    assert [(line.who, line.why, line.to_version) for line in audit] == [
+        ("local", "worse after all", small_clip.version),
+        ("local", "it is better", version),
+        ("sds-clip serve", "The first model that the service was started with.", small_clip.version),
+    ]
+
+
+def test_version_shows_where_it_comes_from_and_how_good_it_is(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    quick.client.post(f"/models/{version}/promote", json={"alias": "canary", **REASON})
+
+    by_id, by_alias = (quick.client.get(f"/models/{name}").json() for name in (version, "canary"))
+
+    assert by_id == by_alias
+    assert (by_id["id"], by_id["status"], by_id["aliases"]) == (version, "ready", ["canary"])
+    assert (by_id["base_version"], by_id["lineage"]) == (small_clip.version, [small_clip.version])
+    assert by_id["metrics"] == {"group": 0.25}
+    assert by_id["evaluations"] == {"winoground (ds_1)": {"metrics": {"group": 0.25}}}
+    assert by_id["job_id"].startswith("job_")
+    assert [line["why"] for line in by_id["promotions"]] == ["it is better"]
+    assert "folder" not in by_id
+
+
+def test_promoting_what_the_alias_points_at_changes_nothing(quick: Service, small_clip: Clip) -> None:
+    answer = quick.client.post(f"/models/{small_clip.version}/promote", json=REASON)
+
+    assert (answer.status_code, answer.json()["generation"]) == (200, 1)
+    assert len(quick.store.aliases.promotions("default")) == 1
+
+
+def test_alias_that_was_moved_meanwhile_is_left(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    answer = quick.client.post(f"/models/{version}/promote", json={**REASON, "expected_generation": 7})
+
+    assert error_of(answer, 409)["code"] == "alias_moved"
+    back = quick.client.post("/models/default/rollback", json={**REASON, "expected_generation": 7})
+    assert error_of(back, 409)["code"] == "nothing_to_roll_back"
+
+
+def test_version_that_its_job_found_not_better_takes_force(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    verdict = {"alias": "default", "promoted": False, "why": "group score 0.5 -> 0.4, so it is not better."}
+    version = published(quick, small_clip, tmp_path, result={"promotion": verdict})
+
+    refused = quick.client.post(f"/models/{version}/promote", json=REASON)
+    elsewhere = quick.client.post(f"/models/{version}/promote", json={**REASON, "alias": "canary"})
+    forced = quick.client.post(f"/models/{version}/promote", json={**REASON, "force": True})
+
+    assert error_of(refused, 409)["code"] == "not_better"
+    assert "0.5 -> 0.4" in refused.json()["error"]["message"]
+    assert (elsewhere.status_code, forced.status_code) == (200, 200)
+    assert quick.store.aliases.promotions("default")[0].forced
+
+
+def test_version_of_a_failed_job_is_unknown_though_its_folder_is_there(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = publish_tuned(quick.settings.data_dir / "versions", small_clip, tmp_path / "delta", seed=0)
+    quick.finetune()
+    _, lease = quick.claim()
+    quick.store.work.fail(lease, JobError("diverged", "It diverged."))
+
+    answer = quick.client.post(f"/models/{version}/promote", json=REASON)
+
+    assert error_of(answer, 404)["code"] == "version_not_found"
+    assert error_of(quick.client.get(f"/models/{version}"), 404)["code"] == "version_not_found"
+    assert (
+        error_of(quick.client.post("/match", json={**MATCH, "model": version}), 404)["code"]
+        == "unknown_model"
+    )
+
+
+def test_damaged_version_is_not_promoted_even_by_force(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    weights = quick.settings.data_dir / "versions" / version / "delta.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+
+    answer = quick.client.post(f"/models/{version}/promote", json={**REASON, "force": True})
+
+    assert error_of(answer, 409)["code"] == "version_damaged"
+    assert served(quick) == small_clip.version
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"reason": ""}, "reason"),
+        ({"reason": None}, "reason"),
+        ({"alias": "status"}, "alias"),
+        ({"alias": "a" * 64}, "alias"),
+        ({"alias": "../x"}, "alias"),
+        ({"expected_generation": 2**70}, "expected_generation"),
+        ({"who": "root"}, "who"),
+    ],
+)
+def test_promotion_that_is_wrong_is_refused(
+    refusing: Service, small_clip: Clip, fields: dict[str, Any], param: str
+) -> None:
+    answer = refusing.client.post(f"/models/{small_clip.version}/promote", json={**REASON, **fields})
+
+    assert error_of(answer, 422)["param"] == param
+
+
+def test_unknown_alias_cannot_be_rolled_back(refusing: Service) -> None:
+    answer = refusing.client.post("/models/none/rollback", json=REASON)
+
+    assert error_of(answer, 404)["code"] == "alias_not_found"
+
+
+def test_version_is_deleted_with_its_files_unless_it_is_needed(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    folder = quick.settings.data_dir / "versions" / version
+    quick.client.post(f"/models/{version}/promote", json={"alias": "canary", **REASON})
+
+    assert error_of(quick.client.delete(f"/models/{version}"), 409)["code"] == "in_use"
+    assert error_of(quick.client.delete(f"/models/{small_clip.version}"), 409)["code"] == "in_use"
+    assert folder.exists()
+    quick.client.post(f"/models/{small_clip.version}/promote", json={"alias": "canary", **REASON})
+
+    for _ in range(2):
+        assert quick.client.delete(f"/models/{version}").json() == {
+            "id": version, "object": "model", "deleted": True,
+        }  # fmt: skip
+    assert not folder.exists()
+    assert quick.client.get(f"/models/{version}").json()["status"] == "deleted"
+    refused = error_of(quick.client.post(f"/models/{version}/promote", json=REASON), 422)
+    assert (refused["code"], refused["param"]) == ("unusable_record", "version")
+
+
+def _unpacked(content: bytes, folder: Path) -> Path:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.extractall(folder, filter="data")
+    (only,) = folder.iterdir()
+    return only
+
+
+def test_downloaded_delta_is_the_published_folder_byte_for_byte(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    folder = quick.settings.data_dir / "versions" / version
+
+    answer = quick.client.get(f"/models/{version}/download")
+
+    assert answer.headers["Content-Type"] == "application/x-tar"
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    unpacked = _unpacked(answer.content, tmp_path / "unpacked")
+    assert unpacked.name == f"sds-clip-{version[:12]}"
+    assert {file.name: file.read_bytes() for file in unpacked.iterdir()} == {
+        file.name: file.read_bytes() for file in folder.iterdir()
+    }
+
+
+def test_downloaded_whole_weights_load_by_themselves_as_the_same_version(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    answer = quick.client.get(f"/models/{version}/download", params={"weights": "full"})
+
+    unpacked = _unpacked(answer.content, tmp_path / "unpacked")
+    assert (unpacked / "open_clip_config.json").exists()
+    assert load_clip(f"local-dir:{unpacked}", device="cpu", precision="float32").version == version
+    assert list((quick.settings.data_dir / "exports").iterdir()) == []
+
+
+def test_operators_own_model_cannot_be_downloaded(refusing: Service, small_clip: Clip) -> None:
+    answer = refusing.client.get(f"/models/{small_clip.version}/download")
+
+    assert error_of(answer, 404)["code"] == "version_not_published"
+
+
+def test_default_stays_where_a_person_moved_it_and_follows_the_settings_until_then(
+    make_service: Callable[..., Service], database_url: str, small_clip: Clip, other_clip: Clip
+) -> None:
+    from app.registry.store_source import register_served
+
+    store = make_service().store
+    register_served(store, [other_clip, small_clip])  # started again with another first model
+    assert store.aliases.get("default").version == other_clip.version
+
+    store.aliases.roll_back(_move("a person"))
+    register_served(store, [other_clip])
+    assert store.aliases.get("default").version == small_clip.version
+
+
+def _move(who: str) -> Any:
+    from app.store.assets import Move
+
+    return Move(alias="default", who=who, why="", expected_generation=None)

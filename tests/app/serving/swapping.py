@@ -1,0 +1,158 @@
+"""A service whose aliases can be moved, and every version's own answers to compare with."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+from torch import Tensor
+
+from app.main import create_app
+from app.registry.files import FileAliases, FolderVersions
+from app.registry.ports import AliasSource, Registry, ReportSink, VersionSource
+from app.registry.publish import publish
+from app.settings import Settings
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.images import ImageLimits, decode_image
+from models.scoring import match
+from tests.app.conftest import base64_of, png
+from tests.deltas import save_tuned
+
+IMAGES = [png(40, 30, seed=1), png(31, 77, seed=2)]
+TEXTS = ["a red circle", "a blue square", "two dogs under a table"]
+LABELS = ["circle", "square", "star"]
+MATCH = {"images": [base64_of(image) for image in IMAGES], "texts": TEXTS}
+CLASSIFY = {"images": MATCH["images"], "labels": LABELS, "templates": ["a {}."], "top_k": len(LABELS)}
+EMBED = {"texts": TEXTS}
+
+
+@dataclass(frozen=True)
+class Library:
+    """Published versions under one root, and each of them loaded by itself, by its version."""
+
+    root: Path
+    base: Clip
+    clips: dict[str, Clip]
+
+    @property
+    def published(self) -> list[str]:
+        """The versions but the base, in the order that they were published."""
+        return [version for version in self.clips if version != self.base.version]
+
+
+def make_library(root: Path, base: Clip, scratch: Path, count: int) -> Library:
+    """Publish so many deltas over a base."""
+    clips = {base.version: base}
+    for seed in range(count):
+        published = publish_tuned(root, base, scratch / f"delta-{seed}", seed=seed)
+        clips[published] = load_clip(str(root / published), device="cpu", precision="float32")
+    return Library(root, base, clips)
+
+
+def publish_tuned(root: Path, base: Clip, scratch: Path, *, seed: int) -> str:
+    return publish(save_tuned(scratch, base, seed=seed), root, job="job_1", fence=1, base=base).version
+
+
+class Service:
+    """The service in this process, asked as a client asks it."""
+
+    def __init__(self, client: httpx.AsyncClient, aliases: FileAliases) -> None:
+        self.client = client
+        self.aliases = aliases
+
+    async def ask(self, path: str, body: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        answer = await self.client.post(path, json={**body, **fields})
+        assert answer.status_code == 200, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+    async def version(self, **fields: Any) -> str:
+        """The version that answers."""
+        return str((await self.ask("/match", MATCH, **fields))["model"]["version"])
+
+    async def status(self) -> dict[str, Any]:
+        content = (await self.client.get("/models/status")).json()
+        process: dict[str, Any] = content["processes"][0]
+        return process
+
+    async def name_status(self, name: str) -> dict[str, Any]:
+        return next(model for model in (await self.status())["models"] if model["name"] == name)
+
+    async def until(
+        self, is_so: Callable[[dict[str, Any]], bool], *, name: str = "default"
+    ) -> dict[str, Any]:
+        """Wait until the status of a name is as wanted."""
+        async with asyncio.timeout(20):
+            while True:
+                for model in (await self.status())["models"]:
+                    if model["name"] == name and is_so(model):
+                        found: dict[str, Any] = model
+                        return found
+                await asyncio.sleep(0.01)
+
+    async def until_served(self, version: str, *, name: str = "default") -> dict[str, Any]:
+        return await self.until(lambda model: model["version"] == version, name=name)
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    clips: Iterable[Clip],
+    *,
+    root: Path | None = None,
+    versions: VersionSource | None = None,
+    aliases: AliasSource | None = None,
+    reports: ReportSink | None = None,
+    **settings: Any,
+) -> AsyncIterator[Service]:
+    """The whole service with its poller, over ASGI."""
+    file_aliases = FileAliases(folder / "aliases.json")
+    registry = Registry(
+        versions or FolderVersions(root or folder / "versions"), aliases or file_aliases, reports
+    )
+    options = {"data_dir": folder / "data", "swap_poll_s": 0.02, "decode_threads": 1, "precision": "float32"}
+    app = create_app(
+        Settings(**{**options, "device": "cpu", **settings}),
+        {f"small{number or ''}": clip for number, clip in enumerate(clips)},
+        registry,
+    )
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+    ):
+        yield Service(client, file_aliases)
+
+
+@cache
+def own_numbers(clip: Clip, kind: str) -> Tensor:
+    """What a version says of the images and texts above, computed without the service."""
+    if kind == "embedding":
+        return clip.encode_text(clip.tokenizer(TEXTS))
+    texts = TEXTS if kind == "scores" else [f"a {label}." for label in LABELS]
+    pixels = torch.stack([clip.preprocess(decode_image(image, ImageLimits())) for image in IMAGES])
+    images, encoded = clip.encode_image(pixels), clip.encode_text(clip.tokenizer(texts))
+    return match(images, encoded, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias).scores
+
+
+def assert_of_its_version(answer: dict[str, Any], library: Library) -> None:
+    """Every number of a /match, /classify or /embed answer is the stated version's own, and no other's."""
+    kind = next(kind for kind in ("scores", "embedding", "predictions") if kind in answer["results"][0])
+    rows = [result[kind] for result in answer["results"]]
+    if kind == "predictions":
+        rows = [[found["score"] for found in sorted(row, key=lambda found: found["index"])] for row in rows]
+    stated = library.clips[answer["model"]["version"]]
+    got = torch.tensor(rows)
+    torch.testing.assert_close(got, own_numbers(stated, kind), atol=1e-4, rtol=0)
+    others = [clip for clip in library.clips.values() if clip is not stated]
+    assert all((got - own_numbers(other, kind)).abs().max() > 1e-3 for other in others)
+
+
+def metric(text: str, name: str) -> float:
+    """One line of Prometheus's text."""
+    return next(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))

@@ -1,0 +1,317 @@
+"""Versions into memory: over shared bases, once however many ask, and nothing unchecked."""
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from app.metrics import Metrics
+from app.registry.files import FolderVersions
+from app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
+from app.registry.ports import VersionSource
+from app.registry.publish import publish
+from app.serving.engine import Engine
+from app.serving.loading import UnknownVersion, VersionLoader
+from app.serving.served import ServedModels
+from app.serving.threads import in_own_thread, with_one_torch_thread
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta_file import DeltaError
+from models.golden import Golden
+from models.references import CheckpointError
+from models.sharing import bytes_apart, storages
+from tests.checkpoints import save_tiny_clip
+from tests.deltas import save_tuned
+
+TENSORS = "delta.safetensors"
+DESCRIPTION = "sds_clip_delta.json"
+
+
+@asynccontextmanager
+async def loading(
+    clip: Clip, versions: Path | VersionSource, *, bases: Sequence[str] = ()
+) -> AsyncIterator[VersionLoader]:
+    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=4)
+    engine.start()
+    source = FolderVersions(versions) if isinstance(versions, Path) else versions
+    loader = VersionLoader(engine, source, device="cpu", precision="float32", bases=bases)
+    try:
+        yield loader
+    finally:
+        await loader.close()
+        await engine.close()
+
+
+def load(clip: Clip, versions: Path | VersionSource, version: str, **options: Any) -> Clip:
+    async def scenario() -> Clip:
+        async with loading(clip, versions, **options) as loader:
+            return await loader.load(version)
+
+    return asyncio.run(scenario())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "versions"
+
+
+@pytest.fixture
+def version(small_clip: Clip, root: Path, tmp_path: Path) -> str:
+    """A published delta over the served base."""
+    return publish(
+        save_tuned(tmp_path / "delta", small_clip), root, job="job_1", fence=1, base=small_clip
+    ).version
+
+
+def test_delta_over_the_served_base_shares_its_memory(small_clip: Clip, root: Path, version: str) -> None:
+    clip = load(small_clip, root, version)
+    changed = sum(value.nbytes for value in load_file(root / version / TENSORS).values())
+    assert bytes_apart([clip.network], [small_clip.network]) == changed
+    own = load_clip(f"local-dir:{root / version}", device="cpu", precision="float32")
+    assert clip.version == own.version == version
+    assert torch.equal(clip.encode_text(clip.tokenizer(["a dog"])), own.encode_text(own.tokenizer(["a dog"])))
+
+
+def test_version_is_read_once_however_many_ask(small_clip: Clip, root: Path, version: str) -> None:
+    class Slow(FolderVersions):
+        asked = 0
+
+        def find(self, version: str) -> Path | None:
+            self.asked += 1
+            assert gate.wait(10)
+            return super().find(version)
+
+    gate, source = threading.Event(), Slow(root)
+
+    async def scenario() -> None:
+        async with loading(small_clip, source) as loader:
+            waiting = [asyncio.create_task(loader.load(version)) for _ in range(20)]
+            await asyncio.sleep(0.05)
+            waiting[0].cancel()  # whoever asked first may give up
+            assert loader.loaded(version) is None
+            gate.set()
+            clips = await asyncio.gather(*waiting[1:])
+            assert all(clip is clips[0] for clip in clips)
+            assert await loader.load(version) is loader.loaded(version) is clips[0]
+        assert source.asked == 1
+
+    asyncio.run(scenario())
+
+
+def test_served_model_is_not_loaded_again(small_clip: Clip, root: Path) -> None:
+    assert load(small_clip, root, small_clip.version) is small_clip
+
+
+def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp_path: Path) -> None:
+    folder = save_tiny_clip(tmp_path / "whole", seed=5)
+    whole = load_clip(f"local-dir:{folder}", precision="float32")
+    published = publish(folder, root, job="import", fence=0)
+    versions = [
+        publish(
+            save_tuned(tmp_path / f"d{seed}", whole, seed=seed), root, job="a", fence=1, base=whole
+        ).version
+        for seed in (1, 2)
+    ]
+
+    async def scenario() -> None:
+        async with loading(small_clip, root) as loader:
+            one, two = await asyncio.gather(*(loader.load(version) for version in versions))
+            base = await loader.load(published.version)
+            total = sum(storages(base.network).values())
+            assert bytes_apart([one.network], [base.network]) < total / 50
+            assert bytes_apart([two.network], [one.network]) < total / 50
+
+    asyncio.run(scenario())
+
+
+def test_delta_over_a_published_delta(small_clip: Clip, root: Path, version: str, tmp_path: Path) -> None:
+    first = load_clip(f"local-dir:{root / version}", precision="float32")
+    second = publish(save_tuned(tmp_path / "second", first, seed=3), root, job="b", fence=1, base=first)
+    clip = load(small_clip, root, second.version)
+    total = sum(storages(small_clip.network).values())
+    assert bytes_apart([clip.network], [small_clip.network]) < total / 50
+
+
+def test_base_may_lie_elsewhere_now_where_it_is_published(
+    small_clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    folder = save_tiny_clip(tmp_path / "whole", seed=5)
+    whole = load_clip(f"local-dir:{folder}", precision="float32")
+    publish(folder, root, job="import", fence=0)
+    tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
+    shutil.rmtree(folder)
+    assert load(small_clip, root, tuned.version).version == tuned.version
+
+
+def test_base_that_is_neither_served_nor_published_must_be_on_the_operators_list(
+    small_clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny_clip(tmp_path / "whole", seed=5)
+    whole = load_clip(f"local-dir:{folder}", precision="float32")
+    tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
+    with pytest.raises(DeltaError, match=f"{whole.version[:12]}.*{folder}.*SDS_CLIP_ALLOWED_MODELS"):
+        load(small_clip, root, tuned.version)
+    monkeypatch.chdir(tmp_path)
+    assert load(small_clip, root, tuned.version, bases=["./whole"]).version == tuned.version
+
+
+def test_operators_reference_stands_for_a_version(small_clip: Clip, tmp_path: Path) -> None:
+    folder = save_tiny_clip(tmp_path / "whole", seed=5)
+    whole = load_clip(f"local-dir:{folder}", precision="float32")
+
+    class References:
+        def find(self, version: str) -> str:
+            return f"local-dir:{folder}"
+
+    assert load(small_clip, References(), whole.version).version == whole.version
+    with pytest.raises(VersionError, match="it was changed"):
+        load(small_clip, References(), "0" * 64)
+
+
+@pytest.mark.parametrize("name", ["0" * 64, "nothing like a version", "../../etc"])
+def test_unknown_version_is_an_error_of_its_own(name: str, small_clip: Clip, root: Path) -> None:
+    with pytest.raises(UnknownVersion):
+        load(small_clip, root, name)
+
+
+def test_version_of_another_make_is_loaded_and_computes(small_clip: Clip, root: Path, tmp_path: Path) -> None:
+    whole = save_tiny_clip(tmp_path / "quick", quick_gelu=True)
+    published = publish(whole, root, job="import", fence=0)
+    clip = load(small_clip, root, published.version)
+    assert (clip.version, clip.quick_gelu) == (published.version, True)
+
+
+# What does not fit. The manifest is written anew each time: what lies beneath is to be caught.
+
+
+def edit_tensors(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], Any]:
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / TENSORS)
+        change(tensors)
+        save_file(tensors, folder / TENSORS)
+
+    return spoil
+
+
+def edit_description(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    def spoil(folder: Path) -> None:
+        content = json.loads((folder / DESCRIPTION).read_text())
+        change(content)
+        (folder / DESCRIPTION).write_text(json.dumps(content))
+
+    return spoil
+
+
+def another_golden(folder: Path) -> None:
+    features = load_file(folder / "golden.safetensors")
+    features["text_features"] = -features["text_features"]
+    save_file(features, folder / "golden.safetensors")
+
+
+WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a number changed": (edit_tensors(lambda t: t["ln_final.weight"].mul_(1.01)), "gives version"),
+    "not finite": (edit_tensors(lambda t: t["ln_final.weight"].fill_(float("nan"))), "not finite"),
+    "another shape": (
+        edit_tensors(lambda t: t.update({"ln_final.weight": torch.ones(31)})),
+        r"ln_final\.weight of shape \[31\]",
+    ),
+    "a tensor too few": (edit_tensors(lambda t: t.pop("ln_final.weight")), "other tensors"),
+    "another base": (
+        edit_description(lambda content: content["base"].update(version="1" * 64)),
+        "neither served nor published",
+    ),
+    "over itself": (
+        edit_description(lambda content: content["base"].update(version=content["version"])),
+        "over itself",
+    ),
+    "another computation": (another_golden, "embeds its golden inputs"),
+    "no tensors": (lambda folder: (folder / TENSORS).write_bytes(b""), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_version_is_refused_and_never_in_memory(
+    wrong: str, small_clip: Clip, root: Path, version: str
+) -> None:
+    spoil, told = WRONG[wrong]
+    spoil(root / version)
+    (root / version / MANIFEST_FILE).unlink()
+    write_manifest(root / version, version, "job_1", {})
+
+    async def scenario() -> None:
+        async with loading(small_clip, root) as loader:
+            for _ in range(2):
+                with pytest.raises(CheckpointError, match=told):
+                    await loader.load(version)
+                assert loader.loaded(version) is None
+
+    asyncio.run(scenario())
+
+
+def test_deltas_that_say_they_lie_over_each_other_are_refused(
+    small_clip: Clip, root: Path, version: str, tmp_path: Path
+) -> None:
+    other = publish(
+        save_tuned(tmp_path / "other", small_clip, seed=4), root, job="a", fence=1, base=small_clip
+    ).version
+    for one, base in ((version, other), (other, version)):
+        edit_description(lambda content, base=base: content["base"].update(version=base))(root / one)
+        (root / one / MANIFEST_FILE).unlink()
+        write_manifest(root / one, one, "a", {})
+    with pytest.raises(DeltaError, match="over itself"):
+        load(small_clip, root, version)
+
+
+def test_weights_that_cannot_be_computed_with_say_why(
+    small_clip: Clip, root: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Golden, clip: Clip) -> float:
+        raise RuntimeError("the device has no memory of that kind")
+
+    monkeypatch.setattr(Golden, "angle", fails)
+    with pytest.raises(VersionError, match="no memory of that kind"):
+        load(small_clip, root, version)
+
+
+# Threads
+
+
+def test_loading_with_one_thread_leaves_the_number_to_others() -> None:
+    before, seen = torch.get_num_threads(), []
+
+    async def scenario() -> None:
+        def inner() -> None:
+            seen.append(torch.get_num_threads())
+
+        await in_own_thread(lambda: with_one_torch_thread(inner, 3), "one")
+        await in_own_thread(inner, "next")
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 3]
+
+
+def test_thread_hands_back_results_and_errors_and_may_be_given_up() -> None:
+    gate = threading.Event()
+
+    async def scenario() -> None:
+        assert await in_own_thread(lambda: 5, "five") == 5
+        with pytest.raises(ZeroDivisionError):
+            await in_own_thread(lambda: 1 // 0, "fails")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await in_own_thread(lambda: gate.wait(10), "hangs")
+
+    asyncio.run(scenario())  # does not wait for the one that hangs
+    gate.set()
