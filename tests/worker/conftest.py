@@ -1,0 +1,123 @@
+"""A database, data sets and a small model for the tests of workers; everything real, and small."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.jobs.states import JobKind
+from app.store import Store
+from app.store.records import Job, NewJob
+from tests.teachers import save_sd_teacher
+from tests.training import save_coco
+from tests.worker.sets import add_ready, save_winoground
+from worker.config import WorkerConfig
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: every commit of SQLite waits for the disk, which is not what is tested."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worker") / "pairs"
+    save_coco(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def winoground_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_winoground(tmp_path_factory.mktemp("worker") / "winoground")
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_sd_teacher(tmp_path_factory.mktemp("worker") / "teacher")
+
+
+@pytest.fixture(scope="session")
+def migrated(memory: Path) -> Path:
+    file = memory / "template.db"
+    store = Store(f"sqlite:///{file}")
+    store.migrate()
+    store.close()
+    return file
+
+
+@pytest.fixture
+def database_url(memory: Path, migrated: Path) -> str:
+    with tempfile.NamedTemporaryFile(dir=memory, suffix=".db", delete=False) as file:
+        shutil.copyfile(migrated, file.name)
+    return f"sqlite:///{file.name}"
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def config(database_url: str, tmp_path: Path) -> WorkerConfig:
+    """A slot with no broker at its address, which it does not need, and short times."""
+    return WorkerConfig(
+        broker_url=f"redis+socket://{tmp_path}/no-broker.sock",
+        database_url=database_url,
+        data_dir=tmp_path / "data",
+        queue="finetune",
+        device="cpu",
+        threads=1,
+        lease_ttl_s=30.0,
+        idle_tick_s=0.1,
+        watch_every_s=0.1,
+        report_every_s=0.1,
+        reap_every_s=0.2,
+        retry_base_s=0.1,
+        keep_warm=False,
+        checks_datasets=False,
+    )
+
+
+@pytest.fixture
+def pairs_id(store: Store, config: WorkerConfig, pairs_folder: Path) -> str:
+    return add_ready(store, config, pairs_folder, "pairs")
+
+
+@pytest.fixture
+def winoground_id(store: Store, config: WorkerConfig, winoground_folder: Path) -> str:
+    return add_ready(store, config, winoground_folder, "winoground")
+
+
+@pytest.fixture
+def finetune_config(tiny_folder: Path, pairs_id: str) -> dict[str, object]:
+    """What a short run over L_CLIP alone asks for."""
+    return {
+        "base": f"local-dir:{tiny_folder}",
+        "objective": "clip",
+        "training_data": pairs_id,
+        "steps": 6,
+        "batch_size": 8,
+        "warmup_steps": 1,
+        "lr": 1e-3,
+        "precision": "float32",
+        "workers": 1,
+        "log_every": 1,
+        "save_every": 2,
+    }
+
+
+@pytest.fixture
+def submit(store: Store) -> Callable[..., Job]:
+    def submit(config: dict[str, object], kind: JobKind = JobKind.FINETUNE, **options: object) -> Job:
+        job, is_new = store.jobs.submit(NewJob(kind, {"of": "a test"}, config, **options))  # type: ignore[arg-type]
+        assert is_new
+        return job
+
+    return submit

@@ -1,0 +1,103 @@
+"""A job's process whose jobs are light, and do what a test asks of them: `config` says what.
+
+All around the job is the real thing: pipes, lease, reports, exit codes.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from app.jobs.states import JobKind
+from worker.context import JobContext
+from worker.errors import JobFailed
+from worker.job_process import Runner, serve
+
+STEP_S = 0.01
+
+
+def count(context: JobContext) -> None:
+    """Steps that are kept on the disk one by one, and a line for each time that the job is begun."""
+    config = context.job.config or {}
+    _note(context, "begun")
+    done = context.folder.path.parent / "count"
+    context.stage("counting")
+    while (step := _read(done)) < config["steps"]:
+        time.sleep(config.get("step_s", STEP_S))
+        done.write_text(str(step + 1))
+        context.advance(step + 1, config["steps"])
+        if context.should_stop():
+            context.stop()
+    context.succeed(result={"counted": _read(done)})
+    _note(context, "ended")
+
+
+def die(context: JobContext) -> None:
+    """As by a fault in native code, or the kernel for want of memory."""
+    _note(context, "begun")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(context: JobContext) -> None:
+    """No step is taken any more."""
+    _note(context, "begun")
+    time.sleep(3600)
+
+
+def be_deaf(context: JobContext) -> None:
+    """Steps are taken, and no request to stop is heard."""
+    _note(context, "begun")
+    while True:
+        time.sleep(STEP_S)
+        context.advance(1)
+
+
+def want_memory(context: JobContext) -> None:
+    raise MemoryError
+
+
+def be_wrong(context: JobContext) -> None:
+    raise JobFailed("nothing_learned", "It cannot be.", param="lr")
+
+
+def stumble(context: JobContext) -> None:
+    """Fails once for a reason that passes."""
+    _note(context, "begun")
+    if context.job.attempt == 1:
+        raise OSError(28, "No space left on device")
+    context.succeed(result={})
+
+
+ACTS: dict[str, Runner] = {
+    act.__name__: act for act in (count, die, hang, be_deaf, want_memory, be_wrong, stumble)
+}
+
+
+def runner_of(kind: JobKind) -> Runner:
+    def run(context: JobContext) -> None:
+        ACTS[(context.job.config or {})["act"]](context)
+
+    return run
+
+
+def _read(file: Path) -> int:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _note(context: JobContext, what: str) -> None:
+    with (context.config.data_dir / "notes").open("a") as file:
+        file.write(f"{what} {context.job.id} {context.job.fence} {os.getpid()}\n")
+
+
+if __name__ == "__main__":
+    import argparse
+
+    from worker.context import Ticks
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ticks", type=int)
+    parser.add_argument("--kind")
+    serve(Ticks(parser.parse_args().ticks), runner_of)

@@ -1,0 +1,57 @@
+"""Small data sets, as files and as rows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from app.datasets.folders import DatasetFolders
+from app.datasets.intake import FILES
+from app.store import Store
+from tests.training import captions
+from worker.config import WorkerConfig
+
+
+def save_winoground(folder: Path, count: int = 4, *, seed: int = 0) -> Path:
+    """Items of two pictures and two captions."""
+    random = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    texts = captions(2 * count)
+    for number in range(count):
+        names = [f"ex_{number}_img_{side}" for side in (0, 1)]
+        for name in names:
+            blocks = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            picture = Image.fromarray(blocks).resize((40, 40), Image.Resampling.NEAREST)
+            picture.save(folder / "images" / f"{name}.png")
+        lines.append(
+            {
+                "id": number,
+                "image_0": names[0],
+                "image_1": names[1],
+                "caption_0": texts[2 * number],
+                "caption_1": texts[2 * number + 1],
+                "tag": "Relation",
+                "secondary_tag": "",
+                "num_main_preds": 1,
+                "collapsed_tag": "Relation",
+            }
+        )
+    (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def add_ready(store: Store, config: WorkerConfig, files: Path, format: str) -> str:
+    """A data set that was uploaded and checked."""
+    dataset = store.datasets.add(name=files.name, format=format, source={"file": "a.tar"}, folder=None)
+    folders = DatasetFolders(config.datasets_dir)
+    with folders.claim(dataset.id) as claim:
+        shutil.copytree(files, claim.folder / FILES)
+        claim.publish()
+    claimed = store.datasets.claim_check(60)
+    assert claimed is not None
+    assert claimed.id == dataset.id
+    store.datasets.accept(claimed, content_hash="0" * 64, counts={})
+    return dataset.id

@@ -1,0 +1,165 @@
+"""Evaluation jobs: the figures of the command line, and the files that a row names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.jobs.states import JobKind, JobStatus
+from app.store import Store
+from app.store.assets import Move
+from app.store.records import Job
+from models.checkpoints import load_clip
+from sds_clip.cli import main
+from tests.checkpoints import save_tiny_clip
+from tests.deltas import save_tuned
+from tests.worker.in_process import claimed
+from tests.worker.sets import add_ready
+from tests.worker.test_finetune_job import published
+from worker.config import WorkerConfig
+from worker.errors import JobFailed, Stopped
+from worker.evaluate_job import evaluate
+
+Submit = Callable[..., Job]
+
+
+def run(config: WorkerConfig, store: Store, submit: Submit, **asked: object) -> Job:
+    job = submit(asked, JobKind.EVALUATE)
+    with claimed(config, store, JobKind.EVALUATE) as context:
+        evaluate(context)
+    ended = store.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    return ended
+
+
+def written(config: WorkerConfig, job: Job, name: str) -> Any:
+    assert job.result is not None
+    return json.loads((config.data_dir / job.result["files"][name]).read_text())
+
+
+def by_command(folder: Path, name: str, *options: str) -> Any:
+    assert main(["evaluate", *options, "--out", str(folder / "out"), "--device", "cpu"]) == 0
+    return json.loads((folder / "out" / f"{name}.json").read_text())
+
+
+def alike(results: dict[str, Any]) -> dict[str, Any]:
+    """Results without where the data lie."""
+    for item in results["items"]:
+        item["images"] = [Path(image["path"]).name for image in item["images"]]
+    return results
+
+
+def test_figures_are_those_of_the_command_line_with_the_baseline_s_beside_them(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    tiny_folder: Path,
+    winoground_folder: Path,
+    winoground_id: str,
+    tmp_path: Path,
+) -> None:
+    other = save_tiny_clip(tmp_path / "other", seed=7)
+    model, baseline = f"local-dir:{tiny_folder}", f"local-dir:{other}"
+    job = run(
+        config, store, submit, benchmark="winoground", data=winoground_id, model=model, baseline=baseline
+    )
+    options = ["winoground", "--data", str(winoground_folder), "--model", model, "--baseline", baseline]
+    expected = by_command(tmp_path, "results", *options)
+    assert alike(written(config, job, "results")) == alike(expected)
+    assert job.result is not None
+    assert job.result["metrics"] == expected["metrics"]
+    assert job.result["baseline"]["provenance"]["model_version"] != job.result["provenance"]["model_version"]
+    assert job.result["comparison"]["outcome"] == "group"
+    assert "<html" in (config.data_dir / job.result["files"]["report"]).read_text()
+    left = sorted(path.name for path in (config.jobs_dir / job.id / "1").iterdir())
+    assert left == ["baseline.json", "report.html", "results.json"]
+
+
+def test_diffusion_score_is_that_of_the_command_line(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    teacher_folder: Path,
+    winoground_folder: Path,
+    winoground_id: str,
+    tmp_path: Path,
+) -> None:
+    teacher = str(teacher_folder)
+    asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "teacher": teacher}
+    job = run(config, store, submit, **asked, draws=2)
+    options = [
+        "--data",
+        str(winoground_folder),
+        "--scorer",
+        "diffusion",
+        "--teacher",
+        teacher,
+        "--draws",
+        "2",
+    ]
+    expected = by_command(tmp_path, "results", "winoground", *options)
+    assert alike(written(config, job, "results")) == alike(expected)
+
+
+def test_version_and_alias_can_be_measured(
+    config: WorkerConfig, store: Store, submit: Submit, tiny_folder: Path, winoground_id: str, tmp_path: Path
+) -> None:
+    base = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+    version = published(config, store, base, save_tuned(tmp_path / "delta", base))
+    store.aliases.promote(Move("live", "a test", "", 0), version)
+    for name in (version, "live"):
+        job = run(config, store, submit, benchmark="winoground", data=winoground_id, model=name)
+        assert job.result is not None
+        assert job.result["provenance"]["model_version"] == version
+
+
+def test_retrieval_finds_the_captions_of_a_data_set(
+    config: WorkerConfig, store: Store, submit: Submit, tiny_folder: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    data = add_ready(store, config, pairs_folder, "retrieval")
+    model = f"local-dir:{tiny_folder}"
+    job = run(config, store, submit, benchmark="retrieval", data=data, model=model)
+    expected = by_command(
+        tmp_path, "results", "retrieval", "--data", str(pairs_folder / "captions.json"), "--model", model
+    )
+    assert job.result is not None
+    assert job.result["metrics"] == expected["metrics"]
+
+
+def test_scores_of_a_killed_attempt_are_not_computed_again(
+    config: WorkerConfig, store: Store, submit: Submit, teacher_folder: Path, winoground_id: str
+) -> None:
+    asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "draws": 2}
+    job = submit({**asked, "teacher": str(teacher_folder)}, JobKind.EVALUATE)
+    with claimed(config, store, JobKind.EVALUATE) as context:
+        steps: list[int] = []
+
+        def advance(step: int, steps_: int | None = None, finish: float | None = None) -> None:
+            steps.append(step)
+            if len(steps) > 3:
+                context.stopping.set("a test says so")
+
+        context.advance = advance  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            evaluate(context)
+        store.work.release(context.lease)
+    [kept] = (config.jobs_dir / job.id / "1" / "work" / "scores").iterdir()
+    lines = kept.read_text()
+    assert lines
+    with claimed(config, store, JobKind.EVALUATE) as context:
+        assert (context.folder.take_over_work("scores") / kept.name).read_text() == lines
+        evaluate(context)
+    assert store.jobs.get(job.id).status is JobStatus.SUCCEEDED
+    assert [folder.name for folder in (config.jobs_dir / job.id).iterdir()] == ["2"]
+
+
+def test_data_set_that_is_gone_fails_the_job_with_the_field_s_name(
+    config: WorkerConfig, store: Store, submit: Submit, winoground_id: str
+) -> None:
+    store.datasets.delete(winoground_id)
+    submit({"benchmark": "winoground", "data": winoground_id, "model": "demo"}, JobKind.EVALUATE)
+    with claimed(config, store, JobKind.EVALUATE) as context, pytest.raises(JobFailed) as caught:
+        evaluate(context)
+    assert (caught.value.error.code, caught.value.error.param) == ("unusable_record", "data")

@@ -1,0 +1,228 @@
+"""A fine-tuning job's own course: places, figures, promotion, and an alias that moves meanwhile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from app.jobs.states import JobKind, JobStatus
+from app.registry.publish import publish
+from app.registry.store_source import as_version as as_reference
+from app.store import Store
+from app.store.assets import Move, NewVersion
+from app.store.records import Job
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.training.config import parse_config
+from models.training.parts import load_parts
+from models.training.run import train
+from tests.deltas import save_tuned
+from tests.training import PLACE, changed
+from tests.worker.in_process import claimed
+from worker.config import WorkerConfig
+from worker.errors import JobFailed
+from worker.finetune_job import finetune
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture(scope="session")
+def base(tiny_folder: Path) -> Clip:
+    return load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+
+
+def published(config: WorkerConfig, store: Store, base: Clip, delta: Path) -> str:
+    """Publish and register a delta, as a job does; its version."""
+    made = publish(delta, config.versions_dir, job="before", fence=1, base=base)
+    store.versions.register(as_reference(base))
+    store.versions.register(
+        NewVersion(
+            made.version, f"versions/{made.version}", made.description, made.size_bytes, "tiny", base.version
+        )
+    )
+    return made.version
+
+
+def run(config: WorkerConfig, store: Store, submit: Submit, asked: dict[str, Any]) -> Job:
+    job = submit(asked)
+    with claimed(config, store) as context:
+        finetune(context)
+    ended = store.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    return ended
+
+
+def promotion_of(job: Job) -> Any:
+    assert job.result is not None
+    return job.result["promotion"]
+
+
+def test_job_trains_what_the_command_line_trains(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    teacher_folder: Path,
+    pairs_folder: Path,
+    tmp_path: Path,
+) -> None:
+    options = {"teacher": str(teacher_folder), "objective": "sds-clip", "device": "cpu", "sds_batch_size": 2}
+    asked = finetune_config | options
+    del asked["device"]
+    job = run(config, store, submit, asked | {"validation_data": finetune_config["training_data"]})
+    own = {name: value for name, value in finetune_config.items() if name != "training_data"} | options
+    expected = parse_config({**own, "data": pairs_folder / "captions.json"})
+    train(expected, load_parts(expected, PLACE), tmp_path / "out", PLACE)
+    folder = config.versions_dir / str(job.result_version)
+    found = load_file(folder / "delta.safetensors")
+    wanted = changed(tmp_path / "out")
+    assert found.keys() == wanted.keys()
+    assert all(found[name].equal(wanted[name]) for name in found)
+    assert job.result is not None
+    assert job.result["metrics"].keys() >= {"validation_clip", "base_validation_clip"}
+    points = store.journal.metrics(job.id)
+    assert points[-1].step == 6
+    assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
+
+
+def test_version_over_a_version_names_it_as_its_base(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    base: Clip,
+    tmp_path: Path,
+) -> None:
+    first = published(config, store, base, save_tuned(tmp_path / "delta", base))
+    job = run(config, store, submit, finetune_config | {"base": first})
+    version = store.versions.get(str(job.result_version))
+    assert version.base_version == first
+    loaded = load_clip(
+        f"local-dir:{config.data_dir / str(version.folder)}", device="cpu", precision="float32"
+    )
+    assert loaded.version == version.id
+
+
+def test_promote_always_makes_the_alias_and_the_audit_tells_by_which_job(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = run(config, store, submit, finetune_config | {"promote": "always", "alias": "live"})
+    alias = store.aliases.get("live")
+    assert (alias.version, alias.generation) == (job.result_version, 1)
+    [line] = store.aliases.promotions("live")
+    assert (line.job_id, line.from_version, line.forced) == (job.id, None, False)
+    assert promotion_of(job)["promoted"] is True
+
+
+def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    winoground_id: str,
+    base: Clip,
+) -> None:
+    """Four items cannot give a p under 0.05: the least possible is 1/16."""
+    store.versions.register(as_reference(base))
+    store.aliases.promote(Move("default", "a test", "", 0), base.version)
+    asked = {
+        "promote": "if_better",
+        "evaluate": [{"benchmark": "winoground", "data": winoground_id}],
+        "validation_data": finetune_config["training_data"],
+    }
+    job = run(config, store, submit, finetune_config | asked)
+    assert store.aliases.get("default").version == base.version
+    told = promotion_of(job)
+    assert told["promoted"] is False
+    assert told["compared_with"] == base.version
+    assert told["winoground"][f"winoground ({winoground_id})"]["items"] == 4
+    assert store.versions.get(str(job.result_version)).job_id == job.id
+    assert told["why"] in [event.message for event in store.journal.events(job.id)]
+
+
+def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_anew(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    winoground_id: str,
+    base: Clip,
+    tmp_path: Path,
+) -> None:
+    """Somebody moves the alias after it was looked at: the first decision is void, and the second is on the
+    new holder. With every p allowed and any loss, a gain in the group score decides."""
+    other = published(config, store, base, save_tuned(tmp_path / "delta", base, seed=3))
+    store.aliases.promote(Move("default", "a test", "", 0), base.version)
+    asked = {
+        "promote": "if_better",
+        "evaluate": [{"benchmark": "winoground", "data": winoground_id}],
+        "validation_data": finetune_config["training_data"],
+        "thresholds": {"max_p": 1.0, "max_loss": 1.0},
+        "steps": 60,
+        "lr": 0.01,
+    }
+    job = submit(finetune_config | asked)
+    with claimed(config, store) as context:
+        tried: list[Any] = []
+        succeed = context.succeed
+
+        def move_first(**ending: Any) -> Job:
+            tried.append(ending["result"]["promotion"]["compared_with"])
+            if len(tried) == 1 and ending["promotion"] is not None:
+                store.aliases.promote(Move("default", "somebody", "", 1), other)
+            return succeed(**ending)
+
+        context.succeed = move_first  # type: ignore[method-assign]
+        finetune(context)
+    ended = store.jobs.get(job.id)
+    told = promotion_of(ended)
+    assert tried == [base.version, other]
+    assert told["compared_with"] == other
+    alias = store.aliases.get("default")
+    assert (alias.version == ended.result_version) is told["promoted"]
+
+
+def test_job_that_was_cancelled_as_it_ended_leaves_no_version(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = submit(finetune_config | {"promote": "always"})
+    with claimed(config, store) as context:
+        succeed = context.succeed
+
+        def cancel_first(**ending: Any) -> Job:
+            store.jobs.request_cancel(job.id)
+            return succeed(**ending)
+
+        context.succeed = cancel_first  # type: ignore[method-assign]
+        finetune(context)
+    assert store.jobs.get(job.id).status is JobStatus.CANCELLED
+    assert all(version.folder is None for version in store.versions.list().items)
+    assert store.aliases.all() == ()
+
+
+def test_training_that_changes_nothing_fails_the_job(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    submit(finetune_config | {"lr": 1e-30, "steps": 1})
+    with claimed(config, store) as context, pytest.raises(JobFailed) as caught:
+        finetune(context)
+    assert caught.value.error.code == "nothing_learned"
+
+
+def test_base_that_was_deleted_fails_the_job_with_the_field_s_name(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    base: Clip,
+    tmp_path: Path,
+) -> None:
+    first = published(config, store, base, save_tuned(tmp_path / "delta", base))
+    store.versions.delete(first)
+    submit(finetune_config | {"base": first})
+    with claimed(config, store) as context, pytest.raises(JobFailed) as caught:
+        finetune(context)
+    assert (caught.value.error.code, caught.value.error.param) == ("unusable_record", "base")
+    assert store.work.claim(JobKind.FINETUNE, "x", 1) is None

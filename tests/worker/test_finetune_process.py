@@ -1,0 +1,119 @@
+"""Fine-tuning jobs in processes of their own, as they are run: whole, killed, stopped, orphaned, overtaken."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from app.jobs.states import JobStatus
+from app.registry.publish import read_published
+from app.store import Store
+from app.store.records import Job
+from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
+from worker.config import WorkerConfig
+from worker.identity import is_alive
+
+STEPS = 40
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def finetune_config(finetune_config: dict[str, object]) -> dict[str, object]:
+    return finetune_config | {"steps": STEPS, "save_every": 4}
+
+
+def succeeded(store: Store, job: Job) -> Job:
+    until_status(store, job.id, JobStatus.SUCCEEDED)
+    return store.jobs.get(job.id)
+
+
+def steps_done(store: Store, job: Job, fence: int = 1) -> int:
+    found = store.jobs.get(job.id)
+    return found.step if found.fence == fence and found.stage == "training" else 0
+
+
+def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    """Whole; killed at a step; stopped with its worker at a step. One slot a time, as at a restart."""
+    whole, killed = (submit(finetune_config) for _ in range(2))
+    with Running(config, store):
+        version = succeeded(store, whole).result_version
+        until(lambda: steps_done(store, killed) >= 8)
+        end(job_process(config))
+        assert succeeded(store, killed).result_version == version
+        stopped = submit(finetune_config)
+        until(lambda: steps_done(store, stopped) >= 6)
+    left = store.jobs.get(stopped.id)
+    assert (left.status, left.attempt) == (JobStatus.QUEUED, 0)
+    with Running(config, store):
+        assert succeeded(store, stopped).result_version == version
+    assert store.jobs.get(killed.id).attempt == 2
+    assert [each.id for each in store.versions.list().items if each.folder] == [version]
+    resumed = [
+        event.data["step"]
+        for job in (killed, stopped)
+        for event in store.journal.events(job.id)
+        if event.message.startswith("Goes on") and event.data
+    ]
+    assert len(resumed) == 2
+    assert all(step >= 4 for step in resumed)
+    check_version(config, store, str(version))
+
+
+def check_version(config: WorkerConfig, store: Store, version_id: str) -> None:
+    """It is what was published, names its data by their ids, and nothing else is left of the jobs."""
+    version = store.versions.get(version_id)
+    published = read_published(config.data_dir / str(version.folder), version_id)
+    assert version.size_bytes == published.size_bytes
+    assert str(config.data_dir) not in str(version.description)
+    assert store.versions.get(str(version.base_version)).folder is None
+    assert not list(config.jobs_dir.glob("*/*/*"))
+    assert [folder.name for folder in config.versions_dir.iterdir()] == [version_id]
+
+
+def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    short = replace(config, lease_ttl_s=6.0)
+    job = submit(finetune_config | {"steps": 10_000, "save_every": 2})
+    with WorkerProcess(short, "tests.worker.real_worker") as worker:
+        until(lambda: steps_done(store, job) >= 4)
+        orphan = job_process(config)
+        worker.kill()
+        until(lambda: not is_alive(orphan))
+        left = store.jobs.get(job.id)
+        assert (left.status, left.fence) == (JobStatus.RUNNING, 1)
+    with WorkerProcess(short, "tests.worker.real_worker") as worker:
+        until(lambda: steps_done(store, job, fence=2) >= 4)
+        job_folder = config.jobs_dir / job.id
+        until(lambda: [folder.name for folder in job_folder.iterdir()] == ["2"])
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+    released = store.jobs.get(job.id)
+    assert (released.status, released.attempt) == (JobStatus.QUEUED, 1)
+
+
+def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    """With its supervisor, as when a machine stalls; a second one takes the job over."""
+    short = replace(config, lease_ttl_s=6.0)
+    job = submit(finetune_config | {"steps": 10_000, "save_every": 2})
+    with WorkerProcess(short, "tests.worker.real_worker") as stalled:
+        until(lambda: steps_done(store, job) >= 4)
+        zombie = job_process(config)
+        stalled.send_signal(signal.SIGSTOP)
+        end(zombie, signal.SIGSTOP)
+        with Running(short, store):
+            until(lambda: steps_done(store, job, fence=2) >= 4)
+            os.kill(zombie.pid, signal.SIGCONT)
+            until(lambda: not is_alive(zombie))
+            assert steps_done(store, job, fence=2) >= 4
+            store.jobs.request_cancel(job.id)
+            until_status(store, job.id, JobStatus.CANCELLED)
+    assert store.jobs.get(job.id).fence == 2
+    assert store.versions.list().items == ()

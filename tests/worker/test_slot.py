@@ -1,0 +1,295 @@
+"""A slot and the processes of light jobs: what becomes of a job, however its process ends."""
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from app.jobs.states import JobStatus
+from app.store import Store
+from app.store.records import Job, Lease
+from tests.worker.waiting import LIGHT, Running, end, job_process, notes, until, until_status
+from worker.config import WorkerConfig
+from worker.exits import Exit
+from worker.folders import JobFolder, Occupant, occupants
+from worker.identity import ProcessId, identify, is_alive
+from worker.job_process import Assignment
+from worker.slot import end_orphans
+from worker.supervised import ChildProcess
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def config(config: WorkerConfig) -> WorkerConfig:
+    return replace(config, threads=0)
+
+
+def running(config: WorkerConfig, store: Store, **options: object) -> Running:
+    return Running(config, store, command=LIGHT, **options)
+
+
+def test_jobs_run_one_after_another_oldest_first(config: WorkerConfig, store: Store, submit: Submit) -> None:
+    jobs = [submit({"act": "count", "steps": 2}) for _ in range(2)]
+    with running(config, store):
+        until_status(store, jobs[1].id, JobStatus.SUCCEEDED)
+    expected = [f"{what} {job.id} 1" for job in jobs for what in ("begun", "ended")]
+    assert notes(config) == expected
+    first = store.jobs.get(jobs[0].id)
+    assert (first.result, first.attempt, first.step, first.steps) == ({"counted": 2}, 1, 2, 2)
+    assert not list(config.jobs_dir.glob("*/*/process.json"))
+
+
+def test_woken_slot_takes_a_job_at_once_and_a_warm_process_does_it(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    patient = replace(config, idle_tick_s=3600, keep_warm=True)
+    with running(patient, store) as slot:
+        assert slot.wait_until_idle(60)
+        assert slot._spare is not None
+        warm = slot._spare.pid
+        job = submit({"act": "count", "steps": 1})
+        slot.wake()
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+        assert slot.wait_until_idle(60)
+    assert (config.data_dir / "notes").read_text().split()[3] == str(warm)
+
+
+def test_two_slots_that_race_for_a_job_run_it_once(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    with running(config, store) as one, running(config, store) as other:
+        job = submit({"act": "count", "steps": 20})
+        for slot in (one, other, one, other):
+            slot.wake()
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
+
+
+def test_job_whose_process_dies_each_time_fails_when_its_attempts_are_used_up(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    poison, healthy = submit({"act": "die"}), submit({"act": "count", "steps": 1})
+    with running(config, store):
+        until_status(store, poison.id, JobStatus.FAILED)
+        until_status(store, healthy.id, JobStatus.SUCCEEDED)
+    failed = store.jobs.get(poison.id)
+    assert failed.error is not None
+    assert failed.error.code == "process_died"
+    assert "SIGKILL" in failed.error.message
+    assert notes(config).count(f"begun {poison.id} 1") == 1
+    assert sum(f"begun {poison.id}" in note for note in notes(config)) == 3
+
+
+def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "hang"}, max_attempts=1)
+    with running(replace(config, stall_timeout_s=2.0), store):
+        until_status(store, job.id, JobStatus.FAILED)
+    error = store.jobs.get(job.id).error
+    assert error is not None
+    assert error.message == "The job's process died: it took no step for 2 s."
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "param"), [("want_memory", "out_of_memory", None), ("be_wrong", "nothing_learned", "lr")]
+)
+def test_error_of_the_job_s_own_fails_it_at_once_with_its_reason(
+    act: str, code: str, param: str | None, config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": act})
+    with running(config, store):
+        until_status(store, job.id, JobStatus.FAILED)
+    failed = store.jobs.get(job.id)
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.param, failed.attempt) == (code, param, 1)
+
+
+def test_full_disk_lets_the_job_be_tried_again(config: WorkerConfig, store: Store, submit: Submit) -> None:
+    job = submit({"act": "stumble"})
+    with running(config, store):
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    assert store.jobs.get(job.id).attempt == 2
+
+
+def test_cancelled_job_stops_and_leaves_the_slot_free(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job, next_job = submit({"act": "count", "steps": 10**6}), submit({"act": "count", "steps": 1})
+    with running(config, store):
+        until(lambda: store.jobs.get(job.id).step > 0)
+        assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
+        until_status(store, job.id, JobStatus.CANCELLED)
+        until_status(store, next_job.id, JobStatus.SUCCEEDED)
+    assert store.jobs.get(job.id).error is None
+
+
+def test_paused_job_goes_on_where_it_was_once_it_is_resumed(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "count", "steps": 150})
+    with running(config, store):
+        until(lambda: store.jobs.get(job.id).step > 0)
+        store.jobs.request_pause(job.id)
+        until(lambda: store.jobs.get(job.id).status is JobStatus.PAUSED)
+        paused = store.jobs.get(job.id)
+        assert 0 < paused.step < 150
+        assert notes(config) == [f"begun {job.id} 1"]
+        store.jobs.request_resume(job.id)
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    ended = store.jobs.get(job.id)
+    assert (ended.result, ended.fence, ended.attempt) == ({"counted": 150}, 2, 1)
+
+
+def test_process_that_hears_nothing_is_killed_after_its_grace_and_its_job_released(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "be_deaf"})
+    with running(replace(config, stop_grace_s=0.5), store):
+        until(lambda: store.jobs.get(job.id).step > 0)
+        process = job_process(config)
+        store.jobs.request_cancel(job.id)
+        until_status(store, job.id, JobStatus.CANCELLED)
+    assert not is_alive(process)
+
+
+def test_slot_that_is_stopped_lets_its_job_go_uncounted_and_wakes_another(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "count", "steps": 10**6})
+    woken: list[object] = []
+    with running(config, store, publish=woken.append):
+        until(lambda: store.jobs.get(job.id).step > 0)
+    left = store.jobs.get(job.id)
+    assert (left.status, left.attempt, left.fence) == (JobStatus.QUEUED, 0, 1)
+    assert woken == [job.kind]
+
+
+def test_process_whose_supervisor_s_pipe_closes_ends_at_once(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    """The pipe is closed as the kernel does it when a supervisor is killed."""
+    child, job = by_hand(config, store, submit({"act": "be_deaf"}))
+    until(lambda: store.jobs.get(job.id).step > 0)
+    assert child._process.stdin is not None
+    child._process.stdin.close()
+    assert child.wait(60) == Exit.ORPHANED
+    child.close()
+    assert store.jobs.get(job.id).status is JobStatus.RUNNING
+
+
+def test_job_whose_lease_cannot_be_renewed_ends_before_it_does(
+    config: WorkerConfig, store: Store, submit: Submit, database_url: str
+) -> None:
+    """The database is held by another for longer than the lease."""
+    job = submit({"act": "count", "steps": 10**6})
+    short = replace(config, lease_ttl_s=4.0, store_timeout_s=1.0)
+    with running(short, store):
+        until(lambda: store.jobs.get(job.id).step > 0)
+        process = job_process(config)
+        lease_until = store.jobs.get(job.id).lease_until
+        blocker = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        try:
+            until(lambda: not is_alive(process))
+            ended_at = time.time()
+        finally:
+            blocker.execute("ROLLBACK")
+            blocker.close()
+        assert lease_until is not None
+        assert ended_at < lease_until + 4.0  # it may have renewed once more before the database was held
+        until(lambda: store.jobs.get(job.id).fence == 2)
+        until(lambda: store.jobs.get(job.id).step > 0)
+
+
+def test_zombie_that_wakes_after_its_lease_changes_nothing(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    """It was stopped together with its supervisor, as when a machine stalls."""
+    short = replace(config, lease_ttl_s=4.0)
+    zombie, job = by_hand(short, store, submit({"act": "count", "steps": 10**6}))
+    until(lambda: store.jobs.get(job.id).step > 0)
+    os.kill(zombie.pid, signal.SIGSTOP)
+    with running(short, store):
+        until(lambda: store.jobs.get(job.id).fence == 2)
+        until(lambda: store.jobs.get(job.id).step > 0)
+        before = store.jobs.get(job.id)
+        os.kill(zombie.pid, signal.SIGCONT)
+        assert zombie.wait(60) in (Exit.LEASE_LOST, Exit.STORE_AWAY)
+        after = store.jobs.get(job.id)
+        assert (after.fence, after.status, after.lease_owner) == (2, before.status, before.lease_owner)
+        assert after.event_count == before.event_count
+    zombie.close()
+
+
+def test_process_that_hangs_while_its_job_is_taken_over_is_killed_by_its_supervisor(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    short = replace(config, lease_ttl_s=4.0)
+    job = submit({"act": "count", "steps": 150, "step_s": 0.02})
+    with running(short, store), running(short, store):
+        until(lambda: store.jobs.get(job.id).step > 0)
+        zombie = job_process(config)
+        end(zombie, signal.SIGSTOP)
+        until(lambda: not is_alive(zombie))
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    ended = store.jobs.get(job.id)
+    assert (ended.fence, ended.result) == (2, {"counted": 150})
+
+
+def test_process_that_a_crashed_worker_has_left_hanging_is_ended_at_the_next_start(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    orphan, job = by_hand(config, store, submit({"act": "be_deaf"}))
+    until(lambda: store.jobs.get(job.id).step > 0)
+    process, supervisor = orphan.identify(), ended_process()
+    assert process is not None
+    JobFolder(config.jobs_dir, Lease.of(job)).occupy(Occupant(process, supervisor))
+    os.kill(orphan.pid, signal.SIGSTOP)
+    end_orphans(config)
+    assert orphan.wait(60) == -signal.SIGKILL
+    orphan.close()
+    assert not list(occupants(config.jobs_dir))
+
+
+def test_no_process_is_ended_that_only_has_an_orphan_s_number_or_whose_supervisor_lives(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    bystander, job = by_hand(config, store, submit({"act": "be_deaf"}))
+    until(lambda: store.jobs.get(job.id).step > 0)
+    process, me = bystander.identify(), identify(os.getpid())
+    assert process is not None
+    assert me is not None
+    folder = JobFolder(config.jobs_dir, Lease.of(job))
+    for occupant in (
+        Occupant(replace(process, started="1"), ended_process()),
+        Occupant(replace(process, space="another container"), ended_process()),
+        Occupant(process, me),
+    ):
+        folder.occupy(occupant)
+        end_orphans(config)
+        assert bystander.wait(0.1) is None
+    bystander.close()
+
+
+def by_hand(config: WorkerConfig, store: Store, job: Job) -> tuple[ChildProcess, Job]:
+    """A job's process without a slot around it."""
+    claimed = store.work.claim(config.kind, "by hand", config.lease_ttl_s)
+    assert claimed is not None
+    assert claimed.id == job.id
+    config.data_dir.mkdir(exist_ok=True)
+    child = ChildProcess(LIGHT)
+    child.assign(Assignment(config, Lease.of(claimed)))
+    return child, claimed
+
+
+def ended_process() -> ProcessId:
+    """One that is no more."""
+    me = identify(os.getpid())
+    assert me is not None
+    return replace(me, started="0")

@@ -1,0 +1,76 @@
+"""Data sets that wait for their check: a process looks at them, since what it decodes may end it."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from app.store import Store
+from app.store.assets import DatasetStatus
+from app.store.errors import StoreUnavailable
+from app.store.records import Lease
+from worker.config import WorkerConfig
+from worker.job_process import Assignment
+from worker.supervised import ChildProcess
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "worker.check_process")
+NO_JOB = Lease("", 0)
+_LOOK_S = 0.2
+
+
+class Checker:
+    """Starts a process where data sets wait, and not again for a while: another worker's may be at it."""
+
+    def __init__(self, config: WorkerConfig, store: Store, *, command: Sequence[str] = COMMAND) -> None:
+        self._config = config
+        self._store = store
+        self._command = command
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checker")
+        self._seen: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, with the check at hand, which another worker begins anew. Returns at once."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        """Wait until that is done."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._is_due():
+                    self._check_all()
+            except StoreUnavailable:  # it is logged where it is found out
+                pass
+            except Exception:
+                logger.exception("the checker failed; it looks again")
+            self._stopping.wait(self._config.idle_tick_s)
+
+    def _is_due(self) -> bool:
+        """Whether a data set waits that was not looked at within the time of a check's lease."""
+        waiting = self._store.datasets.list(status=DatasetStatus.VALIDATING, limit=100).items
+        now = time.monotonic()
+        seen = {dataset.id: self._seen.get(dataset.id) for dataset in waiting}
+        due = [name for name, at in seen.items() if at is None or now - at > self._config.check_ttl_s]
+        self._seen = {name: now if name in due or at is None else at for name, at in seen.items()}
+        return bool(due)
+
+    def _check_all(self) -> None:
+        child = ChildProcess(self._command)
+        try:
+            child.assign(Assignment(self._config, NO_JOB))
+            while child.wait(_LOOK_S) is None:
+                if self._stopping.is_set() or child.stalled_s() > self._config.stall_timeout_s:
+                    child.kill()
+                    return
+        finally:
+            child.close()

@@ -1,0 +1,124 @@
+"""What a job's code has to hand: its record, its folder, a voice, and an ear for being asked to stop."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from app.store import Store
+from app.store.assets import Move, NewVersion
+from app.store.errors import StoreUnavailable
+from app.store.records import Job, Lease
+from worker.config import WorkerConfig
+from worker.errors import Stopped
+from worker.folders import JobFolder
+from worker.reporter import Reporter
+
+_TRY_AGAIN_S = 1.0
+
+
+@dataclass
+class StopFlag:
+    """Set once, from a signal's handler or a thread."""
+
+    reason: str | None = None
+
+    def set(self, reason: str) -> None:
+        """Ask to stop; the first reason is kept."""
+        self.reason = self.reason or reason
+
+
+class Ticks:
+    """Tells the supervisor that the job goes on: a byte for a step, at most ten a second, by a pipe."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._last = 0.0
+        if descriptor is not None:
+            os.set_blocking(descriptor, False)
+
+    def tick(self) -> None:
+        """The job has come on a step."""
+        now = time.monotonic()
+        if self._descriptor is None or now - self._last < 0.1:
+            return
+        self._last = now
+        try:
+            os.write(self._descriptor, b".")
+        except BlockingIOError:  # it is full: the supervisor has not looked for long, and will find a step
+            pass
+        except OSError:  # the supervisor has gone, which another thread finds out
+            self._descriptor = None
+
+
+@dataclass
+class JobContext:
+    """One attempt at a job, in the job's own process."""
+
+    config: WorkerConfig
+    store: Store
+    job: Job
+    folder: JobFolder
+    reporter: Reporter
+    ticks: Ticks
+    stopping: StopFlag = field(default_factory=StopFlag)
+    lease_left_s: Callable[[], float] = lambda: float("inf")
+    let_go: Callable[[], None] = lambda: None
+    """Called when the job has ended, so that its lease is kept no longer."""
+    _stage: str = "starting"
+    _step: int = 0
+    _steps: int | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The right to the job."""
+        return Lease.of(self.job)
+
+    def stage(self, name: str) -> None:
+        """Say what is done now. Raises Stopped where that was asked for."""
+        self.check()
+        self._stage = name
+        self.reporter.progress(name, self._step, self._steps)
+
+    def advance(self, step: int, steps: int | None = None, estimated_finish: float | None = None) -> None:
+        """Say how far the stage is."""
+        self.ticks.tick()
+        self._step, self._steps = step, steps
+        self.reporter.progress(self._stage, step, steps, estimated_finish)
+
+    def should_stop(self) -> bool:
+        """Whether to come to a checkpoint and stop."""
+        return self.stopping.reason is not None
+
+    def check(self) -> None:
+        """A step of something that has no checkpoint. Raises Stopped."""
+        self.ticks.tick()
+        if self.should_stop():
+            raise Stopped(self.stopping.reason)
+
+    def succeed(
+        self,
+        *,
+        version: NewVersion | None = None,
+        result: Mapping[str, Any] | None = None,
+        promotion: Move | None = None,
+    ) -> Job:
+        """End the job with what it made; asked again while the database is away and the lease lasts.
+
+        Raises: AliasMoved, LeaseLost, UnusableRecord, StoreUnavailable.
+        """
+        self.reporter.flush()
+        while True:
+            try:
+                return self.store.work.succeed(
+                    self.lease, version=version, result=result, promotion=promotion
+                )
+            except StoreUnavailable:
+                if self.lease_left_s() < 2 * _TRY_AGAIN_S:
+                    raise
+                time.sleep(_TRY_AGAIN_S)
+
+    def stop(self) -> NoReturn:
+        """A checkpoint was written. Raises Stopped."""
+        raise Stopped(self.stopping.reason)

@@ -1,0 +1,107 @@
+"""From a data set's id to the paths that a run or a benchmark reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.datasets.checks import Content
+from app.datasets.folders import DatasetFolders
+from app.datasets.intake import set_content
+from app.datasets.roots import SourceRoots
+from app.datasets.unpack import content_root
+from app.store import Store
+from app.store.assets import Dataset, DatasetStatus
+from models.data.errors import DataError
+from worker.config import WorkerConfig
+from worker.errors import JobFailed
+
+_TABLES = (".json", ".csv", ".tsv")
+_IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class PairsPlace:
+    """Where pairs are, in the words of `models.data.open.open_pairs`."""
+
+    data: Path
+    images: Path | None = None
+
+
+def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: str) -> Content:
+    """The files of a data set that is ready.
+
+    Raises: JobFailed where it was deleted or rejected meanwhile, or its files are gone; StoreUnavailable.
+    """
+    dataset = store.datasets.get(dataset_id)
+    if dataset.status is not DatasetStatus.READY:
+        raise JobFailed("unusable_record", f"The data set {dataset_id} is {dataset.status}.", param=param)
+    try:
+        return files_of(config, dataset)
+    except FileNotFoundError as error:
+        raise JobFailed(
+            "dataset_missing", f"The files of the data set {dataset_id} are gone; send it again.", param=param
+        ) from error
+
+
+def files_of(config: WorkerConfig, dataset: Dataset) -> Content:
+    """Where a data set's files lie: under the operator's folders where it was registered, else in our own.
+
+    Raises: FileNotFoundError; SourceForbidden, SourceMissing for a registered one that is no longer there.
+    """
+    registered = dataset.source.get("path")
+    if registered is not None:
+        return SourceRoots(config.dataset_roots).resolve(str(registered))
+    return set_content(DatasetFolders(config.datasets_dir).content(dataset.id))
+
+
+def pairs_place(content: Content, links: Path) -> PairsPlace:
+    """Pairs as people lay them out: shards; one COCO file or table, images beside it or in `images/`; or images
+    with texts. Shards that lie in several folders are linked into the folder `links`.
+
+    Raises: DataError: a folder with several files that could hold the captions.
+    """
+    if not content.is_folder:
+        return PairsPlace(content.paths[0] if len(content.paths) == 1 else _linked(content.paths, links))
+    folder = content_root(content.paths[0])
+    tables = captions_files(folder, _TABLES)
+    if any(folder.glob("*.tar")) or not tables:
+        return PairsPlace(folder)
+    return PairsPlace(the_one(tables, folder), images_of(folder))
+
+
+def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files at a folder's top that may hold captions."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith(".")
+    )
+
+
+def the_one(files: Sequence[Path], folder: Path) -> Path:
+    """Raises DataError where there are none or several."""
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files[:3]) or "none"
+        raise DataError(
+            f"{folder}: must hold one file of captions, and has {found}; make a data set of each."
+        )
+    return files[0]
+
+
+def images_of(folder: Path) -> Path:
+    """The folder that images' names start at."""
+    below = folder / _IMAGES
+    return below if below.is_dir() else folder
+
+
+def _linked(shards: Sequence[Path], links: Path) -> Path:
+    """A folder of links in the shards' order; one where the shards are all that lies in their folder needs none."""
+    parent = shards[0].parent
+    if list(shards) == sorted(parent.glob("[!.]*.tar")):
+        return parent
+    links.mkdir(parents=True, exist_ok=True)
+    for number, shard in enumerate(shards):
+        link = links / f"{number:06d}.tar"
+        link.unlink(missing_ok=True)
+        link.symlink_to(shard)
+    return links

@@ -1,0 +1,86 @@
+"""What an exception means for a job: the reason that its row gets, and whether another attempt may help."""
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from app.errors import ServiceError
+from app.store.records import JobError
+from models.errors import ModelError
+
+_STORAGE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE}
+)
+_ALLOCATION = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+class Stopped(Exception):
+    """The job was asked to stop, and has come to where it can."""
+
+
+class JobFailed(Exception):
+    """The job cannot succeed, for a reason of its own; trying again gives the same."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.error = JobError(code, message, param)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An attempt's end. `again`: the cause may have gone by the next one."""
+
+    error: JobError
+    again: bool
+
+
+def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
+    """Read an exception. `hidden` is a folder whose path stays out of the message.
+
+    What is wrong with the request, its data or its model fails the job; a full disk or a database that is away
+    lets it be tried again, and so does what nobody has foreseen. Want of memory fails it: it would come again.
+    """
+    failure = _failure(error)
+    if hidden is None:
+        return failure
+    message = failure.error.message.replace(f"{hidden}/", "").replace(str(hidden), "the data folder")
+    return replace(failure, error=replace(failure.error, message=message))
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, JobFailed):
+        return Failure(error.error, again=False)
+    chain = list(_chain(error))
+    if any(_is_want_of_memory(cause) for cause in chain):
+        message = (
+            "The device has not enough memory for the job. Take smaller batches (micro_batch_size, sds_batch_size), "
+            "activation_checkpointing, or a lower precision."
+        )
+        return Failure(JobError("out_of_memory", message), again=False)
+    for cause in chain:
+        if isinstance(cause, OSError) and cause.errno in _STORAGE:
+            text = (
+                str(error) if isinstance(error, ModelError) else f"The disk cannot be used: {cause.strerror}."
+            )
+            return Failure(JobError("storage_failed", text, retryable=True), again=True)
+    if isinstance(error, ModelError):
+        return Failure(JobError(error.code, str(error)), again=False)
+    if isinstance(error, ServiceError):
+        found = JobError(error.code, error.message, error.param, error.retryable)
+        return Failure(found, again=error.retryable)
+    message = f"Something is broken here; the worker's log has it ({type(error).__name__})."
+    return Failure(JobError("internal_error", message, retryable=True), again=True)
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATION)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__

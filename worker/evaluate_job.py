@@ -1,0 +1,113 @@
+"""An evaluation job: a model on a benchmark, alone or beside another; results.json and report.html in its folder."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.jobs.requests import EvaluateJob, parse_evaluate
+from models.checkpoints import load_clip
+from models.evaluation.benchmark import Benchmark, run_benchmark
+from models.evaluation.comparison import Comparison, compare
+from models.evaluation.report import write_report
+from models.evaluation.results import Results
+from models.evaluation.results_file import write_results
+from worker.context import JobContext
+from worker.data import content_of
+from worker.measuring import measure, read_data, summary
+from worker.references import loadable
+
+
+@dataclass(frozen=True)
+class _Found:
+    results: Results
+    baseline: Results | None = None
+    comparison: Comparison | None = None
+
+
+def evaluate(context: JobContext) -> None:
+    """Measure, write, and end the job. Raises what `worker.job_process.Runner` may."""
+    job = parse_evaluate(context.job.config or {})
+    context.stage("loading")
+    content = content_of(context.store, context.config, job.data, param="data")
+    options: dict[str, Any] = {"order_seed": job.order_seed}
+    if job.benchmark == "zero-shot":
+        options |= {"classes": job.classes, "templates": job.templates}
+    benchmark = read_data(job.benchmark, content, context.folder.work, **options)
+    found = _measure(context, job, benchmark)
+    context.stage("writing")
+    context.succeed(result=_written(context, found))
+    context.folder.drop_earlier()
+    context.folder.drop()
+
+
+def _measure(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> _Found:
+    if job.scorer == "diffusion":
+        results = _of_teacher(context, job, benchmark)
+    else:
+        assert job.model is not None
+        results = _of_clip(context, job, benchmark, job.model, "model")
+    if job.baseline is None:
+        return _Found(results)
+    baseline = _of_clip(context, job, benchmark, job.baseline, "baseline")
+    return _Found(results, baseline, compare(baseline, results))
+
+
+def _of_clip(context: JobContext, job: EvaluateJob, benchmark: Benchmark, name: str, param: str) -> Results:
+    context.stage("loading")
+    reference = loadable(context.store, context.config, name, param=param)
+    clip = load_clip(reference, device=context.config.device, precision=job.precision)
+    context.stage("evaluating")
+    return measure(
+        benchmark,
+        clip,
+        context.folder.work,
+        say=_say(context),
+        batch_size=job.batch_size,
+        max_bad_share=job.max_bad_share,
+    )
+
+
+def _of_teacher(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> Results:
+    from models.evaluation.teacher_scorer import TeacherScorer
+    from models.teacher.load import load_teacher
+
+    assert job.teacher is not None
+    teacher = load_teacher(job.teacher, device=context.config.device, precision=job.precision, vae=True)
+    context.stage("evaluating")
+    scores = context.folder.take_over_work("scores")
+    scorer = TeacherScorer(teacher, scores, count=job.draws, seed=job.seed, batch_size=job.batch_size)
+    return run_benchmark(benchmark, scorer, max_bad_share=job.max_bad_share, say=_say(context))
+
+
+def _written(context: JobContext, found: _Found) -> dict[str, Any]:
+    """The job's result, once the files that it names are there."""
+    folder = context.folder.path
+    write_results(folder / "results.json", found.results)
+    report = write_report(folder, found.results, found.comparison, found.baseline)
+    files = {"results": folder / "results.json", "report": report}
+    if found.baseline is not None:
+        write_results(folder / "baseline.json", found.baseline)
+        files["baseline"] = folder / "baseline.json"
+    content = summary(found.results)
+    content["files"] = {
+        name: path.relative_to(context.config.data_dir).as_posix() for name, path in files.items()
+    }
+    if found.comparison is not None and found.baseline is not None:
+        headline = found.comparison.headline
+        content["baseline"] = summary(found.baseline)
+        content["comparison"] = {
+            "outcome": headline.outcome,
+            "difference": headline.difference,
+            "low": headline.low,
+            "high": headline.high,
+            "p_better": headline.p_better,
+            "p_two_sided": headline.p_two_sided,
+        }
+    return content
+
+
+def _say(context: JobContext) -> Any:
+    def say(what: str, done: int, total: int) -> None:
+        context.check()
+        context.advance(done, total)
+
+    return say

@@ -1,0 +1,288 @@
+"""A fine-tuning job, from its data sets to a published version and the alias that may take it."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.crash import reach
+from app.jobs.requests import Evaluation, FinetuneJob, parse_finetune
+from app.registry.publish import Published, publish
+from app.registry.store_source import as_version as as_reference
+from app.store.assets import Move, NewVersion
+from app.store.errors import AliasMoved, UnknownRecord
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta import apply_delta
+from models.evaluation.results import Results
+from models.training.config import FinetuneConfig
+from models.training.log import Record
+from models.training.parts import Parts, Place, find_place, load_parts
+from models.training.run import Result, train
+from models.training.validation import validate
+from worker.config import WorkerConfig
+from worker.context import JobContext
+from worker.data import content_of, pairs_place
+from worker.errors import JobFailed
+from worker.measuring import measure, read_data, summary
+from worker.promotion import Measured, Verdict, judge
+from worker.references import loadable, of_version
+
+logger = logging.getLogger(__name__)
+
+
+def finetune(context: JobContext) -> None:
+    """Train, publish, measure, decide, and end the job. Raises what `worker.job_process.Runner` may."""
+    job = parse_finetune(context.job.config or {})
+    context.stage("loading")
+    config = resolve(context, job)
+    place = find_place(config.device)
+    parts = load_parts(config, place, _say(context))
+    result = _train(context, job, config, parts, place)
+    assert result.delta is not None
+    tuned = apply_delta(parts.base, result.delta)
+    if tuned.version == parts.base.version:
+        raise JobFailed("nothing_learned", "Training changed no weight; train longer or with a higher lr.")
+    measured = _evaluate(context, job, tuned, {name: float(value) for name, value in result.metrics.items()})
+    context.stage("publishing")
+    published = publish(
+        result.delta,
+        context.config.versions_dir,
+        job=context.job.id,
+        fence=context.job.fence,
+        base=parts.base,
+    )
+    reach("after-rename")
+    _register_base(context, parts.base)
+    _finish(context, job, config, parts, published, measured, result)
+    context.folder.drop_earlier()
+    context.folder.drop()
+
+
+def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
+    """The run's configuration, with the paths of its data sets and its base as something that can be loaded."""
+    store, config = context.store, context.config
+    links = context.folder.links
+    data = content_of(store, config, job.training_data, param="training_data")
+    training = pairs_place(data, links / "training")
+    places: dict[str, Any] = {"data": training.data, "images": training.images}
+    if job.validation_data is not None:
+        held_out = content_of(store, config, job.validation_data, param="validation_data")
+        validation = pairs_place(held_out, links / "validation")
+        # Not `None`: images of the training data would be meant.
+        images = validation.images or validation.data.parent
+        places |= {"val": validation.data, "val_images": images}
+    base = loadable(store, config, job.options.base, param="base")
+    return job.training(**places, base=base, device=config.device)
+
+
+class _Progress:
+    """Follows a training: steps and figures to the store, the supervisor's ticks, the disk."""
+
+    def __init__(self, context: JobContext, start: int) -> None:
+        self._context = context
+        self._start = start
+        self._done = start
+        self._steps: int | None = None
+        self._began: float | None = None
+        self._has_own_checkpoint = False
+
+    def record(self, record: Record) -> None:
+        """Called with every line of the run's log."""
+        values = {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
+        self._steps = int(record.get("steps", self._steps or 0)) or None
+        self._context.reporter.metrics(int(record["step"]), values)
+
+    def step_done(self) -> bool:
+        """Called after every step; whether to stop at it."""
+        reach("mid-step")
+        self._done += 1
+        self._context.advance(self._done, self._steps, self._estimate())
+        if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
+            self._has_own_checkpoint = True
+            self._context.folder.drop_earlier()
+        return self._context.should_stop()
+
+    def _estimate(self) -> float | None:
+        """When the last step will be done, by the pace since the first one here."""
+        now = time.time()
+        if self._began is None:
+            self._began = now
+            return None
+        if self._steps is None:
+            return None
+        taken = self._done - self._start - 1
+        return now + (now - self._began) / taken * (self._steps - self._done)
+
+
+def _train(
+    context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, place: Place
+) -> Result:
+    # The data are read already; what is written down of them are their ids, not this machine's paths.
+    held_out = None if job.validation_data is None else Path(job.validation_data)
+    told = config.model_copy(
+        update={"data": Path(job.training_data), "images": None, "val": held_out, "val_images": None}
+    )
+    start = context.folder.take_over()
+    if start:
+        context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+    context.stage("training")
+    progress = _Progress(context, start)
+    result = train(
+        told,
+        parts,
+        context.folder.run,
+        place,
+        resume=True,
+        progress=progress.record,
+        should_stop=progress.step_done,
+        half_saved=lambda: reach("mid-checkpoint"),
+    )
+    if result.delta is None:
+        context.stop()
+    return result
+
+
+def _evaluate(context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]) -> Measured:
+    """A model on all that the job names."""
+    results: dict[str, Results] = {}
+    for evaluation in job.evaluate:
+        context.stage("evaluating")
+        results[name_of(evaluation)] = _measure(context, evaluation, clip)
+    return Measured(clip.version, results, validation)
+
+
+def name_of(evaluation: Evaluation) -> str:
+    """What an evaluation's results are called."""
+    return f"{evaluation.benchmark} ({evaluation.data})"
+
+
+def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results:
+    content = content_of(context.store, context.config, evaluation.data, param="evaluate")
+    work = context.folder.work
+    benchmark = read_data(evaluation.benchmark, content, work)
+
+    return measure(benchmark, clip, work, say=lambda what, done, total: context.check())
+
+
+def _finish(
+    context: JobContext,
+    job: FinetuneJob,
+    config: FinetuneConfig,
+    parts: Parts,
+    published: Published,
+    measured: Measured,
+    result: Result,
+) -> None:
+    """End the job with its version; where the alias was moved meanwhile, compare with its new holder."""
+    version = as_version(context.config, parts.base, published, measured)
+    while True:
+        verdict, move = _decide(context, job, config, parts, measured)
+        outcome = {
+            "steps": result.steps_done,
+            "metrics": dict(measured.validation),
+            "evaluations": {name: summary(results) for name, results in measured.results.items()},
+            "promotion": None
+            if job.promote == "never"
+            else {
+                "alias": job.alias,
+                "promoted": move is not None,
+                "why": verdict.why,
+                **verdict.figures,
+            },
+        }
+        try:
+            context.succeed(version=version, result=outcome, promotion=move)
+            return
+        except AliasMoved as error:
+            context.reporter.event(str(error))
+
+
+def as_version(config: WorkerConfig, base: Clip, published: Published, measured: Measured) -> NewVersion:
+    """The row of what was published; its folder is named from the data folder, wherever that is mounted."""
+    evaluations = {name: summary(results) for name, results in measured.results.items()}
+    return NewVersion(
+        id=published.version,
+        folder=published.folder.relative_to(config.data_dir).as_posix(),
+        description={**published.description, "evaluations": evaluations},
+        size_bytes=published.size_bytes,
+        base=base.reference,
+        base_version=base.version,
+    )
+
+
+def _register_base(context: JobContext, base: Clip) -> None:
+    """A version's base is registered before it; most are an operator's own, and known by reference alone."""
+    try:
+        context.store.versions.get(base.version)
+    except UnknownRecord:
+        context.store.versions.register(as_reference(base))
+
+
+def _decide(
+    context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, measured: Measured
+) -> tuple[Verdict, Move | None]:
+    """Whether to promote, and the alias's move, which holds only while the alias is as it was looked at."""
+    if job.promote == "never":
+        return Verdict(False, "Promoting was not asked for.", {}), None
+    context.stage("promoting")
+    holder, generation = _holder(context, job.alias)
+    if job.promote == "always":
+        verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
+    else:
+        clip = parts.base if holder in (None, parts.base.version) else _load(context, str(holder))
+        verdict = judge(
+            _measured_holder(context, job, config, parts, clip, measured), measured, job.thresholds
+        )
+    context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.better})
+    if not verdict.better:
+        return verdict, None
+    move = Move(
+        alias=job.alias,
+        who=context.job.owner or "job",
+        why=f"job {context.job.id}: {verdict.why}",
+        expected_generation=generation,
+        metrics=verdict.figures,
+    )
+    return verdict, move
+
+
+def _holder(context: JobContext, alias: str) -> tuple[str | None, int]:
+    """The version that an alias points at, and its generation; none and 0 where there is no such alias."""
+    try:
+        found = context.store.aliases.get(alias)
+    except UnknownRecord:
+        return None, 0
+    return found.version, found.generation
+
+
+def _load(context: JobContext, version: str) -> Clip:
+    reference = of_version(context.store, context.config, version, param="alias")
+    return load_clip(reference, device=context.config.device, precision="float32")
+
+
+def _measured_holder(
+    context: JobContext,
+    job: FinetuneJob,
+    config: FinetuneConfig,
+    parts: Parts,
+    clip: Clip,
+    measured: Measured,
+) -> Measured:
+    """The same figures of the version that is in service."""
+    if clip.version == measured.version:
+        return measured
+    validation: Mapping[str, float] = {}
+    if parts.validation is not None:
+        validation = validate(clip, parts.validation, config.batch_size)
+    return replace(_evaluate(context, job, clip, validation), version=clip.version)
+
+
+def _say(context: JobContext) -> Any:
+    def say(message: str) -> None:
+        context.check()
+        context.reporter.event(message.replace(str(Path(context.config.data_dir)) + "/", ""))
+
+    return say

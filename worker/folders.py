@@ -1,0 +1,170 @@
+"""Where a job works: JOBS/JOB_ID/FENCE/. A worker that was taken for dead writes only below its own fence.
+
+JOBS/JOB_ID/FENCE/process.json      the process at work, and its supervisor
+JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
+JOBS/JOB_ID/FENCE/work/             features and scores that an evaluation keeps
+JOBS/JOB_ID/FENCE/links/            shards of a data set that lies in several folders
+JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from app.store.records import Lease
+from worker.identity import ProcessId
+
+logger = logging.getLogger(__name__)
+
+_PROCESS_FILE = "process.json"
+_LOG = "log.jsonl"
+_STEP = "step-"
+
+
+@dataclass(frozen=True)
+class Occupant:
+    """Who works, or worked, in a folder."""
+
+    process: ProcessId
+    supervisor: ProcessId
+
+
+class JobFolder:
+    """The folder of one attempt."""
+
+    def __init__(self, jobs_dir: Path, lease: Lease) -> None:
+        self._job = jobs_dir / lease.job_id
+        self._fence = lease.fence
+        self.path = self._job / str(lease.fence)
+
+    @property
+    def run(self) -> Path:
+        """Where a training writes."""
+        return self.path / "run"
+
+    @property
+    def work(self) -> Path:
+        """Where an evaluation keeps what it may need again."""
+        return self.path / "work"
+
+    @property
+    def links(self) -> Path:
+        """Where shards are linked to."""
+        return self.path / "links"
+
+    def open(self) -> None:
+        """Make the folder. Raises OSError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def occupy(self, occupant: Occupant) -> None:
+        """Write down who works here, for a supervisor that comes after a crash. Raises OSError."""
+        self.open()
+        temporary = self.path / f".{_PROCESS_FILE}"
+        temporary.write_text(json.dumps(asdict(occupant)), encoding="utf-8")
+        temporary.replace(self.path / _PROCESS_FILE)
+
+    def vacate(self) -> None:
+        """Nobody works here any more."""
+        (self.path / _PROCESS_FILE).unlink(missing_ok=True)
+
+    def take_over(self) -> int:
+        """Link the newest whole checkpoint of the attempts before, and return its step; 0 where there is none.
+
+        A checkpoint's files never change once they have their names, so a hard link is as good as a copy, and
+        outlives the folder that it came from. What somebody removes meanwhile gives way to the next.
+        """
+        for step, _, source in sorted(self._earlier_checkpoints(), reverse=True):
+            target = self.run / "checkpoints" / source.name
+            aside = target.with_name(f".{source.name}")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(source, aside, copy_function=_link)
+                if not _is_whole(aside):
+                    raise OSError(0, "is not whole")
+                _copy_log(source.parent.parent / _LOG, self.run / _LOG)
+                aside.rename(target)
+            except OSError as error:  # shutil.Error is one
+                logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)
+                shutil.rmtree(aside, ignore_errors=True)
+                continue
+            return step
+        return 0
+
+    def take_over_work(self, name: str) -> Path:
+        """A folder below `work`, with a copy of what the newest attempt before has left in it."""
+        folder = self.work / name
+        for _, earlier in sorted(self._earlier(), reverse=True):
+            if (earlier / "work" / name).is_dir():
+                shutil.copytree(earlier / "work" / name, folder, dirs_exist_ok=True)
+                break
+        return folder
+
+    def has_checkpoint_after(self, step: int) -> bool:
+        """Whether this attempt has written one of its own since."""
+        return any(found > step for found, _ in _checkpoints(self.run))
+
+    def drop_earlier(self) -> None:
+        """Remove what the attempts before have left."""
+        for _, folder in self._earlier():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def drop(self) -> None:
+        """Remove what this attempt has left, but for its results."""
+        for folder in (self.run, self.work, self.links):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _earlier(self) -> Iterator[tuple[int, Path]]:
+        for folder in list(self._job.iterdir()):
+            if folder.name.isdigit() and int(folder.name) < self._fence:
+                yield int(folder.name), folder
+
+    def _earlier_checkpoints(self) -> Iterator[tuple[int, int, Path]]:
+        for fence, folder in self._earlier():
+            for step, checkpoint in _checkpoints(folder / "run"):
+                yield step, fence, checkpoint
+
+
+def occupants(jobs_dir: Path) -> Iterator[tuple[JobFolder, Occupant]]:
+    """Every attempt's folder in which somebody is said to be at work."""
+    for file in jobs_dir.glob(f"*/*/{_PROCESS_FILE}"):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            occupant = Occupant(ProcessId(**content["process"]), ProcessId(**content["supervisor"]))
+            lease = Lease(file.parent.parent.name, int(file.parent.name))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        yield JobFolder(jobs_dir, lease), occupant
+
+
+def _checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
+    for folder in (run / "checkpoints").glob(f"{_STEP}*"):
+        number = folder.name.removeprefix(_STEP)
+        if number.isdigit():
+            yield int(number), folder
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether its tensors are the ones that its description has the hash of."""
+    try:
+        description = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        with (checkpoint / "state.safetensors").open("rb") as file:
+            return bool(description["sha256"] == hashlib.file_digest(file, "sha256").hexdigest())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system that has no hard links
+        shutil.copyfile(source, target)
+
+
+def _copy_log(source: Path, target: Path) -> None:
+    if source.is_file():  # lines are added to it, so it is no candidate for a link
+        shutil.copyfile(source, target)

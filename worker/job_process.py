@@ -1,0 +1,214 @@
+"""A job's process: `python -m worker.job_process --ticks FD`, started by a supervisor that holds its stdin open.
+
+Its first line of input says which job it is for; until then it is warm and waits. When its input ends, its
+supervisor is gone, and it ends too.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from app import logs
+from app.jobs.states import HELD, JobKind
+from app.store import Store
+from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from app.store.records import Lease
+from worker.config import WorkerConfig
+from worker.context import JobContext, StopFlag, Ticks
+from worker.errors import Stopped, failure_of
+from worker.exits import Exit
+from worker.folders import JobFolder
+from worker.lease_keeper import LeaseKeeper
+from worker.reporter import Reporter
+
+logger = logging.getLogger(__name__)
+
+Runner = Callable[[JobContext], None]
+"""Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or what it did not foresee."""
+
+MAX_BACK_OFF_S = 300.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a supervisor writes into a job process's input."""
+
+    config: WorkerConfig
+    lease: Lease
+
+    def dumps(self) -> bytes:
+        """As one line."""
+        content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}
+        return json.dumps(content).encode() + b"\n"
+
+    @classmethod
+    def loads(cls, line: bytes) -> "Assignment":
+        """From what `dumps` wrote."""
+        content = json.loads(line)
+        return cls(WorkerConfig.loads(content["config"]), Lease(content["job"], content["fence"]))
+
+
+def main() -> None:
+    """Serve one job; never returns."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ticks", type=int, help="descriptor of the pipe on which steps are told")
+    parser.add_argument("--kind", type=JobKind, help="import what jobs of this kind need, before one comes")
+    args = parser.parse_args()
+    logs.configure()
+    # In a thread: the lease of a job that comes meanwhile is renewed from the start.
+    importing = threading.Thread(target=import_runner, args=(args.kind or JobKind.FINETUNE,), daemon=True)
+    if args.kind is not None:
+        importing.start()
+
+    def runner_of(kind: JobKind) -> Runner:
+        if args.kind is not None:
+            importing.join()
+        return import_runner(kind)
+
+    serve(Ticks(args.ticks), runner_of)
+
+
+def import_runner(kind: JobKind) -> Runner:
+    """What does jobs of a kind; the imports take seconds."""
+    if kind is JobKind.FINETUNE:
+        from worker.finetune_job import finetune
+
+        return finetune
+    from worker.evaluate_job import evaluate
+
+    return evaluate
+
+
+def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
+    """Wait for the assignment, do it, and end the process: at once, whatever threads there are."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches everyone in a terminal; the supervisor decides
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        os._exit(Exit.ORPHANED)
+    stopping = StopFlag()
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: stopping.set("its worker shuts down or was told to stop it")
+    )
+    end_with(sys.stdin.buffer)
+    assignment = Assignment.loads(line)
+    try:
+        code = _work(assignment, ticks, stopping, runner_of)
+    except BaseException:
+        logger.exception("the job's process failed")
+        code = None
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(1 if code is None else code)
+
+
+def back_off_s(config: WorkerConfig, attempt: int) -> float:
+    """How long a job rests after its attempt-th attempt has failed."""
+    return float(min(MAX_BACK_OFF_S, config.retry_base_s * 2 ** max(0, attempt - 1)))
+
+
+def end_with(supervisor: BinaryIO) -> None:
+    """End this process, in whatever state it is, when the pipe from its supervisor closes."""
+
+    def wait() -> None:
+        supervisor.read()
+        os._exit(Exit.ORPHANED)
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()
+
+
+def _work(
+    assignment: Assignment, ticks: Ticks, stopping: StopFlag, runner_of: Callable[[JobKind], Runner]
+) -> Exit:
+    config, lease = assignment.config, assignment.lease
+    store = Store(config.database_url, timeout_s=min(config.store_timeout_s, config.lease_ttl_s / 4))
+    keeper = LeaseKeeper(store, lease, config.lease_ttl_s, stopping.set)
+    keeper.start()
+    try:
+        job = store.jobs.get(lease.job_id)
+    except (StoreUnavailable, UnknownRecord):
+        return Exit.STORE_AWAY
+    if job.fence != lease.fence or job.status not in HELD:
+        return Exit.LEASE_LOST
+    reporter = Reporter(store, lease, config.report_every_s)
+    reporter.start()
+    folder = JobFolder(config.jobs_dir, lease)
+    context = JobContext(
+        config,
+        store,
+        job,
+        folder,
+        reporter,
+        ticks,
+        stopping,
+        lease_left_s=lambda: keeper.left_s,
+        let_go=keeper.close,
+    )
+    try:
+        return _attempt(context, runner_of)
+    except StoreUnavailable:
+        return Exit.STORE_AWAY
+    except LeaseLost as error:
+        logger.warning("%s", error)
+        return Exit.LEASE_LOST
+    finally:
+        keeper.close()
+
+
+def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exit:
+    """Do the job, and tell its row how that ended."""
+    job, config = context.job, context.config
+    try:
+        context.folder.open()
+        _limit(config)
+        runner_of(job.kind)(context)
+        logger.info("job %s ended; telling it took %.2f s", job.id, context.reporter.spent_s)
+        return Exit.ENDED
+    except Stopped as reason:
+        context.reporter.close()
+        left = context.store.work.release(context.lease, f"Stopped at a checkpoint: {reason}.")
+        logger.info("job %s was let go and is %s", job.id, left.status)
+        return Exit.RELEASED
+    except (LeaseLost, StoreUnavailable):
+        raise
+    except Exception as error:
+        failure = failure_of(error, hidden=config.data_dir)
+        logger.exception("job %s: attempt %d failed: %s", job.id, job.attempt, failure.error.code)
+        context.reporter.close()
+        retry_in_s = back_off_s(config, job.attempt) if failure.again else None
+        context.store.work.fail(context.lease, failure.error, retry_in_s=retry_in_s)
+        return Exit.ENDED
+
+
+def _limit(config: WorkerConfig) -> None:
+    """Keep to the share of the device that the slot has."""
+    if not config.threads and config.gpu_memory_share is None:
+        return
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.gpu_memory_share is not None and torch.cuda.is_available() and config.device != "cpu":
+        device = None if config.device in ("auto", "cuda") else torch.device(config.device)
+        torch.cuda.set_per_process_memory_fraction(config.gpu_memory_share, device)
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a job's process: one that was started by a launcher is not part of its run."""
+    return {
+        name: value
+        for name, value in inherited.items()
+        if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A job's right to go on: renewed in a thread, and given up before it ends."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from app.jobs.states import JobStatus
+from app.store import Store
+from app.store.errors import StoreUnavailable
+from app.store.records import Lease
+from worker.exits import Exit
+
+logger = logging.getLogger(__name__)
+
+_RENEWALS = 6
+"""In one lease's time."""
+
+
+class LeaseKeeper:
+    """Renews a lease every sixth of its time, and ends the process rather than outlive it.
+
+    `stop` is called when the job is asked to pause or cancel, and when half of the lease has gone by without a
+    renewal: the process then comes to its checkpoint while it still may. At five sixths it ends at once, as it
+    does when somebody else has the job.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        ttl_s: float,
+        stop: Callable[[str], None],
+        end: Callable[[Exit], None] = lambda code: os._exit(code),
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._ttl_s = ttl_s
+        self._stop = stop
+        self._end = end
+        self._done = threading.Event()
+        self._renewed_at = time.monotonic()
+        self._threads = [
+            threading.Thread(target=target, name=f"lease-{target.__name__}", daemon=True)
+            for target in (self._renew, self._watch)
+        ]
+
+    def start(self) -> None:
+        """Begin; the lease was renewed, or claimed, not long before."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """The job has ended, so the lease needs no keeping."""
+        self._done.set()
+
+    @property
+    def left_s(self) -> float:
+        """How much of the lease is left, as this process knows it."""
+        return self._renewed_at + self._ttl_s - time.monotonic()
+
+    def _renew(self) -> None:
+        while True:
+            asked_at = time.monotonic()  # before the answer: the lease may be longer than this, never shorter
+            try:
+                status = self._store.work.renew(self._lease, self._ttl_s)
+            except StoreUnavailable:
+                logger.warning("the lease cannot be renewed: %.0f s of it are left", self.left_s)
+            else:
+                if self._done.is_set():
+                    return
+                if status is None:
+                    logger.warning("the job is no longer this process's")
+                    self._end(Exit.LEASE_LOST)
+                    return
+                self._renewed_at = asked_at
+                if status in (JobStatus.PAUSING, JobStatus.CANCELLING):
+                    self._stop(f"it is {status}")
+            if self._done.wait(self._ttl_s / _RENEWALS):
+                return
+
+    def _watch(self) -> None:
+        """Apart from renewing, which may wait for the database."""
+        while not self._done.wait(self._ttl_s / (4 * _RENEWALS)):
+            if self.left_s < self._ttl_s / _RENEWALS:
+                logger.error("the lease could not be renewed in time: the process ends")
+                self._end(Exit.STORE_AWAY)
+                return
+            if self.left_s < self._ttl_s / 2:
+                self._stop("its lease cannot be renewed")

@@ -1,0 +1,58 @@
+"""A worker from start to end: `run_worker(WorkerConfig(...))` in a process's main thread."""
+
+import logging
+from collections.abc import Sequence
+
+from app.jobs.wakeups import WakeUps
+from app.store import Store
+from worker.celery_app import make_app, run
+from worker.checker import Checker
+from worker.config import WorkerConfig
+from worker.reaper import Reaper
+from worker.slot import Slot
+from worker.supervised import COMMAND
+
+logger = logging.getLogger(__name__)
+
+
+def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> None:
+    """Take jobs until SIGTERM or SIGINT; the one at hand is then stopped at a checkpoint and let go.
+
+    A broker that is away is waited for, while jobs are found without it. `command` starts a job's process.
+
+    Raises: ConfigurationError for a database URL that cannot be used; StoreUnavailable where the database does
+    not answer at the start.
+    """
+    config.jobs_dir.mkdir(parents=True, exist_ok=True)
+    config.versions_dir.mkdir(parents=True, exist_ok=True)
+    store = Store(config.database_url, timeout_s=config.store_timeout_s)
+    store.migrate()
+    wake_ups = WakeUps(config.broker_url)
+    slot = Slot(config, store, wake_ups.publish, command=command)
+    reaper = Reaper(config, store, wake_ups.publish)
+    checker = Checker(config, store) if config.checks_datasets else None
+
+    def stop() -> None:
+        slot.stop()
+        reaper.stop()
+        if checker is not None:
+            checker.stop()
+
+    def wake() -> None:
+        slot.wake()
+        slot.wait_until_idle()
+
+    slot.start()
+    reaper.start()
+    if checker is not None:
+        checker.start()
+    try:
+        run(make_app(config, wake), config.queue, stop)
+    finally:
+        stop()
+        slot.join()
+        if checker is not None:
+            checker.join()
+        wake_ups.close()
+        store.close()
+        logger.info("the worker has stopped")

