@@ -1,4 +1,4 @@
-"""The demonstration's results: tables between the markers of results.md, and a figure beside it."""
+"""The demonstration's results: tables between markers of results.md, and a figure beside it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo.experiment import Outcome, by_variant
-from demo.figure import WINDOW, write_figure
+from demo.figure import WINDOW, curve, relative_gap, write_figure
 from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
 
-OPENING, CLOSING = "<!-- table -->", "<!-- /table -->"
+RESULTS, SEARCH = "table", "search"
+"""The names of the markers: what is generated stands from <!-- table --> to <!-- /table -->."""
 TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
 NONE = ""
 
@@ -33,14 +34,40 @@ def write_report(
     Raises:
         ValueError: results.md does not have each marker once, or a control was not run on the same seeds.
     """
-    file = folder / "results.md"
-    old = file.read_text(encoding="utf-8") if file.exists() else f"# Results\n\n{OPENING}\n{CLOSING}\n"
-    new = _replaced(
-        old, tables(outcomes, base, controls, command=command, seconds=seconds, split=split), file
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    generated = tables(outcomes, base, controls, command=command, seconds=seconds, split=split)
+    _write_between(RESULTS, generated, folder / "results.md")
     write_figure(outcomes, base, folder / "results.png", TITLES)
-    file.write_text(new, encoding="utf-8")
+
+
+def write_search(outcomes: Sequence[Outcome], base: Outcome, folder: Path, *, command: str) -> None:
+    """Write the table of the variants that were explored into `results.md`, between its own markers.
+
+    Raises:
+        ValueError: results.md does not have each marker once.
+    """
+    _write_between(SEARCH, search_table(outcomes, base, command=command), folder / "results.md")
+
+
+def search_table(outcomes: Sequence[Outcome], base: Outcome, *, command: str) -> str:
+    """A row a run: group scores, what must not get worse, and the residual gap at the end."""
+    kinds = list(dict.fromkeys(base.measured.kinds))
+    header = ["group score", "trained", "steps", "all", *kinds, "retrieval", "zero-shot", "residual gap"]
+    rows = []
+    for run in [base, *outcomes]:
+        scores = [f"{100 * interval([run], 'group', kind).mean:.1f}" for kind in (None, *kinds)]
+        shares = [f"{100 * share:.1f}" for share in (run.measured.retrieval, run.measured.zero_shot)]
+        steps = str(run.options.get("steps", NONE))
+        rows.append([run.variant, run.trainable, steps, *scores, *shares, _final_gap(run)])
+    made = (
+        f"`{command}`, one seed each, on the part `{base.split}`; all in percent. The residual gap is how much "
+        f"more the teacher errs under shuffled captions, over the last {WINDOW} logged values."
+    )
+    return f"{made}\n\n{_table(header, rows)}"
+
+
+def _final_gap(run: Outcome) -> str:
+    _, gaps = curve([run], relative_gap)
+    return f"{gaps[-WINDOW:].mean():+.1f}" if len(gaps) else NONE
 
 
 def tables(
@@ -146,8 +173,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, alignment, *rows))
 
 
-def _replaced(text: str, generated: str, file: Path) -> str:
-    if text.count(OPENING) != 1 or text.count(CLOSING) != 1 or text.index(OPENING) > text.index(CLOSING):
-        raise ValueError(f"{file} needs a line {OPENING} and after it a line {CLOSING}, each once; add them.")
-    between = re.compile(re.escape(OPENING) + ".*" + re.escape(CLOSING), re.DOTALL)
-    return between.sub(lambda _: f"{OPENING}\n\n{generated}\n\n{CLOSING}", text)
+def _write_between(name: str, generated: str, file: Path) -> None:
+    """Put what is generated between a marker and its end; a file that is not there gets both."""
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    old = file.read_text(encoding="utf-8") if file.exists() else f"# Results\n\n{opening}\n{closing}\n"
+    if old.count(opening) != 1 or old.count(closing) != 1 or old.index(opening) > old.index(closing):
+        raise ValueError(f"{file} needs a line {opening} and after it a line {closing}, each once; add them.")
+    between = re.compile(re.escape(opening) + ".*" + re.escape(closing), re.DOTALL)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = between.sub(lambda _: f"{opening}\n\n{generated}\n\n{closing}", old)
+    file.write_text(new, encoding="utf-8")

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from demo.experiment import Variant, base_outcome, run_all, summary
+from demo.report import write_search
 from demo.variants import LEARNING_RATES, NEGATIVES, SCORE, STEPS, TEACHER, chosen
 from demo.world import Split
 
@@ -41,10 +42,13 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; those that are done are kept")
     parser.add_argument("--teacher", default="demo", help="a teacher reference")
     parser.add_argument("--trainable", choices=("layernorm", "all"), default="all")
+    parser.add_argument("--into", type=Path, default=Path("docs"), help="where the table goes")
     options = parser.parse_args()
     runs = [(variant, 0) for variant in explored(options.trainable)]
     outcomes = run_all(runs, Split.VALIDATION, options.teacher, options.work_dir)
-    for outcome in [base_outcome(Split.VALIDATION), *outcomes]:
+    base = base_outcome(Split.VALIDATION)
+    write_search(outcomes, base, options.into, command="make demo-search")
+    for outcome in [base, *outcomes]:
         print(summary(outcome))
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,8 +6,9 @@ from PIL import Image
 
 from demo.experiment import Outcome
 from demo.measure import Measured
-from demo.report import CLOSING, OPENING, tables, write_report
+from demo.report import search_table, tables, write_report, write_search
 
+OPENING, CLOSING = "<!-- table -->", "<!-- /table -->"
 KINDS = ["attributes"] * 20 + ["relation"] * 20
 BASE = Outcome(
     "base", "none", 0, "heldout", 0.0, {}, Measured(KINDS, [False] * 40, [True] * 40, 0.9, 0.7), []
@@ -134,3 +136,25 @@ def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) ->
         write(OUTCOMES, tmp_path)
     assert file.read_text() == text
     assert not (tmp_path / "results.png").exists()
+
+
+def test_the_search_has_a_row_a_run_with_its_final_residual_gap() -> None:
+    log = [{"step": float(step), "residual": 0.5, "residual_shuffled": 0.55} for step in (10, 20)]
+    sds = run("sds", 12)
+    text = search_table([replace(sds, log=log, options={"steps": 20}), run("clip", 2)], BASE, command="x")
+
+    (base,), (first,), (other,) = (cells(text, row) for row in ("base", "sds", "clip"))
+    assert base == ["base", "none", "", "0.0", "0.0", "0.0", "90.0", "70.0", ""]
+    assert first == ["sds", "layernorm", "20", "60.0", "60.0", "60.0", "90.0", "71.0", "+10.0"]
+    assert other[-1] == ""
+
+
+def test_search_and_results_share_a_file_without_touching_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "results.md"
+    file.write_text(f"{OPENING}\n{CLOSING}\n\n<!-- search -->\n<!-- /search -->\n")
+
+    write(OUTCOMES, tmp_path)
+    write_search(OUTCOMES, BASE, tmp_path, command="make demo-search")
+
+    text = file.read_text()
+    assert text.index("make demo-distil") < text.index(CLOSING) < text.index("make demo-search")
