@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Checkpoints:
     folder: Path
     identity: dict[str, Any]
     keep: int
+    half_saved: Callable[[], None] = lambda: None
+    """Called within `save`, between its two files."""
 
     def save(self, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write the state after `step` steps; it appears whole or not at all, and older ones beyond `keep` go.
@@ -45,6 +48,7 @@ class Checkpoints:
             _discard(target)
         with whole_folder(target) as working:
             save_file(_tensors(parameters, optimizer), working / _TENSORS)
+            self.half_saved()
             description = {"step": step, "sha256": _sha256(working / _TENSORS), "run": self.identity}
             (working / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         # One of a later step is broken: this run started from one before it.

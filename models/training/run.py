@@ -73,11 +73,13 @@ def train(
     progress: Progress = lambda record: None,
     stepped: Callable[[int, int], None] = lambda done, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
+    half_saved: Callable[[], None] = lambda: None,
     known_scores: dict[Any, torch.Tensor] | None = None,
 ) -> Result:
     """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
 
-    The main process calls `progress` with every record that it logs, and `stepped` after every step.
+    The main process calls `progress` with every record that it logs, `stepped` after every step, and `half_saved`
+    within every checkpoint.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
@@ -86,7 +88,9 @@ def train(
     """
     config = _resolved(config, place)
     run = _set_up(config, parts, place, known_scores)
-    checkpoints = Checkpoints(out / "checkpoints", _identity(config, parts), config.keep_checkpoints)
+    checkpoints = Checkpoints(
+        out / "checkpoints", _identity(config, parts), config.keep_checkpoints, half_saved
+    )
     check_out(out, resume=resume)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
