@@ -29,9 +29,11 @@ def explored(trainable: str) -> list[Variant]:
         Variant.of("ridge-min-snr", **sds, mapper_start="ridge", weighting="min-snr"),
         Variant.of("ridge-whole-batch", **sds, mapper_start="ridge", sds_batch_size=128),
         Variant.of("sds-negatives", **sds, **NEGATIVES, mapper_start="ridge"),
+        Variant.of("clip-negatives-3", **{**common, **NEGATIVES, "objective": "clip", "negatives_weight": 3.0}),
+        Variant.of("score-3", **score, negatives_weight=3.0),
         *(
             Variant.of(f"score-{temperature:g}", **{**score, "score_temperature": temperature})
-            for temperature in (3e-4, 3e-3)
+            for temperature in (1e-3, 1e-2)
         ),
     ]
 

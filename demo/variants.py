@@ -10,7 +10,7 @@ LEARNING_RATES = {"layernorm": 3e-3, "all": 5e-4}
 
 TEACHER = {"teacher": "demo"}
 NEGATIVES = {"negatives": "swap", "negatives_count": 3}
-SCORE = {"score_error": "velocity", "score_temperature": 1e-3}
+SCORE = {"score_error": "velocity", "score_temperature": 3e-3}
 CONTROLS = {
     "sds-clip-full": "clip",
     "sds-clip-sds": "clip",
