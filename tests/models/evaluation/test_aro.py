@@ -64,11 +64,14 @@ def test_relation_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
 def test_attribution_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     cases = [case(None) for _ in range(25)] + [case(None, attributes=["old", "red"]) for _ in range(24)]
     scores = {str(number): RIGHT if number < 5 or number == 30 else WRONG for number in range(49)}
+    scores["10"] = scores["40"] = TIE
     folder = save_cases(tmp_path, cases, "visual_genome_attribution.json")
     results = run_benchmark(vg_attribution(folder), FixedScorer(scores))
     # A pair with 24 cases counts in `acc` alone, and ["old", "red"] is another pair than ["red", "old"].
     assert results.metrics["macro_acc"].value == pytest.approx(5 / 25)
     assert results.metrics["acc"].value == pytest.approx(6 / 49)
+    assert results.metrics["acc"].ties == 2
+    assert results.by_tag["red_old"]["acc"].ties == 1
     assert results.provenance["macro_tags"] == ["red_old"]
 
 
