@@ -38,6 +38,8 @@ def evaluate(args: argparse.Namespace) -> Evaluation:
     from models.evaluation.read import read_benchmark
 
     settings = read_settings()
+    if args.baseline is not None:
+        _check_reference(args.baseline)
     with _work_folder(args) as work:
         benchmark = read_benchmark(
             args.benchmark,
@@ -61,6 +63,14 @@ def evaluate(args: argparse.Namespace) -> Evaluation:
                 results, provenance={**results.provenance, "served_precision": _summary(served)}
             )
         return _written(args, Evaluation(results, served, baseline))
+
+
+def _check_reference(reference: str) -> None:
+    """A baseline that is not there should not be found out after the model was measured."""
+    from models.checkpoints import source_of
+    from models.references import parse
+
+    source_of(parse(reference))
 
 
 def _written(args: argparse.Namespace, found: Evaluation) -> Evaluation:

@@ -154,6 +154,17 @@ def test_the_served_precision_stands_beside(
     assert capsys.readouterr().out.splitlines()[0].split()[-2:] == ["bfloat16", "%"]
 
 
+def test_a_baseline_that_is_not_there_is_found_before_anything_is_measured(
+    checkpoint: Path, winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        evaluate(checkpoint, winoground, "--baseline", f"local-dir:{tmp_path}/none", "--out", str(out)) == 2
+    )
+    assert f"{tmp_path}/none" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.teachers import save_sd_teacher
 
