@@ -1,0 +1,14 @@
+"""Bring the database's tables up to date, before anything uses them."""
+
+import os
+import sys
+
+from app.keys import ConfigurationError
+from app.store import Store
+from app.store.errors import StoreUnavailable
+
+if __name__ == "__main__":
+    try:
+        Store(os.environ["SDS_CLIP_DATABASE_URL"]).migrate()
+    except (ConfigurationError, StoreUnavailable) as error:
+        sys.exit(str(error))

@@ -1,0 +1,32 @@
+# A worker: one slot for jobs. On a CPU; for a GPU:
+#     docker build -f docker/worker.Dockerfile --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126 .
+FROM python:3.11-slim-bookworm AS build
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
+WORKDIR /build
+RUN python -m venv /opt/venv \
+    && pip install --index-url "$TORCH_INDEX_URL" "torch>=2.6,<3" "torchvision>=0.21,<1"
+# Without the packages, so that a change of theirs does not install the dependencies again.
+COPY pyproject.toml README.md LICENSE ./
+RUN pip install "sds-clip[train,postgres] @ file:///build"
+COPY app ./app
+COPY models ./models
+COPY sds_clip ./sds_clip
+COPY worker ./worker
+COPY demo ./demo
+RUN pip install --no-deps --force-reinstall .
+
+FROM python:3.11-slim-bookworm
+# Fresh volumes take owner and mode from these folders.
+RUN groupadd --gid 10001 sds-clip \
+    && useradd --no-log-init --create-home --uid 10001 --gid 10001 sds-clip \
+    && install --directory --owner=10001 --group=10001 --mode=0750 /data /datasets /secrets /weights
+COPY --from=build /opt/venv /opt/venv
+COPY docker/entrypoint.py docker/worker_health.py /docker/
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /data
+HEALTHCHECK --interval=30s --timeout=15s --start-period=2m --retries=3 \
+    CMD ["python", "/docker/entrypoint.py", "python", "/docker/worker_health.py"]
+ENTRYPOINT ["python", "/docker/entrypoint.py"]
+CMD ["sds-clip", "worker", "--queue", "finetune"]

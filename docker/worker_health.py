@@ -1,0 +1,34 @@
+"""Whether a worker can work: the database answers, the broker answers, and its folder can be written.
+
+That the worker itself lives needs no look: its container ends with it.
+"""
+
+import os
+import sys
+
+import redis
+
+from app.store.database import Database
+from app.store.errors import StoreUnavailable
+
+TIMEOUT_S = 4.0
+
+
+def main() -> str | None:
+    """What is wrong, or None."""
+    try:
+        Database(os.environ["SDS_CLIP_DATABASE_URL"], timeout_s=TIMEOUT_S, pool_size=1).ping()
+    except StoreUnavailable:
+        return "the database does not answer"
+    try:
+        redis.Redis.from_url(
+            os.environ["SDS_CLIP_BROKER_URL"], socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+        ).ping()
+    except redis.RedisError as error:
+        return f"the broker does not answer: {error}"
+    folder = os.environ["SDS_CLIP_DATA_DIR"]
+    return None if os.access(folder, os.W_OK) else f"{folder} cannot be written"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

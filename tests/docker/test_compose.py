@@ -1,0 +1,176 @@
+"""The compose files: their schema, and what must hold for them to run unedited and lose nothing."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import Settings
+from sds_clip.worker_settings import WorkerSettings
+from tests.docker.compose import BASE, GPU, built_by, health_check, load, seconds, services, text, variables
+from tests.docker.dockerfile import REPOSITORY
+from worker.config import WorkerConfig
+
+ONE_SHOT = {"init", "migrate"}
+CHECKER = shutil.which("check-jsonschema", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(CHECKER is None, reason="check-jsonschema, which carries the schema, is not installed")
+@pytest.mark.parametrize("file", [BASE, GPU])
+def test_file_keeps_the_compose_schema(file: str) -> None:
+    assert CHECKER is not None
+    command = [CHECKER, "--builtin-schema", "vendor.compose-spec", str(REPOSITORY / file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_but_the_api_is_published_and_that_to_this_machine_only() -> None:
+    published = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    assert published == {"api": ["127.0.0.1:8000:8000"]}
+    assert services()["api"]["environment"]["SDS_CLIP_KEYS_FILE"] == "/secrets/keys.json"
+
+
+def test_everything_is_started_again_but_what_runs_once() -> None:
+    policies = {name: service["restart"] for name, service in services().items()}
+    assert {name for name, policy in policies.items() if policy == "no"} == ONE_SHOT
+    assert set(policies.values()) == {"no", "unless-stopped"}
+
+
+def test_every_dependency_is_waited_for_in_a_way_that_can_come_true() -> None:
+    all_services = services()
+    for service in all_services.values():
+        for name, how in service.get("depends_on", {}).items():
+            if name in ONE_SHOT:
+                assert how == {"condition": "service_completed_successfully"}
+            else:
+                assert how == {"condition": "service_healthy"}
+                assert health_check(all_services[name])
+
+
+def test_everything_that_stays_has_a_health_check() -> None:
+    checked = {name for name, service in services().items() if health_check(service)}
+    assert checked == services().keys() - ONE_SHOT
+
+
+def test_who_needs_a_password_starts_after_it_was_made() -> None:
+    all_services = services()
+
+    def comes_after_init(name: str) -> bool:
+        before = all_services[name].get("depends_on", {})
+        return "init" in before or any(comes_after_init(one) for one in before)
+
+    assert all(comes_after_init(name) for name in all_services.keys() - {"init"})
+
+
+def test_a_job_has_time_for_its_checkpoint_and_a_request_for_its_answer() -> None:
+    all_services = services()
+    job_s = WorkerConfig.stop_grace_s
+    for name in ("worker-finetune", "worker-evaluate"):
+        assert seconds(all_services[name]["stop_grace_period"]) >= job_s + 15
+    request_s = Settings.model_fields["drain_timeout_s"].default
+    assert seconds(all_services["api"]["stop_grace_period"]) >= request_s + 10
+
+
+def test_redis_keeps_everything_and_evicts_nothing() -> None:
+    redis = services()["redis"]
+    options = redis["command"][2:]
+    told = dict(zip(options[::2], options[1::2], strict=True))
+    assert told["--appendonly"] == "yes"
+    assert told["--maxmemory-policy"] == "noeviction"
+    assert "redis:/data" in redis["volumes"]
+
+
+def test_every_named_volume_is_declared_and_used() -> None:
+    sources = {mount.split(":")[0] for service in services().values() for mount in service["volumes"]}
+    assert sources == load(BASE)["volumes"].keys()
+
+
+def test_only_init_can_change_the_secrets() -> None:
+    mounts = {
+        name: [mount for mount in service["volumes"] if mount.startswith("secrets:")]
+        for name, service in services().items()
+    }
+    assert mounts.pop("init") == ["secrets:/secrets"]
+    assert all(mount == ["secrets:/secrets:ro"] for mount in mounts.values())
+
+
+def test_no_password_stands_in_the_environment() -> None:
+    for service in services().values():
+        for name, value in service.get("environment", {}).items():
+            assert "PASSWORD" not in name or name.endswith("_FILE")
+            if credentials := re.search(r"://[^@/]*:(.+)@", value):
+                assert re.fullmatch(r"\{/secrets/\w+\}", credentials[1])
+
+
+def test_our_own_services_run_without_privileges() -> None:
+    for service in services().values():
+        if built_by(service):
+            assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_worker_slots_differ_in_their_queue_alone() -> None:
+    finetune, evaluate = (services()[f"worker-{queue}"] for queue in ("finetune", "evaluate"))
+    assert finetune.pop("command") == ["sds-clip", "worker", "--queue", "finetune", "--device", "auto"]
+    assert evaluate.pop("command") == ["sds-clip", "worker", "--queue", "evaluate", "--device", "auto"]
+    assert finetune.pop("build")
+    assert finetune == evaluate
+
+
+def test_every_image_of_ours_is_built_by_one_service() -> None:
+    for file in (BASE, GPU):
+        builders = [service["image"] for service in load(file)["services"].values() if "build" in service]
+        named = {
+            service["image"] for service in load(file)["services"].values() if "sds-clip" in service["image"]
+        }
+        assert sorted(builders) == sorted(named)
+
+
+def test_every_setting_is_one_that_somebody_reads() -> None:
+    all_services = [*services().values(), *load(GPU)["services"].values()]
+    named = {name for service in all_services for name in service.get("environment", {})}
+    settings = {name.removeprefix("SDS_CLIP_").lower() for name in named if name.startswith("SDS_CLIP_")}
+    assert "gpu_memory_share" in settings
+    assert settings <= WorkerSettings.model_fields.keys()
+
+
+def test_env_example_names_every_variable_and_no_other() -> None:
+    assert set(re.findall(r"^# (\w+)=", text(".env.example"), re.MULTILINE)) == variables(BASE) | variables(
+        GPU
+    )
+
+
+def test_one_variable_brings_real_weights_to_the_api_and_the_workers() -> None:
+    told = services(SDS_CLIP_MODELS="ViT-B-32/openai")
+    for name in ("api", "worker-finetune", "worker-evaluate"):
+        assert told[name]["environment"]["SDS_CLIP_MODELS"] == "ViT-B-32/openai"
+        assert told[name]["environment"]["HF_HOME"].startswith("/weights/")
+        assert "weights:/weights" in told[name]["volumes"]
+
+
+def test_gpu_file_gives_workers_a_gpu_and_its_torch_and_the_api_by_choice() -> None:
+    on_gpu: dict[str, Any] = load(GPU)["services"]
+    for service in on_gpu.values():
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    shares = [
+        float(service["environment"]["SDS_CLIP_GPU_MEMORY_SHARE"])
+        for name, service in on_gpu.items()
+        if name != "api"
+    ]
+    assert sum(shares) < 0.9
+    torch = {
+        service["image"]: service["build"]["args"]["TORCH_INDEX_URL"]
+        for service in on_gpu.values()
+        if "build" in service
+    }
+    assert torch["sds-clip-api:gpu"].endswith("/whl/cpu")
+    assert "/whl/cu" in torch[on_gpu["worker-finetune"]["image"]]
+    assert on_gpu["worker-finetune"]["image"] == on_gpu["worker-evaluate"]["image"]
+    # An image of another torch has another name: one tag would be built twice, and differ.
+    others = {service["image"] for service in services().values()}
+    assert others.isdisjoint(service["image"] for service in on_gpu.values())
