@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-train demo-world demo-teacher demo-table demo-search demo-distil clean
+.PHONY: help run demo test faults test-images lint format bench bench-train bench-evaluate bench-swap bench-jobs \
+	demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,11 +21,20 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps clip-benchmark==1.6.1
 	@touch $(STAMP)
 
-run: $(STAMP) ## Set up and serve the demo model on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
-	$(BIN)/sds-clip serve $(ARGS)
+run: $(STAMP) ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
+	$(BIN)/sds-clip up $(ARGS)
+
+demo: $(STAMP) ## Beside `make run`: distil, compare and swap the demo model under load (minutes)
+	$(BIN)/python -m demo.live $(ARGS)
 
 test: $(STAMP) ## Set up and run the tests (ARGS="-k match" passes options)
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP) ## Kill, cut, stall and fill at random, and count what was lost (ARGS="--injections 100")
+	$(BIN)/python -m tests.faults.table $(ARGS)
+
+test-images: $(STAMP) ## Install each container's own dependencies in its own venv, and start it there (minutes)
+	SDS_CLIP_TEST_IMAGES=1 $(BIN)/python -m pytest tests/docker $(ARGS)
 
 lint: $(STAMP) ## Formatting, lint, types and the import rule
 	$(BIN)/ruff format --check .
@@ -36,11 +46,20 @@ format: $(STAMP) ## Format the sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick" for a short run)
+bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)
 
-bench-train: $(STAMP) ## Benchmark a training step and the diffusion score (minutes; ARGS="--quick" for a short run)
+bench-train: $(STAMP) ## Benchmark a training step and the diffusion score (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.train $(ARGS)
+
+bench-evaluate: $(STAMP) ## Benchmark evaluation against CLIP_benchmark (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.evaluate $(ARGS)
+
+bench-swap: $(STAMP) ## Swap weights under load and check every answer (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.swap $(ARGS)
+
+bench-jobs: $(STAMP) ## Measure what jobs cost beside their work (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.jobs $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)

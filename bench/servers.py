@@ -55,7 +55,7 @@ class Running:
 
     def resident_bytes(self) -> int:
         """Resident memory of the server's processes together."""
-        return sum(_resident_bytes(pid) for pid in (self.pid, *_descendants(self.pid)))
+        return sum(_resident_bytes(pid) for pid in (self.pid, *descendants(self.pid)))
 
 
 def ours(folder: Path, precision: str) -> Server:
@@ -145,7 +145,7 @@ def environment_variables(cache: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(server: Server, cache: Path) -> Iterator[Running]:
+def running(server: Server, cache: Path, **environment: str) -> Iterator[Running]:
     """Start a server, wait until it answers, and end its whole process group however the block ends."""
     port = free_port()
     log = cache / "logs" / (server.name.replace(" ", "_").replace(",", "") + ".log")
@@ -155,7 +155,7 @@ def running(server: Server, cache: Path) -> Iterator[Running]:
             server.command(port),
             stdout=output,
             stderr=output,
-            env=environment_variables(cache),
+            env=environment_variables(cache) | environment,
             start_new_session=True,
         )
         try:
@@ -231,9 +231,12 @@ def _resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _descendants(pid: int) -> list[int]:
-    try:
-        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-    return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    children: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob(
+        "*/children"
+    ):  # a child belongs to the thread that started it
+        with suppress(OSError):
+            children += map(int, thread.read_text().split())
+    return [*children, *(grandchild for child in children for grandchild in descendants(child))]

@@ -29,7 +29,9 @@ def explored(trainable: str) -> list[Variant]:
         Variant.of("ridge-min-snr", **sds, mapper_start="ridge", weighting="min-snr"),
         Variant.of("ridge-whole-batch", **sds, mapper_start="ridge", sds_batch_size=128),
         Variant.of("sds-negatives", **sds, **NEGATIVES, mapper_start="ridge"),
-        Variant.of("clip-negatives-3", **{**common, **NEGATIVES, "objective": "clip", "negatives_weight": 3.0}),
+        Variant.of(
+            "clip-negatives-3", **{**common, **NEGATIVES, "objective": "clip", "negatives_weight": 3.0}
+        ),
         Variant.of("score-3", **score, negatives_weight=3.0),
         *(
             Variant.of(f"score-{temperature:g}", **{**score, "score_temperature": temperature})

@@ -1,1 +1,26 @@
-"""The command line. Imports lazily; nothing imports it."""
+"""The command line, and a client for the service: `from sds_clip import Client`. Imports lazily; nothing imports it."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sds_clip.client import AsyncClient, AsyncJob, Client, Job
+    from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed
+
+__all__ = [
+    "APIError",
+    "AsyncClient",
+    "AsyncJob",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "Job",
+    "JobFailed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sds_clip import client
+
+    return getattr(client, name)

@@ -13,14 +13,46 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from sds_clip.commands import classify, convert, doctor, evaluate, export, finetune, keys, match, serve
+from sds_clip.commands import (
+    classify,
+    convert,
+    datasets,
+    doctor,
+    evaluate,
+    export,
+    finetune,
+    jobs,
+    keys,
+    match,
+    models,
+    serve,
+    up,
+    worker,
+)
 from sds_clip.errors import CliError
 from sds_clip.options import Parser
 from sds_clip.table import printable
 
+_COMMANDS = (
+    up,
+    serve,
+    worker,
+    match,
+    classify,
+    evaluate,
+    finetune,
+    jobs,
+    models,
+    datasets,
+    convert,
+    export,
+    keys,
+    doctor,
+)
+
 _EPILOG = """\
 examples:
-  sds-clip serve
+  sds-clip up
   sds-clip match cat.jpg --text "a cat" "a dog"
   sds-clip classify *.jpg --label cat dog bird
   sds-clip finetune --base demo --teacher demo --data pairs/ --steps 400 --out runs/first
@@ -57,13 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with every command."""
     parser = Parser(
         prog="sds-clip",
-        description="Serve a CLIP model, match and classify images with it, and measure it.",
+        description="Serve a CLIP model, teach it composition, measure it, and match and classify images with it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sds-clip {installed_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serve, match, classify, evaluate, finetune, convert, export, keys, doctor):
+    for module in _COMMANDS:
         module.add(commands)
     return parser
 
@@ -88,5 +120,6 @@ def one_line(error: BaseException) -> str:
 def _user_errors() -> tuple[type[Exception], ...]:
     from app.errors import ServiceError
     from models.errors import ModelError
+    from sds_clip.client.errors import ClientError
 
-    return CliError, ModelError, ServiceError, OSError
+    return CliError, ClientError, ModelError, ServiceError, OSError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from sds_clip.errors import CliError
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from models.clip import Clip
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+AnySettings = TypeVar("AnySettings", bound="Settings")
 
 REFERENCES = """\
 A model is named by a reference: demo (ships with this package), ViT-B-32/openai (an open_clip architecture
@@ -71,6 +74,53 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_service_options(parser: argparse.ArgumentParser) -> None:
+    """What the HTTP service can be told; `service_settings` has its names."""
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, or SDS_CLIP_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: 8000, or SDS_CLIP_PORT)")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="REF",
+        help="model to serve; repeat for more, the first is the default (default: demo, or SDS_CLIP_MODELS)",
+    )
+    add_compute_options(parser)
+    parser.add_argument(
+        "--keys-file",
+        type=Path,
+        metavar="FILE",
+        help="API keys, made by `sds-clip keys create` (default: none, or SDS_CLIP_KEYS_FILE)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="compute threads, 0 for one a core (default: 0, or SDS_CLIP_THREADS)",
+    )
+    add_data_dir_option(parser)
+
+
+def service_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Those options by the settings' names; None where one was not given."""
+    names = ("host", "port", "device", "precision", "keys_file", "threads", "data_dir")
+    return {"models": args.model} | {name: getattr(args, name) for name in names}
+
+
+def add_data_dir_option(parser: argparse.ArgumentParser) -> None:
+    """--data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for versions, data sets, jobs and caches (default: data, or SDS_CLIP_DATA_DIR)",
+    )
+
+
+def add_supervised_option(parser: argparse.ArgumentParser) -> None:
+    """--supervised, for `sds-clip up` alone."""
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -78,12 +128,17 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def read_settings(**overrides: Any) -> Settings:
     """The settings of the environment, overridden by every option that was given."""
-    from pydantic import ValidationError
-
     from app.settings import Settings
 
+    return settings_of(Settings, overrides)
+
+
+def settings_of(kind: type[AnySettings], overrides: Mapping[str, Any]) -> AnySettings:
+    """Settings of a kind, in the same way."""
+    from pydantic import ValidationError
+
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return kind(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(str(part) for part in problem["loc"])

@@ -1,6 +1,8 @@
 """What an exception means for a job: the reason that its row gets, and whether another attempt may help."""
 
 import errno
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from models.errors import ModelError
 _STORAGE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE}
 )
+_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _ALLOCATION = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -59,9 +62,11 @@ def _failure(error: BaseException) -> Failure:
         )
         return Failure(JobError("out_of_memory", message), again=False)
     for cause in chain:
-        if isinstance(cause, OSError) and cause.errno in _STORAGE:
+        if (number := _errno(cause)) in _STORAGE:
             text = (
-                str(error) if isinstance(error, ModelError) else f"The disk cannot be used: {cause.strerror}."
+                str(error)
+                if isinstance(error, ModelError)
+                else f"The disk cannot be used: {os.strerror(number)}."
             )
             return Failure(JobError("storage_failed", text, retryable=True), again=True)
     if isinstance(error, ModelError):
@@ -71,6 +76,14 @@ def _failure(error: BaseException) -> Failure:
         return Failure(found, again=error.retryable)
     message = f"Something is broken here; the worker's log has it ({type(error).__name__})."
     return Failure(JobError("internal_error", message, retryable=True), again=True)
+
+
+def _errno(error: BaseException) -> int:
+    """The system's number for an error, which safetensors tells in words; 0 for none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _IN_WORDS.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found[1]) if found else 0
 
 
 def _is_want_of_memory(error: BaseException) -> bool:

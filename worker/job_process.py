@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -128,7 +129,7 @@ def end_with(supervisor: BinaryIO) -> None:
 def _work(
     assignment: Assignment, ticks: Ticks, stopping: StopFlag, runner_of: Callable[[JobKind], Runner]
 ) -> Exit:
-    config, lease = assignment.config, assignment.lease
+    config, lease, began = assignment.config, assignment.lease, time.monotonic()
     store = Store(config.database_url, timeout_s=min(config.store_timeout_s, config.lease_ttl_s / 4))
     keeper = LeaseKeeper(store, lease, config.lease_ttl_s, stopping.set)
     keeper.start()
@@ -161,6 +162,8 @@ def _work(
         return Exit.LEASE_LOST
     finally:
         keeper.close()
+        spent = {"told_s": reporter.spent_s, "renewed_s": keeper.spent_s, "ran_s": time.monotonic() - began}
+        logger.info("job %s: what being watched took", job.id, extra={"fields": spent})
 
 
 def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exit:
@@ -170,7 +173,7 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         context.folder.open()
         _limit(config)
         runner_of(job.kind)(context)
-        logger.info("job %s ended; telling it took %.2f s", job.id, context.reporter.spent_s)
+        logger.info("job %s ended", job.id)
         return Exit.ENDED
     except Stopped as reason:
         context.reporter.close()

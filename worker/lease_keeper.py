@@ -41,6 +41,8 @@ class LeaseKeeper:
         self._end = end
         self._done = threading.Event()
         self._renewed_at = time.monotonic()
+        self.spent_s = 0.0
+        """Time that renewing took."""
         self._threads = [
             threading.Thread(target=target, name=f"lease-{target.__name__}", daemon=True)
             for target in (self._renew, self._watch)
@@ -68,6 +70,7 @@ class LeaseKeeper:
             except StoreUnavailable:
                 logger.warning("the lease cannot be renewed: %.0f s of it are left", self.left_s)
             else:
+                self.spent_s += time.monotonic() - asked_at
                 if self._done.is_set():
                     return
                 if status is None:

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from app.auth import Caller
-from app.errors import NotFound
 from app.crash import reach
+from app.errors import NotFound
 from app.jobs.estimate import estimate
 from app.jobs.states import JobKind, JobStatus
 from app.jobs.submission import Submissions

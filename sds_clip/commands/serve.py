@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from sds_clip.errors import CliError
-from sds_clip.options import REFERENCES, Commands, add_command, add_compute_options, read_settings
+from sds_clip.options import (
+    REFERENCES,
+    Commands,
+    add_command,
+    add_service_options,
+    add_supervised_option,
+    read_settings,
+    service_settings,
+)
+from sds_clip.up.orphans import end_with_supervisor
 
 _DESCRIPTION = """\
-Serve match, classify and embed over HTTP. The API's description is at /docs.
+Serve match, classify and embed over HTTP, and jobs, data sets and versions where SDS_CLIP_DATABASE_URL names
+a database; `sds-clip up` runs it with all that belongs to it. The API's description is at /docs.
 
 Every setting of the service can be given in the environment as SDS_CLIP_NAME (SDS_CLIP_MAX_QUEUE=512); an
 option here comes before it. Without a keys file the service listens on this machine only.
@@ -32,41 +41,16 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "serve", "serve models over HTTP", description=_DESCRIPTION, epilog=_EPILOG
     )
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, or SDS_CLIP_HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: 8000, or SDS_CLIP_PORT)")
-    parser.add_argument(
-        "--model",
-        action="append",
-        metavar="REF",
-        help="model to serve; repeat for more, the first is the default (default: demo, or SDS_CLIP_MODELS)",
-    )
-    add_compute_options(parser)
-    parser.add_argument(
-        "--keys-file",
-        type=Path,
-        metavar="FILE",
-        help="API keys, made by `sds-clip keys create` (default: none, or SDS_CLIP_KEYS_FILE)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="compute threads, 0 for one a core (default: 0, or SDS_CLIP_THREADS)",
-    )
+    add_service_options(parser)
+    add_supervised_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    settings = read_settings(
-        host=args.host,
-        port=args.port,
-        models=args.model,
-        device=args.device,
-        precision=args.precision,
-        keys_file=args.keys_file,
-        threads=args.threads,
-    )
+    if args.supervised:
+        end_with_supervisor()
+    settings = read_settings(**service_settings(args))
     from app.auth import ConfigurationError
     from app.main import run as run_service
 

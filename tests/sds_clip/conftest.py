@@ -1,8 +1,11 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.app.serverside import RunningServer, running_server
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,12 @@ def photos(tmp_path: Path) -> list[Path]:
         blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(blocks).resize(shape, Image.Resampling.NEAREST).save(path)
     return paths
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The demo model served with a database: data sets, jobs and versions, and no worker."""
+    folder = tmp_path_factory.mktemp("service")
+    options = ("--model", "demo", "--device", "cpu")
+    with running_server(folder, *options, SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/db") as server:
+        yield server

@@ -12,6 +12,7 @@ from sds_clip.commands import doctor
 from sds_clip.options import read_settings
 
 HEAVY = (
+    "httpx",
     "torch",
     "open_clip",
     "transformers",
@@ -23,7 +24,29 @@ HEAVY = (
     "app",
     "models",
 )
-COMMANDS = ("serve", "match", "classify", "evaluate", "finetune", "convert", "export", "keys", "doctor")
+COMMANDS = (
+    "up",
+    "serve",
+    "worker",
+    "match",
+    "classify",
+    "evaluate",
+    "finetune",
+    "jobs",
+    "models",
+    "datasets",
+    "convert",
+    "export",
+    "keys",
+    "doctor",
+)
+NESTED = {
+    "evaluate": ["evaluate", "winoground"],
+    "keys": ["keys", "create"],
+    "jobs": ["jobs", "watch"],
+    "models": ["models", "promote"],
+    "datasets": ["datasets", "upload"],
+}
 
 
 def run_module(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -59,7 +82,7 @@ def test_help_lists_every_command() -> None:
 def test_every_command_explains_itself_with_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nested = {"evaluate": ["evaluate", "winoground"], "keys": ["keys", "create"]}.get(command, [command])
+    nested = NESTED.get(command, [command])
     with pytest.raises(SystemExit) as ended:
         main([*nested, "--help"])
     assert ended.value.code == 0

@@ -1,14 +1,17 @@
 """What exceptions mean for a job."""
 
 import errno
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from app.errors import InvalidRequest
 from app.store.errors import StoreUnavailable
 from models.data.errors import DataError
+from models.folders import whole_folder
 from models.references import CheckpointError
 from models.training.errors import NotFiniteError
 from worker.errors import JobFailed, failure_of
@@ -46,3 +49,16 @@ def test_full_disk_is_found_behind_the_error_that_tells_of_it_and_paths_stay_her
     failure = failure_of(error, hidden=Path("/data"))
     assert (failure.error.code, failure.again) == ("storage_failed", True)
     assert failure.error.message == "jobs/j/1/run cannot be written (No space left on device)."
+
+
+def test_full_disk_that_safetensors_tells_of_in_words_is_found(tmp_path: Path) -> None:
+    """The disk is full for this process at 64 KiB, and the folder is a checkpoint's."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(CheckpointError) as caught, whole_folder(tmp_path / "step-1") as folder:
+            save_file({"a": torch.zeros(2**16)}, folder / "state.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    failure = failure_of(caught.value)
+    assert (failure.error.code, failure.again) == ("storage_failed", True)

@@ -1,0 +1,103 @@
+"""GET /jobs over few and over many finished jobs."""
+
+import http.client
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import insert, select
+
+from app.jobs.requests import parse_finetune
+from app.jobs.states import JobKind
+from app.store import Store
+from app.store.records import Lease, NewJob
+from app.store.tables import events, jobs
+from bench import servers
+from bench.load import Call
+from bench.report import median
+
+FEW, MANY = 100, 10_000
+
+
+@dataclass(frozen=True)
+class Lists:
+    """One request's times over few and many jobs."""
+
+    name: str
+    few_ms: float
+    many_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """How much longer it takes over many."""
+        return self.many_ms / self.few_ms
+
+
+def measure_lists(folder: Path, requests: int) -> list[Lists]:
+    """Ask two servers in turn; medians."""
+    names = ("/jobs", "/jobs?kind=finetune&status=succeeded", "/jobs?limit=100", "/jobs?after={middle}")
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
+    with ExitStack() as stack:
+        asked = [_asked(stack, folder, count) for count in (FEW, MANY)]
+        for number in range(requests + 1):
+            for name, times in found.items():
+                for (connection, middle), of_it in zip(asked, times, strict=True):
+                    took_ms = _ask(connection, name.format(middle=middle))
+                    if number:  # the first finds nothing warm
+                        of_it.append(took_ms)
+    return [Lists(name, median(few), median(many)) for name, (few, many) in found.items()]
+
+
+def fill(database_url: str, count: int) -> str:
+    """Copies of one job that was submitted, claimed and done, with its events; the middle one's id."""
+    store = Store(database_url)
+    store.migrate()
+    options = {"base": "demo", "objective": "clip", "training_data": "ds_bench", "steps": 1}
+    config = parse_finetune(options).as_json()
+    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, options, config))
+    claimed = store.work.claim(JobKind.FINETUNE, "bench", 60)
+    assert claimed is not None
+    store.work.succeed(Lease.of(claimed), result={"steps": 1})
+    with store.database.writing() as connection:
+        row = dict(connection.execute(select(jobs)).mappings().one())
+        told = [dict(event) for event in connection.execute(select(events)).mappings()]
+        ids = [f"{job.id}{number:06}" for number in range(1, count)]
+        copies = [_copy(row, id, number) for number, id in enumerate(ids)]
+        connection.execute(insert(jobs), copies)
+        connection.execute(insert(events), [{**event, "job_id": id} for id in ids for event in told])
+    store.close()
+    return ids[count // 2]
+
+
+def _copy(row: dict[str, Any], id: str, number: int) -> dict[str, Any]:
+    return {**row, "id": id, "created_at": row["created_at"] + number}
+
+
+def _asked(stack: ExitStack, folder: Path, count: int) -> tuple[http.client.HTTPConnection, str]:
+    """A connection to a server over so many jobs, and the id of the job in their middle."""
+    own = folder / str(count)
+    url = f"sqlite:///{own / 'jobs.db'}"
+    middle = fill(url, count)
+    server = servers.Server(
+        f"jobs {count}",
+        lambda port: [sys.executable, "-m", "sds_clip", "serve", "--port", str(port), "--model", "demo"],
+        Call("jobs", "/jobs", ""),
+        lambda answer: np.zeros(0),
+        ready="/ready",
+    )
+    running = stack.enter_context(servers.running(server, own, SDS_CLIP_DATABASE_URL=url))
+    return http.client.HTTPConnection("127.0.0.1", running.port, timeout=60), middle
+
+
+def _ask(connection: http.client.HTTPConnection, path: str) -> float:
+    began = time.perf_counter()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    took_ms = 1000 * (time.perf_counter() - began)
+    assert answer.status == http.client.OK, body
+    return took_ms

@@ -1,0 +1,211 @@
+"""Distil, compare and swap on a running system, under load: `make demo`, beside `make run`.
+
+Uploads pairs of the demo world and its validation sets, has the demo CLIP fine-tuned with `promote: if_better`,
+and follows the job while requests keep coming; then a second job that is no better, and must not be promoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from demo.sets import Pairs, pairs, retrieval_set
+from demo.training_set import DISTILLATION_SEED
+from demo.world import Split
+from sds_clip import Client, ClientError, Job
+
+DATA = Path(__file__).parent / "data"
+TRAINING_PAIRS = 4096
+LEARNT = {
+    "objective": "sds-clip",
+    "teacher": "demo",
+    "hyperparameters": {
+        "trainable": "all",
+        "steps": 150,
+        "lr": 5e-4,
+        "batch_size": 128,
+        "sds_batch_size": 32,
+        "warmup_steps": 20,
+        "gradient": "sds",
+        "mapper_start": "ridge",
+        "ridge_images": 1024,
+        "negatives": "swap",
+    },
+}
+NOT_LEARNT = {
+    "objective": "clip",
+    "hyperparameters": {"steps": 5, "lr": 1e-6, "batch_size": 128, "warmup_steps": 1},
+}
+METRICS = ("text_score", "image_score", "group_score")
+
+
+class Load:
+    """Requests to /match and /classify without a pause, and what came of them."""
+
+    def __init__(self, url: str | None, image: Path, captions: list[str]) -> None:
+        self._url, self._image, self._captions = url, image, captions
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+        self.answered: Counter[str] = Counter()
+        """Requests by the version that answered."""
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        with Client(self._url) as client:
+            while not self._stopping.wait(0.1):
+                number += 1
+                try:
+                    if number % 4 == 0:
+                        answer = client.classify([self._image], ["a yellow star", "a cyan circle"])
+                    else:
+                        answer = client.match([self._image], [*self._captions, f"picture {number}"])
+                    self.answered[answer["model"]["version"]] += 1
+                except ClientError as error:
+                    self.failures.append(str(error))
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", help="the service (default: SDS_CLIP_URL, else http://127.0.0.1:8000)")
+    options = parser.parse_args()
+    item = json.loads((DATA / "validation" / "examples.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    image = DATA / "validation" / "images" / f"{item['image_0']}.png"
+    captions = [item["caption_0"], item["caption_1"]]
+    with Client(options.url) as client, _uploads(client) as sets:
+        print(
+            f"training data {sets['train']}, validation {sets['validation']}, Winoground {sets['winoground']}"
+        )
+        before = _winoground(client, sets)
+        matched = client.match([image], captions)
+        with Load(options.url, image, captions) as load:
+            better = _finetune(client, sets, "better", LEARNT)
+            promoted = _promotion(better, expected=True)
+            _wait_for(client, better.version)
+            other = _finetune(client, sets, "no-better", NOT_LEARNT)
+            kept = _promotion(other, expected=False)
+        after = _winoground(client, sets)
+        _print(before, after, matched, client.match([image], captions), captions)
+        _check(load, client, better)
+    print(f"\nfirst job: {promoted}\nsecond job: {kept}")
+    print(f"{sum(load.answered.values())} requests meanwhile, by version:")
+    for version, count in load.answered.items():
+        print(f"  {version[:12]}  {count}")
+    print(f"failures: {len(load.failures)}")
+
+
+@contextmanager
+def _uploads(client: Client) -> Iterator[dict[str, str]]:
+    """The data sets' ids by role, each of them checked by the service."""
+    with tempfile.TemporaryDirectory(prefix="sds-clip-demo-") as folder:
+        train = Path(folder) / "train"
+        validation = Path(folder) / "validation"
+        write_pairs(train, pairs(Split.TRAIN, DISTILLATION_SEED, 0, TRAINING_PAIRS))
+        write_pairs(validation, retrieval_set(Split.VALIDATION))
+        sent = {
+            "train": client.upload_dataset(train, format="pairs", name="demo-train"),
+            "validation": client.upload_dataset(validation, format="pairs", name="demo-validation"),
+            "winoground": client.upload_dataset(
+                DATA / "validation", format="winoground", name="demo-winoground"
+            ),
+        }
+        yield {role: _ready(client, dataset["id"]) for role, dataset in sent.items()}
+
+
+def write_pairs(folder: Path, content: Pairs) -> None:
+    """Write pairs as a folder of images with captions of the same name."""
+    folder.mkdir(parents=True)
+    for number, (pixels, caption) in enumerate(zip(content.images, content.captions, strict=True)):
+        PIL.Image.fromarray(pixels).save(folder / f"{number:05d}.png")
+        (folder / f"{number:05d}.txt").write_text(caption, encoding="utf-8")
+
+
+def _ready(client: Client, dataset_id: str) -> str:
+    while (found := client.dataset(dataset_id))["status"] == "validating":
+        time.sleep(0.2)
+    if found["status"] != "ready":
+        raise SystemExit(f"{found['name']} was {found['status']}: {found['problems']}")
+    return dataset_id
+
+
+def _winoground(client: Client, sets: dict[str, str]) -> dict[str, Any]:
+    job = client.evaluate("winoground", sets["winoground"], model="default").wait(progress=True)
+    assert job.result is not None
+    metrics: dict[str, Any] = job.result["metrics"]
+    return metrics
+
+
+def _finetune(client: Client, sets: dict[str, str], suffix: str, options: dict[str, Any]) -> Job:
+    job = client.finetune(
+        sets["train"],
+        validation_data=sets["validation"],
+        evaluate=[{"benchmark": "winoground", "data": sets["winoground"]}],
+        promote="if_better",
+        suffix=suffix,
+        **options,
+    )
+    print(f"job {job.id} ({suffix})")
+    return job.wait(progress=True)
+
+
+def _promotion(job: Job, *, expected: bool) -> str:
+    """Why the alias moved, or did not. Raises SystemExit where that is not what was to come."""
+    assert job.result is not None
+    found = job.result["promotion"]
+    if found["promoted"] is not expected:
+        raise SystemExit(f"job {job.id}: {found}")
+    return f"{'promoted' if expected else 'not promoted'}. {found['why']}"
+
+
+def _wait_for(client: Client, version: str | None) -> None:
+    """Wait until the process that answers serves a version."""
+    while (
+        client.match([DATA / "validation" / "images" / "ex_0_img_0.png"], ["a"])["model"]["version"]
+        != version
+    ):
+        time.sleep(0.1)
+
+
+def _print(
+    before: dict[str, Any],
+    after: dict[str, Any],
+    was: dict[str, Any],
+    now: dict[str, Any],
+    captions: list[str],
+) -> None:
+    print(f"\n{'on the validation set':24}{'before':>8}{'after':>8}")
+    for name in METRICS:
+        print(f"{name:24}{100 * before[name]['value']:8.1f}{100 * after[name]['value']:8.1f}")
+    print("\n/match of one picture, probabilities:")
+    for place, caption in enumerate(captions):
+        first, second = (answer["results"][0]["probabilities"][place] for answer in (was, now))
+        print(f"{caption:72}{first:8.3f}{second:8.3f}")
+
+
+def _check(load: Load, client: Client, better: Job) -> None:
+    served = client.models()["models"][0]["version"]
+    if load.failures or served != better.version or load.answered[served] == 0:
+        raise SystemExit(f"{len(load.failures)} failures ({load.failures[:3]}); {served} is served")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The client that is awaited."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from sds_clip.client import calls, connection
+from sds_clip.client.aio_http import AsyncHttp
+from sds_clip.client.aio_job import AsyncJob
+from sds_clip.client.images import ImageLike
+from sds_clip.client.upload import Form
+
+
+class AsyncClient:
+    """Speaks to a service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
+
+        async with AsyncClient() as client:
+            (await client.match(["cat.jpg"], ["a cat", "a dog"]))["results"][0]["probabilities"]
+
+    Answers are the API's own JSON; /docs of the service describes every field. Whatever fails raises a
+    `ClientError`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = connection.TIMEOUT_S,
+    ) -> None:
+        self._http = AsyncHttp(url, api_key, timeout_s)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+    async def match(
+        self, images: Sequence[ImageLike], texts: Sequence[str], **options: Any
+    ) -> dict[str, Any]:
+        """Score every text against every image. Options: model, on_error."""
+        return await self._http.json(await asyncio.to_thread(calls.match, images, texts, options))
+
+    async def classify(
+        self, images: Sequence[ImageLike], labels: Sequence[str] | str, **options: Any
+    ) -> dict[str, Any]:
+        """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
+        return await self._http.json(await asyncio.to_thread(calls.classify, images, labels, options))
+
+    async def embed(
+        self,
+        images: Sequence[ImageLike] | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
+        return await self._http.json(await asyncio.to_thread(calls.embed, images, texts, options))
+
+    async def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
+        """What is served, the aliases, and a page of versions, the newest first."""
+        return await self._http.json(calls.page("/models", after=after, limit=limit))
+
+    async def model(self, version: str) -> dict[str, Any]:
+        """A version, by its id or an alias."""
+        return await self._http.json(calls.get("models", version))
+
+    async def promote(
+        self, version: str, *, reason: str, alias: str = "default", **options: Any
+    ) -> dict[str, Any]:
+        """Point an alias at a version. Options: force, expected_generation."""
+        return await self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
+
+    async def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
+        """Point an alias at the version before. Options: expected_generation."""
+        return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+
+    async def delete_model(self, version: str) -> None:
+        """Delete a version that nothing needs."""
+        await self._http.send(calls.delete("models", version))
+
+    async def download(self, version: str, file: str | os.PathLike[str], *, full: bool = False) -> Path:
+        """Write a version's files to a tar: a delta where it is one, or `full` weights. Whole, or not at all."""
+        call = calls.get("models", version, "download", weights="full" if full else None)
+        path = Path(file)
+        await self._http.download(call, path)
+        return path
+
+    async def upload_dataset(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str,
+        name: str | None = None,
+        max_bad_share: float = 0.0,
+    ) -> dict[str, Any]:
+        """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
+        source = Path(path)
+        fields = {
+            "name": name or source.resolve().name,
+            "format": format,
+            "max_bad_share": str(max_bad_share),
+        }
+        return await self._http.upload(await asyncio.to_thread(Form, source, fields))
+
+    async def register_dataset(
+        self, source: str, *, format: str, name: str, **options: Any
+    ) -> dict[str, Any]:
+        """Make data known that lie on the server already. Options: max_bad_share."""
+        return await self._http.json(
+            calls.register({"source": source, "format": format, "name": name, **options})
+        )
+
+    async def datasets(self, *, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Data sets, the newest first."""
+        return await self._http.items("/datasets", limit, status=status)
+
+    async def dataset(self, dataset_id: str) -> dict[str, Any]:
+        """A data set: whether it can be used, and what is wrong with it."""
+        return await self._http.json(calls.get("datasets", dataset_id))
+
+    async def delete_dataset(self, dataset_id: str) -> None:
+        """Delete a data set that no job needs."""
+        await self._http.send(calls.delete("datasets", dataset_id))
+
+    async def finetune(self, training_data: str, **fields: Any) -> AsyncJob:
+        """Submit a fine-tuning job. Fields: those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        return AsyncJob(
+            self._http,
+            await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
+        )
+
+    async def evaluate(self, benchmark: str, data: str, **fields: Any) -> AsyncJob:
+        """Submit an evaluation job. Fields: those of POST /evaluate (model, baseline, scorer, ...)."""
+        return AsyncJob(
+            self._http,
+            await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
+        )
+
+    async def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
+        """What such a job would do and take, without submitting it."""
+        return await self._http.json(calls.dry_run(kind, fields))
+
+    async def jobs(
+        self, *, kind: str | None = None, status: str | None = None, limit: int = 20
+    ) -> list[AsyncJob]:
+        """Jobs, the newest first."""
+        return [
+            AsyncJob(self._http, info)
+            for info in await self._http.items("/jobs", limit, kind=kind, status=status)
+        ]
+
+    async def job(self, job_id: str) -> AsyncJob:
+        """A job by its id."""
+        return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))

@@ -1,0 +1,109 @@
+"""Every error of the client, drawn once.
+
+ClientError
+├── ConnectionFailed         no answer came
+├── JobFailed                a job that was waited for has failed or was cancelled
+└── APIError                 the service answered with an error
+    ├── InvalidRequest       400, 413, 415, 422, and what else the caller can mend
+    ├── AuthenticationError  401  no key, or an unknown one
+    ├── PermissionDenied     403  a key without the scope
+    ├── NotFound             404
+    ├── Conflict             409  another state of things than the caller assumes
+    ├── Overloaded           429
+    └── ServerError          5xx
+        └── Unavailable      503
+"""
+
+from typing import Any
+
+
+class ClientError(Exception):
+    """What went wrong. `code` is for programs, `message` for people; `param` names the field that is wrong."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        param: str | None = None,
+        index: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.param = param
+        self.index = index
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class ConnectionFailed(ClientError):
+    """No answer came. Where `reached`, the service may have done what it was asked."""
+
+    def __init__(self, message: str, *, reached: bool) -> None:
+        super().__init__(message, code="connection_failed")
+        self.reached = reached
+
+
+class JobFailed(ClientError):
+    """A job has failed or was cancelled; `job` is what the service says of it."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        error = job.get("error") or {"code": job["status"], "message": f"It was {job['status']}."}
+        super().__init__(f"Job {job['id']}: {error['message']}", code=error["code"], param=error.get("param"))
+        self.job = job
+
+
+class APIError(ClientError):
+    """The service answered with an error."""
+
+
+class InvalidRequest(APIError):
+    """A field of the request is wrong, or all of it."""
+
+
+class AuthenticationError(APIError):
+    """No API key, or an unknown one: give api_key, or set SDS_CLIP_API_KEY."""
+
+
+class PermissionDenied(APIError):
+    """The key lacks the scope."""
+
+
+class NotFound(APIError):
+    """There is nothing of that name here."""
+
+
+class Conflict(APIError):
+    """The state of things is another than the caller assumes."""
+
+
+class Overloaded(APIError):
+    """The service has no place for this at the moment."""
+
+
+class ServerError(APIError):
+    """Something is broken there; its log has it under `request_id`."""
+
+
+class Unavailable(ServerError):
+    """The service is starting or ending, or its database is away."""
+
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    401: AuthenticationError,
+    403: PermissionDenied,
+    404: NotFound,
+    409: Conflict,
+    429: Overloaded,
+    503: Unavailable,
+}
+
+
+def of_status(status: int) -> type[APIError]:
+    """The class of an answer's error."""
+    return _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequest)

@@ -1,0 +1,150 @@
+"""The client that blocks."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from sds_clip.client import calls, connection
+from sds_clip.client.images import ImageLike
+from sds_clip.client.sync_http import Http
+from sds_clip.client.sync_job import Job
+from sds_clip.client.upload import Form
+
+
+class Client:
+    """Speaks to a service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
+
+        with Client() as client:
+            client.match(["cat.jpg"], ["a cat", "a dog"])["results"][0]["probabilities"]
+
+    Answers are the API's own JSON; /docs of the service describes every field. Whatever fails raises a
+    `ClientError`. Threads may share a client.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = connection.TIMEOUT_S,
+    ) -> None:
+        self._http = Http(url, api_key, timeout_s)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def match(self, images: Sequence[ImageLike], texts: Sequence[str], **options: Any) -> dict[str, Any]:
+        """Score every text against every image. Options: model, on_error."""
+        return self._http.json(calls.match(images, texts, options))
+
+    def classify(
+        self, images: Sequence[ImageLike], labels: Sequence[str] | str, **options: Any
+    ) -> dict[str, Any]:
+        """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
+        return self._http.json(calls.classify(images, labels, options))
+
+    def embed(
+        self,
+        images: Sequence[ImageLike] | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
+        return self._http.json(calls.embed(images, texts, options))
+
+    def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
+        """What is served, the aliases, and a page of versions, the newest first."""
+        return self._http.json(calls.page("/models", after=after, limit=limit))
+
+    def model(self, version: str) -> dict[str, Any]:
+        """A version, by its id or an alias."""
+        return self._http.json(calls.get("models", version))
+
+    def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> dict[str, Any]:
+        """Point an alias at a version. Options: force, expected_generation."""
+        return self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
+
+    def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
+        """Point an alias at the version before. Options: expected_generation."""
+        return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+
+    def delete_model(self, version: str) -> None:
+        """Delete a version that nothing needs."""
+        self._http.send(calls.delete("models", version))
+
+    def download(self, version: str, file: str | os.PathLike[str], *, full: bool = False) -> Path:
+        """Write a version's files to a tar: a delta where it is one, or `full` weights. Whole, or not at all."""
+        call = calls.get("models", version, "download", weights="full" if full else None)
+        path = Path(file)
+        self._http.download(call, path)
+        return path
+
+    def upload_dataset(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str,
+        name: str | None = None,
+        max_bad_share: float = 0.0,
+    ) -> dict[str, Any]:
+        """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
+        source = Path(path)
+        fields = {
+            "name": name or source.resolve().name,
+            "format": format,
+            "max_bad_share": str(max_bad_share),
+        }
+        return self._http.upload(Form(source, fields))
+
+    def register_dataset(self, source: str, *, format: str, name: str, **options: Any) -> dict[str, Any]:
+        """Make data known that lie on the server already. Options: max_bad_share."""
+        return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
+
+    def datasets(self, *, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Data sets, the newest first."""
+        return self._http.items("/datasets", limit, status=status)
+
+    def dataset(self, dataset_id: str) -> dict[str, Any]:
+        """A data set: whether it can be used, and what is wrong with it."""
+        return self._http.json(calls.get("datasets", dataset_id))
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Delete a data set that no job needs."""
+        self._http.send(calls.delete("datasets", dataset_id))
+
+    def finetune(self, training_data: str, **fields: Any) -> Job:
+        """Submit a fine-tuning job. Fields: those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        return Job(
+            self._http, self._http.json(calls.submit("finetune", {"training_data": training_data, **fields}))
+        )
+
+    def evaluate(self, benchmark: str, data: str, **fields: Any) -> Job:
+        """Submit an evaluation job. Fields: those of POST /evaluate (model, baseline, scorer, ...)."""
+        return Job(
+            self._http,
+            self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
+        )
+
+    def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
+        """What such a job would do and take, without submitting it."""
+        return self._http.json(calls.dry_run(kind, fields))
+
+    def jobs(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Job]:
+        """Jobs, the newest first."""
+        return [Job(self._http, info) for info in self._http.items("/jobs", limit, kind=kind, status=status)]
+
+    def job(self, job_id: str) -> Job:
+        """A job by its id."""
+        return Job(self._http, self._http.json(calls.get("jobs", job_id)))

@@ -1,0 +1,110 @@
+"""Calls sent over HTTP, blocking: again where that is safe, and streams over any number of connections."""
+
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sds_clip.client import answers, calls, connection, retries
+from sds_clip.client.calls import Call
+from sds_clip.client.errors import ClientError
+from sds_clip.client.events import Follower, Frame
+from sds_clip.client.upload import Form
+
+
+class Http:
+    """One service. Every method raises ConnectionFailed, and APIError for an answer that is an error."""
+
+    def __init__(self, url: str | None, api_key: str | None, timeout_s: float) -> None:
+        self._client = httpx.Client(**connection.options(url, api_key, timeout_s))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def json(self, call: Call) -> dict[str, Any]:
+        """The answer's JSON."""
+        return answers.json_of(self.send(call))
+
+    def send(self, call: Call) -> httpx.Response:
+        """The answer; a call that failed is sent again as `retries` says."""
+        for attempt in itertools.count(1):
+            try:
+                return answers.checked(
+                    self._client.request(
+                        call.method, call.path, params=call.params, json=call.json, headers=call.headers
+                    )
+                )
+            except httpx.TransportError as error:
+                failure: ClientError = answers.lost(error, self._client.base_url)
+            except ClientError as error:
+                failure = error
+            pause_s = retries.pause_s(failure, attempt) if call.repeatable else None
+            if pause_s is None:
+                raise failure
+            time.sleep(pause_s)
+        raise AssertionError("attempts are counted without end")
+
+    def items(self, path: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
+        """The first of a list, over as many pages as they take."""
+        found: list[dict[str, Any]] = []
+        while len(found) < limit:
+            after = found[-1]["id"] if found else None
+            page = self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
+            found += page["data"]
+            if not page["has_more"]:
+                break
+        return found
+
+    def upload(self, form: Form) -> dict[str, Any]:
+        """Send a data set, once."""
+        try:
+            response = self._client.post("/datasets", content=form.chunks(), headers=form.headers)
+        except httpx.TransportError as error:
+            raise answers.lost(error, self._client.base_url) from error
+        return answers.json_of(answers.checked(response))
+
+    def download(self, call: Call, file: Path) -> None:
+        """Write an answer to a file: whole, or not at all."""
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
+            try:
+                with self._client.stream(call.method, call.path, params=call.params) as response:
+                    if response.is_error:
+                        response.read()
+                    for chunk in answers.checked(response).iter_bytes():
+                        part.write(chunk)
+                part.flush()
+                os.replace(part.name, file)
+            except httpx.TransportError as error:
+                raise answers.lost(error, self._client.base_url) from error
+            finally:
+                Path(part.name).unlink(missing_ok=True)
+
+    def follow(self, follower: Follower) -> Iterator[Frame]:
+        """A job's frames until it ends; the service may come and go meanwhile."""
+        while not follower.ended:
+            failure: ClientError | None = None
+            try:
+                with self._client.stream(
+                    "GET",
+                    follower.path,
+                    params=follower.params,
+                    headers=follower.headers,
+                    timeout=connection.STREAM_TIMEOUT,
+                ) as response:
+                    if response.is_error:
+                        response.read()
+                    follower.opened(response)
+                    for chunk in response.iter_bytes():
+                        yield from follower.feed(chunk)
+            except httpx.TransportError as error:
+                failure = answers.lost(error, self._client.base_url)
+            except ClientError as error:
+                failure = error
+            if not follower.ended:
+                time.sleep(follower.pause_s(failure))

@@ -1,0 +1,177 @@
+"""`sds-clip jobs`: the jobs of a service."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sds_clip.options import Commands, add_command
+from sds_clip.remote import (
+    SERVER,
+    add_limit_option,
+    add_server_options,
+    connect,
+    moment,
+    print_fields,
+    print_json,
+)
+from sds_clip.table import printable, table
+
+if TYPE_CHECKING:
+    from sds_clip.client import Job
+
+_EPILOG = """\
+examples:
+  sds-clip jobs list --status running
+  sds-clip jobs watch JOB
+  sds-clip jobs pause JOB
+  sds-clip jobs show JOB --json | jq .error
+"""
+
+_ACTIONS = {
+    "cancel": (
+        "cancel a job",
+        "Cancel a job; one that runs ends at once, and what it has learnt is dropped.",
+    ),
+    "pause": (
+        "pause a job",
+        "Pause a job; one that runs writes a checkpoint first, and leaves its worker free.",
+    ),
+    "resume": ("go on with a paused job", "Queue a paused job again; it goes on from its checkpoint."),
+}
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    description = f"See and steer the fine-tuning and evaluation jobs of a service.\n\n{SERVER}"
+    parser = add_command(
+        commands, "jobs", "see and steer the jobs of a service", description=description, epilog=_EPILOG
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = add_command(
+        actions, "list", "list jobs", description=f"List jobs, the newest first.\n\n{SERVER}", epilog=_EPILOG
+    )
+    listing.add_argument("--kind", choices=("finetune", "evaluate"), help="only those of a kind")
+    listing.add_argument(
+        "--status", metavar="STATUS", help="only those that are queued, running, failed, ..."
+    )
+    add_limit_option(listing)
+    add_server_options(listing)
+    listing.set_defaults(run=run_list)
+    show = add_command(
+        actions, "show", "show a job", description=f"Show all about a job.\n\n{SERVER}", epilog=_EPILOG
+    )
+    watch = add_command(
+        actions,
+        "watch",
+        "follow a job to its end",
+        description="Follow a job to its end; the exit code is 1 where it fails or is cancelled. Ctrl-C leaves "
+        f"the job as it is.\n\n{SERVER}",
+        epilog=_EPILOG,
+    )
+    show.set_defaults(run=run_show)
+    watch.set_defaults(run=run_watch)
+    steering = [
+        add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=_EPILOG)
+        for name, (summary, description) in _ACTIONS.items()
+    ]
+    for name, steer in zip(_ACTIONS, steering, strict=True):
+        steer.set_defaults(run=run_action, action=name)
+    for parser in (show, watch, *steering):
+        parser.add_argument("job", metavar="JOB", help="its id")
+        add_server_options(parser)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print a line for each job."""
+    with connect(args) as client:
+        jobs = client.jobs(kind=args.kind, status=args.status, limit=args.limit)
+    if args.json:
+        print_json([job.info for job in jobs])
+        return 0
+    rows = [
+        [job.id, job.kind, job.status, _progress(job.info), moment(job.info["created_at"]), _about(job)]
+        for job in jobs
+    ]
+    print(table(["job", "kind", "status", "progress", "created", "about"], rows))
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print all about a job."""
+    with connect(args) as client:
+        _print(client.job(args.job), as_json=args.json)
+    return 0
+
+
+def run_watch(args: argparse.Namespace) -> int:
+    """Follow a job; 1 where it does not succeed."""
+    from sds_clip.client.errors import JobFailed
+
+    with connect(args) as client:
+        job = client.job(args.job)
+        with contextlib.suppress(JobFailed):
+            job.wait(progress=sys.stderr.isatty())
+        _print(job, as_json=args.json)
+    return 0 if job.status == "succeeded" else 1
+
+
+def run_action(args: argparse.Namespace) -> int:
+    """Ask it of a job, and print what the job is then."""
+    with connect(args) as client:
+        job = client.job(args.job)
+        getattr(job, args.action)()
+    if args.json:
+        print_json(job.info)
+    else:
+        print(f"{job.id} is {job.status}")
+    return 0
+
+
+def _print(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job.info)
+        return
+    info = job.info
+    error = job.error and f"{job.error['message']} ({job.error['code']})"
+    metrics = info.get("metrics")
+    print_fields(
+        {
+            "job": job.id,
+            "kind": job.kind,
+            "about": _about(job),
+            "status": job.status,
+            "progress": _progress(info) or None,
+            "attempt": f"{info['attempt']} of {info['max_attempts']}",
+            "created": moment(info["created_at"]),
+            "started": moment(info["started_at"]),
+            "finished": moment(info["finished_at"]),
+            "estimated finish": moment(info["estimated_finish"]),
+            "metrics": metrics and _numbers(metrics["values"]),
+            "version": job.version,
+            "report": info["report"],
+            "error": error,
+        }
+    )
+    for change in info.get("transitions") or []:
+        print(f"{moment(change['at'])}  {change['to_status']}  {printable(change['message'])}".rstrip())
+
+
+def _about(job: Job) -> str:
+    info = job.info
+    if job.kind == "finetune":
+        return f"{info['objective']} on {info['base']}"
+    return f"{info['benchmark']} of {info['model'] or info['teacher']}"
+
+
+def _progress(info: dict[str, Any]) -> str:
+    progress = info["progress"]
+    if progress["steps"] is None:
+        return info["stage"] or ""
+    return f"{info['stage'] or ''} {progress['step']}/{progress['steps']}".strip()
+
+
+def _numbers(values: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)

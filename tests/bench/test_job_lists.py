@@ -1,0 +1,18 @@
+"""The databases that lists are measured over."""
+
+from pathlib import Path
+
+from app.jobs.states import JobStatus
+from app.store import Store
+from bench.job_lists import fill
+
+
+def test_filled_database_has_so_many_finished_jobs_and_names_the_middle_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    middle = fill(url, 30)
+    store = Store(url)
+    assert store.jobs.count(JobStatus.SUCCEEDED) == 30
+    after = store.jobs.list(after=middle, limit=30).items
+    assert 10 < len(after) < 20
+    assert len(store.journal.transitions(middle)) == 3
+    store.close()

@@ -1,0 +1,74 @@
+"""What has to hold after every fault, whatever it was."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from app.jobs.states import JobStatus
+from app.registry.manifest import VersionError, verify
+from app.store.paging import MAX_LIMIT
+from app.store.records import EventType
+from tests.faults.system import System
+
+
+@dataclass
+class Findings:
+    """What does not hold; nothing is as it should be."""
+
+    lost: list[str] = field(default_factory=list)
+    """Jobs that were accepted and have not succeeded."""
+    duplicated: list[str] = field(default_factory=list)
+    """Effects that were there already."""
+    broken: list[str] = field(default_factory=list)
+    """Aliases, versions, and a service that is not as it should be."""
+
+    def __bool__(self) -> bool:
+        return bool(self.lost or self.duplicated or self.broken)
+
+
+def check(system: System) -> Findings:
+    """Look at every job that was accepted so far, every version, the alias and the service."""
+    findings = Findings()
+    _check_jobs(system, findings)
+    _check_versions(system, findings)
+    _check_alias(system, findings)
+    if not system.serves_the_alias():
+        findings.broken.append("the service does not answer with the alias's version")
+    return findings
+
+
+def _check_jobs(system: System, findings: Findings) -> None:
+    for job_id in system.accepted:
+        job = system.job(job_id)
+        if job.status is not JobStatus.SUCCEEDED:
+            findings.lost.append(f"{job_id} is {job.status}: {job.error}")
+        ends = [
+            event
+            for event in system.store.journal.transitions(job_id)
+            if event.type == EventType.STATUS and event.data and event.data["to"] == JobStatus.SUCCEEDED
+        ]
+        findings.duplicated += [f"{job_id} succeeded {len(ends)} times"] * max(0, len(ends) - 1)
+    # Whoever asks again with the same key has the job that there is.
+    every = {job.id for job in system.store.jobs.list(limit=MAX_LIMIT).items}
+    findings.duplicated += [f"{job_id} was made and is nobody's" for job_id in every - {*system.accepted}]
+
+
+def _check_versions(system: System, findings: Findings) -> None:
+    versions = [version for version in system.store.versions.list(limit=MAX_LIMIT).items if version.folder]
+    for job_id, number in Counter(version.job_id for version in versions).items():
+        findings.duplicated += [f"{job_id} has {number} versions"] * (number - 1)
+    folders = {folder.name for folder in system.config.versions_dir.iterdir() if folder.name[0] != "."}
+    findings.broken += [f"{name} is in no row" for name in folders - {version.id for version in versions}]
+
+
+def _check_alias(system: System, findings: Findings) -> None:
+    alias = system.store.aliases.get("default")
+    version = system.store.versions.get(alias.version)
+    moves = system.store.aliases.promotions("default", limit=MAX_LIMIT)
+    for job_id, number in Counter(move.job_id for move in moves if move.job_id).items():
+        findings.duplicated += [f"{job_id} was promoted {number} times"] * (number - 1)
+    if version.folder is None:
+        return  # the operator's own weights, which nobody has published
+    try:
+        verify(system.data_dir / version.folder, version.id)
+    except VersionError as error:
+        findings.broken.append(str(error))

@@ -1,0 +1,80 @@
+"""Every kind of fault, and how one is put into a running system and looked after."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.faults import crashes, outages, races, storage
+from tests.faults.checks import Findings, check
+from tests.faults.crashes import at_point
+from tests.faults.injected import Injected, submitted
+from tests.faults.system import SAVE_EVERY, STEPS, System
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault. `served`: callers of the service notice nothing of it."""
+
+    name: str
+    inject: Callable[[System, Random], Injected]
+    served: bool = True
+    needs_postgresql: bool = False
+
+
+def nothing(system: System, random: Random) -> Injected:
+    """What a job takes if nothing goes wrong."""
+    return Injected(submitted(system, random), time.time())
+
+
+KINDS = (
+    Kind("nothing, for comparison", nothing),
+    Kind("service killed after commit, before publish", crashes.service_dies_after_commit, served=False),
+    Kind("worker killed after claim", at_point("after-claim")),
+    Kind("trainer killed in a step", at_point("mid-step", STEPS)),
+    Kind("trainer killed in a checkpoint", at_point("mid-checkpoint", STEPS // SAVE_EVERY)),
+    Kind("trainer killed after rename, before the row", at_point("after-rename")),
+    Kind("service killed in a swap", at_point("mid-swap"), served=False),
+    Kind("trainer killed at any time", crashes.trainer_is_killed),
+    Kind("worker killed at any time", crashes.worker_is_killed),
+    Kind("service killed at any time", crashes.service_is_killed, served=False),
+    Kind("Valkey killed", crashes.valkey_is_killed),
+    Kind("broker wiped", outages.broker_is_wiped),
+    Kind("broker cut for 10 s", outages.broker_is_cut),
+    Kind("broker stalled for 10 s", outages.broker_stalls),
+    Kind("database cut for 10 s", outages.database_is_cut, needs_postgresql=True),
+    Kind("database stalled for 10 s", outages.database_stalls),
+    Kind("worker and trainer stopped past the lease, then going on", races.zombie_goes_on),
+    Kind("disk full at a checkpoint", storage.disk_is_full_at_a_checkpoint),
+    Kind("disk full at an upload", storage.disk_is_full_at_an_upload),
+    Kind("newest checkpoint corrupted", storage.newest_checkpoint_is_corrupted),
+    Kind("two workers race for a job", races.two_workers_race),
+    Kind("a wake-up delivered five times", races.wake_up_comes_five_times),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One fault, and what became of it."""
+
+    kind: Kind
+    seed: int
+    recovery_s: float
+    """Until its job has succeeded and its version is served."""
+    findings: Findings
+
+
+def try_out(kind: Kind, system: System, seed: int) -> Outcome:
+    """Put a fault in, wait until all is well again, and check everything.
+
+    Raises: AssertionError where the fault did not happen as it should, TimeoutError where nothing recovers.
+    """
+    began = time.time()
+    injected = kind.inject(system, Random(seed))
+    system.until_recovered(injected.job)
+    recovery_s = time.time() - injected.at
+    findings = check(system)
+    if kind.served:
+        refused = system.caller.refused_since(began)
+        findings.broken += [f"a request was not answered: {each.reason}" for each in refused]
+    return Outcome(kind, seed, recovery_s, findings)

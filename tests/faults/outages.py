@@ -1,0 +1,79 @@
+"""A broker that forgets, and a broker and a database that are away for a while."""
+
+import contextlib
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+
+import redis
+
+from tests.faults.injected import Injected, begun, submitted
+from tests.faults.system import System
+
+OUTAGE_S = 10.0
+
+
+def broker_is_wiped(system: System, random: Random) -> Injected:
+    """What it holds, and then its files."""
+    job = submitted(system, random)
+    with contextlib.closing(redis.Redis(unix_socket_path=str(system.valkey.socket))) as client:
+        client.flushall()
+    system.kill_valkey()
+    shutil.rmtree(system.valkey_folder / "appendonlydir")
+    return Injected(job, time.time())
+
+
+def broker_is_cut(system: System, random: Random) -> Injected:
+    """Connections close, and new ones are refused."""
+    system.broker.cut()
+    return _submitted_meanwhile(system, random, system.broker.heal)
+
+
+def broker_stalls(system: System, random: Random) -> Injected:
+    """Connections stay, and nothing comes through."""
+    system.broker.stall()
+    return _submitted_meanwhile(system, random, system.broker.heal)
+
+
+def database_is_cut(system: System, random: Random) -> Injected:
+    """With a job at work."""
+    assert system.database is not None
+    job = begun(system, random)
+    system.database.cut()
+    time.sleep(OUTAGE_S)
+    system.database.heal()
+    return Injected(job, time.time())
+
+
+def database_stalls(system: System, random: Random) -> Injected:
+    """With a job at work."""
+    job = begun(system, random)
+    with _stalled(system):
+        time.sleep(OUTAGE_S)
+    return Injected(job, time.time())
+
+
+def _submitted_meanwhile(system: System, random: Random, heal: Callable[[], None]) -> Injected:
+    try:
+        job = submitted(system, random)
+        time.sleep(OUTAGE_S)
+    finally:
+        heal()
+    return Injected(job, time.time())
+
+
+@contextlib.contextmanager
+def _stalled(system: System) -> Iterator[None]:
+    """PostgreSQL says nothing any more; SQLite's file is locked by somebody."""
+    if system.database is not None:
+        system.database.stall()
+        yield
+        system.database.heal()
+        return
+    file = system.database_url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
+        yield
+        blocker.execute("ROLLBACK")

@@ -1,0 +1,82 @@
+"""Disks that are full, and a checkpoint that is not what was written."""
+
+import io
+import resource
+import signal
+import time
+from pathlib import Path
+from random import Random
+
+import httpx
+
+from tests.faults.injected import Injected, submitted
+from tests.faults.system import SAVE_EVERY, System
+from worker.identity import kill
+
+FULL_AT_BYTES = 8 * 2**20
+"""The largest file that a process may write: more than any but the one that is to find the disk full."""
+
+
+def disk_is_full_at_a_checkpoint(system: System, random: Random) -> Injected:
+    """All weights are trained, so that a checkpoint has 19 MB."""
+    job = submitted(system, random, trainable="all")
+    _, occupant = system.at_work(job)
+    resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
+    system.until(lambda: _failures(system, job), "a failure")
+    assert _failures(system, job) == ["storage_failed"]
+    return Injected(job, time.time())
+
+
+def disk_is_full_at_an_upload(system: System, random: Random) -> Injected:
+    """The caller hears it, and nothing is left."""
+    job = submitted(system, random)
+    datasets = system.data_dir / "datasets"
+    files, rows = sorted(datasets.rglob("*")), system.store.datasets.list(limit=100)
+    limits = resource.prlimit(system.service.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(system.service.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, limits[1]))
+    answer = system.client.post(
+        "/datasets",
+        data={"name": "large", "format": "pairs"},
+        files={"file": ("large.tar", io.BytesIO(bytes(FULL_AT_BYTES + 1)))},
+    )
+    resource.prlimit(system.service.pid, resource.RLIMIT_FSIZE, limits)
+    assert answer.status_code == httpx.codes.INSUFFICIENT_STORAGE, answer.text
+    assert sorted(datasets.rglob("*")) == files
+    assert system.store.datasets.list(limit=100) == rows
+    return Injected(job, time.time())
+
+
+def newest_checkpoint_is_corrupted(system: System, random: Random) -> Injected:
+    """Its process dies, and bits of its newest checkpoint change before another process comes."""
+    job = submitted(system, random)
+    system.until_step(job, 2 * SAVE_EVERY + 1)
+    folder, occupant = system.at_work(job)
+    worker = system.worker_of(occupant)
+    worker.send(signal.SIGSTOP)
+    assert kill(occupant.process), "it had ended"
+    at = time.time()
+    newest = max((folder.run / "checkpoints").glob("step-*"))
+    _corrupt(newest / "state.safetensors", random)
+    worker.send(signal.SIGCONT)
+    system.until(lambda: _resumed_at(system, job), "another attempt")
+    assert _resumed_at(system, job) < int(newest.name.removeprefix("step-"))
+    return Injected(job, at)
+
+
+def _failures(system: System, job: str) -> list[str]:
+    """Why attempts have ended."""
+    transitions = system.store.journal.transitions(job)
+    return [event.data["error"]["code"] for event in transitions if event.data and "error" in event.data]
+
+
+def _resumed_at(system: System, job: str) -> int:
+    """The step that a later attempt went on after; 0 for none."""
+    events = system.store.journal.events(job, limit=1000)
+    return next((event.data["step"] for event in events if event.data and event.message[:4] == "Goes"), 0)
+
+
+def _corrupt(file: Path, random: Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    file.unlink()  # another attempt's folder may hold it by a link
+    file.write_bytes(content)

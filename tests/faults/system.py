@@ -1,0 +1,344 @@
+"""A whole system in real processes: the service, two workers, Valkey and a database, as an operator runs them.
+
+`tend` starts again what has died, as `sds-clip up` and Docker's restart policies do.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.crash import FOLDER, REACHED, Point
+from app.store import Store
+from app.store.records import Job
+from tests.app.serverside import free_port
+from tests.app.store.postgres import PostgreSQL
+from tests.checkpoints import save_tiny_clip
+from tests.faults.caller import Caller
+from tests.faults.proxy import Proxy
+from tests.training import save_coco
+from tests.worker.sets import add_ready
+from worker.config import WorkerConfig
+from worker.folders import JobFolder, Occupant, occupants
+from worker.identity import kill as kill_exactly
+from worker.valkey import Valkey
+
+PATIENCE_S = 180.0
+STEPS, SAVE_EVERY = 24, 4
+LEASE_S = 8.0
+RETRY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A small model and a small data set."""
+
+    model: Path
+    pairs: Path
+
+
+def make_inputs(folder: Path) -> Inputs:
+    """Write both."""
+    save_coco(folder / "pairs")
+    return Inputs(save_tiny_clip(folder / "tiny"), folder / "pairs")
+
+
+class Part:
+    """A process of the system. What it says goes to a log."""
+
+    def __init__(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> None:
+        self.is_wanted = True
+        self._command = command
+        self._environment = os.environ | environment
+        self.log = folder / f"{name}.log"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its number now."""
+        return self.process.pid
+
+    def has_died(self) -> bool:
+        """Whether it is gone, and should not be."""
+        return self.is_wanted and self.process.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Kill it; it is not to be started again."""
+        self.is_wanted = False
+        self.process.kill()
+        self.process.wait()
+
+
+class System:
+    """One system over a folder: SQLite, or a PostgreSQL that is reached through a proxy, as the broker is."""
+
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Inputs,
+        postgresql: PostgreSQL | None = None,
+        *,
+        keep_warm: bool = True,
+    ) -> None:
+        self._keep_warm = keep_warm
+        self.postgresql = postgresql
+        self.data_dir = folder / "data"
+        self._points = folder / "points"
+        self._points.mkdir(parents=True)
+        self._closing = contextlib.ExitStack()
+        self.accepted: list[str] = []
+        self._keys = itertools.count()
+        try:
+            self._start(folder, inputs)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, folder: Path, inputs: Inputs) -> None:
+        self.valkey = Valkey(folder / "valkey")
+        self.valkey_folder = folder / "valkey"
+        self.valkey.start()
+        self._closing.callback(lambda: self.valkey.stop())
+        self.broker = self._proxy(lambda: _unix(self.valkey.socket))
+        direct = through = f"sqlite:///{self.data_dir / 'jobs.db'}"
+        self.database: Proxy | None = None
+        if self.postgresql is not None:
+            server = "127.0.0.1", self.postgresql.port
+            self.database = self._proxy(lambda: socket.create_connection(server))
+            direct = self.postgresql.url(self.postgresql.create())
+            through = direct.replace(f":{self.postgresql.port}/", f":{self.database.port}/")
+        self.database_url = direct
+        self.broker_url = f"redis://127.0.0.1:{self.broker.port}/0"
+        self.store = Store(direct)
+        self._closing.callback(self.store.close)
+        self.store.migrate()
+        config = WorkerConfig(
+            broker_url=self.broker_url,
+            database_url=through,
+            data_dir=self.data_dir,
+            queue="finetune",
+            device="cpu",
+            threads=1,
+            lease_ttl_s=LEASE_S,
+            idle_tick_s=2.0,
+            watch_every_s=0.2,
+            retry_base_s=RETRY_S,
+            report_every_s=0.2,
+            reap_every_s=1.0,
+            store_timeout_s=2.0,
+            keep_warm=self._keep_warm,
+            checks_datasets=False,
+        )
+        self.config = config
+        self._pairs = add_ready(self.store, config, inputs.pairs, "pairs")
+        self._base = f"local-dir:{inputs.model}"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        settings = {
+            "DATABASE_URL": through,
+            "BROKER_URL": self.broker_url,
+            "DATA_DIR": str(self.data_dir),
+            "MODELS": self._base,
+            "PRECISION": "float32",
+            "DEVICE": "cpu",
+            "THREADS": "1",
+            "SWAP_POLL_S": "0.2",
+        }
+        environment = {FOLDER: str(self._points), "OMP_NUM_THREADS": "1"}
+        told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | environment
+        serve = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port)]
+        self.service = self._part("service", folder, serve, told)
+        file = folder / "worker.json"
+        file.write_text(config.dumps())
+        work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
+        self.workers = [self._part(f"worker-{number}", folder, work, environment) for number in (1, 2)]
+        self._closing.callback(self._end_jobs)
+        self.client = self._closing.enter_context(httpx.Client(base_url=self.url, timeout=30))
+        self.until(self.answers)
+        self.caller = Caller(self.url)
+        self._closing.callback(self.caller.close)
+
+    def close(self) -> None:
+        """End everything."""
+        self._closing.close()
+
+    def kill_valkey(self) -> None:
+        """As the kernel would."""
+        process = self.valkey._process
+        assert process is not None
+        process.kill()
+        process.wait()
+
+    def tend(self) -> None:
+        """Start again what has died."""
+        for part in (self.service, *self.workers):
+            if part.has_died():
+                part.start()
+        if not self.valkey.is_running():
+            self.valkey.start()
+
+    def until(self, happened: Callable[[], object], what: str = "it") -> None:
+        """Tend to the system until something has happened. Raises TimeoutError after a time that only a hang takes."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what} never happened")
+            self.tend()
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        """Whether the service answers now."""
+        with contextlib.suppress(httpx.TransportError):
+            return self.embed().status_code == httpx.codes.OK
+        return False
+
+    def embed(self) -> httpx.Response:
+        """A request as a caller sends it."""
+        return self.client.post("/embed", json={"texts": ["a red circle"]})
+
+    def submit(self, seed: int, *, key: str | None = None, **hyperparameters: object) -> str:
+        """Have the service accept a job, whose version is to be promoted; its id."""
+        options = {
+            "steps": STEPS,
+            "save_every": SAVE_EVERY,
+            "batch_size": 8,
+            "warmup_steps": 1,
+            "lr": 1e-3,
+            "precision": "float32",
+            "log_every": 1,
+        }
+        body = {
+            "base": self._base,
+            "objective": "clip",
+            "training_data": self._pairs,
+            "promote": "always",
+            "seed": seed,
+            "hyperparameters": options | hyperparameters,
+        }
+        answer = self.client.post(
+            "/finetune", json=body, headers={"Idempotency-Key": key or f"key-{next(self._keys)}"}
+        )
+        answer.raise_for_status()
+        job_id: str = answer.json()["id"]
+        if job_id not in self.accepted:
+            self.accepted.append(job_id)
+        return job_id
+
+    def job(self, job_id: str) -> Job:
+        """Its row."""
+        return self.store.jobs.get(job_id)
+
+    def until_step(self, job_id: str, step: int = 1) -> None:
+        """Wait until a job trains and has told so many steps."""
+
+        def trains() -> bool:
+            job = self.job(job_id)
+            return job.stage == "training" and job.step >= step
+
+        self.until(trains, f"step {step} of {job_id}")
+
+    def until_recovered(self, job_id: str) -> None:
+        """Wait until a job has ended, and the service answers with what the alias points at."""
+        self.until(lambda: self.job(job_id).finished_at, f"the end of {job_id}")
+        self.until(self.serves_the_alias, "the alias's version in service")
+
+    def serves_the_alias(self) -> bool:
+        """Whether the service answers with the version that its alias points at."""
+        with contextlib.suppress(httpx.TransportError):
+            answer = self.embed()
+            found: dict[str, Any] = answer.json()
+            return (
+                answer.is_success and found["model"]["version"] == self.store.aliases.get("default").version
+            )
+        return False
+
+    def trainer(self, job_id: str) -> tuple[JobFolder, Occupant] | None:
+        """Who works on the newest attempt of a job, and where; None for nobody."""
+        fence = self.job(job_id).fence
+        for folder, occupant in occupants(self.config.jobs_dir):
+            if folder.path == self.config.jobs_dir / job_id / str(fence):
+                return folder, occupant
+        return None
+
+    def at_work(self, job_id: str) -> tuple[JobFolder, Occupant]:
+        """The same, waited for."""
+        self.until(lambda: self.trainer(job_id), f"somebody at work on {job_id}")
+        found = self.trainer(job_id)
+        if found is None:
+            raise TimeoutError(f"{job_id} ended too soon")
+        return found
+
+    def worker_of(self, occupant: Occupant) -> Part:
+        """The worker whose job a process does."""
+        return next(worker for worker in self.workers if worker.pid == occupant.supervisor.pid)
+
+    def arm(self, point: Point, visit: int = 1) -> None:
+        """The process that comes to a point for the n-th time from now on is to die there."""
+        (self._points / f"{point}{REACHED}").unlink(missing_ok=True)
+        written = self._points / f".{point}"
+        written.write_text(str(visit))
+        written.rename(self._points / point)
+
+    def until_reached(self, point: Point) -> float:
+        """Wait until a process has died at an armed point; when that was."""
+        file = self._points / f"{point}{REACHED}"
+        self.until(file.exists, f"a process's death {point}")
+        return time.time()
+
+    def _proxy(self, connect: Callable[[], socket.socket]) -> Proxy:
+        proxy = Proxy(connect)
+        self._closing.callback(proxy.close)
+        return proxy
+
+    def _part(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> Part:
+        part = Part(name, folder, command, environment)
+        self._closing.callback(part.stop)
+        return part
+
+    def _end_jobs(self) -> None:
+        """Those that are stopped do not see their pipe end."""
+        for _, occupant in occupants(self.config.jobs_dir):
+            kill_exactly(occupant.process)
+
+
+@contextlib.contextmanager
+def running_system(
+    folder: Path, inputs: Inputs, postgresql: PostgreSQL | None = None, *, keep_warm: bool = True
+) -> Iterator[System]:
+    """A system for the block."""
+    system = System(folder, inputs, postgresql, keep_warm=keep_warm)
+    try:
+        yield system
+    finally:
+        system.close()
+
+
+def _unix(path: Path) -> socket.socket:
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.connect(str(path))
+    except OSError:
+        end.close()
+        raise
+    return end

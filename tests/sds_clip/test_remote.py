@@ -1,0 +1,112 @@
+"""The commands that speak to a service, against a real one."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sds_clip import Client
+from sds_clip.cli import main
+from tests.app.serverside import RunningServer
+from tests.training import save_coco
+
+
+@pytest.fixture
+def run(
+    service: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What a command prints."""
+    monkeypatch.setenv("SDS_CLIP_URL", service.url)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert main(arguments) == code
+        captured = capsys.readouterr()
+        return captured.out if code == 0 or captured.out else captured.err
+
+    return run
+
+
+@pytest.fixture
+def read(run: Callable[..., str]) -> Callable[..., Any]:
+    """What it prints as JSON."""
+    return lambda *arguments, code=0: json.loads(run(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def dataset(read: Callable[..., Any], tmp_path: Path) -> str:
+    save_coco(tmp_path / "pairs")
+    return str(read("datasets", "upload", str(tmp_path / "pairs"), "--format", "pairs")["id"])
+
+
+@pytest.fixture
+def job(service: RunningServer, dataset: str) -> str:
+    with Client(service.url) as client:
+        return client.finetune(dataset, objective="clip", hyperparameters={"steps": 4}).id
+
+
+def shown(text: str) -> dict[str, str]:
+    """The fields that `show` prints, a line each."""
+    return dict(re.split(r"\s{2,}", line)[:2] for line in text.splitlines())
+
+
+def test_data_sets_are_listed_shown_and_deleted(
+    run: Callable[..., str], read: Callable[..., Any], dataset: str
+) -> None:
+    header, first, *_ = run("datasets", "list").splitlines()
+    assert header.split() == ["data", "set", "name", "format", "status", "created"]
+    assert first.split()[:4] == [dataset, "pairs", "pairs", "validating"]
+    assert shown(run("datasets", "show", dataset))["status"] == "validating"
+    assert run("datasets", "delete", dataset) == f"{dataset} is deleted\n"
+    assert read("datasets", "show", dataset)["status"] == "deleted"
+
+
+def test_a_folder_without_files_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = run("datasets", "upload", str(tmp_path / "empty"), "--format", "pairs", code=2)
+    assert said == f"sds-clip: {tmp_path / 'empty'} holds no files.\n"
+
+
+def test_jobs_are_listed_shown_and_cancelled(
+    run: Callable[..., str], read: Callable[..., Any], job: str
+) -> None:
+    header, first, *_ = run("jobs", "list", "--kind", "finetune").splitlines()
+    assert header.split() == ["job", "kind", "status", "progress", "created", "about"]
+    assert first.split()[:3] == [job, "finetune", "validating"]
+    assert len(read("jobs", "list", "--limit", "1")) == 1
+    assert shown(run("jobs", "show", job))["status"] == "validating"
+    assert run("jobs", "pause", job, code=2).startswith("sds-clip: ")
+    assert run("jobs", "cancel", job) == f"{job} is cancelled\n"
+    assert read("jobs", "show", job)["transitions"][-1]["to_status"] == "cancelled"
+
+
+def test_watching_a_job_that_does_not_succeed_is_1(
+    run: Callable[..., str], read: Callable[..., Any], job: str
+) -> None:
+    run("jobs", "cancel", job)
+    assert shown(run("jobs", "watch", job, code=1))["status"] == "cancelled"
+    assert read("jobs", "watch", job, code=1)["status"] == "cancelled"
+
+
+def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
+    run: Callable[..., str], read: Callable[..., Any]
+) -> None:
+    served, versions = run("models", "list").split("\n\n")
+    assert served.splitlines()[1].split()[0] == "demo"
+    assert versions.splitlines()[1].split()[1] == "default"
+    (version,) = read("models", "list")["versions"]
+    assert run("models", "promote", version["id"], "--reason", "again").startswith(
+        f"default is {version['id']}"
+    )
+    assert run("models", "rollback", "--reason", "worse", code=2).startswith("sds-clip: ")
+
+
+def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
+    assert run("jobs", "show", "job_none", code=2) == "sds-clip: No job of that id exists here.\n"
+    said = run("models", "download", "0" * 64, "--out", str(tmp_path / "x.tar"), code=2)
+    assert said == "sds-clip: No version of that id exists here.\n"
+    assert run("jobs", "list", "--url", "http://127.0.0.1:1", code=2).startswith(
+        "sds-clip: http://127.0.0.1:1 cannot be reached"
+    )

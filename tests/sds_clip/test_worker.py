@@ -1,0 +1,85 @@
+import pytest
+
+from app.settings import Settings
+from sds_clip.cli import main
+from sds_clip.commands import worker
+from sds_clip.worker_settings import WorkerSettings
+
+
+def test_a_missing_address_is_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["worker", "--queue", "evaluate"]) == 2
+    assert "a worker needs SDS_CLIP_BROKER_URL" in capsys.readouterr().err
+    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
+    assert main(["worker", "--queue", "evaluate"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "sds-clip: a worker needs SDS_CLIP_DATABASE_URL, the same as the service has; or run `sds-clip up`.\n"
+    )
+
+
+def test_a_database_that_cannot_be_used_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
+    monkeypatch.setenv("SDS_CLIP_DATABASE_URL", "mysql://localhost/sds")
+    assert main(["worker", "--queue", "evaluate"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_wrong_setting_of_a_worker_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDS_CLIP_STOP_GRACE_S", "long")
+    assert main(["worker", "--queue", "evaluate"]) == 2
+    assert "SDS_CLIP_STOP_GRACE_S" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["worker", "--queue", "finetune"], ["up"]])
+def test_fine_tuning_without_its_packages_says_how_to_get_them(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "_EXTRA", ("accelerate", "no_such_package"))
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        "sds-clip: fine-tuning needs no_such_package: pip install 'sds-clip[train]'\n"
+    )
+
+
+def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "BROKER_URL": "redis://localhost/0",
+        "DATABASE_URL": "sqlite:////db",
+        "DATA_DIR": "/data",
+        "DATASET_ROOTS": "/one,/two",
+        "DEVICE": "cpu",
+        "WORKER_THREADS": "3",
+        "GPU_MEMORY_SHARE": "0.5",
+        "LEASE_TTL_S": "30",
+        "STOP_GRACE_S": "90",
+        "STALL_TIMEOUT_S": "600",
+        "STORE_TIMEOUT_S": "4",
+        "KEEP_WARM": "false",
+        "CHECKS_DATASETS": "false",
+        "KEEP_FILES_S": "10",
+        "KEEP_EVENTS_S": "20",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"SDS_CLIP_{name}", value)
+    config = worker.worker_config(WorkerSettings(), "finetune")
+    assert config.queue == "finetune"
+    assert (config.broker_url, config.database_url) == ("redis://localhost/0", "sqlite:////db")
+    assert [str(path) for path in (config.data_dir, *config.dataset_roots)] == ["/data", "/one", "/two"]
+    assert (config.device, config.threads, config.gpu_memory_share) == ("cpu", 3, 0.5)
+    assert (config.lease_ttl_s, config.stop_grace_s, config.stall_timeout_s) == (30, 90, 600)
+    assert (config.store_timeout_s, config.keep_files_s, config.keep_events_s) == (4, 10, 20)
+    assert not config.keep_warm
+    assert not config.checks_datasets
+
+
+def test_a_worker_has_its_own_device_where_one_is_named() -> None:
+    settings = WorkerSettings(
+        broker_url="b", database_url="d", device="cpu", worker_device="cuda:1", data_dir=Settings().data_dir
+    )
+    assert worker.worker_config(settings, "evaluate").device == "cuda:1"
