@@ -20,7 +20,7 @@ def submitted(system: System, random: Random, **hyperparameters: object) -> str:
 
 
 def begun(system: System, random: Random) -> str:
-    """A job that has come to a step drawn at random, in its first half."""
+    """A job that has come to a step drawn at random, with most of them to come."""
     job = submitted(system, random)
-    system.until_step(job, random.randint(1, STEPS // 2))
+    system.until_step(job, random.randint(1, STEPS // 4))
     return job

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 
 import redis
@@ -42,17 +42,29 @@ def database_is_cut(system: System, random: Random) -> Injected:
     assert system.database is not None
     job = begun(system, random)
     system.database.cut()
-    time.sleep(OUTAGE_S)
-    system.database.heal()
-    return Injected(job, time.time())
+    return _over(system, job, system.database.heal)
 
 
 def database_stalls(system: System, random: Random) -> Injected:
-    """With a job at work."""
+    """With a job at work: PostgreSQL says nothing any more, or SQLite's file is locked by somebody."""
     job = begun(system, random)
-    with _stalled(system):
-        time.sleep(OUTAGE_S)
-    return Injected(job, time.time())
+    if system.database is not None:
+        system.database.stall()
+        return _over(system, job, system.database.heal)
+    file = system.database_url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
+        return _over(system, job, lambda: blocker.execute("ROLLBACK"))
+
+
+def _over(system: System, job: str, heal: Callable[[], object]) -> Injected:
+    """Wait, and see that the job had not ended before."""
+    began = time.time()
+    time.sleep(OUTAGE_S)
+    heal()
+    at, ended_at = time.time(), system.job(job).finished_at
+    assert ended_at is None or ended_at > began, "it had ended"
+    return Injected(job, at)
 
 
 def _submitted_meanwhile(system: System, random: Random, heal: Callable[[], None]) -> Injected:
@@ -62,18 +74,3 @@ def _submitted_meanwhile(system: System, random: Random, heal: Callable[[], None
     finally:
         heal()
     return Injected(job, time.time())
-
-
-@contextlib.contextmanager
-def _stalled(system: System) -> Iterator[None]:
-    """PostgreSQL says nothing any more; SQLite's file is locked by somebody."""
-    if system.database is not None:
-        system.database.stall()
-        yield
-        system.database.heal()
-        return
-    file = system.database_url.removeprefix("sqlite:///")
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as blocker:
-        blocker.execute("BEGIN EXCLUSIVE")
-        yield
-        blocker.execute("ROLLBACK")
