@@ -28,7 +28,7 @@ demo: $(STAMP) ## Beside `make run`: distil, compare and swap the demo model und
 	$(BIN)/python -m demo.live $(ARGS)
 
 test: $(STAMP) ## Set up and run the tests (ARGS="-k match" passes options)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 faults: $(STAMP) ## Kill, cut, stall and fill at random, and count what was lost (ARGS="--injections 100")
 	$(BIN)/python -m tests.faults.table $(ARGS)

@@ -104,8 +104,9 @@ def main() -> None:
             other = _finetune(client, sets, "no-better", NOT_LEARNT)
             kept = _promotion(other, expected=False)
         after = _winoground(client, sets)
-        _print(before, after, matched, client.match([image], captions), captions)
-        _check(load, client, better)
+        now = client.match([image], captions)
+        _print(before, after, matched, now, captions)
+        _check(load, now["model"]["version"], better)
     print(f"\nfirst job: {promoted}\nsecond job: {kept}")
     print(f"{sum(load.answered.values())} requests meanwhile, by version:")
     for version, count in load.answered.items():
@@ -201,8 +202,7 @@ def _print(
         print(f"{caption:72}{first:8.3f}{second:8.3f}")
 
 
-def _check(load: Load, client: Client, better: Job) -> None:
-    served = client.models()["models"][0]["version"]
+def _check(load: Load, served: str, better: Job) -> None:
     if load.failures or served != better.version or load.answered[served] == 0:
         raise SystemExit(f"{len(load.failures)} failures ({load.failures[:3]}); {served} is served")
 
