@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     everywhere = [kind for kind in kinds if not kind.needs_postgresql and kind.inject is not nothing]
     each = -(-options.injections // max(1, len(everywhere)))
     random, outcomes = Random(options.seed), list[Outcome]()
+    heading = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, seed {options.seed}. {report.machine()}."
     try:
         with work_dir(options.work_dir) as folder, running_postgresql() as postgresql:
             inputs = make_inputs(folder)
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
                 for outcome in put_in(kinds, times, inputs, folder, server, random):
                     outcomes.append(outcome)  # one by one: what was found before an end is told
     finally:
-        text = report_of(outcomes, options.seed)
+        text = f"{heading}\n\n{table(outcomes)}"
         print(text)
         if not options.only:
             write(options.docs, text)
@@ -111,8 +112,8 @@ def line(outcome: Outcome, database: str) -> str:
     return f"{outcome.kind.name} ({database}, seed {outcome.seed}): {outcome.recovery_s:.1f} s, {told}"
 
 
-def report_of(outcomes: Sequence[Outcome], seed: int) -> str:
-    """The table, the machine, and the sums."""
+def table(outcomes: Sequence[Outcome]) -> str:
+    """One line a kind, and one for all faults together."""
     lines = [HEADING, ALIGNMENT]
     for kind in KINDS:
         found = [outcome for outcome in outcomes if outcome.kind is kind]
@@ -121,8 +122,7 @@ def report_of(outcomes: Sequence[Outcome], seed: int) -> str:
     faults = [outcome for outcome in outcomes if outcome.kind.inject is not nothing]
     if faults:
         lines.append(row(f"**all {len({fault.kind.name for fault in faults})} kinds**", faults))
-    today = datetime.datetime.now(datetime.UTC)
-    return f"{today:%Y-%m-%d}, seed {seed}. {report.machine()}.\n\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def row(name: str, outcomes: Sequence[Outcome]) -> str:
