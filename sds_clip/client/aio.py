@@ -11,7 +11,7 @@ from sds_clip.client import calls, connection
 from sds_clip.client.aio_http import AsyncHttp
 from sds_clip.client.aio_job import AsyncJob
 from sds_clip.client.images import ImageLike
-from sds_clip.client.upload import Form
+from sds_clip.client.upload import dataset_form
 
 
 class AsyncClient:
@@ -105,13 +105,10 @@ class AsyncClient:
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
         """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
-        source = Path(path)
-        fields = {
-            "name": name or source.resolve().name,
-            "format": format,
-            "max_bad_share": str(max_bad_share),
-        }
-        return await self._http.upload(await asyncio.to_thread(Form, source, fields))
+        form = await asyncio.to_thread(
+            dataset_form, path, format=format, name=name, max_bad_share=max_bad_share
+        )
+        return await self._http.upload(form)
 
     async def register_dataset(
         self, source: str, *, format: str, name: str, **options: Any

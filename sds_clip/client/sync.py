@@ -10,7 +10,7 @@ from sds_clip.client import calls, connection
 from sds_clip.client.images import ImageLike
 from sds_clip.client.sync_http import Http
 from sds_clip.client.sync_job import Job
-from sds_clip.client.upload import Form
+from sds_clip.client.upload import dataset_form
 
 
 class Client:
@@ -100,13 +100,7 @@ class Client:
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
         """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
-        source = Path(path)
-        fields = {
-            "name": name or source.resolve().name,
-            "format": format,
-            "max_bad_share": str(max_bad_share),
-        }
-        return self._http.upload(Form(source, fields))
+        return self._http.upload(dataset_form(path, format=format, name=name, max_bad_share=max_bad_share))
 
     def register_dataset(self, source: str, *, format: str, name: str, **options: Any) -> dict[str, Any]:
         """Make data known that lie on the server already. Options: max_bad_share."""

@@ -40,6 +40,19 @@ class Form:
         yield self._tail
 
 
+def dataset_form(
+    path: str | os.PathLike[str], *, format: str, name: str | None, max_bad_share: float
+) -> Form:
+    """A data set's form, named for its file or folder where it is not given a name. Raises as `Form` does."""
+    source = Path(path)
+    fields = {
+        "name": name or source.resolve().name,
+        "format": format,
+        "max_bad_share": str(max_bad_share),
+    }
+    return Form(source, fields)
+
+
 def _entries(folder: Path) -> list[tuple[tarfile.TarInfo, Path]]:
     entries = []
     for where, folders, names in os.walk(folder):
