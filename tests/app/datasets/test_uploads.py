@@ -91,6 +91,7 @@ def test_shards_are_kept_in_their_order(tmp_path: Path) -> None:
         (b"", EmptyUpload),
         (TAR, UploadTooLarge),
     ],
+    ids=["compressed", "zip", "text", "empty", "too-large"],
 )
 def test_bad_shard_is_numbered_and_nothing_is_left(
     tmp_path: Path, bad: bytes, error: type[ServiceError]
