@@ -1,6 +1,7 @@
 """Hot swap under load: failed requests, answers that mix versions, latency during a swap, and memory.
 
-One server; requests come at random at 80 % of what it can take, two /match with changing texts to one /classify.
+One server, and beside it a training run as `sds-clip up` has one: half of the cores, nice 10. Requests come at
+random at 80 % of what the server can take then, two /match with changing texts to one /classify.
 An alias is moved from version to version, LayerNorm deltas over ViT-B/32 with random weights, each loaded anew.
 A swap lasts from the alias's move until a second after the first answer of the new version came.
 """
@@ -8,7 +9,7 @@ A swap lasts from the alias's move until a second after the first answer of the 
 import argparse
 import datetime
 import json
-import shlex
+import os
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,10 @@ from bench.load import IMAGE, Call, LoadSpec, run_load
 from bench.measure import build_classes, note
 from bench.open_load import TEXT, Answer, OpenSpec
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
+from demo.live import write_pairs
+from demo.sets import pairs
+from demo.training_set import DISTILLATION_SEED
+from demo.world import Split
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import lay_over, save_delta
@@ -80,7 +85,7 @@ class Plan:
     steady_s: float
     capacity_requests: int
     share: float
-    beside: str
+    trainer: bool
     cache: Path
 
     @property
@@ -108,11 +113,12 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
     heading = f"{report.machine()}."
+    beside = "a training run beside" if plan.trainer else "nothing beside"
     images = [str(path) for path in make_images(plan.cache / "images", 64)]
     base = load_clip(plan.model, device="cpu", precision="float32")
     versions = make_versions(plan, base)
     server = swap_server(plan)
-    with servers.running(server, plan.cache) as running, beside(plan.beside):
+    with servers.running(server, plan.cache) as running, trainer(plan):
         build_classes(running.port, CALLS[2], Path(images[0]))
         note("capacity, in a closed loop")
         capacity = capacity_of(plan, running.port, images)
@@ -134,7 +140,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `python -m bench.swap {' '.join(sys.argv[1:])}`\n"
     )
-    print(f"{heading}\n{report.own_versions()}. {plan.model}, {precision}; {rate:.1f} requests a second.\n")
+    print(
+        f"{heading}\n{report.own_versions()}. {plan.model}, {precision}; {rate:.1f} requests a second, {beside}.\n"
+    )
     print(table(answers, swaps) + "\n")
     print(f"Answers compared: {checked.answers}; the furthest score is {checked.furthest:.2g} from its")
     print(f"version's own ({allowed:.2g} allowed), a mixed one would be {apart:.2g} off at least.\n")
@@ -169,16 +177,31 @@ def swap_server(plan: Plan) -> servers.Server:
 
 
 @contextmanager
-def beside(command: str) -> Iterator[None]:
-    """Run a command, a trainer say, for as long as the block lasts."""
-    if not command:
+def trainer(plan: Plan) -> Iterator[None]:
+    """Distil the demo teacher into the demo CLIP for as long as the block lasts, if the plan says so."""
+    if not plan.trainer:
         yield
         return
-    process = subprocess.Popen(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    note("starting the training run")
+    data, run = plan.cache / "swap-pairs", plan.folder / "run"
+    if not data.exists():
+        write_pairs(data, pairs(Split.TRAIN, DISTILLATION_SEED, 0, 1024))
+    threads = str(max(1, servers.THREADS // 2))
+    process = subprocess.Popen(
+        [
+            *("nice", "-n", "10", sys.executable, "-m", "sds_clip", "finetune", "--out", str(run)),
+            *("--base", "demo", "--teacher", "demo", "--data", str(data), "--steps", "1000000"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+    )
     try:
+        while not (run / "log.jsonl").exists() and process.poll() is None:
+            time.sleep(0.1)
         yield
         if process.poll() is not None:
-            note(f"what ran beside ended early, with {process.returncode}")
+            raise RuntimeError(f"the training run ended with {process.returncode}")
     finally:
         process.terminate()
         process.wait()
@@ -291,7 +314,7 @@ def parse(arguments: list[str] | None) -> Plan:
     parser.add_argument(
         "--share", type=float, default=0.8, help="of the capacity that is asked for (default: 0.8)"
     )
-    parser.add_argument("--beside", default="", metavar="COMMAND", help="run this meanwhile, a trainer say")
+    parser.add_argument("--no-trainer", action="store_true", help="nothing but the server on the machine")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
     options = parser.parse_args(arguments)
     quick, cache = options.quick, options.cache.resolve()
@@ -305,7 +328,7 @@ def parse(arguments: list[str] | None) -> Plan:
         steady_s=5.0 if quick else 60.0,
         capacity_requests=96 if quick else 600,
         share=options.share,
-        beside=options.beside,
+        trainer=not options.no_trainer,
         cache=cache,
     )
 
