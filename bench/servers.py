@@ -156,7 +156,7 @@ def running(server: Server, cache: Path, **environment: str) -> Iterator[Running
             stdout=output,
             stderr=output,
             env=environment_variables(cache) | environment,
-            start_new_session=True,
+            process_group=0,
         )
         try:
             _wait_until_ready(server, process, port, log)

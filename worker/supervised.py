@@ -31,7 +31,7 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 pass_fds=(writing,),
                 env=environment(os.environ),
-                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor alone
+                process_group=0,  # Ctrl-C in a terminal is for the supervisor alone; the session, which `nice` needs, stays
             )
         except BaseException:
             os.close(reading)

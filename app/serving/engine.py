@@ -148,8 +148,11 @@ class Engine:
         return answer
 
     async def compute(self, served: Served, call: Callable[[], Answer]) -> Answer:
-        """Have the forward thread run `call`, which computes with the weights of `served`, behind the requests."""
-        return await self.encode(served, finish=lambda _: call(), background=True)
+        """Have the forward thread run `call`, no more work than a request's with the weights of `served`, next."""
+        answer: Answer = await self._batcher.submit(
+            served, Encode(finish=lambda _: call()), cost=1, first=True
+        )
+        return answer
 
     async def replace(self, name: str, clip: Clip) -> Served:
         """Warm other weights up and put them behind `name`; nobody's answer mixes old and new."""

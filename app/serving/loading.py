@@ -165,7 +165,8 @@ class VersionLoader:
         return clip
 
     async def _check(self, clip: Clip, golden: Golden | None) -> None:
-        """Compute with it for the first time, in the forward thread, behind the requests that wait."""
+        """Compute with it for the first time, in the forward thread: the few golden inputs next, so that a swap does
+        not wait for the backlog, and what a new make of model needs behind the requests."""
         served = Served(clip.version, 0, clip)
         if golden is not None:
             angle = await _telling_why(self._engine.compute(served, lambda: golden.angle(clip)))

@@ -1,7 +1,7 @@
 """Hot swap: follow the aliases, make the weights ready aside, then put them in place with one assignment.
 
     read the aliases (every second) -> load, verify, lay over the base (a thread of its own)
-      -> golden inputs and warm-up (the forward thread, behind requests) -> label sets in use -> one assignment
+      -> golden inputs and warm-up (the forward thread) -> label sets in use, behind requests -> one assignment
 
 A version that cannot be loaded changes nothing: the alias serves on what it serves, says why (`report`, metrics,
 log), tries again with longer and longer pauses, and takes any other version that it is moved to meanwhile.

@@ -12,7 +12,11 @@ logger = logging.getLogger(__name__)
 
 
 class Child:
-    """`sds-clip ARGUMENTS` in a process of its own, in a session of its own: Ctrl-C is for the supervisor alone."""
+    """`sds-clip ARGUMENTS` in a process group of its own: Ctrl-C in a terminal is for the supervisor alone.
+
+    Not in a session of its own: Linux gives each session the same share of the cores (autogroups), however nice its
+    processes are, and a training run would take as much as the service.
+    """
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
@@ -27,7 +31,7 @@ class Child:
             self._command,
             stdin=subprocess.PIPE,
             env={**os.environ, **self._environment},
-            start_new_session=True,
+            process_group=0,
         )
         logger.info("%s is process %d", self.name, self._process.pid)
 

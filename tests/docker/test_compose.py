@@ -75,6 +75,13 @@ def test_a_job_has_time_for_its_checkpoint_and_a_request_for_its_answer() -> Non
     assert seconds(all_services["api"]["stop_grace_period"]) >= request_s + 10
 
 
+def test_a_request_comes_before_a_step_of_training() -> None:
+    all_services = services()
+    shares = {name: all_services[name].get("cpu_shares", 1024) for name in all_services}
+    behind = {name for name, share in shares.items() if share < 1024 / 5}
+    assert behind == {"worker-finetune", "worker-evaluate"}
+
+
 def test_redis_keeps_everything_and_evicts_nothing() -> None:
     redis = services()["redis"]
     options = redis["command"][2:]
