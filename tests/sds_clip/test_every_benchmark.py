@@ -1,0 +1,126 @@
+"""Every benchmark through `POST /evaluate` and a worker, with the figures of the command line."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models.evaluation.names import BENCHMARKS
+from sds_clip import Client, Job
+from sds_clip.cli import main
+from tests.models.evaluation.test_aro import case, save_cases
+from tests.models.evaluation.test_order import CAPTION, save_captions
+from tests.models.evaluation.test_sugarcrepe import entry, save_files
+from tests.models.evaluation.test_zero_shot_benchmark import save_folders
+from tests.sds_clip.embedded import Running
+from tests.training import save_coco
+from tests.worker.sets import save_winoground
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc"),
+]
+
+
+def winoground(folder: Path) -> None:
+    save_winoground(folder)
+
+
+def vg_relation(folder: Path) -> None:
+    save_cases(folder, [case("behind"), case("behind", bbox_x=22, bbox_w=12), case("on"), case("next to")])
+
+
+def vg_attribution(folder: Path) -> None:
+    cases = [case(None, true_caption="a red dog and an old cat", bbox_x=x) for x in (1, 9, 17)]
+    save_cases(folder, cases, "visual_genome_attribution.json")
+
+
+def coco_order(folder: Path) -> None:
+    save_captions(folder, [[CAPTION, "the two old men sit on a long bench"], ["a very small dog sleeps"]])
+
+
+def flickr_order(folder: Path) -> None:
+    save_captions(folder, [[CAPTION], ["three tall women walk down the wet street"]], "flickr30k_test.json")
+
+
+def sugarcrepe(folder: Path) -> None:
+    save_files(folder, swap_obj={"0": entry(0), "4": entry(1)}, add_att={"1": entry(0)})
+
+
+def sugarcrepe_pp(folder: Path) -> None:
+    save_files(folder, swap_object=[entry(n, id=n, caption2=f"one dog {n}") for n in range(3)])
+
+
+def zero_shot(folder: Path) -> None:
+    save_folders(folder, per_class=2)
+
+
+def retrieval(folder: Path) -> None:
+    save_coco(folder)
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "winoground": winoground,
+    "vg-relation": vg_relation,
+    "vg-attribution": vg_attribution,
+    "coco-order": coco_order,
+    "flickr-order": flickr_order,
+    "sugarcrepe": sugarcrepe,
+    "sugarcrepe-pp": sugarcrepe_pp,
+    "zero-shot": zero_shot,
+    "retrieval": retrieval,
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each benchmark's data, laid out as they are published."""
+    found = {}
+    for name, make in MAKERS.items():
+        found[name] = tmp_path_factory.mktemp("data") / name
+        found[name].mkdir()
+        make(found[name])
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    running = Running(tmp_path_factory.mktemp("up"), SDS_CLIP_KEEP_WARM="true")
+    with Client(running.url) as client:
+        yield client
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def jobs(client: Client, folders: dict[str, Path]) -> dict[str, Job]:
+    """A job for each benchmark, all of them sent before the first has ended."""
+    found = {}
+    for name, folder in folders.items():
+        dataset = client.upload_dataset(folder, format=name)
+        found[name] = client.evaluate(name, str(dataset["id"]), model="demo")
+    return found
+
+
+def test_there_are_data_for_every_benchmark() -> None:
+    assert list(MAKERS) == list(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_figures_are_those_of_the_command_line(
+    name: str, jobs: dict[str, Job], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    result = jobs[name].wait().info["result"]
+    data = folders[name] / ("captions.json" if name == "retrieval" else "")
+    options = ["--data", str(data), "--model", "demo", "--device", "cpu", "--out", str(tmp_path)]
+    assert main(["evaluate", name, *options]) == 0
+    expected = json.loads((tmp_path / "results.json").read_text())
+    assert result["primary"] == expected["primary"]
+    assert result["metrics"] == expected["metrics"]
+    assert result["provenance"]["data_hash"] == expected["provenance"]["data_hash"]
+    stages = {event["data"].get("stage") for event in jobs[name].events() if event["type"] == "stage"}
+    assert {"loading", "evaluating", "writing"} <= stages
+    report = jobs[name].report()
+    assert name in report
+    assert 'src="http' not in report
