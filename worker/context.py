@@ -81,10 +81,17 @@ class JobContext:
         self._stage = name
         self.reporter.progress(name, self._step, self._steps)
 
-    def advance(self, step: int, steps: int | None = None, estimated_finish: float | None = None) -> None:
-        """Say how far the stage is."""
+    def advance(
+        self,
+        step: int,
+        steps: int | None = None,
+        estimated_finish: float | None = None,
+        *,
+        stage: str | None = None,
+    ) -> None:
+        """Say how far the stage is, or another one."""
         self.ticks.tick()
-        self._step, self._steps = step, steps
+        self._stage, self._step, self._steps = stage or self._stage, step, steps
         self.reporter.progress(self._stage, step, steps, estimated_finish)
 
     def should_stop(self) -> bool:

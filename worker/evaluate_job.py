@@ -1,6 +1,6 @@
 """An evaluation job: a model on a benchmark, alone or beside another; results.json and report.html in its folder."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from app.jobs.requests import EvaluateJob, parse_evaluate
@@ -9,10 +9,10 @@ from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.comparison import Comparison, compare
 from models.evaluation.report import write_report
 from models.evaluation.results import Results
-from models.evaluation.results_file import write_results
+from models.evaluation.results_file import write_comparison, write_results
 from worker.context import JobContext
 from worker.data import content_of
-from worker.measuring import measure, read_data, summary
+from worker.measuring import measure, read_data, root_of, summary, without_folder
 from worker.references import loadable
 
 
@@ -33,6 +33,7 @@ def evaluate(context: JobContext) -> None:
         options |= {"classes": job.classes, "templates": job.templates}
     benchmark = read_data(job.benchmark, content, context.folder.work, **options)
     found = _measure(context, job, benchmark)
+    found = replace(found, results=without_folder(found.results, root_of(content)))
     context.stage("writing")
     context.succeed(result=_written(context, found))
     context.folder.drop_earlier()
@@ -58,8 +59,8 @@ def _of_clip(context: JobContext, job: EvaluateJob, benchmark: Benchmark, name: 
     context.stage("evaluating")
     return measure(
         benchmark,
-        clip,
-        context.folder.work,
+        replace(clip, reference=name),  # what was asked for, and not where it lies on the server
+        context.folder.take_over_work("features"),
         say=_say(context),
         batch_size=job.batch_size,
         max_bad_share=job.max_bad_share,
@@ -87,6 +88,9 @@ def _written(context: JobContext, found: _Found) -> dict[str, Any]:
     if found.baseline is not None:
         write_results(folder / "baseline.json", found.baseline)
         files["baseline"] = folder / "baseline.json"
+    if found.comparison is not None:
+        write_comparison(folder / "comparison.json", found.comparison)
+        files["comparison"] = folder / "comparison.json"
     content = summary(found.results)
     content["files"] = {
         name: path.relative_to(context.config.data_dir).as_posix() for name, path in files.items()
@@ -101,13 +105,16 @@ def _written(context: JobContext, found: _Found) -> dict[str, Any]:
             "high": headline.high,
             "p_better": headline.p_better,
             "p_two_sided": headline.p_two_sided,
+            "macro": found.comparison.macro and asdict(found.comparison.macro),
         }
     return content
 
 
 def _say(context: JobContext) -> Any:
+    stages = {"files": "reading", "items": "scoring"}
+
     def say(what: str, done: int, total: int) -> None:
         context.check()
-        context.advance(done, total)
+        context.advance(done, total, stage=stages.get(what, f"encoding {what}"))
 
     return say

@@ -164,7 +164,8 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
     work = context.folder.work
     benchmark = read_data(evaluation.benchmark, content, work)
 
-    return measure(benchmark, clip, work, say=lambda what, done, total: context.check())
+    features = context.folder.take_over_work("features")
+    return measure(benchmark, clip, features, say=lambda what, done, total: context.check())
 
 
 def _finish(

@@ -96,8 +96,10 @@ class JobFolder:
         return 0
 
     def take_over_work(self, name: str) -> Path:
-        """A folder below `work`, with a copy of what the newest attempt before has left in it."""
+        """A folder below `work`, made with a copy of what the newest attempt before has left in it."""
         folder = self.work / name
+        if folder.exists():
+            return folder
         for _, earlier in sorted(self._earlier(), reverse=True):
             if (earlier / "work" / name).is_dir():
                 shutil.copytree(earlier / "work" / name, folder, dirs_exist_ok=True)

@@ -1,5 +1,6 @@
 """One model on one benchmark, for whichever job asks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,36 @@ def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchm
 
     Raises: EvaluationError or DataError: the files are not laid out as the benchmark has them.
     """
-    folder = content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+    folder = root_of(content)
     if name == "retrieval":
         captions = the_one(captions_files(folder, (".json",)), folder)
         return read_benchmark(name, captions, work=work, images=images_of(folder), **options)
     return read_benchmark(name, folder, work=work, **options)
 
 
+def root_of(content: Content) -> Path:
+    """The folder that a benchmark's files lie in."""
+    return content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+
+
+def without_folder(results: Results, folder: Path) -> Results:
+    """The same, with the files of items that were left out named from the folder."""
+    left_out = results.provenance["items_left_out"]
+    named = {item: reason.replace(f"{folder}/", "") for item, reason in left_out.items()}
+    return replace(results, provenance={**results.provenance, "items_left_out": named})
+
+
 def measure(
     benchmark: Benchmark,
     clip: Clip,
-    work: Path,
+    features: Path,
     *,
     say: Say,
     batch_size: int = 32,
     max_bad_share: float = 0.0,
 ) -> Results:
-    """The model's results; `work` keeps features, so that an attempt after a crash goes on where it was."""
-    with ClipScorer(clip, work / "features", batch_size=batch_size) as scorer:
+    """The model's results; the folder keeps features, with which an attempt after a crash goes on."""
+    with ClipScorer(clip, features, batch_size=batch_size) as scorer:
         return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 

@@ -31,7 +31,7 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 pass_fds=(writing,),
                 env=environment(os.environ),
-                process_group=0,  # Ctrl-C in a terminal is for the supervisor alone; the session, which `nice` needs, stays
+                process_group=0,  # Ctrl-C is for the supervisor alone; `nice` is weighed within the session
             )
         except BaseException:
             os.close(reading)

@@ -127,6 +127,12 @@ class EvaluateJob(_Request):
     def _belongs_together(self) -> Self:
         if self.scorer not in BENCHMARKS[self.benchmark].scorers:
             raise ValueError(f"{self.benchmark} cannot be measured with the {self.scorer} score")
+        for name in ("classes", "templates", "order_seed"):
+            if self._is_given(name) and name not in BENCHMARKS[self.benchmark].options:
+                raise ValueError(f"{name} does not belong to {self.benchmark}")
+        for name in ("draws", "seed"):
+            if self._is_given(name) and self.scorer == "clip":
+                raise ValueError(f"{name} belongs to the scorer diffusion")
         if self.scorer == "clip" and self.model is None:
             raise ValueError("the scorer clip needs a model")
         if self.scorer == "clip" and self.teacher is not None:
@@ -138,6 +144,10 @@ class EvaluateJob(_Request):
                 "the scorer diffusion measures the teacher: leave out model, or name it as baseline"
             )
         return self
+
+    def _is_given(self, name: str) -> bool:
+        """Whether an option is another than its default, which a row holds too."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -96,6 +96,11 @@ def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Ima
     return image.crop((left, top, left + width, top + height))
 
 
+MAX_CROP = ImageLimits().max_pixels
+MAX_CROP_ASPECT = 1000
+"""Of a box's sides: resized to the model's shortest side, a thin strip becomes very long."""
+
+
 def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str | None:
     """Why a box cannot be cropped out of an image of this size, or None. It may reach over the image's edge."""
     left, top, box_width, box_height = box
@@ -105,6 +110,10 @@ def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str 
         return f"the box {box} lies outside the image, which is {width} x {height}"
     if box_width > 2 * width or box_height > 2 * height:
         return f"the box {box} is more than twice as large as the image, which is {width} x {height}"
+    if box_width * box_height > MAX_CROP:
+        return f"the box {box} has more than {MAX_CROP} pixels"
+    if max(box_width, box_height) > MAX_CROP_ASPECT * min(box_width, box_height):
+        return f"the box {box} is more than {MAX_CROP_ASPECT} times as long as wide"
     return None
 
 

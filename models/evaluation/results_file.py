@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models.evaluation.comparison import Comparison
 from models.evaluation.errors import EvaluationError
 from models.evaluation.json_files import read_json
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
@@ -18,7 +19,12 @@ _LAYOUT = "results as `sds-clip evaluate --out` writes them"
 
 def write_results(path: Path, results: Results) -> None:
     """Write a file that is whole or not there."""
-    write_whole(path, json.dumps(as_json(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(path, as_json(results))
+
+
+def write_comparison(path: Path, comparison: Comparison) -> None:
+    """Write every outcome's difference, over all items and by tag; whole or not there."""
+    _write(path, {"format": FORMAT, **asdict(comparison)})
 
 
 def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
@@ -64,6 +70,11 @@ def read_results(path: Path) -> Results:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise EvaluationError(f"{path}: must be {_LAYOUT}; {type(error).__name__}: {error}.") from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    # In ASCII: ids and names of files may hold half of a surrogate pair, which UTF-8 has not.
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _item_as_json(item: ItemOutcome) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from models.clip import Clip
 from models.evaluation.errors import EvaluationError
 from models.evaluation.features import Progress, encode_images, encode_texts
+from models.evaluation.items import text_of
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 UNTAGGED = "untagged"
@@ -194,7 +195,8 @@ def _item(
         raise EvaluationError(f"{where}: is not JSON; every line must be one JSON object.") from error
     if not isinstance(record, dict):
         raise EvaluationError(
-            f"{where}: is not a JSON object with id, image_0, image_1, caption_0, caption_1."
+            f"{where}: is not a JSON object with id, image_0, image_1, caption_0, caption_1; is it another "
+            "benchmark's file?"
         )
     return WinogroundItem(
         id=_id(record, where),
@@ -202,7 +204,7 @@ def _item(
             _image(record, "image_0", files, folder, where, allow_missing),
             _image(record, "image_1", files, folder, where, allow_missing),
         ),
-        captions=(_text(record, "caption_0", where), _text(record, "caption_1", where)),
+        captions=(text_of(record, "caption_0", where), text_of(record, "caption_1", where)),
         tag=_tag(record, "tag", where),
         secondary_tag=_tag(record, "secondary_tag", where),
         collapsed_tag=_tag(record, "collapsed_tag", where),
@@ -214,13 +216,6 @@ def _id(record: dict[str, Any], where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise EvaluationError(f"{where}: `id` must be a number or a text, got {value!r}.")
     return str(value)
-
-
-def _text(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty, got {value!r}.")
-    return value
 
 
 def _tag(record: dict[str, Any], key: str, where: str) -> str:
@@ -238,7 +233,7 @@ def _image(
     where: str,
     allow_missing: bool,
 ) -> Path:
-    name = _text(record, key, where)
+    name = text_of(record, key, where)
     found = files.get(name, [])
     if not found and allow_missing:
         return folder / Path(name).name

@@ -155,8 +155,14 @@ def _class_folders(path: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
+    """Raises EvaluationError where there are none: torchvision refuses such a class, and it is no set of classes."""
+    found = sorted(
         file
         for file in folder.rglob("*")
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
     )
+    if not found:
+        raise EvaluationError(
+            f"{folder}: holds no images; every folder must be a class. Is it another benchmark's folder?"
+        )
+    return found

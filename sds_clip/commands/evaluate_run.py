@@ -80,11 +80,13 @@ def _written(args: argparse.Namespace, found: Evaluation) -> Evaluation:
         found = replace(found, comparison=compare(found.baseline, found.results))
     if args.out is not None:
         from models.evaluation.report import write_report
-        from models.evaluation.results_file import write_results
+        from models.evaluation.results_file import write_comparison, write_results
 
         write_results(args.out / "results.json", found.results)
         if found.baseline is not None:
             write_results(args.out / "baseline.json", found.baseline)
+        if found.comparison is not None:
+            write_comparison(args.out / "comparison.json", found.comparison)
         report = write_report(args.out, found.results, found.comparison, found.baseline)
         found = replace(found, report=report)
     return found

@@ -1,6 +1,7 @@
 """Evaluation jobs: the figures of the command line, and the files that a row names."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from app.store import Store
 from app.store.assets import Move
 from app.store.records import Job
 from models.checkpoints import load_clip
+from models.evaluation.scorers import ClipScorer
 from sds_clip.cli import main
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
@@ -72,9 +74,10 @@ def test_figures_are_those_of_the_command_line_with_the_baseline_s_beside_them(
     assert job.result["metrics"] == expected["metrics"]
     assert job.result["baseline"]["provenance"]["model_version"] != job.result["provenance"]["model_version"]
     assert job.result["comparison"]["outcome"] == "group"
+    assert written(config, job, "comparison")["outcomes"]["group"]["p_better"] <= 1
     assert "<html" in (config.data_dir / job.result["files"]["report"]).read_text()
     left = sorted(path.name for path in (config.jobs_dir / job.id / "1").iterdir())
-    assert left == ["baseline.json", "report.html", "results.json"]
+    assert left == ["baseline.json", "comparison.json", "report.html", "results.json"]
 
 
 def test_diffusion_score_is_that_of_the_command_line(
@@ -136,7 +139,7 @@ def test_scores_of_a_killed_attempt_are_not_computed_again(
     with claimed(config, store, JobKind.EVALUATE) as context:
         steps: list[int] = []
 
-        def advance(step: int, steps_: int | None = None, finish: float | None = None) -> None:
+        def advance(step: int, steps_: int | None = None, **_: object) -> None:
             steps.append(step)
             if len(steps) > 3:
                 context.stopping.set("a test says so")
@@ -153,6 +156,65 @@ def test_scores_of_a_killed_attempt_are_not_computed_again(
         evaluate(context)
     assert store.jobs.get(job.id).status is JobStatus.SUCCEEDED
     assert [folder.name for folder in (config.jobs_dir / job.id).iterdir()] == ["2"]
+
+
+def test_features_of_a_killed_attempt_are_not_computed_again(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    tiny_folder: Path,
+    winoground_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = submit(
+        {"benchmark": "winoground", "data": winoground_id, "model": f"local-dir:{tiny_folder}"},
+        JobKind.EVALUATE,
+    )
+    encoded: list[dict[str, int]] = []
+    close = ClipScorer.close
+
+    def closing(scorer: ClipScorer) -> None:
+        encoded.append(scorer.encoded)
+        close(scorer)
+
+    monkeypatch.setattr(ClipScorer, "close", closing)
+    with claimed(config, store, JobKind.EVALUATE) as context:
+
+        def advance(*_: object, stage: str, **__: object) -> None:
+            if stage == "scoring":
+                context.stopping.set("a test says so")
+
+        context.advance = advance  # type: ignore[method-assign, assignment]
+        with pytest.raises(Stopped):
+            evaluate(context)
+        store.work.release(context.lease)
+    with claimed(config, store, JobKind.EVALUATE) as context:
+        evaluate(context)
+    assert store.jobs.get(job.id).status is JobStatus.SUCCEEDED
+    assert encoded[0]["images"] > 0
+    assert encoded[1] == {"images": 0, "texts": 0}
+
+
+def test_report_names_the_model_and_the_files_as_the_caller_does(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    tiny_folder: Path,
+    winoground_folder: Path,
+    tmp_path: Path,
+) -> None:
+    base = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+    version = published(config, store, base, save_tuned(tmp_path / "delta", base))
+    folder = tmp_path / "damaged"
+    shutil.copytree(winoground_folder, folder)
+    (folder / "images" / "ex_0_img_0.png").write_bytes(b"no picture")
+    data = add_ready(store, config, folder, "winoground")
+    job = run(config, store, submit, benchmark="winoground", data=data, model=version, max_bad_share=0.5)
+    provenance = written(config, job, "results")["provenance"]
+    assert provenance["model"] == version
+    assert provenance["items_left_out"]["0"].startswith("images/ex_0_img_0.png: ")
+    assert job.result is not None
+    assert str(config.data_dir) not in (config.data_dir / job.result["files"]["report"]).read_text()
 
 
 def test_data_set_that_is_gone_fails_the_job_with_the_field_s_name(

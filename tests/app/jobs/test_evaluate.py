@@ -72,6 +72,9 @@ def test_dry_run_accepts_nothing(service: Service) -> None:
         ({"scorer": "diffusion", "model": None, "teacher": "evil"}, "model_not_allowed", "teacher"),
         ({"batch_size": 0}, "invalid_request", "batch_size"),
         ({"draws": 10**6}, "invalid_request", "draws"),
+        ({"draws": 4}, "invalid_request", None),
+        ({"templates": "photo"}, "invalid_request", None),
+        ({"order_seed": 1}, "invalid_request", None),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(

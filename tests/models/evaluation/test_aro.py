@@ -10,6 +10,7 @@ from models.evaluation.aro import vg_attribution, vg_relation
 from models.evaluation.aro_symmetric import SYMMETRIC_RELATIONS
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.errors import EvaluationError
+from models.evaluation.items import box_problem
 from models.evaluation.scorers import ClipScorer
 from tests.models.evaluation.fixed_scorer import FixedScorer
 
@@ -110,6 +111,21 @@ def test_a_box_that_holds_nothing_of_the_image_is_refused(
     benchmark = vg_relation(save_cases(tmp_path, [case(), case(**box)]))
     with pytest.raises(EvaluationError, match=f"item 1: .*7.jpg: .*{message}"):
         run_benchmark(benchmark, FixedScorer({"0": RIGHT, "1": RIGHT}))
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "reason"),
+    [
+        ((0, 0, 3000, 2), (1500, 1), "more than 1000 times as long as wide"),
+        ((0, 0, 9000, 9000), (8000, 8000), "has more than 64000000 pixels"),
+        ((0, 0, 999, 1), (999, 1), None),
+    ],
+)
+def test_a_box_that_would_take_too_much_memory_is_refused(
+    box: tuple[int, int, int, int], size: tuple[int, int], reason: str | None
+) -> None:
+    found = box_problem(box, *size)
+    assert found is None if reason is None else reason in str(found)
 
 
 @pytest.mark.parametrize(

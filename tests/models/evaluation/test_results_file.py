@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     write_results(tmp_path / "new/results.json", RESULTS)
     assert read_results(tmp_path / "new/results.json") == RESULTS
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_half_a_surrogate_pair_is_written_and_read_again(tmp_path: Path) -> None:
+    item = ItemOutcome("dog\udc80.png", {"acc1": True}, {"acc1": 0.1}, ("\ud800",), (), ())
+    results = replace(RESULTS, items=(item,))
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
 
 
 def test_items_can_be_left_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -120,12 +121,10 @@ def test_shards_give_the_figures_of_folders(tiny_clip: Clip, tmp_path: Path) -> 
 
 def test_unequal_classes_are_weighed_alike_in_the_mean_recall(tiny_clip: Clip, tmp_path: Path) -> None:
     folder = save_folders(tmp_path / "set", per_class=2)
-    for name in ("0.png", "1.png"):
-        (folder / "yak" / name).unlink()
     (folder / "rat/1.png").unlink()
     results = run(tiny_clip, zero_shot_benchmark(folder), tmp_path / "kept")
     recall = {tag: [i.correct["acc1"] for i in results.items if i.tags == (tag,)] for tag in results.by_tag}
-    assert "yak" not in recall  # without an image, it is a rival alone
+    assert [len(recall[name]) for name in ("pig", "rat")] == [2, 1]
     expected = sum(sum(right) / len(right) for right in recall.values()) / len(recall)
     assert results.metrics["mean_per_class_recall"].value == pytest.approx(expected)
 
@@ -205,14 +204,26 @@ def test_a_damaged_shard_is_refused(tmp_path: Path, damage: str) -> None:
         zero_shot_benchmark(folder)
 
 
-@pytest.mark.parametrize("layout", ["nothing", "files", "one class"])
+@pytest.mark.parametrize("layout", ["nothing", "files", "one class", "a class without images"])
 def test_a_folder_of_another_layout_is_refused(tmp_path: Path, layout: str) -> None:
     folder = tmp_path / "set"
     if layout != "nothing":
         folder.mkdir()
     if layout == "one class":
-        (folder / "dog").mkdir()
-    with pytest.raises(EvaluationError, match=r"no such folder|holds no folders|has 1 class"):
+        save_folders(folder, per_class=1)
+        for name in CLASSES[1:]:
+            shutil.rmtree(folder / name)
+    if layout == "a class without images":  # COCO's annotations/, say
+        save_folders(folder, per_class=1)
+        (folder / "annotations").mkdir()
+        (folder / "annotations/captions.json").write_text("{}")
+    reason = {
+        "nothing": "no such folder",
+        "files": "holds no folders",
+        "one class": "has 1 class",
+        "a class without images": "annotations: holds no images; .* another benchmark's folder",
+    }
+    with pytest.raises(EvaluationError, match=reason[layout]):
         zero_shot_benchmark(folder)
 
 
