@@ -4,6 +4,7 @@ What becomes of a job whose process:
     ends by itself (`worker.exits`)        its row says it already
     dies                                   the attempt has failed; again after a while, up to the job's attempts
     takes no step for stall_timeout_s      killed, then the same
+    lets its lease end, and long after     killed, then the same
     is to stop, and does                   released at a checkpoint by the process itself
     is to stop, and does not in time       killed, and released on its behalf
     hangs while another has taken the job  killed
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from app.crash import reach
-from app.jobs.states import JobKind, JobStatus
+from app.jobs.states import HELD, JobKind, JobStatus
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Job, JobError, Lease
@@ -143,7 +144,7 @@ class Slot:
 
     def _watch(self, child: ChildProcess, job: Job) -> tuple[int, str | None]:
         """Its exit code, and why it was killed where it was."""
-        looked_at = asked_at = None
+        looked_at = asked_at = lapsed_at = None
         while True:
             code = child.wait(_LOOK_S)
             if asked_at is not None and code == -signal.SIGTERM:
@@ -156,11 +157,17 @@ class Slot:
                 asked_at = now
             if looked_at is None or now - looked_at >= self._config.watch_every_s:
                 looked_at = now
-                wish = self._wish(job)
-                if wish is Exit.LEASE_LOST:
+                found = self._row(job)
+                if (
+                    found is not None and found.fence != job.fence
+                ):  # its process hangs, or it would have found out
                     child.kill()
                     return Exit.LEASE_LOST, None
-                if asked_at is None and wish is Exit.RELEASED:
+                lapsed_at = (lapsed_at or now) if found is not None and _has_lapsed(found) else None
+                if lapsed_at is not None and now - lapsed_at > self._config.lease_ttl_s:
+                    child.kill()
+                    return 1, "it did not renew its lease"
+                if asked_at is None and found is not None and found.status in _ASKED:
                     child.ask_to_stop()
                     asked_at = now
             if asked_at is not None and now - asked_at > self._config.stop_grace_s:
@@ -170,15 +177,12 @@ class Slot:
                 child.kill()
                 return 1, f"it took no step for {self._config.stall_timeout_s:g} s"
 
-    def _wish(self, job: Job) -> Exit | None:
-        """How the process should end, by the job's row; None for going on."""
+    def _row(self, job: Job) -> Job | None:
+        """The job as it is now; None where that cannot be read."""
         try:
-            found = self._store.jobs.get(job.id)
+            return self._store.jobs.get(job.id)
         except (StoreUnavailable, UnknownRecord):
             return None
-        if found.fence != job.fence:  # its process hangs, or it would have found out by itself
-            return Exit.LEASE_LOST
-        return Exit.RELEASED if found.status in _ASKED else None
 
     def _settle(self, job: Job, code: int, killed: str | None) -> None:
         """Write the end of a job whose process could not."""
@@ -196,6 +200,11 @@ class Slot:
             logger.warning("job %s: its end could not be written; its lease will end", job.id)
         if self._stopping.is_set():
             self._publish(self._config.kind)  # for whoever takes over
+
+
+def _has_lapsed(job: Job) -> bool:
+    """Whether the job's lease has ended, which its process renews long before as long as it runs at all."""
+    return job.status in HELD and job.lease_until is not None and time.time() > job.lease_until
 
 
 def end_orphans(config: WorkerConfig) -> None:

@@ -34,6 +34,10 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+MAX_ATTEMPTS = 3
+"""Attempts in a row that come to no new checkpoint, after which a job has failed."""
+
+
 @dataclass(frozen=True)
 class Page(Generic[R]):
     """One page of a list; `after` the last one's id comes the next, if `has_more`."""
@@ -66,7 +70,7 @@ class NewJob:
     config: Json | None = None
     datasets: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
-    max_attempts: int = 3
+    max_attempts: int = MAX_ATTEMPTS
     seed: int | None = None
     suffix: str | None = None
     metadata: Json = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Jobs as workers see them: claim, renew, report, let go, finish. Every effect is guarded by the fence."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, or_, select, update
@@ -10,7 +11,7 @@ from app.store import registry
 from app.store.assets import Move, NewVersion
 from app.store.database import Clock, Database
 from app.store.journal import Journal
-from app.store.records import EventType, Job, JobError, Json, Lease, Level, as_json
+from app.store.records import MAX_ATTEMPTS, EventType, Job, JobError, Json, Lease, Level, as_json
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import held_job, leased_job, lost, move
 
@@ -25,8 +26,9 @@ class Work:
     was stopped past its lease may go on if nobody has claimed the job, and changes nothing if somebody has.
 
     Every method raises StoreUnavailable when the database is away, and those that take a lease raise
-    LeaseLost when the fence has moved or the job has ended, unless they say otherwise. LeaseLost after
-    StoreUnavailable may mean that the first try took effect: either way the worker has no more to say.
+    LeaseLost when the fence has moved or the job has ended, unless they say otherwise (`came_on` does nothing
+    then). LeaseLost after StoreUnavailable may mean that the first try took effect: either way the worker has no more
+    to say.
     """
 
     def __init__(self, database: Database, clock: Clock, journal: Journal) -> None:
@@ -75,6 +77,17 @@ class Work:
         """Say how far the job is. A resumed job's step goes back to its checkpoint's."""
         with self._database.writing() as connection:
             _update(connection, lease, stage=stage, step=step, steps=steps, estimated_finish=estimated_finish)
+
+    def came_on(self, lease: Lease) -> None:
+        """The attempt has left a checkpoint of its own: it counts as the first one, however many were before it.
+
+        So what outages interrupt again and again is not lost, and what dies at the same step each time fails.
+        """
+        allowed = jobs.c.attempt + MAX_ATTEMPTS - 1
+        with self._database.writing() as connection:
+            connection.execute(
+                _guarded(lease).where(jobs.c.max_attempts < allowed).values(max_attempts=allowed)
+            )
 
     def event(
         self,
@@ -153,6 +166,7 @@ class Work:
         lease: Lease,
         *,
         version: NewVersion | None = None,
+        files: Path | None = None,
         result: Json | None = None,
         promotion: Move | None = None,
     ) -> Job:
@@ -160,11 +174,11 @@ class Work:
 
         Returns the job: `succeeded`; or `cancelled` where that was asked for meanwhile, and then there is
         no version. The same weights may be registered already (training is deterministic): then the job's
-        result is that version, and the new folder is needed only if `versions.get` names it. Calling again with
+        result is that version. `files` is where this process sees the version's folder. Calling again with
         the same lease and version, after an answer that was lost, returns the same job.
 
-        Raises: AliasMoved where the alias is no longer what the promotion was decided on, and nothing has
-        changed; UnusableRecord where the version's base was deleted.
+        Raises, and nothing has changed then: AliasMoved where the alias is no longer what the promotion was decided
+        on; VersionGone where the files were removed; UnusableRecord where the version's base was deleted.
         """
         with self._database.writing() as connection:
             job = leased_job(connection, lease)
@@ -177,7 +191,7 @@ class Work:
             if job.status is JobStatus.CANCELLING:
                 return move(connection, job, Action.SUCCEED, now, "Cancelled when it was about to succeed.")
             if version is not None:
-                _make(connection, job, version, promotion, now)
+                _make(connection, job, version, files, promotion, now)
             return move(
                 connection,
                 job,
@@ -232,11 +246,18 @@ def _exhaust(connection: Connection, job: Job, now: float) -> None:
     move(connection, job, Action.EXHAUST, now, error.message, level=Level.ERROR, error=as_json(error))
 
 
-def _make(connection: Connection, job: Job, version: NewVersion, promotion: Move | None, now: float) -> None:
+def _make(
+    connection: Connection,
+    job: Job,
+    version: NewVersion,
+    files: Path | None,
+    promotion: Move | None,
+    now: float,
+) -> None:
     """Register what a job made, and point an alias at it."""
     if promotion is not None:
         registry.locked_alias(connection, promotion.alias)  # aliases before versions, as everywhere
-    registry.register(connection, version, now, job_id=job.id)
+    registry.register(connection, version, now, job_id=job.id, files=files)
     if promotion is not None:
         registry.point(connection, promotion, version.id, now, job_id=job.id)
 

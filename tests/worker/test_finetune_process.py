@@ -75,6 +75,17 @@ def check_version(config: WorkerConfig, store: Store, version_id: str) -> None:
     assert [folder.name for folder in config.versions_dir.iterdir()] == [version_id]
 
 
+def test_job_that_comes_on_survives_any_number_of_kills(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    job = submit(finetune_config)
+    with Running(config, store):
+        for fence in range(1, 5):  # one more than a job that does not come on is allowed
+            until(lambda fence=fence: steps_done(store, job, fence) >= 8 * fence)
+            end(job_process(config, fence))
+        assert succeeded(store, job).attempt == 5
+
+
 def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:

@@ -96,6 +96,19 @@ def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(
     assert error.message == "The job's process died: it took no step for 2 s."
 
 
+def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_over(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "count", "steps": 1000}, max_attempts=1)
+    with running(replace(config, lease_ttl_s=1.0), store):
+        until_status(store, job.id, JobStatus.RUNNING)
+        os.kill(job_process(config).pid, signal.SIGSTOP)
+        until_status(store, job.id, JobStatus.FAILED)
+    error = store.jobs.get(job.id).error
+    assert error is not None
+    assert error.message == "The job's process died: it did not renew its lease."
+
+
 @pytest.mark.parametrize(
     ("act", "code", "param"), [("want_memory", "out_of_memory", None), ("be_wrong", "nothing_learned", "lr")]
 )

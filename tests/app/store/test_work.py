@@ -159,6 +159,30 @@ def test_retried_job_backs_off_and_fails_with_its_last_attempt(store: Store, clo
     assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
 
 
+def test_attempt_that_came_on_counts_as_the_first(store: Store, clock: FakeClock) -> None:
+    job = submitted(store)
+    for _ in range(5):
+        lease = claimed(store)
+        store.work.came_on(lease)
+        clock.advance(61)
+    found = store.jobs.get(job.id)
+    assert (found.attempt, found.max_attempts) == (5, 7)
+    for _ in range(2):
+        claimed(store)
+        clock.advance(61)
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.jobs.get(job.id).status is JobStatus.FAILED
+
+
+def test_attempt_that_was_overtaken_gets_nothing_for_having_come_on(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    lost = claimed(store)
+    clock.advance(61)
+    job = store.jobs.get(claimed(store).job_id)
+    store.work.came_on(lost)
+    assert store.jobs.get(job.id).max_attempts == job.max_attempts
+
+
 def test_failure_of_a_job_that_was_asked_to_stop(store: Store) -> None:
     pausing, cancelling = submitted(store), submitted(store)
     leases = [claimed(store), claimed(store)]
