@@ -75,11 +75,12 @@ def denoising_errors_many(
     *,
     batch_size: int,
     error_of: ErrorOf = "epsilon",
+    tick: Callable[[], None] | None = None,
 ) -> Float[Tensor, "b n k"]:
     """The squared error, mean over elements, for every image under each of its captions at each of its draws.
 
-    The U-Net sees at most `batch_size` noised latents at once. Float32, on the latents' device; no gradient. At
-    abar = 0 a velocity says nothing of the noise, and its error is not a number.
+    The U-Net sees at most `batch_size` noised latents at once, and each time `tick` is called. Float32, on the
+    latents' device; no gradient. At abar = 0 a velocity says nothing of the noise, and its error is not a number.
     """
     device = latents.device
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
@@ -92,6 +93,8 @@ def denoising_errors_many(
         noise_pred = teacher.noise_pred(noisy, levels, captions[image, caption])
         error = (noise_pred - eps).square().mean(dim=(1, 2, 3))
         errors.append(error if error_of == "epsilon" else error / teacher.alphas_cumprod[levels])
+        if tick is not None:
+            tick()
     return torch.cat(errors).reshape(shape)
 
 
@@ -195,13 +198,27 @@ class DiffusionScorer:
     def score(self, images: Sequence[Path | Image.Image], captions: Sequence[str]) -> DiffusionScores:
         """Score every caption for every image.
 
+        Raises: as `errors`.
+        """
+        d = self.errors(images, [*captions, UNCONDITIONAL])
+        return DiffusionScores(raw=-d[:-1], corrected=d[-1] - d[:-1])
+
+    def errors(
+        self,
+        images: Sequence[Path | Image.Image],
+        captions: Sequence[str],
+        *,
+        tick: Callable[[], None] | None = None,
+    ) -> Float[Tensor, "n m"]:
+        """d(x, c) `[caption, image]`, float64 on the CPU; `tick` is called after every U-Net call.
+
         Raises:
             EvaluationError: a file is missing or is not an image that can be decoded.
             TeacherError: the VAE is not loaded, or an error is not finite.
         """
         pixels = torch.stack([self._preprocess(open_image(image)) for image in images])
         latents = self._teacher.encode_image(pixels)
-        embeddings = self._teacher.encode_captions([*captions, UNCONDITIONAL])
+        embeddings = self._teacher.encode_captions(captions)
         errors = denoising_errors_many(
             self._teacher,
             latents,
@@ -210,10 +227,10 @@ class DiffusionScorer:
             self._draws.noise.expand(len(images), -1, -1, -1, -1),
             batch_size=self._batch_size,
             error_of=self._error_of,
+            tick=tick,
         )
         _check_finite(errors)
-        d = errors.double().mean(dim=-1).T.cpu()
-        return DiffusionScores(raw=-d[:-1], corrected=d[-1] - d[:-1])
+        return errors.double().mean(dim=-1).T.cpu()
 
     def score_winoground(
         self, items: Sequence[WinogroundItem], *, progress: Progress | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.jobs.requests import EvaluateJob, parse_evaluate
 from models.checkpoints import load_clip
-from models.evaluation.benchmark import Benchmark, run_benchmark
+from models.evaluation.benchmark import Benchmark
 from models.evaluation.comparison import Comparison, compare
 from models.evaluation.report import write_report
 from models.evaluation.results import Results
@@ -68,15 +68,22 @@ def _of_clip(context: JobContext, job: EvaluateJob, benchmark: Benchmark, name: 
 
 
 def _of_teacher(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> Results:
-    from models.evaluation.teacher_scorer import TeacherScorer
+    from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
     from models.teacher.load import load_teacher
 
     assert job.teacher is not None
     teacher = load_teacher(job.teacher, device=context.config.device, precision=job.precision, vae=True)
     context.stage("evaluating")
     scores = context.folder.take_over_work("scores")
-    scorer = TeacherScorer(teacher, scores, count=job.draws, seed=job.seed, batch_size=job.batch_size)
-    return run_benchmark(benchmark, scorer, max_bad_share=job.max_bad_share, say=_say(context))
+    scorer = TeacherScorer(
+        teacher,
+        scores,
+        count=job.draws,
+        seed=job.seed,
+        error_of=job.score_error,
+        batch_size=job.batch_size,
+    )
+    return run_teacher(benchmark, scorer, max_bad_share=job.max_bad_share, say=_say(context))
 
 
 def _written(context: JobContext, found: _Found) -> dict[str, Any]:

@@ -114,6 +114,8 @@ class EvaluateJob(_Request):
     draws: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Noise levels of the diffusion score."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    score_error: Literal["epsilon", "velocity"] = "epsilon"
+    """Whose error the diffusion score is: the noise's, or the velocity's, which counts high noise for more."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -130,7 +132,7 @@ class EvaluateJob(_Request):
         for name in ("classes", "templates", "order_seed"):
             if self._is_given(name) and name not in BENCHMARKS[self.benchmark].options:
                 raise ValueError(f"{name} does not belong to {self.benchmark}")
-        for name in ("draws", "seed"):
+        for name in ("draws", "seed", "score_error"):
             if self._is_given(name) and self.scorer == "clip":
                 raise ValueError(f"{name} belongs to the scorer diffusion")
         if self.scorer == "clip" and self.model is None:

@@ -4,44 +4,62 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from models.cores import usable_cores
-from models.diffusion_score import DiffusionScorer, draws
+from models.diffusion_score import DiffusionScorer, ErrorOf, draws
+from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
+from models.evaluation.denoising_store import DenoisingStore
 from models.evaluation.items import ImageProblem, Item, open_region
-from models.evaluation.results import ImageRegion
-from models.teacher.teacher import Teacher
+from models.evaluation.results import ImageRegion, Results
+from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 _AHEAD = 64
+_CAPTIONS_AT_ONCE = 64
 
 
 class TeacherScorer:
     """What a caption explains of an image, d(x, no caption) - d(x, c), all on the same `count` draws of a seed.
 
-    Scores are kept in `folder` item by item, so that a run that was killed goes on where it was.
+    An image's d under all of its captions, whichever items these are of, is computed when the first of these is
+    scored, and kept in `folder` by the image's content.
     """
 
     name = "diffusion"
 
     def __init__(
-        self, teacher: Teacher, folder: Path, *, count: int = 32, seed: int = 0, batch_size: int = 64
+        self,
+        teacher: Teacher,
+        folder: Path,
+        *,
+        count: int = 32,
+        seed: int = 0,
+        error_of: ErrorOf = "epsilon",
+        batch_size: int = 64,
     ) -> None:
         self._teacher = teacher
-        self._settings = {"draws": count, "seed": seed}
+        self._settings = {"draws": count, "seed": seed, "score_error": error_of}
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
-        self._scorer = DiffusionScorer(teacher, drawn, batch_size=batch_size)
-        self._key_of_image: dict[ImageRegion, bytes] = {}
-        self._kept = _KeptScores(folder / f"diffusion-{self._identity()[:16]}.jsonl")
-        self.scored = 0
-        """Items that went through the U-Net, and were not kept before."""
+        self._scorer = DiffusionScorer(teacher, drawn, batch_size=batch_size, error_of=error_of)
+        self._key_of_image: dict[ImageRegion, str] = {}
+        self._kept = DenoisingStore(folder / f"diffusion-{self._identity()[:16]}")
+        self._raw = False
+
+    def raw(self) -> TeacherScorer:
+        """The same pairs by -d(x, c), which compares captions of one image, not images."""
+        scorer = copy(self)
+        scorer._raw = True
+        return scorer
 
     def describe(self) -> dict[str, Any]:
         """The teacher, by name and version, and what was drawn."""
@@ -56,36 +74,63 @@ class TeacherScorer:
     def prepare(
         self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
     ) -> None:
-        """Decode every image once, before anything is scored: a score takes far longer."""
-        self._key_of_image |= images.keys
-        regions = list(dict.fromkeys(region for item in items for region in item.images))
-        bad: dict[ImageRegion, str] = {}
+        """Decode every image that is to be scored, before anything is: a score takes far longer."""
+        say = say or _nothing
+        self._key_of_image |= {region: key.hex() for region, key in images.keys.items()}
+        missing = self._missing(items)
+        region_of = {self._key_of_image[region]: region for item in items for region in item.images}
+        keys = list(missing)
+        bad: dict[str, str] = {}
         with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
-            for start in range(0, len(regions), _AHEAD):
-                batch = regions[start : start + _AHEAD]
-                for region, reason in zip(batch, pool.map(_reason, batch), strict=True):
-                    if reason is not None:
-                        bad[region] = reason
+            for start in range(0, len(keys), _AHEAD):
+                batch = keys[start : start + _AHEAD]
+                reasons = pool.map(_reason, [region_of[key] for key in batch])
+                bad |= {key: reason for key, reason in zip(batch, reasons, strict=True) if reason is not None}
+                say("images", start + len(batch), len(keys))
         for item in items:
-            for region in item.images:
-                if region in bad:
-                    problems.add(item.id, bad[region])
+            for key in self._keys(item):
+                if key in bad:
+                    problems.add(item.id, bad[key])
 
     def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
         """Scores `[caption, image]` in float64, which compare captions and images alike."""
-        for done, item in enumerate(items, start=1):
-            key = self._key(item)
-            if key not in self._kept:
-                pictures = [open_region(region) for region in item.images]
-                self._kept.add(key, self._scorer.score(pictures, item.captions).corrected)
-                self.scored += 1
-            yield self._kept[key]
-            if say is not None:
-                say("items", done, len(items))
+        say = say or _nothing
+        missing = self._missing(items)
+        for done, item in enumerate(items):
+            together: dict[tuple[str, ...], list[ImageRegion]] = {}
+            for region in item.images:
+                captions = missing.pop(self._key_of_image[region], None)
+                if captions is not None:
+                    together.setdefault(captions, []).append(region)
+            for captions, regions in together.items():
+                self._score(regions, captions, partial(say, "items", done, len(items)))
+            d = self._kept.take(self._keys(item), [*item.captions, UNCONDITIONAL])
+            yield -d[:-1] if self._raw else d[-1] - d[:-1]
+            say("items", done + 1, len(items))
 
-    def _key(self, item: Item) -> str:
-        images = [self._key_of_image[region].hex() for region in item.images]
-        return hashlib.sha256(json.dumps([images, item.captions]).encode()).hexdigest()
+    def _score(
+        self, regions: Sequence[ImageRegion], captions: Sequence[str], tick: Callable[[], None]
+    ) -> None:
+        keys = [self._key_of_image[region] for region in regions]
+        pictures = [open_region(region) for region in regions]
+        for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
+            some = captions[start : start + _CAPTIONS_AT_ONCE]
+            self._kept.add(keys, some, self._scorer.errors(pictures, some, tick=tick))
+
+    def _keys(self, item: Item) -> list[str]:
+        return [self._key_of_image[region] for region in item.images]
+
+    def _missing(self, items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
+        """Of each image that has any, the captions whose d is not kept; "" among them."""
+        wanted: dict[str, dict[str, None]] = {}
+        for item in items:
+            for key in self._keys(item):
+                wanted.setdefault(key, {}).update(dict.fromkeys([*item.captions, UNCONDITIONAL]))
+        missing = {
+            key: tuple(caption for caption in captions if (key, caption) not in self._kept)
+            for key, captions in wanted.items()
+        }
+        return {key: captions for key, captions in missing.items() if captions}
 
     def _identity(self) -> str:
         """Hash of all that a score depends on but the item; a teacher's version does not cover its VAE."""
@@ -97,30 +142,24 @@ class TeacherScorer:
         return total.hexdigest()
 
 
-class _KeptScores:
-    """One line of JSON an item. A last line that a kill cut off is dropped."""
+def run_teacher(
+    benchmark: Benchmark, scorer: TeacherScorer, *, max_bad_share: float = 0.0, say: Say | None = None
+) -> Results:
+    """`run_benchmark`; where items have several images, with the figures by raw -d in `provenance["raw_score"]`.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._found: dict[str, list[list[float]]] = {}
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
-        for line in lines[:-1]:
-            record = json.loads(line)
-            self._found[record["key"]] = record["scores"]
-        self._path = path
-        if lines[-1]:
-            path.write_text("\n".join([*lines[:-1], ""]), encoding="utf-8")
+    Captions of one image come out alike by both.
+    """
+    results = run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
+    if all(len(item.images) == 1 for item in benchmark.items):
+        return results
+    used = {item.id for item in results.items}
+    raw = benchmark.measure([item for item in benchmark.items if item.id in used], scorer.raw(), None)
+    figures = {name: metric.value for name, metric in raw.metrics.items()}
+    return replace(results, provenance={**results.provenance, "raw_score": figures})
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._found
 
-    def __getitem__(self, key: str) -> Float[Tensor, "c i"]:
-        return torch.tensor(self._found[key], dtype=torch.float64)
-
-    def add(self, key: str, scores: Float[Tensor, "c i"]) -> None:
-        self._found[key] = scores.tolist()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "scores": self._found[key]}) + "\n")
+def _nothing(what: str, done: int, total: int) -> None:
+    pass
 
 
 def _reason(region: ImageRegion) -> str | None:

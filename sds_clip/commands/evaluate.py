@@ -92,7 +92,7 @@ def _add_data_options(parser: argparse.ArgumentParser, about: About) -> None:
 
 def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
     parser.add_argument("--model", metavar="REF", help="model to measure")
-    parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0)
+    parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0, score_error="epsilon")
     # Also where the diffusion score cannot be used: it is then refused with the reason.
     parser.add_argument("--scorer", choices=("clip", "diffusion"), help="what scores (default: clip)")
     parser.add_argument("--teacher", metavar="REF", help="the diffusion model of --scorer diffusion")
@@ -101,6 +101,11 @@ def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
             "--draws", type=int, metavar="N", help="noise levels of the diffusion score (default: 32)"
         )
         parser.add_argument("--seed", type=int, metavar="N", help="seed of their noise (default: 0)")
+        parser.add_argument(
+            "--score-error",
+            choices=("epsilon", "velocity"),
+            help="whose error is the score: the noise's or the velocity's (default: epsilon)",
+        )
     parser.add_argument("--baseline", metavar="REF", help="a CLIP to compare with, item by item")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)")
     parser.add_argument(

@@ -58,6 +58,10 @@ def _figures(results: Results, served: Results | None) -> str:
         header.append(f"{served.provenance['precision']} %")
         for row, name in zip(rows, results.metrics, strict=True):
             row.append(100 * served.metrics[name].value)
+    if (raw := results.provenance.get("raw_score")) is not None:
+        header.append("raw -d %")
+        for row, name in zip(rows, results.metrics, strict=True):
+            row.append(100 * raw[name])
     return table(header, rows, decimals=2)
 
 

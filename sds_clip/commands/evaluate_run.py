@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from models.evaluation.benchmark import Benchmark
     from models.evaluation.comparison import Comparison
     from models.evaluation.results import Results
-    from models.evaluation.scorers import Scorer
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation:
             order_seed=args.order_seed,
         )
         if args.scorer == "diffusion":
-            results, served = _run(args, benchmark, _teacher_scorer(args, settings, benchmark, work)), None
+            results, served = _run_teacher(args, benchmark, settings, work), None
         else:
             results = _run_clip(args, benchmark, settings, work, args.model, args.precision)
             served = _run_served(args, benchmark, settings, work, results)
@@ -104,13 +103,8 @@ def _work_folder(args: argparse.Namespace) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _run(args: argparse.Namespace, benchmark: Benchmark, scorer: Scorer) -> Results:
-    from models.evaluation.benchmark import run_benchmark
-
-    def say(what: str, done: int, total: int) -> None:
-        show_progress(what)(done, total)
-
-    return run_benchmark(benchmark, scorer, max_bad_share=args.max_bad_share, say=say)
+def _say(what: str, done: int, total: int) -> None:
+    show_progress(what)(done, total)
 
 
 def _run_clip(
@@ -122,11 +116,12 @@ def _run_clip(
     precision: str,
 ) -> Results:
     from models.checkpoints import load_clip
+    from models.evaluation.benchmark import run_benchmark
     from models.evaluation.scorers import ClipScorer
 
     clip = load_clip(reference, device=args.device or settings.device, precision=precision)
     with ClipScorer(clip, work / "features", batch_size=args.batch_size) as scorer:
-        return _run(args, benchmark, scorer)
+        return run_benchmark(benchmark, scorer, max_bad_share=args.max_bad_share, say=_say)
 
 
 def _run_served(
@@ -150,19 +145,25 @@ def _summary(served: Results) -> dict[str, object]:
     }
 
 
-def _teacher_scorer(args: argparse.Namespace, settings: Settings, benchmark: Benchmark, work: Path) -> Scorer:
+def _run_teacher(args: argparse.Namespace, benchmark: Benchmark, settings: Settings, work: Path) -> Results:
     from models.evaluation.benchmark import check_scorer
 
     check_scorer(benchmark.name, "diffusion")  # before a teacher of gigabytes is loaded
     missing = [name for name in ("accelerate", "diffusers") if find_spec(name) is None]
     if missing:
         raise CliError(f"the diffusion score needs {', '.join(missing)}: pip install 'sds-clip[train]'")
-    from models.evaluation.teacher_scorer import TeacherScorer
+    from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
     from models.teacher.load import load_teacher
 
     teacher = load_teacher(
         args.teacher, device=args.device or settings.device, precision=args.precision, vae=True
     )
-    return TeacherScorer(
-        teacher, work / "scores", count=args.draws, seed=args.seed, batch_size=max(args.batch_size, 1)
+    scorer = TeacherScorer(
+        teacher,
+        work / "scores",
+        count=args.draws,
+        seed=args.seed,
+        error_of=args.score_error,
+        batch_size=args.batch_size,
     )
+    return run_teacher(benchmark, scorer, max_bad_share=args.max_bad_share, say=_say)

@@ -170,11 +170,18 @@ def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.C
 
     teacher = save_sd_teacher(tmp_path / "teacher")
     options = ["--scorer", "diffusion", "--teacher", f"local-dir:{teacher}", "--draws", "2", "--seed", "3"]
+    options += ["--score-error", "velocity", "--cache", str(tmp_path / "cache")]
     assert main(["evaluate", "winoground", "--data", str(winoground), *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["provenance"]["scorer"] == "diffusion"
     assert (answer["provenance"]["draws"], answer["provenance"]["seed"]) == (2, 3)
+    assert answer["provenance"]["score_error"] == "velocity"
     assert answer["metrics"]["image_score"]["ties"] == 1
+    assert main(["evaluate", "winoground", "--data", str(winoground), *options]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[-3:] == ["raw", "-d", "%"]
+    raw = answer["provenance"]["raw_score"]
+    assert [row.split()[-1] for row in rows[:3]] == [f"{100 * raw[name]:.2f}" for name in answer["metrics"]]
 
 
 @pytest.mark.parametrize("name", ["sugarcrepe", "sugar_crepe", "sugar-crepe"])

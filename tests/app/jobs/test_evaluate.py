@@ -73,6 +73,7 @@ def test_dry_run_accepts_nothing(service: Service) -> None:
         ({"batch_size": 0}, "invalid_request", "batch_size"),
         ({"draws": 10**6}, "invalid_request", "draws"),
         ({"draws": 4}, "invalid_request", None),
+        ({"score_error": "velocity"}, "invalid_request", None),
         ({"templates": "photo"}, "invalid_request", None),
         ({"order_seed": 1}, "invalid_request", None),
     ],

@@ -1,22 +1,34 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from models.diffusion_score import DiffusionScorer, draws
+from models.diffusion_score import DiffusionScorer, DiffusionScores, ErrorOf, draws
 from models.evaluation.benchmark import run_benchmark
+from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.evaluation.teacher_scorer import TeacherScorer
+from models.evaluation.results import ImageRegion, Results
+from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 from models.evaluation.winoground import winoground_metrics
 from models.evaluation.winoground_benchmark import Winoground
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from tests.teachers import save_sd_teacher
+
+
+@dataclass
+class Calls:
+    """What went through the teacher: noised latents and images."""
+
+    unet: int = 0
+    vae: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +38,79 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
 
 
 @pytest.fixture
+def calls(teacher: Teacher) -> Iterator[Calls]:
+    found = Calls()
+
+    def unet(_: object, inputs: tuple[Tensor, ...]) -> None:
+        found.unet += len(inputs[0])
+
+    def vae(_: object, inputs: tuple[Tensor, ...]) -> None:
+        found.vae += len(inputs[0])
+
+    assert teacher.vae is not None
+    hooks = [
+        teacher.unet.register_forward_pre_hook(unet),
+        teacher.vae.encoder.register_forward_pre_hook(vae),
+    ]
+    yield found
+    for hook in hooks:
+        hook.remove()
+
+
+def picture(path: Path, *seed: int) -> ImageRegion:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((64, 64)).save(path)
+    return ImageRegion(path)
+
+
+@pytest.fixture
 def items(tmp_path: Path) -> tuple[Item, ...]:
-    found = []
-    for number in range(3):
-        files = []
-        for side in (0, 1):
-            pixels = np.random.default_rng([number, side]).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            files.append(tmp_path / f"{number}_{side}.png")
-            Image.fromarray(pixels).resize((64, 64)).save(files[-1])
-        captions = (f"red {number} on blue", f"blue {number} on red")
-        found.append(Item(id=str(number), images=tuple(map(ImageRegion, files)), captions=captions))
-    return tuple(found)
+    return tuple(
+        Item(
+            id=str(number),
+            images=(
+                picture(tmp_path / f"{number}_0.png", number, 0),
+                picture(tmp_path / f"{number}_1.png", number, 1),
+            ),
+            captions=(f"red {number} on blue", f"blue {number} on red"),
+        )
+        for number in range(3)
+    )
+
+
+@pytest.fixture
+def repeating(tmp_path: Path) -> tuple[Item, ...]:
+    """Two images in five items, once as a copy of the file, and with captions that come twice."""
+    first, copied = picture(tmp_path / "first.png", 0), picture(tmp_path / "copied.png", 0)
+    second = picture(tmp_path / "second.png", 1)
+    return (
+        Item("0", (first,), ("a dog", "a cat")),
+        Item("1", (second,), ("a dog", "a hat")),
+        Item("2", (first,), ("a dog", "a cow")),
+        Item("3", (copied,), ("a pig", "a cat")),
+        Item("4", (second,), ("a dog", "a hat")),
+    )
+
+
+def unshared(
+    teacher: Teacher, items: tuple[Item, ...], count: int, seed: int = 0, error_of: ErrorOf = "epsilon"
+) -> list[DiffusionScores]:
+    """Every item by itself."""
+    drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
+    scorer = DiffusionScorer(teacher, drawn, error_of=error_of)
+    return [scorer.score([image.path for image in item.images], item.captions) for item in items]
+
+
+def prepared(scorer: TeacherScorer, items: tuple[Item, ...]) -> TeacherScorer:
+    problems = Problems(len(items))
+    scorer.prepare(items, look_at_images(items, problems), problems)
+    return scorer
 
 
 def test_results_are_the_diffusion_scores_own(
     teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
 ) -> None:
-    drawn = draws(3, teacher.latent_shape, teacher.timesteps, seed=5)
-    plain = DiffusionScorer(teacher, drawn)
-    expected = torch.stack(
-        [plain.score([one.path for one in item.images], item.captions).corrected for item in items]
-    )
+    expected = torch.stack([scores.corrected for scores in unshared(teacher, items, 3, seed=5)])
     scorer = TeacherScorer(teacher, tmp_path / "kept", count=3, seed=5)
     results = run_benchmark(Winoground("winoground", items, {}), scorer)
     assert torch.equal(torch.stack(list(scorer.scores(items))), expected)
@@ -56,30 +120,133 @@ def test_results_are_the_diffusion_scores_own(
     assert (results.provenance["draws"], results.provenance["seed"]) == (3, 5)
 
 
-def test_a_run_goes_on_where_it_was(teacher: Teacher, items: tuple[Item, ...], tmp_path: Path) -> None:
+def test_a_pair_that_repeats_is_computed_once(
+    teacher: Teacher, repeating: tuple[Item, ...], tmp_path: Path, calls: Calls
+) -> None:
+    scorer = prepared(TeacherScorer(teacher, tmp_path / "kept", count=2), repeating)
+    found = list(scorer.scores(repeating))
+    # The first image under a dog, a cat, a cow, a pig and no caption; the second under a dog, a hat and none.
+    assert (calls.unet, calls.vae) == (2 * (5 + 3), 2)
+    expected = [scores.corrected for scores in unshared(teacher, repeating, 2)]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_more_captions_than_are_embedded_at_once_are_all_scored(
+    teacher: Teacher, tmp_path: Path, calls: Calls
+) -> None:
+    captions = tuple(f"number {number}" for number in range(70))
+    items = (Item("0", (picture(tmp_path / "one.png", 0),), captions),)
+    (found,) = prepared(TeacherScorer(teacher, tmp_path / "kept", count=1), items).scores(items)
+    assert calls.unet == 71
+    (expected,) = unshared(teacher, items, 1)
+    torch.testing.assert_close(found, expected.corrected, rtol=0, atol=1e-6)
+
+
+def test_other_items_of_known_images_cost_their_own_captions_alone(
+    teacher: Teacher, repeating: tuple[Item, ...], tmp_path: Path, calls: Calls
+) -> None:
+    for part in (repeating[:2], repeating[2:]):
+        scorer = prepared(TeacherScorer(teacher, tmp_path / "kept", count=2), part)
+        before = calls.unet
+        list(scorer.scores(part))
+    assert calls.unet - before == 2 * 2
+
+
+def test_a_run_goes_on_where_it_was(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, calls: Calls
+) -> None:
     benchmark = Winoground("winoground", items, {})
     first = run_benchmark(benchmark, TeacherScorer(teacher, tmp_path / "kept", count=2))
     (file,) = (tmp_path / "kept").iterdir()
-    lines = file.read_text().split("\n")
-    # What a kill leaves: one line whole, the second cut off.
-    file.write_text("\n".join([lines[0], lines[1][:20]]))
+    whole = file.read_bytes()
+    assert calls.unet == 3 * 2 * 3 * 2
+    # What a kill leaves of the last item.
+    file.write_bytes(whole[:-30])
+    assert run_benchmark(benchmark, TeacherScorer(teacher, tmp_path / "kept", count=2)) == first
+    assert calls.unet == (3 + 1) * 2 * 3 * 2
+    assert file.read_bytes().split(b"\n")[-1] == whole.split(b"\n")[-1]
+    said: list[str] = []
     scorer = TeacherScorer(teacher, tmp_path / "kept", count=2)
-    assert run_benchmark(benchmark, scorer) == first
-    assert scorer.scored == 2
-    assert file.read_text().split("\n")[0] == lines[0]
-    assert sorted(file.read_text().split("\n")) == sorted(lines)
+    assert run_benchmark(benchmark, scorer, say=lambda what, *_: said.append(what)) == first
+    assert (calls.unet, calls.vae) == ((3 + 1) * 2 * 3 * 2, (3 + 1) * 2)
+    assert "images" not in said  # none was decoded
 
 
-def test_other_draws_share_nothing(teacher: Teacher, items: tuple[Item, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"", b"\0" * 40, b"[[", b"\xff", b"7"])
+def test_a_damaged_line_is_computed_again(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, calls: Calls, damage: bytes
+) -> None:
     benchmark = Winoground("winoground", items, {})
-    run_benchmark(benchmark, TeacherScorer(teacher, tmp_path / "kept", count=2))
-    other = TeacherScorer(teacher, tmp_path / "kept", count=2, seed=1)
-    run_benchmark(benchmark, other)
-    assert other.scored == 3
+    first = run_benchmark(benchmark, TeacherScorer(teacher, tmp_path / "kept", count=2))
+    (file,) = (tmp_path / "kept").iterdir()
+    *before, damaged, last = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([*before, damaged[:100] + damage + damaged[101:], last]))
+    calls.unet = 0
+    assert run_benchmark(benchmark, TeacherScorer(teacher, tmp_path / "kept", count=2)) == first
+    assert calls.unet == 2 * 3 * 2
+
+
+def test_two_runs_at_once_keep_whole_lines(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, calls: Calls
+) -> None:
+    one, other = (TeacherScorer(teacher, tmp_path / "kept", count=2) for _ in range(2))
+    pairs = list(zip(prepared(one, items).scores(items), prepared(other, items).scores(items), strict=True))
+    assert all(torch.equal(*pair) for pair in pairs)
+    calls.unet = 0
+    after = prepared(TeacherScorer(teacher, tmp_path / "kept", count=2), items)
+    assert torch.equal(torch.stack(list(after.scores(items))), torch.stack([one for one, _ in pairs]))
+    assert calls.unet == 0
+
+
+def test_other_draws_and_errors_share_nothing(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
+) -> None:
+    for settings in ({}, {"seed": 1}, {"count": 3}, {"error_of": "velocity"}):
+        scorer = TeacherScorer(teacher, tmp_path / "kept", **{"count": 2} | settings)  # type: ignore[arg-type]
+        list(prepared(scorer, items[:1]).scores(items[:1]))
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+
+
+def test_the_velocity_s_error_can_be_the_score(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
+) -> None:
+    scorer = prepared(TeacherScorer(teacher, tmp_path / "kept", count=2, error_of="velocity"), items)
+    expected = [scores.corrected for scores in unshared(teacher, items, 2, error_of="velocity")]
+    assert torch.equal(torch.stack(list(scorer.scores(items))), torch.stack(expected))
+    assert scorer.describe()["score_error"] == "velocity"
+
+
+def test_raw_figures_stand_beside_where_images_are_compared(
+    teacher: Teacher, items: tuple[Item, ...], repeating: tuple[Item, ...], tmp_path: Path, calls: Calls
+) -> None:
+    both = unshared(teacher, items, 2)
+    calls.unet = 0
+    scorer = TeacherScorer(teacher, tmp_path / "kept", count=2)
+    results = run_teacher(Winoground("winoground", items, {}), scorer)
+    assert calls.unet == 3 * 2 * 3 * 2
+
+    def figures(scores: Tensor) -> dict[str, float]:
+        metrics = winoground_metrics(scores)
+        return {name: getattr(metrics, name) for name in ("text_score", "image_score", "group_score")}
+
+    assert results.provenance["raw_score"] == figures(torch.stack([scores.raw for scores in both]))
+    found = {name: metric.value for name, metric in results.metrics.items()}
+    assert found == figures(torch.stack([scores.corrected for scores in both]))
+    choice: Results = run_teacher(CaptionChoice("sugarcrepe", repeating, {}), scorer)
+    assert "raw_score" not in choice.provenance
+
+
+def test_a_long_item_says_that_it_goes_on(teacher: Teacher, items: tuple[Item, ...], tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    scorer = TeacherScorer(teacher, tmp_path / "kept", count=4, batch_size=8)
+    one = items[:1]
+    run_benchmark(Winoground("winoground", one, {}), scorer, say=lambda *what: said.append(what))
+    # 2 images, 2 captions and none, 4 draws, 8 at once.
+    assert said == [("files", 2, 2), ("images", 2, 2), *[("items", 0, 1)] * 3, ("items", 1, 1)]
 
 
 def test_an_image_that_cannot_be_read_is_found_before_anything_is_scored(
-    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, calls: Calls
 ) -> None:
     problems = Problems(len(items))
     images = look_at_images(items, problems)
@@ -88,4 +255,4 @@ def test_an_image_that_cannot_be_read_is_found_before_anything_is_scored(
     scorer.prepare(items, images, problems)
     with pytest.raises(EvaluationError, match="1 of 3 items"):
         problems.check()
-    assert scorer.scored == 0
+    assert calls == Calls()
