@@ -32,7 +32,7 @@ from bench.load import IMAGE, Call, LoadSpec, run_load
 from bench.measure import build_classes, note
 from bench.open_load import TEXT, Answer, OpenSpec
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
-from demo.live import write_pairs
+from demo.folders import write_pairs
 from demo.sets import pairs
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split

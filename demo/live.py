@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
-from demo.sets import Pairs, pairs, retrieval_set
+from demo.folders import write_pairs
+from demo.sets import pairs, retrieval_set
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split
 from sds_clip import Client, ClientError, Job
@@ -130,14 +129,6 @@ def _uploads(client: Client) -> Iterator[dict[str, str]]:
             ),
         }
         yield {role: _ready(client, dataset["id"]) for role, dataset in sent.items()}
-
-
-def write_pairs(folder: Path, content: Pairs) -> None:
-    """Write pairs as a folder of images with captions of the same name."""
-    folder.mkdir(parents=True)
-    for number, (pixels, caption) in enumerate(zip(content.images, content.captions, strict=True)):
-        PIL.Image.fromarray(pixels).save(folder / f"{number:05d}.png")
-        (folder / f"{number:05d}.txt").write_text(caption, encoding="utf-8")
 
 
 def _ready(client: Client, dataset_id: str) -> str:

@@ -1,0 +1,77 @@
+"""The demo world's sets as files, in the layouts that benchmarks are published in: `python -m demo.folders DIR`.
+
+    DIR/PART/retrieval/   captions.json and its pictures     sds-clip evaluate retrieval --data .../captions.json
+    DIR/PART/zero-shot/   CLIP_benchmark's WebDataset        sds-clip evaluate zero-shot --data ...
+
+PART is heldout or validation. The Winoground sets are files already: demo/data/PART.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
+from demo.world import Split
+
+
+def write_pairs(folder: Path, content: Pairs) -> None:
+    """Write pairs as a folder of images with captions of the same name."""
+    folder.mkdir(parents=True)
+    for number, (pixels, caption) in enumerate(zip(content.images, content.captions, strict=True)):
+        (folder / f"{number:05d}.png").write_bytes(_png(pixels))
+        (folder / f"{number:05d}.txt").write_text(caption, encoding="utf-8")
+
+
+def write_retrieval(folder: Path, content: Pairs) -> None:
+    """Write pairs as a captions file and its pictures."""
+    folder.mkdir(parents=True)
+    records = []
+    for number, (pixels, caption) in enumerate(zip(content.images, content.captions, strict=True)):
+        (folder / f"{number:05d}.png").write_bytes(_png(pixels))
+        records.append({"image": f"{number:05d}.png", "caption": [caption]})
+    (folder / "captions.json").write_text(json.dumps(records, indent=0), encoding="utf-8")
+
+
+def write_zero_shot(folder: Path, content: Labelled) -> None:
+    """Write labelled images as one shard, with the names of all classes, also of those that no image is of."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "classnames.txt").write_text("\n".join(content.labels), encoding="utf-8")
+    templates = [template.replace("{}", "{c}") for template in CLASS_TEMPLATES]
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(templates), encoding="utf-8")
+    with tarfile.open(folder / "test" / "0.tar", "w") as shard:
+        for number, (pixels, target) in enumerate(zip(content.images, content.targets, strict=True)):
+            for extension, data in (("png", _png(pixels)), ("cls", str(target).encode())):
+                member = tarfile.TarInfo(f"s{number:07d}.{extension}")
+                member.size = len(data)
+                shard.addfile(member, io.BytesIO(data))
+
+
+def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where they are written")
+    folder = parser.parse_args().folder
+    for split in (Split.VALIDATION, Split.HELD_OUT):
+        write_retrieval(folder / split / "retrieval", retrieval_set(split))
+        write_zero_shot(folder / split / "zero-shot", classification_set(split))
+        print(folder / split)
+
+
+if __name__ == "__main__":
+    main()
