@@ -6,20 +6,23 @@ import json
 import multiprocessing
 import os
 import shutil
-import time
+import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from demo import fingerprint
 from demo.measure import Measured, measure
-from demo.scores import chunks, load_scores, score_chunk
+from demo.scores import load_scores, score_chunk, score_files, scoring_seconds
+from demo.stopwatch import Stopwatch
 from demo.training_set import DemoPairs
 from demo.world import Split
+from demo.yardstick import real_residuals
 from models.checkpoints import load_clip
 from models.cores import usable_cores
 from models.teacher.load import load_teacher
@@ -28,6 +31,8 @@ from models.training.config import FinetuneConfig, parse_config
 from models.training.parts import Parts, find_place
 from models.training.run import train
 
+WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-runs"
+"""The search and the demonstration share it: the same scores, and some of the same runs."""
 TRAINING_PAIRS = 8192
 COMMON: dict[str, Any] = {
     "base": "demo",
@@ -39,6 +44,8 @@ COMMON: dict[str, Any] = {
     "save_every": 100,
     "keep_checkpoints": 1,
     "device": "cpu",
+    "precision": "float32",  # bfloat16 is 1.4 times as fast where a CPU computes in it, nine times slower elsewhere
+    "teacher_precision": "float32",
 }
 
 
@@ -54,9 +61,10 @@ class Variant:
         """A variant from keywords."""
         return cls(name, tuple(sorted(options.items())))
 
-    def config(self, seed: int) -> FinetuneConfig:
-        """The configuration of one run."""
-        return parse_config({**COMMON, **dict(self.options), "seed": seed})
+    def config(self, seed: int, teacher: str) -> FinetuneConfig:
+        """The configuration of one run; the control has no teacher."""
+        options = {**COMMON, **dict(self.options), "seed": seed}
+        return parse_config(options if options["objective"] == "clip" else {**options, "teacher": teacher})
 
 
 @dataclass(frozen=True)
@@ -68,23 +76,81 @@ class Outcome:
     seed: int
     split: str
     seconds: float
+    """Of one core: loading and training, over all its starts, and measuring."""
     options: dict[str, Any]
+    """The whole configuration."""
     measured: Measured
     log: list[dict[str, float]]
+    real: dict[str, float] = field(default_factory=dict)
+    """With L_SDS: the residuals that the teacher has on real latents; see `demo.yardstick`."""
 
 
-def run_all(runs: Sequence[tuple[Variant, int]], split: Split, teacher: str, work_dir: Path) -> list[Outcome]:
-    """Do the runs that are not done yet, one a core at a time, and return all in order."""
-    waiting = [run for run in runs if not _file(work_dir, *run, split).exists()]
-    # Each run computes in one thread: two small ones side by side beat one in two threads.
+@dataclass(frozen=True)
+class Series:
+    """What runs have in common: how they are measured, their teacher's reference, and where they are kept.
+
+    A run is kept under the fingerprint of what it depends on, so that it is used again by its like alone. The
+    program is not in it: after a change to the code, use another folder.
+    """
+
+    split: Split
+    teacher: str
+    work_dir: Path
+    pairs: int = TRAINING_PAIRS
+
+    def parts(self, config: FinetuneConfig) -> Parts:
+        """What a run reads, loaded once a process."""
+        named = config.teacher
+        teacher = _teacher(named, config.teacher_precision, config.guidance) if named else None
+        return Parts(_base(), _pairs(self.pairs), teacher)
+
+    def plan(self, variant: Variant, seed: int) -> Run:
+        """A run and its files."""
+        config = variant.config(seed, self.teacher)
+        parts = self.parts(config)
+        name = f"{variant.name}-{config.trainable}-{seed}-{fingerprint.of_run(config, parts)}"
+        scores = []
+        if config.objective == "score":
+            scores = score_files(fingerprint.of_scores(config, parts), self.pairs, self.work_dir)
+        return Run(variant.name, config, self.work_dir / name, scores)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a series: its folder, and the files of the scores that it distils."""
+
+    variant: str
+    config: FinetuneConfig
+    folder: Path
+    scores: list[Path]
+
+    def outcome(self, split: Split) -> Path:
+        """Where its outcome on a part of the world is kept."""
+        return self.folder / f"{split}.json"
+
+
+def one_a_core() -> ProcessPoolExecutor:
+    """Processes of one thread each: two small runs side by side beat one in two threads."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, usable_cores()), mp_context=context) as pool:
-        _score_all(pool, waiting, teacher, work_dir)
-        started = [pool.submit(_run, variant, seed, split, teacher, work_dir) for variant, seed in waiting]
-        for number, future in enumerate(started, start=1):
-            print(f"{number}/{len(waiting)}: {summary(future.result())}", flush=True)
-    return [read_outcome(_file(work_dir, variant, seed, split)) for variant, seed in runs]
+    return ProcessPoolExecutor(max(1, usable_cores()), mp_context=multiprocessing.get_context("spawn"))
+
+
+def run_all(
+    series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executor
+) -> tuple[list[Outcome], float]:
+    """Do the runs, of variants and seeds, that are not done yet.
+
+    Returns:
+        The outcomes of all, in order, and the seconds of one core that the teacher's scores took.
+    """
+    runs = [series.plan(variant, seed) for variant, seed in wanted]
+    waiting = [run for run in runs if not run.outcome(series.split).exists()]
+    _score_all(pool, series, waiting)
+    started = [pool.submit(_run, series, run) for run in waiting]
+    for number, future in enumerate(started, start=1):
+        print(f"{number}/{len(waiting)}: {summary(future.result())}", flush=True)
+    scores = dict.fromkeys(file for run in runs for file in run.scores)
+    return [read_outcome(run.outcome(series.split)) for run in runs], scoring_seconds(scores)
 
 
 def base_outcome(split: Split) -> Outcome:
@@ -112,55 +178,52 @@ def read_outcome(file: Path) -> Outcome:
     return Outcome(**{**content, "measured": Measured(**content["measured"])})
 
 
-def _score_all(
-    pool: ProcessPoolExecutor, runs: Sequence[tuple[Variant, int]], teacher: str, work_dir: Path
-) -> None:
+def _score_all(pool: Executor, series: Series, runs: Iterable[Run]) -> None:
     """Score all pairs for the runs that distil scores, before the first of them starts."""
-    parts = {
-        file: (config, start)
-        for config in (variant.config(seed) for variant, seed in runs)
-        if config.objective == "score"
-        for start, file in chunks(config, TRAINING_PAIRS, work_dir)
+    missing = {
+        file: (run.config, number)
+        for run in runs
+        for number, file in enumerate(run.scores)
         if not file.exists()
     }
-    started = [pool.submit(_score, config, start, file, teacher) for file, (config, start) in parts.items()]
+    series.work_dir.mkdir(parents=True, exist_ok=True)
+    started = [pool.submit(_score, series, *part, file) for file, part in missing.items()]
     for number, future in enumerate(started, start=1):
         future.result()
         print(f"scores: {number}/{len(started)}", flush=True)
 
 
-def _score(config: FinetuneConfig, start: int, file: Path, teacher: str) -> None:
+def _score(series: Series, config: FinetuneConfig, number: int, file: Path) -> None:
     torch.set_num_threads(1)
-    score_chunk(config, Parts(_base(), _pairs(), _teacher(teacher)), start, file)
+    score_chunk(config, series.parts(config), number, file)
 
 
-def _run(variant: Variant, seed: int, split: Split, teacher: str, work_dir: Path) -> Outcome:
+def _run(series: Series, run: Run) -> Outcome:
     torch.set_num_threads(1)
-    config = variant.config(seed)
-    folder = work_dir / f"{variant.name}-{config.trainable}-{seed}"
-    parts = Parts(_base(), _pairs(), None if config.objective == "clip" else _teacher(teacher))
-    known = load_scores(config, parts, work_dir) if config.objective == "score" else None
-    began = time.monotonic()
+    stopwatch = Stopwatch(run.folder / "seconds")
+    config, parts, folder = run.config, series.parts(run.config), run.folder
+    known = load_scores(config, parts, run.scores) if run.scores else None
     if not (folder / "delta").exists():
-        train(config, parts, folder, find_place("cpu"), resume=True, known_scores=known)
-    seconds = time.monotonic() - began
+        train(
+            config, parts, folder, find_place("cpu"), resume=True, known_scores=known,
+            progress=lambda _: stopwatch.tick(),
+        )  # fmt: skip
+        stopwatch.tick()
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
+    measured = measure(tuned, series.split)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    seconds = round(stopwatch.seconds, 1)
+    real = real_residuals(config, parts.base, parts.teacher) if config.uses_sds and parts.teacher else {}
     outcome = Outcome(
-        variant.name, config.trainable, seed, split, round(seconds, 1), dict(variant.options),
-        measure(tuned, split), log,
+        run.variant, config.trainable, config.seed, series.split, seconds, config.model_dump(mode="json"),
+        measured, log, real,
     )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    file = _file(work_dir, variant, seed, split)
+    file = run.outcome(series.split)
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(asdict(outcome)) + "\n", encoding="utf-8")
     os.replace(unfinished, file)
     return outcome
-
-
-def _file(work_dir: Path, variant: Variant, seed: int, split: Split) -> Path:
-    config = variant.config(seed)
-    return work_dir / f"{variant.name}-{config.trainable}-{seed}-{split}.json"
 
 
 @cache
@@ -168,14 +231,12 @@ def _base() -> Any:
     return load_clip("demo", device="cpu", precision="float32")
 
 
-@cache
-def _pairs() -> DemoPairs:
-    return DemoPairs(TRAINING_PAIRS)
+_pairs = cache(DemoPairs)
 
 
 @cache
-def _teacher(reference: str) -> Teacher:
-    return load_teacher(reference, device="cpu", vae=True)
+def _teacher(reference: str, precision: str, guidance: float | None) -> Teacher:
+    return load_teacher(reference, device="cpu", precision=precision, guidance=guidance, vae=True)
 
 
 def by_variant(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:

@@ -9,11 +9,17 @@ from pathlib import Path
 from demo.experiment import Outcome, by_variant
 from demo.figure import WINDOW, curve, relative_gap, write_figure
 from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
+from demo.yardstick import PAIRS
 
 RESULTS, SEARCH = "table", "search"
 """The names of the markers: what is generated stands from <!-- table --> to <!-- /table -->."""
 TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
 NONE = ""
+GAP = (
+    f"The residual gap is how much more the teacher errs under shuffled captions than under the true ones, over the "
+    f"last {WINDOW} logged values; beside it the same teacher's on the VAE's latents of {PAIRS} validation images, at "
+    "timesteps from the same range."
+)
 
 Controls = Mapping[tuple[str, str], str]
 """For a set of trained parameters and a variant, the name of the variant that is its control."""
@@ -26,48 +32,103 @@ def write_report(
     folder: Path,
     *,
     command: str,
-    seconds: float,
-    split: str,
+    scoring_s: float,
 ) -> None:
     """Write `results.png`, and the tables into `results.md` between its markers; prose around them is kept.
 
     Raises:
         ValueError: results.md does not have each marker once, or a control was not run on the same seeds.
     """
-    generated = tables(outcomes, base, controls, command=command, seconds=seconds, split=split)
+    generated = tables(outcomes, base, controls, command=command, scoring_s=scoring_s)
     _write_between(RESULTS, generated, folder / "results.md")
     write_figure(outcomes, base, folder / "results.png", TITLES)
 
 
-def write_search(outcomes: Sequence[Outcome], base: Outcome, folder: Path, *, command: str) -> None:
+def write_search(
+    outcomes: Sequence[Outcome],
+    base: Outcome,
+    controls: Mapping[str, str],
+    folder: Path,
+    *,
+    command: str,
+    scoring_s: float,
+) -> None:
     """Write the table of the variants that were explored into `results.md`, between its own markers.
 
     Raises:
         ValueError: results.md does not have each marker once.
     """
-    _write_between(SEARCH, search_table(outcomes, base, command=command), folder / "results.md")
+    generated = search_table(outcomes, base, controls, command=command, scoring_s=scoring_s)
+    _write_between(SEARCH, generated, folder / "results.md")
 
 
-def search_table(outcomes: Sequence[Outcome], base: Outcome, *, command: str) -> str:
-    """A row a run: group scores, what must not get worse, and the residual gap at the end."""
+def search_table(
+    outcomes: Sequence[Outcome],
+    base: Outcome,
+    controls: Mapping[str, str],
+    *,
+    command: str,
+    scoring_s: float,
+) -> str:
+    """A row a run: group scores, what must not get worse, the difference to its control, and residual gaps."""
     kinds = list(dict.fromkeys(base.measured.kinds))
-    header = ["group score", "trained", "steps", "all", *kinds, "retrieval", "zero-shot", "residual gap"]
+    header = [
+        "group score", "trained", "steps", "all", *kinds, "retrieval", "zero-shot", "over its control",
+        "residual gap", "on real latents",
+    ]  # fmt: skip
+    named = {run.variant: run for run in outcomes}
     rows = []
     for run in [base, *outcomes]:
         scores = [f"{100 * interval([run], 'group', kind).mean:.1f}" for kind in (None, *kinds)]
         shares = [f"{100 * share:.1f}" for share in (run.measured.retrieval, run.measured.zero_shot)]
         steps = str(run.options.get("steps", NONE))
-        rows.append([run.variant, run.trainable, steps, *scores, *shares, _final_gap(run)])
+        control = controls.get(run.variant)
+        over = NONE
+        if control in named:
+            over = _over(difference([run], [named[control]]), control)[0]
+        gaps = [_gap([run]), _real_gap([run])]
+        rows.append([run.variant, run.trainable, steps, *scores, *shares, over, *gaps])
     made = (
-        f"`{command}`, one seed each, on the part `{base.split}`; all in percent. The residual gap is how much "
-        f"more the teacher errs under shuffled captions, over the last {WINDOW} logged values."
+        f"`{command}`: {_effort(outcomes, scoring_s)}; one seed each, on the part `{base.split}`. All in percent; "
+        f"differences in points, with 95 % intervals over the items alone. {GAP}"
     )
     return f"{made}\n\n{_table(header, rows)}"
 
 
-def _final_gap(run: Outcome) -> str:
-    _, gaps = curve([run], relative_gap)
-    return f"{gaps[-WINDOW:].mean():+.1f}" if len(gaps) else NONE
+def _gap_table(groups: Mapping[tuple[str, str], list[Outcome]]) -> str:
+    """The residual gap of each variant that logs one, beside that on real latents."""
+    rows = [
+        [name, trainable, _gap(runs), ", ".join(_gap([run]) for run in runs), _real_gap(runs)]
+        for (trainable, name), runs in groups.items()
+        if _gap(runs) != NONE
+    ]
+    return (
+        _table(["residual gap, %", "trained", "student", "each seed", "real latents"], rows) if rows else NONE
+    )
+
+
+def _gap(runs: Sequence[Outcome]) -> str:
+    _, gaps = curve(runs, relative_gap)
+    return f"{gaps[-WINDOW:].mean():+.2f}" if len(gaps) else NONE
+
+
+def _real_gap(runs: Sequence[Outcome]) -> str:
+    gap = relative_gap(runs[0].real)
+    return NONE if gap is None else f"{gap:+.2f}"
+
+
+def _effort(outcomes: Sequence[Outcome], scoring_s: float) -> str:
+    """How much was computed, on how many cores' worth of time, and in which formats."""
+    seeds = ", ".join(map(str, sorted({outcome.seed for outcome in outcomes})))
+    minutes = sum(outcome.seconds for outcome in outcomes) / 60
+    formats = {(run.options["precision"], run.options["teacher_precision"]) for run in outcomes}
+    computed = " or ".join(
+        f"the student in {student}, the U-Net in {unet}" for student, unet in sorted(formats)
+    )
+    return (
+        f"{len(outcomes)} runs (seeds {seeds}), {minutes:.0f} minutes of one core, and {scoring_s / 60:.0f} for the "
+        f"teacher's scores that they share; {computed}"
+    )
 
 
 def tables(
@@ -76,12 +137,11 @@ def tables(
     controls: Controls,
     *,
     command: str,
-    seconds: float,
-    split: str,
+    scoring_s: float,
 ) -> str:
     """What stands between the markers: how it was made, and two tables for each set of trained parameters."""
     kinds = list(dict.fromkeys(base.measured.kinds))
-    blocks = [_made(outcomes, base, kinds, command, seconds, split)]
+    blocks = [_made(outcomes, base, kinds, command, scoring_s)]
     groups = by_variant(outcomes)
     for trainable in dict.fromkeys(trainable for trainable, _ in groups):
         variants = {name: runs for (trained, name), runs in groups.items() if trained == trainable}
@@ -89,19 +149,20 @@ def tables(
         blocks.append(f"### {TITLES.get(trainable, trainable)}")
         blocks.append(_group_table(variants, base, pairs, kinds))
         blocks.append(_other_table(variants, base))
+    if gaps := _gap_table(groups):
+        blocks += ["### Residual gap", GAP, gaps]
     blocks.append("![Scores by variant and kind, loss and residual gap](results.png)")
     blocks.append(f"Curves are means over the seeds, smoothed by a running mean over {WINDOW} logged values.")
     return "\n\n".join(blocks)
 
 
 def _made(
-    outcomes: Sequence[Outcome], base: Outcome, kinds: Sequence[str], command: str, seconds: float, split: str
+    outcomes: Sequence[Outcome], base: Outcome, kinds: Sequence[str], command: str, scoring_s: float
 ) -> str:
     items = ", ".join(f"{base.measured.kinds.count(kind)} {kind}" for kind in kinds)
-    seeds = ", ".join(map(str, sorted({outcome.seed for outcome in outcomes})))
     return (
-        f"`{command}`: {len(outcomes)} runs (seeds {seeds}) in {seconds / 60:.0f} minutes. "
-        f"Winoground-style items of the part `{split}`: {items}. Scores are in "
+        f"`{command}`: {_effort(outcomes, scoring_s)}. "
+        f"Winoground-style items of the part `{base.split}`: {items}. Scores are in "
         "percent, differences in points; in parentheses 95 % intervals by a bootstrap over seeds and items, "
         "or each seed's own value, in the order of the seeds. p: by the same bootstrap of the paired "
         "difference, and the largest of the seeds' exact McNemar tests (1 where seeds disagree on the direction)."

@@ -1,38 +1,49 @@
-"""Explore variants of the objective on validation combinations: `python -m demo.search`."""
+"""Explore variants of the objective on validation combinations: `python -m demo.search`.
+
+Goes on where it was stopped; after a change to the program, give it another --work-dir.
+"""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
-from demo.experiment import Variant, base_outcome, run_all, summary
+from demo.experiment import WORK_DIR, Series, Variant, base_outcome, one_a_core, run_all, summary
 from demo.report import write_search
-from demo.variants import LEARNING_RATES, NEGATIVES, SCORE, STEPS, TEACHER, chosen
+from demo.variants import CONTROLS, LEARNING_RATES, NEGATIVES, SCORE, STEPS, chosen
 from demo.world import Split
 
-WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-search"
+SEARCH_CONTROLS = CONTROLS | {
+    "lambda-10": "clip",
+    "ridge": "clip",
+    "ridge-lambda-10": "clip",
+    "ridge-high-noise": "clip",
+    "ridge-sqrt-abar": "clip",
+    "ridge-whole-batch": "clip",
+    "ridge-negatives": "clip-negatives",
+    "score-weight-3": "clip-negatives-weight-3",
+    "score-0.001": "clip-negatives",
+    "score-0.01": "clip-negatives",
+}
+"""L_CLIP alone is one control of all L_SDS without negatives: it has none of the options that these differ in."""
 
 
 def explored(trainable: str) -> list[Variant]:
     """What was tried around the chosen methods."""
     common = {"trainable": trainable, "steps": STEPS, "lr": LEARNING_RATES[trainable]}
-    sds = {**common, **TEACHER, "objective": "sds-clip"}
-    score = {**common, **TEACHER, **NEGATIVES, **SCORE, "objective": "score"}
+    sds = {**common, "objective": "sds-clip"}
+    score = {**common, **NEGATIVES, **SCORE, "objective": "score"}
     return [
         *chosen(trainable),
-        *(Variant.of(f"lambda-{value:g}", **{**sds, "sds_weight": value}) for value in (0.1, 10.0)),
+        Variant.of("lambda-10", **sds, sds_weight=10.0),
         Variant.of("ridge", **sds, mapper_start="ridge"),
         Variant.of("ridge-lambda-10", **sds, mapper_start="ridge", sds_weight=10.0),
         Variant.of("ridge-high-noise", **sds, mapper_start="ridge", t_min=0.3, t_max=0.95),
         Variant.of("ridge-sqrt-abar", **sds, mapper_start="ridge", weighting="sqrt-abar"),
-        Variant.of("ridge-min-snr", **sds, mapper_start="ridge", weighting="min-snr"),
         Variant.of("ridge-whole-batch", **sds, mapper_start="ridge", sds_batch_size=128),
-        Variant.of("sds-negatives", **sds, **NEGATIVES, mapper_start="ridge"),
-        Variant.of(
-            "clip-negatives-3", **{**common, **NEGATIVES, "objective": "clip", "negatives_weight": 3.0}
-        ),
-        Variant.of("score-3", **score, negatives_weight=3.0),
+        Variant.of("ridge-negatives", **sds, **NEGATIVES, mapper_start="ridge"),
+        Variant.of("clip-negatives-weight-3", **common, **NEGATIVES, objective="clip", negatives_weight=3.0),
+        Variant.of("score-weight-3", **score, negatives_weight=3.0),
         *(
             Variant.of(f"score-{temperature:g}", **{**score, "score_temperature": temperature})
             for temperature in (1e-3, 1e-2)
@@ -43,15 +54,18 @@ def explored(trainable: str) -> list[Variant]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; those that are done are kept")
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; like ones are used again")
     parser.add_argument("--teacher", default="demo", help="a teacher reference")
     parser.add_argument("--trainable", choices=("layernorm", "all"), default="all")
     parser.add_argument("--into", type=Path, default=Path("docs"), help="where the table goes")
     options = parser.parse_args()
     runs = [(variant, 0) for variant in explored(options.trainable)]
-    outcomes = run_all(runs, Split.VALIDATION, options.teacher, options.work_dir)
+    series = Series(Split.VALIDATION, options.teacher, options.work_dir)
+    with one_a_core() as pool:
+        outcomes, scoring_s = run_all(series, runs, pool)
     base = base_outcome(Split.VALIDATION)
-    write_search(outcomes, base, options.into, command="make demo-search")
+    command = f"python -m demo.search --teacher {options.teacher} --trainable {options.trainable}"
+    write_search(outcomes, base, SEARCH_CONTROLS, options.into, command=command, scoring_s=scoring_s)
     for outcome in [base, *outcomes]:
         print(summary(outcome))
 

@@ -8,7 +8,6 @@ SEEDS = (0, 1, 2)
 STEPS = 150
 LEARNING_RATES = {"layernorm": 3e-3, "all": 5e-4}
 
-TEACHER = {"teacher": "demo"}
 NEGATIVES = {"negatives": "swap", "negatives_count": 3}
 SCORE = {"score_error": "velocity", "score_temperature": 3e-3}
 CONTROLS = {
@@ -24,8 +23,8 @@ def chosen(trainable: str) -> list[Variant]:
     common = {"trainable": trainable, "steps": STEPS, "lr": LEARNING_RATES[trainable]}
     return [
         Variant.of("clip", objective="clip", **common),
-        Variant.of("sds-clip-full", objective="sds-clip", gradient="full", **TEACHER, **common),
-        Variant.of("sds-clip-sds", objective="sds-clip", gradient="sds", **TEACHER, **common),
+        Variant.of("sds-clip-full", objective="sds-clip", gradient="full", **common),
+        Variant.of("sds-clip-sds", objective="sds-clip", gradient="sds", **common),
         Variant.of("clip-negatives", objective="clip", **NEGATIVES, **common),
-        Variant.of("score", objective="score", **SCORE, **TEACHER, **NEGATIVES, **common),
+        Variant.of("score", objective="score", **SCORE, **NEGATIVES, **common),
     ]

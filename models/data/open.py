@@ -21,27 +21,44 @@ def open_pairs(
     image_key: str = "filepath",
     caption_key: str = "title",
     separator: str | None = None,
+    confined: bool = False,
 ) -> StoredPairs:
     """Read which samples there are, without their images.
 
     `images` is the folder that the images' names are relative to (COCO and tables; default: the file's own
     folder). `image_key`, `caption_key` and `separator` are a table's columns and separator, as open_clip's
     options of these names; without a separator a table has tabs, unless it is a `.csv` whose first line has
-    none.
+    none. `confined` is for data that strangers have sent: an image's name may not lead out of that folder.
 
     Raises:
-        DataError: nothing there, an unknown format, or a file that does not follow its format.
+        DataError: nothing there, an unknown format, a file that does not follow its format, or a name that
+            leads elsewhere.
     """
     kind = _format_of(path) if format == "auto" else format
+    pairs: StoredPairs
     if kind == "coco":
-        return read_coco(Path(path), images)
-    if kind in ("csv", "tsv"):
-        return read_table(
+        pairs = read_coco(Path(path), images)
+    elif kind in ("csv", "tsv"):
+        pairs = read_table(
             Path(path), images, image_key=image_key, caption_key=caption_key, separator=separator
         )
-    if kind == "webdataset":
-        return read_shards(str(path))
-    return read_folder(Path(path))
+    elif kind == "webdataset":
+        pairs = read_shards(str(path))
+    else:
+        pairs = read_folder(Path(path))
+    if confined:
+        _check_names(pairs, path)
+    return pairs
+
+
+def _check_names(pairs: StoredPairs, path: str | Path) -> None:
+    """By the names alone: links are looked at where a folder is registered."""
+    for sample in pairs.samples:
+        name = Path(sample.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise DataError(
+                f"{path}: the image {sample.name!r} is not inside the folder of the images; name it from there."
+            )
 
 
 def _format_of(path: str | Path) -> Format:

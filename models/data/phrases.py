@@ -38,6 +38,10 @@ _NOUNS_IN_ING = _words(
     "thing something nothing string king ring wing building painting ceiling railing clothing awning "
     "evening morning spring wedding"
 )
+_SINGULAR = _words("a an this each every another one")
+_COUNTS = _words("dozen couple hundred thousand")
+"""After `a`, several are meant all the same."""
+_NOUNS_IN_S = _words("lens series species news crossroads headquarters")
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,38 @@ def phrases_and_verbs(text: Words) -> tuple[list[Span], list[int]]:
         while text.joined(place) and text.is_content(place) and place not in verbs:
             place += 1
         determined = text.joined(start) and text.lower(start - 1) in DETERMINERS
-        phrases.append(Span(start, place, start - determined))
-    return phrases, verbs
+        phrase = Span(start, place, start - determined)
+        verb = _third_person(text, phrase)
+        if verb is None:
+            phrases.append(phrase)
+            continue
+        verbs.append(verb)
+        phrases.append(Span(start, verb, phrase.determined))
+        if verb + 1 < place:
+            phrases.append(Span(verb + 1, place, verb + 1))
+    return phrases, sorted(verbs)
+
+
+def _third_person(text: Words, phrase: Span) -> int | None:
+    """The verb in -s that ends a phrase about one thing, or stands before its plural object.
+
+    `a red circle sits left of`, `a man eats apples`; not `the red circles`, `a man's hands`, `a dozen eggs`.
+    """
+    words = [text.lower(place) for place in range(phrase.start, phrase.stop)]
+    plural = words[0] in _COUNTS or any(re.search(r"['\u2019]", word) for word in words)
+    if plural or phrase.determined == phrase.start or text.lower(phrase.determined) not in _SINGULAR:
+        return None
+    if text.joined(phrase.stop) and text.lower(phrase.stop) in AUXILIARIES:
+        return None
+    verb = phrase.stop
+    while verb - 1 > phrase.start and _ends_in_s(text.lower(verb - 1)):
+        verb -= 1
+    return verb if verb < phrase.stop else None
+
+
+def _ends_in_s(word: str) -> bool:
+    """As a verb's third person does, and not `glass`, `bus`, `tennis`, `canvas`, `chaos`."""
+    return word.endswith("s") and word[-2:-1] not in ("s", "u", "i", "a", "o") and word not in _NOUNS_IN_S
 
 
 def _is_verb(text: Words, place: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,21 +128,32 @@ def version_of_folder(folder: Path) -> str:
 
     Of configurations, what a library notes about itself (keys that start with _, its version) does not count.
     """
+    configs = ("unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
+    digest = _digest(folder, {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS}, configs)
+    for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
+        if file.is_file():
+            digest.update(f"\ntokenizer/{file.name}|{_sha256(file)}".encode())
+    return digest.hexdigest()
+
+
+def version_of_vae(folder: Path) -> str:
+    """sha256 over the VAE as it is stored."""
+    return _digest(folder, {"vae": UNET_WEIGHTS}, ["vae/config.json"]).hexdigest()
+
+
+def _digest(folder: Path, weights: Mapping[str, str], configs: Iterable[str]) -> hashlib._Hash:
     digest = hashlib.sha256()
-    for part, stem in (("unet", UNET_WEIGHTS), ("text_encoder", TEXT_WEIGHTS)):
+    for part, stem in weights.items():
         for file in weight_files(folder / part, stem):
             digest.update(f"\n{part}/{file.name}|{_sha256(file)}".encode())
-    for name in ("unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"):
+    for name in configs:
         content = {
             key: value
             for key, value in read_json(folder / name).items()
             if not key.startswith("_") and key not in ("transformers_version", "torch_dtype", "dtype")
         }
         digest.update(f"\n{name}|{json.dumps(content, sort_keys=True)}".encode())
-    for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
-        if file.is_file():
-            digest.update(f"\ntokenizer/{file.name}|{_sha256(file)}".encode())
-    return digest.hexdigest()
+    return digest
 
 
 def _check_unet(config: dict[str, Any], kind: str) -> None:

@@ -17,6 +17,7 @@ from models.teacher.folder import (
     find_folder,
     read_json,
     version_of_folder,
+    version_of_vae,
     weight_files,
 )
 from models.teacher.noise import PredictionType
@@ -61,6 +62,7 @@ def load_teacher(
         text_encoder=text_encoder.to(chosen_device, torch.float32),
         tokenizer=tokenizer,
         vae=_load_vae(folder, unet.config.in_channels).to(chosen_device) if vae else None,
+        vae_version=version_of_vae(folder) if vae else None,
         prediction_type=prediction_type,
         alphas_cumprod=alphas_cumprod.to(chosen_device),
         latent_shape=(unet.config.in_channels, side, side),

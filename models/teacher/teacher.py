@@ -49,6 +49,8 @@ class Teacher:
     guidance: float | None = None
     """Classifier-free guidance's scale; None: the prediction under the caption as it is."""
     caption_cache: CaptionCache | None = None
+    vae_version: str | None = None
+    """sha256 over the stored VAE, where it is loaded; apart, since captions and predictions do without it."""
     _tokenizing: Lock = field(default_factory=Lock, init=False, repr=False)
     """A tokenizer of transformers refuses a second thread: padding is its state."""
 

@@ -99,7 +99,7 @@ class FinetuneConfig(BaseModel):
     ridge: Positive = 1e-3
     """Strength of the fit's ridge."""
     ridge_images: Count = 4096
-    """Images that the mapper is fitted to."""
+    """Images that the mapper is fitted to, drawn by the seed."""
     mapper_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which L_SDS trains the mapper alone, before it reaches the student."""
 

@@ -69,13 +69,15 @@ def find_place(device: str) -> Place:
     return Place(chosen, state.process_index, state.num_processes)
 
 
-def load_parts(config: FinetuneConfig, place: Place, say: Say = lambda message: None) -> Parts:
-    """Load and check everything that a configuration names.
+def load_parts(
+    config: FinetuneConfig, place: Place, say: Say = lambda message: None, *, confined: bool = False
+) -> Parts:
+    """Load and check everything that a configuration names; `confined` as in `models.data.open`.
 
     Raises a ModelError of whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
     """
-    opened = _open(config, config.data, config.images)
-    held_out = _open(config, config.val, config.val_images or config.images) if config.val else None
+    opened = _open(config, config.data, config.images, confined)
+    held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
     say(f"loading {config.base}")
     base = load_clip(config.base, device=str(place.device), precision="float32")
     teacher = None
@@ -161,12 +163,13 @@ def describe(parts: Parts) -> dict[str, Any]:
     return {
         "base_version": parts.base.version,
         "teacher_version": parts.teacher.version if parts.teacher else None,
+        "vae_version": parts.teacher.vae_version if parts.teacher else None,
         "data_hash": parts.pairs.content_hash,
         "data_size": len(parts.pairs),
     }
 
 
-def _open(config: FinetuneConfig, path: Path, images: Path | None) -> StoredPairs:
+def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: bool) -> StoredPairs:
     return open_pairs(
         path,
         images=images,
@@ -174,6 +177,7 @@ def _open(config: FinetuneConfig, path: Path, images: Path | None) -> StoredPair
         image_key=config.image_key,
         caption_key=config.caption_key,
         separator=config.separator,
+        confined=confined,
     )
 
 

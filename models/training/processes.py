@@ -30,6 +30,14 @@ def average(values: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def start_alike(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every process the main one's values: a fit on another machine may differ in its last digits."""
+    if _alone():
+        return
+    for parameter in parameters:
+        dist.broadcast(parameter.data, src=0)
+
+
 def anywhere(flag: bool, device: torch.device) -> bool:
     """Whether a flag is set in any process, so that all do the same."""
     return bool(average(torch.tensor(float(flag), device=device)) > 0)

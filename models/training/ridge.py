@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from models.clip import Clip
+from models.data.batches import order
 from models.data.pairs import PairSet
 from models.mapper import Mapper
 from models.teacher.teacher import Teacher
@@ -13,14 +14,15 @@ from models.training.parts import teacher_view
 
 
 def ridge_mapper(config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> Mapper:
-    """The mapper that fits the base's features of the first images to their latents; see `models.mapper`.
+    """The mapper that fits the base's features of images drawn by the seed to their latents; see `models.mapper`.
 
     Raises:
         TeacherError: the VAE is not loaded.
     """
     view = teacher_view(base, teacher.resolution_px)
     features, latents = [], []
-    chosen = torch.arange(min(len(pairs), config.ridge_images))
+    # In the order of the first epoch: a folder sorted by class would give a few classes alone.
+    chosen = torch.from_numpy(order(len(pairs), config.seed, epoch=0)[: config.ridge_images])
     for indices in torch.split(chosen, config.batch_size):
         images = [pairs.image(int(index)) for index in indices]
         pixels = torch.stack([base.preprocess(image) for image in images])

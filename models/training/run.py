@@ -30,7 +30,7 @@ from models.training.log import Pace, Progress, Record, RunLog, peak_memory_mib,
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
 from models.training.parts import Parts, Place, describe, teacher_view, with_negatives
-from models.training.processes import anywhere, exchanged
+from models.training.processes import anywhere, exchanged, start_alike
 from models.training.ridge import ridge_mapper
 from models.training.score_targets import ScoreTargets
 from models.training.trainer import Trainer
@@ -103,6 +103,7 @@ def train(
         assert parts.teacher is not None
         fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs)
         run.mapper.load_state_dict(fitted.state_dict())
+    start_alike(run.trainer.mapper.values())
     log = RunLog(out / "log.jsonl", done) if place.is_main else None
     if place.is_main:
         text = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)

@@ -36,6 +36,18 @@ def every(caption: str) -> set[str]:
         ("an hourglass is on a mat", {"a mat is on an hourglass"}),
         ("a dog chasing a cat", {"a cat chasing a dog"}),
         ("the girl kisses two boys", {"two boys kisses the girl"}),
+        (
+            "a red circle sits left of a blue star",
+            {
+                "a blue circle sits left of a red star",
+                "a red star sits left of a blue circle",
+                "a blue star sits left of a red circle",
+            },
+        ),
+        (
+            "A man sits on a wooden bench",
+            {"A bench sits on a wooden man", "A wooden bench sits on a man"},
+        ),
         ("Dogs under the red table, in Rome", None),
     ],
 )

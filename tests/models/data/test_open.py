@@ -56,3 +56,28 @@ def test_path_that_tells_no_format_or_is_not_there_is_refused(everything: Path) 
         open_pairs(everything / "table.txt")
     with pytest.raises(DataError, match="no such file or folder"):
         open_pairs(everything / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["comma.csv", "tab.tsv", "coco.json"])
+@pytest.mark.parametrize("image", ["{folder}/a.png", "../folder/a.png", "../nowhere.png", "/nowhere.png"])
+def test_confined_names_stay_in_the_folder_whatever_lies_elsewhere(
+    everything: Path, name: str, image: str
+) -> None:
+    folder = everything / "folder"
+    assert open_pairs(everything / name, images=folder, confined=True).sample(0).name == "a.png"
+    content = (everything / name).read_text()
+    elsewhere = image.format(folder=folder)
+    (everything / name).write_text(content.replace("a.png", elsewhere))
+    with pytest.raises(DataError, match=f"{elsewhere}' (is not inside|leaves) the") as caught:
+        open_pairs(everything / name, images=folder, confined=True)
+    assert "no such" not in str(caught.value)
+
+
+def test_table_that_is_not_confined_may_name_any_file(everything: Path) -> None:
+    (everything / "tab.tsv").write_text(f"filepath\ttitle\n{everything}/folder/a.png\ta dog\n")
+    assert open_pairs(everything / "tab.tsv").image(0).getpixel((0, 0)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["folder", "shards"])
+def test_folders_and_shards_are_read_confined_too(everything: Path, name: str) -> None:
+    assert len(open_pairs(everything / name, confined=True)) == 1

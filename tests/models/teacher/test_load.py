@@ -278,6 +278,22 @@ def test_version_names_what_changes_a_prediction(copied: Path, epsilon_folder: P
     assert len({version, as_v, load(copied).version}) == 3
 
 
+def test_vae_has_a_version_of_its_own_where_it_is_loaded(copied: Path, epsilon_folder: Path) -> None:
+    assert load(epsilon_folder).vae_version is None
+    before = load(epsilon_folder, vae=True)
+    edit(copied / "vae/config.json", _diffusers_version="0.1")
+    assert load(copied, vae=True).vae_version == before.vae_version
+    edit(copied / "vae/config.json", scaling_factor=0.5)
+    rescaled = load(copied, vae=True).vae_version
+    file = copied / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["encoder.conv_out.bias"] += 1e-6
+    save_file(weights, file)
+    after = load(copied, vae=True)
+    assert len({before.vae_version, rescaled, after.vae_version}) == 3
+    assert after.version == before.version
+
+
 def test_weights_named_as_in_stable_diffusion_s_repositories_load(copied: Path) -> None:
     """Text encoders of before transformers 5, VAEs of before diffusers named attention's projections to_q."""
     config = {**json.loads((copied / "vae/config.json").read_text()), "mid_block_add_attention": True}

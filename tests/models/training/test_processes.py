@@ -13,6 +13,7 @@ from models.data.errors import DataError
 from models.training.config import FinetuneConfig
 from models.training.errors import TrainingError
 from models.training.parts import Parts, find_place, load_parts
+from models.training.processes import start_alike
 from models.training.run import train
 from tests.training import PLACE, configure, gradients, save_coco, state_after
 
@@ -43,6 +44,9 @@ def _process(rank: int, port: int, names: Names, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **address}
     place = find_place("auto")
     assert (place.rank, place.world_size, place.device.type) == (rank, 2, "cpu")
+    parameter = torch.nn.Parameter(torch.tensor([1.0 + rank]))
+    start_alike([parameter])
+    assert parameter.item() == 1
     parts = load_parts(configure(objective="score", negatives="swap", **names), place)
     for run in RUNS:
         train(_config(run, **names), parts, out / run, place)

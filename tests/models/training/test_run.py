@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from models.checkpoints import load_clip
+from models.data.batches import order
 from models.data.errors import DataError
 from models.data.pairs import Subset
 from models.precision import choose_precision
@@ -95,7 +96,7 @@ def test_a_run_killed_after_its_last_checkpoint_still_writes_its_delta(parts: Pa
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     parts: Parts, teacher_folder: Path, tmp_path: Path
 ) -> None:
-    teacher = load_teacher(str(teacher_folder), device="cpu", precision="float32")
+    teacher = load_teacher(str(teacher_folder), device="cpu", precision="float32", vae=True)
     failing = replace(parts, teacher=teacher)
     config = configure(save_every=2)
     poison = at_call(3, lambda: teacher.unet.conv_out.bias.fill_(float("nan")))
@@ -136,6 +137,10 @@ def test_a_run_that_was_stopped_needs_resume_and_the_options_it_had(parts: Parts
     other = replace(parts, base=replace(parts.base, version="another"))
     with pytest.raises(TrainingError, match=r"base_version .* -> 'another'"):
         train(configure(), other, tmp_path, PLACE, resume=True)
+    assert parts.teacher is not None
+    replaced = replace(parts, teacher=replace(parts.teacher, vae_version="another"))
+    with pytest.raises(TrainingError, match=r"vae_version .* -> 'another'"):
+        train(configure(), replaced, tmp_path, PLACE, resume=True)
 
 
 def test_options_that_decide_no_weights_may_change_at_a_resume(parts: Parts, tmp_path: Path) -> None:
@@ -246,7 +251,7 @@ def test_the_mapper_can_start_as_the_ridge_fit_to_the_vae_s_latents(parts: Parts
     assert parts.teacher is not None
     config = configure(steps=1, mapper_start="ridge", ridge=0.1, ridge_images=20, mapper_lr=1e-30)
     train(config, parts, tmp_path, PLACE)
-    images = [parts.pairs.image(index) for index in range(20)]
+    images = [parts.pairs.image(int(index)) for index in order(24, config.seed, epoch=0)[:20]]
     features = parts.base.encode_image(torch.stack([parts.base.preprocess(image) for image in images]))
     pixels = np.stack([np.asarray(image.resize((64, 64), 3), np.float32) / 127.5 - 1 for image in images])
     vae: Any = parts.teacher.vae

@@ -1,0 +1,28 @@
+"""How long a run took in all its starts: a stopped one goes on counting where it was."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+
+class Stopwatch:
+    """Counts from where its file says. A kill loses what has passed since the last tick."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._before_s = float(file.read_text(encoding="utf-8")) if file.exists() else 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """So far, of all starts together."""
+        return self._before_s + time.monotonic() - self._began
+
+    def tick(self) -> None:
+        """Keep the seconds so far."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._file.with_suffix(".unfinished")
+        unfinished.write_text(f"{self.seconds}\n", encoding="utf-8")
+        os.replace(unfinished, self._file)

@@ -1,0 +1,130 @@
+"""A series of runs: what is used again, and what is trained anew."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import demo.measure
+from demo import experiment, fingerprint
+from demo.experiment import Run, Series, Variant, run_all
+from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
+from demo.variants import NEGATIVES
+from demo.world import Split
+from models.sources import demo_folder
+from models.training.parts import Parts
+
+SHORT = {"batch_size": 8, "sds_batch_size": 4, "steps": 2, "warmup_steps": 1, "log_every": 1}
+SDS = Variant.of("sds", objective="sds-clip", gradient="sds", **SHORT)
+SCORE = Variant.of("score", objective="score", score_draws=2, **NEGATIVES, **SHORT)
+CLIP = Variant.of("clip", objective="clip", **NEGATIVES, **SHORT)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
+    """One run at a time, in this process; few items are measured."""
+    monkeypatch.setattr(experiment, "measure", partial(experiment.measure, per_kind=2))
+    monkeypatch.setattr(demo.measure, "_pairs", partial(retrieval_set, count=RETRIEVAL_BATCH))
+    monkeypatch.setattr(demo.measure, "_labelled", partial(classification_set, count=8))
+    monkeypatch.setattr(demo.measure, "CLASS_TEMPLATES", ("{}",))
+    monkeypatch.setattr(experiment, "real_residuals", partial(experiment.real_residuals, count=8))
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+def series(work_dir: Path, **changes: object) -> Series:
+    return replace(Series(Split.VALIDATION, "demo", work_dir, pairs=16), **changes)
+
+
+def written(work_dir: Path) -> dict[Path, int]:
+    """Every file and when it was written."""
+    return {file: file.stat().st_mtime_ns for file in work_dir.rglob("*") if file.is_file()}
+
+
+def test_a_series_is_trained_once_and_another_option_is_trained_anew(tmp_path: Path, pool: Executor) -> None:
+    runs = [(SDS, 0), (SCORE, 0)]
+    outcomes, scoring_s = run_all(series(tmp_path), runs, pool)
+    before = written(tmp_path)
+
+    assert run_all(series(tmp_path), runs, pool) == (outcomes, scoring_s)
+    assert written(tmp_path) == before
+
+    sds, score = outcomes
+    assert scoring_s > 0
+    assert sds.seconds > 0
+    assert [sorted(record) for record in (sds.real, score.real)] == [["residual", "residual_shuffled"], []]
+    assert [record["step"] for record in sds.log] == [1, 2]
+    (delta,) = tmp_path.glob("score-*/delta/sds_clip_delta.json")
+    assert json.loads(delta.read_text())["configuration"]["teacher"] == "demo"
+
+    other = Variant.of("score", **{**dict(SCORE.options), "lr": 0.01})
+    (changed,), other_scoring_s = run_all(series(tmp_path), [(other, 0)], pool)
+    assert changed.log != score.log
+    assert changed.options["lr"] == 0.01
+    assert other_scoring_s == scoring_s  # of the same scores, and nothing of the runs before is touched
+    assert {file: when for file, when in written(tmp_path).items() if file in before} == before
+
+
+def test_a_run_that_lost_its_outcome_is_measured_again_but_not_trained(
+    tmp_path: Path, pool: Executor
+) -> None:
+    (outcome,), _ = run_all(series(tmp_path), [(CLIP, 0)], pool)
+    run = series(tmp_path).plan(CLIP, 0)
+    kept = {
+        run.folder / "seconds": (run.folder / "seconds").stat().st_mtime_ns,
+        **written(run.folder / "delta"),
+    }
+    run.outcome(Split.VALIDATION).unlink()
+    (again,), _ = run_all(series(tmp_path), [(CLIP, 0)], pool)
+    assert kept.items() <= written(run.folder).items()
+    assert (again.measured, again.log) == (outcome.measured, outcome.log)
+    assert again.seconds > 0
+
+
+def test_a_run_s_files_are_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
+    teacher = Path(shutil.copytree(demo_folder().with_name("teacher"), tmp_path / "teacher"))
+    plan = series(tmp_path, teacher=str(teacher)).plan
+    plans: list[Run] = [
+        plan(SCORE, 0),
+        plan(SCORE, 1),
+        series(tmp_path).plan(SCORE, 0),
+        series(tmp_path, teacher=str(teacher), pairs=24).plan(SCORE, 0),
+        plan(Variant.of("score", **{**dict(SCORE.options), "negatives_seed": 1}), 0),
+    ]
+    assert len({run.folder for run in plans}) == len(plans)
+    assert pickle.loads(pickle.dumps(plans)) == plans  # as they go to other processes
+    assert plans[0].config.teacher == str(teacher)
+    assert plans[0].scores == plans[1].scores
+    assert plans[0].scores != plans[3].scores != plans[4].scores != plans[0].scores
+    assert plan(CLIP, 0).folder == series(tmp_path).plan(CLIP, 0).folder  # the control has no teacher
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    run = series(tmp_path)
+    return run.parts(SCORE.config(0, "demo"))
+
+
+def test_another_base_teacher_vae_or_negatives_is_another_fingerprint(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SCORE.config(0, "demo")
+    assert parts.teacher is not None
+    others = [
+        parts,
+        replace(parts, base=replace(parts.base, version="other")),
+        replace(parts, teacher=replace(parts.teacher, version="other")),
+        replace(parts, teacher=replace(parts.teacher, vae_version="other")),
+    ]
+    for of in (fingerprint.of_run, fingerprint.of_scores):
+        found = {of(config, other) for other in others}
+        with monkeypatch.context() as patch:
+            patch.setattr("models.training.parts.swap_negatives", lambda *_, **__: ("other words",))
+            found.add(of(config, parts))
+        assert len(found) == len(others) + 1
