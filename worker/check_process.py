@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 
 from app import logs
 from app.jobs.states import JobKind, JobStatus
@@ -23,9 +22,11 @@ from worker.job_process import Assignment, end_with
 
 logger = logging.getLogger(__name__)
 
+_TRY_AGAIN_S = 1.0
+
 
 def main() -> None:
-    """Check what waits; never returns."""
+    """Check what waits, until told to stop; never returns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ticks", type=int)
     args = parser.parse_args()
@@ -51,38 +52,86 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
     """Check every data set that nobody is checking. Raises StoreUnavailable."""
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     wake_ups = WakeUps(config.broker_url)
-    while (claimed := store.datasets.claim_check(config.check_ttl_s)) is not None:
-        with _renewed(store, claimed, config.check_ttl_s):
-            try:
-                moved = check(config, store, claimed, progress=lambda done, total: ticks.tick())
-            except LeaseLost as error:
-                logger.warning("%s", error)
-                continue
+    claim = Claim(store, config.check_ttl_s)
+    # In a thread: what this interrupts may be in the middle of a transaction.
+    signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=claim.stop).start())
+    while (claimed := claim.take()) is not None:
+        try:
+            moved = check(
+                config, store, claimed, progress=lambda done, total: ticks.tick(), concluding=claim.let_go
+            )
+        except LeaseLost as error:
+            logger.warning("%s", error)
+            continue
+        except StoreUnavailable:
+            claim.give_back()
+            raise
         kinds: set[JobKind] = {job.kind for job in moved if job.status is JobStatus.QUEUED}
         for kind in sorted(kinds):
             wake_ups.publish(kind)
 
 
-@contextmanager
-def _renewed(store: Store, claimed: Dataset, ttl_s: float) -> Iterator[None]:
-    """Go on holding the claim; a process that has lost it ends, since its result would not be taken."""
-    done = threading.Event()
+class Claim:
+    """This process's claim on the data set that it is checking, renewed by a thread.
 
-    def renew() -> None:
-        while not done.wait(ttl_s / 6):
+    A process that has lost it ends, since its result would not be taken.
+    """
+
+    def __init__(self, store: Store, ttl_s: float) -> None:
+        self._store = store
+        self._ttl_s = ttl_s
+        self._lock = threading.Lock()
+        self._claimed: Dataset | None = None
+        self._is_renewed = False
+        threading.Thread(target=self._renew, name="renew-check", daemon=True).start()
+
+    def take(self) -> Dataset | None:
+        """Claim the next data set; None where none waits. Raises StoreUnavailable."""
+        with self._lock:
+            self._claimed = self._store.datasets.claim_check(self._ttl_s)
+            self._is_renewed = self._claimed is not None
+            return self._claimed
+
+    def let_go(self) -> None:
+        """Renew it no more: its result is about to be written, after which it would seem lost."""
+        with self._lock:
+            self._is_renewed = False
+
+    def give_back(self) -> None:
+        """Leave the data set to another check as if this one had not been; tried for as long as the claim lasts."""
+        with self._lock:
+            self._give_back()
+
+    def stop(self) -> None:
+        """Give it back, and end the process."""
+        with self._lock:
+            self._give_back()
+            os._exit(Exit.RELEASED)
+
+    def _give_back(self) -> None:
+        self._is_renewed = False
+        until = time.monotonic() + self._ttl_s
+        while self._claimed is not None:
             try:
-                if not store.datasets.renew_check(claimed, ttl_s) and not done.is_set():
-                    os._exit(Exit.LEASE_LOST)
+                self._store.datasets.release_check(self._claimed)
+                return
             except StoreUnavailable:
-                logger.warning("the claim on %s cannot be renewed", claimed.id)
+                if time.monotonic() > until:
+                    logger.warning("the claim on %s cannot be given back", self._claimed.id)
+                    return
+                time.sleep(_TRY_AGAIN_S)
 
-    thread = threading.Thread(target=renew, name="renew-check", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def _renew(self) -> None:
+        while True:
+            time.sleep(self._ttl_s / 6)
+            with self._lock:
+                if self._claimed is None or not self._is_renewed:
+                    continue
+                try:
+                    if not self._store.datasets.renew_check(self._claimed, self._ttl_s):
+                        os._exit(Exit.LEASE_LOST)
+                except StoreUnavailable:
+                    logger.warning("the claim on %s cannot be renewed", self._claimed.id)
 
 
 if __name__ == "__main__":

@@ -68,8 +68,14 @@ class Checker:
         child = ChildProcess(self._command)
         try:
             child.assign(Assignment(self._config, NO_JOB))
+            asked_at = None
             while child.wait(_LOOK_S) is None:
-                if self._stopping.is_set() or child.stalled_s() > self._config.stall_timeout_s:
+                now = time.monotonic()
+                if asked_at is None and self._stopping.is_set():
+                    child.ask_to_stop()
+                    asked_at = now
+                is_deaf = asked_at is not None and now - asked_at > self._config.stop_grace_s
+                if is_deaf or child.stalled_s() > self._config.stall_timeout_s:
                     child.kill()
                     return
         finally:

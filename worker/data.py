@@ -46,12 +46,17 @@ def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: st
 def files_of(config: WorkerConfig, dataset: Dataset) -> Content:
     """Where a data set's files lie: under the operator's folders where it was registered, else in our own.
 
-    Raises: FileNotFoundError; SourceForbidden, SourceMissing for a registered one that is no longer there.
+    Raises: FileNotFoundError; SourceMissing for a registered one that is no longer there, SourceForbidden for one
+    that leads out of the operator's folders.
     """
     registered = dataset.source.get("path")
-    if registered is not None:
-        return SourceRoots(config.dataset_roots).resolve(str(registered))
-    return set_content(DatasetFolders(config.datasets_dir).content(dataset.id))
+    if registered is None:
+        return set_content(DatasetFolders(config.datasets_dir).content(dataset.id))
+    roots = SourceRoots(config.dataset_roots)
+    content = roots.resolve(str(registered))
+    if content.is_folder:
+        roots.check_links(content.paths[0])
+    return content
 
 
 def pairs_place(content: Content, links: Path) -> PairsPlace:

@@ -1,7 +1,8 @@
 """The check of one data set: read it as a run or a benchmark will, and write down what it is or why it is not used.
 
 `source` of a data set's row: {"path": ...} for one that was registered (`app.datasets.roots`), anything else for an
-upload, which lies under its id. `max_bad_share` in it is the share of pairs that may be unusable (0 by default).
+upload, which lies under its id. `max_bad_share` in it is the share of pairs, or of a benchmark's items, that may be
+unusable (0 by default).
 """
 
 import logging
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from app.datasets.checks import Checker, CheckResult, Content, Problems, Progress, rejected
@@ -26,6 +28,7 @@ from models.data.open import open_pairs
 from models.errors import ModelError
 from models.evaluation.checked import Problems as ItemProblems
 from models.evaluation.checked import data_hash, look_at_images
+from models.evaluation.errors import EvaluationError
 from models.evaluation.names import BENCHMARKS
 from worker.config import WorkerConfig
 from worker.data import pairs_place
@@ -37,15 +40,22 @@ PAIRS, WINOGROUND = "pairs", "winoground"
 FORMATS = (PAIRS, *BENCHMARKS)
 """What a data set's `format` may be: pairs to train on, or the name of a benchmark that reads it."""
 
-PATH, MAX_BAD_SHARE = "path", "max_bad_share"
+PATH = "path"
 WAITS_S = (5.0, 30.0, 120.0)
 """Between tries where the disk is full or another process holds the files."""
 
 
 def check(
-    config: WorkerConfig, store: Store, claimed: Dataset, *, progress: Progress | None = None
+    config: WorkerConfig,
+    store: Store,
+    claimed: Dataset,
+    *,
+    progress: Progress | None = None,
+    concluding: Callable[[], None] = lambda: None,
 ) -> tuple[Job, ...]:
     """Check a claimed data set, and return the jobs that waited for it and have moved.
+
+    `concluding` is called before its result is written, which ends the claim.
 
     Raises: LeaseLost, StoreUnavailable.
     """
@@ -53,6 +63,7 @@ def check(
 
     def record(result: CheckResult) -> None:
         nonlocal moved
+        concluding()
         moved = _record(store, claimed, result)
 
     for wait_s in (*WAITS_S, None):
@@ -73,10 +84,10 @@ def check(
 def checker_of(dataset: Dataset) -> Checker:
     """What checks a data set's format."""
     if dataset.format == WINOGROUND:
-        return check_winoground
+        return partial(check_winoground, max_bad_share=dataset.max_bad_share)
     if dataset.format == PAIRS:
-        return PairsChecker(float(dataset.source.get(MAX_BAD_SHARE) or 0.0))
-    return BenchmarkChecker(dataset.format)
+        return PairsChecker(dataset.max_bad_share)
+    return BenchmarkChecker(dataset.format, dataset.max_bad_share)
 
 
 class PairsChecker:
@@ -91,7 +102,7 @@ class PairsChecker:
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as links:
             try:
                 place = pairs_place(content, Path(links))
-                opened = open_pairs(place.data, images=place.images)
+                opened = open_pairs(place.data, images=place.images, confined=True)
                 # Every problem is to be listed; how many are too many is decided below.
                 checked = check_pairs(opened, max_bad_share=1.0, progress=progress)
             except ModelError as error:
@@ -113,8 +124,9 @@ class PairsChecker:
 class BenchmarkChecker:
     """Checks that a benchmark can read the data, and that every image is one."""
 
-    def __init__(self, benchmark: str) -> None:
+    def __init__(self, benchmark: str, max_bad_share: float = 0.0) -> None:
         self._benchmark = benchmark
+        self._max_bad_share = max_bad_share
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
         """Read every item, and look at every image."""
@@ -127,12 +139,23 @@ class BenchmarkChecker:
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
             try:
                 benchmark = read_data(self._benchmark, content, Path(work))
-                found = ItemProblems(len(benchmark.items))
-                images = look_at_images(benchmark.items, found, say)
             except ModelError as error:
                 return rejected(error, hidden=hidden)
-        counts = {"items": len(benchmark.items), "images": len(set(images.keys.values()))}
-        return CheckResult(True, data_hash(benchmark.items, images.keys, benchmark.settings), counts, (), 0)
+            found = ItemProblems(len(benchmark.items), self._max_bad_share)
+            try:
+                images = look_at_images(benchmark.items, found, say)
+            except EvaluationError:  # there are too many
+                images = None
+        usable = found.usable(benchmark.items)
+        problems = Problems(hidden)
+        for item_id, reason in found.found.items():
+            problems.add("item_unusable", f"item {item_id}: {reason}")
+        counts = {"items": len(benchmark.items), "usable": len(usable)}
+        if images is None:
+            return problems.rejected(counts)
+        counts["images"] = len({images.keys[region] for item in usable for region in item.images})
+        content_hash = data_hash(usable, images.keys, benchmark.settings)
+        return CheckResult(True, content_hash, counts, tuple(problems.listed), problems.count)
 
 
 def _look(

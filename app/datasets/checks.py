@@ -45,7 +45,7 @@ class CheckResult:
 
 
 Progress = Callable[[int, int], None]
-"""Called with (items done, items in all). What it raises ends the check."""
+"""Called as work goes on with (done, in all), the latter 0 where that is not known. What it raises ends the check."""
 
 
 class Checker(Protocol):

@@ -7,7 +7,7 @@ from app.datasets.checks import Checker, CheckResult, Content, Progress, rejecte
 from app.datasets.folders import Claim, DatasetFolders
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
-from app.datasets.shards import check_shards
+from app.datasets.shards import check_shards, check_tars_within
 from app.datasets.unpack import unpack
 from app.errors import ServiceError
 
@@ -64,7 +64,8 @@ def _checked(
     archive = upload / ARCHIVE
     if archive.exists():
         files = claim.folder / FILES
-        unpack(archive, files, limits)
+        unpack(archive, files, limits, progress=progress and (lambda count, size_bytes: progress(count, 0)))
+        check_tars_within(files, files.rglob("*.tar"), limits, progress=progress)
         result = checker(Content((files,), is_folder=True), progress=progress)
         if result.ready:
             claim.publish()
@@ -72,7 +73,7 @@ def _checked(
     # Shards become the data set by one rename, so after a crash they may be there already.
     published = folders.content(dataset_id)
     shards = set_content(upload if upload.exists() else published)
-    check_shards(shards.paths, limits)
+    check_shards(shards.paths, limits, progress=progress)
     result = checker(shards, progress=progress)
     if result.ready and upload.exists():
         claim.publish_upload()
@@ -85,9 +86,10 @@ def check_registered(
     """Check data that stay where they are, as `SourceRoots.resolve` found them."""
     try:
         if content.is_folder:
-            roots.check_links(content.paths[0])
+            folder = content.paths[0]
+            check_tars_within(folder, roots.files(folder), progress=progress)
         else:
-            check_shards(content.paths)
+            check_shards(content.paths, progress=progress)
         return checker(content, progress=progress)
     except ServiceError as error:
         if error.retryable:

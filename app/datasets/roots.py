@@ -53,16 +53,35 @@ class SourceRoots:
                 raise SourceMissing(f"{path}: is not a file; name shards, or one folder.", param=_PARAM)
         return Content(tuple(paths), is_folder=False)
 
-    def check_links(self, folder: Path) -> None:
-        """Refuse a registered folder that has links to what lies outside the roots. Reads all folders below.
+    def files(self, folder: Path) -> Iterator[Path]:
+        """All files that a registered folder leads to, as `resolve` found it; links may not lead out of the roots.
 
         Raises: SourceForbidden.
         """
-        for parent, folders, files in os.walk(folder):
-            for name in (*folders, *files):
-                path = Path(parent, name)
-                if path.is_symlink():
-                    self._inside(str(path))
+        seen: set[Path] = set()
+        waiting = [folder]
+        while waiting:
+            for parent, folders, files in os.walk(waiting.pop()):
+                here = Path(parent)
+                if here in seen:
+                    folders.clear()
+                    continue
+                seen.add(here)
+                linked = [path for name in folders if (path := here / name).is_symlink()]
+                waiting += [self._inside(str(path)) for path in linked]
+                for name in files:
+                    path = here / name
+                    if path.is_symlink():
+                        self._inside(str(path))
+                    yield path
+
+    def check_links(self, folder: Path) -> None:
+        """Refuse a registered folder from which a link, or a link's folder, leads out of the roots.
+
+        Raises: SourceForbidden.
+        """
+        for _ in self.files(folder):
+            pass
 
     def _inside(self, name: str) -> Path:
         try:

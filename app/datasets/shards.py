@@ -1,10 +1,12 @@
-"""WebDataset shards that were uploaded: kept as the tar files that they are, once their entries are found safe."""
+"""WebDataset shards: kept as the tar files that they are, once their entries are found safe."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.datasets.archive import SNIFF_BYTES, kind_of
+from app.datasets.checks import Progress
 from app.datasets.errors import ArchiveFormat, ArchiveTooLarge, EmptyUpload, InvalidArchive
 from app.datasets.limits import ArchiveLimits
 from app.datasets.names import NameBook, member_parts
@@ -56,7 +58,9 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
     return ShardContent(files, size_bytes)
 
 
-def check_shards(shards: Sequence[Path], limits: ArchiveLimits = ArchiveLimits()) -> ShardContent:
+def check_shards(
+    shards: Sequence[Path], limits: ArchiveLimits = ArchiveLimits(), *, progress: Progress | None = None
+) -> ShardContent:
     """Look at every shard. `max_entries` is each shard's, since nothing is unpacked.
 
     Raises: EmptyUpload and InvalidArchive, whose `index` is the shard's.
@@ -68,4 +72,30 @@ def check_shards(shards: Sequence[Path], limits: ArchiveLimits = ArchiveLimits()
         except (EmptyUpload, InvalidArchive) as error:
             error.index = index
             raise
+        if progress is not None:
+            progress(index + 1, len(shards))
     return ShardContent(sum(each.files for each in found), sum(each.size_bytes for each in found))
+
+
+def check_tars_within(
+    folder: Path,
+    files: Iterable[Path],
+    limits: ArchiveLimits = ArchiveLimits(),
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Hold the tar files among a folder's to what shards are held to: they are read where they lie, too.
+
+    Raises: InvalidArchive, whose `member` is the tar file's path from the folder.
+    """
+    # Not the hidden ones, which nobody reads.
+    tars = sorted(file for file in files if file.suffix == ".tar" and file.name[0] != "." and file.is_file())
+    for done, tar in enumerate(tars, start=1):
+        try:
+            check_shard(tar, limits)
+        except (EmptyUpload, InvalidArchive) as error:
+            named = InvalidArchive(error.message, member=os.path.relpath(tar, folder))
+            named.code = error.code
+            raise named from error
+        if progress is not None:
+            progress(done, len(tars))

@@ -21,16 +21,25 @@ _AT_ONCE = 256
 _LIMITS = ImageLimits()
 
 
+class _Missing(EvaluationError):
+    """There is no such image file."""
+
+    code = "missing_file"
+
+
 class _Unreadable(EvaluationError):
     """An image file that cannot be read, or is none."""
 
     code = "image_unreadable"
 
 
-def check_winoground(content: Content, *, progress: Progress | None = None) -> CheckResult:
+def check_winoground(
+    content: Content, *, max_bad_share: float = 0.0, progress: Progress | None = None
+) -> CheckResult:
     """Check a folder with examples.jsonl and images/, also one folder further down, as archives often have it.
 
-    The hash is over the items in order: id, captions, tags and the images' content, not their names.
+    Items whose images are missing or unreadable are left out, up to `max_bad_share` of them. The hash is over the
+    others in order: id, captions, tags and the images' content, not their names.
     """
     if not content.is_folder:
         return rejected(ArchiveFormat("A Winoground set is a folder, not shards; send its archive."))
@@ -40,34 +49,22 @@ def check_winoground(content: Content, *, progress: Progress | None = None) -> C
     except EvaluationError as error:
         return rejected(error, hidden=folder)
     problems = Problems(hidden=folder)
-    for item in items:
-        if not all(_is_text(caption) for caption in item.captions):
-            problems.add(
-                "bad_caption", f"Item {item.id!r} has half of a surrogate pair in a caption; correct it."
-            )
     hashes = _image_hashes(
         list(dict.fromkeys(path for item in items for path in item.images)), problems, progress
     )
-    counts = {"items": len(items), "images": len(hashes)}
-    if problems.count:
+    usable = [item for item in items if all(path in hashes for path in item.images)]
+    images = {path for item in usable for path in item.images}
+    counts = {"items": len(items), "usable": len(usable), "images": len(images)}
+    if not usable or len(items) - len(usable) > max_bad_share * len(items):
         return problems.rejected(counts)
-    return CheckResult(True, _content_hash(items, hashes), counts, (), 0)
+    return CheckResult(True, _content_hash(usable, hashes), counts, tuple(problems.listed), problems.count)
 
 
 def _read(folder: Path) -> list[WinogroundItem]:
     examples = folder / "examples.jsonl"
     if examples.is_file() and examples.stat().st_size > MAX_EXAMPLES_BYTES:
         raise EvaluationError(f"{examples}: is over {MAX_EXAMPLES_BYTES} bytes; split the set.")
-    return read_winoground(folder)
-
-
-def _is_text(caption: str) -> bool:
-    """JSON can write what is no character, and tokenizers refuse it."""
-    try:
-        caption.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return read_winoground(folder, allow_missing=True)
 
 
 def _image_hashes(paths: Sequence[Path], problems: Problems, progress: Progress | None) -> dict[Path, str]:
@@ -104,11 +101,14 @@ def _read_file(path: Path) -> bytes:
     """The file's bytes; a pipe or a device, which may never end, is not opened."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LIMITS.max_bytes:
-            raise _Unreadable(f"is not a file, or has more than {_LIMITS.max_bytes} bytes.")
-        return path.read_bytes()
-    except OSError as error:
-        raise _Unreadable(f"cannot be read ({error.strerror}).") from error
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _LIMITS.max_bytes:
+            return path.read_bytes()
+    except FileNotFoundError as error:
+        raise _Missing("there is no such file.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise _Unreadable(f"cannot be read ({reason}).") from error
+    raise _Unreadable(f"is not a file, or has more than {_LIMITS.max_bytes} bytes.")
 
 
 def _content_hash(items: Sequence[WinogroundItem], hashes: dict[Path, str]) -> str:

@@ -9,9 +9,9 @@ from app.errors import InvalidRequest, Overloaded
 from app.jobs.estimate import steps_of
 from app.jobs.named_models import NamedModels
 from app.jobs.requests import EvaluateJob, FinetuneJob, parse_evaluate, parse_finetune
-from app.jobs.states import JobKind, JobStatus
+from app.jobs.states import OPEN, JobKind
 from app.registry.names import check_alias
-from app.schemas.datasets import MAX_BAD_SHARE, PAIRS
+from app.schemas.datasets import PAIRS
 from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
@@ -19,7 +19,6 @@ from app.store.errors import UnknownRecord, UnusableRecord
 from app.store.records import Job, NewJob
 from models.training.errors import ConfigError
 
-_OPEN = (JobStatus.VALIDATING, JobStatus.QUEUED)
 _NOT_THE_JOB = {"dry_run"}
 _RETRY_AFTER_S = 60
 
@@ -81,9 +80,11 @@ class Submissions:
         }
         if request.teacher is not None:
             self._models.teacher(request.teacher, param="teacher")
-        self._dataset(request.data, request.benchmark, param="data")
+        data = self._dataset(request.data, request.benchmark, param="data")
         self._check_room()
         own = request.model_dump(include=set(EvaluateJob.model_fields))
+        if "max_bad_share" not in request.model_fields_set:
+            own["max_bad_share"] = data.max_bad_share
         with _as_invalid_request():
             job = parse_evaluate(own | {param: found.name for param, found in named.items()})
         return NewJob(
@@ -129,10 +130,10 @@ class Submissions:
         return dataset
 
     def _check_room(self) -> None:
-        waiting = sum(self._store.jobs.count(status) for status in _OPEN)
-        if waiting >= self._max_open:
+        open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
+        if open_jobs >= self._max_open:
             raise Overloaded(
-                f"{waiting} jobs wait already, and no more are taken; try again later.",
+                f"{open_jobs} jobs have not ended, and no more are taken; try again later, or cancel some.",
                 code="too_many_jobs",
                 retry_after_s=_RETRY_AFTER_S,
             )
@@ -140,7 +141,7 @@ class Submissions:
 
 def _finetune_job(request: FinetuneRequest, base: str, teacher: str | None, training: Dataset) -> FinetuneJob:
     """The job that a request describes; what a data set may lack is what its check allowed."""
-    allowed = {"max_bad_share": float(training.source.get(MAX_BAD_SHARE) or 0.0)}
+    allowed = {"max_bad_share": training.max_bad_share}
     options: dict[str, Any] = allowed | request.hyperparameters.model_dump(exclude_unset=True)
     own = request.model_dump(
         include={

@@ -28,7 +28,8 @@ class DatasetFields(Body):
         Field(description=f"One of {', '.join(FORMATS)}, or another spelling of these.", examples=[PAIRS]),
     ]
     max_bad_share: Annotated[
-        float, Field(ge=0, le=1, description="Of pairs: the share of unusable samples that is left out.")
+        float,
+        Field(ge=0, le=1, description="The share of pairs or items that may be unusable, and is left out."),
     ] = 0.0
 
     @field_validator("format")
@@ -105,7 +106,7 @@ class DatasetInfo(BaseModel):
             content_hash=dataset.content_hash,
             counts=None if dataset.counts is None else dict(dataset.counts),
             problems=None if dataset.problems is None else [dict(each) for each in dataset.problems],
-            max_bad_share=source.get(MAX_BAD_SHARE) or 0.0,
+            max_bad_share=dataset.max_bad_share,
             source=SourceInfo(
                 kind="registered" if registered else source.get("upload", "archive"),
                 path=source.get(SOURCE_PATH),

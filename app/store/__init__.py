@@ -11,7 +11,7 @@ Knows no HTTP, no Celery and no torch. The parts:
     store.work        workers: claim, renew, progress, event, metrics, release, fail, succeed
     store.reaper      stale, settle_abandoned
     store.journal     events, transitions, metrics of a job; prune
-    store.datasets    add, get, list, claim_check, renew_check, accept, reject, delete
+    store.datasets    add, get, list, claim_check, renew_check, release_check, accept, reject, delete
     store.versions    register, get, list, delete
     store.aliases     get, all, promote, roll_back, promotions
 """

@@ -126,6 +126,11 @@ class Dataset:
     attempt: int
     fence: int
 
+    @property
+    def max_bad_share(self) -> float:
+        """The share of it that may be unusable, and is left out."""
+        return float(self.source.get("max_bad_share") or 0.0)
+
     @classmethod
     def of(cls, row: RowMapping) -> "Dataset":
         """From a row of `tables.datasets`."""

@@ -98,6 +98,16 @@ class Datasets:
             result = connection.execute(_guarded(claimed).values(lease_until=self._clock() + ttl_s))
             return bool(result.rowcount == 1)
 
+    def release_check(self, claimed: Dataset) -> bool:
+        """Give back a check that was stopped on purpose: it is free at once, and was no try.
+
+        False when it is no longer this process's, or has its verdict.
+        """
+        with self._database.writing() as connection:
+            free = {"attempt": claimed.attempt - 1, "fence": claimed.fence + 1, "lease_until": 0.0}
+            result = connection.execute(_guarded(claimed).values(free))
+            return bool(result.rowcount == 1)
+
     def accept(
         self, claimed: Dataset, *, content_hash: str, counts: Json, problems: Sequence[Json] = ()
     ) -> tuple[Job, ...]:

@@ -64,7 +64,7 @@ def add(commands: Commands) -> None:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="of pairs: the share of unusable samples that is left out (default: 0)",
+        help="the share of pairs or items that may be unusable, and is left out (default: 0)",
     )
     upload.set_defaults(run=run_upload)
     delete = action("delete", "delete a data set", "Delete a data set and its files, unless a job needs it.")

@@ -3,7 +3,9 @@
 import io
 import json
 import shutil
+import sqlite3
 import tarfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from app.datasets.errors import SourceForbidden
 from app.datasets.folders import DatasetFolders
 from app.datasets.intake import ARCHIVE, SHARDS
 from app.datasets.shards import shard_name
@@ -19,13 +22,18 @@ from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from app.store.records import Job, NewJob
 from models.data.check import check_pairs
+from models.data.errors import DataError
 from models.data.open import open_pairs
+from tests.worker.in_process import claimed as claimed_job
+from tests.worker.sets import add_ready
 from tests.worker.waiting import until
+from worker.check_process import Claim
 from worker.checker import Checker
 from worker.config import WorkerConfig
 from worker.data import content_of, pairs_place
 from worker.dataset_checks import check
 from worker.errors import JobFailed
+from worker.finetune_job import finetune
 
 
 def tar_of(folder: Path, top: str = "") -> bytes:
@@ -116,6 +124,75 @@ def test_bad_pairs_are_rejected_with_each_problem_and_without_this_machine_s_pat
     assert len(tolerated.problems) == 2
 
 
+@pytest.fixture
+def table(pairs_folder: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a data set of a table, of whose images the second has the name that is asked for."""
+
+    def write(name: str) -> Path:
+        folder = tmp_path / "roots" / "table"
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        shutil.copy(pairs_folder / "0.png", folder / "images")
+        shutil.copy(pairs_folder / "1.png", folder / "images")
+        (folder / "captions.csv").write_text(f"filepath,title\n0.png,a star\n{name},a moon\n")
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_table_that_names_a_file_elsewhere_is_rejected_whether_that_is_there_or_not(
+    store: Store, config: WorkerConfig, tmp_path: Path, table: Callable[[str], Path], kind: str, there: bool
+) -> None:
+    open_to_us = replace(config, dataset_roots=(tmp_path / "roots",))
+    uploaded(store, config, tar_of(table("1.png")))
+    assert checked(store, config).status is DatasetStatus.READY
+
+    name = f"{tmp_path}/secret.png" if kind == "absolute" else "../../../../../../secret.png"
+    folder = table(name)
+    if there:
+        shutil.copy(folder / "images" / "0.png", tmp_path / "secret.png")
+        shutil.copy(folder / "images" / "0.png", config.data_dir / "secret.png")
+    uploaded(store, config, tar_of(folder))
+    store.datasets.add(name="a", format="pairs", source={"path": str(folder)}, folder=None)
+    message = f"captions.csv: the image '{name}' is not inside the folder of the images; name it from there."
+    for _ in range(2):
+        found = checked(store, open_to_us)
+        assert found.status is DatasetStatus.REJECTED
+        assert found.problems == [{"code": "bad_data", "message": message}]
+
+
+def test_job_reads_no_file_elsewhere_even_of_a_data_set_that_is_ready(
+    store: Store,
+    config: WorkerConfig,
+    table: Callable[[str], Path],
+    pairs_folder: Path,
+    submit: Callable[..., Job],
+    finetune_config: dict[str, object],
+) -> None:
+    dataset = add_ready(store, config, table(str(pairs_folder / "1.png")), "pairs")
+    submit({**finetune_config, "training_data": dataset})
+    with claimed_job(config, store) as context, pytest.raises(DataError, match="is not inside the folder"):
+        finetune(context)
+
+
+def test_registered_folder_is_not_read_once_a_link_leads_out_of_it(
+    store: Store, config: WorkerConfig, tmp_path: Path, table: Callable[[str], Path], pairs_folder: Path
+) -> None:
+    open_to_us = replace(config, dataset_roots=(tmp_path / "roots",))
+    folder = table("1.png")
+    store.datasets.add(name="a", format="pairs", source={"path": str(folder)}, folder=None)
+    found = checked(store, open_to_us)
+    assert found.status is DatasetStatus.READY
+    content_of(store, open_to_us, found.id, param="x")
+    (folder / "images" / "1.png").unlink()
+    (folder / "images" / "1.png").symlink_to(pairs_folder / "1.png")
+    with pytest.raises(SourceForbidden):
+        content_of(store, open_to_us, found.id, param="x")
+    store.datasets.add(name="a", format="pairs", source={"path": str(folder)}, folder=None)
+    assert checked(store, open_to_us).status is DatasetStatus.REJECTED
+
+
 def test_folder_with_two_files_of_captions_is_rejected(
     store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
 ) -> None:
@@ -177,14 +254,59 @@ def test_winoground_and_other_benchmarks_are_checked_by_their_own_readers(
 ) -> None:
     uploaded(store, config, tar_of(winoground_folder), "winoground")
     found = checked(store, config)
-    assert (found.status, found.counts) == (DatasetStatus.READY, {"items": 4, "images": 8})
+    assert (found.status, found.counts) == (DatasetStatus.READY, {"items": 4, "usable": 4, "images": 8})
     uploaded(store, config, tar_of(pairs_folder), "retrieval")
-    assert checked(store, config).counts == {"items": 24, "images": 24}
+    assert checked(store, config).counts == {"items": 24, "usable": 24, "images": 24}
     uploaded(store, config, tar_of(pairs_folder), "winoground")
     uploaded(store, config, tar_of(winoground_folder), "zero-shot")
     uploaded(store, config, tar_of(pairs_folder), "chess")
     uploaded(store, config, b"no archive", "pairs")
     assert [checked(store, config).status for _ in range(4)] == [DatasetStatus.REJECTED] * 4
+
+
+def test_benchmark_s_bad_items_are_listed_and_left_out_where_that_is_allowed(
+    store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bad"
+    shutil.copytree(pairs_folder, folder)
+    (folder / "3.png").unlink()
+    (folder / "5.png").write_bytes(b"no picture")
+    for share, status in ((0.0, DatasetStatus.REJECTED), (0.1, DatasetStatus.READY)):
+        uploaded(store, config, tar_of(folder), "retrieval", max_bad_share=share)
+        found = checked(store, config)
+        assert found.status is status
+        assert found.problems is not None
+        assert [problem["code"] for problem in found.problems] == ["item_unusable"] * 2
+        assert "3.png: there is no such file" in found.problems[0]["message"]
+        assert str(config.data_dir) not in json.dumps(list(found.problems))
+    assert found.counts == {"items": 24, "usable": 22, "images": 22}
+    content = json.loads((folder / "captions.json").read_text())
+    content["images"] = [image for image in content["images"] if image["id"] not in (3, 5)]
+    content["annotations"] = [line for line in content["annotations"] if line["image_id"] not in (3, 5)]
+    (folder / "captions.json").write_text(json.dumps(content))
+    uploaded(store, config, tar_of(folder), "retrieval")
+    assert checked(store, config).content_hash == found.content_hash
+
+
+def test_fine_tuned_model_is_measured_on_what_the_check_has_left(
+    store: Store,
+    config: WorkerConfig,
+    winoground_folder: Path,
+    tmp_path: Path,
+    submit: Callable[..., Job],
+    finetune_config: dict[str, object],
+) -> None:
+    shutil.copytree(winoground_folder, tmp_path / "bad")
+    (tmp_path / "bad" / "images" / "ex_2_img_1.png").unlink()
+    uploaded(store, config, tar_of(tmp_path / "bad"), "winoground", max_bad_share=0.25)
+    data = checked(store, config)
+    job = submit({**finetune_config, "evaluate": [{"benchmark": "winoground", "data": data.id}]})
+    with claimed_job(config, store) as context:
+        finetune(context)
+    result = store.jobs.get(job.id).result
+    assert result is not None
+    (measured,) = result["evaluations"].values()
+    assert (measured["provenance"]["items"], measured["provenance"]["items_used"]) == (4, 3)
 
 
 def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(
@@ -215,3 +337,52 @@ def test_checker_s_process_checks_all_that_wait_and_queues_their_jobs(
     checker.join()
     assert store.datasets.get(good.id).status is DatasetStatus.READY
     assert store.jobs.get(job.id).status is JobStatus.QUEUED
+
+
+def test_check_that_its_worker_stops_is_given_back(
+    store: Store, config: WorkerConfig, pairs_folder: Path
+) -> None:
+    dataset = uploaded(store, config, tar_of(pairs_folder))
+    with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
+        checker = Checker(config, store)
+        checker.start()
+        until(lambda: store.datasets.get(dataset.id).attempt == 1)
+        checker.stop()
+        checker.join()
+    assert store.datasets.get(dataset.id).attempt == 0
+    assert checked(store, config).status is DatasetStatus.READY
+
+
+def test_check_whose_database_was_away_is_given_back_when_it_answers(
+    database_url: str, store: Store, config: WorkerConfig
+) -> None:
+    dataset = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    impatient = Store(database_url, timeout_s=0.1)
+    claim = Claim(impatient, 60)
+    assert claim.take() is not None
+    away = sqlite3.connect(database_url.removeprefix("sqlite:///"), check_same_thread=False)
+    away.execute("BEGIN EXCLUSIVE")
+    back = threading.Timer(0.5, away.rollback)
+    back.start()
+    claim.give_back()
+    back.join()
+    assert store.datasets.get(dataset.id).attempt == 0
+    away.close()
+    impatient.close()
+
+
+def test_claim_is_let_go_before_the_result_ends_it(
+    store: Store, config: WorkerConfig, pairs_folder: Path
+) -> None:
+    ids = [uploaded(store, config, data).id for data in (tar_of(pairs_folder), b"no archive")]
+    seen: list[list[DatasetStatus]] = []
+
+    def look() -> None:
+        seen.append([store.datasets.get(name).status for name in ids])
+
+    for _ in ids:
+        claimed = store.datasets.claim_check(60)
+        assert claimed is not None
+        check(config, store, claimed, concluding=look)
+    waits = DatasetStatus.VALIDATING
+    assert seen == [[waits, waits], [DatasetStatus.READY, waits]]

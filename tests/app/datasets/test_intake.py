@@ -13,7 +13,7 @@ from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
 from app.datasets.shards import shard_name
 from app.datasets.winoground import check_winoground
-from tests.app.datasets.archives import tar_entry, tar_of, tree, zip_of
+from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
 from tests.app.datasets.test_winoground import item, save_set
 from tests.pictures import picture
 
@@ -120,6 +120,67 @@ def test_bad_shard_rejects_the_upload(folders: DatasetFolders) -> None:
     result = check_upload(folders, "ds_1", count_shards, lambda _: None)
     assert result.problems[0].code == "archive_member_unsafe"
     assert left(folders) == []
+
+
+TARS = {
+    "archive_member_unsafe": tar_entry(b"a", type=b"2") + END,
+    "archive_member_duplicate": tar_of({"a": b"1"})[:1024] + tar_of({"a": b"2"}),
+    "archive_too_large": pax({b"comment": bytes(2**20)}) + tar_of({"a": b"1"}),
+    "archive_truncated": tar_of({"a": b"1"})[:1024],
+    "archive_format": b"no tar",
+}
+
+
+@pytest.mark.parametrize("code", TARS)
+def test_tar_files_in_a_folder_are_held_to_what_shards_are(
+    tmp_path: Path, folders: DatasetFolders, files: dict[str, bytes], code: str
+) -> None:
+    uploaded(folders, zip_of({**files, "test/0.tar": tar_of({"a": b"1"}), "test/1.tar": TARS[code]}))
+    (problem,) = check_upload(folders, "ds_1", check_winoground, lambda _: None).problems
+    assert (problem.code, problem.message[:14]) == (code, "'test/1.tar': ")
+    assert left(folders) == []
+
+    (tmp_path / "source" / "test").mkdir()
+    (tmp_path / "source" / "test" / "1.tar").write_bytes(TARS[code])
+    roots = SourceRoots([tmp_path / "source"])
+    registered = check_registered(roots.resolve(f"{tmp_path}/source"), roots, check_winoground)
+    assert registered.problems == (problem,)
+
+
+def test_tar_files_that_are_good_or_that_nobody_reads_are_kept(
+    folders: DatasetFolders, files: dict[str, bytes]
+) -> None:
+    uploaded(folders, zip_of({**files, "0.tar": tar_of({"a": b"1"}), ".1.tar": b"no tar"}))
+    assert check_upload(folders, "ds_1", check_winoground, lambda _: None).ready
+
+
+def test_tar_files_behind_a_link_are_looked_at(tmp_path: Path, files: dict[str, bytes]) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "0.tar").write_bytes(TARS["archive_member_unsafe"])
+    (tmp_path / "source" / "test").symlink_to(tmp_path / "other")
+    roots = SourceRoots([tmp_path])
+    found = check_registered(roots.resolve(f"{tmp_path}/source"), roots, check_winoground)
+    assert [problem.code for problem in found.problems] == ["archive_member_unsafe"]
+
+
+def test_unpacking_and_looking_at_shards_are_progress(
+    folders: DatasetFolders, files: dict[str, bytes]
+) -> None:
+    uploaded(folders, zip_of(files))
+    seen: list[tuple[int, int]] = []
+    check_upload(
+        folders, "ds_1", check_winoground, lambda _: None, progress=lambda *state: seen.append(state)
+    )
+    assert seen == [*((count, 0) for count in range(1, len(files) + 1)), (4, 4)]
+    with folders.claim("ds_1") as claim:
+        (claim.folder / SHARDS).mkdir()
+        for number in range(2):
+            (claim.folder / SHARDS / shard_name(number)).write_bytes(tar_of({"a": b"1"}))
+        claim.drop_set()
+        claim.keep_upload()
+    seen.clear()
+    check_upload(folders, "ds_1", count_shards, lambda _: None, progress=lambda *state: seen.append(state))
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_second_checker_of_one_upload_is_turned_away(

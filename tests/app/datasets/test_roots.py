@@ -113,6 +113,18 @@ def test_links_within_a_registered_folder_may_not_lead_out(tmp_path: Path, root:
     SourceRoots([root, tmp_path / "secret"]).check_links(root / "set")
 
 
+def test_links_of_a_folder_that_a_link_leads_to_may_not_lead_out_either(tmp_path: Path, root: Path) -> None:
+    roots = SourceRoots([root])
+    (root / "other").mkdir()
+    (root / "set" / "link").symlink_to(root / "other")
+    (root / "other" / "back").symlink_to(root / "set")
+    (root / "other" / "a.png").touch()
+    assert list(roots.files(root / "set")) == [root / "other" / "a.png"]
+    (root / "other" / "out").symlink_to(tmp_path / "secret")
+    with pytest.raises(SourceForbidden, match="other/out"):
+        roots.check_links(root / "set")
+
+
 @pytest.mark.parametrize(
     "pattern", ["/a", "/{a,b}/{8..10}.tar", "/{098..100}", "/{7..7}", "/{}", "/{a}", "/a}{b", "/{1..2}{3..4}"]
 )

@@ -86,6 +86,25 @@ def test_archive_is_received_checked_and_ready(
     assert ready["counts"]["items"] == 2
 
 
+def test_benchmark_may_lack_what_is_allowed_and_its_jobs_leave_that_out(
+    service: Service, roots: Path
+) -> None:
+    files = winoground()
+    del files["images/ex_1_img_0.png"]
+
+    ready = checked(service, upload(service, tar_of(files), max_bad_share=0.5).json()["id"], roots)
+
+    assert (ready["status"], ready["max_bad_share"]) == ("ready", 0.5)
+    assert ready["counts"] == {"items": 2, "usable": 1, "images": 2}
+    assert ready["problems"] == [
+        {"code": "missing_file", "message": "images/ex_1_img_0: there is no such file."}
+    ]
+    job = {"model": "demo", "benchmark": "winoground", "data": ready["id"], "dry_run": True}
+    assert service.client.post("/evaluate", json=job).json()["config"]["max_bad_share"] == 0.5
+    stricter = service.client.post("/evaluate", json={**job, "max_bad_share": 0}).json()
+    assert stricter["config"]["max_bad_share"] == 0
+
+
 def test_shards_are_kept_in_their_order(service: Service) -> None:
     shards = [tar_of({f"{number}.png": png(seed=number), f"{number}.txt": b"a dog"}) for number in range(3)]
 

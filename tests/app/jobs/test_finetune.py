@@ -253,11 +253,18 @@ def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> 
     assert tried(batch_size=32)["based_on"] is None
 
 
-def test_more_jobs_than_may_wait_are_turned_away(make_service: Callable[..., Service]) -> None:
-    service = make_service(max_open_jobs=1)
-    service.finetune()
+def test_more_jobs_than_may_be_open_are_turned_away_paused_and_running_ones_counted(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(max_open_jobs=2)
+    paused, running = service.finetune(), service.finetune()
+    service.client.post(f"/jobs/{paused['id']}/pause")
+    job, lease = service.claim()
+    assert job.id == running["id"]
 
     answer = service.client.post("/finetune", json=service.request())
 
     assert error_of(answer, 429)["code"] == "too_many_jobs"
     assert int(answer.headers["Retry-After"]) > 0
+    service.store.work.succeed(lease, result={})
+    service.finetune()

@@ -116,6 +116,34 @@ def test_data_set_that_kills_its_checkers_is_rejected(store: Store, clock: FakeC
     assert store.jobs.get(job.id).status is JobStatus.FAILED
 
 
+def test_check_that_was_stopped_on_purpose_is_free_at_once_and_was_no_try(store: Store) -> None:
+    dataset = added(store)
+    for _ in range(5):
+        stopped = store.datasets.claim_check(60)
+        assert stopped is not None
+        assert store.datasets.release_check(stopped)
+        assert not store.datasets.release_check(stopped)
+        assert not store.datasets.renew_check(stopped, 60)
+    with pytest.raises(LeaseLost):
+        store.datasets.accept(stopped, content_hash="stopped", counts={})
+    assert store.datasets.get(dataset.id).attempt == 0
+    checked(store, dataset)
+
+
+def test_check_with_a_verdict_or_another_holder_is_not_given_back(store: Store, clock: FakeClock) -> None:
+    dataset = added(store)
+    dead = store.datasets.claim_check(60)
+    assert dead is not None
+    clock.advance(61)
+    alive = store.datasets.claim_check(60)
+    assert alive is not None
+    assert not store.datasets.release_check(dead)
+    assert store.datasets.claim_check(60) is None
+    store.datasets.accept(alive, content_hash="alive", counts={})
+    assert not store.datasets.release_check(alive)
+    assert store.datasets.get(dataset.id).status is DatasetStatus.READY
+
+
 def test_check_of_a_deleted_data_set_comes_to_nothing(store: Store) -> None:
     dataset = added(store)
     claimed = store.datasets.claim_check(60)
