@@ -60,7 +60,9 @@ class Backend:
             max_bytes=settings.max_upload_bytes,
             max_uploads=settings.max_uploads,
         )
-        self.versions = VersionService(store, threads, Downloads(settings.data_dir), settings.data_dir)
+        bases = [*(clip.reference for clip in served), *settings.allowed_models]
+        downloads = Downloads(settings.data_dir, bases)
+        self.versions = VersionService(store, threads, downloads, settings.data_dir)
         self.registry = registry_of(store, settings.data_dir)
         self._tasks: set[asyncio.Task[None]] = set()
 

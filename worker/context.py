@@ -113,18 +113,22 @@ class JobContext:
     ) -> Job:
         """End the job with what it made; asked again while the database is away and the lease lasts.
 
-        Raises: AliasMoved, LeaseLost, UnusableRecord, StoreUnavailable.
+        Raises: AliasMoved, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
         """
         self.reporter.flush()
+        files = None if version is None or version.folder is None else self.config.data_dir / version.folder
         while True:
             try:
-                return self.store.work.succeed(
-                    self.lease, version=version, result=result, promotion=promotion
+                ended = self.store.work.succeed(
+                    self.lease, version=version, files=files, result=result, promotion=promotion
                 )
             except StoreUnavailable:
                 if self.lease_left_s() < 2 * _TRY_AGAIN_S:
                     raise
                 time.sleep(_TRY_AGAIN_S)
+            else:
+                self.let_go()
+                return ended
 
     def stop(self) -> NoReturn:
         """A checkpoint was written. Raises Stopped."""

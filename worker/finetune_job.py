@@ -12,11 +12,12 @@ from app.jobs.requests import Evaluation, FinetuneJob, parse_finetune
 from app.registry.publish import Published, publish
 from app.registry.store_source import as_version as as_reference
 from app.store.assets import Move, NewVersion
-from app.store.errors import AliasMoved, UnknownRecord
+from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
 from models.evaluation.results import Results
+from models.references import CheckpointError
 from models.training.config import FinetuneConfig
 from models.training.log import Record
 from models.training.parts import Parts, Place, find_place, load_parts
@@ -39,24 +40,14 @@ def finetune(context: JobContext) -> None:
     context.stage("loading")
     config = resolve(context, job)
     place = find_place(config.device)
-    parts = load_parts(config, place, _say(context))
+    parts = load_parts(config, place, _say(context), confined=True)
     result = _train(context, job, config, parts, place)
     assert result.delta is not None
     tuned = apply_delta(parts.base, result.delta)
     if tuned.version == parts.base.version:
         raise JobFailed("nothing_learned", "Training changed no weight; train longer or with a higher lr.")
     measured = _evaluate(context, job, tuned, {name: float(value) for name, value in result.metrics.items()})
-    context.stage("publishing")
-    published = publish(
-        result.delta,
-        context.config.versions_dir,
-        job=context.job.id,
-        fence=context.job.fence,
-        base=parts.base,
-    )
-    reach("after-rename")
-    _register_base(context, parts.base)
-    _finish(context, job, config, parts, published, measured, result)
+    _finish(context, job, config, parts, result, measured)
     context.folder.drop_earlier()
     context.folder.drop()
 
@@ -102,6 +93,7 @@ class _Progress:
         self._context.advance(self._done, self._steps, self._estimate())
         if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
             self._has_own_checkpoint = True
+            self._context.reporter.came_on()
             self._context.folder.drop_earlier()
         return self._context.should_stop()
 
@@ -163,9 +155,13 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
     content = content_of(context.store, context.config, evaluation.data, param="evaluate")
     work = context.folder.work
     benchmark = read_data(evaluation.benchmark, content, work)
-
-    features = context.folder.take_over_work("features")
-    return measure(benchmark, clip, features, say=lambda what, done, total: context.check())
+    return measure(
+        benchmark,
+        clip,
+        context.folder.take_over_work("features"),
+        say=lambda what, done, total: context.check(),
+        max_bad_share=context.store.datasets.get(evaluation.data).max_bad_share,
+    )
 
 
 def _finish(
@@ -173,32 +169,59 @@ def _finish(
     job: FinetuneJob,
     config: FinetuneConfig,
     parts: Parts,
-    published: Published,
-    measured: Measured,
     result: Result,
+    measured: Measured,
 ) -> None:
-    """End the job with its version; where the alias was moved meanwhile, compare with its new holder."""
-    version = as_version(context.config, parts.base, published, measured)
+    """End the job with its version: anew where the alias was moved, or the base or the files deleted, meanwhile."""
     while True:
-        verdict, move = _decide(context, job, config, parts, measured)
-        outcome = {
-            "steps": result.steps_done,
-            "metrics": dict(measured.validation),
-            "evaluations": {name: summary(results) for name, results in measured.results.items()},
-            "promotion": None
-            if job.promote == "never"
-            else {
-                "alias": job.alias,
-                "promoted": move is not None,
-                "why": verdict.why,
-                **verdict.figures,
-            },
-        }
         try:
-            context.succeed(version=version, result=outcome, promotion=move)
+            _end(context, job, config, parts, result, measured)
             return
-        except AliasMoved as error:
+        except (AliasMoved, UnusableRecord, VersionGone) as error:
             context.reporter.event(str(error))
+
+
+def _end(
+    context: JobContext,
+    job: FinetuneJob,
+    config: FinetuneConfig,
+    parts: Parts,
+    result: Result,
+    measured: Measured,
+) -> None:
+    verdict, move = _decide(context, job, config, parts, measured)
+    outcome = {
+        "steps": result.steps_done,
+        "metrics": dict(measured.validation),
+        "evaluations": {name: summary(results) for name, results in measured.results.items()},
+        "promotion": None
+        if job.promote == "never"
+        else {
+            "alias": job.alias,
+            "promoted": move is not None,
+            "why": verdict.why,
+            **verdict.figures,
+        },
+    }
+    published = _publish(context, parts.base, result)
+    version = as_version(context.config, parts.base, published, measured)
+    # A version's base is registered before it; most are an operator's own, and known by reference alone.
+    context.store.versions.register(as_reference(parts.base))
+    context.succeed(version=version, result=outcome, promotion=move)
+
+
+def _publish(context: JobContext, base: Clip, result: Result) -> Published:
+    assert result.delta is not None
+    context.stage("publishing")
+    published = publish(
+        result.delta,
+        context.config.versions_dir,
+        job=context.job.id,
+        fence=context.job.fence,
+        base=base,
+    )
+    reach("after-rename")
+    return published
 
 
 def as_version(config: WorkerConfig, base: Clip, published: Published, measured: Measured) -> NewVersion:
@@ -214,14 +237,6 @@ def as_version(config: WorkerConfig, base: Clip, published: Published, measured:
     )
 
 
-def _register_base(context: JobContext, base: Clip) -> None:
-    """A version's base is registered before it; most are an operator's own, and known by reference alone."""
-    try:
-        context.store.versions.get(base.version)
-    except UnknownRecord:
-        context.store.versions.register(as_reference(base))
-
-
 def _decide(
     context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, measured: Measured
 ) -> tuple[Verdict, Move | None]:
@@ -233,7 +248,7 @@ def _decide(
     if job.promote == "always":
         verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
     else:
-        clip = parts.base if holder in (None, parts.base.version) else _load(context, str(holder))
+        clip = parts.base if holder in (None, parts.base.version) else _load(context, job.alias, str(holder))
         verdict = judge(
             _measured_holder(context, job, config, parts, clip, measured), measured, job.thresholds
         )
@@ -259,9 +274,15 @@ def _holder(context: JobContext, alias: str) -> tuple[str | None, int]:
     return found.version, found.generation
 
 
-def _load(context: JobContext, version: str) -> Clip:
-    reference = of_version(context.store, context.config, version, param="alias")
-    return load_clip(reference, device=context.config.device, precision="float32")
+def _load(context: JobContext, alias: str, version: str) -> Clip:
+    """What an alias points at. Raises AliasMoved where that was deleted after the alias had been moved."""
+    try:
+        reference = of_version(context.store, context.config, version, param="alias")
+        return load_clip(reference, device=context.config.device, precision="float32")
+    except (JobFailed, CheckpointError) as error:
+        if _holder(context, alias)[0] == version:
+            raise
+        raise AliasMoved(f"The alias {alias} was moved while its version was loaded.") from error
 
 
 def _measured_holder(

@@ -1,4 +1,7 @@
-"""From what a job calls a model to a reference that can be loaded: a version, an alias, or a reference."""
+"""From what a job calls a model to a reference that can be loaded: a version's id, or a reference.
+
+No alias: it became a version when the job was submitted (`app.jobs.named_models`).
+"""
 
 from pathlib import Path
 
@@ -13,16 +16,11 @@ from worker.errors import JobFailed
 
 
 def loadable(store: Store, config: WorkerConfig, name: str, *, param: str) -> str:
-    """A version's id becomes its folder, an alias the version that it points at now; others stay as they are.
+    """A version's id becomes its folder; others stay as they are.
 
     Raises: JobFailed for a version that is unknown or deleted; StoreUnavailable.
     """
-    if is_version(name):
-        return of_version(store, config, name, param=param)
-    try:
-        return of_version(store, config, store.aliases.get(name).version, param=param)
-    except UnknownRecord:
-        return name
+    return of_version(store, config, name, param=param) if is_version(name) else name
 
 
 def of_version(store: Store, config: WorkerConfig, version_id: str, *, param: str) -> str:

@@ -1,4 +1,4 @@
-"""How long what jobs leave is kept: files of those that failed or were cancelled, events, half-published versions."""
+"""How long what jobs leave is kept: files of those that failed or were cancelled, events, versions of no use."""
 
 import logging
 import shutil
@@ -6,8 +6,12 @@ import time
 from pathlib import Path
 
 from app.jobs.states import HELD, TERMINAL, JobStatus
+from app.registry.manifest import VersionError, read_manifest
+from app.registry.ports import is_version
 from app.registry.publish import remove_leftovers
+from app.registry.removal import remove_files
 from app.store import Store
+from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord
 from app.store.records import Job, Lease
 from worker.config import WorkerConfig
@@ -41,6 +45,9 @@ class Retention:
                 self._clean_job(folder)
         if self._config.versions_dir.is_dir():
             remove_leftovers(self._config.versions_dir, is_live=self._is_live)
+            for folder in sorted(self._config.versions_dir.iterdir()):
+                if is_version(folder.name) and self._is_of_no_use(folder):
+                    self._remove_version(folder)
         while self._store.journal.prune(self._config.keep_events_s):
             pass
 
@@ -49,11 +56,9 @@ class Retention:
             job = self._store.jobs.get(folder.name)
         except UnknownRecord:
             return  # not one of ours
-        if job.status not in TERMINAL or job.finished_at is None:
-            return
         if job.status is JobStatus.SUCCEEDED:
             self._clean_succeeded(folder, job)
-        elif time.time() - job.finished_at >= self._config.keep_files_s:
+        elif self._ended_long_ago(job):
             logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -65,6 +70,32 @@ class Retention:
             attempt.drop()
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_of_no_use(self, folder: Path) -> bool:
+        """Whether a version was deleted, or its job has long ended without making it known.
+
+        What is unknown here and of a job that is unknown too is another database's, and left alone.
+        """
+        try:
+            return self._store.versions.get(folder.name).status is VersionStatus.DELETED
+        except UnknownRecord:
+            pass
+        try:
+            return self._ended_long_ago(self._store.jobs.get(read_manifest(folder).job))
+        except (UnknownRecord, VersionError):
+            return False
+
+    def _remove_version(self, folder: Path) -> None:
+        try:
+            if remove_files(self._store, folder):
+                logger.info("the files of version %s, which is of no use, are removed", folder.name[:12])
+        except OSError as error:
+            logger.warning("the files of version %s stay: %s", folder.name[:12], error)
+
+    def _ended_long_ago(self, job: Job) -> bool:
+        if job.status not in TERMINAL or job.finished_at is None:
+            return False
+        return time.time() - job.finished_at >= self._config.keep_files_s
 
     def _is_live(self, job_id: str, fence: int) -> bool:
         try:

@@ -1,7 +1,7 @@
 """Which models and teachers a job may name, and what the worker is told in their place.
 
-A name is looked for as workers do it: a version, then an alias, then one of the operator's references. An alias
-becomes the version that it points at now, so that a job trains on what its caller saw, whenever it starts.
+A name is looked for as a version, then as an alias, then as one of the operator's references. An alias becomes the
+version that it points at now, so that a job trains on what its caller saw, whenever it starts.
 """
 
 from collections.abc import Iterable

@@ -1,10 +1,14 @@
 """A version as a tar stream: its files as they were published, or whole weights made from a delta for the purpose."""
 
+import asyncio
+import contextlib
 import io
 import logging
+import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +17,12 @@ import torch
 
 from app.errors import NotFound
 from app.places import Places
+from app.registry.bases import AllowedBases
 from app.serving.threads import in_own_thread, with_one_torch_thread
 from app.store.assets import Version, VersionStatus
 from app.store.errors import Conflict
-from models.delta_file import is_delta
+from models.checkpoints import unfold
+from models.delta_file import is_delta, read_description
 from models.export import export_full
 from models.references import CheckpointError, Folder
 
@@ -24,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**20
 _BLOCK = tarfile.BLOCKSIZE
+_FORGET_EXPORTS_S = 24 * 3600.0
 
 
 class NotPublished(NotFound):
@@ -74,12 +81,17 @@ class Download:
 
 
 class Downloads:
-    """Makes what is sent. Whole weights take memory and disk for a while, so one is made at a time."""
+    """Makes what is sent. Whole weights take memory and disk for a while, so one is made at a time.
 
-    def __init__(self, data_dir: Path) -> None:
+    `bases` are the operator's references: what lies beneath a delta is loaded from nowhere else.
+    """
+
+    def __init__(self, data_dir: Path, bases: Iterable[str]) -> None:
         self._data_dir = data_dir
+        self._allowed = AllowedBases(bases)
         self._exports = data_dir / "exports"
         self._making = Places(1, "exports under way", retry_after_s=10)
+        _forget(self._exports)
 
     async def of(self, version: Version, *, full: bool) -> Download:
         """A version's files. Raises NotPublished, CannotExport, Overloaded."""
@@ -94,33 +106,56 @@ class Downloads:
         root = f"sds-clip-{version.id[:12]}"
         if not full or not is_delta(folder):
             return Download(root, folder, version.created_at, ExitStack())
-        with self._making.one():
-            return await self._made(version, folder, f"{root}-full")
-
-    async def _made(self, version: Version, folder: Path, root: str) -> Download:
-        threads = torch.get_num_threads()
-        holder = ExitStack()
-        self._exports.mkdir(parents=True, exist_ok=True)
-        scratch = Path(holder.enter_context(tempfile.TemporaryDirectory(dir=self._exports)))
-
-        def export() -> Path:
-            return with_one_torch_thread(
-                lambda: export_full(str(Folder(str(folder.absolute()))), scratch / "full"), threads
-            )
-
+        making = asyncio.create_task(self._make(version, folder, f"{root}-full"), name=f"export {root}")
         try:
-            made = await in_own_thread(export, f"export {version.id[:12]}")
-        except CheckpointError as error:
-            holder.close()
-            logger.error("version %s cannot be exported: %s", version.id[:12], error)
-            raise CannotExport(
-                f"Whole weights of version {version.id[:12]} cannot be made; the server's log says why.",
-                param="version",
-            ) from error
-        except BaseException:
-            holder.close()
+            # A thread cannot be ended, so it keeps its place until it is done.
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_discard)
             raise
-        return Download(root, made, version.created_at, holder)
+
+    async def _make(self, version: Version, folder: Path, root: str) -> Download:
+        threads = torch.get_num_threads()
+        with self._making.one(), ExitStack() as holder:
+            self._exports.mkdir(parents=True, exist_ok=True)
+            scratch = Path(holder.enter_context(tempfile.TemporaryDirectory(dir=self._exports)))
+
+            def export() -> Path:
+                return with_one_torch_thread(lambda: self._export(folder, scratch / "full"), threads)
+
+            try:
+                made = await in_own_thread(export, f"export {version.id[:12]}")
+            except CheckpointError as error:
+                logger.error("version %s cannot be exported: %s", version.id[:12], error)
+                raise CannotExport(
+                    f"Whole weights of version {version.id[:12]} cannot be made; the server's log says why.",
+                    param="version",
+                ) from error
+            return Download(root, made, version.created_at, holder.pop_all())
+
+    def _export(self, folder: Path, out: Path) -> Path:
+        """In a thread. Raises CheckpointError."""
+        reference = Folder(str(folder.absolute()))
+        base, deltas = unfold(reference)
+        is_published = isinstance(base, Folder) and Path(base.path).parent == folder.absolute().parent
+        if not is_published:
+            self._allowed.check(str(base), read_description(Path(deltas[-1].path)).base_version)
+        return export_full(str(reference), out)
+
+
+def _discard(making: "asyncio.Task[Download]") -> None:
+    """What was made for a client who has gone."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().holder.close()
+
+
+def _forget(exports: Path) -> None:
+    """Remove what killed processes have left. Other processes may work here: an export takes minutes, and is opened
+    when it is sent."""
+    for scratch in exports.glob("tmp*"):
+        with contextlib.suppress(OSError):
+            if scratch.stat().st_mtime < time.time() - _FORGET_EXPORTS_S:
+                shutil.rmtree(scratch)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from app.registry.golden_file import write_golden
 from app.registry.manifest import MANIFEST_FILE, Manifest, VersionError, kind_of, verify, write_manifest
@@ -18,6 +18,8 @@ from models.folders import whole_folder
 from models.golden import Golden
 from models.references import CheckpointError, Folder
 
+REMOVING = ".removing."
+"""What the name of a version's folder begins with while it is removed."""
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
 
@@ -35,6 +37,14 @@ class Published:
     description: dict[str, Any]
 
 
+class _Weights(NamedTuple):
+    """What is to be published. A delta says in files of its own what `golden` and `about` are for whole weights."""
+
+    version: str
+    golden: Golden | None
+    about: dict[str, Any]
+
+
 def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | None = None) -> Published:
     """Copy a delta or whole weights into `versions`, under the hash of the weights, and return what is there.
 
@@ -46,21 +56,20 @@ def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | 
     """
     if not _JOB.fullmatch(job):
         raise VersionError(f"{job!r} cannot be part of a folder's name; use letters, digits, _ and -.")
-    version, golden, about = _of_delta(source, base) if kind_of(source) == "delta" else _of_full(source)
-    folder = versions / version
-    if folder.exists():
-        return read_published(folder, version)
-    finished = versions / f".publishing.{job}.{fence}"
-    shutil.rmtree(finished, ignore_errors=True)  # the same attempt got so far before it was killed
-    with whole_folder(finished) as working:
-        for path in sorted(source.iterdir()):
-            if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
-                shutil.copyfile(path, working / path.name)
-        if golden is not None:
-            write_golden(working, golden)
-        write_manifest(working, version, job, about)
-        verify(working, version)
-    return _take_name(finished, folder, version)
+    weights = _of_delta(source, base) if kind_of(source) == "delta" else _of_full(source)
+    folder = versions / weights.version
+    while True:
+        if not folder.exists():
+            finished = versions / f".publishing.{job}.{fence}"
+            shutil.rmtree(finished, ignore_errors=True)  # the same attempt got so far before it was killed
+            _copy(source, finished, weights, job)
+            _take_name(finished, folder)
+        try:
+            return read_published(folder, weights.version)
+        except (CheckpointError, OSError):
+            if folder.exists():
+                raise
+            # else it was removed while it was read
 
 
 def read_published(folder: Path, version: str) -> Published:
@@ -72,30 +81,37 @@ def read_published(folder: Path, version: str) -> Published:
     )
 
 
-def remove(folder: Path) -> None:
-    """Remove a version; at no moment is there a part of it under its name. Raises OSError."""
-    leaving = folder.with_name(f".removing.{folder.name}")
-    shutil.rmtree(leaving, ignore_errors=True)
-    os.rename(folder, leaving)
-    shutil.rmtree(leaving)
-
-
 def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
-    """Remove what killed publishers left, unless their job at that fence still runs; return what was removed."""
+    """Remove what killed publishers left, unless their job at that fence still runs, and what was to be removed.
+
+    Returns what was removed.
+    """
     removed = []
     for path in sorted(versions.glob(".*")):
         temporary = _TEMPORARY.fullmatch(path.name)
         abandoned = temporary and not is_live(temporary["job"], int(temporary["fence"]))
-        if abandoned or path.name.startswith(".removing."):
+        if abandoned or path.name.startswith(REMOVING):
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path)
     return removed
 
 
-def _of_delta(source: Path, base: Clip | None) -> tuple[str, None, dict[str, Any]]:
+def _copy(source: Path, finished: Path, weights: _Weights, job: str) -> None:
+    with whole_folder(finished) as working:
+        for path in sorted(source.iterdir()):
+            if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
+                shutil.copyfile(path, working / path.name)
+        if weights.golden is not None:
+            write_golden(working, weights.golden)
+        write_manifest(working, weights.version, job, weights.about)
+        verify(working, weights.version)
+
+
+def _of_delta(source: Path, base: Clip | None) -> _Weights:
     """A delta's version, computed over its base; its golden embeddings and description it has itself."""
     if base is None:
-        return load_clip(str(Folder(str(source))), device="cpu", precision="float32").version, None, {}
+        clip = load_clip(str(Folder(str(source))), device="cpu", precision="float32")
+        return _Weights(clip.version, None, {})
     delta = read_delta(source)
     version = base.identity.replacing(delta.tensors).version
     if version != delta.about.version:
@@ -103,10 +119,10 @@ def _of_delta(source: Path, base: Clip | None) -> tuple[str, None, dict[str, Any
             f"{source} is version {version[:12]} over {base.reference} and says {delta.about.version[:12]}: its "
             "base is another one, or it was changed. Save it again."
         )
-    return version, None, {}
+    return _Weights(version, None, {})
 
 
-def _of_full(source: Path) -> tuple[str, Golden, dict[str, Any]]:
+def _of_full(source: Path) -> _Weights:
     clip = load_clip(str(Folder(str(source))), device="cpu", precision="float32")
     about = {
         "architecture": clip.architecture,
@@ -114,10 +130,10 @@ def _of_full(source: Path) -> tuple[str, Golden, dict[str, Any]]:
         "logit_scale": clip.logit_scale,
         **clip.identity.description,
     }
-    return clip.version, Golden.of(clip), about
+    return _Weights(clip.version, Golden.of(clip), about)
 
 
-def _take_name(finished: Path, folder: Path, version: str) -> Published:
+def _take_name(finished: Path, folder: Path) -> None:
     try:
         os.rename(finished, folder)
     except OSError as error:
@@ -126,7 +142,6 @@ def _take_name(finished: Path, folder: Path, version: str) -> Published:
         shutil.rmtree(finished, ignore_errors=True)  # somebody else published the same weights meanwhile
     else:
         _sync(folder.parent)
-    return read_published(folder, version)
 
 
 def _description(folder: Path, manifest: Manifest) -> dict[str, Any]:

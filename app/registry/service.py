@@ -10,7 +10,7 @@ from app.registry.download import Download, Downloads
 from app.registry.manifest import VersionError, verify
 from app.registry.names import check_alias
 from app.registry.ports import is_version
-from app.registry.publish import remove
+from app.registry.removal import remove_files
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.serving.threads import in_own_thread
 from app.store import Store
@@ -97,11 +97,14 @@ class VersionService:
         return await self._threads.run(lambda: self._store.aliases.roll_back(move))
 
     async def delete(self, version_id: str) -> None:
-        """Delete a version and its files. Raises RecordInUse."""
+        """Delete a version and its files, unless a job has made it again by then. Raises RecordInUse."""
         version = await self._threads.run(lambda: self._store.versions.delete(version_id))
         if version.folder is not None:
             await asyncio.shield(
-                in_own_thread(partial(_remove, self._data_dir / version.folder), f"remove {version.id[:12]}")
+                in_own_thread(
+                    partial(remove_files, self._store, self._data_dir / version.folder),
+                    f"remove {version.id[:12]}",
+                )
             )
 
     async def download(self, name: str, *, full: bool) -> Download:
@@ -172,8 +175,3 @@ class VersionService:
                 "Send force: true to promote it all the same.",
                 param="force",
             )
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        remove(folder)

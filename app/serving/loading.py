@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Collection
-from dataclasses import replace
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import torch
 
 from app.errors import InternalError
+from app.jobs.named_models import absolute
+from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
 from app.registry.manifest import VersionError, verify
 from app.registry.ports import VersionSource, is_version
@@ -21,7 +22,7 @@ from models.clip import Clip
 from models.delta import lay_over
 from models.delta_file import Delta, DeltaError, base_of, read_delta
 from models.golden import TOLERANCE, Golden
-from models.references import Folder, WeightsFile, expanded, parse
+from models.references import Folder
 from models.tokenizers import first_line
 
 Answer = TypeVar("Answer")
@@ -40,7 +41,7 @@ class Read(NamedTuple):
 
 
 class VersionLoader:
-    """Loads versions for the process's device and precision.
+    """Loads versions for the process's device and precision; `bases` are the operator's references.
 
     A version that is in memory anywhere in the process is not loaded again: that is what makes a rollback
     instant and lets deltas share their base.
@@ -53,7 +54,7 @@ class VersionLoader:
         self._versions = versions
         self._device = device
         self._precision = precision
-        self._bases = frozenset(_absolute(base) for base in bases)
+        self._allowed = AllowedBases(bases)
         self._threads = torch.get_num_threads()
         self._loaded: WeakValueDictionary[str, Clip] = WeakValueDictionary()
         self._checked: WeakSet[Clip] = WeakSet()
@@ -79,8 +80,11 @@ class VersionLoader:
         """Whether somebody waits for the version already."""
         return version in self._loads
 
-    async def load(self, version: str) -> Clip:
+    async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if need be. A caller that gives up does not end the loading.
+
+        `by_alias`: an alias points at it, so that a registered reference is followed though it is not on the
+        operator's list.
 
         Raises UnknownVersion; CheckpointError where the version is damaged, its base cannot be had or it computes
         something else; ServiceError where the device fails.
@@ -89,7 +93,7 @@ class VersionLoader:
         if clip is not None:
             return clip
         if version not in self._loads:
-            task = asyncio.create_task(self._load(version), name=f"load {version[:12]}")
+            task = asyncio.create_task(self._load(version, by_alias), name=f"load {version[:12]}")
             self._loads[version] = task
             task.add_done_callback(lambda task: self._ended(version, task))
         return await asyncio.shield(self._loads[version])
@@ -106,37 +110,39 @@ class VersionLoader:
         if not task.cancelled():
             task.exception()  # whoever waits gets it; nobody may wait any more
 
-    async def _load(self, version: str) -> Clip:
+    async def _load(self, version: str, by_alias: bool) -> Clip:
         def read() -> Read:
-            return with_one_torch_thread(lambda: self._read(version, ()), self._threads)
+            return with_one_torch_thread(lambda: self._read(version, (), by_alias), self._threads)
 
         clip, golden = await in_own_thread(read, f"load {version[:12]}")
         await self._check(clip, golden)
         self._checked.add(clip)
         return clip
 
-    def _read(self, version: str, over: tuple[str, ...]) -> Read:
+    def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Read:
         """In a thread: everything but computing. `over` are the deltas that this is the base of."""
         found = self._versions.find(version) if is_version(version) else None
         if found is None:
             raise UnknownVersion(f"There is no version {version[:64]} here.")
         loaded = self._loaded.get(version)
         if isinstance(found, str):
+            if loaded is None and not by_alias:
+                self._allowed.check(found, version)
             return Read(loaded or self._of_reference(found, version), None)
         if verify(found, version).kind == "full":
             clip = loaded or self._of_reference(str(Folder(str(found))), version)
             return Read(clip, read_golden(found))
         delta = read_delta(found)
-        return Read(loaded or self._laid(delta, (*over, version)), delta.golden)
+        return Read(loaded or self._laid(delta, (*over, version), by_alias), delta.golden)
 
-    def _laid(self, delta: Delta, over: tuple[str, ...]) -> Clip:
-        base = self._base(delta, over)
+    def _laid(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
+        base = self._base(delta, over, by_alias)
         clip = lay_over(base, delta)
         self._base_of[clip] = base
         self._loaded[clip.version] = clip
         return clip
 
-    def _base(self, delta: Delta, over: tuple[str, ...]) -> Clip:
+    def _base(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         """What a delta lies over: in memory, published here, or on the operator's list."""
         version = delta.about.base_version
         if version in over:
@@ -146,14 +152,10 @@ class VersionLoader:
             if base is not None:
                 return base
             if self._versions.find(version) is not None:
-                return self._read(version, over).clip
-            reference = _absolute(str(base_of(delta.folder)))
-            if reference in self._bases:
-                return self._of_reference(reference, version)
-        raise DeltaError(
-            f"{delta.folder} lies over version {version[:12]} ({reference}), which is neither served nor published "
-            "here nor on the operator's list: serve it with --model, or put it on SDS_CLIP_ALLOWED_MODELS."
-        )
+                return self._read(version, over, by_alias).clip
+            reference = absolute(str(base_of(delta.folder)))
+            self._allowed.check(reference, version)
+            return self._of_reference(reference, version)
 
     def _of_reference(self, reference: str, version: str) -> Clip:
         clip = load_clip(reference, device=self._device, precision=self._precision)
@@ -178,14 +180,6 @@ class VersionLoader:
                     "something else."
                 )
         await _telling_why(self._engine.warm_up_new(served))
-
-
-def _absolute(reference: str) -> str:
-    """A reference whose path, if it has one, does not depend on where the process was started."""
-    parsed = parse(reference)
-    if isinstance(parsed, Folder | WeightsFile):
-        parsed = replace(parsed, path=str(expanded(parsed.path).absolute()))
-    return str(parsed)
 
 
 async def _telling_why(computed: Awaitable[Answer]) -> Answer:

@@ -162,7 +162,7 @@ class Swapper:
             del followed.staging[version]
 
     async def _load(self, name: str, version: str) -> Clip:
-        clip = await self._loader.load(version)
+        clip = await self._loader.load(version, by_alias=True)
         current = self._models.current(name)
         if current is not None:
             await self._classes.prepare(Served(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)

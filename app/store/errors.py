@@ -14,6 +14,7 @@ ServiceError
     ├── RecordInUse                an alias, a job or a version needs it
     ├── AliasMoved                 its generation is no longer the one that was compared
     ├── NothingToRollBack          the alias has no previous version
+    ├── VersionGone                to workers only: the files to be registered were removed meanwhile
     └── LeaseLost                  to workers only: another one holds the job, or it has ended
 """
 
@@ -102,6 +103,13 @@ class NothingToRollBack(Conflict):
     """The alias has no previous version, or that was deleted."""
 
     code = "nothing_to_roll_back"
+
+
+class VersionGone(Conflict):
+    """The files of the version that is to be registered were removed meanwhile: publish it again, then register it."""
+
+    code = "version_gone"
+    retryable = True
 
 
 class LeaseLost(Conflict):

@@ -1,15 +1,19 @@
 """Statements on versions and aliases for use inside a transaction; `app.store.versions` is what callers use.
 
 An alias is locked before any version, so that two transactions never wait for each other.
+
+A registered version has its files: they are removed only while its row is withheld from being registered, and
+whoever registers it looks for them when that cannot happen any more.
 """
 
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.store.assets import Alias, Move, NewVersion, Version, VersionStatus
-from app.store.errors import AliasMoved, UnusableRecord
+from app.store.errors import AliasMoved, UnusableRecord, VersionGone
 from app.store.tables import aliases, promotions, versions
 
 
@@ -20,11 +24,36 @@ def find(connection: Connection, version_id: str, *, lock: bool = False) -> Vers
     return None if row is None else Version.of(row._mapping)
 
 
-def register(connection: Connection, new: NewVersion, now: float, *, job_id: str | None) -> Version:
+def register(
+    connection: Connection, new: NewVersion, now: float, *, job_id: str | None, files: Path | None = None
+) -> Version:
     """Insert a version, or take the one of the same content that is there; a deleted one comes back to life.
 
-    Raises: UnusableRecord where its base is not registered or was deleted.
+    `files` is where this process sees its folder.
+
+    Raises: UnusableRecord where its base is not registered or was deleted, VersionGone where `files` are not there.
     """
+    registered = _registered(connection, new, now, job_id)
+    if files is not None and not files.is_dir():  # the row is locked by now: nobody removes them
+        raise VersionGone(f"The files of the version {new.id} were removed meanwhile; publish it again.")
+    return registered
+
+
+def withhold(connection: Connection, version_id: str, now: float) -> bool:
+    """Keep a version that is deleted or unknown from being registered until this transaction ends; False for others.
+
+    An unknown one has no row to be locked. Inserting one makes everybody wait who would insert it too.
+    """
+    values = {"description": {}, "size_bytes": 0, "status": VersionStatus.DELETED, "created_at": now}
+    if _insert_new(connection, {**values, "id": version_id}) is not None:
+        connection.execute(delete(versions).where(versions.c.id == version_id))
+        return True
+    there = find(connection, version_id, lock=True)
+    assert there is not None  # versions are never removed, only marked
+    return there.status is VersionStatus.DELETED
+
+
+def _registered(connection: Connection, new: NewVersion, now: float, job_id: str | None) -> Version:
     if new.base_version is not None:
         hold(connection, new.base_version, param="base")
     values: dict[str, Any] = {

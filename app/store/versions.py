@@ -1,5 +1,8 @@
 """Versions and the aliases that point at them, as callers use them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import Connection, select, update
 
 from app.jobs.states import OPEN
@@ -46,7 +49,7 @@ class Versions:
         return Page(tuple(Version.of(row) for row in rows), has_more)
 
     def delete(self, version_id: str) -> Version:
-        """Mark a version as deleted; its files are the caller's to remove, after this. Again is no error.
+        """Mark a version as deleted; its files are the caller's to remove, once they are `withheld`. Again is no error.
 
         An alias whose previous version it was can no longer be rolled back.
 
@@ -72,6 +75,17 @@ class Versions:
                 .returning(versions)
             ).one()
         return Version.of(row._mapping)
+
+    @contextmanager
+    def withheld(self, version_id: str) -> Iterator[bool]:
+        """Whether a version is deleted or unknown; if so, nobody can register it while the block runs.
+
+        Nothing changes in the database. The block is to be short: everybody who writes may wait for it.
+
+        Raises: StoreUnavailable; at the end of the block, the version may have been registered meanwhile.
+        """
+        with self._database.writing() as connection:
+            yield registry.withhold(connection, version_id, self._clock())
 
 
 class Aliases:

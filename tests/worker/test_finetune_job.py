@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+import worker.finetune_job
 from app.jobs.states import JobKind, JobStatus
+from app.registry.manifest import verify
 from app.registry.publish import publish
+from app.registry.removal import remove_files
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.assets import Move, NewVersion
+from app.store.assets import Move, NewVersion, VersionStatus
 from app.store.records import Job
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -182,6 +185,96 @@ def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_ane
     assert told["compared_with"] == other
     alias = store.aliases.get("default")
     assert (alias.version == ended.result_version) is told["promoted"]
+
+
+def test_alias_that_is_moved_and_its_version_deleted_while_that_is_loaded_is_looked_at_again(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    winoground_id: str,
+    base: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = published(config, store, base, save_tuned(tmp_path / "delta", base, seed=3))
+    store.aliases.promote(Move("default", "a test", "", 0), other)
+    of_version = worker.finetune_job.of_version
+
+    def delete_first(*arguments: Any, **named: Any) -> str:
+        store.aliases.promote(Move("default", "somebody", "", 1), base.version)
+        store.versions.delete(other)
+        return of_version(*arguments, **named)
+
+    monkeypatch.setattr(worker.finetune_job, "of_version", delete_first)
+    asked = {
+        "promote": "if_better",
+        "evaluate": [{"benchmark": "winoground", "data": winoground_id}],
+        "validation_data": finetune_config["training_data"],
+    }
+    job = run(config, store, submit, finetune_config | asked)
+    assert promotion_of(job)["compared_with"] == base.version
+
+
+def test_files_removed_before_the_version_is_registered_are_published_again(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    """A job makes weights that are being deleted at the same time."""
+    asked = finetune_config | {"promote": "always", "alias": "live"}
+    version = str(run(config, store, submit, finetune_config).result_version)
+    store.versions.delete(version)
+    job = submit(asked)
+    with claimed(config, store) as context:
+        removed: list[bool] = []
+        succeed = context.succeed
+
+        def remove_first(**ending: Any) -> Job:
+            removed.append(not removed and remove_files(store, config.versions_dir / version))
+            return succeed(**ending)
+
+        context.succeed = remove_first  # type: ignore[method-assign]
+        finetune(context)
+    assert removed == [True, False]
+    assert store.jobs.get(job.id).result_version == store.aliases.get("live").version == version
+    assert store.versions.get(version).status is VersionStatus.READY
+    verify(config.versions_dir / version, version)
+
+
+def test_base_of_the_operator_s_that_was_deleted_is_made_known_again(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any], base: Clip
+) -> None:
+    """Before the job ends, and once more as it ends."""
+    store.versions.register(as_reference(base))
+    store.versions.delete(base.version)
+    job = submit(finetune_config)
+    with claimed(config, store) as context:
+        known: list[VersionStatus] = []
+        succeed = context.succeed
+
+        def delete_first(**ending: Any) -> Job:
+            known.append(store.versions.get(base.version).status)
+            if len(known) == 1:
+                store.versions.delete(base.version)
+            return succeed(**ending)
+
+        context.succeed = delete_first  # type: ignore[method-assign]
+        finetune(context)
+    assert known == [VersionStatus.READY, VersionStatus.READY]
+    made = store.versions.get(str(store.jobs.get(job.id).result_version))
+    assert made.base_version == base.version
+    assert store.versions.get(base.version).status is VersionStatus.READY
+
+
+def test_lease_is_kept_until_the_job_has_ended_and_not_while_its_files_are_removed(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = submit(finetune_config)
+    with claimed(config, store) as context:
+        seen: list[tuple[JobStatus, bool]] = []
+        context.let_go = lambda: seen.append((store.jobs.get(job.id).status, context.folder.run.exists()))
+        finetune(context)
+        assert seen == [(JobStatus.SUCCEEDED, True)]
+        assert not context.folder.run.exists()
 
 
 def test_job_that_was_cancelled_as_it_ended_leaves_no_version(

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from app.jobs.states import JobKind
+from app.registry.manifest import write_manifest
 from app.store import Store
+from app.store.assets import NewVersion
 from app.store.records import Job, JobError, Lease
 from worker.config import WorkerConfig
 from worker.folders import JobFolder
@@ -48,3 +52,53 @@ def test_only_what_jobs_that_ended_need_no_more_is_removed(
     assert not failed.parent.exists()
     assert running.exists()
     assert evaluated.exists()
+
+
+@pytest.fixture
+def publish(config: WorkerConfig) -> Callable[[str], Path]:
+    """Makes a version's folder as a job of some id leaves it."""
+
+    def publish(job_id: str) -> Path:
+        folder = config.versions_dir / f"{len(list(config.versions_dir.glob('*'))):064x}"
+        folder.mkdir(parents=True)
+        (folder / "open_clip_config.json").write_text("{}")
+        write_manifest(folder, folder.name, job_id, {})
+        return folder
+
+    return publish
+
+
+def test_version_that_its_ended_job_did_not_make_known_is_removed_in_time(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job], publish: Callable[[str], Path]
+) -> None:
+    lease, _ = attempt(config, store, submit)
+    folder = publish(lease.job_id)
+    at_once = Retention(replace(config, keep_files_s=0.0), store)
+    at_once.clean()
+    assert folder.exists()  # the job is about to make it known
+    store.jobs.request_cancel(lease.job_id)
+    store.work.succeed(lease)
+    Retention(config, store).clean()
+    assert folder.exists()
+    at_once.clean()
+    assert not folder.exists()
+
+
+def test_version_that_was_deleted_is_removed_and_one_that_is_registered_stays(
+    config: WorkerConfig, store: Store, publish: Callable[[str], Path]
+) -> None:
+    """A process was killed after it had marked the one as deleted."""
+    ready, deleted = publish("import"), publish("import")
+    for folder in (ready, deleted):
+        store.versions.register(NewVersion(folder.name, f"versions/{folder.name}", {}, 1))
+    store.versions.delete(deleted.name)
+    Retention(config, store).clean()
+    assert list(config.versions_dir.iterdir()) == [ready]
+
+
+def test_version_of_another_database_is_left_alone(
+    config: WorkerConfig, store: Store, publish: Callable[[str], Path]
+) -> None:
+    folder = publish("job_of_another")
+    Retention(replace(config, keep_files_s=0.0), store).clean()
+    assert folder.exists()

@@ -223,6 +223,17 @@ def test_version_is_deleted_with_its_files_unless_it_is_needed(
     assert (refused["code"], refused["param"]) == ("unusable_record", "version")
 
 
+def test_files_that_a_killed_process_has_left_of_a_deleted_version_go_when_it_is_deleted_again(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    quick.store.versions.delete(version)
+
+    assert quick.client.delete(f"/models/{version}").status_code == 200
+
+    assert list((quick.settings.data_dir / "versions").iterdir()) == []
+
+
 def _unpacked(content: bytes, folder: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall(folder, filter="data")

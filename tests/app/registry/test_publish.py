@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from app.registry.golden_file import read_golden
 from app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
-from app.registry.publish import publish, read_published, remove, remove_leftovers
+from app.registry.publish import Published, publish, read_published, remove_leftovers
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import save_delta
@@ -176,17 +177,25 @@ def test_publishers_of_the_same_weights_end_with_one_version(base: Clip, delta: 
     read_published(tmp_path / versions[0], versions[0])
 
 
-def test_removed_version_is_gone_at_once(base: Clip, delta: Path, tmp_path: Path) -> None:
-    published = publish(delta, tmp_path, job="job_1", fence=1, base=base)
-    remove(published.folder)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError):
-        remove(published.folder)
+def test_version_that_is_removed_while_it_is_read_is_published_again(
+    base: Clip, delta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has published these weights before, and an administrator deletes them at this moment."""
+    first = publish(delta, tmp_path, job="job_1", fence=1, base=base)
+
+    def remove_first(folder: Path, version: str) -> Published:
+        monkeypatch.undo()
+        shutil.rmtree(folder)
+        return read_published(folder, version)
+
+    monkeypatch.setattr("app.registry.publish.read_published", remove_first)
+    assert publish(delta, tmp_path, job="job_2", fence=1, base=base) == first
+    assert read_manifest(first.folder).job == "job_2"
 
 
 def test_half_removed_version_is_cleared_away(base: Clip, delta: Path, tmp_path: Path) -> None:
     published = publish(delta, tmp_path, job="job_1", fence=1, base=base)
-    published.folder.rename(tmp_path / f".removing.{published.version}")
+    published.folder.rename(tmp_path / f".removing.{published.version}.0a1b2c3d")
     assert len(remove_leftovers(tmp_path, is_live=lambda job, fence: True)) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from app.metrics import Metrics
+from app.registry.bases import BaseNotAllowed
 from app.registry.files import FolderVersions
 from app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
 from app.registry.ports import VersionSource
@@ -158,23 +159,49 @@ def test_base_that_is_neither_served_nor_published_must_be_on_the_operators_list
     folder = save_tiny_clip(tmp_path / "whole", seed=5)
     whole = load_clip(f"local-dir:{folder}", precision="float32")
     tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
-    with pytest.raises(DeltaError, match=f"{whole.version[:12]}.*{folder}.*SDS_CLIP_ALLOWED_MODELS"):
+    with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*{folder}.*SDS_CLIP_ALLOWED_MODELS"):
         load(small_clip, root, tuned.version)
     monkeypatch.chdir(tmp_path)
     assert load(small_clip, root, tuned.version, bases=["./whole"]).version == tuned.version
 
 
-def test_operators_reference_stands_for_a_version(small_clip: Clip, tmp_path: Path) -> None:
-    folder = save_tiny_clip(tmp_path / "whole", seed=5)
-    whole = load_clip(f"local-dir:{folder}", precision="float32")
+class References(FolderVersions):
+    """Folders, and one reference under the versions that are not there."""
 
-    class References:
-        def find(self, version: str) -> str:
-            return f"local-dir:{folder}"
+    def __init__(self, root: Path, reference: str) -> None:
+        super().__init__(root)
+        self._reference = reference
 
-    assert load(small_clip, References(), whole.version).version == whole.version
+    def find(self, version: str) -> Path | str:  # type: ignore[override]
+        return super().find(version) or self._reference
+
+
+def test_operators_reference_stands_for_a_version(small_clip: Clip, root: Path, tmp_path: Path) -> None:
+    reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=5)}"
+    whole, versions = load_clip(reference, precision="float32"), References(root, reference)
+    assert load(small_clip, versions, whole.version, bases=[reference]).version == whole.version
     with pytest.raises(VersionError, match="it was changed"):
-        load(small_clip, References(), "0" * 64)
+        load(small_clip, versions, "0" * 64, bases=[reference])
+
+
+@pytest.mark.parametrize("named", ["the reference's version", "a version over it"])
+def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alone(
+    named: str, small_clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=5)}"
+    whole = load_clip(reference, precision="float32")
+    tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
+    version = tuned.version if named == "a version over it" else whole.version
+
+    async def scenario() -> None:
+        async with loading(small_clip, References(root, reference)) as loader:
+            with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*SDS_CLIP_ALLOWED_MODELS"):
+                await loader.load(version)
+            assert loader.loaded(whole.version) is None
+            assert (await loader.load(version, by_alias=True)).version == version
+            assert (await loader.load(version)).version == version
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "nothing like a version", "../../etc"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.registry.files import FolderVersions
+from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
@@ -201,6 +202,27 @@ def test_versions_that_cannot_be_looked_up_are_asked_for_again(library: Library,
             assert "database" not in answer.text
             versions.away = False
             assert await service.version(model=name) == name
+
+    asyncio.run(scenario())
+
+
+def test_reference_that_is_not_listed_is_served_by_its_alias_and_not_loaded_for_who_names_it(
+    library: Library, tmp_path: Path
+) -> None:
+    reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=9)}"
+    version = load_clip(reference, device="cpu", precision="float32").version
+
+    class References:
+        def find(self, version: str) -> str:
+            return reference
+
+    async def scenario() -> None:
+        async with serving(tmp_path, [library.base], versions=References()) as service:
+            refused = await service.client.post("/match", json={**MATCH, "model": version})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "version_unusable")
+            service.aliases.point("default", version)
+            await service.until_served(version)
+            assert await service.version(model=version) == version
 
     asyncio.run(scenario())
 
