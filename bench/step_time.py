@@ -19,6 +19,7 @@ from bench.measure import note
 from bench.train_parts import Model, new_loader
 from models.data.pairs import PairSet
 from models.teacher.caption_cache import CaptionCache
+from models.training.log import synchronize
 
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
 VARIANTS = (FULL, SDS, RECOMPUTED)
@@ -92,27 +93,14 @@ def measure_waits(model: Model, pairs: PairSet, steps: int) -> list[Waits]:
 
 def _train(model: Model, pairs: PairSet, steps: int, name: str) -> Waits:
     trainer = model.trainer(FULL)
-    untimed = model.teacher.encode_captions
-
-    def awaited(captions: Any) -> torch.Tensor:
-        # The trainer's clock stops when the work is queued; here it is to stop when the work is done.
-        synchronize(model.shapes.place)
-        embeddings = untimed(captions)
-        synchronize(model.shapes.place)
-        return embeddings
-
-    vars(model.teacher)["encode_captions"] = awaited
-    try:
-        with closing(new_loader(model, pairs, steps + 1)) as loader:
-            batches = iter(loader)
-            trainer.step(next(batches))
-            data_s, captions_s = loader.wait_s, trainer.embedding_s
-            started = time.perf_counter()
-            for batch in batches:
-                trainer.step(batch)
-            seconds = time.perf_counter() - started
-    finally:
-        del vars(model.teacher)["encode_captions"]
+    with closing(new_loader(model, pairs, steps + 1)) as loader:
+        batches = iter(loader)
+        trainer.step(next(batches))
+        data_s, captions_s = loader.wait_s, trainer.embedding_s
+        started = time.perf_counter()
+        for batch in batches:
+            trainer.step(batch)
+        seconds = time.perf_counter() - started
     examples = steps * model.shapes.batch_size
     return Waits(name, steps, examples, seconds, loader.wait_s - data_s, trainer.embedding_s - captions_s)
 
@@ -124,9 +112,3 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - started
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for a GPU; a CPU is never ahead."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -31,7 +31,6 @@ class Batch:
     pixels: Float[Tensor, "b 3 h w"]
     captions: list[str]
     negatives: list[tuple[str, ...]]
-    images: list[PIL.Image.Image] | None = None
 
 
 def order(size: int, seed: int, epoch: int) -> Int64[np.ndarray, "size"]:
@@ -70,8 +69,8 @@ def caption_choice(sample: Sample, seed: int, epoch: int, index: int) -> int:
 class Loader:
     """Batches of the steps `first_step <= step < last_step`, in order, `depth` of them prepared ahead.
 
-    Threads decode and preprocess; one more puts batches together and runs `prepare` on each. Whatever fails
-    in a thread is raised where its batch is asked for. Preprocessed pixels are kept in memory, up to
+    Threads decode and preprocess; one more puts batches together. Whatever fails in a thread is raised where
+    its batch is asked for. Preprocessed pixels are kept in memory, up to
     `cache_bytes`, since preprocessing draws nothing. `wait_s` is the time that the consumer has waited.
     One iteration a loader; `close`, or the end of a `with` block, stops the threads.
     """
@@ -89,8 +88,6 @@ class Loader:
         world_size: int = 1,
         workers: int = 2,
         depth: int = 2,
-        prepare: Callable[[Batch], Batch] | None = None,
-        keep_images: bool = False,
         cache_bytes: int = 2**30,
     ) -> None:
         """`batch_size` is that of all processes together; this one loads the rank-th of its equal parts.
@@ -104,14 +101,13 @@ class Loader:
                 f"A batch of {batch_size} has no {world_size} equal parts; make it a multiple of {world_size}."
             )
         self.wait_s = 0.0
-        self._pairs, self._preprocess, self._prepare = pairs, preprocess, prepare
+        self._pairs, self._preprocess = pairs, preprocess
         self._batch_size, self._seed = batch_size, seed
         self._steps = iter(range(first_step, last_step))
         part = batch_size // world_size
         self._part = slice(rank * part, (rank + 1) * part)
         self._depth = depth
-        self._keep_images = keep_images
-        self._cache = _PixelCache(0 if keep_images else cache_bytes)
+        self._cache = _PixelCache(cache_bytes)
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble")
 
@@ -151,46 +147,40 @@ class Loader:
         finally:
             self.wait_s += time.perf_counter() - started
 
-    def _load(self, index: int) -> tuple[Tensor, PIL.Image.Image | None]:
+    def _load(self, index: int) -> Tensor:
         cached = self._cache.get(index)
         if cached is not None:
-            return cached, None
+            return cached
         try:
-            image = self._pairs.image(index)
-            pixels = self._preprocess(image)
+            pixels = self._preprocess(self._pairs.image(index))
         except DataError:
             raise
         except Exception as error:
             name = self._pairs.sample(index).name
             raise DataError(f"{name}: the image cannot be prepared: {error} Check the data.") from error
         self._cache.put(index, pixels)
-        return pixels, image if self._keep_images else None
+        return pixels
 
     def _assemble(
-        self,
-        step: int,
-        indices: Int64[np.ndarray, "b"],
-        loading: list[Future[tuple[Tensor, PIL.Image.Image | None]]],
+        self, step: int, indices: Int64[np.ndarray, "b"], loading: list[Future[Tensor]]
     ) -> Batch:
-        loaded = [future.result() for future in loading]
+        pixels = torch.stack([future.result() for future in loading])
         samples = [self._pairs.sample(int(index)) for index in indices]
         epoch = step // self._steps_per_epoch
         chosen = [
             caption_choice(sample, self._seed, epoch, int(index))
             for sample, index in zip(samples, indices, strict=True)
         ]
-        batch = Batch(
+        return Batch(
             step=step,
             indices=torch.from_numpy(indices),
-            pixels=torch.stack([pixels for pixels, _ in loaded]),
+            pixels=pixels,
             captions=[sample.captions[choice] for sample, choice in zip(samples, chosen, strict=True)],
             negatives=[
                 sample.negatives[choice] if sample.negatives else ()
                 for sample, choice in zip(samples, chosen, strict=True)
             ],
-            images=[image for _, image in loaded if image is not None] if self._keep_images else None,
         )
-        return batch if self._prepare is None else self._prepare(batch)
 
 
 class _PixelCache:

@@ -17,7 +17,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class FinetuneConfig(BaseModel):
-    """What is trained, on what, against what, and how. The defaults were chosen by measurement, none by the paper.
+    """What is trained, on what, against what, and how.
+
+    The defaults are common values, neither tuned nor the paper's, which its abstract page does not state. What was
+    varied, and what came of it in the demo world, stands in docs/results.md.
 
     L = L_CLIP + sds_weight * L_SDS + negatives_weight * L_negatives
     """
@@ -106,7 +109,7 @@ class FinetuneConfig(BaseModel):
     negatives: Literal["none", "data", "swap"] = "none"
     """Hard negative captions: none, the data's own, or words swapped."""
     negatives_count: Count = 3
-    """How many of them for each caption."""
+    """How many of them for each caption; of the data's own, the first."""
     negatives_seed: Seed = 0
     """Of the swaps and of the noise they are scored on; apart from `seed`, so that runs can share the scores."""
     negatives_loss: Literal["choice", "contrast"] = "choice"

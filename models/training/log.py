@@ -62,6 +62,12 @@ class Pace:
         return {"examples_per_s": examples / elapsed, "data_share": waited / elapsed}
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what is queued, so that a clock counts it; a CPU is never ahead."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def peak_memory_mib(device: torch.device) -> float:
     """The most memory so far: of the GPU where one is used, of the process otherwise."""
     if device.type == "cuda":

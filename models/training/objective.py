@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The scalar to minimise, its terms, and the teacher's residuals where it has a part."""
+    """The scalar to minimise, and by name what is logged of it: its terms, and with L_SDS the residuals."""
 
     total: Float[Tensor, ""]
     terms: dict[str, Tensor]

@@ -70,9 +70,16 @@ def find_place(device: str) -> Place:
 
 
 def load_parts(
-    config: FinetuneConfig, place: Place, say: Say = lambda message: None, *, confined: bool = False
+    config: FinetuneConfig,
+    place: Place,
+    say: Say = lambda message: None,
+    *,
+    confined: bool = False,
+    val_max_bad_share: float = 0.0,
 ) -> Parts:
     """Load and check everything that a configuration names; `confined` as in `models.data.open`.
+
+    Of the validation pairs, `val_max_bad_share` may be left out where it is above the configuration's share.
 
     Raises a ModelError of whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
     """
@@ -95,8 +102,11 @@ def load_parts(
             teacher.enable_activation_checkpointing()
     # Last, since it takes longest: what is misspelt above is said at once.
     say("checking the data")
-    pairs = _checked(config, config.data, opened, place, say)
-    validation = _checked(config, config.val, held_out, place, say) if config.val and held_out else None
+    pairs = _checked(config, config.data, opened, config.max_bad_share, place, say)
+    validation = None
+    if config.val and held_out:
+        allowed = max(config.max_bad_share, val_max_bad_share)
+        validation = _checked(config, config.val, held_out, allowed, place, say)
     return Parts(base, pairs, teacher, validation)
 
 
@@ -126,9 +136,8 @@ def teacher_view(base: Clip, resolution_px: int) -> Callable[[PIL.Image.Image], 
     """The VAE's input from an image: the student's own crop, at the teacher's size."""
     network: Any = base.network
     preprocess = network.visual.preprocess_cfg
-    return teacher_preprocess(
-        resolution_px, resize_mode=preprocess["resize_mode"], interpolation=preprocess["interpolation"]
-    )
+    how = {name: preprocess[name] for name in ("resize_mode", "interpolation", "fill_color")}
+    return teacher_preprocess(resolution_px, **how)
 
 
 class Swapped(PairSet):
@@ -181,7 +190,9 @@ def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: boo
     )
 
 
-def _checked(config: FinetuneConfig, path: Path, opened: StoredPairs, place: Place, say: Say) -> PairSet:
+def _checked(
+    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Say
+) -> PairSet:
     """The samples that can be used; those that are left out are said."""
 
     def show(done: int, total: int) -> None:
@@ -190,7 +201,7 @@ def _checked(config: FinetuneConfig, path: Path, opened: StoredPairs, place: Pla
 
     checked = check_pairs(
         opened,
-        max_bad_share=config.max_bad_share,
+        max_bad_share=max_bad_share,
         workers=max(config.workers, usable_cores() // place.world_size),  # nothing else is computed yet
         progress=show,
         rank=place.rank,

@@ -51,7 +51,10 @@ OPERATIONAL = frozenset(
         "images",
     }
 )
-"""Options that change nothing of the weights: a run may be resumed with others. Data are known by their hash."""
+"""Options that say nothing of what is computed: a run may be resumed with others. Data are known by their hash.
+
+Another device still rounds otherwise: the same bits come out on the same kind alone.
+"""
 
 
 @dataclass(frozen=True)

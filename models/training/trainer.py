@@ -17,6 +17,7 @@ from models.data.batches import Batch
 from models.training.config import FinetuneConfig
 from models.training.encoded import Encoded
 from models.training.errors import NotFiniteError
+from models.training.log import synchronize
 from models.training.objective import Objective, Part
 from models.training.optimizer import gradient_norm, set_learning_rate
 from models.training.processes import average, average_gradients
@@ -125,8 +126,10 @@ class Trainer:
 
     def _embed(self, captions: list[str]) -> Tensor:
         assert self._objective.teacher is not None
+        synchronize(self._device)  # of the step before, the optimizer's part may still be queued
         began = time.monotonic()
         embeddings = self._objective.teacher.encode_captions(captions)
+        synchronize(self._device)
         self.embedding_s += time.monotonic() - began
         return embeddings
 
