@@ -36,7 +36,7 @@ class TeacherRecipe(PlateauRate):
 
     steps: int = 5_000
     batch_size: int = 128
-    pool_size: int = 131_072  # scenes; each comes back about ten times, in other words and other noise
+    pool_size: int = 131_072  # scenes; each comes back about five times, in other words and other noise
     learning_rate: float = 1.2e-3
     warmup_steps: int = 200
     decay_share: float = 0.3  # the last part of the steps, in which the rate falls linearly to zero

@@ -40,7 +40,9 @@ def finetune(context: JobContext) -> None:
     context.stage("loading")
     config = resolve(context, job)
     place = find_place(config.device)
-    parts = load_parts(config, place, _say(context), confined=True)
+    parts = load_parts(
+        config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
+    )
     result = _train(context, job, config, parts, place)
     assert result.delta is not None
     tuned = apply_delta(parts.base, result.delta)
@@ -67,6 +69,12 @@ def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
         places |= {"val": validation.data, "val_images": images}
     base = loadable(store, config, job.options.base, param="base")
     return job.training(**places, base=base, device=config.device)
+
+
+def _val_max_bad_share(context: JobContext, job: FinetuneJob) -> float:
+    """What the check of the validation pairs allowed: a set that was taken in does not fail its job."""
+    held_out = job.validation_data
+    return 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
 
 
 class _Progress:

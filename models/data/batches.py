@@ -161,9 +161,7 @@ class Loader:
         self._cache.put(index, pixels)
         return pixels
 
-    def _assemble(
-        self, step: int, indices: Int64[np.ndarray, "b"], loading: list[Future[Tensor]]
-    ) -> Batch:
+    def _assemble(self, step: int, indices: Int64[np.ndarray, "b"], loading: list[Future[Tensor]]) -> Batch:
         pixels = torch.stack([future.result() for future in loading])
         samples = [self._pairs.sample(int(index)) for index in indices]
         epoch = step // self._steps_per_epoch

@@ -19,8 +19,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class FinetuneConfig(BaseModel):
     """What is trained, on what, against what, and how.
 
-    The defaults are common values, neither tuned nor the paper's, which its abstract page does not state. What was
-    varied, and what came of it in the demo world, stands in docs/results.md.
+    Defaults are common values: none was tuned, and none is taken from the paper. What was varied, in the demo world
+    alone, is in docs/results.md.
 
     L = L_CLIP + sds_weight * L_SDS + negatives_weight * L_negatives
     """

@@ -12,9 +12,12 @@ from models.data.pairs import PairSet
 from models.diffusion_score import ErrorOf, denoising_errors, draws
 from models.teacher.teacher import Teacher
 
+MAX_KNOWN = 2**18
+"""How many scored samples are kept, about 1 KiB each; once there are so many, no more are, and none is dropped."""
+
 
 class ScoreTargets:
-    """d(x, c) of a sample's captions, each computed once.
+    """d(x, c) of a sample's captions, each computed once as long as there is room for them.
 
     The noise belongs to the sample and not to the step, so what was scored in one epoch holds in the next. A
     sample is scored alone and in one shape, so its numbers do not depend on which others were known already.
@@ -49,20 +52,20 @@ class ScoreTargets:
         width: int,
     ) -> Float[Tensor, "b {width}"]:
         """Errors of each sample's caption, in column 0, and its negatives; unused columns repeat the caption's."""
-        return torch.stack(
-            [
-                self._errors(sample, (caption, *others), width)
-                for sample, caption, others in zip(samples, captions, negatives, strict=True)
-            ]
-        )
+        keys = [
+            (sample, (caption, *others), width)
+            for sample, caption, others in zip(samples, captions, negatives, strict=True)
+        ]
+        found = {key: self._known[key] for key in keys if key in self._known}
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            # To the CPU in one go: each transfer waits for the device.
+            found |= zip(missing, torch.stack([self._score(*key) for key in missing]).cpu(), strict=True)
+            for key in missing[: max(0, MAX_KNOWN - len(self._known))]:
+                self._known[key] = found[key]
+        return torch.stack([found[key] for key in keys]).to(self._teacher.device)
 
-    def _errors(self, sample: int, captions: tuple[str, ...], width: int) -> Float[Tensor, "{width}"]:
-        key = (sample, captions, width)
-        if key not in self._known:
-            self._known[key] = self._score(sample, captions, width)
-        return self._known[key]
-
-    def _score(self, sample: int, captions: tuple[str, ...], width: int) -> Tensor:
+    def _score(self, sample: int, captions: tuple[str, ...], width: int) -> Float[Tensor, "{width}"]:
         teacher = self._teacher
         low, high = self._range
         chosen = draws(

@@ -19,11 +19,14 @@ from models.delta_file import read_delta
 from models.training.config import FinetuneConfig
 from sds_clip.cli import main
 from tests.teachers import save_sd_teacher
-from tests.training import changed, save_coco
+from tests.training import changed, gradients, save_coco, state_after
 
 STEPS = 12
+KILLS = int(os.environ.get("SDS_CLIP_KILLS") or random.SystemRandom().randrange(10**6))
+"""The seed of where runs are killed: another one each time, and shown with a failure."""
 OBJECTIVES: dict[str, list[str]] = {
-    "sds-clip": ["--objective", "sds-clip", "--gradient", "full", "--sds-batch-size", "5"],
+    "sds-clip full": ["--objective", "sds-clip", "--gradient", "full", "--sds-batch-size", "5"],
+    "sds-clip sds": ["--objective", "sds-clip", "--gradient", "sds", "--mapper-start", "ridge"],
     "score": ["--objective", "score", "--negatives", "swap", "--score-draws", "2"],
 }
 
@@ -74,7 +77,9 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bytes(
 ) -> None:
     options = [*made, *OBJECTIVES[objective]]
     killed = start(*options, "--out", str(tmp_path / "killed"))
-    wait_for_step(killed, random.Random(objective).randrange(4, STEPS - 1))
+    step = random.Random(f"{objective} {KILLS}").randrange(1, STEPS - 2)  # the first checkpoint is after 3
+    print(f"killed after step {step}; SDS_CLIP_KILLS={KILLS} does it again")
+    wait_for_step(killed, step)
     killed.kill()
     assert ended(killed)[0] == -signal.SIGKILL
     assert not (tmp_path / "killed" / "delta").exists()
@@ -82,6 +87,31 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bytes(
     assert (code, out) == (0, f"local-dir:{tmp_path / 'killed' / 'delta'}\n")
     assert main(["finetune", *options, "--out", str(tmp_path / "straight")]) == 0
     assert delta_bytes(tmp_path / "killed") == delta_bytes(tmp_path / "straight")
+
+
+def test_torchrun_starts_two_processes_that_train_as_one(made: list[str], tmp_path: Path) -> None:
+    options = [
+        *made,
+        *("--gradient", "sds", "--sds-batch-size", "4", "--steps", "2", "--save-every", "1"),
+        *("--precision", "float32", "--teacher-precision", "float32"),
+    ]
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main(["finetune", *options, "--out", str(alone)]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [*launcher, "-m", "sds_clip", "finetune", *options, "--out", str(both)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == f"local-dir:{both / 'delta'}\n"  # the main process alone speaks
+    assert len((both / "log.jsonl").read_text().splitlines()) == 2
+    expected, found = gradients(state_after(1, alone)), gradients(state_after(1, both))
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_terminated_run_saves_a_checkpoint_says_so_and_resumes(

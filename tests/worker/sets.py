@@ -43,9 +43,12 @@ def save_winoground(folder: Path, count: int = 4, *, seed: int = 0) -> Path:
     return folder
 
 
-def add_ready(store: Store, config: WorkerConfig, files: Path, format: str) -> str:
+def add_ready(
+    store: Store, config: WorkerConfig, files: Path, format: str, *, max_bad_share: float = 0.0
+) -> str:
     """A data set that was uploaded and checked."""
-    dataset = store.datasets.add(name=files.name, format=format, source={"file": "a.tar"}, folder=None)
+    source = {"file": "a.tar", "max_bad_share": max_bad_share}
+    dataset = store.datasets.add(name=files.name, format=format, source=source, folder=None)
     folders = DatasetFolders(config.datasets_dir)
     with folders.claim(dataset.id) as claim:
         shutil.copytree(files, claim.folder / FILES)

@@ -22,8 +22,9 @@ from models.training.config import parse_config
 from models.training.parts import load_parts
 from models.training.run import train
 from tests.deltas import save_tuned
-from tests.training import PLACE, changed
+from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed
+from tests.worker.sets import add_ready
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
 from worker.finetune_job import finetune
@@ -88,6 +89,17 @@ def test_job_trains_what_the_command_line_trains(
     points = store.journal.metrics(job.id)
     assert points[-1].step == 6
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
+
+
+def test_validation_pairs_may_lack_what_their_own_check_allowed(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any], tmp_path: Path
+) -> None:
+    files = save_coco(tmp_path / "held-out", 10).parent
+    (files / "7.png").unlink()
+    held_out = add_ready(store, config, files, "pairs", max_bad_share=0.1)
+    job = run(config, store, submit, finetune_config | {"validation_data": held_out})
+    assert job.result is not None
+    assert "validation_clip" in job.result["metrics"]
 
 
 def test_version_over_a_version_names_it_as_its_base(

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.data.batches import Batch, Loader, batch_indices, caption_choice, order, steps_per_epoch
+from models.data.batches import Loader, batch_indices, caption_choice, order, steps_per_epoch
 from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
 from tests.pictures import save_pictures
@@ -36,10 +37,17 @@ def pairs(tmp_path: Path) -> FilePairs:
     return FilePairs(samples, [tmp_path / name for name in names])
 
 
-def loader(pairs: FilePairs, *, last_step: int = 7, first_step: int = 0, **options: object) -> Loader:
+def loader(
+    pairs: FilePairs,
+    *,
+    preprocess: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]] = to_pixels,
+    last_step: int = 7,
+    first_step: int = 0,
+    **options: object,
+) -> Loader:
     return Loader(
         pairs,
-        to_pixels,
+        preprocess,
         batch_size=4,
         seed=3,
         first_step=first_step,
@@ -100,7 +108,6 @@ def test_batches_come_in_order_with_everything_of_a_sample_together(pairs: FileP
         assert batch.pixels[:, 0, 0, 0].tolist() == indices
         assert batch.captions == [pairs.sample(i).captions[c] for i, c in zip(indices, choices, strict=True)]
         assert batch.negatives == [(f"not {caption}",) for caption in batch.captions]
-        assert batch.images is None
 
 
 def test_loading_from_a_later_step_gives_the_same_batches(pairs: FilePairs) -> None:
@@ -138,38 +145,19 @@ def test_failing_preprocessing_names_the_sample(pairs: FilePairs) -> None:
         next(iter(Loader(pairs, fail, batch_size=4, seed=0, first_step=0, last_step=1)))
 
 
-def test_failing_preparation_is_raised_as_it_is(pairs: FilePairs) -> None:
-    def fail(batch: Batch) -> Batch:
-        raise KeyError("prepare")
+def test_no_more_than_depth_batches_are_decoded_ahead_in_other_threads(pairs: FilePairs) -> None:
+    decoded: list[str] = []
 
-    with pytest.raises(KeyError, match="prepare"):
-        next(iter(loader(pairs, prepare=fail)))
+    def note(image: PIL.Image.Image) -> Float[Tensor, "3 h w"]:
+        decoded.append(threading.current_thread().name)
+        return to_pixels(image)
 
-
-def test_preparation_runs_ahead_in_another_thread(pairs: FilePairs) -> None:
-    prepared: list[tuple[int, str]] = []
-
-    def note(batch: Batch) -> Batch:
-        prepared.append((batch.step, threading.current_thread().name))
-        return batch
-
-    list(loader(pairs, prepare=note))
-    assert [step for step, _ in prepared] == list(range(7))
-    assert all(name.startswith("assemble") for _, name in prepared)
-
-
-def test_no_more_than_depth_batches_are_prepared_ahead(pairs: FilePairs) -> None:
-    prepared: list[int] = []
-
-    def note(batch: Batch) -> Batch:
-        prepared.append(batch.step)
-        return batch
-
-    with loader(pairs, depth=2, prepare=note) as source:
+    with loader(pairs, preprocess=note, depth=2, cache_bytes=0) as source:
         batches = iter(source)
         for step in range(3):
             assert next(batches).step == step
-            assert max(prepared) <= step + 2
+            assert 4 * (step + 1) <= len(decoded) <= 4 * (step + 3)
+    assert all(name.startswith("decode") for name in decoded)
 
 
 def test_close_leaves_no_thread(pairs: FilePairs) -> None:
@@ -181,11 +169,11 @@ def test_close_leaves_no_thread(pairs: FilePairs) -> None:
 
 
 def test_waiting_for_data_is_counted(pairs: FilePairs) -> None:
-    def slow(batch: Batch) -> Batch:
+    def slow(image: PIL.Image.Image) -> Float[Tensor, "3 h w"]:
         time.sleep(0.05)
-        return batch
+        return to_pixels(image)
 
-    batches = loader(pairs, last_step=2, prepare=slow)
+    batches = loader(pairs, preprocess=slow, last_step=2)
     list(batches)
     assert batches.wait_s >= 0.05
 
@@ -216,9 +204,3 @@ def test_cached_images_are_decoded_once_within_the_limit(pairs: FilePairs) -> No
         )
         kept = limit // size
         assert sorted(decoded.values()) == [1] * kept + [3] * (10 - kept)
-
-
-def test_images_are_kept_where_asked(pairs: FilePairs) -> None:
-    for batch in loader(pairs, keep_images=True):
-        assert batch.images is not None
-        assert [image.getpixel((0, 0))[0] for image in batch.images] == batch.indices.tolist()  # type: ignore[index]

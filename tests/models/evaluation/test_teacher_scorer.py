@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +205,17 @@ def test_other_draws_and_errors_share_nothing(
         scorer = TeacherScorer(teacher, tmp_path / "kept", **{"count": 2} | settings)  # type: ignore[arg-type]
         list(prepared(scorer, items[:1]).scores(items[:1]))
     assert len(list((tmp_path / "kept").iterdir())) == 4
+
+
+def test_teachers_that_differ_in_their_vae_alone_share_nothing(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
+) -> None:
+    assert teacher.vae_version is not None
+    for one in (teacher, replace(teacher, vae_version="another")):
+        scorer = TeacherScorer(one, tmp_path / "kept", count=2)
+        assert scorer.describe()["vae_version"] == one.vae_version
+        list(prepared(scorer, items[:1]).scores(items[:1]))
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_the_velocity_s_error_can_be_the_score(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,17 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
-def test_teacher_sees_the_student_s_crop_in_minus_one_to_one(resize_mode: str) -> None:
+@pytest.mark.parametrize(
+    ("resize_mode", "fill_color"), [("shortest", 0), ("squash", 0), ("longest", 0), ("longest", 200)]
+)
+def test_teacher_sees_the_student_s_crop_in_minus_one_to_one(resize_mode: str, fill_color: int) -> None:
     image = picture(50, 40)
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-    config = PreprocessCfg(size=32, mean=mean, std=std, interpolation="bicubic", resize_mode=resize_mode)
+    how: dict[str, Any] = {"interpolation": "bicubic", "resize_mode": resize_mode, "fill_color": fill_color}
+    config = PreprocessCfg(size=32, mean=mean, std=std, **how)
     student = image_transform_v2(config, is_train=False)(image)
     in_0_to_1 = student * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
-    pixels = teacher_preprocess(32, resize_mode=resize_mode)(image)
+    pixels = teacher_preprocess(32, **how)(image)
     torch.testing.assert_close(pixels, 2 * in_0_to_1 - 1, rtol=0, atol=1e-5)
     assert pixels.min() >= -1
     assert pixels.max() <= 1

@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
@@ -16,9 +18,11 @@ from tests.training import configure
 CAPTION, NEGATIVES = "a red circle", ("a blue circle", "a circle red")
 
 
-def targets_of(base: Clip, pairs: PairSet, teacher: Teacher) -> ScoreTargets:
+def targets_of(
+    base: Clip, pairs: PairSet, teacher: Teacher, known: dict[Any, Tensor] | None = None
+) -> ScoreTargets:
     config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2)
-    return score_targets(config, base, teacher, pairs, None)
+    return score_targets(config, base, teacher, pairs, known)
 
 
 def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
@@ -50,6 +54,20 @@ def test_a_sample_s_errors_do_not_depend_on_its_company(base: Clip, pairs: PairS
     assert torch.equal(together[0], alone[1])
     assert torch.equal(together[1], alone[0])
     assert together[1, 2] == together[1, 0]  # an unused column repeats the caption
+
+
+def test_no_more_samples_are_kept_than_there_is_room_for(
+    base: Clip, pairs: PairSet, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.score_targets.MAX_KNOWN", 2)
+    known: dict[Any, Tensor] = {}
+    bounded = targets_of(base, pairs, teacher, known)
+    asked = ([4, 7, 5], [CAPTION] * 3, [NEGATIVES] * 3, 3)
+    first = bounded(*asked)
+    assert [sample for sample, *_ in known] == [4, 7]
+    assert torch.equal(bounded(*asked), first)
+    known[7, (CAPTION, *NEGATIVES), 3] += 1  # what is kept is what is used
+    assert torch.equal(bounded(*asked)[1], first[1] + 1)
 
 
 def test_two_samples_are_scored_on_noise_of_their_own(base: Clip, pairs: PairSet, teacher: Teacher) -> None:
