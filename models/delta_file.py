@@ -8,6 +8,7 @@ golden.safetensors     the tuned network's embeddings of inputs made from a seed
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,10 +164,13 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _at(folder: Path, reference: str) -> Reference:
-    """A reference whose path, if it has one, starts at a folder."""
+    """A reference whose path, if it has one and it is relative, starts at a folder."""
     parsed = parse(reference)
     if isinstance(parsed, Folder | WeightsFile):
-        return replace(parsed, path=str(folder.absolute() / expanded(parsed.path)))
+        path = expanded(parsed.path)
+        # The folder's own links first: `..` of a linked folder is not where the link lies.
+        whole = path if path.is_absolute() else os.path.normpath(folder.resolve() / path)
+        return replace(parsed, path=str(whole))
     return parsed
 
 

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except _user_errors() as error:
-        print(f"sds-clip: {one_line(error)}", file=sys.stderr)
+        print(f"sds-clip: {in_lines(error)}", file=sys.stderr)
         return 2
     return code
 
@@ -115,6 +115,15 @@ def one_line(error: BaseException) -> str:
     else:
         text = str(error) or type(error).__name__
     return printable(" ".join(text.split()))
+
+
+def in_lines(error: BaseException) -> str:
+    """The same, but a list of problems keeps its lines."""
+    from models.errors import ModelError
+
+    if not isinstance(error, ModelError):
+        return one_line(error)
+    return "\n".join(printable(line.rstrip()) for line in str(error).split("\n"))
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -28,7 +28,15 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 def add_limit_option(parser: argparse.ArgumentParser) -> None:
     """--limit."""
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many at most (default: 20)")
+    parser.add_argument(
+        "--limit", type=_positive, default=20, metavar="N", help="how many at most (default: 20)"
+    )
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def connect(args: argparse.Namespace) -> Client:

@@ -69,7 +69,7 @@ def pairs_place(content: Content, links: Path) -> PairsPlace:
         return PairsPlace(content.paths[0] if len(content.paths) == 1 else _linked(content.paths, links))
     folder = content_root(content.paths[0])
     tables = captions_files(folder, _TABLES)
-    if any(folder.glob("*.tar")) or not tables:
+    if any(folder.glob("[!.]*.tar")) or not tables:
         return PairsPlace(folder)
     return PairsPlace(the_one(tables, folder), images_of(folder))
 

@@ -17,7 +17,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
 from models.evaluation.results import Results
-from models.references import CheckpointError
+from models.references import CheckpointError, Folder, parse
 from models.training.config import FinetuneConfig
 from models.training.log import Record
 from models.training.parts import Parts, Place, find_place, load_parts
@@ -94,6 +94,10 @@ class _Progress:
         self._steps = int(record.get("steps", self._steps or 0)) or None
         self._context.reporter.metrics(int(record["step"]), values)
 
+    def stepped(self, _done: int, steps: int) -> None:
+        """Called after every step, before `step_done`."""
+        self._steps = steps
+
     def step_done(self) -> bool:
         """Called after every step; whether to stop at it."""
         reach("mid-step")
@@ -120,10 +124,16 @@ class _Progress:
 def _train(
     context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, place: Place
 ) -> Result:
-    # The data are read already; what is written down of them are their ids, not this machine's paths.
+    # All is read already; what is written down of data and base are their ids, not this machine's paths.
     held_out = None if job.validation_data is None else Path(job.validation_data)
     told = config.model_copy(
-        update={"data": Path(job.training_data), "images": None, "val": held_out, "val_images": None}
+        update={
+            "base": job.options.base,
+            "data": Path(job.training_data),
+            "images": None,
+            "val": held_out,
+            "val_images": None,
+        }
     )
     start = context.folder.take_over()
     if start:
@@ -137,6 +147,7 @@ def _train(
         place,
         resume=True,
         progress=progress.record,
+        stepped=progress.stepped,
         should_stop=progress.step_done,
         half_saved=lambda: reach("mid-checkpoint"),
     )
@@ -240,9 +251,15 @@ def as_version(config: WorkerConfig, base: Clip, published: Published, measured:
         folder=published.folder.relative_to(config.data_dir).as_posix(),
         description={**published.description, "evaluations": evaluations},
         size_bytes=published.size_bytes,
-        base=base.reference,
+        base=base.version if _is_published(config, base) else base.reference,
         base_version=base.version,
     )
+
+
+def _is_published(config: WorkerConfig, base: Clip) -> bool:
+    """Whether it lies among the versions; a reference to there would be this server's path."""
+    reference = parse(base.reference)
+    return isinstance(reference, Folder) and Path(reference.path).parent == config.versions_dir.absolute()
 
 
 def _decide(

@@ -137,7 +137,9 @@ class Downloads:
         """In a thread. Raises CheckpointError."""
         reference = Folder(str(folder.absolute()))
         base, deltas = unfold(reference)
-        is_published = isinstance(base, Folder) and Path(base.path).parent == folder.absolute().parent
+        is_published = (
+            isinstance(base, Folder) and Path(base.path).parent.resolve() == folder.parent.resolve()
+        )
         if not is_published:
             self._allowed.check(str(base), read_description(Path(deltas[-1].path)).base_version)
         return export_full(str(reference), out)

@@ -1,10 +1,11 @@
 """Names that aliases may have."""
 
 from app.errors import InvalidRequest
+from app.jobs.named_models import DEMO
 from app.registry.ports import is_version
 
-RESERVED = frozenset({"status"})
-"""GET /models/status is another thing than GET /models/{alias}."""
+RESERVED = frozenset({"status", DEMO})
+"""GET /models/status is another thing than GET /models/{alias}, and `demo` is a model's reference."""
 
 
 def check_alias(name: str) -> None:

@@ -1,11 +1,12 @@
 """Publish weights as a version: a folder named by their hash, which appears whole or not at all and never changes."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,10 +14,10 @@ from app.registry.golden_file import write_golden
 from app.registry.manifest import MANIFEST_FILE, Manifest, VersionError, kind_of, verify, write_manifest
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.delta_file import DESCRIPTION_FILE, read_delta, read_description
+from models.delta_file import DESCRIPTION_FILE, is_delta, read_delta, read_description
 from models.folders import whole_folder
 from models.golden import Golden
-from models.references import CheckpointError, Folder
+from models.references import CheckpointError, Folder, parse
 
 REMOVING = ".removing."
 """What the name of a version's folder begins with while it is removed."""
@@ -49,10 +50,10 @@ def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | 
     """Copy a delta or whole weights into `versions`, under the hash of the weights, and return what is there.
 
     Until it is complete and on the disk, the folder has a temporary name with `job` and `fence` in it. A version
-    that was published before is left as it is. `base` saves a delta's base from being loaded again.
+    that was published before is left as it is, or replaced where it is damaged. `base` saves a delta's base from
+    being loaded again.
 
-    Raises CheckpointError where the source cannot be loaded or nothing can be written, VersionError where the
-    version is there and damaged.
+    Raises CheckpointError where the source cannot be loaded or nothing can be written.
     """
     if not _JOB.fullmatch(job):
         raise VersionError(f"{job!r} cannot be part of a folder's name; use letters, digits, _ and -.")
@@ -66,10 +67,12 @@ def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | 
             _take_name(finished, folder)
         try:
             return read_published(folder, weights.version)
+        except VersionError:
+            with contextlib.suppress(FileNotFoundError):  # it was removed while it was read
+                os.rename(folder, versions / f"{REMOVING}{folder.name}.{job}.{fence}")
         except (CheckpointError, OSError):
             if folder.exists():
                 raise
-            # else it was removed while it was read
 
 
 def read_published(folder: Path, version: str) -> Published:
@@ -101,10 +104,21 @@ def _copy(source: Path, finished: Path, weights: _Weights, job: str) -> None:
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
                 shutil.copyfile(path, working / path.name)
+        if is_delta(working):
+            _name_base_from_beside(working / DESCRIPTION_FILE, finished.parent)
         if weights.golden is not None:
             write_golden(working, weights.golden)
         write_manifest(working, weights.version, job, weights.about)
         verify(working, weights.version)
+
+
+def _name_base_from_beside(description: Path, versions: Path) -> None:
+    """A base that is published too is named by where it lies beside: versions may be moved, or unpacked, together."""
+    content = json.loads(description.read_text(encoding="utf-8"))
+    base = parse(content["base"]["reference"])
+    if isinstance(base, Folder) and Path(base.path).parent.resolve() == versions.resolve():
+        content["base"]["reference"] = str(replace(base, path=f"../{content['base']['version']}"))
+        description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _of_delta(source: Path, base: Clip | None) -> _Weights:

@@ -80,6 +80,10 @@ class VersionLoader:
         """Whether somebody waits for the version already."""
         return version in self._loads
 
+    async def exists(self, version: str) -> bool:
+        """Whether the version is published, and not deleted."""
+        return await in_own_thread(lambda: self._versions.find(version), f"find {version[:12]}") is not None
+
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if need be. A caller that gives up does not end the loading.
 

@@ -27,6 +27,7 @@ MAX_LOADS = 4
 MAX_FAILURES = 64
 RETRY_FAILED_AFTER_S = 30.0
 AWAY_RETRY_S = 5
+LOOK_UP_EVERY_S = 2.0
 
 
 class VersionLoading(Unavailable):
@@ -56,6 +57,7 @@ class NamedVersions:
         self._failed_at: OrderedDict[str, float] = OrderedDict()
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._load_s = 1.0
+        self._looked_up_at: dict[str, float] = {}
         models.version_named = self._kept.get
 
     async def ready(self, name: str | None) -> None:
@@ -67,6 +69,8 @@ class NamedVersions:
             return
         if name in self._kept:
             self._kept.move_to_end(name)
+            if await self._was_deleted(name):
+                self._kept.pop(name, None)
             return
         clip = self._loader.loaded(name)
         if clip is not None:
@@ -78,6 +82,17 @@ class NamedVersions:
                 await asyncio.shield(self._load_of(name))
         except TimeoutError:
             raise self._loading(name) from None
+
+    async def _was_deleted(self, name: str) -> bool:
+        """Whether a kept version is there no more; looked up now and then, and not while that is impossible."""
+        now = time.monotonic()
+        if now - self._looked_up_at[name] < LOOK_UP_EVERY_S:
+            return False
+        self._looked_up_at[name] = now
+        try:
+            return not await self._loader.exists(name)
+        except Exception:  # whoever keeps the versions is away
+            return False
 
     def held(self) -> list[Served]:
         """The versions kept at the moment."""
@@ -128,6 +143,8 @@ class NamedVersions:
 
     def _keep(self, served: Served) -> None:
         self._kept[served.name] = served
+        self._looked_up_at = {name: self._looked_up_at.get(name, 0.0) for name in self._kept}
+        self._looked_up_at[served.name] = time.monotonic()
         while len(self._kept) > self._max_count or self._bytes() > self._max_bytes:
             dropped, _ = self._kept.popitem(last=False)
             if dropped == served.name:

@@ -68,7 +68,7 @@ def _format_of(path: str | Path) -> Format:
         return by_suffix[suffix]
     folder = Path(path)
     if folder.is_dir():
-        return "webdataset" if any(folder.glob("*.tar")) else "folder"
+        return "webdataset" if any(folder.glob("[!.]*.tar")) else "folder"
     if not folder.exists():
         raise DataError(f"{path}: there is no such file or folder; check the path.")
     raise DataError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,9 +119,18 @@ def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
     )
 
 
+@cache
 def code_version() -> str:
-    """The version of the installed package."""
+    """The version of the installed package, and of a checkout the commit: `0.1.0+1a2b3c4d5e6f-dirty`."""
     try:
-        return version("sds-clip")
+        installed = version("sds-clip")
     except PackageNotFoundError:
-        return "unknown"
+        installed = "unknown"
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return installed
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return f"{installed}+{found.stdout.strip()}"
+    return installed

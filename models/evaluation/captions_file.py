@@ -24,15 +24,17 @@ class CaptionedImage:
 
 
 def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage]:
-    """Every image with its captions, in the file's order. Images lie in `images`, else beside the file.
+    """Every image with its captions, in the file's order. Images lie in `images`, else in `images/` or beside the file.
 
     Raises:
         EvaluationError or DataError: no such file, it is laid out otherwise, an image is named twice, or a caption
             is empty.
     """
     if not file.is_file():
-        raise EvaluationError(f"{file}: no such file; give a captions file, {LAYOUT}.")
-    folder = images or file.parent
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise EvaluationError(f"{file}: {what}; give a captions file, {LAYOUT}.")
+    below = file.parent / "images"
+    folder = images or (below if below.is_dir() else file.parent)
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
     content = read_json(file, LAYOUT)
@@ -56,6 +58,12 @@ def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
         where = f"{file}, {sample.name}"
         captions = tuple(text_of({"caption": caption}, "caption", where) for caption in sample.captions)
         found.append(CaptionedImage(sample.name, path, captions))
+    without = len(content["images"]) - len(found)
+    if without:
+        raise EvaluationError(
+            f"{file}: {without} of {len(content['images'])} images have no caption. Left out, they would make every "
+            "other easier to find: give them captions, or take them out of `images`."
+        )
     return found
 
 

@@ -54,6 +54,9 @@ def order_benchmark(
     file = path / FILES[name] if path.is_dir() else path
     if not file.is_file():
         raise EvaluationError(f"{file}: no such file; give {FILES[name]} or its folder.")
+    other = next((one for one, known in FILES.items() if one != name and file.name == known), None)
+    if other is not None:
+        raise EvaluationError(f"{file}: is the file of {other}; give {FILES[name]}.")
     made = _stored(file) if _is_order_set(file) else _made_once(name, file, images, sets, seed)
     folder = images or file.parent
     items = tuple(

@@ -34,7 +34,10 @@ def sugarcrepe(path: Path, images: Path | None = None) -> CaptionChoice:
     files = _files(path, FILES, "SugarCrepe")
     folder = _image_folder(path, images)
     items = [item for file in files for item in _read(file, folder)]
-    return CaptionChoice("sugarcrepe", tuple(items), {}, macro_tags=tuple(file.stem for file in files))
+    names = tuple(file.stem for file in files)
+    missing = [name for name in FILES if name not in names]
+    settings = {"files_missing": missing} if missing else {}
+    return CaptionChoice("sugarcrepe", tuple(items), settings, macro_tags=names)
 
 
 def sugarcrepe_pp(path: Path, images: Path | None = None) -> CaptionChoice:

@@ -149,11 +149,12 @@ def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[Wi
         raise EvaluationError(
             f"{examples}: no such file; give the folder that holds examples.jsonl and images/."
         )
+    records = [(number, _record(line, f"{examples}, line {number}")) for number, line in _lines(examples)]
     files = _images_by_name(examples.parent / "images")
     items: list[WinogroundItem] = []
     line_of: dict[str, int] = {}
-    for number, line in _lines(examples):
-        item = _item(line, files, examples.parent / "images", f"{examples}, line {number}", allow_missing)
+    for number, record in records:
+        item = _item(record, files, examples.parent / "images", f"{examples}, line {number}", allow_missing)
         if item.id in line_of:
             raise EvaluationError(
                 f"{examples}, line {number}: id {item.id!r} is already on line {line_of[item.id]}; "
@@ -186,18 +187,24 @@ def _images_by_name(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _item(
-    line: str, files: dict[str, list[Path]], folder: Path, where: str, allow_missing: bool
-) -> WinogroundItem:
+def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise EvaluationError(f"{where}: is not JSON; every line must be one JSON object.") from error
+        raise EvaluationError(
+            f"{where}: is not JSON; every line must be one JSON object. Is it another benchmark's file?"
+        ) from error
     if not isinstance(record, dict):
         raise EvaluationError(
             f"{where}: is not a JSON object with id, image_0, image_1, caption_0, caption_1; is it another "
             "benchmark's file?"
         )
+    return record
+
+
+def _item(
+    record: dict[str, Any], files: dict[str, list[Path]], folder: Path, where: str, allow_missing: bool
+) -> WinogroundItem:
     return WinogroundItem(
         id=_id(record, where),
         images=(

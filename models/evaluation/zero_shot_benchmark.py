@@ -119,7 +119,9 @@ def _benchmark(
     templates: tuple[str, ...],
 ) -> ZeroShot:
     if len(labels) < 2:
-        raise EvaluationError(f"{path}: has {len(labels)} class; classification needs at least 2.")
+        raise EvaluationError(
+            f"{path}: has {len(labels)} class; classification needs at least 2. Is it another benchmark's folder?"
+        )
     if not samples:
         raise EvaluationError(f"{path}: holds no images.")
     doubled = Counter(labels)

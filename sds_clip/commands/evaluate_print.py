@@ -6,13 +6,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sds_clip.table import table
+from sds_clip.table import printable, table
 
 if TYPE_CHECKING:
     from models.evaluation.results import Results
     from sds_clip.commands.evaluate_run import Evaluation
 
 _TAGS = 60
+_LEFT_OUT = 5
 
 
 def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
@@ -29,11 +30,33 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
         header, rows = comparison_rows(found.comparison)
         whole = len(rows) - len(found.comparison.by_tag)
         print(f"\n{_first(header, rows, whole + _TAGS)}")
-    left_out = found.results.provenance["items"] - found.results.provenance["items_used"]
-    if left_out:
-        print(f"\n{left_out} of {found.results.provenance['items']} items were left out; see the results.")
+    for remark in _remarks(found.results):
+        print(f"\n{remark}")
     if found.report is not None:
         print(f"\n{found.report}")
+
+
+def _remarks(results: Results) -> list[str]:
+    """What a reader must know of the figures."""
+    provenance, remarks = results.provenance, []
+    if missing := provenance["settings"].get("files_missing"):
+        remarks.append(
+            f"Without {', '.join(missing)}: the published macro_acc is over all files of the benchmark."
+        )
+    left_out = provenance["items"] - provenance["items_used"]
+    if left_out:
+        shown = list(provenance["items_left_out"].items())[:_LEFT_OUT]
+        lines = [f"  item {item}: {reason}" for item, reason in shown]
+        more = [f"  and {left_out - len(shown)} more"] if left_out > len(shown) else []
+        remarks.append(
+            "\n".join([f"{left_out} of {provenance['items']} items were left out:", *lines, *more])
+        )
+    return [printable_lines(remark) for remark in remarks]
+
+
+def printable_lines(text: str) -> str:
+    """Text whose lines are safe for a terminal."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _as_json(found: Evaluation) -> dict[str, object]:

@@ -81,6 +81,11 @@ def _written(args: argparse.Namespace, found: Evaluation) -> Evaluation:
         from models.evaluation.report import write_report
         from models.evaluation.results_file import write_comparison, write_results
 
+        for earlier in (
+            "comparison.json",
+            "baseline.json",
+        ):  # another run's, beside which these would be read
+            (args.out / earlier).unlink(missing_ok=True)
         write_results(args.out / "results.json", found.results)
         if found.baseline is not None:
             write_results(args.out / "baseline.json", found.baseline)

@@ -150,6 +150,7 @@ def _print(job: Job, *, as_json: bool) -> None:
             "finished": moment(info["finished_at"]),
             "estimated finish": moment(info["estimated_finish"]),
             "metrics": metrics and _numbers(metrics["values"]),
+            **_result(job),
             "version": job.version,
             "report": info["report"],
             "error": error,
@@ -157,6 +158,17 @@ def _print(job: Job, *, as_json: bool) -> None:
     )
     for change in info.get("transitions") or []:
         print(f"{moment(change['at'])}  {change['to_status']}  {printable(change['message'])}".rstrip())
+
+
+def _result(job: Job) -> dict[str, str]:
+    """An evaluation's headline figure, and why a version was promoted or not."""
+    result = job.result or {}
+    found = {}
+    if (primary := result.get("primary")) is not None:
+        found[primary] = f"{100 * result['metrics'][primary]['value']:.2f} %"
+    if (promotion := result.get("promotion")) is not None:
+        found["promoted"] = f"{'yes' if promotion['promoted'] else 'no'}: {promotion['why']}"
+    return found
 
 
 def _about(job: Job) -> str:
@@ -169,7 +181,7 @@ def _about(job: Job) -> str:
 def _progress(info: dict[str, Any]) -> str:
     progress = info["progress"]
     if progress["steps"] is None:
-        return info["stage"] or ""
+        return f"{info['stage'] or ''} {progress['step'] or ''}".strip()
     return f"{info['stage'] or ''} {progress['step']}/{progress['steps']}".strip()
 
 

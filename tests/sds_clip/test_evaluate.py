@@ -113,7 +113,7 @@ def test_a_damaged_image_is_named(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "ex_1_img_0.png" in captured.err
-    assert captured.err.count("\n") == 1
+    assert len(captured.err.splitlines()) == 3  # how many, which, and what to do
 
 
 def test_a_damaged_image_is_left_out_where_that_is_allowed(
@@ -121,7 +121,9 @@ def test_a_damaged_image_is_left_out_where_that_is_allowed(
 ) -> None:
     (winoground / "images/ex_1_img_0.png").unlink()
     assert evaluate(checkpoint, winoground, "--max-bad-share", "0.34") == 0
-    assert "1 of 3 items were left out" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 of 3 items were left out:\n  item 1: " in printed
+    assert "images/ex_1_img_0: there is no such file" in printed
 
 
 def test_a_baseline_is_measured_and_compared(
@@ -140,6 +142,9 @@ def test_a_baseline_is_measured_and_compared(
     )
     assert evaluate(checkpoint, winoground, *options[:2]) == 0
     assert "p better" in capsys.readouterr().out
+    assert evaluate(checkpoint, winoground, "--out", str(out)) == 0
+    left = sorted(path.name for path in out.iterdir())
+    assert left == ["cache", "report.html", "results.json"]  # no comparison of another run
 
 
 def test_the_served_precision_stands_beside(
@@ -194,6 +199,8 @@ def test_clip_benchmarks_names_are_taken(
     options = ["--model", f"local-dir:{checkpoint}", "--data", str(tmp_path), "--json"]
     assert main(["evaluate", name, *options]) == 0
     assert json.loads(capsys.readouterr().out)["benchmark"] == "sugarcrepe"
+    assert main(["evaluate", name, *options[:-1]]) == 0
+    assert "Without add_att, add_obj" in capsys.readouterr().out
 
 
 def test_every_benchmark_runs_by_name(

@@ -76,6 +76,8 @@ def test_jobs_are_listed_shown_and_cancelled(
     assert header.split() == ["job", "kind", "status", "progress", "created", "about"]
     assert first.split()[:3] == [job, "finetune", "validating"]
     assert len(read("jobs", "list", "--limit", "1")) == 1
+    with pytest.raises(SystemExit, match="2"):
+        run("jobs", "list", "--limit", "0")
     assert shown(run("jobs", "show", job))["status"] == "validating"
     assert run("jobs", "pause", job, code=2).startswith("sds-clip: ")
     assert run("jobs", "cancel", job) == f"{job} is cancelled\n"

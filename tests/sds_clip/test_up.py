@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from sds_clip import Client, Job
+from sds_clip.cli import main
 from tests.sds_clip.embedded import PATIENCE_S, Running, until
 from tests.training import save_coco
 
@@ -68,12 +69,16 @@ def test_parts_share_the_session_within_which_nice_is_weighed(system: Running) -
     assert None not in pids
 
 
-def test_a_job_becomes_a_version_that_is_promoted(system: Running, dataset: str, tmp_path: Path) -> None:
+def test_a_job_becomes_a_version_that_is_promoted(
+    system: Running, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {"steps": 4, "batch_size": 8, "warmup_steps": 1}
     with Client(system.url) as client:
         job = client.finetune(dataset, objective="clip", hyperparameters=options, promote="always")
         job.wait()
         assert client.model("default")["id"] == job.version
+        assert main(["jobs", "show", job.id, "--url", system.url]) == 0
+        assert "yes: Promoting was asked for" in capsys.readouterr().out
         assert client.dataset(dataset)["status"] == "ready"
         assert [point["step"] for point in job.metrics()][-1] == 4
         tar = client.download(str(job.version), tmp_path / "version.tar")

@@ -113,7 +113,8 @@ def test_version_over_a_version_names_it_as_its_base(
     first = published(config, store, base, save_tuned(tmp_path / "delta", base))
     job = run(config, store, submit, finetune_config | {"base": first})
     version = store.versions.get(str(job.result_version))
-    assert version.base_version == first
+    assert (version.base, version.base_version) == (first, first)
+    assert str(config.data_dir) not in str(version.description)
     loaded = load_clip(
         f"local-dir:{config.data_dir / str(version.folder)}", device="cpu", precision="float32"
     )

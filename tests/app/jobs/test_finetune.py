@@ -93,6 +93,7 @@ def test_share_of_bad_samples_that_the_data_were_accepted_with_holds_for_the_run
         ({"alias": "a b"}, "invalid_request", "alias"),
         ({"alias": "f" * 64}, "invalid_alias", "alias"),
         ({"alias": "status"}, "invalid_alias", "alias"),
+        ({"alias": "demo"}, "invalid_alias", "alias"),
         ({"suffix": "../x"}, "invalid_request", "suffix"),
         ({"metadata": {"a": "b" * 513}}, "invalid_request", "metadata.a"),
         ({"thresholds": {"max_p": 2}}, "invalid_request", "thresholds.max_p"),

@@ -93,12 +93,32 @@ def test_published_version_is_left_as_it_is(base: Clip, delta: Path, tmp_path: P
     assert read_manifest(first.folder).job == "job_1"
 
 
-def test_damaged_version_is_not_taken_for_published(base: Clip, delta: Path, tmp_path: Path) -> None:
+def test_damaged_version_is_replaced(base: Clip, delta: Path, tmp_path: Path) -> None:
     folder = publish(delta, tmp_path, job="job_1", fence=1, base=base).folder
+    whole = (folder / "golden.safetensors").read_bytes()
     (folder / "golden.safetensors").write_bytes(b"")
-    with pytest.raises(VersionError, match=r"golden\.safetensors"):
-        publish(delta, tmp_path, job="job_1", fence=2, base=base)
-    assert (folder / "golden.safetensors").read_bytes() == b""
+    again = publish(delta, tmp_path, job="job_1", fence=2, base=base)
+    assert again.folder == folder
+    assert (folder / "golden.safetensors").read_bytes() == whole
+    verify(folder, again.version)
+    remove_leftovers(tmp_path, is_live=lambda job, fence: False)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_version_over_a_version_finds_it_beside_itself_wherever_both_are(
+    base: Clip, delta: Path, tmp_path: Path
+) -> None:
+    first = publish(delta, tmp_path / "versions", job="job_1", fence=1, base=base)
+    over = load_clip(f"local-dir:{first.folder}", device="cpu", precision="float32")
+    second = publish(
+        save_tuned(tmp_path / "again", over, seed=9), tmp_path / "versions", job="job_2", fence=1, base=over
+    )
+    assert second.description["base"]["reference"] == f"local-dir:../{first.version}"
+    (tmp_path / "versions").rename(tmp_path / "moved")
+    (tmp_path / "link").symlink_to(tmp_path / "moved" / second.version)
+    for place in (tmp_path / "moved" / second.version, tmp_path / "link"):
+        found = load_clip(f"local-dir:{place}", device="cpu", precision="float32")
+        assert found.version == second.version
 
 
 def test_delta_that_was_changed_after_training_is_refused(base: Clip, delta: Path, tmp_path: Path) -> None:

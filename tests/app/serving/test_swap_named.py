@@ -57,6 +57,23 @@ def test_named_version_answers_under_its_own_name(library: Library, tmp_path: Pa
     asyncio.run(scenario())
 
 
+def test_version_that_is_deleted_is_unknown_though_it_was_in_memory(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.versions.LOOK_UP_EVERY_S", 0.0)
+    shutil.copytree(library.root, tmp_path / "versions")
+    name = library.published[0]
+
+    async def scenario() -> None:
+        async with serving(tmp_path, [library.base]) as service:
+            assert await service.version(model=name) == name
+            (tmp_path / "versions" / name).rename(tmp_path / "versions" / f".removing.{name}")
+            answer = await service.client.post("/match", json={**MATCH, "model": name})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_model")
+
+    asyncio.run(scenario())
+
+
 def test_unknown_version_is_the_same_404_as_an_unknown_model(library: Library, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, [library.base], root=library.root) as service:

@@ -138,6 +138,12 @@ def test_a_stored_set_is_data_too(tmp_path: Path) -> None:
     assert not (tmp_path / "unused").exists()
 
 
+def test_the_other_benchmarks_file_is_refused(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION]], "flickr30k_test.json")
+    with pytest.raises(EvaluationError, match="is the file of flickr-order; give coco_karpathy_test"):
+        order_benchmark("coco-order", folder / "flickr30k_test.json", None, tmp_path / "sets")
+
+
 def test_a_set_of_another_making_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "theirs.json").write_text(
         json.dumps([{"image": "a.jpg", "caption_options": ["a dog runs", "runs a dog"]}])

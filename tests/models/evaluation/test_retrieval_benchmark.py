@@ -103,6 +103,14 @@ def test_a_karpathy_file_is_read_too(tmp_path: Path) -> None:
     assert (item.id, item.captions) == ("a.jpg", ("a dog", "the dog"))
 
 
+def test_images_are_looked_for_in_their_folder_and_a_folder_is_no_captions_file(tmp_path: Path) -> None:
+    folder = save_coco(tmp_path / "set", [["a dog"], ["a cat"]])
+    found = retrieval_benchmark(folder / "captions.json").items
+    assert [item.images[0].path.parent for item in found] == [folder / "images"] * 2
+    with pytest.raises(EvaluationError, match="set: is a folder; give a captions file"):
+        retrieval_benchmark(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -116,6 +124,13 @@ def test_a_karpathy_file_is_read_too(tmp_path: Path) -> None:
             "must be a text that is not empty",
         ),
         (3, "is it another benchmark's file"),
+        (
+            {
+                "images": [{"id": 0, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}],
+                "annotations": [{"image_id": 0, "caption": "a dog"}],
+            },
+            "1 of 2 images have no caption",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
