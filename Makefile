@@ -73,7 +73,7 @@ demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
 demo-search: $(STAMP) ## Explore variants of the objective on validation data (goes on where it was stopped)
 	$(BIN)/python -m demo.search $(ARGS)
 
-demo-distil: $(STAMP) ## Distil the demo teacher, controls beside it; writes docs/results.md (under an hour)
+demo-distil: $(STAMP) ## Distil the demo teacher, controls beside it; writes docs/results.md (about an hour)
 	$(BIN)/python -m demo.distil $(ARGS)
 
 clean: ## Remove the virtual environment and caches
