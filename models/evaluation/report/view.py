@@ -73,7 +73,7 @@ def page(results: Results, comparison: Comparison | None, baseline: Results | No
     same_scale = len({str(run.provenance.get("scorer")) for _, run in runs}) == 1
     return Page(
         benchmark=results.benchmark,
-        models=[(series, str(run.provenance.get("model", series))) for series, run in runs],
+        models=[(series, _called(run, series)) for series, run in runs],
         summary=summary(results, comparison),
         scores=_score_rows(results.primary, [(series, run.metrics) for series, run in runs]),
         tag_scores=_tag_scores(results) if comparison is None else [],
@@ -86,6 +86,12 @@ def page(results: Results, comparison: Comparison | None, baseline: Results | No
         same_scale=same_scale,
         provenance=_provenance([run for _, run in runs]),
     )
+
+
+def _called(run: Results, series: str) -> str:
+    """The model's name; a CLIP and a teacher may have the same."""
+    name = str(run.provenance.get("model", series))
+    return f"{name} (diffusion score)" if run.provenance.get("scorer") == "diffusion" else name
 
 
 def _score_rows(primary: str, runs: Sequence[tuple[str, Mapping[str, Metric]]]) -> list[ScoreRow]:

@@ -189,6 +189,13 @@ def test_items_that_turned_come_first_then_those_whose_margin_moved_most(
     assert ids("Most worsened items") == ["item-2", "item-6", "item-5"]
 
 
+def test_teacher_is_told_from_a_clip_of_the_same_name(runs: tuple[Results, Results]) -> None:
+    before, after = runs
+    teacher = replace(after, provenance={**after.provenance, "model": "base", "scorer": "diffusion"})
+    texts = Document(render_report(teacher, compare(before, teacher), before)).texts
+    assert any("base (diffusion score)" in text for text in texts)
+
+
 def test_margins_of_two_scorers_are_not_subtracted(runs: tuple[Results, Results]) -> None:
     before, after = runs
     page = compared(replace(before, provenance=before.provenance | {"scorer": "diffusion"}), after)
