@@ -1,12 +1,17 @@
 """Checkpoints that many tests share, made once for the whole run."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch looks for GPUs: the expectations are the CPU's, and so is the time that the tests take.
 if "SDS_CLIP_TEST_GPU" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+# `make test &` in a script starts it deaf to Ctrl-C, and so would be all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import open_clip
 import pytest
