@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -108,6 +110,23 @@ def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
     assert (released.status, released.attempt) == (JobStatus.QUEUED, 1)
 
 
+def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:
+    """Stop processes, and not within a transaction of theirs: SQLite is locked by it until they wake."""
+    database = sqlite3.connect(config.database_url.removeprefix("sqlite:///"), timeout=0.5)
+    while True:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+            time.sleep(0.05)
+    database.rollback()
+    database.close()
+
+
 def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:
@@ -117,8 +136,7 @@ def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(
     with WorkerProcess(short, "tests.worker.real_worker") as stalled:
         until(lambda: steps_done(store, job) >= 4)
         zombie = job_process(config)
-        stalled.send_signal(signal.SIGSTOP)
-        end(zombie, signal.SIGSTOP)
+        stop_between_writes(config, [stalled.pid, zombie.pid])
         with Running(short, store):
             until(lambda: steps_done(store, job, fence=2) >= 4)
             os.kill(zombie.pid, signal.SIGCONT)
