@@ -31,7 +31,7 @@ from sds_clip.commands import (
 )
 from sds_clip.errors import CliError
 from sds_clip.options import Parser
-from sds_clip.table import printable
+from sds_clip.table import printable, printable_lines
 
 _COMMANDS = (
     up,
@@ -123,7 +123,7 @@ def in_lines(error: BaseException) -> str:
 
     if not isinstance(error, ModelError):
         return one_line(error)
-    return "\n".join(printable(line.rstrip()) for line in str(error).split("\n"))
+    return printable_lines(str(error))
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sds_clip.options import add_json_option
+from sds_clip.options import Commands, Parser, add_command, add_json_option
 from sds_clip.table import printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--url", help="where the service is (default: http://127.0.0.1:8000, or SDS_CLIP_URL)"
     )
     add_json_option(parser)
+
+
+def add_actions(
+    commands: Commands, name: str, summary: str, *, description: str, epilog: str
+) -> Callable[[str, str, str], Parser]:
+    """A command that has actions, and what declares one: its name, summary and description."""
+    parser = add_command(commands, name, summary, description=f"{description}\n\n{SERVER}", epilog=epilog)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def action(name: str, summary: str, description: str) -> Parser:
+        return add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=epilog)
+
+    return action
 
 
 def add_limit_option(parser: argparse.ArgumentParser) -> None:

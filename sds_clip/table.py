@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same, line by line."""
+    return "\n".join(printable(line.rstrip()) for line in text.split("\n"))
+
+
 def width(text: str) -> int:
     """Columns that the text takes on a terminal."""
     return sum(

@@ -17,7 +17,6 @@ from app.datasets.checks import Checker, CheckResult, Content, Problems, Progres
 from app.datasets.folders import DatasetFolders
 from app.datasets.intake import check_registered, check_upload
 from app.datasets.roots import SourceRoots
-from app.datasets.unpack import content_root
 from app.datasets.winoground import check_winoground
 from app.errors import InvalidRequest, ServiceError
 from app.store import Store
@@ -32,7 +31,7 @@ from models.evaluation.errors import EvaluationError
 from models.evaluation.names import BENCHMARKS
 from worker.config import WorkerConfig
 from worker.data import pairs_place
-from worker.measuring import read_data
+from worker.measuring import read_data, root_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ class PairsChecker:
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
         """Read every caption and decode every image."""
-        hidden = content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+        hidden = root_of(content)
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as links:
             try:
                 place = pairs_place(content, Path(links))
@@ -130,7 +129,7 @@ class BenchmarkChecker:
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
         """Read every item, and look at every image."""
-        hidden = content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+        hidden = root_of(content)
 
         def say(what: str, done: int, total: int) -> None:
             if progress is not None:

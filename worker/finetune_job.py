@@ -9,7 +9,7 @@ from typing import Any
 
 from app.crash import reach
 from app.jobs.requests import Evaluation, FinetuneJob, parse_finetune
-from app.registry.publish import Published, publish
+from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
 from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
@@ -17,7 +17,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
 from models.evaluation.results import Results
-from models.references import CheckpointError, Folder, parse
+from models.references import CheckpointError, parse
 from models.training.config import FinetuneConfig
 from models.training.log import Record
 from models.training.parts import Parts, Place, find_place, load_parts
@@ -91,7 +91,6 @@ class _Progress:
     def record(self, record: Record) -> None:
         """Called with every line of the run's log."""
         values = {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
-        self._steps = int(record.get("steps", self._steps or 0)) or None
         self._context.reporter.metrics(int(record["step"]), values)
 
     def stepped(self, _done: int, steps: int) -> None:
@@ -246,20 +245,17 @@ def _publish(context: JobContext, base: Clip, result: Result) -> Published:
 def as_version(config: WorkerConfig, base: Clip, published: Published, measured: Measured) -> NewVersion:
     """The row of what was published; its folder is named from the data folder, wherever that is mounted."""
     evaluations = {name: summary(results) for name, results in measured.results.items()}
+    published_base = lies_among(
+        parse(base.reference), config.versions_dir
+    )  # its reference is this server's path
     return NewVersion(
         id=published.version,
         folder=published.folder.relative_to(config.data_dir).as_posix(),
         description={**published.description, "evaluations": evaluations},
         size_bytes=published.size_bytes,
-        base=base.version if _is_published(config, base) else base.reference,
+        base=base.version if published_base else base.reference,
         base_version=base.version,
     )
-
-
-def _is_published(config: WorkerConfig, base: Clip) -> bool:
-    """Whether it lies among the versions; a reference to there would be this server's path."""
-    reference = parse(base.reference)
-    return isinstance(reference, Folder) and Path(reference.path).parent == config.versions_dir.absolute()
 
 
 def _decide(

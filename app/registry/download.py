@@ -18,6 +18,7 @@ import torch
 from app.errors import NotFound
 from app.places import Places
 from app.registry.bases import AllowedBases
+from app.registry.publish import lies_among
 from app.serving.threads import in_own_thread, with_one_torch_thread
 from app.store.assets import Version, VersionStatus
 from app.store.errors import Conflict
@@ -137,10 +138,7 @@ class Downloads:
         """In a thread. Raises CheckpointError."""
         reference = Folder(str(folder.absolute()))
         base, deltas = unfold(reference)
-        is_published = (
-            isinstance(base, Folder) and Path(base.path).parent.resolve() == folder.parent.resolve()
-        )
-        if not is_published:
+        if not lies_among(base, folder.parent):
             self._allowed.check(str(base), read_description(Path(deltas[-1].path)).base_version)
         return export_full(str(reference), out)
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from app.registry.golden_file import write_golden
 from app.registry.manifest import MANIFEST_FILE, Manifest, VersionError, kind_of, verify, write_manifest
@@ -17,7 +17,7 @@ from models.clip import Clip
 from models.delta_file import DESCRIPTION_FILE, is_delta, read_delta, read_description
 from models.folders import whole_folder
 from models.golden import Golden
-from models.references import CheckpointError, Folder, parse
+from models.references import CheckpointError, Folder, Reference, parse
 
 REMOVING = ".removing."
 """What the name of a version's folder begins with while it is removed."""
@@ -84,6 +84,11 @@ def read_published(folder: Path, version: str) -> Published:
     )
 
 
+def lies_among(reference: Reference, versions: Path) -> TypeGuard[Folder]:
+    """Whether a reference is to a folder among the published versions."""
+    return isinstance(reference, Folder) and Path(reference.path).parent.resolve() == versions.resolve()
+
+
 def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
     """Remove what killed publishers left, unless their job at that fence still runs, and what was to be removed.
 
@@ -116,7 +121,7 @@ def _name_base_from_beside(description: Path, versions: Path) -> None:
     """A base that is published too is named by where it lies beside: versions may be moved, or unpacked, together."""
     content = json.loads(description.read_text(encoding="utf-8"))
     base = parse(content["base"]["reference"])
-    if isinstance(base, Folder) and Path(base.path).parent.resolve() == versions.resolve():
+    if lies_among(base, versions):
         content["base"]["reference"] = str(replace(base, path=f"../{content['base']['version']}"))
         description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -48,14 +48,19 @@ class Problems:
         bad = len(self.found)
         if bad == 0 or (bad < self.total and bad <= self.max_bad_share * self.total):
             return
-        lines = [f"  item {item_id}: {reason}" for item_id, reason in islice(self.found.items(), LISTED)]
-        more = [f"  and {bad - LISTED} more"] if bad > LISTED else []
+        lines = listing(self.found, bad, LISTED)
         remedy = "Correct these"
         if bad < self.total:
             # Rounded up, so that the share is enough.
             remedy += f", or leave them out with --max-bad-share {ceil(1000 * bad / self.total) / 1000:g}"
         head = f"{bad} of {self.total} items cannot be used:"
-        raise EvaluationError("\n".join([head, *lines, *more, remedy + "."]))
+        raise EvaluationError("\n".join([head, *lines, remedy + "."]))
+
+
+def listing(found: Mapping[str, str], total: int, most: int) -> list[str]:
+    """Lines that name the first items that cannot be used, of `total`, and why."""
+    lines = [f"  item {item_id}: {reason}" for item_id, reason in islice(found.items(), most)]
+    return [*lines, f"  and {total - len(lines)} more"] if total > len(lines) else lines
 
 
 @dataclass(frozen=True)

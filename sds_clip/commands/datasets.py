@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sds_clip.errors import CliError
-from sds_clip.options import Commands, add_command
+from sds_clip.options import Commands
 from sds_clip.remote import (
-    SERVER,
+    add_actions,
     add_limit_option,
     add_server_options,
     connect,
@@ -30,18 +30,13 @@ examples:
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = add_command(
+    action = add_actions(
         commands,
         "datasets",
         "upload and see the data sets of a service",
-        description=f"Upload and see the data sets of a service.\n\n{SERVER}",
+        description="Upload and see the data sets of a service.",
         epilog=_EPILOG,
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    def action(name: str, summary: str, description: str) -> argparse.ArgumentParser:
-        return add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=_EPILOG)
-
     listing = action("list", "list data sets", "List data sets, the newest first.")
     listing.add_argument(
         "--status", metavar="STATUS", help="only those that are validating, ready, rejected, ..."

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sds_clip.table import printable, table
+from sds_clip.table import printable_lines, table
 
 if TYPE_CHECKING:
     from models.evaluation.results import Results
@@ -38,6 +38,8 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
 
 def _remarks(results: Results) -> list[str]:
     """What a reader must know of the figures."""
+    from models.evaluation.checked import listing
+
     provenance, remarks = results.provenance, []
     if missing := provenance["settings"].get("files_missing"):
         remarks.append(
@@ -45,18 +47,9 @@ def _remarks(results: Results) -> list[str]:
         )
     left_out = provenance["items"] - provenance["items_used"]
     if left_out:
-        shown = list(provenance["items_left_out"].items())[:_LEFT_OUT]
-        lines = [f"  item {item}: {reason}" for item, reason in shown]
-        more = [f"  and {left_out - len(shown)} more"] if left_out > len(shown) else []
-        remarks.append(
-            "\n".join([f"{left_out} of {provenance['items']} items were left out:", *lines, *more])
-        )
+        lines = listing(provenance["items_left_out"], left_out, _LEFT_OUT)
+        remarks.append("\n".join([f"{left_out} of {provenance['items']} items were left out:", *lines]))
     return [printable_lines(remark) for remark in remarks]
-
-
-def printable_lines(text: str) -> str:
-    """Text whose lines are safe for a terminal."""
-    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _as_json(found: Evaluation) -> dict[str, object]:

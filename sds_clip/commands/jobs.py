@@ -7,9 +7,9 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sds_clip.options import Commands, add_command
+from sds_clip.options import Commands
 from sds_clip.remote import (
-    SERVER,
+    add_actions,
     add_limit_option,
     add_server_options,
     connect,
@@ -45,14 +45,14 @@ _ACTIONS = {
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    description = f"See and steer the fine-tuning and evaluation jobs of a service.\n\n{SERVER}"
-    parser = add_command(
-        commands, "jobs", "see and steer the jobs of a service", description=description, epilog=_EPILOG
+    action = add_actions(
+        commands,
+        "jobs",
+        "see and steer the jobs of a service",
+        description="See and steer the fine-tuning and evaluation jobs of a service.",
+        epilog=_EPILOG,
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = add_command(
-        actions, "list", "list jobs", description=f"List jobs, the newest first.\n\n{SERVER}", epilog=_EPILOG
-    )
+    listing = action("list", "list jobs", "List jobs, the newest first.")
     listing.add_argument("--kind", choices=("finetune", "evaluate"), help="only those of a kind")
     listing.add_argument(
         "--status", metavar="STATUS", help="only those that are queued, running, failed, ..."
@@ -60,23 +60,15 @@ def add(commands: Commands) -> None:
     add_limit_option(listing)
     add_server_options(listing)
     listing.set_defaults(run=run_list)
-    show = add_command(
-        actions, "show", "show a job", description=f"Show all about a job.\n\n{SERVER}", epilog=_EPILOG
-    )
-    watch = add_command(
-        actions,
+    show = action("show", "show a job", "Show all about a job.")
+    watch = action(
         "watch",
         "follow a job to its end",
-        description="Follow a job to its end; the exit code is 1 where it fails or is cancelled. Ctrl-C leaves "
-        f"the job as it is.\n\n{SERVER}",
-        epilog=_EPILOG,
+        "Follow a job to its end; the exit code is 1 where it fails or is cancelled. Ctrl-C leaves the job as it is.",
     )
     show.set_defaults(run=run_show)
     watch.set_defaults(run=run_watch)
-    steering = [
-        add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=_EPILOG)
-        for name, (summary, description) in _ACTIONS.items()
-    ]
+    steering = [action(name, *said) for name, said in _ACTIONS.items()]
     for name, steer in zip(_ACTIONS, steering, strict=True):
         steer.set_defaults(run=run_action, action=name)
     for parser in (show, watch, *steering):

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sds_clip.options import Commands, add_command
-from sds_clip.remote import SERVER, add_limit_option, add_server_options, connect, moment, print_json
+from sds_clip.options import Commands
+from sds_clip.remote import add_actions, add_limit_option, add_server_options, connect, moment, print_json
 from sds_clip.table import table
 
 _EPILOG = """\
@@ -21,18 +21,13 @@ examples:
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = add_command(
+    action = add_actions(
         commands,
         "models",
         "see, promote and fetch the versions of a service",
-        description=f"See, promote and fetch the versions of a service.\n\n{SERVER}",
+        description="See, promote and fetch the versions of a service.",
         epilog=_EPILOG,
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    def action(name: str, summary: str, description: str) -> argparse.ArgumentParser:
-        return add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=_EPILOG)
-
     listing = action("list", "list versions", "List what is served, and the versions, the newest first.")
     add_limit_option(listing)
     listing.set_defaults(run=run_list)
