@@ -34,6 +34,8 @@ from models.training.run import train
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-runs"
 """The search and the demonstration share it: the same scores, and some of the same runs."""
 TRAINING_PAIRS = 8192
+SHUFFLED = Path("demo-shuffled")
+"""A variant's `data` for the same pairs with shuffled captions."""
 COMMON: dict[str, Any] = {
     "base": "demo",
     "data": "demo",
@@ -102,7 +104,7 @@ class Series:
         """What a run reads, loaded once a process."""
         named = config.teacher
         teacher = _teacher(named, config.teacher_precision, config.guidance) if named else None
-        return Parts(_base(), _pairs(self.pairs), teacher)
+        return Parts(_base(), _pairs(self.pairs, shuffled=config.data == SHUFFLED), teacher)
 
     def plan(self, variant: Variant, seed: int) -> Run:
         """A run and its files."""

@@ -38,28 +38,31 @@ def write_figure(outcomes: Sequence[Outcome], base: Outcome, file: Path, titles:
 
 
 def draw(outcomes: Sequence[Outcome], base: Outcome, titles: Mapping[str, str]) -> Figure:
-    """One column for each set of trained parameters: group scores, L_CLIP, residual gap."""
+    """One column for each set of trained parameters: group scores, L_CLIP and, with L_SDS, the residual gap."""
     groups = by_variant(outcomes)
     names = list(dict.fromkeys(name for _, name in groups))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
     columns = list(dict.fromkeys(trainable for trainable, _ in groups))
-    figure = Figure(figsize=(7 * len(columns), 10), layout="constrained")
+    curves: dict[str, Callable[[Record], float | None]] = {"L_CLIP": lambda record: record.get("clip")}
+    if any(relative_gap(record) is not None for run in outcomes for record in run.log):
+        curves["residual gap, shuffled\nover true captions, %"] = relative_gap
+    heights = (2, *[1] * len(curves))
+    figure = Figure(figsize=(7 * len(columns), 2.5 * sum(heights)), layout="constrained")
     axes = figure.subplots(
-        3, len(columns), squeeze=False, sharey="row", gridspec_kw={"height_ratios": (2, 1, 1)}
+        len(heights), len(columns), squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
     )
     for column, trainable in enumerate(columns):
         variants = {name: runs for (trained, name), runs in groups.items() if trained == trainable}
-        bars, losses, gaps = axes[:, column]
+        bars, *below = axes[:, column]
         bars.set_title(titles.get(trainable, trainable))
         _draw_scores(bars, variants, base, colours)
-        _draw_curves(losses, variants, lambda record: record.get("clip"), colours)
-        _draw_curves(gaps, variants, relative_gap, colours)
-        gaps.axhline(0, color="0.3", linewidth=0.8)
-        gaps.set_xlabel("step")
-    for row, label in enumerate(
-        ("group score, %", "L_CLIP", "residual gap, shuffled\nover true captions, %")
-    ):
-        axes[row, 0].set_ylabel(label)
+        for axis, value_of in zip(below, curves.values(), strict=True):
+            _draw_curves(axis, variants, value_of, colours)
+            if value_of is relative_gap:
+                axis.axhline(0, color="0.3", linewidth=0.8)
+        below[-1].set_xlabel("step")
+    for axis, label in zip(axes[:, 0], ("group score, %", *curves), strict=True):
+        axis.set_ylabel(label)
     figure.legend(handles=_handles(colours), loc="outside upper center", ncols=4, frameon=False)
     return figure
 

@@ -11,8 +11,8 @@ from demo.figure import WINDOW, curve, relative_gap, write_figure
 from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
 from demo.yardstick import PAIRS
 
-RESULTS, SEARCH = "table", "search"
-"""The names of the markers: what is generated stands from <!-- table --> to <!-- /table -->."""
+RESULTS, SHUFFLED, SEARCH = "results", "results-shuffled", "search"
+"""The names of the markers: what is generated stands from <!-- results --> to <!-- /results -->."""
 TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
 NONE = ""
 GAP = (
@@ -33,15 +33,17 @@ def write_report(
     *,
     command: str,
     scoring_s: float,
+    section: str = RESULTS,
 ) -> None:
-    """Write `results.png`, and the tables into `results.md` between its markers; prose around them is kept.
+    """Write the tables into `results.md` between the section's markers, and `<section>.png`; prose is kept.
 
     Raises:
         ValueError: results.md does not have each marker once, or a control was not run on the same seeds.
     """
-    generated = tables(outcomes, base, controls, command=command, scoring_s=scoring_s)
-    _write_between(RESULTS, generated, folder / "results.md")
-    write_figure(outcomes, base, folder / "results.png", TITLES)
+    picture = f"{section}.png"
+    generated = tables(outcomes, base, controls, command=command, scoring_s=scoring_s, picture=picture)
+    _write_between(section, generated, folder / "results.md")
+    write_figure(outcomes, base, folder / picture, TITLES)
 
 
 def write_search(
@@ -138,6 +140,7 @@ def tables(
     *,
     command: str,
     scoring_s: float,
+    picture: str,
 ) -> str:
     """What stands between the markers: how it was made, and two tables for each set of trained parameters."""
     kinds = list(dict.fromkeys(base.measured.kinds))
@@ -151,7 +154,7 @@ def tables(
         blocks.append(_other_table(variants, base))
     if gaps := _gap_table(groups):
         blocks += ["### Residual gap", GAP, gaps]
-    blocks.append("![Scores by variant and kind, loss and residual gap](results.png)")
+    blocks.append(f"![Scores by variant and kind, and curves of the training]({picture})")
     blocks.append(f"Curves are means over the seeds, smoothed by a running mean over {WINDOW} logged values.")
     return "\n\n".join(blocks)
 

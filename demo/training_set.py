@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import PIL.Image
 
 from demo.sets import pairs
 from demo.world import Split
+from models.data.negatives import swap_negatives
 from models.data.pairs import PairSet, Sample
 
 DISTILLATION_SEED = 2000  # apart from the student's and the teacher's
+SHUFFLING_SEED = 2001
+SWAPS = 3
 
 
 class DemoPairs(PairSet):
-    """The first `size` pairs of a part, drawn from a seed."""
+    """The first `size` pairs of a part, drawn from a seed; captions as they are, or `shuffled`."""
 
-    def __init__(self, size: int, seed: int = DISTILLATION_SEED, split: Split = Split.TRAIN) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int = DISTILLATION_SEED,
+        split: Split = Split.TRAIN,
+        *,
+        shuffled: bool = False,
+    ) -> None:
         drawn = pairs(split, seed, 0, size)
         self._images, self._captions, self.scenes = drawn.images, drawn.captions, drawn.scenes
+        if shuffled:
+            self._captions = [shuffled_caption(text, index) for index, text in enumerate(drawn.captions)]
         digest = hashlib.sha256(self._images.tobytes())
         digest.update("\n".join(self._captions).encode())
         self._hash = digest.hexdigest()
@@ -38,3 +51,12 @@ class DemoPairs(PairSet):
     def image(self, index: int) -> PIL.Image.Image:
         """The pair's image."""
         return PIL.Image.fromarray(self._images[index])
+
+
+def shuffled_caption(caption: str, index: int) -> str:
+    """A caption or one of its swaps, each as likely: the words tell what is seen, not what belongs to what.
+
+    A pure function of both; a caption that has no swaps, as of one object, stays.
+    """
+    said = (caption, *swap_negatives(caption, SWAPS, seed=SHUFFLING_SEED, index=index))
+    return said[np.random.default_rng((SHUFFLING_SEED, index)).integers(len(said))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.experiment import Variant
+from demo.experiment import SHUFFLED, Variant
 
 SEEDS = (0, 1, 2)
 STEPS = 150
@@ -27,4 +27,13 @@ def chosen(trainable: str) -> list[Variant]:
         Variant.of("sds-clip-sds", objective="sds-clip", gradient="sds", **common),
         Variant.of("clip-negatives", objective="clip", **NEGATIVES, **common),
         Variant.of("score", objective="score", **SCORE, **NEGATIVES, **common),
+    ]
+
+
+def without_bindings(trainable: str) -> list[Variant]:
+    """Score distillation and its control, on captions that do not tell what belongs to what."""
+    return [
+        Variant.of(variant.name, **dict(variant.options), data=SHUFFLED)
+        for variant in chosen(trainable)
+        if variant.name in ("clip-negatives", "score")
     ]

@@ -15,7 +15,7 @@ import demo.measure
 from demo import experiment, fingerprint
 from demo.experiment import Run, Series, Variant, run_all
 from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
-from demo.variants import NEGATIVES
+from demo.variants import NEGATIVES, without_bindings
 from demo.world import Split
 from models.sources import demo_folder
 from models.training.parts import Parts
@@ -128,3 +128,16 @@ def test_another_base_teacher_vae_or_negatives_is_another_fingerprint(
             patch.setattr("models.training.parts.swap_negatives", lambda *_, **__: ("other words",))
             found.add(of(config, parts))
         assert len(found) == len(others) + 1
+
+
+def test_shuffled_captions_reach_the_runs_and_scores_of_their_variants(tmp_path: Path) -> None:
+    control, score = (Variant.of(v.name, **dict(v.options) | SHORT) for v in without_bindings("all"))
+    assert (control.name, score.name) == ("clip-negatives", "score")
+    plans = [series(tmp_path).plan(variant, 0) for variant in (control, score, CLIP, SCORE)]
+    captions = [
+        [pairs.sample(index).captions for index in range(16)]
+        for pairs in (series(tmp_path).parts(plan.config).pairs for plan in plans)
+    ]
+    assert captions[0] == captions[1] != captions[2] == captions[3]
+    assert len({plan.folder for plan in plans}) == 4
+    assert plans[1].scores != plans[3].scores

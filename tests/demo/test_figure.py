@@ -75,6 +75,14 @@ def test_no_bar_is_cut_off_and_every_variant_has_its_curves() -> None:
         assert len(axis.lines) >= 6
 
 
+def test_runs_without_l_sds_have_no_panel_of_residual_gaps() -> None:
+    log = [{"step": 10.0, "clip": 1.0}]
+    figure = draw([outcome("clip", 0, log, share=0.1)], outcome("base", 0, [], share=0.03), {})
+
+    assert [axis.get_ylabel() for axis in figure.axes] == ["group score, %", "L_CLIP"]
+    assert figure.axes[-1].get_xlabel() == "step"
+
+
 def test_same_variant_has_one_colour_in_all_panels() -> None:
     figure = draw(outcomes_like_the_demonstrations(), outcome("base", 0, [], share=0.03), {})
     left, right = ([patch.get_facecolor() for patch in axis.patches] for axis in figure.axes[:2])

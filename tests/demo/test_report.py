@@ -8,7 +8,7 @@ from demo.experiment import Outcome
 from demo.measure import Measured
 from demo.report import search_table, tables, write_report, write_search
 
-OPENING, CLOSING = "<!-- table -->", "<!-- /table -->"
+OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 KINDS = ["attributes"] * 20 + ["relation"] * 20
 BASE = Outcome(
     "base", "none", 0, "heldout", 0.0, {}, Measured(KINDS, [False] * 40, [True] * 40, 0.9, 0.7), []
@@ -31,7 +31,9 @@ OUTCOMES = [run("clip", 2), run("clip", 4, seed=1), run("sds", 12), run("sds", 1
 
 
 def printed(outcomes: list[Outcome] = OUTCOMES) -> str:
-    return tables(outcomes, BASE, CONTROLS, command="make demo-distil", scoring_s=600.0)
+    return tables(
+        outcomes, BASE, CONTROLS, command="make demo-distil", scoring_s=600.0, picture="results.png"
+    )
 
 
 def cells(text: str, row: str) -> list[list[str]]:
