@@ -149,6 +149,7 @@ def _train(
         stepped=progress.stepped,
         should_stop=progress.step_done,
         half_saved=lambda: reach("mid-checkpoint"),
+        between=context.check,
     )
     if result.delta is None:
         context.stop()
@@ -319,7 +320,7 @@ def _measured_holder(
         return measured
     validation: Mapping[str, float] = {}
     if parts.validation is not None:
-        validation = validate(clip, parts.validation, config.batch_size)
+        validation = validate(clip, parts.validation, config.batch_size, context.check)
     return replace(_evaluate(context, job, clip, validation), version=clip.version)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from app import logs
-from app.jobs.states import HELD, JobKind
+from app.jobs.states import HELD, JobKind, JobStatus
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Lease
@@ -35,6 +35,9 @@ Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or what it did not foresee."""
 
 MAX_BACK_OFF_S = 300.0
+
+_ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
+"""Why a job stops, where its row says so: its worker's signal, which says less, may come first."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,7 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     if not line.endswith(b"\n"):
         os._exit(Exit.ORPHANED)
     stopping = StopFlag()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: stopping.set("its worker shuts down or was told to stop it")
-    )
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set("its worker shuts down"))
     end_with(sys.stdin.buffer)
     assignment = Assignment.loads(line)
     try:
@@ -177,7 +178,8 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         return Exit.ENDED
     except Stopped as reason:
         context.reporter.close()
-        left = context.store.work.release(context.lease, f"Stopped at a checkpoint: {reason}.")
+        asked = _ASKED.get(context.store.jobs.get(job.id).status, str(reason))
+        left = context.store.work.release(context.lease, f"Stopped: {asked}.")
         logger.info("job %s was let go and is %s", job.id, left.status)
         return Exit.RELEASED
     except (LeaseLost, StoreUnavailable):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from models.clip import Clip
@@ -13,8 +15,16 @@ from models.training.config import FinetuneConfig
 from models.training.parts import teacher_view
 
 
-def ridge_mapper(config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> Mapper:
+def ridge_mapper(
+    config: FinetuneConfig,
+    base: Clip,
+    teacher: Teacher,
+    pairs: PairSet,
+    between: Callable[[], None] = lambda: None,
+) -> Mapper:
     """The mapper that fits the base's features of images drawn by the seed to their latents; see `models.mapper`.
+
+    `between` is called after each batch of images.
 
     Raises:
         TeacherError: the VAE is not loaded.
@@ -28,6 +38,7 @@ def ridge_mapper(config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: Pa
         pixels = torch.stack([base.preprocess(image) for image in images])
         features.append(base.encode_image(pixels, normalize=False))
         latents.append(teacher.encode_image(torch.stack([view(image) for image in images])))
+        between()
     return Mapper.from_ridge(
         torch.cat(features), torch.cat(latents), ridge=config.ridge, input=config.mapper_input
     )

@@ -77,12 +77,14 @@ def train(
     stepped: Callable[[int, int], None] = lambda done, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
     half_saved: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None,
     known_scores: dict[Any, torch.Tensor] | None = None,
 ) -> Result:
     """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
 
     The main process calls `progress` with every record that it logs, `stepped` after every step, and `half_saved`
-    within every checkpoint.
+    within every checkpoint. Where no steps are taken, as the mapper is fitted and the validation pairs measured, every
+    process calls `between` after each batch; what it raises ends the run, which goes on from its last checkpoint.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
@@ -104,7 +106,7 @@ def train(
         )
     if done == 0 and run.mapper is not None and config.mapper_start == "ridge":
         assert parts.teacher is not None
-        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs)
+        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, between)
         run.mapper.load_state_dict(fitted.state_dict())
     start_alike(run.trainer.mapper.values())
     log = RunLog(out / "log.jsonl", done) if place.is_main else None
@@ -131,7 +133,7 @@ def train(
         done = _loop(run, loader, checkpoints, done, place, tell, asked)
     if done < run.steps:
         return Result(None, done, {})
-    metrics = _measure(run, parts)
+    metrics = _measure(run, parts, between)
     if metrics:
         tell({"step": done, **metrics})
     delta = out / "delta"
@@ -272,13 +274,13 @@ def score_targets(
     )
 
 
-def _measure(run: _Run, parts: Parts) -> Record:
+def _measure(run: _Run, parts: Parts, between: Callable[[], None]) -> Record:
     if parts.validation is None:
         return {}
-    before = validate(parts.base, parts.validation, run.trainer.config.batch_size)
+    before = validate(parts.base, parts.validation, run.trainer.config.batch_size, between)
     scale = float(run.trainer.network.logit_scale.detach().exp())
     tuned = replace(parts.base, network=run.network, logit_scale=scale)
-    after = validate(tuned, parts.validation, run.trainer.config.batch_size)
+    after = validate(tuned, parts.validation, run.trainer.config.batch_size, between)
     return {f"base_{name}": value for name, value in before.items()} | after
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from open_clip.loss import ClipLoss
 
@@ -14,21 +16,22 @@ MAX_PAIRS = 1024
 
 
 @torch.no_grad()
-def validate(clip: Clip, pairs: PairSet, batch_size: int) -> dict[str, float]:
+def validate(
+    clip: Clip, pairs: PairSet, batch_size: int, between: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Means over whole batches of the first pairs, at most 1,024: loss, and recall@1 in both directions.
 
-    Each image comes with its first caption, in float32.
+    Each image comes with its first caption, in float32. `between` is called after each batch of images.
     """
     batch_size = min(batch_size, len(pairs))
     count = min(len(pairs), MAX_PAIRS) // batch_size * batch_size
     # One batch of decoded images at a time: those of photographs are large.
-    batches = [range(start, start + batch_size) for start in range(0, count, batch_size)]
-    images = torch.cat(
-        [
-            encode_images(clip, [pairs.image(index) for index in batch], batch_size=batch_size)
-            for batch in batches
-        ]
-    )
+    encoded = []
+    for start in range(0, count, batch_size):
+        pictures = [pairs.image(index) for index in range(start, start + batch_size)]
+        encoded.append(encode_images(clip, pictures, batch_size=batch_size))
+        between()
+    images = torch.cat(encoded)
     texts = encode_texts(clip, [pairs.sample(index).captions[0] for index in range(count)])
     scale, contrastive = torch.tensor(clip.logit_scale), ClipLoss()
     losses = [

@@ -140,6 +140,7 @@ def test_cancelled_job_stops_and_leaves_the_slot_free(
         until_status(store, job.id, JobStatus.CANCELLED)
         until_status(store, next_job.id, JobStatus.SUCCEEDED)
     assert store.jobs.get(job.id).error is None
+    assert store.journal.transitions(job.id)[-1].message == "Stopped: it was cancelled."
 
 
 def test_paused_job_goes_on_where_it_was_once_it_is_resumed(
@@ -152,6 +153,7 @@ def test_paused_job_goes_on_where_it_was_once_it_is_resumed(
         until(lambda: store.jobs.get(job.id).status is JobStatus.PAUSED)
         paused = store.jobs.get(job.id)
         assert 0 < paused.step < 150
+        assert store.journal.transitions(job.id)[-1].message == "Stopped: it was asked to pause."
         assert notes(config) == [f"begun {job.id} 1"]
         store.jobs.request_resume(job.id)
         until_status(store, job.id, JobStatus.SUCCEEDED)

@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,26 @@ def test_validation_is_of_the_base_and_of_the_tuned_network(parts: Parts, tmp_pa
     expected = {f"base_{name}": value for name, value in validate(parts.base, held_out, 8).items()}
     assert result.metrics == pytest.approx(expected | validate(tuned, held_out, 8))
     assert result.metrics["validation_clip"] != result.metrics["base_validation_clip"]
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_run_that_is_ended_between_its_steps_goes_on_to_the_same_bytes(
+    call: int, parts: Parts, tmp_path: Path
+) -> None:
+    """In the fit of the mapper (24 images in batches of 8), and in the measuring of the last weights."""
+    config = configure(steps=3, mapper_start="ridge", gradient="sds")
+    watched = replace(parts, validation=Subset(parts.pairs, range(6)))
+    calls = count(1)
+
+    def end() -> None:
+        if next(calls) == call:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(config, watched, tmp_path / "twice", PLACE, between=end)
+    train(config, watched, tmp_path / "twice", PLACE, resume=True)
+    train(config, watched, tmp_path / "once", PLACE)
+    assert delta_bytes(tmp_path / "twice") == delta_bytes(tmp_path / "once")
 
 
 def test_the_resolved_configuration_is_saved_and_gives_the_run_again(parts: Parts, tmp_path: Path) -> None:

@@ -26,3 +26,15 @@ def test_loss_and_retrieval_are_means_over_whole_batches(base: Clip, pairs: Pair
 def test_fewer_pairs_than_a_batch_are_one_batch(base: Clip, pairs: PairSet) -> None:
     few = Subset(pairs, range(3))
     assert validate(base, few, 64) == validate(base, few, 3)
+
+
+def test_what_goes_on_is_told_after_each_batch_and_may_end_it(base: Clip, pairs: PairSet) -> None:
+    told: list[int] = []
+    validate(base, Subset(pairs, range(11)), 4, lambda: told.append(1))
+    assert len(told) == 2
+
+    def end() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        validate(base, Subset(pairs, range(11)), 4, end)
