@@ -21,7 +21,6 @@ from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import new_dataset_id
 from app.store.errors import UnknownRecord
-from app.store.paging import MAX_LIMIT
 from app.store.records import Json, Page
 from app.store_threads import StoreThreads
 
@@ -81,7 +80,9 @@ class DatasetService:
 
     async def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
         """Data sets, the newest first; deleted ones only where they are asked for."""
-        return await self._threads.run(lambda: self._page(status, after, limit))
+        return await self._threads.run(
+            lambda: self._store.datasets.list(status=status, after=after, limit=limit)
+        )
 
     async def get(self, dataset_id: str) -> Dataset:
         """A data set, also one that was deleted."""
@@ -171,17 +172,6 @@ class DatasetService:
             "sha256": [each.sha256 for each in received],
         }
         return _fields(values), source
-
-    def _page(self, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
-        found: list[Dataset] = []
-        while True:
-            page = self._store.datasets.list(status=status, after=after, limit=MAX_LIMIT)
-            found += [
-                each for each in page.items if status is not None or each.status is not DatasetStatus.DELETED
-            ]
-            if len(found) > limit or not page.has_more:
-                return Page(tuple(found[:limit]), len(found) > limit)
-            after = page.items[-1].id
 
     async def _remove(self, dataset_id: str) -> None:
         """The files of a data set that is deleted; a worker that is checking it keeps them for a while."""

@@ -71,10 +71,20 @@ class Datasets:
     def list(
         self, *, status: DatasetStatus | None = None, after: str | None = None, limit: int = 20
     ) -> Page[Dataset]:
-        """Data sets, newest first, `after` the one of that id. Raises UnknownRecord where that does not exist."""
+        """Data sets, newest first, `after` the one of that id; deleted ones only by their status.
+
+        Raises UnknownRecord where there is no `after`.
+        """
+        unequal = {"status": DatasetStatus.DELETED.value} if status is None else {}
         with self._database.reading() as connection:
             rows, has_more = page(
-                connection, datasets, equal={"status": status}, after=after, limit=limit, what="dataset"
+                connection,
+                datasets,
+                equal={"status": status},
+                unequal=unequal,
+                after=after,
+                limit=limit,
+                what="dataset",
             )
         return Page(tuple(Dataset.of(row) for row in rows), has_more)
 

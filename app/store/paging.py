@@ -1,6 +1,7 @@
 """Lists by keyset: a page starts right after a row, found by an index, however many rows there are."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sqlalchemy import Connection, RowMapping, Select, Table, select, tuple_
 
@@ -20,8 +21,10 @@ def page(
     after: str | None,
     limit: int,
     what: str,
+    unequal: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Sequence[RowMapping], bool]:
-    """Rows of a table with `created_at` and `id`, newest first, where columns equal what is not None.
+    """Rows of a table with `created_at` and `id`, newest first, where columns equal what is not None, and none is what
+    `unequal` says.
 
     Returns at most `limit` rows, and at most MAX_LIMIT, and whether there are more.
 
@@ -29,18 +32,23 @@ def page(
     """
     start = None if after is None else _position(connection, table, after, what)
     limit = bounded(limit, 1, MAX_LIMIT)
-    rows = connection.execute(page_query(table, equal, start).limit(limit + 1)).mappings().all()
+    rows = connection.execute(page_query(table, equal, start, unequal).limit(limit + 1)).mappings().all()
     return rows[:limit], len(rows) > limit
 
 
 def page_query(
-    table: Table, equal: Mapping[str, str | None], start: tuple[float, str] | None
+    table: Table,
+    equal: Mapping[str, str | None],
+    start: tuple[float, str] | None,
+    unequal: Mapping[str, str] = MappingProxyType({}),
 ) -> Select[tuple[object, ...]]:
     """The statement of `page`, whose plan a test looks at."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc())
     for column, value in equal.items():
         if value is not None:
             query = query.where(table.c[column] == value)
+    for column, value in unequal.items():
+        query = query.where(table.c[column] != value)
     if start is not None:
         query = query.where(tuple_(table.c.created_at, table.c.id) < tuple_(*start))
     return query
