@@ -10,6 +10,7 @@ from app.registry.store_source import place_of
 from app.store import Store
 from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord
+from models.clip import Clip
 from models.references import Folder
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
@@ -33,3 +34,14 @@ def of_version(store: Store, config: WorkerConfig, version_id: str, *, param: st
         raise JobFailed("unusable_record", f"The version {version_id} was deleted.", param=param)
     place = place_of(version, config.data_dir)
     return str(Folder(str(place.absolute()))) if isinstance(place, Path) else place
+
+
+def check_version(clip: Clip, name: str, *, param: str) -> None:
+    """Raise JobFailed where a version's folder or reference holds other weights than it was registered with."""
+    if is_version(name) and clip.version != name:
+        raise JobFailed(
+            "version_changed",
+            f"What is loaded as version {name[:12]} is version {clip.version[:12]}: its files were changed. Put "
+            "them back, or name the model by its reference.",
+            param=param,
+        )
