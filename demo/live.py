@@ -49,7 +49,7 @@ METRICS = ("text_score", "image_score", "group_score")
 
 
 class Load:
-    """Requests to /match and /classify without a pause, and what came of them."""
+    """Requests to /match and /classify all the time, each sent once, and what came of them."""
 
     def __init__(self, url: str | None, image: Path, captions: list[str]) -> None:
         self._url, self._image, self._captions = url, image, captions
@@ -69,7 +69,7 @@ class Load:
 
     def _run(self) -> None:
         number = 0
-        with Client(self._url) as client:
+        with Client(self._url, max_attempts=1) as client:
             while not self._stopping.wait(0.1):
                 number += 1
                 try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from sds_clip.client import calls, connection
+from sds_clip.client import calls, connection, retries
 from sds_clip.client.aio_http import AsyncHttp
 from sds_clip.client.aio_job import AsyncJob
 from sds_clip.client.images import ImageLike
@@ -30,8 +30,9 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_s: float = connection.TIMEOUT_S,
+        max_attempts: int = retries.MAX_ATTEMPTS,
     ) -> None:
-        self._http = AsyncHttp(url, api_key, timeout_s)
+        self._http = AsyncHttp(url, api_key, timeout_s, max_attempts)
 
     async def __aenter__(self) -> "AsyncClient":
         return self

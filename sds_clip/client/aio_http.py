@@ -20,7 +20,8 @@ from sds_clip.client.upload import Form
 class AsyncHttp:
     """One service. Every method raises ConnectionFailed, and APIError for an answer that is an error."""
 
-    def __init__(self, url: str | None, api_key: str | None, timeout_s: float) -> None:
+    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
+        self._max_attempts = max_attempts
         self._client = httpx.AsyncClient(**connection.options(url, api_key, timeout_s))
 
     async def close(self) -> None:
@@ -44,7 +45,7 @@ class AsyncHttp:
                 failure: ClientError = answers.lost(error, self._client.base_url)
             except ClientError as error:
                 failure = error
-            pause_s = retries.pause_s(failure, attempt) if call.repeatable else None
+            pause_s = retries.pause_s(failure, attempt, self._max_attempts) if call.repeatable else None
             if pause_s is None:
                 raise failure
             await asyncio.sleep(pause_s)

@@ -12,9 +12,9 @@ _SENT_AGAIN = (429, 503)
 _LOST_PAUSE_S = 0.5
 
 
-def pause_s(error: ClientError, attempt: int) -> float | None:
+def pause_s(error: ClientError, attempt: int, max_attempts: int) -> float | None:
     """How long to wait before the next attempt; None where there should be none."""
-    if attempt >= MAX_ATTEMPTS:
+    if attempt >= max_attempts:
         return None
     if isinstance(error, ConnectionFailed):
         return _LOST_PAUSE_S * 2 ** (attempt - 1) if error.reached else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from sds_clip.client import calls, connection
+from sds_clip.client import calls, connection, retries
 from sds_clip.client.images import ImageLike
 from sds_clip.client.sync_http import Http
 from sds_clip.client.sync_job import Job
@@ -20,7 +20,7 @@ class Client:
             client.match(["cat.jpg"], ["a cat", "a dog"])["results"][0]["probabilities"]
 
     Answers are the API's own JSON; /docs of the service describes every field. Whatever fails raises a
-    `ClientError`. Threads may share a client.
+    `ClientError`, after as many as `max_attempts` where it is safe to ask again. Threads may share a client.
     """
 
     def __init__(
@@ -29,8 +29,9 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_s: float = connection.TIMEOUT_S,
+        max_attempts: int = retries.MAX_ATTEMPTS,
     ) -> None:
-        self._http = Http(url, api_key, timeout_s)
+        self._http = Http(url, api_key, timeout_s, max_attempts)
 
     def __enter__(self) -> "Client":
         return self

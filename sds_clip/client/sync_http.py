@@ -20,7 +20,8 @@ from sds_clip.client.upload import Form
 class Http:
     """One service. Every method raises ConnectionFailed, and APIError for an answer that is an error."""
 
-    def __init__(self, url: str | None, api_key: str | None, timeout_s: float) -> None:
+    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
+        self._max_attempts = max_attempts
         self._client = httpx.Client(**connection.options(url, api_key, timeout_s))
 
     def close(self) -> None:
@@ -44,7 +45,7 @@ class Http:
                 failure: ClientError = answers.lost(error, self._client.base_url)
             except ClientError as error:
                 failure = error
-            pause_s = retries.pause_s(failure, attempt) if call.repeatable else None
+            pause_s = retries.pause_s(failure, attempt, self._max_attempts) if call.repeatable else None
             if pause_s is None:
                 raise failure
             time.sleep(pause_s)

@@ -23,6 +23,10 @@ def test_a_busy_service_is_asked_again_and_no_more_than_so_often() -> None:
         with pytest.raises(errors.Unavailable, match=r"Later\."):
             client.models()
         assert len(server.asked) == retries.MAX_ATTEMPTS
+    with scripted(BUSY) as server, Client(server.url, max_attempts=1) as client:
+        with pytest.raises(errors.Unavailable):
+            client.models()
+        assert len(server.asked) == 1
 
 
 def test_a_submission_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
