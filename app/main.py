@@ -43,6 +43,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.cores import usable_cores
 from models.images import ImageLimits
+from models.precision import limit_memory
 
 DESCRIPTION = (
     "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint; fine-tuning and "
@@ -74,6 +75,8 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     auth.check_binding(settings)
     check_database(settings)
     torch.set_num_threads(settings.threads or usable_cores())
+    if settings.gpu_memory_share is not None:
+        limit_memory(settings.device, settings.gpu_memory_share)
     # In a thread that ends, and takes its OpenMP team with it: see app/serving/forward.py.
     with ThreadPoolExecutor(1) as loader:
         clips = loader.submit(_load, settings).result()

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     device: str = "auto"
     precision: str = "auto"
     threads: int = Field(0, ge=0, description="Torch's intra-op threads; 0 is one a usable core.")
+    gpu_memory_share: float | None = Field(
+        None, gt=0, le=1, description="Of a GPU's memory, for a process that shares it with others."
+    )
 
     swap_poll_s: float = Field(1.0, gt=0, description="How often the aliases are read.")
     max_versions: int = Field(8, ge=1, description="Versions kept because requests name them.")

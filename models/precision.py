@@ -66,6 +66,16 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def limit_memory(device: str, share: float) -> None:
+    """Let this process have no more than a share of a GPU's memory; elsewhere nothing is done.
+
+    Raises PrecisionError for a device that is not here.
+    """
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, chosen.index)
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """Turn `auto` or a short name into float32, bfloat16 or float16.
 

@@ -14,9 +14,6 @@ class WorkerSettings(Settings):
     worker_nice: int | None = Field(
         None, ge=0, le=19, description="How far jobs stand back behind the service; `up` gives them 10."
     )
-    gpu_memory_share: float | None = Field(
-        None, gt=0, le=1, description="Of a GPU's memory, where others use it too."
-    )
     lease_ttl_s: float = Field(WorkerConfig.lease_ttl_s, ge=6)
     stall_timeout_s: float = Field(WorkerConfig.stall_timeout_s, gt=0)
     stop_grace_s: float = Field(WorkerConfig.stop_grace_s, ge=0)
@@ -24,3 +21,4 @@ class WorkerSettings(Settings):
     checks_datasets: bool = Field(WorkerConfig.checks_datasets)
     keep_files_s: float = Field(WorkerConfig.keep_files_s, ge=0)
     keep_events_s: float = Field(WorkerConfig.keep_events_s, ge=0)
+    feature_cache_bytes: int = Field(WorkerConfig.feature_cache_bytes, ge=0)

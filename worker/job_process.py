@@ -199,11 +199,12 @@ def _limit(config: WorkerConfig) -> None:
         return
     import torch
 
+    from models.precision import limit_memory
+
     if config.threads:
         torch.set_num_threads(config.threads)
-    if config.gpu_memory_share is not None and torch.cuda.is_available() and config.device != "cpu":
-        device = None if config.device in ("auto", "cuda") else torch.device(config.device)
-        torch.cuda.set_per_process_memory_fraction(config.gpu_memory_share, device)
+    if config.gpu_memory_share is not None:
+        limit_memory(config.device, config.gpu_memory_share)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

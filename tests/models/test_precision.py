@@ -18,6 +18,7 @@ from models.precision import (
     choose_device,
     choose_precision,
     is_norm,
+    limit_memory,
     native_bf16,
 )
 from tests.checkpoints import tiny_network
@@ -222,3 +223,21 @@ def test_batch_first_attention_equals_torchs(masked: bool) -> None:
     with_weights = ours(x, x, x, attn_mask=mask)
     torch.testing.assert_close(with_weights[0], expected)
     assert with_weights[1].shape == (3, 5, 5)
+
+
+def test_a_share_of_memory_is_of_a_gpu_that_is_here() -> None:
+    limit_memory("cpu", 0.5)
+    with pytest.raises(PrecisionError, match="auto, cpu or cuda"):
+        limit_memory("cuda:99", 0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_more_than_the_share_of_a_gpu_s_memory_is_refused() -> None:
+    total = torch.cuda.get_device_properties(0).total_memory
+    limit_memory("cuda", 0.1)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            torch.empty(total // 5, dtype=torch.uint8, device="cuda")
+    finally:
+        limit_memory("cuda", 1.0)
