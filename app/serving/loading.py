@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Collection
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -134,7 +135,7 @@ class VersionLoader:
                 self._allowed.check(found, version)
             return Read(loaded or self._of_reference(found, version), None)
         if verify(found, version).kind == "full":
-            clip = loaded or self._of_reference(str(Folder(str(found))), version)
+            clip = loaded or self._of_reference(str(Folder(str(found))), version, called=version)
             return Read(clip, read_golden(found))
         delta = read_delta(found)
         return Read(loaded or self._laid(delta, (*over, version), by_alias), delta.golden)
@@ -142,6 +143,7 @@ class VersionLoader:
     def _laid(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         base = self._base(delta, over, by_alias)
         clip = lay_over(base, delta)
+        clip = replace(clip, reference=clip.version)  # where it lies is this server's matter
         self._base_of[clip] = base
         self._loaded[clip.version] = clip
         return clip
@@ -161,12 +163,14 @@ class VersionLoader:
             self._allowed.check(reference, version)
             return self._of_reference(reference, version)
 
-    def _of_reference(self, reference: str, version: str) -> Clip:
+    def _of_reference(self, reference: str, version: str, *, called: str | None = None) -> Clip:
         clip = load_clip(reference, device=self._device, precision=self._precision)
         if clip.version != version:
             raise VersionError(
                 f"{reference} is version {clip.version[:12]}, not {version[:12]}: it was changed. Publish it anew."
             )
+        if called is not None:
+            clip = replace(clip, reference=called)
         self._loaded[version] = clip
         return clip
 
