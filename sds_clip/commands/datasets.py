@@ -24,6 +24,7 @@ _EPILOG = """\
 examples:
   sds-clip datasets upload train2017/ --format pairs --name coco
   sds-clip datasets upload winoground.tar.gz --format winoground
+  sds-clip datasets register '/datasets/coco/{00000..00059}.tar' --format pairs --name coco
   sds-clip datasets show DATASET
 """
 
@@ -33,8 +34,8 @@ def add(commands: Commands) -> None:
     action = add_actions(
         commands,
         "datasets",
-        "upload and see the data sets of a service",
-        description="Upload and see the data sets of a service.",
+        "upload, register and see the data sets of a service",
+        description="Upload, register and see the data sets of a service.",
         epilog=_EPILOG,
     )
     listing = action("list", "list data sets", "List data sets, the newest first.")
@@ -52,21 +53,31 @@ def add(commands: Commands) -> None:
         "background; a job may name it at once and waits for that.",
     )
     upload.add_argument("path", type=Path, metavar="PATH", help="archive or folder")
-    upload.add_argument("--format", required=True, help="pairs, to train on, or a benchmark's name")
     upload.add_argument("--name", help="what to call it (default: the file's own name)")
-    upload.add_argument(
-        "--max-bad-share",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="the share of pairs or items that may be unusable, and is left out (default: 0)",
-    )
     upload.set_defaults(run=run_upload)
+    register = action(
+        "register",
+        "name data that lie on the server",
+        "Make known a folder, a file or WebDataset shards with {a..b}, below the folders that the service's operator "
+        "allows. Nothing is copied.",
+    )
+    register.add_argument("source", metavar="SOURCE", help="a path on the server")
+    register.add_argument("--name", required=True, help="what to call it")
+    register.set_defaults(run=run_register)
+    for each in (upload, register):
+        each.add_argument("--format", required=True, help="pairs, to train on, or a benchmark's name")
+        each.add_argument(
+            "--max-bad-share",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="the share of pairs or items that may be unusable, and is left out (default: 0)",
+        )
     delete = action("delete", "delete a data set", "Delete a data set and its files, unless a job needs it.")
     delete.set_defaults(run=run_delete)
     for each in (show, delete):
         each.add_argument("dataset", metavar="DATASET", help="its id")
-    for each in (listing, show, upload, delete):
+    for each in (listing, show, upload, register, delete):
         add_server_options(each)
 
 
@@ -101,6 +112,16 @@ def run_upload(args: argparse.Namespace) -> int:
             )
         except ValueError as error:
             raise CliError(str(error)) from error
+    _print(dataset, as_json=args.json)
+    return 0
+
+
+def run_register(args: argparse.Namespace) -> int:
+    """Make it known, and print what it is called."""
+    with connect(args) as client:
+        dataset = client.register_dataset(
+            args.source, format=args.format, name=args.name, max_bad_share=args.max_bad_share
+        )
     _print(dataset, as_json=args.json)
     return 0
 

@@ -33,7 +33,7 @@ examples:
 _ACTIONS = {
     "cancel": (
         "cancel a job",
-        "Cancel a job; one that runs ends at once, and what it has learnt is dropped.",
+        "Cancel a job; one that runs stops within a minute and makes no version. It cannot be gone on with.",
     ),
     "pause": (
         "pause a job",

@@ -32,9 +32,19 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder below which `service` lets data sets be registered."""
+    return tmp_path_factory.mktemp("registered")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, registered: Path) -> Iterator[RunningServer]:
     """The demo model served with a database: data sets, jobs and versions, and no worker."""
     folder = tmp_path_factory.mktemp("service")
     options = ("--model", "demo", "--device", "cpu")
-    with running_server(folder, *options, SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/db") as server:
+    settings = {
+        "SDS_CLIP_DATABASE_URL": f"sqlite:///{folder}/db",
+        "SDS_CLIP_DATASET_ROOTS": str(registered),
+    }
+    with running_server(folder, *options, **settings) as server:
         yield server

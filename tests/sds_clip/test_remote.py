@@ -63,6 +63,16 @@ def test_data_sets_are_listed_shown_and_deleted(
     assert read("datasets", "show", dataset)["status"] == "deleted"
 
 
+def test_a_folder_on_the_server_is_registered_where_the_operator_allows(
+    run: Callable[..., str], registered: Path, tmp_path: Path
+) -> None:
+    save_coco(registered / "coco")
+    command = ["datasets", "register", "--format", "pairs", "--name", "coco"]
+    told = shown(run(*command, str(registered / "coco")))
+    assert (told["name"], told["status"]) == ("coco", "validating")
+    assert "operator has opened" in run(*command, str(tmp_path), code=2)
+
+
 def test_a_folder_without_files_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = run("datasets", "upload", str(tmp_path / "empty"), "--format", "pairs", code=2)
