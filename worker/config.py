@@ -50,6 +50,9 @@ class WorkerConfig:
     keep_events_s: float = 30 * 24 * 3600.0
     """How long the events of an ended job stay."""
 
+    feature_cache_bytes: int = 2**30
+    """How much of the features of evaluations is kept; while one uses them it may be more."""
+
     @property
     def kind(self) -> JobKind:
         """What its slot does."""
@@ -64,6 +67,11 @@ class WorkerConfig:
     def versions_dir(self) -> Path:
         """Where versions are published."""
         return self.data_dir / "versions"
+
+    @property
+    def features_dir(self) -> Path:
+        """Where evaluations keep features for those that come after."""
+        return self.data_dir / "features"
 
     @property
     def datasets_dir(self) -> Path:

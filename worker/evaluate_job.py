@@ -13,7 +13,7 @@ from models.evaluation.results_file import write_comparison, write_results
 from worker.context import JobContext
 from worker.data import content_of
 from worker.measuring import measure, read_data, root_of, summary, without_folder
-from worker.references import loadable
+from worker.references import check_version, loadable
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def evaluate(context: JobContext) -> None:
 
 def _measure(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> _Found:
     if job.scorer == "diffusion":
+        if job.model is not None:
+            context.reporter.event("The model is not used: the scorer diffusion measures the teacher.")
         results = _of_teacher(context, job, benchmark)
     else:
         assert job.model is not None
@@ -56,11 +58,12 @@ def _of_clip(context: JobContext, job: EvaluateJob, benchmark: Benchmark, name: 
     context.stage("loading")
     reference = loadable(context.store, context.config, name, param=param)
     clip = load_clip(reference, device=context.config.device, precision=job.precision)
+    check_version(clip, name, param=param)
     context.stage("evaluating")
     return measure(
+        context,
         benchmark,
         replace(clip, reference=name),  # what was asked for, and not where it lies on the server
-        context.folder.take_over_work("features"),
         say=_say(context),
         batch_size=job.batch_size,
         max_bad_share=job.max_bad_share,

@@ -29,7 +29,7 @@ from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
 from worker.measuring import measure, read_data, summary
 from worker.promotion import Measured, Verdict, judge
-from worker.references import loadable, of_version
+from worker.references import check_version, loadable, of_version
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def finetune(context: JobContext) -> None:
     parts = load_parts(
         config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
     )
+    check_version(parts.base, job.options.base, param="base")
     result = _train(context, job, config, parts, place)
     assert result.delta is not None
     tuned = apply_delta(parts.base, result.delta)
@@ -175,9 +176,9 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
     work = context.folder.work
     benchmark = read_data(evaluation.benchmark, content, work)
     return measure(
+        context,
         benchmark,
         clip,
-        context.folder.take_over_work("features"),
         say=lambda what, done, total: context.check(),
         max_bad_share=context.store.datasets.get(evaluation.data).max_bad_share,
     )
@@ -300,7 +301,9 @@ def _load(context: JobContext, alias: str, version: str) -> Clip:
     """What an alias points at. Raises AliasMoved where that was deleted after the alias had been moved."""
     try:
         reference = of_version(context.store, context.config, version, param="alias")
-        return load_clip(reference, device=context.config.device, precision="float32")
+        clip = load_clip(reference, device=context.config.device, precision="float32")
+        check_version(clip, version, param="alias")
+        return clip
     except (JobFailed, CheckpointError) as error:
         if _holder(context, alias)[0] == version:
             raise

@@ -12,8 +12,9 @@ from models.evaluation.checked import Say
 from models.evaluation.read import read_benchmark
 from models.evaluation.results import Results
 from models.evaluation.results_file import as_json
-from models.evaluation.scorers import ClipScorer
-from worker.data import captions_files, images_of, the_one
+from worker.context import JobContext
+from worker.data import captions_files, the_one
+from worker.features import open_scorer
 
 
 def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchmark:
@@ -24,7 +25,7 @@ def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchm
     folder = root_of(content)
     if name == "retrieval":
         captions = the_one(captions_files(folder, (".json",)), folder)
-        return read_benchmark(name, captions, work=work, images=images_of(folder), **options)
+        return read_benchmark(name, captions, work=work, **options)
     return read_benchmark(name, folder, work=work, **options)
 
 
@@ -41,16 +42,16 @@ def without_folder(results: Results, folder: Path) -> Results:
 
 
 def measure(
+    context: JobContext,
     benchmark: Benchmark,
     clip: Clip,
-    features: Path,
     *,
     say: Say,
     batch_size: int = 32,
     max_bad_share: float = 0.0,
 ) -> Results:
-    """The model's results; the folder keeps features, with which an attempt after a crash goes on."""
-    with ClipScorer(clip, features, batch_size=batch_size) as scorer:
+    """The model's results, over features that are kept for what comes after: another job, or another attempt."""
+    with open_scorer(context, clip, batch_size=batch_size) as scorer:
         return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 
@@ -64,6 +65,7 @@ def summary(results: Results) -> dict[str, Any]:
             "model_version",
             "scorer",
             "precision",
+            "seed",
             "data_hash",
             "items",
             "items_used",

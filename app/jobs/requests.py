@@ -103,9 +103,10 @@ class EvaluateJob(_Request):
     benchmark: str
     data: DatasetId
     model: Reference | None = None
+    """Of the scorer `clip`. The scorer `diffusion` measures the teacher; a model beside it is not used."""
     scorer: Literal["clip", "diffusion"] = "clip"
     teacher: Reference | None = None
-    """Of the scorer `diffusion`, which measures the teacher and no model."""
+    """Of the scorer `diffusion`, which measures it."""
     baseline: Reference | None = None
     classes: Literal["imagenet"] | None = None
     """Of zero-shot: the names of the classes; the data's own where it is not given."""
@@ -141,10 +142,6 @@ class EvaluateJob(_Request):
             raise ValueError("teacher belongs to the scorer diffusion")
         if self.scorer == "diffusion" and self.teacher is None:
             raise ValueError("the scorer diffusion needs a teacher")
-        if self.scorer == "diffusion" and self.model is not None:
-            raise ValueError(
-                "the scorer diffusion measures the teacher: leave out model, or name it as baseline"
-            )
         return self
 
     def _is_given(self, name: str) -> bool:

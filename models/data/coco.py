@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from models.annotation_files import read_annotations
 from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
 
@@ -15,8 +16,8 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     Images without annotations are left out: a file of chosen captions often lists every image.
 
     Raises:
-        DataError: not COCO's layout, a doubled image id, a caption of an image that is not listed, or an image
-            outside the folder.
+        DataError: too large, not COCO's layout, a doubled image id, a caption of an image that is not listed, or an
+            image outside the folder.
     """
     folder = path.parent if images is None else images
     if not folder.is_dir():
@@ -55,12 +56,11 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
 
 
 def _content(path: Path) -> dict[str, Any]:
+    text = read_annotations(path, DataError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON in UTF-8; give a COCO captions file.") from error
+        raise DataError(f"{path}: is not JSON; give a COCO captions file.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must be a JSON object with `images` and `annotations`, as COCO has it.")
     return content

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from models.annotation_files import read_annotations
 from models.data.errors import DataError
 from models.data.pairs import IMAGE_SUFFIXES, FilePairs, Sample
 
@@ -46,10 +47,5 @@ def _is_hidden(file: Path, folder: Path) -> bool:
 
 
 def _captions(file: Path) -> tuple[str, ...]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); check the file.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 text; save it as UTF-8.") from error
-    return tuple(line.strip() for line in text.split("\n") if line.strip())
+    lines = read_annotations(file, DataError).split("\n")
+    return tuple(line.strip() for line in lines if line.strip())

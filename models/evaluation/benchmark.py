@@ -37,6 +37,11 @@ class Benchmark(ABC):
     items: tuple[Item, ...]
     settings: dict[str, Any]
 
+    @property
+    def seed(self) -> int | None:
+        """Of what was drawn to make the items; None where nothing was."""
+        return self.settings.get("order_set_seed")
+
     @abstractmethod
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
         """The figures over these items, which have been prepared."""
@@ -61,7 +66,8 @@ def run_benchmark(
     usable = problems.usable(benchmark.items)
     measured = benchmark.measure(usable, scorer, say)
     provenance = {
-        **scorer.describe(),
+        "seed": benchmark.seed,
+        **scorer.describe(),  # with a seed of its own where it draws
         "scorer": scorer.name,
         "data_hash": data_hash(usable, images.keys, benchmark.settings),
         "items": len(benchmark.items),

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.data.coco import read_coco
 from models.evaluation.errors import EvaluationError
-from models.evaluation.items import image_path, text_of
+from models.evaluation.items import image_folder, image_path, text_of
 from models.evaluation.json_files import read_json, records, require_keys
 
 LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
@@ -33,10 +33,7 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no such file"
         raise EvaluationError(f"{file}: {what}; give a captions file, {LAYOUT}.")
-    below = file.parent / "images"
-    folder = images or (below if below.is_dir() else file.parent)
-    if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
+    folder = image_folder(images, file.parent, "images")
     content = read_json(file, LAYOUT)
     found = _of_list(content, file, folder) if isinstance(content, list) else _of_coco(content, file, folder)
     seen: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.annotation_files import read_annotations
 from models.evaluation.errors import EvaluationError
 from models.evaluation.json_files import read_json
 from models.zero_shot import IMAGENET_LABELS, OPENAI_TEMPLATES, PLACES, SIMPLE_TEMPLATES
@@ -68,10 +69,7 @@ def _read(given: str, named: dict[str, tuple[str, ...]], layout: str) -> object:
         raise EvaluationError(f"{given!r} is neither a file nor one of {', '.join(named)}.")
     if file.suffix.lower() == ".json":
         return read_json(file, layout)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{file}: is not UTF-8 text; save it as UTF-8.") from error
+    lines = read_annotations(file, EvaluationError).split("\n")
     while lines and not lines[-1].strip():  # lines after the last name; an empty one between is an error
         lines.pop()
     return [line.strip() for line in lines]

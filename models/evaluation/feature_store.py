@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.evaluation.errors import EvaluationError
+from models.evaluation.errors import StoreInUse
 
 _KEY_BYTES = 32
 _RECORD = np.dtype([("key", f"V{_KEY_BYTES}"), ("row", "<u8")])
@@ -32,14 +34,16 @@ class FeatureStore:
         """Open or create the store.
 
         Raises:
-            EvaluationError: another run uses it.
+            StoreInUse: another run uses it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(
+            FileExistsError
+        ):  # not `exist_ok`, which looks again: the folder may be dropped meanwhile
+            folder.mkdir(parents=True)
         self._width = width
         self._rows_path = folder / f"{name}.f32"
         with ExitStack() as opened:
-            self._keys_file = opened.enter_context((folder / f"{name}.keys").open("a+b"))
-            _lock(self._keys_file.fileno(), folder)
+            self._keys_file = opened.enter_context(_open_alone(folder / f"{name}.keys"))
             self._rows_file = opened.enter_context(self._rows_path.open("a+b"))
             self._count = self._whole_rows()
             self._row_of = self._read_keys()
@@ -124,14 +128,39 @@ class FeatureStore:
         return {bytes(record["key"]): int(record["row"]) for record in kept}
 
 
-def _lock(file: int, folder: Path) -> None:
+def drop_store(folder: Path, name: str) -> bool:
+    """Remove a folder whose store of this name is opened first, unless it is in use.
+
+    A kill may leave the folder with a dot in front of its name.
+    """
+    aside = folder.with_name(f".{folder.name}")
+    try:
+        with _open_alone(folder / f"{name}.keys"):
+            folder.rename(aside)
+    except (StoreInUse, OSError):
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _open_alone(path: Path) -> BinaryIO:
+    """Open a file to add to, for this process alone, and mark it as used now. Raises StoreInUse."""
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(path.open("a+b"))
+            _lock(file.fileno())
+            os.utime(path)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                opened.pop_all()
+                return file
+        except (BlockingIOError, FileNotFoundError):  # another has it, or has dropped it meanwhile
+            pass
+    raise StoreInUse(f"{path.parent}: another run is using it; wait, or choose another folder.")
+
+
+def _lock(file: int) -> None:
     try:
         import fcntl
     except ImportError:  # no such locks on this system
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise EvaluationError(
-            f"{folder}: another run is using it; wait, or choose another folder."
-        ) from error
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

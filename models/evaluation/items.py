@@ -135,6 +135,18 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
+def image_folder(images: Path | None, beside: Path, *names: str) -> Path:
+    """The folder that images' names start at: `images`, else the first of `names` below `beside`, else `beside`.
+
+    Raises:
+        EvaluationError: there is no such folder.
+    """
+    folder = images or next((beside / name for name in names if (beside / name).is_dir()), beside)
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
+    return folder
+
+
 def image_path(folder: Path, name: str, where: str) -> Path:
     """A file below a folder, by its name alone: links within may lead to another disk.
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from models.annotation_files import read_annotations
 from models.evaluation.errors import EvaluationError
 
 
@@ -13,16 +14,15 @@ def read_json(file: Path, layout: str) -> Any:
     """A JSON file's content; `layout` says in messages what is expected.
 
     Raises:
-        EvaluationError: it is missing, cannot be read, or is not JSON in UTF-8.
+        EvaluationError: it is missing, cannot be read, is too large, or is not JSON in UTF-8.
     """
+    text = read_annotations(file, EvaluationError)
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique)
     except _Doubled as error:
         raise EvaluationError(f"{file}: has the key {error} twice; keys must be unique.") from error
-    except OSError as error:
-        raise EvaluationError(f"{file}: cannot be read ({error.strerror}); check the path.") from error
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{file}: is not JSON in UTF-8; it must be {layout}.") from error
+        raise EvaluationError(f"{file}: is not JSON; it must be {layout}.") from error
 
 
 def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:

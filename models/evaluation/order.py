@@ -15,7 +15,7 @@ from typing import Any
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.captions_file import read_captions
 from models.evaluation.errors import EvaluationError
-from models.evaluation.items import Item, image_path, text_of
+from models.evaluation.items import Item, image_folder, image_path, text_of
 from models.evaluation.json_files import read_json
 from models.evaluation.results import ImageRegion
 from models.evaluation.shuffles import cleaned, shuffled_captions
@@ -46,10 +46,11 @@ def order_benchmark(
 ) -> CaptionChoice:
     """Read the captions file, or its folder, and the order set of it in the folder `sets`, which is made if need be.
 
-    `path` may be an order set itself. The true caption must score strictly above all of its wrong orders.
+    `path` may be an order set itself. Images lie in `images`, else in `images/` or beside the file. The true caption
+    must score strictly above all of its wrong orders.
 
     Raises:
-        EvaluationError: no such file, it is laid out otherwise, or the stored set is damaged.
+        EvaluationError: no such file or folder, it is laid out otherwise, or the stored set is damaged.
     """
     file = path / FILES[name] if path.is_dir() else path
     if not file.is_file():
@@ -58,7 +59,7 @@ def order_benchmark(
     if other is not None:
         raise EvaluationError(f"{file}: is the file of {other}; give {FILES[name]}.")
     made = _stored(file) if _is_order_set(file) else _made_once(name, file, images, sets, seed)
-    folder = images or file.parent
+    folder = image_folder(images, file.parent, "images")
     items = tuple(
         Item(
             id=str(number),

@@ -18,6 +18,7 @@ from torch import Tensor
 from models.clip import Clip
 from models.cores import usable_cores
 from models.evaluation.checked import Images, Problems, Say
+from models.evaluation.computed_by import computed_by
 from models.evaluation.feature_store import FeatureStore
 from models.evaluation.items import ImageProblem, Item, open_region
 from models.evaluation.results import ImageRegion
@@ -49,16 +50,17 @@ class Scorer(Protocol):
 class ClipScorer:
     """Cosines of a CLIP's features, each image and text encoded once and kept in `folder`.
 
-    Below `folder` the features lie by version, precision and device; images by content and box, texts by tokens.
+    Below `folder` the features lie by version, precision, device and the packages that computed them; images by
+    content and box, texts by tokens.
     """
 
     name = "clip"
 
     def __init__(self, clip: Clip, folder: Path, *, batch_size: int = 32) -> None:
-        """Open the kept features; raises EvaluationError where another run uses them."""
+        """Open the kept features; raises StoreInUse where another run uses them."""
         self.clip = clip
         self._batch_size = batch_size
-        below = folder / f"{clip.version[:16]}-{clip.precision}-{clip.device.type}"
+        below = folder / f"{clip.version[:16]}-{clip.precision}-{clip.device.type}-{computed_by()}"
         self._images = FeatureStore(below, "images", clip.embed_dim)
         try:
             self._texts = FeatureStore(below, "texts", clip.embed_dim)

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.errors import EvaluationError
-from models.evaluation.items import Item, image_path, text_of
+from models.evaluation.items import Item, image_folder, image_path, text_of
 from models.evaluation.json_files import read_json, records, require_keys
 from models.evaluation.results import ImageRegion
 
@@ -65,12 +65,7 @@ def _files(path: Path, stems: tuple[str, ...] | None, name: str) -> list[Path]:
 
 
 def _image_folder(path: Path, images: Path | None) -> Path:
-    folder = path if path.is_dir() else path.parent
-    if images is not None:
-        if not images.is_dir():
-            raise EvaluationError(f"{images}: no such folder; give the one that holds COCO's val2017 images.")
-        return images
-    return next((folder / name for name in ("val2017", "images") if (folder / name).is_dir()), folder)
+    return image_folder(images, path if path.is_dir() else path.parent, "val2017", "images")
 
 
 def _read(file: Path, folder: Path) -> list[Item]:

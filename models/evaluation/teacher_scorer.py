@@ -19,6 +19,7 @@ from models.cores import usable_cores
 from models.diffusion_score import DiffusionScorer, ErrorOf, draws
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
+from models.evaluation.computed_by import computed_by
 from models.evaluation.denoising_store import DenoisingStore
 from models.evaluation.items import ImageProblem, Item, open_region
 from models.evaluation.results import ImageRegion, Results
@@ -52,7 +53,7 @@ class TeacherScorer:
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
         self._scorer = DiffusionScorer(teacher, drawn, batch_size=batch_size, error_of=error_of)
         self._key_of_image: dict[ImageRegion, str] = {}
-        self._kept = DenoisingStore(folder / f"diffusion-{self._identity()[:16]}")
+        self._kept = DenoisingStore(folder / f"diffusion-{self._identity()[:16]}-{computed_by()}")
         self._raw = False
 
     def raw(self) -> TeacherScorer:

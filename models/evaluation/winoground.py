@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from models.annotation_files import read_annotations
 from models.clip import Clip
 from models.evaluation.errors import EvaluationError
 from models.evaluation.features import Progress, encode_images, encode_texts
@@ -168,10 +169,7 @@ def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[Wi
 
 
 def _lines(examples: Path) -> list[tuple[int, str]]:
-    try:
-        text = examples.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{examples}: is not UTF-8 text; save it as UTF-8.") from error
+    text = read_annotations(examples, EvaluationError)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 

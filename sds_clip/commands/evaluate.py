@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def _add_data_options(parser: argparse.ArgumentParser, about: About) -> None:
 
 
 def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
-    parser.add_argument("--model", metavar="REF", help="model to measure")
+    parser.add_argument("--model", metavar="REF", help="model to measure (with --scorer clip)")
     parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0, score_error="epsilon")
     # Also where the diffusion score cannot be used: it is then refused with the reason.
     parser.add_argument("--scorer", choices=("clip", "diffusion"), help="what scores (default: clip)")
@@ -132,6 +133,11 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write and print."""
     _check(args)
+    if args.scorer == "diffusion" and args.model is not None:
+        print(
+            "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
+            file=sys.stderr,
+        )
     from sds_clip.commands.evaluate_print import print_evaluation
     from sds_clip.commands.evaluate_run import evaluate
 
@@ -152,8 +158,6 @@ def _check(args: argparse.Namespace) -> None:
         raise CliError("--teacher belongs to --scorer diffusion")
     if args.scorer == "diffusion" and args.teacher is None:
         raise CliError("give the diffusion model with --teacher REF")
-    if args.scorer == "diffusion" and args.model is not None:
-        raise CliError("--scorer diffusion measures the teacher: leave out --model, or name it as --baseline")
     if args.scorer == "diffusion" and args.also_served_precision:
         raise CliError("--also-served-precision is for --scorer clip: teachers are not served")
     if args.out is not None and (args.out.suffix == ".json" or args.out.is_file()):

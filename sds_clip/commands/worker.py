@@ -119,4 +119,5 @@ def worker_config(settings: WorkerSettings, queue: str) -> WorkerConfig:
         checks_datasets=settings.checks_datasets,
         keep_files_s=settings.keep_files_s,
         keep_events_s=settings.keep_events_s,
+        feature_cache_bytes=settings.feature_cache_bytes,
     )

@@ -64,6 +64,7 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
         "CHECKS_DATASETS": "false",
         "KEEP_FILES_S": "10",
         "KEEP_EVENTS_S": "20",
+        "FEATURE_CACHE_BYTES": "30",
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"SDS_CLIP_{name}", value)
@@ -74,6 +75,7 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert (config.device, config.threads, config.gpu_memory_share) == ("cpu", 3, 0.5)
     assert (config.lease_ttl_s, config.stop_grace_s, config.stall_timeout_s) == (30, 90, 600)
     assert (config.store_timeout_s, config.keep_files_s, config.keep_events_s) == (4, 10, 20)
+    assert config.feature_cache_bytes == 30
     assert not config.keep_warm
     assert not config.checks_datasets
 

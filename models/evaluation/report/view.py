@@ -150,6 +150,6 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
             found += _flattened(value, f"{prefix}{key}.")
         else:
             listed = isinstance(value, Sequence) and not isinstance(value, str)
-            text = ", ".join(map(str, value)) if listed else str(value)
+            text = ", ".join(map(str, value)) if listed else "none" if value is None else str(value)
             found.append((f"{prefix}{key}", shortened(text, _LONGEST_VALUE)))
     return found

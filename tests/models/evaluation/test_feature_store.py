@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.evaluation.errors import EvaluationError
-from models.evaluation.feature_store import FeatureStore
+from models.evaluation import feature_store
+from models.evaluation.errors import StoreInUse
+from models.evaluation.feature_store import FeatureStore, drop_store
 
 
 def key(text: str) -> bytes:
@@ -89,7 +90,33 @@ def test_a_damaged_row_goes_for_good_with_what_follows(tmp_path: Path, damage: n
 def test_a_second_user_is_refused(tmp_path: Path) -> None:
     with (
         FeatureStore(tmp_path, "images", 8),
-        pytest.raises(EvaluationError, match="another run is using it"),
+        pytest.raises(StoreInUse, match="another run is using it"),
     ):
         FeatureStore(tmp_path, "images", 8)
     FeatureStore(tmp_path, "images", 8).close()
+
+
+def test_a_store_is_dropped_unless_it_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    with FeatureStore(folder, "images", 8):
+        assert not drop_store(folder, "images")
+    assert drop_store(folder, "images")
+    assert list(tmp_path.iterdir()) == []
+    fill(folder, unit(1), "a")
+
+
+def test_a_store_that_is_dropped_while_it_is_opened_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were written into it would be lost, and found by nobody."""
+    fill(tmp_path / "kept", unit(1), "a")
+    lock = feature_store._lock
+
+    def dropped_first(file: int) -> None:
+        monkeypatch.setattr(feature_store, "_lock", lock)
+        assert drop_store(tmp_path / "kept", "images")
+        lock(file)
+
+    monkeypatch.setattr(feature_store, "_lock", dropped_first)
+    with pytest.raises(StoreInUse):
+        FeatureStore(tmp_path / "kept", "images", 8)

@@ -10,6 +10,7 @@ from models.data.phrases import Words
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.errors import EvaluationError
 from models.evaluation.order import make_order_set, order_benchmark
+from models.evaluation.retrieval_benchmark import retrieval_benchmark
 from models.evaluation.shuffles import cleaned, shuffled_captions
 from tests.models.evaluation.fixed_scorer import FixedScorer
 
@@ -115,6 +116,17 @@ def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     assert results.provenance["settings"]["order_set_hash"] == benchmark.settings["order_set_hash"]
 
 
+def test_the_seed_of_the_orders_is_the_results_seed(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION]])
+    (folder / "theirs.json").write_text(
+        json.dumps([{"image": "val2014/0.jpg", "caption_options": ["a dog runs", "runs a dog"]}])
+    )
+    for path, seed in ((folder, 3), (folder / "theirs.json", None)):
+        benchmark = order_benchmark("coco-order", path, None, tmp_path / "sets", seed=3)
+        scores = {item.id: [[0.5]] + [[0.1]] * (len(item.captions) - 1) for item in benchmark.items}
+        assert run_benchmark(benchmark, FixedScorer(scores)).provenance["seed"] == seed
+
+
 def test_a_set_is_made_once_and_stored(tmp_path: Path) -> None:
     folder = save_captions(tmp_path, [[CAPTION], [CAPTION + " today"]])
     first = order_benchmark("coco-order", folder, None, tmp_path / "sets")
@@ -136,6 +148,19 @@ def test_a_stored_set_is_data_too(tmp_path: Path) -> None:
     assert again.items == made.items
     assert again.settings == made.settings
     assert not (tmp_path / "unused").exists()
+
+
+def test_images_are_looked_for_where_retrieval_looks(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION], [CAPTION + " today"]])
+    (folder / "images").mkdir()
+    (folder / "val2014").rename(folder / "images/val2014")
+    benchmark = order_benchmark("coco-order", folder, None, tmp_path / "sets")
+    retrieval = retrieval_benchmark(folder / "coco_karpathy_test.json")
+    paths = [item.images[0].path for item in benchmark.items]
+    assert paths == [item.images[0].path for item in retrieval.items]
+    assert all(path.is_file() for path in paths)
+    with pytest.raises(EvaluationError, match="none: no such folder"):
+        order_benchmark("coco-order", folder, tmp_path / "none", tmp_path / "sets")
 
 
 def test_the_other_benchmarks_file_is_refused(tmp_path: Path) -> None:

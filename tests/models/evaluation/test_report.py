@@ -196,6 +196,14 @@ def test_teacher_is_told_from_a_clip_of_the_same_name(runs: tuple[Results, Resul
     assert any("base (diffusion score)" in text for text in texts)
 
 
+def test_a_seed_of_nothing_that_was_drawn_is_none(runs: tuple[Results, Results]) -> None:
+    before, after = (
+        replace(run, provenance={"seed": seed}) for run, seed in zip(runs, (None, 3), strict=True)
+    )
+    texts = compared(before, after).texts
+    assert texts[texts.index("seed") :][:3] == ["seed", "none", "3"]
+
+
 def test_margins_of_two_scorers_are_not_subtracted(runs: tuple[Results, Results]) -> None:
     before, after = runs
     page = compared(replace(before, provenance=before.provenance | {"scorer": "diffusion"}), after)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.diffusion_score import DiffusionScorer, DiffusionScores, ErrorOf, draws
+from models.evaluation import teacher_scorer
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
@@ -214,6 +215,16 @@ def test_teachers_that_differ_in_their_vae_alone_share_nothing(
     for one in (teacher, replace(teacher, vae_version="another")):
         scorer = TeacherScorer(one, tmp_path / "kept", count=2)
         assert scorer.describe()["vae_version"] == one.vae_version
+        list(prepared(scorer, items[:1]).scores(items[:1]))
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_scores_that_other_packages_computed_are_not_found(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for packages in ("0" * 8, "1" * 8):
+        monkeypatch.setattr(teacher_scorer, "computed_by", lambda packages=packages: packages)
+        scorer = TeacherScorer(teacher, tmp_path / "kept", count=2)
         list(prepared(scorer, items[:1]).scores(items[:1]))
     assert len(list((tmp_path / "kept").iterdir())) == 2
 

@@ -148,3 +148,8 @@ def test_a_missing_image_is_counted_and_its_item_left_out_where_that_is_allowed(
     assert results.metrics["group_score"].n == 3
     assert (results.provenance["items"], results.provenance["items_used"]) == (4, 3)
     assert list(results.provenance["items_left_out"]) == ["1"]
+
+
+def test_results_have_no_seed_where_nothing_is_drawn(tmp_path: Path) -> None:
+    benchmark = winoground_benchmark(save_set(tmp_path / "set", 1))
+    assert run_benchmark(benchmark, FixedScorer({"0": ALL_RIGHT})).provenance["seed"] is None

@@ -1,0 +1,42 @@
+"""Files that are read whole have a bound, whichever reader they are for."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models import annotation_files
+from models.data.coco import read_coco
+from models.data.errors import DataError
+from models.data.folder import read_folder
+from models.errors import ModelError
+from models.evaluation.class_names import class_names
+from models.evaluation.errors import EvaluationError
+from models.evaluation.json_files import read_json
+from models.evaluation.winoground import read_winoground
+
+READERS: dict[str, tuple[str, Callable[[Path], object], type[ModelError]]] = {
+    "json": ("a.json", lambda file: read_json(file, "a list"), EvaluationError),
+    "coco": ("captions.json", read_coco, DataError),
+    "winoground": ("examples.jsonl", read_winoground, EvaluationError),
+    "classes": ("classes.txt", lambda file: class_names(str(file), None), EvaluationError),
+    "folder": ("1.txt", lambda file: read_folder(file.parent), DataError),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_over_the_bound_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file_name, read, error = READERS[name]
+    (tmp_path / "1.png").touch()
+    (tmp_path / file_name).write_text("0" * 101)
+    monkeypatch.setattr(annotation_files, "MAX_BYTES", 100)
+    with pytest.raises(error, match=f"{file_name}: has 101 bytes; 100 at most are read.*split it"):
+        read(tmp_path / file_name)
+
+
+def test_a_file_at_the_bound_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(["one"]))
+    monkeypatch.setattr(annotation_files, "MAX_BYTES", file.stat().st_size)
+    assert read_json(file, "a list") == ["one"]

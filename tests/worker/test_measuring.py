@@ -1,0 +1,43 @@
+"""What an evaluation job measures, and the files that it is measured on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.datasets.checks import Content
+from app.jobs.states import JobKind, JobStatus
+from app.store import Store
+from app.store.records import Job
+from tests.models.evaluation.test_order import CAPTION, save_captions
+from tests.worker.in_process import claimed
+from worker.config import WorkerConfig
+from worker.dataset_checks import BenchmarkChecker
+from worker.evaluate_job import evaluate
+
+
+@pytest.mark.parametrize("benchmark", ["coco-order", "retrieval"])
+def test_one_folder_of_captions_and_images_is_taken_by_either_benchmark(
+    benchmark: str, tmp_path: Path
+) -> None:
+    save_captions(tmp_path, [[CAPTION], [CAPTION + " today"]])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "val2014").rename(tmp_path / "images/val2014")
+    found = BenchmarkChecker(benchmark)(Content((tmp_path,), is_folder=True))
+    assert (found.ready, found.problems) == (True, ())
+    assert found.counts["usable"] == 2
+
+
+def test_job_says_that_a_model_beside_a_teacher_is_not_used(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job], teacher_folder: Path, winoground_id: str
+) -> None:
+    asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "draws": 1}
+    job = submit(asked | {"teacher": str(teacher_folder), "model": "demo"}, JobKind.EVALUATE)
+    with claimed(config, store, JobKind.EVALUATE) as context:
+        evaluate(context)
+    ended = store.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    assert ended.result is not None
+    assert ended.result["provenance"]["scorer"] == "diffusion"
+    messages = [event.message for event in store.journal.events(job.id)]
+    assert "The model is not used: the scorer diffusion measures the teacher." in messages
