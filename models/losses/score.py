@@ -23,11 +23,18 @@ def score_distillation_loss(
 
     Raises LossError for a temperature that is not positive.
     """
+    log_q = _log_softmax(student_logits, valid)
+    log_p = teacher_choice(teacher_errors, temperature=temperature, valid=valid)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def teacher_choice(
+    errors: Float[Tensor, "b n"], *, temperature: float, valid: Bool[Tensor, "b n"] | None = None
+) -> Float[Tensor, "b n"]:
+    """log p of score distillation, without gradients. Raises LossError for a temperature that is not positive."""
     if not temperature > 0:
         raise LossError(f"The score temperature is {temperature}; it must be positive.")
-    log_q = _log_softmax(student_logits, valid)
-    log_p = _log_softmax(-teacher_errors.detach().float() / temperature, valid)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return _log_softmax(-errors.detach().float() / temperature, valid)
 
 
 def hard_negative_loss(

@@ -116,11 +116,11 @@ class FinetuneConfig(BaseModel):
     """`choice`: each image chooses among its caption and its negatives; `contrast`: NegCLIP's extra columns."""
     negatives_weight: NotNegative = 1.0
     """Their weight beside L_CLIP."""
-    score_temperature: Positive = 0.01
-    """The teacher's softmax temperature over denoising errors."""
+    score_temperature: Positive = 0.003
+    """The teacher's softmax temperature over denoising errors, chosen on the demo's teacher; watch `target_own`."""
     score_draws: Count = 8
     """Noise levels that an image is scored on."""
-    score_error: Literal["epsilon", "velocity"] = "epsilon"
+    score_error: Literal["epsilon", "velocity"] = "velocity"
     """Whose error is the score: the noise's, or the velocity's, which counts high noise for more."""
     score_t_min: Share = 0.3
     """Their range, from, as a share of the timesteps."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.losses.contrastive import contrastive_loss
-from models.losses.score import hard_negative_loss, score_distillation_loss
+from models.losses.score import hard_negative_loss, score_distillation_loss, teacher_choice
 from models.losses.sds import caption_residual, sds_loss
 from models.mapper import Mapper
 from models.teacher.teacher import Teacher
@@ -34,9 +34,12 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The scalar to minimise, and by name what is logged of it: its terms, and with L_SDS the residuals."""
+    """The two scalars whose sum is minimised, weighted, and by name what is logged: terms, residuals, latents."""
 
-    total: Float[Tensor, ""]
+    contrastive: Float[Tensor, ""]
+    """L_CLIP and what is asked of the negatives."""
+    sds: Float[Tensor, ""] | None
+    """lambda L_SDS, which reaches the image features and the mapper alone."""
     terms: dict[str, Tensor]
 
 
@@ -71,18 +74,20 @@ class Objective:
         kind = None if self.config.negatives == "none" else self.config.negatives_loss
         contrast = negative if kind == "contrast" else None
         clip = contrastive_loss(image, text, logit_scale, negatives=contrast)
-        terms, total = {"clip": clip}, clip
+        terms, contrastive, weighted = {"clip": clip}, clip, None
         if kind == "choice":
             choice = self._choice(image, text, negative, logit_scale, part)
-            terms["negatives"] = choice
-            total = total + self.config.negatives_weight * choice
+            terms |= choice
+            contrastive = contrastive + self.config.negatives_weight * choice["negatives"]
         if self.config.uses_sds:
             sds = self._sds(image_features, part, step, with_gap)
-            total = total + self.config.sds_weight * sds["sds"]
+            weighted = self.config.sds_weight * sds["sds"]
             terms |= sds
-        return Losses(total, terms)
+        return Losses(contrastive, weighted, terms)
 
-    def _choice(self, image: Tensor, text: Tensor, negative: Tensor, scale: Tensor, part: Part) -> Tensor:
+    def _choice(
+        self, image: Tensor, text: Tensor, negative: Tensor, scale: Tensor, part: Part
+    ) -> dict[str, Tensor]:
         """Each image's choice among its caption, in column 0, and its negatives."""
         columns, valid = _padded(
             negative, [len(texts) for texts in part.negatives], self.config.negatives_count
@@ -91,9 +96,13 @@ class Objective:
         logits = scale * torch.einsum("bd,bnd->bn", image[part.places], candidates)
         valid = F.pad(valid, (1, 0), value=True)
         if self.targets is None:
-            return hard_negative_loss(logits, valid=valid)
+            return {"negatives": hard_negative_loss(logits, valid=valid)}
         errors = self.targets(part.samples, part.captions, part.negatives, logits.shape[1])
-        return score_distillation_loss(logits, errors, temperature=self.config.score_temperature, valid=valid)
+        temperature = self.config.score_temperature
+        return {
+            "negatives": score_distillation_loss(logits, errors, temperature=temperature, valid=valid),
+            "target_own": teacher_choice(errors, temperature=temperature, valid=valid)[:, 0].exp().mean(),
+        }
 
     def _sds(self, image_features: Tensor, part: Part, step: int, with_gap: bool) -> dict[str, Tensor]:
         assert self.teacher is not None
@@ -120,6 +129,8 @@ class Objective:
         )
         terms = {"sds": loss, "residual": residual.mean()}
         if with_gap and len(captions) > 1:  # one alone has no other caption
+            terms["latents_rms"] = latents.detach().square().mean().sqrt()
+            terms["latents_spread"] = latents.detach().std(dim=0).mean()
             shuffled = captions.roll(1, dims=0)
             other = caption_residual(latents, shuffled, timesteps, noise, teacher=self.teacher)
             terms["residual_shuffled"] = other.mean()

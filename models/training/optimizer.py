@@ -21,7 +21,9 @@ def make_optimizer(student: Parameters, mapper: Parameters, config: FinetuneConf
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay, "peak": config.lr},
         {"params": kept, "weight_decay": 0.0, "peak": config.lr},
-        {"params": list(mapper.values()), "weight_decay": 0.0, "peak": config.mapper_lr},
+        # L_SDS is a mean over all of a latent's elements, so at 4x64x64 its gradients are far below a common eps, which
+        # would make the mapper's pace depend on lambda and the latents' size.
+        {"params": list(mapper.values()), "weight_decay": 0.0, "peak": config.mapper_lr, "eps": 1e-12},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98), eps=1e-6)
 

@@ -18,7 +18,7 @@ from models.training.config import FinetuneConfig
 from models.training.encoded import Encoded
 from models.training.errors import NotFiniteError
 from models.training.log import synchronize
-from models.training.objective import Objective, Part
+from models.training.objective import Losses, Objective, Part
 from models.training.optimizer import gradient_norm, set_learning_rate
 from models.training.processes import average, average_gradients
 from models.training.randomness import sub_batch
@@ -104,13 +104,14 @@ class Trainer:
                 batch.step,
                 with_gap=with_gap,
             )
-            torch.autograd.backward(losses.total)
+            norms = _backward(losses, images.features)
             for encoded in (images, texts, negatives):
                 if encoded is not None:
                     encoded.backward()
-        return {name: value.detach() for name, value in losses.terms.items()} | {
-            "loss": losses.total.detach()
-        }
+        total = losses.contrastive if losses.sds is None else losses.contrastive + losses.sds
+        return (
+            {name: value.detach() for name, value in losses.terms.items()} | norms | {"loss": total.detach()}
+        )
 
     def _part_of(self, batch: Batch) -> Part:
         places = sub_batch(len(batch.captions), self._part_size)
@@ -149,6 +150,21 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         """Of the student alone: the teacher has a format of its own, and losses are float32."""
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+
+
+def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:
+    """Leave the gradients of both losses on what they reach, and with L_SDS say how much each asks of the image
+    features: the two go back one after the other, which costs no more than their sum."""
+    if losses.sds is None:
+        torch.autograd.backward(losses.contrastive)
+        return {}
+    torch.autograd.backward(losses.sds)
+    first = image_features.grad
+    of_sds = torch.zeros_like(image_features) if first is None else first.clone()
+    torch.autograd.backward(losses.contrastive)
+    assert image_features.grad is not None
+    of_contrastive = image_features.grad - of_sds
+    return {"sds_feature_gradient": of_sds.norm(), "clip_feature_gradient": of_contrastive.norm()}
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:

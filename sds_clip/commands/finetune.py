@@ -31,7 +31,7 @@ _EPILOG = (
     + """
 examples:
   sds-clip finetune --base ViT-B-32/openai --teacher stable-diffusion-v1-5/stable-diffusion-v1-5 \\
-      --data captions_train2017.json --images train2017 --steps 2000 --out runs/sds
+      --data captions_train2017.json --images train2017 --sds-batch-size 8 --steps 2000 --out runs/sds
   sds-clip finetune --config runs/sds/config.yaml --objective clip --out runs/control
   torchrun --nproc-per-node 4 -m sds_clip finetune --config runs/sds/config.yaml --out runs/four
   sds-clip serve --model local-dir:runs/sds/delta

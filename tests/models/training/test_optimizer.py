@@ -49,6 +49,18 @@ def test_student_and_mapper_have_rates_of_their_own() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.005])
 
 
+def test_the_mapper_s_pace_does_not_depend_on_the_size_of_its_gradient() -> None:
+    moved = []
+    for scale in (1e-8, 1e-5):
+        weight = nn.Parameter(torch.zeros(3))
+        optimizer = make_optimizer({}, {"linear.weight": weight}, configure(mapper_lr=0.01))
+        set_learning_rate(optimizer, configure(mapper_lr=0.01, warmup_steps=0), step=0, steps=4)
+        weight.grad = scale * torch.tensor([1.0, -2.0, 3.0])
+        optimizer.step()
+        moved.append(weight.detach().clone())
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-3, atol=0)
+
+
 def test_norm_is_over_all_gradients_and_none_counts_as_zero() -> None:
     one, two, unreached = (nn.Parameter(torch.zeros(1)) for _ in range(3))
     one.grad, two.grad = torch.tensor([3.0]), torch.tensor([4.0])

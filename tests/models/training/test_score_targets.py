@@ -19,16 +19,22 @@ CAPTION, NEGATIVES = "a red circle", ("a blue circle", "a circle red")
 
 
 def targets_of(
-    base: Clip, pairs: PairSet, teacher: Teacher, known: dict[Any, Tensor] | None = None
+    base: Clip,
+    pairs: PairSet,
+    teacher: Teacher,
+    known: dict[Any, Tensor] | None = None,
+    **options: object,
 ) -> ScoreTargets:
-    config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2)
+    config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
     return score_targets(config, base, teacher, pairs, known)
 
 
+@pytest.mark.parametrize("error", ["epsilon", "velocity"])
 def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
-    base: Clip, pairs: PairSet, teacher: Teacher, teacher_folder: Path
+    error: str, base: Clip, pairs: PairSet, teacher: Teacher, teacher_folder: Path
 ) -> None:
-    found = targets_of(base, pairs, teacher)([4], [CAPTION], [NEGATIVES], 3)[0]
+    """The velocity's is the noise's over sqrt(abar), for a teacher that predicts noise."""
+    found = targets_of(base, pairs, teacher, score_error=error)([4], [CAPTION], [NEGATIVES], 3)[0]
     chosen = draws(3, (4, 8, 8), 1000, seed=2 * 1_000_003 + 4, t_min=0.3, t_max=0.95)
     image = pairs.image(4).resize((64, 64), 3)  # bicubic, as the student's preprocessing has it
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 64, 64, 3)
@@ -41,7 +47,9 @@ def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
         for caption in (CAPTION, *NEGATIVES):
             embedding = teacher.encode_captions([caption]).expand(3, -1, -1)
             output = teacher.unet(noisy, chosen.timesteps, embedding).sample
-            expected.append((output - chosen.noise).square().mean())
+            abar = scheduler.alphas_cumprod[chosen.timesteps].view(-1, 1, 1, 1)
+            off = (output - chosen.noise) / (abar.sqrt() if error == "velocity" else 1)
+            expected.append(off.square().mean())
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
