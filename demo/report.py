@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo.experiment import Outcome, by_variant
-from demo.figure import WINDOW, curve, relative_gap, write_figure
+from demo.figure import WINDOW, curve, gradient_share, relative_gap, write_figure
 from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
 from demo.yardstick import PAIRS
 
@@ -18,7 +18,8 @@ NONE = ""
 GAP = (
     f"The residual gap is how much more the teacher errs under shuffled captions than under the true ones, over the "
     f"last {WINDOW} logged values; beside it the same teacher's on the VAE's latents of {PAIRS} validation images, at "
-    "timesteps from the same range."
+    "timesteps from the same range. The share is of gradients on the image features: what L_SDS, with lambda, asks of "
+    "them for one that L_CLIP and the negatives ask, mean over the run."
 )
 
 Controls = Mapping[tuple[str, str], str]
@@ -76,7 +77,7 @@ def search_table(
     kinds = list(dict.fromkeys(base.measured.kinds))
     header = [
         "group score", "trained", "steps", "all", *kinds, "retrieval", "zero-shot", "over its control",
-        "residual gap", "on real latents",
+        "residual gap", "on real latents", "share",
     ]  # fmt: skip
     named = {run.variant: run for run in outcomes}
     rows = []
@@ -88,7 +89,7 @@ def search_table(
         over = NONE
         if control in named:
             over = _over(difference([run], [named[control]]), control)[0]
-        gaps = [_gap([run]), _real_gap([run])]
+        gaps = [_gap([run]), _real_gap([run]), _gradient_share([run])]
         rows.append([run.variant, run.trainable, steps, *scores, *shares, over, *gaps])
     made = (
         f"`{command}`: {_effort(outcomes, scoring_s)}; one seed each, on the part `{base.split}`. All in percent; "
@@ -100,18 +101,29 @@ def search_table(
 def _gap_table(groups: Mapping[tuple[str, str], list[Outcome]]) -> str:
     """The residual gap of each variant that logs one, beside that on real latents."""
     rows = [
-        [name, trainable, _gap(runs), ", ".join(_gap([run]) for run in runs), _real_gap(runs)]
+        [
+            name,
+            trainable,
+            _gap(runs),
+            ", ".join(_gap([run]) for run in runs),
+            _real_gap(runs),
+            _gradient_share(runs),
+        ]
         for (trainable, name), runs in groups.items()
         if _gap(runs) != NONE
     ]
-    return (
-        _table(["residual gap, %", "trained", "student", "each seed", "real latents"], rows) if rows else NONE
-    )
+    header = ["residual gap, %", "trained", "student", "each seed", "real latents", "share"]
+    return _table(header, rows) if rows else NONE
 
 
 def _gap(runs: Sequence[Outcome]) -> str:
     _, gaps = curve(runs, relative_gap)
     return f"{gaps[-WINDOW:].mean():+.2f}" if len(gaps) else NONE
+
+
+def _gradient_share(runs: Sequence[Outcome]) -> str:
+    _, shares = curve(runs, gradient_share)
+    return f"{shares.mean():.3g}" if len(shares) else NONE
 
 
 def _real_gap(runs: Sequence[Outcome]) -> str:

@@ -10,17 +10,16 @@ from pathlib import Path
 
 from demo.experiment import WORK_DIR, Series, Variant, base_outcome, one_a_core, run_all, summary
 from demo.report import write_search
-from demo.variants import CONTROLS, LEARNING_RATES, NEGATIVES, SCORE, STEPS, chosen
+from demo.variants import CONTROLS, HIGH_NOISE, LEARNING_RATES, NEGATIVES, SCORE, STEPS, chosen
 from demo.world import Split
 
 SEARCH_CONTROLS = CONTROLS | {
     "lambda-10": "clip",
-    "ridge": "clip",
-    "ridge-lambda-10": "clip",
-    "ridge-high-noise": "clip",
-    "ridge-sqrt-abar": "clip",
-    "ridge-whole-batch": "clip",
-    "ridge-negatives": "clip-negatives",
+    "all-timesteps": "clip",
+    "all-timesteps-lambda-0.1": "clip",
+    "random-start": "clip",
+    "random-start-lambda-100": "clip",
+    "sds-clip-negatives": "clip-negatives",
     "score-weight-3": "clip-negatives-weight-3",
     "score-0.001": "clip-negatives",
     "score-0.01": "clip-negatives",
@@ -35,13 +34,12 @@ def explored(trainable: str) -> list[Variant]:
     score = {**common, **NEGATIVES, **SCORE, "objective": "score"}
     return [
         *chosen(trainable),
-        Variant.of("lambda-10", **sds, sds_weight=10.0),
-        Variant.of("ridge", **sds, mapper_start="ridge"),
-        Variant.of("ridge-lambda-10", **sds, mapper_start="ridge", sds_weight=10.0),
-        Variant.of("ridge-high-noise", **sds, mapper_start="ridge", t_min=0.3, t_max=0.95),
-        Variant.of("ridge-sqrt-abar", **sds, mapper_start="ridge", weighting="sqrt-abar"),
-        Variant.of("ridge-whole-batch", **sds, mapper_start="ridge", sds_batch_size=128),
-        Variant.of("ridge-negatives", **sds, **NEGATIVES, mapper_start="ridge"),
+        Variant.of("lambda-10", **sds, **HIGH_NOISE, sds_weight=10.0),
+        Variant.of("all-timesteps", **sds, mapper_start="ridge"),
+        Variant.of("all-timesteps-lambda-0.1", **sds, mapper_start="ridge", sds_weight=0.1),
+        Variant.of("random-start", **sds),
+        Variant.of("random-start-lambda-100", **sds, sds_weight=100.0),
+        Variant.of("sds-clip-negatives", **sds, **HIGH_NOISE, **NEGATIVES),
         Variant.of("clip-negatives-weight-3", **common, **NEGATIVES, objective="clip", negatives_weight=3.0),
         Variant.of("score-weight-3", **score, negatives_weight=3.0),
         *(

@@ -143,8 +143,9 @@ def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) ->
 
 
 def with_gap(outcome: Outcome) -> Outcome:
-    """With a residual gap of 10 %, and of 30 % on real latents."""
-    log = [{"step": float(step), "residual": 0.5, "residual_shuffled": 0.55} for step in (10, 20)]
+    """With a residual gap of 10 %, of 30 % on real latents, and a quarter of L_CLIP's gradient."""
+    norms = {"sds_feature_gradient": 0.5, "clip_feature_gradient": 2.0}
+    log = [{"step": float(step), "residual": 0.5, "residual_shuffled": 0.55, **norms} for step in (10, 20)]
     real = {"residual": 0.2, "residual_shuffled": 0.26}
     return replace(outcome, log=log, options={**FORMATS, "steps": 20}, real=real)
 
@@ -157,12 +158,12 @@ def test_the_search_has_a_row_a_run_with_its_difference_and_residual_gaps() -> N
     text = searched([with_gap(run("sds", 12)), run("clip", 2)])
 
     (base,), (first,), (other,) = (cells(text, row) for row in ("base", "sds", "clip"))
-    assert base == ["base", "none", "", "0.0", "0.0", "0.0", "90.0", "70.0", "", "", ""]
+    assert base == ["base", "none", "", "0.0", "0.0", "0.0", "90.0", "70.0", "", "", "", ""]
     assert first[:8] == ["sds", "layernorm", "20", "60.0", "60.0", "60.0", "90.0", "71.0"]
     assert first[8].startswith("+50.0 (+")
     assert first[8].endswith(") over clip")
-    assert first[9:] == ["+10.00", "+30.00"]
-    assert other[8:] == ["", "", ""]
+    assert first[9:] == ["+10.00", "+30.00", "0.25"]
+    assert other[8:] == ["", "", "", ""]
 
 
 def test_a_variant_of_the_search_whose_control_was_not_run_is_not_compared() -> None:
@@ -172,7 +173,7 @@ def test_a_variant_of_the_search_whose_control_was_not_run_is_not_compared() -> 
 def test_residual_gaps_stand_beside_those_on_real_latents() -> None:
     text = printed([with_gap(outcome) if outcome.variant == "sds" else outcome for outcome in OUTCOMES])
 
-    assert cells(text, "sds")[-1] == ["sds", "layernorm", "+10.00", "+10.00, +10.00", "+30.00"]
+    assert cells(text, "sds")[-1] == ["sds", "layernorm", "+10.00", "+10.00, +10.00", "+30.00", "0.25"]
     assert "### Residual gap" not in printed()
 
 

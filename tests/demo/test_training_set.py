@@ -8,13 +8,14 @@ import open_clip
 import pytest
 
 import demo.sets
+import demo.train_vae
 from demo.build import TOKENIZER_CAPTIONS
 from demo.experiment import TRAINING_PAIRS
 from demo.sets import classification_set, pairs, retrieval_set, training_pairs
 from demo.teacher_grid import COUNT, GRID_SEED
 from demo.train_student import Recipe, train_student
-from demo.train_teacher import TeacherRecipe
-from demo.train_vae import VaeRecipe
+from demo.train_teacher import TeacherRecipe, load_pool
+from demo.train_vae import VaeRecipe, train_vae
 from demo.training_set import DISTILLATION_SEED, DemoPairs, shuffled_caption
 from demo.validation import load_validation
 from demo.winoground_sets import winoground_items
@@ -68,11 +69,9 @@ def test_measured_combinations_go_by_the_names_that_scenes_have() -> None:
     assert len([name for name in held_out_combinations() if "+" in name]) > 500
 
 
-def test_training_the_student_draws_from_the_training_part_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{STUDENT}")
-    validation = load_validation(tokenizer, pair_count=128, items_per_kind=2)
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Split]:
+    """The part of every scene that is drawn from now on."""
     parts: list[Split] = []
 
     def watched(split: Split, rng: np.random.Generator) -> Scene:
@@ -80,8 +79,27 @@ def test_training_the_student_draws_from_the_training_part_alone(
         return draw_scene_of(split, rng)
 
     monkeypatch.setattr(demo.sets, "draw_scene_of", watched)
+    return parts
+
+
+def test_training_the_student_draws_from_the_training_part_alone(tmp_path: Path, drawn: list[Split]) -> None:
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{STUDENT}")
+    validation = load_validation(tokenizer, pair_count=128, items_per_kind=2)
+    drawn.clear()
     train_student(Recipe(steps=2, batch_size=8, warmup_steps=1), tokenizer, validation, tmp_path)
-    assert parts == [Split.TRAIN] * 16
+    assert drawn == [Split.TRAIN] * 16
+
+
+def test_training_the_teacher_draws_from_the_training_part_alone(
+    tmp_path: Path, drawn: list[Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The U-Net is trained on the pool's latents, and draws no scenes itself."""
+    monkeypatch.setattr(demo.train_vae, "SCALE_IMAGES", 8)
+    vae = train_vae(VaeRecipe(steps=4, batch_size=8, warmup_steps=2), tmp_path)
+    assert drawn == [Split.TRAIN] * (4 * 8 + 8)
+    recipe = TeacherRecipe(pool_size=16)
+    assert len(load_pool(recipe, vae, tmp_path).scenes) == 16
+    assert drawn == [Split.TRAIN] * (4 * 8 + 8 + 16)
 
 
 def test_three_trainings_draw_from_seeds_of_their_own() -> None:

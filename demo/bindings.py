@@ -1,0 +1,125 @@
+"""What an image embedding holds of a caption, as the teacher sees it: `python -m demo.bindings MODEL...`.
+
+From each model's embeddings a linear map is fitted to the latents of training images, as the mapper's ridge start is.
+Of what it makes of validation images, the teacher denoises noised copies under the own caption, under another image's
+(which names other things), and under the own with two parts swapped (which says the same words). How much more it errs
+then is what the embedding holds of words, and of what belongs to what.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import PIL.Image
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from demo.sets import Pairs, pairs
+from demo.training_set import DemoPairs
+from demo.world import Split
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.data.negatives import swap_negatives
+from models.losses.sds import caption_residual
+from models.teacher.load import load_teacher
+from models.teacher.teacher import Teacher
+from models.training.config import parse_config
+from models.training.parts import teacher_view
+from models.training.randomness import draw_noise, draw_timesteps
+from models.training.ridge import ridge_mapper
+
+SEED = 5  # of the validation pairs, apart from those that retrieval is measured on
+FITTED = 4096
+COUNT = 600
+TIMESTEPS = (600, 950)
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """The teacher's errors on latents of the same images, and how much of the real ones' variance they explain."""
+
+    r2: float
+    own: Float[Tensor, "n"]
+    other: Float[Tensor, "n"]
+    swapped: Float[Tensor, "n"]
+
+    def gap(self, under: Float[Tensor, "n"]) -> tuple[float, float]:
+        """How much more the teacher errs, in percent of its error under the own captions, and its standard error."""
+        more = 100 * (under - self.own) / self.own.mean()
+        return more.mean().item(), (more.std() / len(more) ** 0.5).item()
+
+
+class Yardstick:
+    """Validation images with two things each, their captions, and common noise."""
+
+    def __init__(self, teacher: Teacher, base: Clip, count: int = COUNT) -> None:
+        drawn = pairs(Split.VALIDATION, SEED, 0, 3 * count)
+        swaps = {
+            index: found[0]
+            for index, caption in enumerate(drawn.captions)
+            if (found := swap_negatives(caption, 1, seed=SEED, index=index))
+        }
+        places = list(swaps)[:count]
+        self._teacher = teacher
+        self._images = _pictures(drawn, places)
+        own = [drawn.captions[place] for place in places]
+        self._own = teacher.encode_captions(own)
+        self._swapped = teacher.encode_captions([swaps[place] for place in places])
+        self._timesteps = draw_timesteps(SEED, 0, places, *TIMESTEPS)
+        self._noise = draw_noise(SEED, 0, places, teacher.latent_shape)
+        view = teacher_view(base, teacher.resolution_px)
+        self._real = teacher.encode_image(torch.stack([view(image) for image in self._images]))
+
+    def real(self) -> Residuals:
+        """Of the VAE's own latents."""
+        return self._residuals(self._real)
+
+    @torch.no_grad()
+    def of(self, clip: Clip, trained_on: DemoPairs) -> Residuals:
+        """Of what can be made linearly of a model's embeddings."""
+        options = {"base": "demo", "data": "demo", "objective": "sds-clip", "teacher": "demo", "steps": 1}
+        config = parse_config({**options, "batch_size": 128, "ridge_images": len(trained_on)})
+        mapper = ridge_mapper(config, clip, self._teacher, trained_on)
+        pixels = torch.stack([clip.preprocess(image) for image in self._images])
+        latents: Tensor = mapper(clip.encode_image(pixels, normalize=False))
+        return self._residuals(latents)
+
+    def _residuals(self, latents: Tensor) -> Residuals:
+        own, other, swapped = (
+            caption_residual(latents, captions, self._timesteps, self._noise, teacher=self._teacher)
+            for captions in (self._own, self._own.roll(1, dims=0), self._swapped)
+        )
+        spread = (self._real - self._real.mean(dim=0)).square().mean()
+        return Residuals(1 - ((self._real - latents).square().mean() / spread).item(), own, other, swapped)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="model references")
+    parser.add_argument("--teacher", default="demo", help="a teacher reference")
+    options = parser.parse_args()
+    teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)
+    yardstick = Yardstick(teacher, load_clip("demo", device="cpu", precision="float32"))
+    print("| latents | variance explained | residual | another's caption, % | words swapped, % |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    print(_row("the VAE's", yardstick.real()))
+    trained_on = DemoPairs(FITTED)
+    for reference in options.models:
+        clip = load_clip(reference, device="cpu", precision="float32")
+        print(_row(f"from {reference}", yardstick.of(clip, trained_on)), flush=True)
+
+
+def _row(name: str, found: Residuals) -> str:
+    gaps = " | ".join(
+        f"{mean:+.1f} ± {error:.1f}" for mean, error in map(found.gap, (found.other, found.swapped))
+    )
+    return f"| {name} | {found.r2:.2f} | {found.own.mean():.4f} | {gaps} |"
+
+
+def _pictures(drawn: Pairs, places: list[int]) -> list[PIL.Image.Image]:
+    return [PIL.Image.fromarray(drawn.images[place]) for place in places]
+
+
+if __name__ == "__main__":
+    main()

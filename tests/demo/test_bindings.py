@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from demo.bindings import Residuals, Yardstick
+from demo.training_set import DemoPairs
+from models.checkpoints import load_clip
+from models.teacher.load import load_teacher
+
+
+def test_gap_is_in_percent_of_the_own_residual_with_its_standard_error() -> None:
+    own = torch.tensor([1.0, 3.0])
+    found = Residuals(0.0, own, own + torch.tensor([1.0, 2.0]), own)
+    # Of a mean of 2: 50 and 100 %.
+    assert found.gap(found.other) == pytest.approx((75.0, 25.0))
+    assert found.gap(found.swapped) == (0.0, 0.0)
+
+
+def test_real_latents_hold_words_and_bindings_and_the_demo_clip_s_words_alone() -> None:
+    teacher = load_teacher("demo", device="cpu", precision="float32", vae=True)
+    base = load_clip("demo", device="cpu", precision="float32")
+    yardstick = Yardstick(teacher, base, count=96)
+    real, made = yardstick.real(), yardstick.of(base, DemoPairs(768))
+    assert real.r2 == 1
+    assert 0 < made.r2 < 0.5
+    (words, _), (bindings, error) = real.gap(real.other), real.gap(real.swapped)
+    assert words > bindings > 2 * error
+    (words, words_error), (bindings, error) = made.gap(made.other), made.gap(made.swapped)
+    assert words > 4 * words_error
+    assert bindings < 2 * error
