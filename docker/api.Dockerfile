@@ -23,7 +23,9 @@ RUN groupadd --gid 10001 sds-clip \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data /datasets /secrets /weights
 COPY --from=build /opt/venv /opt/venv
 COPY docker/entrypoint.py docker/init.py docker/migrate.py /docker/
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+# What results state as the code that computed them, beside the version.
+ARG GIT_COMMIT=
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 SDS_CLIP_COMMIT=$GIT_COMMIT
 USER 10001:10001
 WORKDIR /data
 EXPOSE 8000

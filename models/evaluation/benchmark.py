@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -127,11 +128,16 @@ def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
 
 @cache
 def code_version() -> str:
-    """The version of the installed package, and of a checkout the commit: `0.1.0+1a2b3c4d5e6f-dirty`."""
+    """The version of the installed package, and the commit: `0.1.0+1a2b3c4d5e6f-dirty`.
+
+    The commit is a checkout's own, or what an image was built with (SDS_CLIP_COMMIT).
+    """
     try:
         installed = version("sds-clip")
     except PackageNotFoundError:
         installed = "unknown"
+    if commit := os.environ.get("SDS_CLIP_COMMIT"):
+        return f"{installed}+{commit}"
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return installed

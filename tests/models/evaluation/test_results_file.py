@@ -1,10 +1,13 @@
 import json
+import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.evaluation.benchmark import code_version
 from models.evaluation.errors import EvaluationError
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 from models.evaluation.results_file import as_json, read_results, write_results
@@ -65,3 +68,18 @@ def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
     (tmp_path / "results.json").write_text("{" if damage == "text" else json.dumps(content))
     with pytest.raises(EvaluationError, match=r"results\.json: "):
         read_results(tmp_path / "results.json")
+
+
+def test_an_image_states_the_commit_that_it_was_built_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS_CLIP_COMMIT", "0123456789ab")
+    assert code_version.__wrapped__() == f"{version('sds-clip')}+0123456789ab"
+
+
+def test_a_checkout_states_its_own_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SDS_CLIP_COMMIT", raising=False)
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        pytest.skip("this is no checkout")
+    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert code_version.__wrapped__().removesuffix("-dirty") == f"{version('sds-clip')}+{commit}"
