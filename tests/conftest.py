@@ -1,7 +1,8 @@
-"""Checkpoints that many tests share, made once for the whole run."""
+"""Checkpoints and databases that many tests share, made once for the whole run."""
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import pytest
 import torch
 
 from tests.checkpoints import PREPROCESS, save_checkpoint, save_siglip, save_tiny_clip
+from tests.databases import Databases
+from tests.postgres import NoPostgreSQL, PostgreSQL
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,3 +51,41 @@ def vit_b_32_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(
         tmp_path_factory.mktemp("checkpoints") / "b32", network.state_dict(), config, PREPROCESS
     )
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    try:
+        server = PostgreSQL()
+    except NoPostgreSQL as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"PostgreSQL cannot run here: {error}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases() -> Iterator[Databases]:
+    # In memory where there is such a folder: every commit waits for the disk, which is not what is tested.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Databases("sqlite", Path(folder), None)
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    return Databases("postgresql", tmp_path_factory.mktemp("unused"), postgresql)
+
+
+@pytest.fixture
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """SQLite's, unless a test asks for others (`tests.databases.on_both`)."""
+    made: Databases = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_databases")
+    return made
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> str:
+    """A database with every table, and nothing in them."""
+    return databases.url(databases.migrated())

@@ -20,9 +20,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.app.store.postgres import PostgreSQL, running_postgresql
 from tests.docker.compose import built_by, health_check, seconds, services
 from tests.docker.dockerfile import REPOSITORY, Dockerfile
+from tests.postgres import PostgreSQL, running_postgresql
 from worker.valkey import binary
 
 PATIENCE_S = 240.0

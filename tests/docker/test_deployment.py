@@ -4,23 +4,24 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.app.store.postgres import NoPostgreSQL
-from tests.docker.deployment import PATIENCE_S, Deployment, deployed
+from sds_clip import Client, Job
+from tests.docker.deployment import PATIENCE_S, deployed
 from tests.docker.dockerfile import Dockerfile
+from tests.postgres import NoPostgreSQL
+from tests.training import save_coco
 from tests.worker.sets import save_winoground
 
 API, WORKER = "docker/api.Dockerfile", "docker/worker.Dockerfile"
 # Read before the tests' own environment is cleared.
 TORCH_INDEX_URL = os.environ.get("SDS_CLIP_TEST_TORCH_INDEX_URL")
+SHORT = {"batch_size": 8, "warmup_steps": 1, "save_every": 2, "log_every": 1}
 SERVICES = {"api", "redis", "worker-finetune", "worker-evaluate"}
 build_images = pytest.mark.skipif(
     "SDS_CLIP_TEST_IMAGES" not in os.environ,
@@ -40,7 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     shutil.rmtree(folder)
 
 
-def test_services_become_healthy_evaluate_and_end_within_their_grace(tmp_path: Path) -> None:
+def test_services_become_healthy_do_their_jobs_and_end_within_their_grace(tmp_path: Path) -> None:
     here = Path(sys.executable).parent
     run_through(tmp_path, {API: here, WORKER: here})
 
@@ -64,7 +65,12 @@ def test_api_image_has_no_trainer_and_the_worker_image_has(built: dict[str, Path
 def run_through(folder: Path, programs: dict[str, Path]) -> None:
     try:
         with deployed(folder, programs) as deployment:
-            evaluate(deployment)
+            assert httpx.get(f"{deployment.url}/models").status_code == 401
+            key = deployment.log("init").split()[-1]  # as init has printed it
+            with Client(deployment.url, api_key=key) as client:
+                evaluate(client, folder)
+                pairs = finetune_and_roll_back(client, folder)
+                pause_resume_and_cancel(client, pairs)
             assert deployment.processes.keys() == SERVICES
             assert deployment.down() == dict.fromkeys(SERVICES, 0)
     except NoPostgreSQL as error:
@@ -73,34 +79,72 @@ def run_through(folder: Path, programs: dict[str, Path]) -> None:
         pytest.skip(f"PostgreSQL cannot run here: {error}")
 
 
-def evaluate(deployment: Deployment) -> None:
-    """A data set is uploaded and measured on, with the key that init has printed."""
-    key = deployment.log("init").split()[-1]
-    archive = deployment.folder / "set.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(save_winoground(deployment.folder / "set"), arcname=".")
-    assert httpx.get(f"{deployment.url}/models").status_code == 401
-    with httpx.Client(
-        base_url=deployment.url, headers={"Authorization": f"Bearer {key}"}, timeout=60
-    ) as client:
-        with archive.open("rb") as file:
-            fields = {"name": "small", "format": "winoground"}
-            dataset = accepted(client.post("/datasets", data=fields, files={"file": file}))
-        assert until_ended(client, f"/datasets/{dataset['id']}", {"validating"})["status"] == "ready"
-        request = {"model": "default", "benchmark": "winoground", "data": dataset["id"]}
-        job = accepted(client.post("/evaluate", json=request))
-        ended = until_ended(client, f"/jobs/{job['id']}", {"validating", "queued", "running"})
-        assert ended["status"] == "succeeded", ended
+def evaluate(client: Client, folder: Path) -> None:
+    data = uploaded(client, save_winoground(folder / "winoground"), "winoground")
+    job = client.evaluate("winoground", data, model="default").wait()
+    assert job.result is not None
+    assert job.result["metrics"].keys() >= {"text_score", "image_score", "group_score"}
 
 
-def accepted(response: httpx.Response) -> dict[str, Any]:
-    assert response.status_code == 202, response.text
-    return dict(response.json())
+def finetune_and_roll_back(client: Client, folder: Path) -> str:
+    """A job is followed to its version, which is served, and then the one before is again; the id of its data."""
+    picture = save_coco(folder / "pairs").parent / "0.png"
+    pairs = uploaded(client, picture.parent, "pairs")
+
+    def serves(version: str) -> bool:
+        answer = client.match([picture], ["a star", "a moon"])
+        return bool(answer["model"]["version"] == version)
+
+    before = client.model("default")["id"]
+    assert serves(before)
+    job = client.finetune(pairs, objective="clip", hyperparameters={**SHORT, "steps": 4}, promote="always")
+    events = list(job.events())
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    reached = [event["data"]["to"] for event in events if event["type"] == "status"]
+    assert reached == ["queued", "running", "succeeded"]
+    assert [event["data"]["step"] for event in events if event["type"] == "metrics"][-1] == 4
+    made = job.refresh().version
+    assert made not in (None, before)
+    until(lambda: serves(str(made)))
+    assert client.rollback(reason="a test")["version"] == before
+    until(lambda: serves(before))
+    return pairs
 
 
-def until_ended(client: httpx.Client, path: str, under_way: set[str]) -> dict[str, Any]:
+def pause_resume_and_cancel(client: Client, pairs: str) -> None:
+    job = client.finetune(pairs, objective="clip", hyperparameters={**SHORT, "steps": 100_000})
+    until(lambda: step_of(job) > 2)
+    job.pause()
+    until(lambda: job.refresh().status == "paused")
+    paused_at = step_of(job)
+    job.resume()
+    until(lambda: step_of(job) > paused_at)
+    job.cancel()
+    until(lambda: job.refresh().has_ended)
+    reached = [change["to_status"] for change in job.info["transitions"]]
+    assert reached == [
+        *("queued", "running", "pausing", "paused"),
+        *("queued", "running", "cancelling", "cancelled"),
+    ]
+    assert job.version is None
+
+
+def uploaded(client: Client, files: Path, format: str) -> str:
+    """The id of a data set that was sent and accepted."""
+    name = str(client.upload_dataset(files, format=format)["id"])
+    until(lambda: client.dataset(name)["status"] != "validating")
+    assert client.dataset(name)["status"] == "ready"
+    return name
+
+
+def step_of(job: Job) -> int:
+    """The step that a job which has not ended is at."""
+    assert not job.refresh().has_ended, job.info
+    return int(job.info["progress"]["step"])
+
+
+def until(happened: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while (found := client.get(path).raise_for_status().json())["status"] in under_way:
-        assert time.monotonic() < deadline, found
+    while not happened():
+        assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.1)
-    return dict(found)

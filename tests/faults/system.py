@@ -22,10 +22,10 @@ from app.crash import FOLDER, REACHED, Point
 from app.store import Store
 from app.store.records import Job
 from tests.app.serverside import free_port
-from tests.app.store.postgres import PostgreSQL
 from tests.checkpoints import save_tiny_clip
 from tests.faults.caller import Caller
 from tests.faults.proxy import Proxy
+from tests.postgres import PostgreSQL
 from tests.training import save_coco
 from tests.worker.sets import add_ready
 from worker.config import WorkerConfig

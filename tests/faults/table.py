@@ -17,10 +17,10 @@ from random import Random
 import httpx
 
 from bench import report
-from tests.app.store.postgres import PostgreSQL, running_postgresql
 from tests.faults.checks import Findings
 from tests.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
 from tests.faults.system import Inputs, System, make_inputs, running_system
+from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- make faults writes from here -->\n", "<!-- to here -->\n"

@@ -9,32 +9,36 @@ from tests.faults.checks import Findings, check
 from tests.faults.kinds import KINDS, try_out
 from tests.faults.system import System, make_inputs, running_system
 
-SELECTED = {
-    "service killed after commit, before publish": 11,
-    "trainer killed after rename, before the row": 12,
-    "newest checkpoint corrupted": 13,
-}
-"""Kinds of faults and their seeds."""
+SELECTED = (
+    ("postgresql", "trainer killed after rename, before the row", 12),
+    ("postgresql", "database cut for 10 s", 14),
+    ("sqlite", "service killed after commit, before publish", 11),
+    ("sqlite", "newest checkpoint corrupted", 13),
+)
+"""Databases, kinds of faults and their seeds."""
 
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One for each database."""
+    postgresql = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
     folder = tmp_path_factory.mktemp("faults")
     # Without processes that wait for a job: they are most of the time that the tests take.
-    with running_system(folder / "system", make_inputs(folder), keep_warm=False) as running:
+    with running_system(folder / "system", make_inputs(folder), postgresql, keep_warm=False) as running:
         yield running
 
 
-@pytest.mark.parametrize("name", SELECTED)
-def test_nothing_is_lost_or_done_twice(name: str, system: System) -> None:
+@pytest.mark.parametrize(("system", "name", "seed"), SELECTED, indirect=["system"], scope="module")
+def test_nothing_is_lost_or_done_twice(system: System, name: str, seed: int) -> None:
     kind = next(kind for kind in KINDS if kind.name == name)
-    outcome = try_out(kind, system, SELECTED[name])
+    outcome = try_out(kind, system, seed)
     assert outcome.findings == Findings()
 
 
+@pytest.mark.parametrize("system", ["sqlite"], indirect=True)
 def test_what_is_wrong_is_found(system: System) -> None:
     """A job that never ends, one that nobody was told of, and a version that is damaged under its alias."""
     alias = system.store.aliases.get("default")

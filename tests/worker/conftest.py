@@ -1,7 +1,5 @@
 """A database, data sets and a small model for the tests of workers; everything real, and small."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,14 +12,6 @@ from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 from tests.worker.sets import add_ready, save_winoground
 from worker.config import WorkerConfig
-
-
-@pytest.fixture(scope="session")
-def memory() -> Iterator[Path]:
-    """A folder in memory where there is one: every commit of SQLite waits for the disk, which is not what is tested."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -39,22 +29,6 @@ def winoground_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sd_teacher(tmp_path_factory.mktemp("worker") / "teacher")
-
-
-@pytest.fixture(scope="session")
-def migrated(memory: Path) -> Path:
-    file = memory / "template.db"
-    store = Store(f"sqlite:///{file}")
-    store.migrate()
-    store.close()
-    return file
-
-
-@pytest.fixture
-def database_url(memory: Path, migrated: Path) -> str:
-    with tempfile.NamedTemporaryFile(dir=memory, suffix=".db", delete=False) as file:
-        shutil.copyfile(migrated, file.name)
-    return f"sqlite:///{file.name}"
 
 
 @pytest.fixture

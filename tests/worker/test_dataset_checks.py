@@ -3,9 +3,9 @@
 import io
 import json
 import shutil
-import sqlite3
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from app.store.records import Job, NewJob
 from models.data.check import check_pairs
 from models.data.errors import DataError
 from models.data.open import open_pairs
+from tests.databases import held, on_both
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready
 from tests.worker.waiting import until
@@ -309,6 +310,7 @@ def test_fine_tuned_model_is_measured_on_what_the_check_has_left(
     assert (measured["provenance"]["items"], measured["provenance"]["items_used"]) == (4, 3)
 
 
+@on_both
 def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(
     store: Store, config: WorkerConfig
 ) -> None:
@@ -353,6 +355,7 @@ def test_check_that_its_worker_stops_is_given_back(
     assert checked(store, config).status is DatasetStatus.READY
 
 
+@on_both
 def test_check_whose_database_was_away_is_given_back_when_it_answers(
     database_url: str, store: Store, config: WorkerConfig
 ) -> None:
@@ -360,14 +363,12 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
     impatient = Store(database_url, timeout_s=0.1)
     claim = Claim(impatient, 60)
     assert claim.take() is not None
-    away = sqlite3.connect(database_url.removeprefix("sqlite:///"), check_same_thread=False)
-    away.execute("BEGIN EXCLUSIVE")
-    back = threading.Timer(0.5, away.rollback)
-    back.start()
-    claim.give_back()
-    back.join()
+    giving_back = threading.Thread(target=claim.give_back)
+    with held(database_url):
+        giving_back.start()
+        time.sleep(0.5)
+    giving_back.join()
     assert store.datasets.get(dataset.id).attempt == 0
-    away.close()
     impatient.close()
 
 

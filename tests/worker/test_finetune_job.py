@@ -21,6 +21,7 @@ from models.clip import Clip
 from models.training.config import parse_config
 from models.training.parts import load_parts
 from models.training.run import train
+from tests.databases import on_both
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed
@@ -121,6 +122,7 @@ def test_version_over_a_version_names_it_as_its_base(
     assert loaded.version == version.id
 
 
+@on_both
 def test_promote_always_makes_the_alias_and_the_audit_tells_by_which_job(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -158,6 +160,7 @@ def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
     assert told["why"] in [event.message for event in store.journal.events(job.id)]
 
 
+@on_both
 def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_anew(
     config: WorkerConfig,
     store: Store,
@@ -229,6 +232,7 @@ def test_alias_that_is_moved_and_its_version_deleted_while_that_is_loaded_is_loo
     assert promotion_of(job)["compared_with"] == base.version
 
 
+@on_both
 def test_files_removed_before_the_version_is_registered_are_published_again(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -290,6 +294,7 @@ def test_lease_is_kept_until_the_job_has_ended_and_not_while_its_files_are_remov
         assert not context.folder.run.exists()
 
 
+@on_both
 def test_job_that_was_cancelled_as_it_ended_leaves_no_version(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:

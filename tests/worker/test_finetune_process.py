@@ -1,8 +1,8 @@
 """Fine-tuning jobs in processes of their own, as they are run: whole, killed, stopped, orphaned, overtaken."""
 
+import contextlib
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +13,7 @@ from app.jobs.states import JobStatus
 from app.registry.publish import read_published
 from app.store import Store
 from app.store.records import Job
+from tests.databases import held
 from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
 from worker.config import WorkerConfig
 from worker.identity import is_alive
@@ -111,20 +112,15 @@ def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
 
 
 def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:
-    """Stop processes, and not within a transaction of theirs: SQLite is locked by it until they wake."""
-    database = sqlite3.connect(config.database_url.removeprefix("sqlite:///"), timeout=0.5)
+    """Stop processes, and not within a transaction of theirs: what it holds is locked until they wake."""
     while True:
         for process in processes:
             os.kill(process, signal.SIGSTOP)
-        try:
-            database.execute("BEGIN IMMEDIATE")
-            break
-        except sqlite3.OperationalError:
-            for process in processes:
-                os.kill(process, signal.SIGCONT)
-            time.sleep(0.05)
-    database.rollback()
-    database.close()
+        with contextlib.suppress(TimeoutError), held(config.database_url, timeout_s=0.5):
+            return
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+        time.sleep(0.05)
 
 
 def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(

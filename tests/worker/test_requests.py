@@ -93,10 +93,6 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
         ({"benchmark": "winoground", "data": "d", "scorer": "diffusion"}, "needs a teacher"),
         ({"benchmark": "winoground", "data": "d", "model": "demo", "teacher": "t"}, "belongs to the scorer"),
         (
-            {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t", "scorer": "diffusion"},
-            "leave out model",
-        ),
-        (
             {"benchmark": "zero-shot", "data": "d", "teacher": "t", "scorer": "diffusion"},
             "cannot be measured",
         ),
@@ -105,6 +101,13 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
 )
 def test_evaluation_that_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
+        parse_evaluate(asked)
+
+
+def test_a_model_beside_a_teacher_is_taken_and_a_teacher_without_the_diffusion_scorer_is_not() -> None:
+    asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t"}
+    assert parse_evaluate(asked | {"scorer": "diffusion"}).teacher == "t"
+    with pytest.raises(ConfigError, match="teacher belongs to the scorer diffusion"):
         parse_evaluate(asked)
 
 

@@ -11,9 +11,12 @@ from app.registry.manifest import write_manifest
 from app.store import Store
 from app.store.assets import NewVersion
 from app.store.records import Job, JobError, Lease
+from tests.databases import on_both
 from worker.config import WorkerConfig
 from worker.folders import JobFolder
 from worker.retention import Retention
+
+pytestmark = on_both
 
 
 def attempt(config: WorkerConfig, store: Store, submit: Callable[..., Job]) -> tuple[Lease, Path]:

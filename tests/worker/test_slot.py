@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 from app.jobs.states import JobStatus
 from app.store import Store
 from app.store.records import Job, Lease
+from tests.databases import held, on_both
 from tests.worker.waiting import LIGHT, Running, end, job_process, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.exits import Exit
@@ -22,6 +22,7 @@ from worker.slot import end_orphans
 from worker.supervised import ChildProcess
 
 Submit = Callable[..., Job]
+pytestmark = on_both
 
 
 @pytest.fixture
@@ -208,14 +209,9 @@ def test_job_whose_lease_cannot_be_renewed_ends_before_it_does(
         until(lambda: store.jobs.get(job.id).step > 0)
         process = job_process(config)
         lease_until = store.jobs.get(job.id).lease_until
-        blocker = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
-        blocker.execute("BEGIN EXCLUSIVE")
-        try:
+        with held(database_url):
             until(lambda: not is_alive(process))
             ended_at = time.time()
-        finally:
-            blocker.execute("ROLLBACK")
-            blocker.close()
         assert lease_until is not None
         assert ended_at < lease_until + 4.0  # it may have renewed once more before the database was held
         until(lambda: store.jobs.get(job.id).fence == 2)

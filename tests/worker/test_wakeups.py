@@ -13,12 +13,14 @@ from app.jobs.states import JobKind, JobStatus
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from app.store.records import Job, NewJob
+from tests.databases import on_both
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.reaper import Reaper
 from worker.valkey import Valkey
 
 Submit = Callable[..., Job]
+pytestmark = on_both
 
 
 @pytest.fixture

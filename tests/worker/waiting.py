@@ -12,7 +12,7 @@ from app.jobs.states import JobStatus
 from app.store import Store
 from worker.config import WorkerConfig
 from worker.folders import occupants
-from worker.identity import ProcessId, is_alive
+from worker.identity import ProcessId, is_alive, kill
 from worker.slot import Slot
 
 PATIENCE_S = 120.0
@@ -55,10 +55,11 @@ class Running:
 
 
 class WorkerProcess:
-    """A whole worker in a process of its own, as a context that kills it at the end."""
+    """A whole worker in a process of its own, as a context that kills it and its jobs' processes at the end."""
 
     def __init__(self, config: WorkerConfig, module: str = "tests.worker.light_worker") -> None:
         config.data_dir.mkdir(parents=True, exist_ok=True)
+        self._jobs_dir = config.jobs_dir
         file = config.data_dir / f"worker-{time.monotonic_ns()}.json"
         file.write_text(config.dumps())
         self.process = subprocess.Popen([sys.executable, "-m", module, str(file)])
@@ -69,6 +70,10 @@ class WorkerProcess:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+        left = [occupant.process for _, occupant in occupants(self._jobs_dir)]
+        for process in left:
+            kill(process)
+        until(lambda: not any(map(is_alive, left)))
 
 
 def job_process(config: WorkerConfig, fence: int = 1) -> ProcessId:

@@ -1,8 +1,5 @@
-"""The whole service over a small CLIP and a real SQLite database, and a worker's hand on the same database."""
+"""The whole service over a small CLIP and a real database, and a worker's hand on the same database."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from app.store import Store
 from app.store.assets import Dataset
 from app.store.records import Job, Lease
 from models.clip import Clip
+from tests.databases import Databases
 
 
 @dataclass
@@ -66,37 +64,6 @@ class Service:
         return job, Lease.of(job)
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with every table and nothing in them, to be copied."""
-    file = tmp_path_factory.mktemp("database") / "empty.db"
-    store = Store(f"sqlite:///{file}")
-    store.migrate()
-    store.close()
-    return file
-
-
-@pytest.fixture(scope="session")
-def make_database(migrated: Path) -> Iterator[Callable[[], str]]:
-    """Makes databases with nothing in them; in memory where there is such a folder: every commit waits for the
-    disk, which is not what is tested.
-    """
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-
-        def make() -> str:
-            file = Path(folder) / f"{len(os.listdir(folder))}.db"
-            shutil.copyfile(migrated, file)
-            return f"sqlite:///{file}"
-
-        yield make
-
-
-@pytest.fixture
-def database_url(make_database: Callable[[], str]) -> str:
-    return make_database()
-
-
 @pytest.fixture
 def roots(tmp_path: Path) -> Path:
     """The folder below which data sets may be registered."""
@@ -136,11 +103,12 @@ def service(make_service: Callable[..., Service]) -> Service:
 
 @pytest.fixture(scope="session")
 def refusing(
-    tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[], str], small_clip: Clip
+    tmp_path_factory: pytest.TempPathFactory, sqlite_databases: Databases, small_clip: Clip
 ) -> Iterator[Service]:
     """A service for many tests, none of which changes anything that another one looks at."""
     data_dir = tmp_path_factory.mktemp("refusing")
-    with running(small_clip, data_dir=data_dir, database_url=make_database()) as service:
+    database_url = sqlite_databases.url(sqlite_databases.migrated())
+    with running(small_clip, data_dir=data_dir, database_url=database_url) as service:
         yield service
 
 

@@ -1,10 +1,8 @@
 """Who may do what, and what is said where there is no database or none that answers."""
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ from app.backend import check_database
 from app.keys import ConfigurationError
 from app.main import create_app
 from app.settings import Settings
-from app.store import Store
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of, running
 from tests.app.serving.swapping import MATCH
+from tests.databases import Databases, held, on_both
 
 VERSION = "0" * 64
 TRAIN = [
@@ -37,14 +35,15 @@ INFER = [("GET", "/models"), ("GET", f"/models/{VERSION}"), ("GET", "/models/sta
 
 @pytest.fixture(scope="module")
 def guarded(
-    tmp_path_factory: pytest.TempPathFactory, make_database: Callable[[], str], small_clip: Clip
+    tmp_path_factory: pytest.TempPathFactory, sqlite_databases: Databases, small_clip: Clip
 ) -> Iterator[tuple[Service, dict[str, str]]]:
     """A service with a key for each scope."""
     folder = tmp_path_factory.mktemp("guarded")
     keys = {scope: create_key(folder / "keys.json", scope, [scope]) for scope in ("infer", "train", "admin")}
     keys["both"] = create_key(folder / "keys.json", "both", ["train", "admin"])
+    database_url = sqlite_databases.url(sqlite_databases.migrated())
     with running(
-        small_clip, data_dir=folder, database_url=make_database(), keys_file=folder / "keys.json"
+        small_clip, data_dir=folder, database_url=database_url, keys_file=folder / "keys.json"
     ) as service:
         yield service, keys
 
@@ -125,25 +124,14 @@ def test_without_a_database_serving_is_as_it_was(client: TestClient) -> None:
     assert client.post("/match", json=MATCH).json()["model"]["name"] == "small"
 
 
-@contextmanager
-def locked(url: str) -> Iterator[None]:
-    """While another process holds the whole database."""
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")
-        connection.close()
-
-
+@on_both
 def test_while_the_database_is_away_jobs_are_503_and_images_are_matched(
     make_service: Callable[..., Service], database_url: str
 ) -> None:
     service = make_service(store_timeout_s=0.2)
     body = service.request()
 
-    with locked(database_url):
+    with held(database_url):
         for method, path, json in (
             ("GET", "/jobs", None), ("POST", "/finetune", body), ("GET", "/datasets", None),
             ("GET", f"/models/{VERSION}", None),
@@ -161,6 +149,7 @@ def test_while_the_database_is_away_jobs_are_503_and_images_are_matched(
     assert service.client.post("/finetune", json=body).status_code == 202
 
 
+@on_both
 def test_requests_that_wait_for_the_database_hold_up_no_other(
     make_service: Callable[..., Service], database_url: str
 ) -> None:
@@ -171,7 +160,7 @@ def test_requests_that_wait_for_the_database_hold_up_no_other(
         for _ in range(40)
     ]
 
-    with locked(database_url):
+    with held(database_url):
         for thread in asking:
             thread.start()
         deadline = time.monotonic() + 20
@@ -186,15 +175,14 @@ def test_requests_that_wait_for_the_database_hold_up_no_other(
     assert statuses.count(503) >= 7
 
 
+@on_both
 def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
-    tmp_path: Path, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.backend._TRY_AGAIN_S", 0.05)
-    url = f"sqlite:///{tmp_path}/jobs.db"
-    Store(url).migrate()
-    settings = Settings(data_dir=tmp_path / "data", database_url=url, store_timeout_s=0.1)
+    settings = Settings(data_dir=tmp_path / "data", database_url=database_url, store_timeout_s=0.1)
 
-    with locked(url):
+    with held(database_url):
         check_database(settings)
         client = TestClient(create_app(settings, {"small": small_clip}), base_url="http://localhost")
         client.__enter__()

@@ -8,8 +8,10 @@ from app.jobs.requests import parse_evaluate
 from app.jobs.states import JobKind
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
+from tests.databases import on_both
 
 
+@on_both
 def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_clip: Clip) -> None:
     data = service.ready_dataset("winoground")
 
@@ -46,6 +48,14 @@ def test_teacher_is_measured_by_the_diffusion_score(service: Service) -> None:
     assert (job["model"], job["teacher"], job["options"]["draws"]) == (None, "demo", 4)
 
 
+def test_model_may_stand_beside_the_teacher(service: Service) -> None:
+    body = {"benchmark": "winoground", "data": service.ready_dataset("winoground"), "model": "demo"}
+
+    job = service.client.post("/evaluate", json=body | {"scorer": "diffusion", "teacher": "demo"}).json()
+
+    assert (job["status"], job["teacher"]) == ("queued", "demo")
+
+
 def test_dry_run_accepts_nothing(service: Service) -> None:
     body = {"model": "demo", "benchmark": "winoground", "data": service.ready_dataset("winoground")}
 
@@ -68,7 +78,8 @@ def test_dry_run_accepts_nothing(service: Service) -> None:
         ({"benchmark": "magic"}, "invalid_request", "benchmark"),
         ({"data": "ds_unknown"}, "unusable_record", "data"),
         ({"benchmark": "retrieval"}, "dataset_format", "data"),
-        ({"scorer": "diffusion", "teacher": "demo"}, "invalid_request", None),
+        ({"scorer": "diffusion"}, "invalid_request", None),
+        ({"teacher": "demo"}, "invalid_request", None),
         ({"scorer": "diffusion", "model": None, "teacher": "evil"}, "model_not_allowed", "teacher"),
         ({"batch_size": 0}, "invalid_request", "batch_size"),
         ({"draws": 10**6}, "invalid_request", "draws"),

@@ -8,8 +8,10 @@ import pytest
 from app.store.assets import NewVersion
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
+from tests.databases import on_both
 
 
+@on_both
 def test_job_is_accepted_with_its_place_and_every_default(service: Service, small_clip: Clip) -> None:
     training = service.ready_dataset()
 
@@ -39,6 +41,7 @@ def test_job_is_accepted_with_its_place_and_every_default(service: Service, smal
     assert not hyperparameters.keys() & {"data", "device", "workers", "caption_cache"}
 
 
+@on_both
 def test_worker_reads_what_was_asked_for(service: Service) -> None:
     from app.jobs.requests import parse_finetune
 
@@ -50,6 +53,7 @@ def test_worker_reads_what_was_asked_for(service: Service) -> None:
     assert (parsed.options.epochs, parsed.options.batch_size, parsed.options.seed) == (2.5, 8, 5)
 
 
+@on_both
 def test_job_on_data_that_is_being_checked_is_validating_until_that_is_done(service: Service) -> None:
     added = service.store.datasets.add(name="new", format="pairs", source={}, folder=None)
 
@@ -173,6 +177,7 @@ def test_base_version_that_was_deleted_is_refused(service: Service) -> None:
     assert "deleted" in error["message"]
 
 
+@on_both
 def test_what_a_job_needs_cannot_be_deleted_while_it_waits(service: Service) -> None:
     version = "a" * 64
     service.store.versions.register(NewVersion(version, None, {"reference": "demo"}, 1))
@@ -235,6 +240,7 @@ def test_dry_run_refuses_what_a_run_would_be_refused_for(refusing: Service) -> N
     error_of(refusing.client.post("/finetune", json=refusing.request(base="evil", dry_run=True)), 422)
 
 
+@on_both
 def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> None:
     done = service.finetune(hyperparameters={"steps": 10})
     job, lease = service.claim()
@@ -254,6 +260,7 @@ def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> 
     assert tried(batch_size=32)["based_on"] is None
 
 
+@on_both
 def test_more_jobs_than_may_be_open_are_turned_away_paused_and_running_ones_counted(
     make_service: Callable[..., Service],
 ) -> None:

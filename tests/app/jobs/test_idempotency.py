@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.app.jobs.conftest import Service, error_of
+from tests.databases import on_both
 
 KEY = {"Idempotency-Key": "3f1c-42"}
 
 
+@on_both
 def test_second_request_with_the_same_key_gets_the_first_ones_job(service: Service) -> None:
     body = service.request()
 
@@ -23,6 +25,7 @@ def test_second_request_with_the_same_key_gets_the_first_ones_job(service: Servi
     assert len(service.client.get("/jobs").json()["data"]) == 1
 
 
+@on_both
 def test_replay_holds_when_the_data_set_is_gone(service: Service) -> None:
     body = service.request()
     job = service.client.post("/finetune", json=body, headers=KEY).json()
@@ -33,6 +36,7 @@ def test_replay_holds_when_the_data_set_is_gone(service: Service) -> None:
     error_of(service.client.post("/finetune", json=body), 422)
 
 
+@on_both
 def test_same_key_with_another_payload_is_refused(service: Service) -> None:
     body = service.request()
     service.client.post("/finetune", json=body, headers=KEY)
@@ -53,6 +57,7 @@ def test_same_key_for_another_kind_of_job_is_refused(service: Service) -> None:
     assert error_of(answer, 422)["code"] == "idempotency_key_reused"
 
 
+@on_both
 def test_many_at_once_make_one_job(service: Service) -> None:
     body = service.request()
 

@@ -7,8 +7,10 @@ import pytest
 from app.jobs.states import JobKind
 from app.store.records import JobError
 from tests.app.jobs.conftest import Service, error_of
+from tests.databases import on_both
 
 
+@on_both
 def test_list_is_paged_from_the_newest_and_filtered(service: Service) -> None:
     training = service.ready_dataset()
     ids = [service.finetune(training_data=training)["id"] for _ in range(5)]
@@ -50,6 +52,7 @@ def test_page_after_an_unknown_job_is_not_found(refusing: Service) -> None:
     assert (error["code"], error["param"]) == ("job_not_found", "after")
 
 
+@on_both
 def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -69,6 +72,7 @@ def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service
     ]
 
 
+@on_both
 def test_failed_job_says_why_and_whether_to_try_again(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -86,6 +90,7 @@ def test_failed_job_says_why_and_whether_to_try_again(service: Service) -> None:
     assert job["finished_at"] >= job["started_at"] >= job["created_at"]
 
 
+@on_both
 def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -104,6 +109,7 @@ def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> No
     assert [point["step"] for point in metrics["data"]] == [2, 3, 4]
 
 
+@on_both
 def test_numbers_that_no_database_has_are_refused_and_large_ones_find_nothing(service: Service) -> None:
     job_id = service.finetune()["id"]
 
@@ -113,6 +119,7 @@ def test_numbers_that_no_database_has_are_refused_and_large_ones_find_nothing(se
     assert service.client.get(f"/jobs/{job_id}/metrics", params={"after": 2**61}).json()["data"] == []
 
 
+@on_both
 def test_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(service: Service) -> None:
     waiting, running = service.finetune()["id"], service.finetune()["id"]
     service.claim()  # the oldest
@@ -124,6 +131,7 @@ def test_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(service
     assert service.client.post(f"/jobs/{waiting}/cancel").json()["status"] == asked["status"]
 
 
+@on_both
 def test_paused_job_goes_on_when_it_is_resumed(service: Service) -> None:
     job_id = service.finetune()["id"]
 

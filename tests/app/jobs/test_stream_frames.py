@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,6 +19,7 @@ from app.store import Store
 from app.store.records import Job, Lease, NewJob
 from app.store_threads import StoreThreads
 from tests.app.jobs.test_stream import CONFIG
+from tests.databases import held, on_both
 
 Answer = TypeVar("Answer")
 
@@ -65,6 +65,7 @@ def claim(store: Store) -> Lease:
     return Lease.of(job)
 
 
+@on_both
 def test_silence_is_broken_by_comments_that_no_client_takes_for_news(store: Store) -> None:
     async def third(frames: AsyncIterator[str], _: JobService) -> list[str]:
         return [await anext(frames) for _ in range(4)]
@@ -76,16 +77,14 @@ def test_silence_is_broken_by_comments_that_no_client_takes_for_news(store: Stor
     assert rest == [": still here\n\n"] * 2
 
 
+@on_both
 def test_stream_outlives_a_database_that_is_away(store: Store, database_url: str) -> None:
     job = new_job(store)
 
     async def use(frames: AsyncIterator[str], _: JobService) -> list[str]:
         seen = [await anext(frames), await anext(frames)]
-        other = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        seen.append(await anext(frames))
-        other.execute("ROLLBACK")
-        other.close()
+        with held(database_url):
+            seen.append(await anext(frames))
         store.jobs.request_cancel(job.id)
         return [*seen, *[frame async for frame in frames]]
 
@@ -95,6 +94,7 @@ def test_stream_outlives_a_database_that_is_away(store: Store, database_url: str
     assert "event: done" in seen[-1]
 
 
+@on_both
 def test_progress_is_told_once_for_each_change(store: Store) -> None:
     job = new_job(store)
     lease = claim(store)

@@ -16,6 +16,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.serving.swapping import MATCH, publish_tuned
+from tests.databases import on_both
 
 REASON = {"reason": "it is better"}
 
@@ -57,6 +58,7 @@ def until_served(service: Service, version: str) -> None:
         time.sleep(0.02)
 
 
+@on_both
 def test_start_makes_known_what_is_served_and_points_default_at_it(quick: Service, small_clip: Clip) -> None:
     listed = quick.client.get("/models").json()
 
@@ -70,6 +72,7 @@ def test_start_makes_known_what_is_served_and_points_default_at_it(quick: Servic
     ]
 
 
+@on_both
 def test_promoted_version_answers_and_a_rollback_brings_back_the_one_before(
     quick: Service, small_clip: Clip, tmp_path: Path
 ) -> None:
@@ -118,6 +121,7 @@ def test_promoting_what_the_alias_points_at_changes_nothing(quick: Service, smal
     assert len(quick.store.aliases.promotions("default")) == 1
 
 
+@on_both
 def test_alias_that_was_moved_meanwhile_is_left(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
     version = published(quick, small_clip, tmp_path)
 
@@ -201,6 +205,7 @@ def test_unknown_alias_cannot_be_rolled_back(refusing: Service) -> None:
     assert error_of(answer, 404)["code"] == "alias_not_found"
 
 
+@on_both
 def test_version_is_deleted_with_its_files_unless_it_is_needed(
     quick: Service, small_clip: Clip, tmp_path: Path
 ) -> None:
@@ -277,6 +282,7 @@ def test_operators_own_model_cannot_be_downloaded(refusing: Service, small_clip:
     assert error_of(answer, 404)["code"] == "version_not_published"
 
 
+@on_both
 def test_default_stays_where_a_person_moved_it_and_follows_the_settings_until_then(
     make_service: Callable[..., Service], database_url: str, small_clip: Clip, other_clip: Clip
 ) -> None:

@@ -17,8 +17,9 @@ from app.store.paging import page_query
 from app.store.records import JobError
 from app.store.tables import events, jobs
 from app.store.work import eligible
-from tests.app.store.conftest import Databases, claimed, submitted
-from tests.app.store.postgres import PostgreSQL
+from tests.app.store.conftest import claimed, submitted
+from tests.databases import Databases
+from tests.postgres import PostgreSQL
 
 
 @pytest.mark.parametrize(

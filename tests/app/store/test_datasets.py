@@ -159,6 +159,10 @@ def test_data_sets_are_paged_and_unknown_ones_named(store: Store) -> None:
     first = store.datasets.list(limit=2)
     assert ([each.id for each in first.items], first.has_more) == ([ids[2], ids[1]], True)
     assert [each.id for each in store.datasets.list(after=ids[1]).items] == [ids[0]]
+    store.datasets.delete(ids[1])
+    left = store.datasets.list(limit=2)
+    assert ([each.id for each in left.items], left.has_more) == ([ids[2], ids[0]], False)
+    assert [each.id for each in store.datasets.list(status=DatasetStatus.DELETED).items] == [ids[1]]
     for ask in (store.datasets.get, store.datasets.delete):
         with pytest.raises(UnknownRecord, match="No data set"):
             ask("ds_none")

@@ -18,7 +18,8 @@ from app.store.errors import (
     UnusableRecord,
 )
 from app.store.records import JobError
-from tests.app.store.conftest import Databases, FakeClock, claimed, new_job, submitted
+from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
+from tests.databases import Databases
 
 
 def test_submitted_job_is_read_back_as_it_was_given(store: Store) -> None:

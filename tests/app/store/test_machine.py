@@ -24,7 +24,8 @@ from app.store import Store
 from app.store.assets import NewVersion
 from app.store.errors import JobStateConflict, LeaseLost
 from app.store.records import Job, JobError, Lease, NewJob
-from tests.app.store.conftest import Databases, FakeClock
+from tests.app.store.conftest import FakeClock
+from tests.databases import Databases
 
 TTL_S = 60.0
 ERROR = JobError("boom", "Boom.")

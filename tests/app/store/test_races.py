@@ -13,7 +13,8 @@ from app.keys import ConfigurationError
 from app.store import Store
 from app.store.tables import metadata
 from tests.app.store import racing
-from tests.app.store.conftest import Databases, submitted
+from tests.app.store.conftest import submitted
+from tests.databases import Databases
 
 COUNT = 3
 
