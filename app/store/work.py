@@ -126,15 +126,15 @@ class Work:
     def release(self, lease: Lease, message: str = "Its worker stopped at a checkpoint.") -> Job:
         """Let go of a job at a checkpoint: by a shutdown, or because pausing or cancelling was asked for.
 
-        Returns the job: `queued`, not counted as an attempt; or `paused`; or `cancelled`. Publish a wake-up
-        after this where it is queued.
+        Returns the job: `queued` or `paused`, not counted as an attempt; or `cancelled`. Publish a wake-up after
+        this where it is queued.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
             now = self._clock()
-            return move(
-                connection, job, Action.RELEASE, now, message, attempt=max(0, job.attempt - 1), not_before=now
-            )
+            goes_on = job.status is not JobStatus.CANCELLING
+            attempt = max(0, job.attempt - 1) if goes_on else job.attempt
+            return move(connection, job, Action.RELEASE, now, message, attempt=attempt, not_before=now)
 
     def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None) -> Job:
         """End an attempt with an error; with `retry_in_s` the job is queued again while it has attempts left.

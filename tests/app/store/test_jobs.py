@@ -179,7 +179,8 @@ def test_cancelled_while_running_waits_for_its_worker(store: Store) -> None:
     assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
     assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
     assert store.work.renew(lease, 60) is JobStatus.CANCELLING
-    assert store.work.release(lease).status is JobStatus.CANCELLED
+    ended = store.work.release(lease)
+    assert (ended.status, ended.attempt) == (JobStatus.CANCELLED, 1)
 
 
 def test_paused_job_is_resumed_with_all_its_attempts(store: Store) -> None:
