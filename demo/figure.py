@@ -76,9 +76,7 @@ def relative_gap(record: Record) -> float | None:
 
 def gradient_share(record: Record) -> float | None:
     """How much lambda L_SDS asks of the image features for one that L_CLIP and the negatives ask."""
-    if "sds_feature_gradient" not in record:
-        return None
-    return record["sds_feature_gradient"] / record["clip_feature_gradient"]
+    return record.get("sds_gradient_share")
 
 
 def curve(

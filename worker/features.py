@@ -1,5 +1,7 @@
 """Features that jobs share: DATA_DIR/features/, a folder for each version, precision, kind of device and code.
 
+They outlive what they were computed from, until others take their room.
+
 One job at a time has a folder. Another one that needs it meanwhile computes into its own, as if nothing were kept.
 """
 

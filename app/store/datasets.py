@@ -75,13 +75,13 @@ class Datasets:
 
         Raises UnknownRecord where there is no `after`.
         """
-        unequal = {"status": DatasetStatus.DELETED.value} if status is None else {}
+        where = [datasets.c.status != DatasetStatus.DELETED] if status is None else []
         with self._database.reading() as connection:
             rows, has_more = page(
                 connection,
                 datasets,
                 equal={"status": status},
-                unequal=unequal,
+                where=where,
                 after=after,
                 limit=limit,
                 what="dataset",

@@ -1,9 +1,8 @@
 """Lists by keyset: a page starts right after a row, found by an index, however many rows there are."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
-from sqlalchemy import Connection, RowMapping, Select, Table, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, select, tuple_
 
 from app.store.errors import UnknownRecord
 
@@ -21,10 +20,10 @@ def page(
     after: str | None,
     limit: int,
     what: str,
-    unequal: Mapping[str, str] = MappingProxyType({}),
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> tuple[Sequence[RowMapping], bool]:
-    """Rows of a table with `created_at` and `id`, newest first, where columns equal what is not None, and none is what
-    `unequal` says.
+    """Rows of a table with `created_at` and `id`, newest first, where columns equal what is not None and all of
+    `where` holds.
 
     Returns at most `limit` rows, and at most MAX_LIMIT, and whether there are more.
 
@@ -32,23 +31,18 @@ def page(
     """
     start = None if after is None else _position(connection, table, after, what)
     limit = bounded(limit, 1, MAX_LIMIT)
-    rows = connection.execute(page_query(table, equal, start, unequal).limit(limit + 1)).mappings().all()
+    rows = connection.execute(page_query(table, equal, start).where(*where).limit(limit + 1)).mappings().all()
     return rows[:limit], len(rows) > limit
 
 
 def page_query(
-    table: Table,
-    equal: Mapping[str, str | None],
-    start: tuple[float, str] | None,
-    unequal: Mapping[str, str] = MappingProxyType({}),
+    table: Table, equal: Mapping[str, str | None], start: tuple[float, str] | None
 ) -> Select[tuple[object, ...]]:
     """The statement of `page`, whose plan a test looks at."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc())
     for column, value in equal.items():
         if value is not None:
             query = query.where(table.c[column] == value)
-    for column, value in unequal.items():
-        query = query.where(table.c[column] != value)
     if start is not None:
         query = query.where(tuple_(table.c.created_at, table.c.id) < tuple_(*start))
     return query

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.evaluation.checked import LISTED, Problems, Say, data_hash, look_at_images
+from models.evaluation.computed_by import code_version
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ArchiveImage, Item
 from models.evaluation.measured import Measured
@@ -124,25 +119,3 @@ def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
         ),
         captions=item.captions,
     )
-
-
-@cache
-def code_version() -> str:
-    """The version of the installed package, and the commit: `0.1.0+1a2b3c4d5e6f-dirty`.
-
-    The commit is a checkout's own, or what an image was built with (SDS_CLIP_COMMIT).
-    """
-    try:
-        installed = version("sds-clip")
-    except PackageNotFoundError:
-        installed = "unknown"
-    if commit := os.environ.get("SDS_CLIP_COMMIT"):
-        return f"{installed}+{commit}"
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return installed
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return f"{installed}+{found.stdout.strip()}"
-    return installed

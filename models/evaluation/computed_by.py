@@ -1,18 +1,41 @@
-"""What features and scores on disk were computed by: an upgrade may change them."""
+"""What figures, and the features and scores on disk, were computed by: another version may compute others."""
 
+import contextlib
 import hashlib
 import json
+import os
+import subprocess
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
-PACKAGES = ("sds-clip", "torch", "open_clip_torch", "transformers", "diffusers", "pillow", "numpy")
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "diffusers", "pillow", "numpy")
 
 
 @cache
 def computed_by() -> str:
-    """A short hash of the installed versions of the packages that compute, for the name of what is kept."""
-    versions = json.dumps([_version(package) for package in PACKAGES])
+    """A short hash of `code_version` and the versions of the packages that compute, for the name of what is kept."""
+    versions = json.dumps([code_version(), *(_version(package) for package in PACKAGES)])
     return hashlib.sha256(versions.encode()).hexdigest()[:8]
+
+
+@cache
+def code_version() -> str:
+    """The version of the installed package, and the commit: `0.1.0+1a2b3c4d5e6f-dirty`.
+
+    The commit is a checkout's own, or what an image was built with (SDS_CLIP_COMMIT).
+    """
+    installed = _version("sds-clip") or "unknown"
+    if commit := os.environ.get("SDS_CLIP_COMMIT"):
+        return f"{installed}+{commit}"
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return installed
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return f"{installed}+{found.stdout.strip()}"
+    return installed
 
 
 def _version(package: str) -> str | None:

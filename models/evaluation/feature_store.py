@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.evaluation.errors import StoreInUse
+from models.evaluation.errors import EvaluationError, StoreInUse
 
 _KEY_BYTES = 32
 _RECORD = np.dtype([("key", f"V{_KEY_BYTES}"), ("row", "<u8")])
@@ -163,4 +163,11 @@ def _lock(file: int) -> None:
         import fcntl
     except ImportError:  # no such locks on this system
         return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise EvaluationError(
+            f"Features cannot be kept there: the file system has no locks ({error.strerror}). Choose another folder."
+        ) from error

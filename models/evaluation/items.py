@@ -135,13 +135,17 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def image_folder(images: Path | None, beside: Path, *names: str) -> Path:
+def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".") -> Path:
     """The folder that images' names start at: `images`, else the first of `names` below `beside`, else `beside`.
+
+    Where the `first` image lies in one of these, it is that one.
 
     Raises:
         EvaluationError: there is no such folder.
     """
-    folder = images or next((beside / name for name in names if (beside / name).is_dir()), beside)
+    there = [each for each in (*(beside / name for name in names), beside) if each.is_dir()]
+    having = [each for each in there if (each / first).exists()]
+    folder = images or next(iter(having or there), beside)
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
     return folder

@@ -59,7 +59,7 @@ def order_benchmark(
     if other is not None:
         raise EvaluationError(f"{file}: is the file of {other}; give {FILES[name]}.")
     made = _stored(file) if _is_order_set(file) else _made_once(name, file, images, sets, seed)
-    folder = image_folder(images, file.parent, "images")
+    folder = image_folder(images, file.parent, "images", first=made.cases[0][0])
     items = tuple(
         Item(
             id=str(number),

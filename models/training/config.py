@@ -117,7 +117,8 @@ class FinetuneConfig(BaseModel):
     negatives_weight: NotNegative = 1.0
     """Their weight beside L_CLIP."""
     score_temperature: Positive = 0.003
-    """The teacher's softmax temperature over denoising errors, chosen on the demo's teacher; watch `target_own`."""
+    """The teacher's softmax temperature over denoising errors, chosen on the demo's teacher. Watch `target_own`, the
+    own caption's probability, beside `target_chance`, what it is to a teacher that knows nothing."""
     score_draws: Count = 8
     """Noise levels that an image is scored on."""
     score_error: Literal["epsilon", "velocity"] = "velocity"

@@ -102,6 +102,7 @@ class Objective:
         return {
             "negatives": score_distillation_loss(logits, errors, temperature=temperature, valid=valid),
             "target_own": teacher_choice(errors, temperature=temperature, valid=valid)[:, 0].exp().mean(),
+            "target_chance": (1 / valid.sum(dim=1)).mean(),
         }
 
     def _sds(self, image_features: Tensor, part: Part, step: int, with_gap: bool) -> dict[str, Tensor]:

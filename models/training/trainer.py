@@ -104,13 +104,13 @@ class Trainer:
                 batch.step,
                 with_gap=with_gap,
             )
-            norms = _backward(losses, images.features)
+            share = _backward(losses, images.features)
             for encoded in (images, texts, negatives):
                 if encoded is not None:
                     encoded.backward()
         total = losses.contrastive if losses.sds is None else losses.contrastive + losses.sds
         return (
-            {name: value.detach() for name, value in losses.terms.items()} | norms | {"loss": total.detach()}
+            {name: value.detach() for name, value in losses.terms.items()} | share | {"loss": total.detach()}
         )
 
     def _part_of(self, batch: Batch) -> Part:
@@ -153,8 +153,8 @@ class Trainer:
 
 
 def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:
-    """Leave the gradients of both losses on what they reach, and with L_SDS say how much each asks of the image
-    features: the two go back one after the other, which costs no more than their sum."""
+    """Leave the gradients of both losses on what they reach, and say how much L_SDS asks of the image features for
+    one that the other asks: the two go back one after the other, which costs no more than their sum."""
     if losses.sds is None:
         torch.autograd.backward(losses.contrastive)
         return {}
@@ -163,8 +163,8 @@ def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:
     of_sds = torch.zeros_like(image_features) if first is None else first.clone()
     torch.autograd.backward(losses.contrastive)
     assert image_features.grad is not None
-    of_contrastive = image_features.grad - of_sds
-    return {"sds_feature_gradient": of_sds.norm(), "clip_feature_gradient": of_contrastive.norm()}
+    of_contrastive = (image_features.grad - of_sds).norm().clamp_min(torch.finfo(torch.float32).tiny)
+    return {"sds_gradient_share": of_sds.norm() / of_contrastive}
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:

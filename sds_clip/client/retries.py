@@ -12,6 +12,13 @@ _SENT_AGAIN = (429, 503)
 _LOST_PAUSE_S = 0.5
 
 
+def at_least_one(max_attempts: int) -> int:
+    """The number itself. Raises ValueError for one below 1."""
+    if max_attempts < 1:
+        raise ValueError(f"max_attempts is {max_attempts}; a call is sent once at least.")
+    return max_attempts
+
+
 def pause_s(error: ClientError, attempt: int, max_attempts: int) -> float | None:
     """How long to wait before the next attempt; None where there should be none."""
     if attempt >= max_attempts:

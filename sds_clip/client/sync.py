@@ -20,7 +20,8 @@ class Client:
             client.match(["cat.jpg"], ["a cat", "a dog"])["results"][0]["probabilities"]
 
     Answers are the API's own JSON; /docs of the service describes every field. Whatever fails raises a
-    `ClientError`, after as many as `max_attempts` where it is safe to ask again. Threads may share a client.
+    `ClientError`, after as many as `max_attempts` where it is safe to ask again; a job's events are followed over as
+    many connections as it takes. Threads may share a client.
     """
 
     def __init__(

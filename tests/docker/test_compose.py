@@ -165,7 +165,7 @@ def test_gpu_file_gives_workers_a_gpu_and_its_torch_and_the_api_by_choice() -> N
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     shares = [float(service["environment"]["SDS_CLIP_GPU_MEMORY_SHARE"]) for service in on_gpu.values()]
-    assert sum(shares) < 1
+    assert sum(shares) < 0.9
     torch = {
         service["image"]: service["build"]["args"]["TORCH_INDEX_URL"]
         for service in on_gpu.values()

@@ -27,6 +27,8 @@ def test_a_busy_service_is_asked_again_and_no_more_than_so_often() -> None:
         with pytest.raises(errors.Unavailable):
             client.models()
         assert len(server.asked) == 1
+    with pytest.raises(ValueError, match="max_attempts is 0"):
+        Client(max_attempts=0)
 
 
 def test_a_submission_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:

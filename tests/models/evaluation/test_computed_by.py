@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.clip import Clip
-from models.evaluation.computed_by import PACKAGES, computed_by
+from models.evaluation.computed_by import PACKAGES, code_version, computed_by
 from models.evaluation.scorers import ClipScorer
 
 
@@ -15,6 +15,7 @@ def _read_anew() -> Iterator[None]:
     computed_by.cache_clear()
     yield
     computed_by.cache_clear()
+    code_version.cache_clear()
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
@@ -35,6 +36,16 @@ def test_it_changes_with_the_version_of_every_package(package: str, monkeypatch:
     before = computed_by()
     upgrade(monkeypatch, package)
     assert computed_by() != before
+
+
+def test_it_changes_with_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for commit in ("0123456789ab", "ba9876543210"):
+        monkeypatch.setenv("SDS_CLIP_COMMIT", commit)
+        code_version.cache_clear()
+        computed_by.cache_clear()
+        found.append(computed_by())
+    assert found[0] != found[1]
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.evaluation import feature_store
-from models.evaluation.errors import StoreInUse
+from models.evaluation.errors import EvaluationError, StoreInUse
 from models.evaluation.feature_store import FeatureStore, drop_store
 
 
@@ -94,6 +95,15 @@ def test_a_second_user_is_refused(tmp_path: Path) -> None:
     ):
         FeatureStore(tmp_path, "images", 8)
     FeatureStore(tmp_path, "images", 8).close()
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(EvaluationError, match=r"has no locks \(No locks available\)"):
+        FeatureStore(tmp_path, "images", 8)
 
 
 def test_a_store_is_dropped_unless_it_is_used(tmp_path: Path) -> None:

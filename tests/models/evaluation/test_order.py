@@ -163,6 +163,15 @@ def test_images_are_looked_for_where_retrieval_looks(tmp_path: Path) -> None:
         order_benchmark("coco-order", folder, tmp_path / "none", tmp_path / "sets")
 
 
+def test_images_named_from_beside_their_folder_are_found_too(tmp_path: Path) -> None:
+    folder = save_captions(tmp_path, [[CAPTION]])
+    (folder / "val2014").rename(folder / "images")
+    options = ["a dog runs", "runs a dog"]
+    (folder / "theirs.json").write_text(json.dumps([{"image": "images/0.jpg", "caption_options": options}]))
+    benchmark = order_benchmark("coco-order", folder / "theirs.json", None, tmp_path / "sets")
+    assert benchmark.items[0].images[0].path.is_file()
+
+
 def test_the_other_benchmarks_file_is_refused(tmp_path: Path) -> None:
     folder = save_captions(tmp_path, [[CAPTION]], "flickr30k_test.json")
     with pytest.raises(EvaluationError, match="is the file of flickr-order; give coco_karpathy_test"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.evaluation.benchmark import code_version
+from models.evaluation.computed_by import code_version
 from models.evaluation.errors import EvaluationError
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 from models.evaluation.results_file import as_json, read_results, write_results
