@@ -20,7 +20,9 @@ from sds_clip.client.upload import Form
 class Http:
     """One service. Every method raises ConnectionFailed, and APIError for an answer that is an error."""
 
-    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
+    def __init__(
+        self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int = retries.MAX_ATTEMPTS
+    ) -> None:
         self._max_attempts = retries.at_least_one(max_attempts)
         self._client = httpx.Client(**connection.options(url, api_key, timeout_s))
 
