@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from demo.sets import Pairs, pairs
+from demo.sets import pairs
 from demo.training_set import DemoPairs
 from demo.world import Split
 from models.checkpoints import load_clip
@@ -49,7 +49,7 @@ class Residuals:
         return more.mean().item(), (more.std() / len(more) ** 0.5).item()
 
 
-class Yardstick:
+class Probe:
     """Validation images with two things each, their captions, and common noise."""
 
     def __init__(self, teacher: Teacher, base: Clip, count: int = COUNT) -> None:
@@ -61,7 +61,7 @@ class Yardstick:
         }
         places = list(swaps)[:count]
         self._teacher = teacher
-        self._images = _pictures(drawn, places)
+        self._images = [PIL.Image.fromarray(drawn.images[place]) for place in places]
         own = [drawn.captions[place] for place in places]
         self._own = teacher.encode_captions(own)
         self._swapped = teacher.encode_captions([swaps[place] for place in places])
@@ -100,14 +100,14 @@ def main() -> None:
     parser.add_argument("--teacher", default="demo", help="a teacher reference")
     options = parser.parse_args()
     teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)
-    yardstick = Yardstick(teacher, load_clip("demo", device="cpu", precision="float32"))
+    probe = Probe(teacher, load_clip("demo", device="cpu", precision="float32"))
     print("| latents | variance explained | residual | another's caption, % | words swapped, % |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    print(_row("the VAE's", yardstick.real()))
+    print(_row("the VAE's", probe.real()))
     trained_on = DemoPairs(FITTED)
     for reference in options.models:
         clip = load_clip(reference, device="cpu", precision="float32")
-        print(_row(f"from {reference}", yardstick.of(clip, trained_on)), flush=True)
+        print(_row(f"from {reference}", probe.of(clip, trained_on)), flush=True)
 
 
 def _row(name: str, found: Residuals) -> str:
@@ -115,10 +115,6 @@ def _row(name: str, found: Residuals) -> str:
         f"{mean:+.1f} ± {error:.1f}" for mean, error in map(found.gap, (found.other, found.swapped))
     )
     return f"| {name} | {found.r2:.2f} | {found.own.mean():.4f} | {gaps} |"
-
-
-def _pictures(drawn: Pairs, places: list[int]) -> list[PIL.Image.Image]:
-    return [PIL.Image.fromarray(drawn.images[place]) for place in places]
 
 
 if __name__ == "__main__":

@@ -74,11 +74,6 @@ def relative_gap(record: Record) -> float | None:
     return 100 * (record["residual_shuffled"] - record["residual"]) / record["residual"]
 
 
-def gradient_share(record: Record) -> float | None:
-    """How much lambda L_SDS asks of the image features for one that L_CLIP and the negatives ask."""
-    return record.get("sds_gradient_share")
-
-
 def curve(
     runs: Sequence[Outcome], value_of: Callable[[Record], float | None]
 ) -> tuple[list[float], NDArray[np.float64]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo.experiment import Outcome, by_variant
-from demo.figure import WINDOW, curve, gradient_share, relative_gap, write_figure
+from demo.figure import WINDOW, curve, relative_gap, write_figure
 from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
 from demo.yardstick import PAIRS
 
@@ -122,7 +122,7 @@ def _gap(runs: Sequence[Outcome]) -> str:
 
 
 def _gradient_share(runs: Sequence[Outcome]) -> str:
-    _, shares = curve(runs, gradient_share)
+    _, shares = curve(runs, lambda record: record.get("sds_gradient_share"))
     return f"{shares.mean():.3g}" if len(shares) else NONE
 
 

@@ -12,11 +12,11 @@ from app.datasets.unpack import content_root
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from models.data.errors import DataError
+from models.evaluation.items import image_folder
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
 
 _TABLES = (".json", ".csv", ".tsv")
-_IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def pairs_place(content: Content, links: Path) -> PairsPlace:
     tables = captions_files(folder, _TABLES)
     if any(folder.glob("[!.]*.tar")) or not tables:
         return PairsPlace(folder)
-    return PairsPlace(the_one(tables, folder), images_of(folder))
+    return PairsPlace(the_one(tables, folder), image_folder(None, folder, "images"))
 
 
 def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -91,12 +91,6 @@ def the_one(files: Sequence[Path], folder: Path) -> Path:
             f"{folder}: must hold one file of captions, and has {found}; make a data set of each."
         )
     return files[0]
-
-
-def images_of(folder: Path) -> Path:
-    """The folder that images' names start at."""
-    below = folder / _IMAGES
-    return below if below.is_dir() else folder
 
 
 def _linked(shards: Sequence[Path], links: Path) -> Path:

@@ -35,10 +35,10 @@ class FeatureStore:
 
         Raises:
             StoreInUse: another run uses it.
+            EvaluationError: the file system has no locks.
         """
-        with suppress(
-            FileExistsError
-        ):  # not `exist_ok`, which looks again: the folder may be dropped meanwhile
+        # Not `exist_ok`, which looks again: the folder may be dropped meanwhile.
+        with suppress(FileExistsError):
             folder.mkdir(parents=True)
         self._width = width
         self._rows_path = folder / f"{name}.f32"

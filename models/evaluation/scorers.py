@@ -50,8 +50,8 @@ class Scorer(Protocol):
 class ClipScorer:
     """Cosines of a CLIP's features, each image and text encoded once and kept in `folder`.
 
-    Below `folder` the features lie by version, precision, device and the packages that computed them; images by
-    content and box, texts by tokens.
+    Below `folder` the features lie by version, precision, device and what computed them; images by content and box,
+    texts by tokens.
     """
 
     name = "clip"

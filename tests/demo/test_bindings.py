@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from demo.bindings import Residuals, Yardstick
+from demo.bindings import Probe, Residuals
 from demo.training_set import DemoPairs
 from models.checkpoints import load_clip
 from models.teacher.load import load_teacher
@@ -18,8 +18,8 @@ def test_gap_is_in_percent_of_the_own_residual_with_its_standard_error() -> None
 def test_real_latents_hold_words_and_bindings_and_the_demo_clip_s_words_alone() -> None:
     teacher = load_teacher("demo", device="cpu", precision="float32", vae=True)
     base = load_clip("demo", device="cpu", precision="float32")
-    yardstick = Yardstick(teacher, base, count=96)
-    real, made = yardstick.real(), yardstick.of(base, DemoPairs(768))
+    probe = Probe(teacher, base, count=96)
+    real, made = probe.real(), probe.of(base, DemoPairs(768))
     assert real.r2 == 1
     assert 0 < made.r2 < 0.5
     (words, _), (bindings, error) = real.gap(real.other), real.gap(real.swapped)

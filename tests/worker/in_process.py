@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.jobs.states import JobKind
+from app.jobs.states import JobKind, JobStatus
 from app.store import Store
-from app.store.records import Lease
+from app.store.records import Job, Lease
 from worker.config import WorkerConfig
 from worker.context import JobContext, Ticks
 from worker.folders import JobFolder
+from worker.job_process import Runner
 from worker.reporter import Reporter
 
 
@@ -25,3 +26,12 @@ def claimed(config: WorkerConfig, store: Store, kind: JobKind = JobKind.FINETUNE
         yield JobContext(config, store, job, folder, reporter, Ticks(None))
     finally:
         reporter.close()
+
+
+def run_job(config: WorkerConfig, store: Store, job: Job, runner: Runner) -> Job:
+    """The job, claimed as the oldest of its kind and done to its success."""
+    with claimed(config, store, job.kind) as context:
+        runner(context)
+    ended = store.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    return ended

@@ -18,7 +18,7 @@ from models.evaluation.scorers import ClipScorer
 from sds_clip.cli import main
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
-from tests.worker.in_process import claimed
+from tests.worker.in_process import claimed, run_job
 from tests.worker.sets import add_ready
 from tests.worker.test_finetune_job import published
 from worker.config import WorkerConfig
@@ -30,12 +30,7 @@ Submit = Callable[..., Job]
 
 
 def run(config: WorkerConfig, store: Store, submit: Submit, **asked: object) -> Job:
-    job = submit(asked, JobKind.EVALUATE)
-    with claimed(config, store, JobKind.EVALUATE) as context:
-        evaluate(context)
-    ended = store.jobs.get(job.id)
-    assert ended.status is JobStatus.SUCCEEDED
-    return ended
+    return run_job(config, store, submit(asked, JobKind.EVALUATE), evaluate)
 
 
 def written(config: WorkerConfig, job: Job, name: str) -> Any:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.jobs.states import JobKind, JobStatus
+from app.jobs.states import JobKind
 from app.store import Store
 from app.store.records import Job
 from models.checkpoints import load_clip
 from models.evaluation.feature_store import FeatureStore
 from models.evaluation.scorers import ClipScorer
 from tests.checkpoints import save_tiny_clip
-from tests.worker.in_process import claimed
+from tests.worker.in_process import claimed, run_job
 from worker.config import WorkerConfig
 from worker.evaluate_job import evaluate
 from worker.features import keep_within
@@ -41,12 +41,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Encoded:
 
 
 def run(config: WorkerConfig, store: Store, submit: Submit, **asked: object) -> Job:
-    job = submit(asked, JobKind.EVALUATE)
-    with claimed(config, store, JobKind.EVALUATE) as context:
-        evaluate(context)
-    ended = store.jobs.get(job.id)
-    assert ended.status is JobStatus.SUCCEEDED
-    return ended
+    return run_job(config, store, submit(asked, JobKind.EVALUATE), evaluate)
 
 
 def metrics(job: Job) -> object:

@@ -24,7 +24,7 @@ from models.training.run import train
 from tests.databases import on_both
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
-from tests.worker.in_process import claimed
+from tests.worker.in_process import claimed, run_job
 from tests.worker.sets import add_ready
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
@@ -51,12 +51,7 @@ def published(config: WorkerConfig, store: Store, base: Clip, delta: Path) -> st
 
 
 def run(config: WorkerConfig, store: Store, submit: Submit, asked: dict[str, Any]) -> Job:
-    job = submit(asked)
-    with claimed(config, store) as context:
-        finetune(context)
-    ended = store.jobs.get(job.id)
-    assert ended.status is JobStatus.SUCCEEDED
-    return ended
+    return run_job(config, store, submit(asked), finetune)
 
 
 def promotion_of(job: Job) -> Any:
