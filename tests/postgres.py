@@ -59,6 +59,18 @@ class PostgreSQL:
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
+    def dump(self, name: str) -> str:
+        """A database as INSERT statements, which a connection can execute; `psql` is not needed."""
+        options = ("--inserts", "--no-owner", "--no-privileges", f"--dbname={self._dsn(name)}")
+        text = self._run("pg_dump", *options)
+        # Newer ones write commands of psql's own, \restrict.
+        return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("\\"))
+
+    def restore(self, name: str, dump: str) -> None:
+        """Fill an empty database with what `dump` has returned."""
+        with psycopg.connect(self._dsn(name), autocommit=True) as connection:
+            connection.execute(dump.encode())
+
     def url(self, name: str) -> str:
         """The URL of a database, as an operator would write it."""
         return self._dsn(name)
@@ -103,7 +115,7 @@ class PostgreSQL:
                     raise NoPostgreSQL(f"the server does not start: {error}") from error
                 time.sleep(0.05)
 
-    def _run(self, program: str, *arguments: object) -> None:
+    def _run(self, program: str, *arguments: object) -> str:
         done = subprocess.run(
             [self._binaries / program, *map(str, arguments)],
             capture_output=True,
@@ -112,6 +124,7 @@ class PostgreSQL:
         )
         if done.returncode != 0:
             raise NoPostgreSQL(f"{program} failed: {done.stderr.strip()[-300:]}")
+        return done.stdout
 
     def _as_user(self) -> dict[str, Any]:
         options: dict[str, Any] = {"cwd": self._folder, "env": {"PATH": os.defpath, "LC_ALL": "C"}}
