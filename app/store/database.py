@@ -40,11 +40,12 @@ class Database:
         # SQLite takes its write lock at the start: a transaction that reads first could not get it later
         # without the risk of a deadlock.
         self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        self._closed = False
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that changes nothing. Raises StoreUnavailable."""
-        with self._translated(), self._engine.begin() as connection:
+        with self._transaction(self._engine) as connection:
             yield connection
 
     @contextmanager
@@ -53,7 +54,7 @@ class Database:
 
         Raises: StoreUnavailable; then a commit that was under way may still have happened.
         """
-        with self._translated(), self._writer.begin() as connection:
+        with self._transaction(self._writer) as connection:
             yield connection
 
     def ping(self) -> None:
@@ -62,8 +63,18 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Close every connection that is not in use."""
-        self._engine.dispose()
+        """Close every connection; one that a thread still uses is closed when its transaction ends."""
+        self._closed = True
+        self._engine.pool.dispose()
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        try:
+            with self._translated(), engine.begin() as connection:
+                yield connection
+        finally:
+            if self._closed:
+                self._engine.pool.dispose()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

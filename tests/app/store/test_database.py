@@ -20,6 +20,7 @@ from app.store.work import eligible
 from tests.app.store.conftest import claimed, submitted
 from tests.databases import Databases
 from tests.postgres import PostgreSQL
+from tests.worker.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,24 @@ def test_sqlite_file_is_made_in_a_new_folder(tmp_path: Path, make_store: Callabl
     store = make_store(f"sqlite:///{tmp_path}/new/folder/store.db")
     store.migrate()
     assert submitted(store).status is JobStatus.QUEUED
+
+
+def test_connection_in_use_when_the_store_closes_is_closed_after_its_transaction(
+    postgresql_databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    url = postgresql_databases.url(postgresql_databases.migrated())
+    closing, watching = make_store(url), make_store(url)
+    number = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid = :pid"
+    with closing.database.reading() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        closing.close()
+    # The server notices a closed connection a moment later.
+    until(lambda: _count(watching, number, pid) == 0)
+
+
+def _count(store: Store, statement: str, pid: int) -> int:
+    with store.database.reading() as connection:
+        return int(connection.execute(text(statement), {"pid": pid}).scalar_one())
 
 
 def test_locked_sqlite_is_unavailable_until_it_is_free(
