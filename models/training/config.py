@@ -34,7 +34,8 @@ class FinetuneConfig(BaseModel):
     objective: Literal["clip", "sds-clip", "score"] = "sds-clip"
     """`clip` is the control; `score` distils the teacher's choice among a caption and its hard negatives."""
     trainable: Literal["layernorm", "batchnorm", "all"] = "layernorm"
-    """Which parameters of the student; frozen ones keep every bit."""
+    """Which parameters of the student: LayerNorms (RMSNorms too), those and the image tower's BatchNorms, or all.
+    Frozen ones keep every bit."""
 
     data: Path
     """COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or images with .txt files."""
@@ -73,7 +74,7 @@ class FinetuneConfig(BaseModel):
     mapper_lr: Positive = 1e-3
     """Peak learning rate of the mapper."""
     weight_decay: NotNegative = 0.0
-    """Of matrices; gains, biases, embeddings and the mapper never decay."""
+    """Of matrices; gains, biases, embeddings, tokens, position tables and the mapper never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Steps of linear warm-up; then a cosine to zero."""
     max_gradient_norm: Positive = 1.0
