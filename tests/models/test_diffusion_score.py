@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -86,6 +87,28 @@ def test_the_velocity_s_error_is_that_of_the_predicted_velocity() -> None:
         velocity = abar**0.5 * noise[k] - (1 - abar) ** 0.5 * latents
         expected = float((predicted - velocity).square().mean())
         assert float(errors[n, k]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_velocity_s_error_at_pure_noise_is_that_of_the_u_net_s_own_output(tmp_path: Path) -> None:
+    folder = save_sd_teacher(
+        tmp_path, prediction_type="v_prediction", scheduler={"rescale_betas_zero_snr": True}
+    )
+    teacher = load_teacher(str(folder), device="cpu", precision="float32")
+    latents, noise, timesteps = randn(4, 8, 8), randn(3, 4, 8, 8, seed=1), torch.tensor([10, 500, 999])
+    captions = teacher.encode_captions(["a red cube", "a blue ball"])
+    found = denoising_errors(teacher, latents, captions, timesteps, noise, batch_size=6, error_of="velocity")
+
+    abar = DDIMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod.double()[timesteps]
+    assert abar[-1] == 0
+    signal, disturbance = (part[:, None, None, None] for part in (abar.sqrt(), (1 - abar).sqrt()))
+    noisy = signal * latents.double() + disturbance * noise.double()
+    velocity = signal * noise.double() - disturbance * latents.double()
+    unet = teacher.unet.double()
+    for n, caption in enumerate(captions.double()):
+        with torch.no_grad():
+            output = unet(noisy, timesteps, caption.expand(3, -1, -1)).sample
+        expected = (output - velocity).square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(found[n].double(), expected, rtol=1e-5, atol=0)
 
 
 def test_errors_have_no_gradient() -> None:
