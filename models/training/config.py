@@ -52,7 +52,7 @@ class FinetuneConfig(BaseModel):
     max_bad_share: Share = 0.0
     """The share of missing or unreadable samples that is left out; more of them stop the run."""
     val: Path | None = None
-    """Pairs of the same format, for the validation losses."""
+    """Pairs of the same format, for the validation losses: the first 1,024 of them."""
     val_images: Path | None = None
     """Where the images of `val` are; those of `images` where it is not given."""
 
