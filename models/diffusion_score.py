@@ -2,6 +2,7 @@
 
     d(x, c) = E_{t, eps} || eps_theta(z_t, t, c) - eps ||^2, the mean over a latent's elements
 
+or the same of the velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0, which counts high noise for more.
 The caption with the smallest d wins. What is compared shares its timesteps and noise (arXiv 2303.16203): most of
 the error's variance is theirs, and drops out of the differences.
 """
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.evaluation.features import Progress, open_image
+from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.winoground import WinogroundItem
 from models.losses.sds import NoisePredictor
 from models.teacher.errors import TeacherError
@@ -26,7 +27,6 @@ from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
-ErrorOf = Literal["epsilon", "velocity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def denoising_errors_many(
     noise: Float[Tensor, "b k c h w"],
     *,
     batch_size: int,
-    error_of: ErrorOf = "epsilon",
+    error_of: ErrorOf = SCORE_ERROR,
     tick: Callable[[], None] | None = None,
 ) -> Float[Tensor, "b n k"]:
     """The squared error, mean over elements, for every image under each of its captions at each of its draws.
@@ -113,7 +113,7 @@ def denoising_errors(
     noise: Float[Tensor, "k c h w"],
     *,
     batch_size: int,
-    error_of: ErrorOf = "epsilon",
+    error_of: ErrorOf = SCORE_ERROR,
 ) -> Float[Tensor, "n k"]:
     """`denoising_errors_many` for one image."""
     batch = (value[None] for value in (latents, captions, timesteps, noise))
@@ -139,7 +139,7 @@ def best_caption(
     batch_size: int,
     round_size: int = 8,
     z: float = 2.5,
-    error_of: ErrorOf = "epsilon",
+    error_of: ErrorOf = SCORE_ERROR,
 ) -> BestCaption:
     """The caption with the smallest d(x, c), with hopeless ones dropped early.
 
@@ -194,7 +194,7 @@ class DiffusionScorer:
         *,
         preprocess: Callable[[Image.Image], Float[Tensor, "3 h w"]] | None = None,
         batch_size: int = 64,
-        error_of: ErrorOf = "epsilon",
+        error_of: ErrorOf = SCORE_ERROR,
     ) -> None:
         self._teacher = teacher
         self._draws = drawn

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.training.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -122,7 +123,7 @@ class FinetuneConfig(BaseModel):
     own caption's probability, beside `target_chance`, what it is to a teacher that knows nothing."""
     score_draws: Count = 8
     """Noise levels that an image is scored on."""
-    score_error: Literal["epsilon", "velocity"] = "velocity"
+    score_error: ErrorOf = SCORE_ERROR
     """Whose error is the score: the noise's, or the velocity's, which counts high noise for more."""
     score_t_min: Share = 0.3
     """Their range, from, as a share of the timesteps."""

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.data.pairs import PairSet
-from models.diffusion_score import ErrorOf, check_finite, denoising_errors, draws
+from models.diffusion_score import check_finite, denoising_errors, draws
+from models.evaluation.names import ErrorOf
 from models.teacher.teacher import Teacher
 
 MAX_KNOWN = 2**18
@@ -33,7 +34,7 @@ class ScoreTargets:
         count: int,
         t_min: float,
         t_max: float,
-        error_of: ErrorOf = "epsilon",
+        error_of: ErrorOf,
         known: dict[Any, Tensor] | None = None,
     ) -> None:
         """`view` makes an image the VAE's input; `known` may be shared by runs of one teacher, data and seed."""

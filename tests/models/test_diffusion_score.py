@@ -58,14 +58,18 @@ def test_errors_are_those_of_each_image_caption_and_draw(batch_size: int) -> Non
     toy = ToyTeacher()
     latents, captions, noise = randn(2, *SHAPE), randn(2, 3, 5, 6, seed=1), randn(2, 4, *SHAPE, seed=2)
     timesteps = torch.tensor([[0, 10, 500, 999], [1, 2, 3, 4]])
-    errors = denoising_errors_many(toy, latents, captions, timesteps, noise, batch_size=batch_size)
+    errors = denoising_errors_many(
+        toy, latents, captions, timesteps, noise, batch_size=batch_size, error_of="epsilon"
+    )
     assert errors.shape == (2, 3, 4)
     for b, n, k in np.ndindex(2, 3, 4):
         expected = error_by_hand(latents[b], captions[b, n], int(timesteps[b, k]), noise[b, k])
         assert float(errors[b, n, k]) == pytest.approx(expected, rel=1e-5)
     assert max(toy.batches) == min(batch_size, 24)
     assert sum(toy.batches) == 24
-    one = denoising_errors(toy, latents[0], captions[0], timesteps[0], noise[0], batch_size=batch_size)
+    one = denoising_errors(
+        toy, latents[0], captions[0], timesteps[0], noise[0], batch_size=batch_size, error_of="epsilon"
+    )
     torch.testing.assert_close(one, errors[0])
 
 
@@ -176,10 +180,12 @@ def test_pruning_agrees_with_all_draws_for_a_part_of_the_calls() -> None:
         captions = (2 + 0.3 * randn(5, 1, 1, seed=image)).expand(5, 5, 6)
         drawn = draws(64, SHAPE, 1000, seed=image)
         errors = denoising_errors(
-            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=320
+            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=320, error_of="epsilon"
         ).double()
         toy.batches.clear()
-        best = best_caption(toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=64)
+        best = best_caption(
+            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=64, error_of="epsilon"
+        )
         assert best.unet_calls == sum(toy.batches)
         agreed += best.index == int(errors.mean(dim=1).argmin())
         calls += best.unet_calls
@@ -243,7 +249,7 @@ def image(seed: int) -> Image.Image:
 def test_scores_are_errors_by_hand_with_and_without_the_unconditional_baseline(teacher: Teacher) -> None:
     drawn = draws(3, teacher.latent_shape, teacher.timesteps, seed=0)
     images, captions = [image(0), image(1)], ["a red cube", "a blue ball", "nothing"]
-    scores = DiffusionScorer(teacher, drawn, batch_size=5).score(images, captions)
+    scores = DiffusionScorer(teacher, drawn, batch_size=5, error_of="epsilon").score(images, captions)
     assert scores.raw.shape == scores.corrected.shape == (3, 2)
     for m, picture in enumerate(images):
         latents = teacher.encode_image(teacher_preprocess(64)(picture)[None]).expand(3, -1, -1, -1)
