@@ -12,7 +12,8 @@ from bench.step_time import timed
 from demo.sets import Pairs, pairs
 from demo.world import Split
 from models.data.negatives import swap_negatives
-from models.diffusion_score import BestCaption, Draws, ErrorOf, best_caption, denoising_errors, draws
+from models.diffusion_score import BestCaption, Draws, best_caption, denoising_errors, draws
+from models.evaluation.names import ErrorOf
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher
 

@@ -51,7 +51,7 @@ def time_diffusion(teacher: Teacher, folder: Path, count: int, rounds: int) -> P
 def batched(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:
     """The evaluation's scorer, from the files on."""
     with TemporaryDirectory() as kept:
-        scorer = TeacherScorer(teacher, Path(kept), count=count, seed=SEED)
+        scorer = TeacherScorer(teacher, Path(kept), count=count, seed=SEED, error_of="epsilon")
         problems = Problems(len(items))
         scorer.prepare(items, look_at_images(items, problems), problems)
         return torch.stack(list(scorer.scores(items)))

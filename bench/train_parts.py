@@ -104,7 +104,7 @@ class Model:
             self.tokenizer,
             Objective(config, steps, self.teacher, self.mapper),
             self.student,
-            make_optimizer(self.student, dict(self.mapper.named_parameters()), config),
+            make_optimizer(self.network, self.student, dict(self.mapper.named_parameters()), config),
             device=self.shapes.place,
             dtype=self.shapes.dtype,
         )

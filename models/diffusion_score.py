@@ -2,6 +2,7 @@
 
     d(x, c) = E_{t, eps} || eps_theta(z_t, t, c) - eps ||^2, the mean over a latent's elements
 
+or the same of the velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0, which counts high noise for more.
 The caption with the smallest d wins. What is compared shares its timesteps and noise (arXiv 2303.16203): most of
 the error's variance is theirs, and drops out of the differences.
 """
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,14 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from models.evaluation.features import Progress, open_image
+from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.winoground import WinogroundItem
 from models.losses.sds import NoisePredictor
 from models.teacher.errors import TeacherError
+from models.teacher.noise import velocity
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
-ErrorOf = Literal["epsilon", "velocity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +75,15 @@ def denoising_errors_many(
     noise: Float[Tensor, "b k c h w"],
     *,
     batch_size: int,
-    error_of: ErrorOf = "epsilon",
+    error_of: ErrorOf = SCORE_ERROR,
     tick: Callable[[], None] | None = None,
 ) -> Float[Tensor, "b n k"]:
     """The squared error, mean over elements, for every image under each of its captions at each of its draws.
 
+    The velocity's error is || v_hat - v ||^2, which for a teacher that predicts noise is the noise's over abar. At
+    abar = 0 such a teacher says nothing of the velocity, and the error is not finite.
     The U-Net sees at most `batch_size` noised latents at once, and each time `tick` is called. Float32, on the
-    latents' device; no gradient. At abar = 0 a velocity says nothing of the noise, and its error is not a number.
+    latents' device; no gradient.
     """
     device = latents.device
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
@@ -90,9 +93,13 @@ def denoising_errors_many(
         image, caption, draw = torch.unravel_index(rows, shape)
         levels, eps = timesteps[image, draw], noise[image, draw]
         noisy = teacher.add_noise(latents[image], eps, levels)
-        noise_pred = teacher.noise_pred(noisy, levels, captions[image, caption])
-        error = (noise_pred - eps).square().mean(dim=(1, 2, 3))
-        errors.append(error if error_of == "epsilon" else error / teacher.alphas_cumprod[levels])
+        asked = (noisy, levels, captions[image, caption])
+        abar = teacher.alphas_cumprod[levels]
+        if error_of == "velocity" and isinstance(teacher, Teacher) and teacher.predicts_velocity:
+            errors.append(_mean_square(teacher.velocity_pred(*asked) - velocity(latents[image], eps, abar)))
+        else:
+            error = _mean_square(teacher.noise_pred(*asked) - eps)
+            errors.append(error if error_of == "epsilon" else error / abar)
         if tick is not None:
             tick()
     return torch.cat(errors).reshape(shape)
@@ -106,7 +113,7 @@ def denoising_errors(
     noise: Float[Tensor, "k c h w"],
     *,
     batch_size: int,
-    error_of: ErrorOf = "epsilon",
+    error_of: ErrorOf = SCORE_ERROR,
 ) -> Float[Tensor, "n k"]:
     """`denoising_errors_many` for one image."""
     batch = (value[None] for value in (latents, captions, timesteps, noise))
@@ -132,7 +139,7 @@ def best_caption(
     batch_size: int,
     round_size: int = 8,
     z: float = 2.5,
-    error_of: ErrorOf = "epsilon",
+    error_of: ErrorOf = SCORE_ERROR,
 ) -> BestCaption:
     """The caption with the smallest d(x, c), with hopeless ones dropped early.
 
@@ -151,7 +158,7 @@ def best_caption(
         new = denoising_errors(
             teacher, latents, captions[alive], levels, eps, batch_size=batch_size, error_of=error_of
         )
-        _check_finite(new)
+        check_finite(new)
         unet_calls += new.numel()
         seen = torch.cat([seen, new.double()], dim=1)
         leader = seen.mean(dim=1).argmin()
@@ -187,7 +194,7 @@ class DiffusionScorer:
         *,
         preprocess: Callable[[Image.Image], Float[Tensor, "3 h w"]] | None = None,
         batch_size: int = 64,
-        error_of: ErrorOf = "epsilon",
+        error_of: ErrorOf = SCORE_ERROR,
     ) -> None:
         self._teacher = teacher
         self._draws = drawn
@@ -229,7 +236,7 @@ class DiffusionScorer:
             error_of=self._error_of,
             tick=tick,
         )
-        _check_finite(errors)
+        check_finite(errors)
         return errors.double().mean(dim=-1).T.cpu()
 
     def score_winoground(
@@ -254,9 +261,15 @@ def _chunks(values: Tensor, size: int) -> Iterable[Tensor]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def _check_finite(errors: Tensor) -> None:
+def _mean_square(differences: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
+    return differences.square().mean(dim=(1, 2, 3))
+
+
+def check_finite(errors: Tensor) -> None:
+    """Raise TeacherError where an error is not a finite number."""
     if not errors.isfinite().all():
         raise TeacherError(
-            "The teacher's prediction is not finite: its weights are damaged, or its precision is too low; use "
-            "bfloat16 or float32."
+            "The teacher's error is not finite. Its precision is too low (use bfloat16 or float32), its weights are "
+            "damaged, or it predicts noise and its velocity was asked for at pure noise, where abar is 0 (lower the "
+            "range's upper end, or take the error of epsilon)."
         )

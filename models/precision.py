@@ -19,8 +19,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = ("auto", *DTYPES, *ALIASES)
 
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
-_NORM_NAMES = re.compile(r"(layer|rms|batch|group)_?norm", re.IGNORECASE)
+_LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
+_LAYER_NORM_NAMES = re.compile(r"(layer|rms)_?norm", re.IGNORECASE)
+_OTHER_NORMS = (nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+_OTHER_NORM_NAMES = re.compile(r"(batch|group)_?norm", re.IGNORECASE)
 _FLOAT32_PARAMETERS = ("logit_scale", "logit_bias")
 
 
@@ -95,7 +97,13 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a normalisation layer: torch's own, or one that timm or transformers names so."""
-    return isinstance(module, _NORMS) or _NORM_NAMES.search(type(module).__name__) is not None
+    other = isinstance(module, _OTHER_NORMS) or _OTHER_NORM_NAMES.search(type(module).__name__) is not None
+    return other or is_layer_norm(module)
+
+
+def is_layer_norm(module: nn.Module) -> bool:
+    """Whether a module is a LayerNorm or an RMSNorm: torch's own, or one named so, such as T5LayerNorm."""
+    return isinstance(module, _LAYER_NORMS) or _LAYER_NORM_NAMES.search(type(module).__name__) is not None
 
 
 def apply_precision(network: nn.Module, precision: str) -> nn.Module:

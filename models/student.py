@@ -1,11 +1,12 @@
 """What of a CLIP is trained: its LayerNorms, its BatchNorms where it has no others, or everything."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from torch import nn
 
 from models.errors import ModelError
+from models.precision import is_layer_norm
 
 TRAINABLE = ("layernorm", "batchnorm", "all")
 
@@ -21,15 +22,16 @@ class StudentError(ModelError):
 def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
     """Freeze a CLIP in place but for the parameters that are returned, by name, in the network's order.
 
-    - `layernorm`: weights and biases of every LayerNorm of both towers, as arXiv 2307.09233 has it.
+    - `layernorm`: weights and biases of every LayerNorm of both towers, as arXiv 2307.09233 has it. RMSNorms, which
+      T5's text towers have in their place, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
     - `all`: every parameter, logit_scale and logit_bias included.
 
     The network is put in eval mode and is meant to stay there: no dropout, and BatchNorms keep the running
     statistics that they were trained with.
 
-    Raises StudentError for another choice, and where the image tower has no parameter of that kind: L_SDS
-    would reach nothing but the mapper.
+    Raises StudentError for another choice, and where a tower has no parameter of that kind and so would stay as it
+    is: without the image tower's, L_SDS would reach nothing but the mapper.
     """
     if which not in TRAINABLE:
         raise StudentError(f"There is no choice {which!r} of what to train; use {', '.join(TRAINABLE)}.")
@@ -37,33 +39,38 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
     if which == "all":
         chosen = {id(parameter) for parameter in network.parameters()}
     else:
-        chosen = _affine(network.modules(), nn.LayerNorm)
-        batch_norms = _affine(image_tower.modules(), _BatchNorm)
+        chosen = _affine(network.modules(), is_layer_norm)
+        of_image_tower = _affine(image_tower.modules(), is_layer_norm)
+        batch_norms = _affine(image_tower.modules(), lambda module: isinstance(module, _BatchNorm))
+        only_mapper = "the distillation would train only the mapper"
         if which == "batchnorm":
-            _require(batch_norms, "BatchNorm", "train layernorm or all")
-            chosen |= batch_norms
+            _require(batch_norms, "image tower has no BatchNorm", only_mapper, "train layernorm or all")
         else:
             hint = "train batchnorm (its BatchNorm weights and biases)" if batch_norms else "train all"
-            _require(_affine(image_tower.modules(), nn.LayerNorm), "LayerNorm", hint)
+            _require(of_image_tower, "image tower has no LayerNorm", only_mapper, hint)
+        _require(
+            chosen - of_image_tower, "text tower has no LayerNorm", "it would not be trained", "train all"
+        )
+        if which == "batchnorm":
+            chosen |= batch_norms
     for parameter in network.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
     network.eval()
     return {name: parameter for name, parameter in network.named_parameters() if id(parameter) in chosen}
 
 
-def _affine(modules: Iterable[nn.Module], kind: type[nn.Module]) -> set[int]:
-    """Identities of the weights and biases of the layers of a kind, its subclasses included."""
+def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) -> set[int]:
+    """Identities of the weights and biases of the layers of a kind."""
     return {
         id(parameter)
         for module in modules
-        if isinstance(module, kind)
+        if is_kind(module)
         for parameter in module.parameters(recurse=False)
     }
 
 
-def _require(found: set[int], kind: str, remedy: str) -> None:
+def _require(found: set[int], fault: str, consequence: str, remedy: str) -> None:
     if not found:
         raise StudentError(
-            f"This CLIP's image tower has no {kind} with weights, so that the distillation would train only "
-            f"the mapper; {remedy} instead, or choose another base."
+            f"This CLIP's {fault} with weights, so {consequence}; {remedy} instead, or choose another base."
         )

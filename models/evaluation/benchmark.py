@@ -80,6 +80,7 @@ def run_benchmark(
     return Results(
         benchmark=benchmark.name,
         primary=measured.primary,
+        macro_tags=measured.macro_tags,
         outcome=measured.outcome,
         metrics=measured.metrics,
         by_tag=measured.by_tag,

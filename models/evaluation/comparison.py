@@ -86,8 +86,8 @@ class Comparison:
 def compare(baseline: Results, model: Results, *, seed: int = 0) -> Comparison:
     """Compare a model with a baseline on the items that both were run on, whatever their order.
 
-    The primary figure is recomputed from the items: as their mean, or else as the mean over
-    `provenance["macro_tags"]` (over all tags where that is missing).
+    The primary figure is recomputed from the items: as their mean, or as the mean over `macro_tags`. Where older
+    results do not say which, it is what gives the figure that they report.
 
     Raises:
         EvaluationError: the two differ in benchmark, data hash, items or outcomes; there are no items, or an id
@@ -167,16 +167,20 @@ def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroD
     every = tuple(
         sum(item.correct[model.outcome] for item in items) / len(of) for items in zip(*of, strict=True)
     )
-    if _same(reported, every):
-        return None
-    tags = tuple(model.provenance.get("macro_tags") or sorted({tag for _, item in of for tag in item.tags}))
+    tags = model.macro_tags
+    if tags is None:  # results of a version that did not record it: named at best in their provenance
+        tags = tuple(model.provenance.get("macro_tags") or ())
+        if not tags and not _same(reported, every):
+            tags = tuple(sorted({tag for _, item in of for tag in item.tags}))
     strata = _strata(of, model.outcome, tags)
     means = tuple(sum(weight * side(counts) for counts, weight in strata) for side in (_before, _after))
-    if not _same(reported, means):
+    if not _same(reported, means if tags else every):
         raise EvaluationError(
-            f"{model.primary!r} is {reported[0]:.6f} and {reported[1]:.6f}, which is neither the mean of "
-            f"{model.outcome!r} over the items nor over its tags; name the tags in provenance['macro_tags']."
+            f"{model.primary!r} is {reported[0]:.6f} and {reported[1]:.6f}, which is not the mean of "
+            f"{model.outcome!r} over the {'tags' if tags else 'items'}; name the tags of the mean in macro_tags."
         )
+    if not tags:
+        return None
     low, high = bootstrap_interval(strata, seed=seed)
     return MacroDifference(model.primary, tags, *reported, reported[1] - reported[0], low, high)
 

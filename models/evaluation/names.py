@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Option = Literal["images", "classes", "templates", "order_seed"]
+ErrorOf = Literal["epsilon", "velocity"]
+SCORE_ERROR: ErrorOf = "velocity"
+"""Whose error a diffusion score is where nothing else is asked for, in training and in evaluation."""
 
 
 @dataclass(frozen=True)

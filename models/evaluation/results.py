@@ -49,6 +49,9 @@ class Results:
     `metrics[primary]` is the figure that two models are compared by, and `items[i].correct[outcome]` the outcome of
     each item that it is a mean of. `provenance` says what the figures depend on: model, data hash, code version,
     precision, seed, scorer.
+
+    `macro_tags` are the tags that the primary figure is the plain mean over, none where it is the mean over items.
+    It is None in results of a version that did not record it.
     """
 
     benchmark: str
@@ -58,3 +61,4 @@ class Results:
     by_tag: dict[str, dict[str, Metric]]
     items: tuple[ItemOutcome, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    macro_tags: tuple[str, ...] | None = None

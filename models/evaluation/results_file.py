@@ -33,6 +33,7 @@ def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
         "format": FORMAT,
         "benchmark": results.benchmark,
         "primary": results.primary,
+        "macro_tags": results.macro_tags,
         "outcome": results.outcome,
         "metrics": {name: asdict(metric) for name, metric in results.metrics.items()},
         "by_tag": {
@@ -59,6 +60,7 @@ def read_results(path: Path) -> Results:
         return Results(
             benchmark=content["benchmark"],
             primary=content["primary"],
+            macro_tags=None if content.get("macro_tags") is None else tuple(content["macro_tags"]),
             outcome=content["outcome"],
             metrics={name: Metric(**metric) for name, metric in content["metrics"].items()},
             by_tag={

@@ -1,6 +1,6 @@
 """Retrieval: does a query find its counterpart among many? Ties never help: an equal rival ranks ahead."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ class RetrievalMetrics:
 
 @dataclass(frozen=True)
 class InBatchAccuracy:
-    """Share of pairs whose counterpart scores strictly highest within its batch, mean over batches."""
+    """Share of pairs whose counterpart scores strictly highest within its batch."""
 
     batch_size: int
     batches: int
@@ -87,22 +87,39 @@ def in_batch_accuracy(
 ) -> InBatchAccuracy:
     """Recall@1 among consecutive batches of pairs (image k, text k), as a contrastive batch sees them.
 
-    The last, incomplete batch is left out, since a smaller batch is easier.
+    Every pair counts once, among the others of one batch; see `counted_batches`.
 
     Raises:
         EvaluationError: fewer pairs than one batch, or features not finite.
     """
-    batches = len(image_features) // batch_size
-    if batches == 0:
+    if len(image_features) < batch_size:
         raise EvaluationError(f"{len(image_features)} pairs do not fill one batch of {batch_size}.")
     own = torch.arange(batch_size)
     _check(image_features, text_features, torch.arange(len(image_features)))
-    found_texts, found_images = [], []
-    for start in range(0, batches * batch_size, batch_size):
-        images, texts = image_features[start : start + batch_size], text_features[start : start + batch_size]
-        found_texts.append(_share(image_to_text_ranks(images, texts, own) == 0))
-        found_images.append(_share(text_to_image_ranks(images, texts, own) == 0))
-    return InBatchAccuracy(batch_size, batches, sum(found_texts) / batches, sum(found_images) / batches)
+    found_texts, found_images, weights = [], [], []
+    for rows, counted in counted_batches(len(image_features), batch_size):
+        images, texts = image_features[rows], text_features[rows]
+        found_texts.append(_share(image_to_text_ranks(images, texts, own)[-counted:] == 0))
+        found_images.append(_share(text_to_image_ranks(images, texts, own)[-counted:] == 0))
+        weights.append(counted / batch_size)
+    return InBatchAccuracy(
+        batch_size, len(weights), _weighted_mean(found_texts, weights), _weighted_mean(found_images, weights)
+    )
+
+
+def counted_batches(count: int, batch_size: int) -> Iterator[tuple[slice, int]]:
+    """The rows of each batch of `count` >= `batch_size` pairs, and how many of its last ones count in it.
+
+    What fills no batch is measured within the last `batch_size` pairs, of which those before it have counted
+    already: in a smaller batch it would be easier.
+    """
+    for start in range(0, count, batch_size):
+        end = min(start + batch_size, count)
+        yield slice(end - batch_size, end), end - start
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
 
 
 def _scores(queries: Float[Tensor, "q d"], others: Float[Tensor, "o d"]) -> Float[Tensor, "q o"]:

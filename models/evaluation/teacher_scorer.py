@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.cores import usable_cores
-from models.diffusion_score import DiffusionScorer, ErrorOf, draws
+from models.diffusion_score import DiffusionScorer, draws
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
 from models.evaluation.computed_by import computed_by
 from models.evaluation.denoising_store import DenoisingStore
 from models.evaluation.items import ImageProblem, Item, open_region
+from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.results import ImageRegion, Results
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
@@ -45,7 +46,7 @@ class TeacherScorer:
         *,
         count: int = 32,
         seed: int = 0,
-        error_of: ErrorOf = "epsilon",
+        error_of: ErrorOf = SCORE_ERROR,
         batch_size: int = 64,
     ) -> None:
         self._teacher = teacher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
     """What the U-Net predicts, and abar of every timestep in float32, by the scheduler's own class.
 
     Raises:
-        TeacherError: the scheduler is unknown, has no abar (flow matching), or predicts something else.
+        TeacherError: the scheduler is unknown, has no abar (flow matching), predicts something else, or its betas
+            are not those of a noise schedule.
     """
     import diffusers
 
@@ -97,9 +99,11 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
             "needs a DDPM-like schedule."
         )
     abar = torch.as_tensor(abar, dtype=torch.float32)
-    if not ((abar >= 0) & (abar <= 1)).all():
+    if not _falls_to_noise(torch.as_tensor(scheduler.betas), abar):
         raise TeacherError(
-            f"{folder}/scheduler: abar leaves [0, 1]; the betas in scheduler_config.json are wrong."
+            f"{folder}/scheduler is no noise schedule: the betas must be above 0 and below 1 (the last may be 1, "
+            "zero terminal SNR), and alphas_cumprod must fall and stay above 0 until the last. Correct "
+            "scheduler_config.json, or fetch it again."
         )
     predicted = scheduler.config.get("prediction_type", "epsilon")
     if predicted not in ("epsilon", "v_prediction"):
@@ -107,6 +111,16 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
             f"{folder}/scheduler: prediction_type is {predicted}; epsilon and v_prediction are known."
         )
     return predicted, abar
+
+
+def _falls_to_noise(betas: Tensor, abar: Tensor) -> bool:
+    """Whether abar falls from at most 1 and reaches 0 at its end alone, if at all. NaN is none of it."""
+    before, last = (
+        abar[:-1],
+        abar[-1:],
+    )  # for zero terminal SNR some schedulers put 2**-24 last, which may be a rise
+    sound = [betas > 0, betas[:-1] < 1, betas[-1:] <= 1, abar <= 1, before > 0, before.diff() <= 0, last >= 0]
+    return all(bool(each.all()) for each in sound)
 
 
 def _check_fit(folder: Path, unet: Any, text_encoder: Any, tokenizer: Any) -> None:
@@ -135,7 +149,32 @@ def _load_vae(folder: Path, latent_channels: int) -> Any:
             f"{folder}: the VAE's latents have {vae.config.latent_channels} channels and the U-Net's "
             f"{latent_channels}; the parts are of different models. Fetch the whole folder again."
         )
+    _check_normalization(folder / "vae", vae.config)
     return vae
+
+
+def _check_normalization(part: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a VAE that does not say in one known way how its latents are scaled; see `Teacher.encode_image`."""
+    channels = config["latent_channels"]
+    stated = [config[name] for name in ("latents_mean", "latents_std") if config.get(name) is not None]
+    if len(stated) == 1:
+        fault = "it states latents_mean or latents_std without the other"
+    elif stated and config.get("shift_factor") is not None:
+        fault = "it states both latents_mean and shift_factor"
+    elif any(len(numbers) != channels for numbers in stated):
+        fault = f"latents_mean and latents_std must have a number for each of {channels} channels"
+    elif not all(_all_positive(numbers) for numbers in (config["scaling_factor"] or 0.0, *stated[1:])):
+        fault = "scaling_factor and latents_std must be positive"
+    elif stated and not torch.tensor(stated[0]).isfinite().all():
+        fault = "latents_mean must be finite"
+    else:
+        return
+    raise TeacherError(f"{part}/config.json: {fault}. Correct it, or fetch it again.")
+
+
+def _all_positive(numbers: float | list[float]) -> bool:
+    values = torch.as_tensor(numbers)
+    return bool(((values > 0) & values.isfinite()).all())
 
 
 def _vae_factor(folder: Path) -> int:
@@ -150,6 +189,13 @@ def _network(kind: Any, folder: Path, **options: Any) -> Any:
     missing = sorted(loading["missing_keys"])
     if missing:  # the loaders would start them at random, and say so in a log alone
         raise TeacherError(f"{folder} lacks {len(missing)} weights, {missing[0]} among them; fetch it again.")
+    state: dict[str, Tensor] = network.state_dict()
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise TeacherError(
+            f"{folder} has {len(broken)} weights that are not finite, {broken[0]} among them. The file is damaged: "
+            "fetch it again; or float16 cannot hold its numbers: use bfloat16 or float32."
+        )
     return network
 
 

@@ -19,6 +19,14 @@ def add_noise(
     return signal * latents + disturbance * noise
 
 
+def velocity(
+    latents: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, "b"]
+) -> Float[Tensor, "b c h w"]:
+    """v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0 (arXiv 2202.00512, appendix D): at abar = 0 it is -z_0."""
+    signal, disturbance = _signal_and_noise(alphas_cumprod)
+    return signal * noise - disturbance * latents
+
+
 def epsilon_of(
     output: Float[Tensor, "b c h w"],
     noisy_latents: Float[Tensor, "b c h w"],
@@ -27,8 +35,8 @@ def epsilon_of(
 ) -> Float[Tensor, "b c h w"]:
     """The predicted noise eps_hat in what the U-Net puts out for z_t.
 
-    epsilon: the output itself. v_prediction, where v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0 (arXiv 2202.00512,
-    appendix D): eps_hat = sqrt(abar_t) v + sqrt(1 - abar_t) z_t.
+    epsilon: the output itself. v_prediction, where the output is the `velocity`:
+    eps_hat = sqrt(abar_t) v + sqrt(1 - abar_t) z_t.
     """
     if prediction_type == "epsilon":
         return output

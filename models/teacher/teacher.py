@@ -1,6 +1,6 @@
 """A loaded teacher: its U-Net with all that belongs to it, frozen, differentiable in its input alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -63,6 +63,11 @@ class Teacher:
     def timesteps(self) -> int:
         """How many noise levels the model was trained on; a timestep is in [0, timesteps)."""
         return len(self.alphas_cumprod)
+
+    @property
+    def predicts_velocity(self) -> bool:
+        """Whether the U-Net puts out the velocity and not the noise."""
+        return self.prediction_type == "v_prediction"
 
     @property
     def has_vae(self) -> bool:
@@ -136,9 +141,30 @@ class Teacher:
 
         Gradients flow to `noisy_latents` where they ask for them, never to weights.
         """
+        return self._guided(self._epsilon, noisy_latents, timesteps, captions)
+
+    def velocity_pred(
+        self,
+        noisy_latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, "b"],
+        captions: Float[Tensor, "b s e"],
+    ) -> Float[Tensor, "b c h w"]:
+        """v_hat of a teacher whose `prediction_type` is v_prediction, in float32: the U-Net's own output.
+
+        Guidance is that of `noise_pred`, and gradients flow as there.
+        """
+        return self._guided(self._output, noisy_latents, timesteps, captions)
+
+    def _guided(
+        self,
+        predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        captions: Tensor,
+    ) -> Tensor:
         if self.guidance is None:
-            return self._epsilon(noisy_latents, timesteps, captions)
-        both = self._epsilon(
+            return predict(noisy_latents, timesteps, captions)
+        both = predict(
             noisy_latents.repeat(2, 1, 1, 1),
             timesteps.repeat(2),
             torch.cat([self._unconditional.expand_as(captions), captions]),
@@ -147,6 +173,12 @@ class Teacher:
         return without + self.guidance * (under - without)
 
     def _epsilon(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
+        output = self._output(noisy_latents, timesteps, captions)
+        return arithmetic.epsilon_of(
+            output, noisy_latents, self.alphas_cumprod[timesteps], self.prediction_type
+        )
+
+    def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
         def unet(noisy_latents: Tensor) -> Tensor:
             output: Tensor = self.unet(
                 noisy_latents.to(self.dtype),
@@ -158,10 +190,7 @@ class Teacher:
 
         scaled = self.dtype is torch.float16
         with self._own_precision():
-            output = with_scaled_gradient(unet, noisy_latents) if scaled else unet(noisy_latents)
-        return arithmetic.epsilon_of(
-            output, noisy_latents, self.alphas_cumprod[timesteps], self.prediction_type
-        )
+            return with_scaled_gradient(unet, noisy_latents) if scaled else unet(noisy_latents)
 
     @cached_property
     def _unconditional(self) -> Float[Tensor, "1 s e"]:
@@ -169,9 +198,10 @@ class Teacher:
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
-        """The latents z_0 of images in [-1, 1]: the VAE's posterior mode times its scaling factor, in float32.
+        """The latents z_0 of images in [-1, 1], from the VAE's posterior mode, in float32. No gradient.
 
-        z_0 = (mode - shift_factor) * scaling_factor, the shift only where the VAE states one. No gradient.
+        z_0 = (mode - shift_factor) * scaling_factor, the shift only where the VAE states one. Where it states
+        latents_mean and latents_std, a number a channel, z_0 = (mode - latents_mean) * scaling_factor / latents_std.
 
         Raises:
             TeacherError: the VAE is not loaded, or the images are not `resolution_px` on a side.
@@ -187,8 +217,15 @@ class Teacher:
         chunks = torch.split(pixels, max(1, _PIXELS_AT_ONCE // self.resolution_px**2))
         with self._own_precision():
             mode = torch.cat([self.vae.encode(chunk.to(self.device)).latent_dist.mode() for chunk in chunks])
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        latents: Tensor = (mode - shift) * self.vae.config.scaling_factor
+        config = self.vae.config
+        shift: float | Tensor = config.get("shift_factor") or 0.0
+        std: float | Tensor = 1.0
+        if config.get("latents_mean") is not None:
+            shift, std = (
+                torch.tensor(config[name], device=mode.device)[:, None, None]
+                for name in ("latents_mean", "latents_std")
+            )
+        latents: Tensor = (mode - shift) * config.scaling_factor / std
         return latents
 
     def enable_activation_checkpointing(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.training.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -34,7 +35,8 @@ class FinetuneConfig(BaseModel):
     objective: Literal["clip", "sds-clip", "score"] = "sds-clip"
     """`clip` is the control; `score` distils the teacher's choice among a caption and its hard negatives."""
     trainable: Literal["layernorm", "batchnorm", "all"] = "layernorm"
-    """Which parameters of the student; frozen ones keep every bit."""
+    """Which parameters of the student: LayerNorms (RMSNorms too), those and the image tower's BatchNorms, or all.
+    Frozen ones keep every bit."""
 
     data: Path
     """COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or images with .txt files."""
@@ -51,7 +53,7 @@ class FinetuneConfig(BaseModel):
     max_bad_share: Share = 0.0
     """The share of missing or unreadable samples that is left out; more of them stop the run."""
     val: Path | None = None
-    """Pairs of the same format, for the validation losses."""
+    """Pairs of the same format, for the validation losses: the first 1,024 of them."""
     val_images: Path | None = None
     """Where the images of `val` are; those of `images` where it is not given."""
 
@@ -73,7 +75,7 @@ class FinetuneConfig(BaseModel):
     mapper_lr: Positive = 1e-3
     """Peak learning rate of the mapper."""
     weight_decay: NotNegative = 0.0
-    """Of matrices; gains, biases, embeddings and the mapper never decay."""
+    """Of matrices; gains, biases, embeddings, tokens, position tables and the mapper never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Steps of linear warm-up; then a cosine to zero."""
     max_gradient_norm: Positive = 1.0
@@ -121,7 +123,7 @@ class FinetuneConfig(BaseModel):
     own caption's probability, beside `target_chance`, what it is to a teacher that knows nothing."""
     score_draws: Count = 8
     """Noise levels that an image is scored on."""
-    score_error: Literal["epsilon", "velocity"] = "velocity"
+    score_error: ErrorOf = SCORE_ERROR
     """Whose error is the score: the noise's, or the velocity's, which counts high noise for more."""
     score_t_min: Share = 0.3
     """Their range, from, as a share of the timesteps."""

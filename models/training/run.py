@@ -196,7 +196,7 @@ def _set_up(
         base.tokenizer,
         Objective(config, steps, teacher, mapper, targets),
         student,
-        make_optimizer(student, dict(mapper.named_parameters()) if mapper else {}, config),
+        make_optimizer(network, student, dict(mapper.named_parameters()) if mapper else {}, config),
         device=place.device,
         dtype=DTYPES[config.precision],
         world_size=place.world_size,

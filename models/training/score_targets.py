@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.data.pairs import PairSet
-from models.diffusion_score import ErrorOf, denoising_errors, draws
+from models.diffusion_score import check_finite, denoising_errors, draws
+from models.evaluation.names import ErrorOf
 from models.teacher.teacher import Teacher
 
 MAX_KNOWN = 2**18
@@ -33,7 +34,7 @@ class ScoreTargets:
         count: int,
         t_min: float,
         t_max: float,
-        error_of: ErrorOf = "epsilon",
+        error_of: ErrorOf,
         known: dict[Any, Tensor] | None = None,
     ) -> None:
         """`view` makes an image the VAE's input; `known` may be shared by runs of one teacher, data and seed."""
@@ -51,7 +52,11 @@ class ScoreTargets:
         negatives: Sequence[tuple[str, ...]],
         width: int,
     ) -> Float[Tensor, "b {width}"]:
-        """Errors of each sample's caption, in column 0, and its negatives; unused columns repeat the caption's."""
+        """Errors of each sample's caption, in column 0, and its negatives; unused columns repeat the caption's.
+
+        Raises:
+            TeacherError: an error is not finite.
+        """
         keys = [
             (sample, (caption, *others), width)
             for sample, caption, others in zip(samples, captions, negatives, strict=True)
@@ -60,7 +65,9 @@ class ScoreTargets:
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             # To the CPU in one go: each transfer waits for the device.
-            found |= zip(missing, torch.stack([self._score(*key) for key in missing]).cpu(), strict=True)
+            scored = torch.stack([self._score(*key) for key in missing]).cpu()
+            check_finite(scored)
+            found |= zip(missing, scored, strict=True)
             for key in missing[: max(0, MAX_KNOWN - len(self._known))]:
                 self._known[key] = found[key]
         return torch.stack([found[key] for key in keys]).to(self._teacher.device)

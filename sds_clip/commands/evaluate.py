@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from sds_clip.errors import CliError
 from sds_clip.options import REFERENCES, Commands, Parser, add_command, add_json_option
@@ -92,8 +92,10 @@ def _add_data_options(parser: argparse.ArgumentParser, about: About) -> None:
 
 
 def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
+    from models.evaluation.names import SCORE_ERROR, ErrorOf
+
     parser.add_argument("--model", metavar="REF", help="model to measure (with --scorer clip)")
-    parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0, score_error="epsilon")
+    parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0, score_error=SCORE_ERROR)
     # Also where the diffusion score cannot be used: it is then refused with the reason.
     parser.add_argument("--scorer", choices=("clip", "diffusion"), help="what scores (default: clip)")
     parser.add_argument("--teacher", metavar="REF", help="the diffusion model of --scorer diffusion")
@@ -104,8 +106,8 @@ def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
         parser.add_argument("--seed", type=int, metavar="N", help="seed of their noise (default: 0)")
         parser.add_argument(
             "--score-error",
-            choices=("epsilon", "velocity"),
-            help="whose error is the score: the noise's or the velocity's (default: epsilon)",
+            choices=get_args(ErrorOf),
+            help=f"whose error is the score: the noise's or the velocity's (default: {SCORE_ERROR})",
         )
     parser.add_argument("--baseline", metavar="REF", help="a CLIP to compare with, item by item")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)")

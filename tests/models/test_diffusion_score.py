@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -57,14 +58,18 @@ def test_errors_are_those_of_each_image_caption_and_draw(batch_size: int) -> Non
     toy = ToyTeacher()
     latents, captions, noise = randn(2, *SHAPE), randn(2, 3, 5, 6, seed=1), randn(2, 4, *SHAPE, seed=2)
     timesteps = torch.tensor([[0, 10, 500, 999], [1, 2, 3, 4]])
-    errors = denoising_errors_many(toy, latents, captions, timesteps, noise, batch_size=batch_size)
+    errors = denoising_errors_many(
+        toy, latents, captions, timesteps, noise, batch_size=batch_size, error_of="epsilon"
+    )
     assert errors.shape == (2, 3, 4)
     for b, n, k in np.ndindex(2, 3, 4):
         expected = error_by_hand(latents[b], captions[b, n], int(timesteps[b, k]), noise[b, k])
         assert float(errors[b, n, k]) == pytest.approx(expected, rel=1e-5)
     assert max(toy.batches) == min(batch_size, 24)
     assert sum(toy.batches) == 24
-    one = denoising_errors(toy, latents[0], captions[0], timesteps[0], noise[0], batch_size=batch_size)
+    one = denoising_errors(
+        toy, latents[0], captions[0], timesteps[0], noise[0], batch_size=batch_size, error_of="epsilon"
+    )
     torch.testing.assert_close(one, errors[0])
 
 
@@ -86,6 +91,28 @@ def test_the_velocity_s_error_is_that_of_the_predicted_velocity() -> None:
         velocity = abar**0.5 * noise[k] - (1 - abar) ** 0.5 * latents
         expected = float((predicted - velocity).square().mean())
         assert float(errors[n, k]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_velocity_s_error_at_pure_noise_is_that_of_the_u_net_s_own_output(tmp_path: Path) -> None:
+    folder = save_sd_teacher(
+        tmp_path, prediction_type="v_prediction", scheduler={"rescale_betas_zero_snr": True}
+    )
+    teacher = load_teacher(str(folder), device="cpu", precision="float32")
+    latents, noise, timesteps = randn(4, 8, 8), randn(3, 4, 8, 8, seed=1), torch.tensor([10, 500, 999])
+    captions = teacher.encode_captions(["a red cube", "a blue ball"])
+    found = denoising_errors(teacher, latents, captions, timesteps, noise, batch_size=6, error_of="velocity")
+
+    abar = DDIMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod.double()[timesteps]
+    assert abar[-1] == 0
+    signal, disturbance = (part[:, None, None, None] for part in (abar.sqrt(), (1 - abar).sqrt()))
+    noisy = signal * latents.double() + disturbance * noise.double()
+    velocity = signal * noise.double() - disturbance * latents.double()
+    unet = teacher.unet.double()
+    for n, caption in enumerate(captions.double()):
+        with torch.no_grad():
+            output = unet(noisy, timesteps, caption.expand(3, -1, -1)).sample
+        expected = (output - velocity).square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(found[n].double(), expected, rtol=1e-5, atol=0)
 
 
 def test_errors_have_no_gradient() -> None:
@@ -153,10 +180,12 @@ def test_pruning_agrees_with_all_draws_for_a_part_of_the_calls() -> None:
         captions = (2 + 0.3 * randn(5, 1, 1, seed=image)).expand(5, 5, 6)
         drawn = draws(64, SHAPE, 1000, seed=image)
         errors = denoising_errors(
-            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=320
+            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=320, error_of="epsilon"
         ).double()
         toy.batches.clear()
-        best = best_caption(toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=64)
+        best = best_caption(
+            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=64, error_of="epsilon"
+        )
         assert best.unet_calls == sum(toy.batches)
         agreed += best.index == int(errors.mean(dim=1).argmin())
         calls += best.unet_calls
@@ -220,7 +249,7 @@ def image(seed: int) -> Image.Image:
 def test_scores_are_errors_by_hand_with_and_without_the_unconditional_baseline(teacher: Teacher) -> None:
     drawn = draws(3, teacher.latent_shape, teacher.timesteps, seed=0)
     images, captions = [image(0), image(1)], ["a red cube", "a blue ball", "nothing"]
-    scores = DiffusionScorer(teacher, drawn, batch_size=5).score(images, captions)
+    scores = DiffusionScorer(teacher, drawn, batch_size=5, error_of="epsilon").score(images, captions)
     assert scores.raw.shape == scores.corrected.shape == (3, 2)
     for m, picture in enumerate(images):
         latents = teacher.encode_image(teacher_preprocess(64)(picture)[None]).expand(3, -1, -1, -1)

@@ -1,4 +1,5 @@
 from copy import deepcopy
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -11,6 +12,7 @@ from models.losses.contrastive import contrastive_loss
 from models.losses.sds import sds_loss
 from models.mapper import Mapper
 from models.student import StudentError, trainable_parameters
+from tests.architectures import build
 from tests.checkpoints import TINY, tiny_network
 from tests.models.losses.toys import toy_teacher
 
@@ -32,6 +34,34 @@ def named(architecture: str) -> CLIP:
 )
 def test_layer_norms_hold_as_many_numbers_as_the_method_says(architecture: str, numbers: int) -> None:
     assert sum(value.numel() for value in trainable_parameters(named(architecture)).values()) == numbers
+
+
+def test_rms_norms_of_a_t5_text_tower_train(tmp_path: Path) -> None:
+    network = build("mt5-base-ViT-B-32", tmp_path, device="cpu")
+    chosen = trainable_parameters(network, "layernorm")
+    norms = {
+        "text.transformer.final_layer_norm.weight",
+        *(
+            f"text.transformer.block.{block}.layer.{part}.layer_norm.weight"
+            for block in (0, 1)
+            for part in (0, 1)
+        ),
+    }
+    assert {name for name in chosen if not name.startswith("visual.")} == norms
+    network.encode_text(torch.randint(2, 64, (3, 7))).square().sum().backward()
+    assert all(chosen[name].grad.abs().sum() > 0 for name in norms)
+
+
+@pytest.mark.parametrize("which", ["layernorm", "batchnorm"])
+def test_text_tower_without_layer_norms_is_refused(which: str) -> None:
+    network = resnet() if which == "batchnorm" else tiny_network()
+    for name, module in list(network.transformer.named_modules()):
+        if isinstance(module, nn.LayerNorm):
+            network.transformer.set_submodule(name, nn.Identity())
+    network.ln_final = nn.Identity()
+    with pytest.raises(StudentError, match="text tower has no LayerNorm"):
+        trainable_parameters(network, which)
+    assert trainable_parameters(network, "all")
 
 
 def test_all_else_is_frozen_and_in_eval() -> None:

@@ -1,3 +1,4 @@
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 from PIL import Image
 
 from models.evaluation.results_file import read_results
-from sds_clip.cli import main
+from sds_clip.cli import build_parser, main
 from tests.checkpoints import save_tiny_clip
 
 
@@ -170,17 +171,34 @@ def test_a_baseline_that_is_not_there_is_found_before_anything_is_measured(
     assert not out.exists()
 
 
+def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation() -> None:
+    from app.jobs.requests import EvaluateJob
+    from models import diffusion_score
+    from models.evaluation.teacher_scorer import TeacherScorer
+    from models.training.config import FinetuneConfig
+
+    asked = ["evaluate", "winoground", "--data", "set", "--scorer", "diffusion", "--teacher", "demo"]
+    functions = (
+        TeacherScorer, diffusion_score.DiffusionScorer, diffusion_score.best_caption,
+        diffusion_score.denoising_errors, diffusion_score.denoising_errors_many,
+    )  # fmt: skip
+    defaults = [build_parser().parse_args(asked).score_error]
+    defaults += [kind.model_fields["score_error"].default for kind in (EvaluateJob, FinetuneConfig)]
+    defaults += [inspect.signature(function).parameters["error_of"].default for function in functions]
+    assert defaults == ["velocity"] * 8
+
+
 def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.teachers import save_sd_teacher
 
     teacher = save_sd_teacher(tmp_path / "teacher")
     options = ["--scorer", "diffusion", "--teacher", f"local-dir:{teacher}", "--draws", "2", "--seed", "3"]
-    options += ["--score-error", "velocity", "--cache", str(tmp_path / "cache")]
+    options += ["--score-error", "epsilon", "--cache", str(tmp_path / "cache")]
     assert main(["evaluate", "winoground", "--data", str(winoground), *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["provenance"]["scorer"] == "diffusion"
     assert (answer["provenance"]["draws"], answer["provenance"]["seed"]) == (2, 3)
-    assert answer["provenance"]["score_error"] == "velocity"
+    assert answer["provenance"]["score_error"] == "epsilon"
     assert answer["metrics"]["image_score"]["ties"] == 1
     assert main(["evaluate", "winoground", "--data", str(winoground), *options]) == 0
     header, *rows = capsys.readouterr().out.splitlines()

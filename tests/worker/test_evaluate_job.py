@@ -88,7 +88,7 @@ def test_diffusion_score_is_that_of_the_command_line(
 ) -> None:
     teacher = str(teacher_folder)
     asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "teacher": teacher}
-    job = run(config, store, submit, **asked, draws=2, score_error="velocity")
+    job = run(config, store, submit, **asked, draws=2, score_error="epsilon")
     options = [
         "--data",
         str(winoground_folder),
@@ -99,7 +99,7 @@ def test_diffusion_score_is_that_of_the_command_line(
         "--draws",
         "2",
         "--score-error",
-        "velocity",
+        "epsilon",
     ]
     expected = by_command(tmp_path, "results", "winoground", *options)
     assert alike(written(config, job, "results")) == alike(expected)

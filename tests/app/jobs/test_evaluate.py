@@ -84,7 +84,7 @@ def test_dry_run_accepts_nothing(service: Service) -> None:
         ({"batch_size": 0}, "invalid_request", "batch_size"),
         ({"draws": 10**6}, "invalid_request", "draws"),
         ({"draws": 4}, "invalid_request", None),
-        ({"score_error": "velocity"}, "invalid_request", None),
+        ({"score_error": "epsilon"}, "invalid_request", None),
         ({"templates": "photo"}, "invalid_request", None),
         ({"order_seed": 1}, "invalid_request", None),
     ],
@@ -97,3 +97,10 @@ def test_what_cannot_be_done_is_refused_at_once(
     error = error_of(refusing.client.post("/evaluate", json={**body, **fields}), 422)
 
     assert (error["code"], error["param"]) == (code, param)
+
+
+def test_rows_keep_the_error_that_they_were_accepted_with() -> None:
+    """Rows hold every default; that of the score's error was epsilon once."""
+    row = {"benchmark": "winoground", "data": "ds_1", "score_error": "epsilon"}
+    assert parse_evaluate({**row, "scorer": "clip", "model": "demo"}).scorer == "clip"
+    assert parse_evaluate({**row, "scorer": "diffusion", "teacher": "demo"}).score_error == "epsilon"

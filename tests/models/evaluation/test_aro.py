@@ -60,6 +60,7 @@ def test_relation_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     assert results.metrics["acc"].ties == 1
     assert results.by_tag["next to"]["acc"].value == 1 / 2
     assert results.provenance["macro_tags"] == ["behind", "on"]
+    assert results.macro_tags == ("behind", "on")
 
 
 def test_attribution_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:

@@ -188,8 +188,35 @@ def test_tags_that_are_left_out_of_the_mean_are_named() -> None:
     assert macro is not None
     assert macro.tags == ("a",)
     assert macro.difference == pytest.approx(1 / 4)
-    with pytest.raises(EvaluationError, match=r"name the tags in provenance\['macro_tags'\]"):
+    with pytest.raises(EvaluationError, match="not the mean of 'group' over the tags"):
         compare(macro_results(before, 3 / 4), macro_results(after, 1.0))
+
+
+EVEN = [["a"], ["a"], ["b"], ["b"]]
+"""Tags of one size, over which the mean is the mean over items."""
+
+
+@pytest.mark.parametrize("recorded", ["macro_tags", "provenance"])
+def test_mean_over_tags_of_one_size_is_compared_as_such(recorded: str) -> None:
+    """Of a, 1 of 2 becomes 2 of 2; of b, 0 of 2 becomes 1 of 2."""
+    tags = ("a", "b")
+    runs = [results(right, tags=EVEN) for right in ([1, 0, 0, 0], [1, 1, 0, 1])]
+    stated: dict[str, Any] = (
+        {"macro_tags": tags} if recorded == "macro_tags" else {"provenance": {"macro_tags": list(tags)}}
+    )
+    macro = compare(*(replace(run, **stated) for run in runs)).macro
+
+    assert macro is not None
+    assert macro.tags == tags
+    assert (macro.baseline, macro.model) == (1 / 4, 3 / 4)
+
+
+def test_mean_over_items_is_no_mean_over_tags_of_one_size() -> None:
+    runs = [replace(results(right, tags=EVEN), macro_tags=()) for right in ([1, 0, 0, 0], [1, 1, 0, 1])]
+
+    assert compare(*runs).macro is None
+    with pytest.raises(EvaluationError, match="not the mean of 'group' over the items"):
+        compare(*(replace(macro_results(right, 3 / 8), macro_tags=()) for right in ([1, 1, 1, 0, 0, 0],) * 2))
 
 
 def test_item_with_two_tags_counts_in_both() -> None:

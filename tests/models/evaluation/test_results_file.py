@@ -27,6 +27,7 @@ RESULTS = Results(
         ),
     ),
     provenance={"model": "demo", "data_hash": "0" * 64, "macro_tags": ["Größe"]},
+    macro_tags=("Größe",),
 )
 
 
@@ -34,6 +35,15 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     write_results(tmp_path / "new/results.json", RESULTS)
     assert read_results(tmp_path / "new/results.json") == RESULTS
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_results_that_do_not_say_what_their_primary_figure_is_a_mean_of_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    write_results(file, RESULTS)
+    content = json.loads(file.read_text())
+    del content["macro_tags"]  # as the versions before wrote it
+    file.write_text(json.dumps(content))
+    assert read_results(file) == replace(RESULTS, macro_tags=None)
 
 
 def test_half_a_surrogate_pair_is_written_and_read_again(tmp_path: Path) -> None:

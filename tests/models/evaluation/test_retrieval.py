@@ -100,14 +100,24 @@ def test_features_that_are_not_finite_are_refused() -> None:
 
 
 def test_in_batch_accuracy_counts_each_batch_on_its_own() -> None:
-    # Batch 1: both right. Batch 2: its two images are equal, so its texts tie. Row 5 fills no batch.
-    images = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0])
-    texts = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.9], [0.0, 1.0])
+    # Batch 1: both right. Batch 2: its two images are equal, so its texts tie.
+    images = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0])
+    texts = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.9])
     accuracy = in_batch_accuracy(images, texts, batch_size=2)
     assert accuracy.batches == 2
     # Image to text: 1, 1 | 1 (text 2 is nearer), 0. Text to image: 1, 1 | 0, 0 (a tie is wrong).
     assert accuracy.image_to_text == 0.75
     assert accuracy.text_to_image == 0.5
+
+
+def test_in_batch_accuracy_counts_what_fills_no_batch_within_the_last_whole_one() -> None:
+    # Row 3 is measured among rows 1 to 3, of which rows 1 and 2 have counted in the first batch.
+    images = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0])
+    texts = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0])
+    accuracy = in_batch_accuracy(images, texts, batch_size=3)
+    assert accuracy.batches == 2
+    # Image to text: 1, 1, 1 | 0 (text 1 is nearer). Text to image: 1, 1, 1 | 0 (image 2 is nearer).
+    assert (accuracy.image_to_text, accuracy.text_to_image) == (0.75, 0.75)
 
 
 def test_in_batch_accuracy_ignores_rivals_of_other_batches() -> None:

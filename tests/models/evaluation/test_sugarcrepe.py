@@ -62,6 +62,7 @@ def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     assert results.items[0].margins == pytest.approx({"text": 0.1})
     assert results.provenance["unique_images"] == 5
     assert results.provenance["macro_tags"] == ["add_att", "swap_obj"]
+    assert results.macro_tags == ("add_att", "swap_obj")
 
 
 def test_results_can_be_compared_in_the_mean_over_files(tmp_path: Path) -> None:

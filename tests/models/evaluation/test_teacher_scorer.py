@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.diffusion_score import DiffusionScorer, DiffusionScores, ErrorOf, draws
+from models.diffusion_score import DiffusionScorer, DiffusionScores, draws
 from models.evaluation import teacher_scorer
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
+from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.results import ImageRegion, Results
 from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 from models.evaluation.winoground import winoground_metrics
@@ -94,7 +96,7 @@ def repeating(tmp_path: Path) -> tuple[Item, ...]:
 
 
 def unshared(
-    teacher: Teacher, items: tuple[Item, ...], count: int, seed: int = 0, error_of: ErrorOf = "epsilon"
+    teacher: Teacher, items: tuple[Item, ...], count: int, seed: int = 0, error_of: ErrorOf = SCORE_ERROR
 ) -> list[DiffusionScores]:
     """Every item by itself."""
     drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
@@ -202,7 +204,7 @@ def test_two_runs_at_once_keep_whole_lines(
 def test_other_draws_and_errors_share_nothing(
     teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
 ) -> None:
-    for settings in ({}, {"seed": 1}, {"count": 3}, {"error_of": "velocity"}):
+    for settings in ({}, {"seed": 1}, {"count": 3}, {"error_of": "epsilon"}):
         scorer = TeacherScorer(teacher, tmp_path / "kept", **{"count": 2} | settings)  # type: ignore[arg-type]
         list(prepared(scorer, items[:1]).scores(items[:1]))
     assert len(list((tmp_path / "kept").iterdir())) == 4
@@ -229,13 +231,14 @@ def test_scores_that_other_packages_computed_are_not_found(
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_the_velocity_s_error_can_be_the_score(
-    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
+@pytest.mark.parametrize("error_of", get_args(ErrorOf))
+def test_either_error_can_be_the_score(
+    error_of: ErrorOf, teacher: Teacher, items: tuple[Item, ...], tmp_path: Path
 ) -> None:
-    scorer = prepared(TeacherScorer(teacher, tmp_path / "kept", count=2, error_of="velocity"), items)
-    expected = [scores.corrected for scores in unshared(teacher, items, 2, error_of="velocity")]
+    scorer = prepared(TeacherScorer(teacher, tmp_path / "kept", count=2, error_of=error_of), items)
+    expected = [scores.corrected for scores in unshared(teacher, items, 2, error_of=error_of)]
     assert torch.equal(torch.stack(list(scorer.scores(items))), torch.stack(expected))
-    assert scorer.describe()["score_error"] == "velocity"
+    assert scorer.describe()["score_error"] == error_of
 
 
 def test_raw_figures_stand_beside_where_images_are_compared(

@@ -176,7 +176,12 @@ def test_u_nets_for_something_else_are_refused(copied: Path, unet: dict[str, Any
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no alphas_cumprod"),
         ({"_class_name": "NoScheduler"}, "names no scheduler"),
         ({"_class_name": "pipelines"}, "scheduler cannot be loaded"),
-        ({"trained_betas": [2.0] * 1000}, r"abar leaves \[0, 1\]"),
+        ({"trained_betas": [2.0] * 1000}, "no noise schedule"),
+        ({"beta_start": 0.5, "beta_end": 1.5}, "no noise schedule"),  # abar is 0 before the betas pass 1
+        ({"trained_betas": [0.5] * 1000}, "no noise schedule"),
+        ({"trained_betas": [0.01, -0.01, 0.01]}, "no noise schedule"),
+        ({"trained_betas": [0.0, 0.0, 0.01]}, "no noise schedule"),
+        ({"trained_betas": [0.01, float("nan"), 0.01]}, "no noise schedule"),
     ],
 )
 def test_schedules_for_something_else_are_refused(
@@ -185,6 +190,62 @@ def test_schedules_for_something_else_are_refused(
     edit(copied / "scheduler/scheduler_config.json", **scheduler)
     with pytest.raises(TeacherError, match=reason):
         load(copied)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_a_schedule_that_ends_in_pure_noise_is_taken(copied: Path, scheduler: str) -> None:
+    changes = {"_class_name": scheduler, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+    edit(copied / "scheduler/scheduler_config.json", rescale_betas_zero_snr=True, **changes)
+    assert load(copied).alphas_cumprod[-1] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize(("part", "name"), [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_that_are_not_finite_are_refused(
+    copied: Path, part: str, name: str, number: float, precision: str
+) -> None:
+    file = copied / part / f"{name}.safetensors"
+    weights = load_file(file)
+    broken = sorted(weights)[3]
+    weights[broken].view(-1)[-1] = number
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(TeacherError, match=f"{part} has 1 weights that are not finite"):
+        load(copied, precision=precision)
+
+
+def test_vae_weights_that_are_not_finite_are_refused_where_it_is_loaded(copied: Path) -> None:
+    file = copied / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["encoder.conv_out.bias"][0] = float("nan")
+    save_file(weights, file)
+    assert not load(copied).has_vae
+    with pytest.raises(TeacherError, match=r"vae has 1 weights that are not finite, encoder\.conv_out\.bias"):
+        load(copied, vae=True)
+
+
+@pytest.mark.parametrize(
+    ("vae", "fault"),
+    [
+        ({"latents_mean": [0.0] * 4}, "latents_mean or latents_std without the other"),
+        ({"latents_std": [1.0] * 4}, "latents_mean or latents_std without the other"),
+        (
+            {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4, "shift_factor": 0.1},
+            "latents_mean and shift",
+        ),
+        ({"latents_mean": [0.0] * 3, "latents_std": [1.0] * 4}, "each of 4 channels"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0, 1.0, 1.0, 0.0]}, "must be positive"),
+        ({"latents_mean": [0.0, 0.0, 0.0, float("nan")], "latents_std": [1.0] * 4}, "must be finite"),
+        ({"scaling_factor": 0.0}, "must be positive"),
+        ({"scaling_factor": float("inf")}, "must be positive"),
+    ],
+)
+def test_vaes_whose_latents_have_no_known_scale_are_refused(
+    copied: Path, vae: dict[str, Any], fault: str
+) -> None:
+    edit(copied / "vae/config.json", **vae)
+    with pytest.raises(TeacherError, match=fault):
+        load(copied, vae=True)
 
 
 def pickled(folder: Path) -> None:

@@ -1,14 +1,22 @@
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 from PIL import Image
 from torch import Tensor
 
@@ -136,6 +144,17 @@ def test_guidance_extrapolates_from_the_prediction_without_caption(folder: Path,
     torch.testing.assert_close(guided, without + 3.0 * (under - without), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("guidance", [None, 3.0])
+def test_predicted_velocity_agrees_with_the_predicted_noise(v_folder: Path, guidance: float | None) -> None:
+    teacher = load(v_folder, guidance=guidance)
+    noisy, captions = randn(3, 4, 8, 8), teacher.encode_captions(CAPTIONS)
+    noise_pred = teacher.noise_pred(noisy, TIMESTEPS, captions)
+    abar = teacher.alphas_cumprod[TIMESTEPS][:, None, None, None]
+    expected = (noise_pred - (1 - abar).sqrt() * noisy) / abar.sqrt()
+    found = teacher.velocity_pred(noisy, TIMESTEPS, captions)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_gradients_reach_the_latents_and_no_weight(teacher: Teacher) -> None:
     noisy = randn(3, 4, 8, 8).requires_grad_()
     teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS)).square().sum().backward()
@@ -238,6 +257,35 @@ def test_the_vae_s_shift_is_taken_off_before_scaling(epsilon_folder: Path) -> No
     pixels = randn(1, 3, 64, 64).clamp(-1, 1)
     expected = teacher.encode_image(pixels) - 0.5 * shifted.vae.config.scaling_factor
     torch.testing.assert_close(shifted.encode_image(pixels), expected)
+
+
+def test_the_vae_s_own_mean_and_deviation_normalize_as_in_diffusers(
+    epsilon_folder: Path, tmp_path: Path
+) -> None:
+    """The pipeline's own img2img encoding, from the same folder, on the posterior's mode."""
+    folder = Path(shutil.copytree(epsilon_folder, tmp_path / "t"))
+    config = folder / "vae/config.json"
+    stated = {"latents_mean": [-1.6, 1.1, 0.4, -0.1], "latents_std": [8.4, 0.2, 5.3, 0.05]}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **stated}))
+    teacher, pixels = load(folder, vae=True), randn(2, 3, 64, 64).clamp(-1, 1)
+    assert teacher.vae is not None
+    pipeline = StableDiffusionXLImg2ImgPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=teacher.unet,
+        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"), add_watermarker=False,
+    )  # fmt: skip
+    pipeline.vae.encode = lambda image: SimpleNamespace(latents=teacher.vae.encode(image).latent_dist.mode())
+    expected = pipeline.prepare_latents(
+        pixels, None, 2, 1, torch.float32, torch.device("cpu"), add_noise=False
+    )
+    torch.testing.assert_close(teacher.encode_image(pixels), expected)
+    deviation = (
+        teacher.vae.encode(pixels).latent_dist.mode().double()
+        - torch.tensor(stated["latents_mean"])[:, None, None]
+    ) / torch.tensor(stated["latents_std"])[:, None, None]
+    torch.testing.assert_close(
+        teacher.encode_image(pixels).double(), 0.18215 * deviation, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_images_without_vae_or_of_another_size_are_refused(epsilon_folder: Path, teacher: Teacher) -> None:

@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from models.training.optimizer import gradient_norm, make_optimizer, rate_share, set_learning_rate
+from tests.architectures import build
+from tests.checkpoints import tiny_network
 from tests.training import configure
 
 
@@ -21,30 +24,82 @@ def test_a_run_shorter_than_its_warm_up_still_reaches_the_peak(steps: int, warmu
     assert all(share > 0 for share in shares)
 
 
-def test_only_matrices_of_the_student_decay() -> None:
-    student = {
-        name: nn.Parameter(torch.ones(shape))
-        for name, shape in {
-            "visual.proj": (2, 2),
-            "positional_embedding": (2, 2),
-            "token_embedding.weight": (2, 2),
-            "ln_final.weight": (2,),
-            "logit_scale": (),
-        }.items()
-    }
+def decayed(network: nn.Module) -> set[str]:
+    """The parameters that a step without any gradient moves."""
+    student = dict(network.named_parameters())
+    with torch.no_grad():
+        for value in student.values():
+            value.fill_(1.0)
     mapper = {"linear.weight": nn.Parameter(torch.ones(2, 2))}
-    optimizer = make_optimizer(student, mapper, configure(weight_decay=0.5))
+    optimizer = make_optimizer(network, student, mapper, configure(weight_decay=0.5))
     for value in (*student.values(), *mapper.values()):
         value.grad = torch.zeros_like(value)
     optimizer.step()
-    moved = {name for name, value in {**student, **mapper}.items() if not torch.equal(value, value * 0 + 1)}
-    assert moved == {"visual.proj"}
+    assert torch.equal(mapper["linear.weight"], torch.ones(2, 2))
+    return {name for name, value in student.items() if not torch.equal(value, torch.ones_like(value))}
+
+
+def test_matrices_alone_decay() -> None:
+    assert decayed(tiny_network()) == {
+        "visual.conv1.weight", "visual.proj", "text_projection",
+        *(
+            f"{tower}resblocks.{block}.{name}"
+            for tower in ("visual.transformer.", "transformer.")
+            for block in range(2)
+            for name in ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kept"),
+    [
+        ("ViT-B-16-SigLIP", {"visual.trunk.pos_embed", "visual.trunk.attn_pool.latent"}),
+        ("MobileCLIP-B", {"visual.trunk.pos_embed", "visual.trunk.cls_token"}),
+        ("MobileCLIP-S1", {"visual.trunk.stages.0.blocks.0.token_mixer.layer_scale.gamma"}),
+        (
+            "swin_base_patch4_window7_224",
+            {"visual.trunk.layers.0.blocks.0.attn.relative_position_bias_table"},
+        ),
+        ("coca_ViT-B-32", {"visual.attn_pool.query"}),
+        ("nllb-clip-base", {"text.transformer.embed_tokens.weight"}),
+        (
+            "mt5-base-ViT-B-32",
+            {
+                "text.transformer.embed_tokens.weight",
+                "text.transformer.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            },
+        ),
+    ],
+)
+def test_tokens_tables_queries_and_embeddings_do_not_decay(
+    architecture: str, kept: set[str], tmp_path: Path
+) -> None:
+    network = build(architecture, tmp_path)
+    student = dict(network.named_parameters())
+    optimizer = make_optimizer(network, student, {}, configure(weight_decay=0.5))
+    decay_of = {
+        id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]
+    }
+    assert {name for name in kept if decay_of[id(student[name])] != 0} == set()
+
+
+def test_matrices_that_the_tower_itself_exempts_do_not_decay() -> None:
+    class Tower(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp, self.position_mlp = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def no_weight_decay(self) -> set[str]:
+            return {"position_mlp.weight"}
+
+    assert decayed(nn.ModuleDict({"visual": Tower()})) == {"visual.mlp.weight"}
 
 
 def test_student_and_mapper_have_rates_of_their_own() -> None:
     student, mapper = {"ln.weight": nn.Parameter(torch.ones(2))}, {"bias": nn.Parameter(torch.ones(2))}
     config = configure(lr=0.1, mapper_lr=0.01, warmup_steps=1)
-    optimizer = make_optimizer(student, mapper, config)
+    optimizer = make_optimizer(nn.Module(), student, mapper, config)
     set_learning_rate(optimizer, config, step=0, steps=4)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.005])
 
@@ -53,7 +108,7 @@ def test_the_mapper_s_pace_does_not_depend_on_the_size_of_its_gradient() -> None
     moved = []
     for scale in (1e-8, 1e-5):
         weight = nn.Parameter(torch.zeros(3))
-        optimizer = make_optimizer({}, {"linear.weight": weight}, configure(mapper_lr=0.01))
+        optimizer = make_optimizer(nn.Module(), {}, {"linear.weight": weight}, configure(mapper_lr=0.01))
         set_learning_rate(optimizer, configure(mapper_lr=0.01, warmup_steps=0), step=0, steps=4)
         weight.grad = scale * torch.tensor([1.0, -2.0, 3.0])
         optimizer.step()

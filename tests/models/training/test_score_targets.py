@@ -10,9 +10,12 @@ from torch import Tensor
 from models.clip import Clip
 from models.data.pairs import PairSet, Subset
 from models.diffusion_score import draws
+from models.teacher.errors import TeacherError
+from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.run import score_targets
 from models.training.score_targets import ScoreTargets
+from tests.teachers import save_sd_teacher
 from tests.training import configure
 
 CAPTION, NEGATIVES = "a red circle", ("a blue circle", "a circle red")
@@ -85,3 +88,25 @@ def test_two_samples_are_scored_on_noise_of_their_own(base: Clip, pairs: PairSet
 
     found = targets_of(base, OneImage(pairs, range(8)), teacher)([4, 7], [CAPTION] * 2, [NEGATIVES] * 2, 3)
     assert not torch.equal(found[0], found[1])
+
+
+def test_velocity_up_to_pure_noise_is_scored_for_a_teacher_that_predicts_it(
+    base: Clip, pairs: PairSet, tmp_path: Path
+) -> None:
+    teachers = [
+        load_teacher(
+            str(
+                save_sd_teacher(
+                    tmp_path / kind, prediction_type=kind, scheduler={"rescale_betas_zero_snr": True}
+                )
+            ),
+            device="cpu", precision="float32", vae=True,
+        )
+        for kind in ("v_prediction", "epsilon")
+    ]  # fmt: skip
+    only_noise = {"score_t_min": 0.999, "score_t_max": 1, "score_error": "velocity"}
+    asked = ([4], [CAPTION], [NEGATIVES], 3)
+    assert targets_of(base, pairs, teachers[0], **only_noise)(*asked).isfinite().all()
+    # That of the noise would be divided by abar = 0.
+    with pytest.raises(TeacherError, match="abar is 0"):
+        targets_of(base, pairs, teachers[1], **only_noise)(*asked)
