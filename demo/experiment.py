@@ -162,15 +162,18 @@ def base_outcome(split: Split) -> Outcome:
 
 def summary(outcome: Outcome) -> str:
     """One line for a person who waits."""
-    shares = {
-        kind: sum(g for g, k in zip(outcome.measured.group, outcome.measured.kinds, strict=True) if k == kind)
-        / outcome.measured.kinds.count(kind)
-        for kind in dict.fromkeys(outcome.measured.kinds)
-    }
-    scores = ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items())
+    measured = outcome.measured
+
+    def by_kind(right: list[bool]) -> str:
+        found: dict[str, list[bool]] = {}
+        for kind, one in zip(measured.kinds, right, strict=True):
+            found.setdefault(kind, []).append(one)
+        return ", ".join(f"{kind} {sum(ones) / len(ones):.1%}" for kind, ones in found.items())
+
     return (
-        f"{outcome.variant} ({outcome.trainable}, seed {outcome.seed}): group {scores}; retrieval "
-        f"{outcome.measured.retrieval:.1%}, zero-shot {outcome.measured.zero_shot:.1%}; {outcome.seconds:.0f} s"
+        f"{outcome.variant} ({outcome.trainable}, seed {outcome.seed}): GroupMatch {by_kind(measured.group_match)}; "
+        f"group {by_kind(measured.group)}; retrieval {measured.retrieval:.1%}, zero-shot {measured.zero_shot:.1%}; "
+        f"{outcome.seconds:.0f} s"
     )
 
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from demo.experiment import Outcome, by_variant
-from demo.statistics import interval, seed_means
+from demo.statistics import Score, interval, seed_means
+from models.evaluation.winoground import CHANCE as CHANCES
 
 BASE_COLOUR = "0.6"
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99", "#222255", "#885533",
 )  # fmt: skip
-GROUP_CHANCE = 1 / 6
+SCORES: dict[Score, str] = {"group_match": "GroupMatch, %", "group": "group score, %"}
 WINDOW = 5
 CHANCE: dict[str, Any] = {"color": "0.3", "linewidth": 1, "linestyle": ":"}
 DOT: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": "0.15", "markeredgewidth": 0.7}
@@ -38,7 +39,7 @@ def write_figure(outcomes: Sequence[Outcome], base: Outcome, file: Path, titles:
 
 
 def draw(outcomes: Sequence[Outcome], base: Outcome, titles: Mapping[str, str]) -> Figure:
-    """One column for each set of trained parameters: group scores, L_CLIP and, with L_SDS, the residual gap."""
+    """A column for each set of trained parameters: GroupMatch, group score, L_CLIP and, with L_SDS, residual gaps."""
     groups = by_variant(outcomes)
     names = list(dict.fromkeys(name for _, name in groups))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
@@ -46,22 +47,23 @@ def draw(outcomes: Sequence[Outcome], base: Outcome, titles: Mapping[str, str]) 
     curves: dict[str, Callable[[Record], float | None]] = {"L_CLIP": lambda record: record.get("clip")}
     if any(relative_gap(record) is not None for run in outcomes for record in run.log):
         curves["residual gap, shuffled\nover true captions, %"] = relative_gap
-    heights = (2, *[1] * len(curves))
+    heights = (*[2] * len(SCORES), *[1] * len(curves))
     figure = Figure(figsize=(7 * len(columns), 2.5 * sum(heights)), layout="constrained")
     axes = figure.subplots(
         len(heights), len(columns), squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
     )
     for column, trainable in enumerate(columns):
         variants = {name: runs for (trained, name), runs in groups.items() if trained == trainable}
-        bars, *below = axes[:, column]
-        bars.set_title(titles.get(trainable, trainable))
-        _draw_scores(bars, variants, base, colours)
+        bars, below = axes[: len(SCORES), column], axes[len(SCORES) :, column]
+        bars[0].set_title(titles.get(trainable, trainable))
+        for axis, score in zip(bars, SCORES, strict=True):
+            _draw_scores(axis, variants, base, colours, score)
         for axis, value_of in zip(below, curves.values(), strict=True):
             _draw_curves(axis, variants, value_of, colours)
             if value_of is relative_gap:
                 axis.axhline(0, color="0.3", linewidth=0.8)
         below[-1].set_xlabel("step")
-    for axis, label in zip(axes[:, 0], ("group score, %", *curves), strict=True):
+    for axis, label in zip(axes[:, 0], (*SCORES.values(), *curves), strict=True):
         axis.set_ylabel(label)
     figure.legend(handles=_handles(colours), loc="outside upper center", ncols=4, frameon=False)
     return figure
@@ -100,25 +102,29 @@ def _handles(colours: Mapping[str, str]) -> list[Artist]:
 
 
 def _draw_scores(
-    axis: Any, variants: Mapping[str, list[Outcome]], base: Outcome, colours: Mapping[str, str]
+    axis: Any,
+    variants: Mapping[str, list[Outcome]],
+    base: Outcome,
+    colours: Mapping[str, str],
+    score: Score,
 ) -> None:
-    """Bars of mean group scores with their intervals, each seed a dot."""
+    """Bars of a mean score with their intervals, each seed a dot, and a line at chance."""
     kinds = [None, *dict.fromkeys(base.measured.kinds)]
     bars = {"base": [base], **variants}
     width = 0.84 / len(bars)
     for place, (name, runs) in enumerate(bars.items()):
         at = np.arange(len(kinds)) + (place - (len(bars) - 1) / 2) * width
-        found = [interval(runs, "group", kind) for kind in kinds]
+        found = [interval(runs, score, kind) for kind in kinds]
         means = 100 * np.array([one.mean for one in found])
         # A mean of few seeds may lie a hair outside the percentiles of its resamples.
         ends = 100 * np.array([[max(0, one.mean - one.low), max(0, one.high - one.mean)] for one in found]).T
         axis.bar(at, means, width * 0.92, color=colours.get(name, BASE_COLOUR))
         axis.errorbar(at, means, ends, fmt="none", ecolor="0.15", elinewidth=1, capsize=2)
         if len(runs) > 1:
-            seeds = 100 * np.array([seed_means(runs, "group", kind) for kind in kinds])
+            seeds = 100 * np.array([seed_means(runs, score, kind) for kind in kinds])
             spread = np.linspace(-0.2, 0.2, len(runs)) * width
             axis.plot((at[:, None] + spread).ravel(), seeds.ravel(), "o", markersize=3, **DOT)
-    axis.axhline(100 * GROUP_CHANCE, **CHANCE)
+    axis.axhline(100 * CHANCES[score], **CHANCE)
     axis.set_xticks(range(len(kinds)), [kind or "all" for kind in kinds])
     _tidy(axis)
 

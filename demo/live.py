@@ -45,7 +45,7 @@ NOT_LEARNT = {
     "objective": "clip",
     "hyperparameters": {"steps": 5, "lr": 1e-6, "batch_size": 128, "warmup_steps": 1},
 }
-METRICS = ("text_score", "image_score", "group_score")
+METRICS = ("group_match", "group_score", "text_score", "image_score")
 
 
 class Load:
@@ -184,9 +184,10 @@ def _print(
     now: dict[str, Any],
     captions: list[str],
 ) -> None:
-    print(f"\n{'on the validation set':24}{'before':>8}{'after':>8}")
+    print(f"\n{'on the validation set':24}{'before':>8}{'after':>8}{'chance':>8}")
     for name in METRICS:
-        print(f"{name:24}{100 * before[name]['value']:8.1f}{100 * after[name]['value']:8.1f}")
+        shares = (before[name]["value"], after[name]["value"], after[name]["chance"])
+        print(f"{name:24}{''.join(f'{100 * share:8.1f}' for share in shares)}")
     print("\n/match of one picture, probabilities:")
     for place, caption in enumerate(captions):
         first, second = (answer["results"][0]["probabilities"][place] for answer in (was, now))

@@ -17,7 +17,7 @@ from models.clip import Clip
 from models.evaluation.classification import classification_metrics
 from models.evaluation.features import encode_images, encode_texts
 from models.evaluation.retrieval import in_batch_accuracy
-from models.evaluation.winoground import pair_scores, winoground_correct
+from models.evaluation.winoground import group_match_margins, pair_scores, winoground_correct
 from models.zero_shot import class_weights, prompts
 
 
@@ -32,11 +32,18 @@ class Measured:
     """Recall@1 in batches of 128, the mean of both directions."""
     zero_shot: float
     """Top-1 accuracy among 192 names."""
+    margins: list[float]
+    """GroupMatch's: s00 + s11 - s01 - s10 of each item."""
 
     @property
     def group(self) -> list[bool]:
         """Whether text and image are both right."""
         return [text and image for text, image in zip(self.text, self.image, strict=True)]
+
+    @property
+    def group_match(self) -> list[bool]:
+        """Whether the two right pairs together score above the two wrong ones."""
+        return [margin > 0 for margin in self.margins]
 
 
 def measure(clip: Clip, split: Split, per_kind: int = 150) -> Measured:
@@ -52,6 +59,7 @@ def measure(clip: Clip, split: Split, per_kind: int = 150) -> Measured:
         image=image.tolist(),
         retrieval=_retrieval(clip, split),
         zero_shot=_zero_shot(clip, split),
+        margins=group_match_margins(scores).tolist(),
     )
 
 

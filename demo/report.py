@@ -6,14 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from demo.experiment import Outcome, by_variant
 from demo.figure import WINDOW, curve, relative_gap, write_figure
-from demo.statistics import Difference, Interval, Share, change, difference, interval, seed_means
+from demo.sets import RETRIEVAL_BATCH
+from demo.statistics import Difference, Interval, Score, Share, change, difference, interval, seed_means
+from demo.world import COLOURS, SHAPES
 from demo.yardstick import PAIRS
+from models.evaluation.winoground import CHANCE, d_prime
 
 RESULTS, SHUFFLED, SEARCH = "results", "results-shuffled", "search"
 """The names of the markers: what is generated stands from <!-- results --> to <!-- /results -->."""
 TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
+NAMES: dict[Score, str] = {"group_match": "GroupMatch", "group": "group score"}
+CLASSES = len(COLOURS) * len(SHAPES)
+"""Names that zero-shot chooses among."""
 NONE = ""
 GAP = (
     f"The residual gap is how much more the teacher errs under shuffled captions than under the true ones, over the "
@@ -73,24 +81,27 @@ def search_table(
     command: str,
     scoring_s: float,
 ) -> str:
-    """A row a run: group scores, what must not get worse, the difference to its control, and residual gaps."""
+    """A row a run: GroupMatch, group score, what must not get worse, the difference to its control, residual gaps."""
     kinds = list(dict.fromkeys(base.measured.kinds))
     header = [
-        "group score", "trained", "steps", "all", *kinds, "retrieval", "zero-shot", "over its control",
+        "GroupMatch", "trained", "steps", "all", *kinds, "group score", "retrieval", "zero-shot", "over its control",
         "residual gap", "on real latents", "share",
     ]  # fmt: skip
     named = {run.variant: run for run in outcomes}
     rows = []
     for run in [base, *outcomes]:
-        scores = [f"{100 * interval([run], 'group', kind).mean:.1f}" for kind in (None, *kinds)]
+        scores = [f"{100 * interval([run], 'group_match', kind).mean:.1f}" for kind in (None, *kinds)]
+        scores.append(f"{100 * interval([run], 'group').mean:.1f}")
         shares = [f"{100 * share:.1f}" for share in (run.measured.retrieval, run.measured.zero_shot)]
         steps = str(run.options.get("steps", NONE))
         control = controls.get(run.variant)
         over = NONE
         if control in named:
-            over = _over(difference([run], [named[control]]), control)[0]
+            over = _over(difference([run], [named[control]], "group_match"), control)[0]
         gaps = [_gap([run]), _real_gap([run]), _gradient_share([run])]
         rows.append([run.variant, run.trainable, steps, *scores, *shares, over, *gaps])
+    matched = [CHANCE["group_match"]] * (1 + len(kinds))
+    rows.append(_chance_row(len(header), 3, *matched, CHANCE["group"], 1 / RETRIEVAL_BATCH, 1 / CLASSES))
     made = (
         f"`{command}`: {_effort(outcomes, scoring_s)}; one seed each, on the part `{base.split}`. All in percent; "
         f"differences in points, with 95 % intervals over the items alone. {GAP}"
@@ -162,7 +173,7 @@ def tables(
         variants = {name: runs for (trained, name), runs in groups.items() if trained == trainable}
         pairs = {name: controls[trainable, name] for name in variants if (trainable, name) in controls}
         blocks.append(f"### {TITLES.get(trainable, trainable)}")
-        blocks.append(_group_table(variants, base, pairs, kinds))
+        blocks += [_score_table(variants, base, pairs, kinds, score) for score in NAMES]
         blocks.append(_other_table(variants, base))
     if gaps := _gap_table(groups):
         blocks += ["### Residual gap", GAP, gaps]
@@ -184,39 +195,62 @@ def _made(
     )
 
 
-def _group_table(
-    variants: Mapping[str, list[Outcome]], base: Outcome, controls: Mapping[str, str], kinds: Sequence[str]
+def _score_table(
+    variants: Mapping[str, list[Outcome]],
+    base: Outcome,
+    controls: Mapping[str, str],
+    kinds: Sequence[str],
+    score: Score,
 ) -> str:
-    """Group scores, overall and by kind, and the difference to each variant's control."""
-    header = ["group score", "all", *kinds, "each seed", "over its control", "p", "McNemar p"]
-    rows = [["base", *_groups([base], kinds), *[NONE] * 4]]
+    """A score, overall and by kind, zero-shot, the difference to each variant's control, and chance."""
+    header = [NAMES[score], "all", *kinds, "zero-shot", "each seed", "over its control", "p", "McNemar p"]
+    rows = [["base", *_shares([base], kinds, score), *[NONE] * 4]]
     for name, runs in variants.items():
-        seeds = ", ".join(f"{100 * mean:.1f}" for mean in seed_means(runs, "group"))
-        row = [name, *_groups(runs, kinds), seeds]
+        seeds = ", ".join(f"{100 * mean:.1f}" for mean in seed_means(runs, score))
+        row = [name, *_shares(runs, kinds, score), seeds]
         control = controls.get(name)
         if control is None:
             rows.append([*row, *[NONE] * 3])
         elif control in variants:
-            rows.append([*row, *_over(difference(runs, variants[control]), control)])
+            rows.append([*row, *_over(difference(runs, variants[control], score), control)])
         else:
             raise ValueError(f"{name} has no runs of its control {control}.")
+    rows.append(_chance_row(len(header), 1, *[CHANCE[score]] * (1 + len(kinds)), 1 / CLASSES))
     return _table(header, rows)
+
+
+def _chance_row(columns: int, skipped: int, *chances: float) -> list[str]:
+    row = ["chance", *[NONE] * (skipped - 1), *(f"{100 * chance:.1f}" for chance in chances)]
+    return row + [NONE] * (columns - len(row))
 
 
 def _other_table(variants: Mapping[str, list[Outcome]], base: Outcome) -> str:
-    """Text and image scores, and what must not get worse."""
-    header = ["", "text", "image", "retrieval", "to the base", "zero-shot", "to the base"]
+    """GroupMatch's d', text and image scores, and what must not get worse."""
+    header = ["", "d' by GroupMatch", "text", "image", "retrieval", "to the base", "zero-shot", "to the base"]
     rows = []
     for name, runs in {"base": [base], **variants}.items():
-        row = [name, *(f"{100 * interval(runs, score).mean:.1f}" for score in ("text", "image"))]
+        row = [name, _d_prime(runs)]
+        row += [f"{100 * interval(runs, score).mean:.1f}" for score in ("text", "image")]
         for share in ("retrieval", "zero_shot"):
             row += _share(runs, base, share)
         rows.append(row)
+    text, image, retrieval = (
+        f"{100 * chance:.1f}" for chance in (CHANCE["text"], CHANCE["image"], 1 / RETRIEVAL_BATCH)
+    )
+    rows.append(["chance", NONE, text, image, retrieval, NONE, f"{100 / CLASSES:.1f}", NONE])
     return _table(header, rows)
 
 
-def _groups(runs: Sequence[Outcome], kinds: Sequence[str]) -> list[str]:
-    return [_percent(interval(runs, "group", kind)) for kind in (None, *kinds)]
+def _d_prime(runs: Sequence[Outcome]) -> str:
+    """The seeds' mean."""
+    found = [d_prime(torch.tensor(run.measured.margins, dtype=torch.float64)) for run in runs]
+    known = [value for value in found if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else NONE
+
+
+def _shares(runs: Sequence[Outcome], kinds: Sequence[str], score: Score) -> list[str]:
+    found = [_percent(interval(runs, score, kind)) for kind in (None, *kinds)]
+    return [*found, f"{100 * sum(run.measured.zero_shot for run in runs) / len(runs):.1f}"]
 
 
 def _percent(found: Interval) -> str:

@@ -14,7 +14,7 @@ from demo.experiment import Outcome
 RESAMPLES = 10_000
 RESAMPLING_SEED = 0
 
-Score = Literal["group", "text", "image"]
+Score = Literal["group_match", "group", "text", "image"]
 Share = Literal["retrieval", "zero_shot"]
 
 

@@ -18,6 +18,7 @@ from models.evaluation.classification import classification_metrics
 from models.evaluation.features import encode_images, encode_texts
 from models.evaluation.retrieval import in_batch_accuracy
 from models.evaluation.winoground import (
+    CHANCE,
     WinogroundMetrics,
     evaluate_winoground,
     metrics_by,
@@ -31,10 +32,10 @@ from models.zero_shot import class_weights, prompts
 DATA = Path(__file__).parent / "data"
 DRAWS, DRAW_SEED = 32, 0
 WINOGROUND_HEADER = [
-    "| Winoground | items | text | image | group | ties: text | image | group |",
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    "| Winoground | items | text | image | group | GroupMatch | d' | ties: text | image | group | GroupMatch |",
+    f"| --- |{' ---: |' * 10}",
 ]
-CHANCE = "| chance | | 25.0% | 25.0% | 16.7% | | | |"
+CHANCE_ROW = f"| chance | | {' | '.join(f'{share:.1%}' for share in CHANCE.values())} | | | | | |"
 
 
 def table(clip: Clip, split: Split) -> str:
@@ -47,7 +48,7 @@ def table(clip: Clip, split: Split) -> str:
         *WINOGROUND_HEADER,
         winoground_row("all", report.overall),
         *(winoground_row(kind, report.by_tag[kind]) for kind in KINDS),
-        CHANCE,
+        CHANCE_ROW,
     ]
     return "\n".join(rows)
 
@@ -65,7 +66,7 @@ def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
         *WINOGROUND_HEADER,
         winoground_row("all", winoground_metrics(scores)),
         *(winoground_row(kind, by_kind[kind]) for kind in KINDS),
-        CHANCE,
+        CHANCE_ROW,
     ]
     return "\n".join(rows)
 
@@ -102,9 +103,11 @@ def zero_shot_rows(clip: Clip, split: Split) -> list[str]:
 
 def winoground_row(name: str, metrics: WinogroundMetrics) -> str:
     """One line of the Winoground table."""
-    shares = f"{metrics.text_score:.1%} | {metrics.image_score:.1%} | {metrics.group_score:.1%}"
-    ties = f"{metrics.text_ties} | {metrics.image_ties} | {metrics.group_ties}"
-    return f"| {name} | {metrics.items} | {shares} | {ties} |"
+    shares = (metrics.text_score, metrics.image_score, metrics.group_score, metrics.group_match)
+    ties = (metrics.text_ties, metrics.image_ties, metrics.group_ties, metrics.group_match_ties)
+    d_prime = "" if metrics.d_prime is None else f"{metrics.d_prime:.2f}"
+    cells = [name, metrics.items, *(f"{share:.1%}" for share in shares), d_prime, *ties]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:

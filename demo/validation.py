@@ -51,7 +51,7 @@ def load_validation(
 
 @torch.inference_mode()
 def validate(student: CLIP, validation: ValidationSet) -> dict[str, float]:
-    """Shares between 0 and 1: retrieval@1 in batches of 128, and text/image/group of each kind."""
+    """Shares between 0 and 1: retrieval@1 in batches of 128, and text/image/group/GroupMatch of each kind."""
     images = student.encode_image(validation.images, normalize=True)
     texts = student.encode_text(validation.tokens, normalize=True)
     own = torch.arange(RETRIEVAL_BATCH)
@@ -68,8 +68,10 @@ def validate(student: CLIP, validation: ValidationSet) -> dict[str, float]:
     scores = pictures @ sentences.transpose(1, 2)  # [item, image, caption]
     text = (scores[:, 0, 0] > scores[:, 0, 1]) & (scores[:, 1, 1] > scores[:, 1, 0])
     image = (scores[:, 0, 0] > scores[:, 1, 0]) & (scores[:, 1, 1] > scores[:, 0, 1])
+    match = scores[:, 0, 0] + scores[:, 1, 1] > scores[:, 0, 1] + scores[:, 1, 0]
+    right_by = {"text": text, "image": image, "group": text & image, "group_match": match}
     for kind in KINDS:
         chosen = torch.tensor([name == kind for name in validation.kinds])
-        for score, right in (("text", text), ("image", image), ("group", text & image)):
+        for score, right in right_by.items():
             shares[f"{kind}_{score}"] = right[chosen].float().mean().item()
     return shares

@@ -73,7 +73,7 @@ def test_the_score_table_is_the_demos() -> None:
         ("objects swapped", ["objects"]),
         ("relation reversed", ["relation"]),
         ("chance", ["chance"]),
-        ("retrieval in batches of 128", ["image to text", "text to image"]),
+        ("retrieval in batches of 128 (chance 0.8)", ["image to text", "text to image"]),
     ]:
         written = figures(readme, row)
         assert written

@@ -6,14 +6,16 @@ from typing import Any
 from app.jobs.requests import EvaluateJob, parse_evaluate
 from models.checkpoints import load_clip
 from models.evaluation.benchmark import Benchmark
-from models.evaluation.comparison import Comparison, compare
+from models.evaluation.comparison import Comparison, PairedDifference, compare
 from models.evaluation.report import write_report
-from models.evaluation.results import Results
-from models.evaluation.results_file import write_comparison, write_results
+from models.evaluation.results import GROUP_MATCH, Results
+from models.evaluation.results_file import as_json, write_comparison, write_results
 from worker.context import JobContext
 from worker.data import content_of
 from worker.measuring import measure, read_data, root_of, summary, without_folder
 from worker.references import check_version, loadable
+
+_TAGS = 60
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def _written(context: JobContext, found: _Found) -> dict[str, Any]:
         write_comparison(folder / "comparison.json", found.comparison)
         files["comparison"] = folder / "comparison.json"
     content = summary(found.results)
+    if by_tag := _group_match_by_tag(found.results):
+        content["by_tag"] = by_tag
     content["files"] = {
         name: path.relative_to(context.config.data_dir).as_posix() for name, path in files.items()
     }
@@ -110,14 +114,23 @@ def _written(context: JobContext, found: _Found) -> dict[str, Any]:
         content["baseline"] = summary(found.baseline)
         content["comparison"] = {
             "outcome": headline.outcome,
-            "difference": headline.difference,
-            "low": headline.low,
-            "high": headline.high,
-            "p_better": headline.p_better,
-            "p_two_sided": headline.p_two_sided,
+            **_difference(headline),
+            "outcomes": {name: _difference(one) for name, one in found.comparison.outcomes.items()},
             "macro": found.comparison.macro and asdict(found.comparison.macro),
         }
     return content
+
+
+def _difference(of: PairedDifference) -> dict[str, float]:
+    return {name: getattr(of, name) for name in ("difference", "low", "high", "p_better", "p_two_sided")}
+
+
+def _group_match_by_tag(results: Results) -> dict[str, Any]:
+    """GroupMatch of the largest tags; all figures of all tags are in results.json."""
+    by_tag = as_json(results, items=False)["by_tag"]
+    found = {tag: metrics[GROUP_MATCH] for tag, metrics in by_tag.items() if GROUP_MATCH in metrics}
+    largest = sorted(found, key=lambda tag: -found[tag]["n"])[:_TAGS]
+    return {tag: {GROUP_MATCH: found[tag]} for tag in largest}
 
 
 def _say(context: JobContext) -> Any:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
 from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
+from app.store.records import Level
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
@@ -46,6 +47,9 @@ def finetune(context: JobContext) -> None:
     check_version(parts.base, job.options.base, param="base")
     result = _train(context, job, config, parts, place)
     assert result.delta is not None
+    for warning in result.warnings:
+        data = {"code": warning.code, **warning.figures}
+        context.reporter.event(warning.message, level=Level.WARNING, data=data)
     tuned = apply_delta(parts.base, result.delta)
     if tuned.version == parts.base.version:
         raise JobFailed("nothing_learned", "Training changed no weight; train longer or with a higher lr.")
@@ -213,6 +217,7 @@ def _end(
     outcome = {
         "steps": result.steps_done,
         "metrics": dict(measured.validation),
+        "warnings": [asdict(warning) for warning in result.warnings],
         "evaluations": {name: summary(results) for name, results in measured.results.items()},
         "promotion": None
         if job.promote == "never"

@@ -1,7 +1,8 @@
 """Should a new version take an alias? Decided on figures alone, so that the answer can be read and repeated.
 
-`if_better`: on every Winoground set the group score is higher, with a one-sided exact McNemar p below `max_p`; and
-zero-shot accuracy is at most `max_loss` lower, or retrieval where no zero-shot set was measured.
+`if_better`: on every Winoground set GroupMatch is higher, with a one-sided exact McNemar p below `max_p`, and the group
+score is no lower; and zero-shot accuracy is at most `max_loss` lower, or retrieval where no zero-shot set was measured.
+GroupMatch measures binding; the group score cannot where it lies under its chance, since noise alone raises it there.
 """
 
 from collections.abc import Mapping
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.jobs.requests import Thresholds
-from models.evaluation.comparison import compare
-from models.evaluation.results import Results
+from models.evaluation.comparison import PairedDifference, compare
+from models.evaluation.results import GROUP_MATCH, Results
+from models.evaluation.winoground import CHANCE
 
 _ROUNDING = 1e-9
+_DECIDING = {GROUP_MATCH: GROUP_MATCH, "group_score": "group"}
 _RETRIEVAL = ("image_retrieval_recall@1", "text_retrieval_recall@1")
 _VALIDATION = ("validation_image_to_text", "validation_text_to_image")
 
@@ -48,8 +51,11 @@ def judge(holder: Measured, model: Measured, thresholds: Thresholds) -> Verdict:
     if not gains or not losses:
         return Verdict(False, "There is nothing to compare it by.", figures)
     for name, gain in gains.items():
-        if not (gain["difference"] > 0 and gain["p_better"] < thresholds.max_p):
-            return Verdict(False, f"{name}: {_in_words(gain)}, so it is not better.", figures)
+        match, group = gain[GROUP_MATCH], gain["group_score"]
+        if not (match["difference"] > 0 and match["p_better"] < thresholds.max_p):
+            return Verdict(False, f"Not better on {name}: {_in_words(gain)}.", figures)
+        if group["difference"] < -_ROUNDING:
+            return Verdict(False, f"The group score fell on {name}: {_in_words(gain)}.", figures)
     for name, loss in losses.items():
         if loss["model"] < loss["baseline"] - thresholds.max_loss - _ROUNDING:
             change = f"from {loss['baseline']:.4f} to {loss['model']:.4f}"
@@ -58,19 +64,38 @@ def judge(holder: Measured, model: Measured, thresholds: Thresholds) -> Verdict:
     return Verdict(True, f"It is better: {words}.", figures)
 
 
-def _gain(holder: Results, model: Results) -> dict[str, float]:
-    found = compare(holder, model).outcomes["group"]
+def _gain(holder: Results, model: Results) -> dict[str, Any]:
+    """GroupMatch and group score before and after, and which of them lie under chance, and whose."""
+    outcomes = compare(holder, model).outcomes
+    gain = {name: _figures(outcomes[outcome]) for name, outcome in _DECIDING.items()}
+    under = [
+        f"{name} of the {whose}"
+        for name, found in gain.items()
+        for whose, side in (("version in service", "baseline"), ("new version", "model"))
+        if found[side] < found["chance"]
+    ]
+    return {**gain, "under_chance": under}
+
+
+def _figures(found: PairedDifference) -> dict[str, float]:
     return {
         "baseline": found.baseline,
         "model": found.model,
         "difference": found.difference,
         "p_better": found.p_better,
         "items": found.counts.n,
+        "chance": CHANCE[found.outcome],
     }
 
 
-def _in_words(gain: Mapping[str, float]) -> str:
-    return f"group score {gain['baseline']:.4f} -> {gain['model']:.4f} (McNemar's one-sided p {gain['p_better']:.3g})"
+def _in_words(gain: Mapping[str, Any]) -> str:
+    match, group = gain[GROUP_MATCH], gain["group_score"]
+    words = (
+        f"GroupMatch {match['baseline']:.4f} -> {match['model']:.4f} (McNemar's one-sided p {match['p_better']:.3g}, "
+        f"chance {match['chance']:.4f}), group score {group['baseline']:.4f} -> {group['model']:.4f} (chance "
+        f"{group['chance']:.4f})"
+    )
+    return f"{words}; under chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
 
 
 def _losses(holder: Measured, model: Measured) -> dict[str, dict[str, float]]:

@@ -47,7 +47,8 @@ class Thresholds(_Request):
     """When a model is better than the one that an alias points at."""
 
     max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Of McNemar's exact one-sided test on Winoground's group score: promoted only below it."""
+    """Of McNemar's exact one-sided test on Winoground's GroupMatch: promoted only below it, and only where the group
+    score is no lower."""
     max_loss: Annotated[float, Field(ge=0, le=1)] = 0.01
     """How much lower zero-shot accuracy (retrieval where none is measured) may be, as a share."""
 
@@ -71,7 +72,7 @@ class FinetuneJob(_Request):
         measured = {evaluation.benchmark for evaluation in self.evaluate}
         if "winoground" not in measured:
             raise ValueError(
-                "promote: if_better needs a winoground data set in `evaluate`, to compare the group score on"
+                "promote: if_better needs a winoground data set in `evaluate`, to compare GroupMatch on"
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
             raise ValueError(

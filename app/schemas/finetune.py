@@ -99,7 +99,9 @@ class FinetuneRequest(Body):
     promote: Promote = Field(
         "never",
         description="Whether the alias moves to the new version; for anything but `never` the key needs the "
-        "scope admin. `if_better` needs a Winoground set in `evaluate`, and zero-shot, retrieval or validation data.",
+        "scope admin. `if_better` needs a Winoground set in `evaluate`, and zero-shot, retrieval or validation data: "
+        "it moves where, on every Winoground set, GroupMatch is significantly higher and the group score no lower, and "
+        "nothing else fell by more than `thresholds` allow. The job's result names what lies under chance.",
     )
     alias: str = Field(
         "default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The name that `promote` moves."

@@ -77,7 +77,10 @@ class _JobInfo(BaseModel):
     result_version: str | None = Field(
         description="The version that the job made; see GET /models/{version}."
     )
-    result: dict[str, Any] | None = Field(description="Metrics, evaluations, and what came of promoting.")
+    result: dict[str, Any] | None = Field(
+        description="Metrics, evaluations, what came of promoting, and warnings (`code`, `message`, `figures`): "
+        "`teacher_had_no_say` where L_SDS changed next to nothing."
+    )
     report: str | None = Field(description="Where the evaluation's page is.")
     error: JobErrorInfo | None
     suffix: str | None

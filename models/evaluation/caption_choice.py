@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 from models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from models.evaluation.checked import Say
@@ -37,7 +38,7 @@ class CaptionChoice(Benchmark):
         return self._measured(tuple(outcomes))
 
     def _measured(self, outcomes: tuple[ItemOutcome, ...]) -> Measured:
-        by_tag = shares_by_tag(outcomes, {MICRO: OUTCOME})
+        by_tag = shares_by_tag(outcomes, {MICRO: OUTCOME}, self._chance)
         metrics: dict[str, Metric] = {}
         tags: tuple[str, ...] = ()
         if self.macro_tags is not None:
@@ -45,7 +46,7 @@ class CaptionChoice(Benchmark):
             tags = tuple(tag for tag in self.macro_tags if tag in by_tag)
         if tags:
             metrics[self.macro_name] = mean_over_tags(by_tag, tags, MICRO)
-        metrics[MICRO] = share(outcomes, OUTCOME)
+        metrics[MICRO] = share(outcomes, OUTCOME, self._chance)
         return Measured(
             primary=self.macro_name if tags else MICRO,
             outcome=OUTCOME,
@@ -54,3 +55,7 @@ class CaptionChoice(Benchmark):
             items=outcomes,
             macro_tags=tags,
         )
+
+    def _chance(self, item: ItemOutcome, _: str) -> float:
+        """That of all orders of the captions one with the true ones first comes out."""
+        return 1 / comb(len(item.captions), self.positives)

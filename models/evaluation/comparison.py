@@ -1,15 +1,15 @@
 """Is one model better than another on the same items? A paired answer, over all items and by tag.
 
 `compare` pairs the items by id. Of every outcome it gives the 2x2 counts, McNemar's exact test, and a bootstrap
-interval of the difference. `promote: if_better` asks for `comparison.headline.p_better < 0.05`.
+interval of the difference. `promote: if_better` asks it of GroupMatch (`worker.promotion`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from models.evaluation.errors import EvaluationError
 from models.evaluation.paired import (
@@ -20,7 +20,7 @@ from models.evaluation.paired import (
     mcnemar,
     paired_items,
 )
-from models.evaluation.results import Results
+from models.evaluation.results import GROUP_MATCH, Metric, Results
 
 _ROUNDING = 1e-6
 
@@ -31,7 +31,8 @@ class PairedDifference:
 
     `low` and `high` are the ends of its 95 % bootstrap interval; where no item changed they are 0, which is no
     proof of anything. The p-values are those of McNemar's exact test: `p_better` of the model being no better,
-    `p_two_sided` of the two being equal. They are not corrected for how many tags are looked at.
+    `p_two_sided` of the two being equal. They are not corrected for how many tags are looked at. `chance` is the
+    share that random scores reach, where the results say so.
     """
 
     outcome: str
@@ -43,6 +44,7 @@ class PairedDifference:
     high: float
     p_better: float
     p_two_sided: float
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class MacroDifference:
     difference: float
     low: float
     high: float
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,32 +100,44 @@ def compare(baseline: Results, model: Results, *, seed: int = 0) -> Comparison:
     names = list(dict.fromkeys(name for _, item in pairs for name in item.correct))
     counts = {name: _count(pairs, name) for name in names}
     tags = sorted({tag for _, item in pairs for tag in item.tags})
+    macro = _macro(baseline, model, pairs, seed)
     return Comparison(
         benchmark=model.benchmark,
         outcome=model.outcome,
-        outcomes={name: _difference(name, counts[name][None], seed) for name in names},
+        outcomes={
+            name: _difference(name, counts[name][None], seed, _chance(model.metrics, name)) for name in names
+        },
         by_tag={
-            tag: {name: _difference(name, counts[name][tag], seed) for name in names if tag in counts[name]}
+            tag: {
+                name: _difference(name, counts[name][tag], seed, _chance(model.by_tag.get(tag, {}), name))
+                for name in names
+                if tag in counts[name]
+            }
             for tag in tags
         },
-        macro=_macro(baseline, model, pairs, seed),
+        macro=macro and replace(macro, chance=model.metrics[model.primary].chance),
         seed=seed,
     )
 
 
 def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
-    """A header and rows for a terminal, in percent and points: every outcome, then the headline outcome by tag."""
+    """A header and rows for a terminal, in percent and points: every outcome, then `compared_by_tag` by tag."""
     header = [
-        "items", "outcome", "n", "baseline %", "model %", "points", "low", "high", "gained", "lost", "p better",
-        "p two-sided",
+        "items", "outcome", "n", "chance %", "baseline %", "model %", "points", "low", "high", "gained", "lost",
+        "p better", "p two-sided",
     ]  # fmt: skip
     rows = [_row("all", difference) for difference in comparison.outcomes.values()]
     if (macro := comparison.macro) is not None:
         items = f"mean of {len(macro.tags)} tags"
         rows.append([items, macro.metric, None, *_percent(macro), None, None, None, None])
     for tag, outcomes in comparison.by_tag.items():
-        rows += [_row(tag, one) for name, one in outcomes.items() if name == comparison.outcome]
+        rows += [_row(tag, outcomes[name]) for name in compared_by_tag(comparison) if name in outcomes]
     return header, rows
+
+
+def compared_by_tag(comparison: Comparison) -> list[str]:
+    """The outcomes that are shown by tag: the headline, and GroupMatch where there is one."""
+    return [name for name in comparison.outcomes if name in (comparison.outcome, GROUP_MATCH)]
 
 
 def _row(items: str, of: PairedDifference) -> list[object]:
@@ -130,8 +145,9 @@ def _row(items: str, of: PairedDifference) -> list[object]:
     return [items, of.outcome, of.counts.n, *_percent(of), of.counts.gained, of.counts.lost, *p_values]
 
 
-def _percent(of: PairedDifference | MacroDifference) -> list[float]:
-    return [100 * share for share in (of.baseline, of.model, of.difference, of.low, of.high)]
+def _percent(of: PairedDifference | MacroDifference) -> list[float | None]:
+    shares = (of.chance, of.baseline, of.model, of.difference, of.low, of.high)
+    return [None if share is None else 100 * share for share in shares]
 
 
 def _count(pairs: Pairs, outcome: str) -> dict[str | None, PairedCounts]:
@@ -144,7 +160,11 @@ def _count(pairs: Pairs, outcome: str) -> dict[str | None, PairedCounts]:
     return {tag: counted(found) for tag, found in cells.items()}
 
 
-def _difference(outcome: str, counts: PairedCounts, seed: int) -> PairedDifference:
+def _chance(metrics: Mapping[str, Metric], outcome: str) -> float | None:
+    return next((metric.chance for metric in metrics.values() if metric.outcome == outcome), None)
+
+
+def _difference(outcome: str, counts: PairedCounts, seed: int, chance: float | None) -> PairedDifference:
     low, high = bootstrap_interval([(counts, 1 / counts.n)], seed=seed)
     p_better, p_two_sided = mcnemar(counts)
     return PairedDifference(
@@ -157,6 +177,7 @@ def _difference(outcome: str, counts: PairedCounts, seed: int) -> PairedDifferen
         high=high,
         p_better=p_better,
         p_two_sided=p_two_sided,
+        chance=chance,
     )
 
 

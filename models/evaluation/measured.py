@@ -28,49 +28,62 @@ Tie = Callable[[ItemOutcome, str], bool]
 """Whether an item's outcome of a name had a tie."""
 
 
+Chance = Callable[[ItemOutcome, str], float]
+"""How likely random scores are to get an item's outcome of a name right."""
+
+
 def margin_is_zero(item: ItemOutcome, name: str) -> bool:
     """A tie where one difference decides."""
     return item.margins[name] == 0
 
 
-def share(outcomes: Iterable[ItemOutcome], name: str, tie: Tie = margin_is_zero) -> Metric:
-    """The share of the items that have this outcome that are right in it, and how many of them had a tie.
+def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie = margin_is_zero) -> Metric:
+    """The share of the items that have this outcome that are right in it, its chance, and how many had a tie.
 
     Raises:
         EvaluationError: no item has it.
     """
     right = n = ties = 0
+    by_chance = 0.0
     for item in outcomes:
         if name in item.correct:
             n += 1
             right += item.correct[name]
             ties += tie(item, name)
+            by_chance += chance(item, name)
     if n == 0:
         raise EvaluationError(f"There are no items to take {name} of.")
     low, high = wilson(right, n)
-    return Metric(right / n, low, high, n, ties)
+    return Metric(right / n, low, high, n, ties, by_chance / n, name)
 
 
 def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], name: str) -> Metric:
     """The plain mean of a metric over tags, each of whose items count alike within it."""
     of = [by_tag[tag][name] for tag in tags]
     value, low, high = mean_of_shares([(round(metric.value * metric.n), metric.n) for metric in of])
-    return Metric(value, low, high, sum(metric.n for metric in of), sum(metric.ties for metric in of))
+    chances = [metric.chance for metric in of if metric.chance is not None]
+    chance = sum(chances) / len(chances) if len(chances) == len(of) else None
+    return Metric(value, low, high, sum(metric.n for metric in of), sum(metric.ties for metric in of), chance)
 
 
 def shares_by_tag(
-    outcomes: Sequence[ItemOutcome], names: dict[str, str], tie: Tie = margin_is_zero
+    outcomes: Sequence[ItemOutcome], names: dict[str, str], chance: Chance
 ) -> dict[str, dict[str, Metric]]:
-    """For every tag, in alphabetical order, its items' share of each outcome: {metric name: outcome name}."""
+    """For every tag, its items' share of each outcome: {metric name: outcome name}."""
+    return {
+        tag: {
+            metric: share(items, name, chance)
+            for metric, name in names.items()
+            if any(name in item.correct for item in items)
+        }
+        for tag, items in grouped_by_tag(outcomes).items()
+    }
+
+
+def grouped_by_tag(outcomes: Iterable[ItemOutcome]) -> dict[str, list[ItemOutcome]]:
+    """The items of every tag, in the tags' alphabetical order."""
     grouped: dict[str, list[ItemOutcome]] = {}
     for item in outcomes:
         for tag in dict.fromkeys(item.tags):
             grouped.setdefault(tag, []).append(item)
-    return {
-        tag: {
-            metric: share(grouped[tag], name, tie)
-            for metric, name in names.items()
-            if any(name in item.correct for item in grouped[tag])
-        }
-        for tag in sorted(grouped)
-    }
+    return {tag: grouped[tag] for tag in sorted(grouped)}

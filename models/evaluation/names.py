@@ -23,7 +23,7 @@ class About:
 
 BENCHMARKS: dict[str, About] = {
     "winoground": About(
-        "two images and two captions with the same words: text, image and group score",
+        "two images and two captions with the same words: text, image and group score, GroupMatch",
         "folder with examples.jsonl and images/, or the hub id facebook/winoground",
         options=(),
     ),

@@ -6,16 +6,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+GROUP_MATCH = "group_match"
+"""GroupMatch, which 2 x 2 benchmarks have: the name of the metric, and of the items' outcome."""
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A share in [0, 1] over `n` items, its 95 % interval, and how many of them were ties (counted as wrong)."""
+    """A share in [0, 1] over `n` items, its 95 % interval, and how many of them were ties (counted as wrong).
+
+    `chance` is the share that random scores reach, and `outcome` the outcome of the items that this is a share of;
+    files that were written before these were recorded have neither. `d_prime` stands beside GroupMatch alone: the
+    mean of its margins over their standard deviation, None where all are equal.
+    """
 
     value: float
     low: float
     high: float
     n: int
     ties: int = 0
+    chance: float | None = None
+    outcome: str | None = None
+    d_prime: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class ItemOutcome:
     """One item, what was right of it, and by how much.
 
     `correct` and `margins` have the same names, such as text, image and group; a margin is the least of the score
-    differences that must be above zero, so that it is right where its margin is positive.
+    differences that must be above zero (GroupMatch's is their sum), so that it is right where its margin is positive.
     """
 
     id: str

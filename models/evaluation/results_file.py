@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,8 @@ def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
         "primary": results.primary,
         "macro_tags": results.macro_tags,
         "outcome": results.outcome,
-        "metrics": {name: asdict(metric) for name, metric in results.metrics.items()},
-        "by_tag": {
-            tag: {name: asdict(metric) for name, metric in metrics.items()}
-            for tag, metrics in results.by_tag.items()
-        },
+        "metrics": _metrics_as_json(results.metrics),
+        "by_tag": {tag: _metrics_as_json(metrics) for tag, metrics in results.by_tag.items()},
         "provenance": results.provenance,
     }
     if items:
@@ -77,6 +75,14 @@ def read_results(path: Path) -> Results:
 def _write(path: Path, content: dict[str, Any]) -> None:
     # In ASCII: ids and names of files may hold half of a surrogate pair, which UTF-8 has not.
     write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _metrics_as_json(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
+    """Without what a metric does not have, such as a d'."""
+    return {
+        name: {key: value for key, value in asdict(metric).items() if value is not None}
+        for name, metric in metrics.items()
+    }
 
 
 def _item_as_json(item: ItemOutcome) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import comb
 from pathlib import Path
 
 import torch
@@ -49,13 +50,22 @@ class Retrieval(Benchmark):
         for margins, item in zip(of_image, items, strict=True):
             outcomes.append(_outcome(f"image {item.id}", TEXT_RETRIEVAL, margins, item, item.captions))
         names = [f"{way}@{k}" for way in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL) for k in KS]
+        texts = sum(len(item.captions) for item in items)
+
+        def chance(item: ItemOutcome, name: str) -> float:
+            """That of all orders one has any of the query's own counterparts among its first k."""
+            way, _, k = name.partition("@")
+            total, own = (len(items), 1) if way == IMAGE_RETRIEVAL else (texts, len(item.captions))
+            first = min(int(k), total)
+            return 1 - comb(total - own, first) / comb(total, first)
+
         return Measured(
             primary=names[0],
             outcome=names[0],
-            metrics={name: share(outcomes, name) for name in names},
+            metrics={name: share(outcomes, name, chance) for name in names},
             by_tag={},
             items=tuple(outcomes),
-            notes={"images": len(items), "texts": sum(len(item.captions) for item in items)},
+            notes={"images": len(items), "texts": texts},
         )
 
 

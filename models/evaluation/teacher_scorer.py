@@ -153,6 +153,7 @@ def run_teacher(
     used = {item.id for item in results.items}
     raw = benchmark.measure([item for item in benchmark.items if item.id in used], scorer.raw(), None)
     figures = {name: metric.value for name, metric in raw.metrics.items()}
+    # GroupMatch and its d' are the same by both: an image's own level, d(x, no caption), cancels in them.
     return replace(results, provenance={**results.provenance, "raw_score": figures})
 
 

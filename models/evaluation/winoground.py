@@ -24,6 +24,8 @@ from models.evaluation.items import text_of
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 UNTAGGED = "untagged"
+CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, "group_match": 1 / 2}
+"""How likely random scores are to get an item right."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class WinogroundMetrics:
     """Shares of items in [0, 1], and how many items had a tie (which counts as wrong).
 
     An item has a text tie when either of its two text comparisons is between equal scores, an image tie
-    likewise, and a group tie when it has a text tie or an image tie.
+    likewise, and a group tie when it has a text tie or an image tie. GroupMatch has one comparison.
     """
 
     items: int
@@ -53,6 +55,10 @@ class WinogroundMetrics:
     text_ties: int
     image_ties: int
     group_ties: int
+    group_match: float
+    group_match_ties: int
+    d_prime: float | None
+    """Of the margins of GroupMatch; see `d_prime`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +72,11 @@ class WinogroundReport:
 
 
 def winoground_metrics(scores: Float[Tensor, "n 2 2"]) -> WinogroundMetrics:
-    """Text, image and group score of raw scores `scores[item, caption, image]`, never softmaxed.
+    """Text, image and group score and GroupMatch of raw scores `scores[item, caption, image]`, never softmaxed.
 
     text = s(c0,i0) > s(c1,i0) and s(c1,i1) > s(c0,i1); image = s(c0,i0) > s(c0,i1) and s(c1,i1) > s(c1,i0);
-    group = both. Strictly greater: a tie is wrong, and counted. Chance is 1/4, 1/4 and 1/6.
+    group = both; GroupMatch = s(c0,i0) + s(c1,i1) > s(c0,i1) + s(c1,i0) (arXiv 2510.07632). Strictly greater: a tie
+    is wrong, and counted. `CHANCE` has what random scores reach.
 
     Raises:
         EvaluationError: no items, or a score that is not finite.
@@ -82,6 +89,7 @@ def winoground_metrics(scores: Float[Tensor, "n 2 2"]) -> WinogroundMetrics:
     c0i0, c0i1, c1i0, c1i1 = scores[:, 0, 0], scores[:, 0, 1], scores[:, 1, 0], scores[:, 1, 1]
     text_tie = (c0i0 == c1i0) | (c1i1 == c0i1)
     image_tie = (c0i0 == c0i1) | (c1i1 == c1i0)
+    margins = group_match_margins(scores)
     return WinogroundMetrics(
         items=len(scores),
         text_score=_share(text),
@@ -90,6 +98,9 @@ def winoground_metrics(scores: Float[Tensor, "n 2 2"]) -> WinogroundMetrics:
         text_ties=int(text_tie.sum()),
         image_ties=int(image_tie.sum()),
         group_ties=int((text_tie | image_tie).sum()),
+        group_match=_share(margins > 0),
+        group_match_ties=int((margins == 0).sum()),
+        d_prime=d_prime(margins),
     )
 
 
@@ -97,6 +108,23 @@ def winoground_correct(scores: Float[Tensor, "n 2 2"]) -> tuple[Bool[Tensor, "n"
     """For each item of `scores[item, caption, image]`: is text right, is image right (group is both)."""
     c0i0, c0i1, c1i0, c1i1 = scores[:, 0, 0], scores[:, 0, 1], scores[:, 1, 0], scores[:, 1, 1]
     return (c0i0 > c1i0) & (c1i1 > c0i1), (c0i0 > c0i1) & (c1i1 > c1i0)
+
+
+def group_match_margins(scores: Float[Tensor, "n 2 2"]) -> Float[Tensor, "n"]:
+    """s(c0,i0) + s(c1,i1) - s(c0,i1) - s(c1,i0) of each item of `scores[item, caption, image]`, in float64.
+
+    A level that is added to both scores of a caption, or of an image, cancels.
+    """
+    scores = scores.double()
+    # Differences first: of scores that do not depend on the caption, or on the image, exactly 0 is left.
+    return (scores[:, 0, 0] - scores[:, 1, 0]) + (scores[:, 1, 1] - scores[:, 0, 1])
+
+
+def d_prime(margins: Float[Tensor, "n"]) -> float | None:
+    """The margins' mean over their standard deviation (of a sample, n - 1); None where all are equal."""
+    if bool((margins == margins[0]).all()):
+        return None
+    return float(margins.double().mean() / margins.double().std())
 
 
 def pair_scores(

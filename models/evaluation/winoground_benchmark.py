@@ -1,12 +1,13 @@
-"""Winoground as a benchmark: text, image and group score, with tags of four kinds."""
+"""Winoground as a benchmark: text, image and group score and GroupMatch, with tags of four kinds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,15 +16,22 @@ from models.evaluation.checked import Say
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
 from models.evaluation.json_files import read_json
-from models.evaluation.measured import Measured, share, shares_by_tag
-from models.evaluation.results import ImageRegion, ItemOutcome
+from models.evaluation.measured import Measured, Tie, grouped_by_tag, share
+from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
-from models.evaluation.winoground import UNTAGGED, WinogroundItem, read_winoground
+from models.evaluation.winoground import (
+    CHANCE,
+    UNTAGGED,
+    WinogroundItem,
+    d_prime,
+    group_match_margins,
+    read_winoground,
+)
 
 NEW_TAGS = "new_tag_assignments.json"
 """{"id": [tags]}: the tags of Diwan et al., "Why is Winoground Hard?" (arXiv 2211.00768)."""
 
-OUTCOMES = {"text_score": "text", "image_score": "image", "group_score": "group"}
+OUTCOMES = {"text_score": "text", "image_score": "image", "group_score": "group", GROUP_MATCH: GROUP_MATCH}
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Winoground(Benchmark):
     """Items of two images and two captions; caption k describes image k."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
-        """Shares of items with text, image and both right, strictly: a tie is wrong, and counted."""
+        """Shares of items with text, image, both and GroupMatch right, strictly: a tie is wrong, and counted."""
         outcomes: list[ItemOutcome] = []
         tied: dict[str, set[str]] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
@@ -45,26 +53,36 @@ class Winoground(Benchmark):
         return Measured(
             primary="group_score",
             outcome="group",
-            metrics={metric: share(outcomes, name, tie) for metric, name in OUTCOMES.items()},
-            by_tag=shares_by_tag(outcomes, OUTCOMES, tie),
+            metrics=_shares(outcomes, tie),
+            by_tag={tag: _shares(tagged, tie) for tag, tagged in grouped_by_tag(outcomes).items()},
             items=tuple(outcomes),
         )
 
 
+def _shares(outcomes: Sequence[ItemOutcome], tie: Tie) -> dict[str, Metric]:
+    found = {
+        metric: share(outcomes, name, lambda _, name: CHANCE[name], tie) for metric, name in OUTCOMES.items()
+    }
+    margins = torch.tensor([item.margins[GROUP_MATCH] for item in outcomes], dtype=torch.float64)
+    return found | {GROUP_MATCH: replace(found[GROUP_MATCH], d_prime=d_prime(margins))}
+
+
 def winoground_margins(scores: Float[Tensor, "2 2"]) -> dict[str, float]:
-    """By how much `scores[caption, image]` is right: the least of the differences that must be above 0."""
+    """By how much `scores[caption, image]` is right: the least difference that must be above 0, or their sum."""
     (c0i0, c0i1), (c1i0, c1i1) = scores.double().tolist()
     text = min(c0i0 - c1i0, c1i1 - c0i1)
     image = min(c0i0 - c0i1, c1i1 - c1i0)
-    return {"text": text, "image": image, "group": min(text, image)}
+    match = float(group_match_margins(scores[None]))
+    return {"text": text, "image": image, "group": min(text, image), GROUP_MATCH: match}
 
 
 def winoground_ties(scores: Float[Tensor, "2 2"]) -> set[str]:
-    """Which of text, image and group compare two equal scores, as `winoground_metrics` counts them."""
+    """Which outcomes compare two equal scores (or sums of two), as `winoground_metrics` counts them."""
     (c0i0, c0i1), (c1i0, c1i1) = scores.tolist()
     ties = {"text"} if c0i0 == c1i0 or c1i1 == c0i1 else set()
     ties |= {"image"} if c0i0 == c0i1 or c1i1 == c1i0 else set()
-    return ties | {"group"} if ties else ties
+    ties |= {"group"} if ties else set()
+    return ties | ({GROUP_MATCH} if float(group_match_margins(scores[None])) == 0 else set())
 
 
 def winoground_benchmark(path: Path) -> Winoground:

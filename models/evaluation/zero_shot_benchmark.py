@@ -53,17 +53,20 @@ class ZeroShot(Benchmark):
             check_finite(scores)
             margins = class_margins(scores, torch.tensor([item.target for item in chunk]))
             outcomes += [outcome_of(item, row) for item, row in zip(chunk, margins, strict=True)]
-        by_class = shares_by_tag(outcomes, {"acc1": "acc1"})
+        by_class = shares_by_tag(outcomes, {"acc1": "acc1"}, self._chance)
         return Measured(
             primary="acc1",
             outcome="acc1",
             metrics={
-                **{name: share(outcomes, name) for name in outcomes[0].correct},
+                **{name: share(outcomes, name, self._chance) for name in outcomes[0].correct},
                 "mean_per_class_recall": mean_over_tags(by_class, list(by_class), "acc1"),
             },
             by_tag=by_class,
             items=tuple(outcomes),
         )
+
+    def _chance(self, _: ItemOutcome, name: str) -> float:
+        return {"acc1": 1, "acc5": 5}[name] / len(self.labels)
 
     def _class_weights(self, clip: ClipScorer, say: Say | None) -> Float[Tensor, "c d"]:
         """The classes' weights, some classes' prompts at a time."""

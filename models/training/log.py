@@ -33,6 +33,10 @@ class RunLog:
         with writing(self._file), self._file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps({name: _short(value) for name, value in record.items()}) + "\n")
 
+    def records(self) -> list[Record]:
+        """All that the run has logged, before a resume too."""
+        return [json.loads(line) for line in _lines(self._file)]
+
 
 @contextmanager
 def writing(file: Path) -> Iterator[None]:

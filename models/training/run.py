@@ -26,6 +26,7 @@ from models.teacher.teacher import Teacher
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError, NotFiniteError, TrainingError
+from models.training.influence import RunWarning, teacher_had_no_say
 from models.training.log import Pace, Progress, Record, RunLog, peak_memory_mib, writing
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
@@ -59,11 +60,12 @@ Another device still rounds otherwise: the same bits come out on the same kind a
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. `delta` is None where it was stopped before its last step."""
+    """How a run ended. `delta` is None where it was stopped before its last step; the main process has warnings."""
 
     delta: Path | None
     steps_done: int
     metrics: Record
+    warnings: tuple[RunWarning, ...] = ()
 
 
 def train(
@@ -144,7 +146,8 @@ def train(
             delta, parts.base, run.network, configuration=json.loads(config.model_dump_json()),
             data=describe(parts), metrics=dict(metrics),
         )  # fmt: skip
-    return Result(delta, done, metrics)
+    warning = None if log is None else teacher_had_no_say(log.records())
+    return Result(delta, done, metrics, () if warning is None else (warning,))
 
 
 def check_out(out: Path, *, resume: bool) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from models.evaluation.results import GROUP_MATCH
 from sds_clip.table import printable_lines, table
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
     if found.results.by_tag:
         print(f"\n{_by_tag(found.results)}")
     if found.comparison is not None:
-        from models.evaluation.comparison import comparison_rows
+        from models.evaluation.comparison import compared_by_tag, comparison_rows
 
         header, rows = comparison_rows(found.comparison)
-        whole = len(rows) - len(found.comparison.by_tag)
-        print(f"\n{_first(header, rows, whole + _TAGS)}")
+        by_tag = sum(
+            len(set(compared_by_tag(found.comparison)) & set(of)) for of in found.comparison.by_tag.values()
+        )
+        print(f"\n{_first(header, rows, len(rows) - by_tag + _TAGS)}")
     for remark in _remarks(found.results):
         print(f"\n{remark}")
     if found.report is not None:
@@ -65,11 +68,15 @@ def _as_json(found: Evaluation) -> dict[str, object]:
 
 
 def _figures(results: Results, served: Results | None) -> str:
-    header = [results.benchmark, "%", "low", "high", "items", "ties"]
+    header = [results.benchmark, "%", "low", "high", "chance %", "items", "ties"]
     rows: list[list[object]] = [
-        [name, 100 * metric.value, 100 * metric.low, 100 * metric.high, metric.n, metric.ties]
+        [name, *map(_percent, (metric.value, metric.low, metric.high, metric.chance)), metric.n, metric.ties]
         for name, metric in results.metrics.items()
     ]
+    if GROUP_MATCH in results.metrics:
+        header.append("d'")
+        for row, metric in zip(rows, results.metrics.values(), strict=True):
+            row.append(metric.d_prime)
     if served is not None:
         header.append(f"{served.provenance['precision']} %")
         for row, name in zip(rows, results.metrics, strict=True):
@@ -83,14 +90,28 @@ def _figures(results: Results, served: Results | None) -> str:
 
 def _by_tag(results: Results) -> str:
     names = list(dict.fromkeys(name for metrics in results.by_tag.values() for name in metrics))
+    header = ["tag", "items", *(f"{name} %" for name in names), "ties"]
     rows: list[list[object]] = []
     for tag, metrics in results.by_tag.items():
-        shares = [100 * metrics[name].value if name in metrics else None for name in names]
+        shares = [_percent(metrics[name].value) if name in metrics else None for name in names]
         ties = max(metric.ties for metric in metrics.values())
         rows.append([tag, max(metric.n for metric in metrics.values()), *shares, ties])
-    return _first(["tag", "items", *(f"{name} %" for name in names), "ties"], rows, _TAGS)
+    chances = [_percent(results.metrics[name].chance) if name in results.metrics else None for name in names]
+    chance: list[object] = ["chance", None, *chances, None]
+    if GROUP_MATCH in names:
+        header.append("d'")
+        for row, metrics in zip(rows, results.by_tag.values(), strict=True):
+            row.append(metrics[GROUP_MATCH].d_prime)
+        chance.append(None)
+    return _first(header, rows, _TAGS, last=chance)
 
 
-def _first(header: list[str], rows: list[list[object]], count: int) -> str:
-    lines = table(header, rows[:count], decimals=2)
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _first(
+    header: list[str], rows: list[list[object]], count: int, *, last: list[object] | None = None
+) -> str:
+    lines = table(header, rows[:count] + ([last] if last else []), decimals=2)
     return f"{lines}\nand {len(rows) - count} more tags" if len(rows) > count else lines

@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
+    for warning in result.warnings:
+        _say(f"warning: {warning.message} ({warning.code})")
     return 0
 
 

@@ -153,14 +153,25 @@ def _print(job: Job, *, as_json: bool) -> None:
 
 
 def _result(job: Job) -> dict[str, str]:
-    """An evaluation's headline figure, and why a version was promoted or not."""
+    """An evaluation's headline figure and GroupMatch, why a version was promoted or not, and warnings."""
     result = job.result or {}
     found = {}
     if (primary := result.get("primary")) is not None:
-        found[primary] = f"{100 * result['metrics'][primary]['value']:.2f} %"
+        for name in (primary, "group_match"):
+            if name in result["metrics"]:
+                found[name] = _figure(result["metrics"][name])
     if (promotion := result.get("promotion")) is not None:
         found["promoted"] = f"{'yes' if promotion['promoted'] else 'no'}: {promotion['why']}"
+    for warning in result.get("warnings", []):
+        found["warning"] = f"{warning['message']} ({warning['code']})"
     return found
+
+
+def _figure(metric: dict[str, Any]) -> str:
+    """A share with its chance and, of GroupMatch, its d'; a job of an earlier release has neither."""
+    more = [f"chance {100 * metric['chance']:.2f} %"] if "chance" in metric else []
+    more += [f"d' {metric['d_prime']:.2f}"] if "d_prime" in metric else []
+    return f"{100 * metric['value']:.2f} %" + (f" ({', '.join(more)})" if more else "")
 
 
 def _about(job: Job) -> str:

@@ -13,8 +13,11 @@ Log = list[dict[str, float]]
 
 def outcome(variant: str, seed: int, log: Log, *, share: float = 0.5, trainable: str = "all") -> Outcome:
     right = (np.random.default_rng(seed).random(450) < share).tolist()
+    margins = [value - 0.5 for value in right]
     kinds = [kind for kind in KINDS for _ in range(150)]
-    return Outcome(variant, trainable, seed, "heldout", 1.0, {}, Measured(kinds, right, right, 0.9, 0.7), log)
+    return Outcome(
+        variant, trainable, seed, "heldout", 1.0, {}, Measured(kinds, right, right, 0.9, 0.7, margins), log
+    )
 
 
 def test_curve_is_the_mean_over_seeds_where_all_logged() -> None:
@@ -66,12 +69,12 @@ def outcomes_like_the_demonstrations() -> list[Outcome]:
 def test_no_bar_is_cut_off_and_every_variant_has_its_curves() -> None:
     figure = draw(outcomes_like_the_demonstrations(), outcome("base", 0, [], share=0.03), {"all": "All"})
 
-    assert len(figure.axes) == 6
-    for axis in figure.axes[:2]:
+    assert len(figure.axes) == 8
+    for axis in figure.axes[:4]:
         assert len(axis.patches) == 7 * 4
         assert axis.get_ylim()[0] <= 0
         assert max(patch.get_height() for patch in axis.patches) <= axis.get_ylim()[1]
-    for axis in figure.axes[2:]:
+    for axis in figure.axes[4:]:
         assert len(axis.lines) >= 6
 
 
@@ -79,7 +82,7 @@ def test_runs_without_l_sds_have_no_panel_of_residual_gaps() -> None:
     log = [{"step": 10.0, "clip": 1.0}]
     figure = draw([outcome("clip", 0, log, share=0.1)], outcome("base", 0, [], share=0.03), {})
 
-    assert [axis.get_ylabel() for axis in figure.axes] == ["group score, %", "L_CLIP"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["GroupMatch, %", "group score, %", "L_CLIP"]
     assert figure.axes[-1].get_xlabel() == "step"
 
 

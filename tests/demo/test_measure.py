@@ -29,9 +29,10 @@ def test_outcomes_stand_in_the_sets_order(measured: Measured) -> None:
 def test_group_is_text_and_image_together() -> None:
     kinds = ["objects"] * 4
 
-    assert Measured(kinds, [True, True, False, False], [True, False, True, False], 0.0, 0.0).group == [
-        True, False, False, False,
-    ]  # fmt: skip
+    margins = [1.0, 0.5, 0.0, -1.0]
+    measured = Measured(kinds, [True, True, False, False], [True, False, True, False], 0.0, 0.0, margins)
+    assert measured.group == [True, False, False, False]
+    assert measured.group_match == [True, True, False, False]
 
 
 def test_retrieval_and_winoground_are_what_open_clip_computes(
@@ -46,7 +47,7 @@ def test_retrieval_and_winoground_are_what_open_clip_computes(
     assert measured.retrieval == pytest.approx(both_ways, abs=1.01 / 512)
     for number, kind in enumerate(KINDS):
         items = slice(number * PER_KIND, (number + 1) * PER_KIND)
-        for score in ("text", "image", "group"):
+        for score in ("text", "image", "group", "group_match"):
             share = sum(getattr(measured, score)[items]) / PER_KIND
             assert share == pytest.approx(expected[f"{kind}_{score}"], abs=1.01 / PER_KIND)
 

@@ -11,7 +11,14 @@ from demo.report import search_table, tables, write_report, write_search
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 KINDS = ["attributes"] * 20 + ["relation"] * 20
 BASE = Outcome(
-    "base", "none", 0, "heldout", 0.0, {}, Measured(KINDS, [False] * 40, [True] * 40, 0.9, 0.7), []
+    "base",
+    "none",
+    0,
+    "heldout",
+    0.0,
+    {},
+    Measured(KINDS, [False] * 40, [True] * 40, 0.9, 0.7, [-1.0, -2.0] * 20),
+    [],
 )
 FORMATS = {"precision": "float32", "teacher_precision": "bfloat16"}
 CONTROLS = {("layernorm", "sds"): "clip", ("all", "sds"): "clip"}
@@ -22,7 +29,8 @@ def run(
 ) -> Outcome:
     """A run that has the first `right` items of each kind right, and all images."""
     text = [number < right for number in range(20)] * 2
-    measured = Measured(KINDS, text, [True] * 40, retrieval, 0.71)
+    margins = [1.0 if number < right else -1.0 for number in range(20)] * 2
+    measured = Measured(KINDS, text, [True] * 40, retrieval, 0.71, margins)
     log = [{"step": float(step), "clip": 1 / step} for step in (10, 20, 30)]
     return Outcome(variant, trainable, seed, "heldout", 450.0, FORMATS, measured, log)
 
@@ -46,34 +54,43 @@ def write(outcomes: list[Outcome], folder: Path) -> None:
     write_report(outcomes, BASE, CONTROLS, folder, command="make demo-distil", scoring_s=600.0)
 
 
-def test_group_scores_stand_by_kind_with_intervals_and_each_seed() -> None:
-    header, base, control, variant = (
-        cells(printed(), row)[0] for row in ("group score", "base", "clip", "sds")
+@pytest.mark.parametrize(
+    ("score", "table", "chance"), [("GroupMatch", 0, "50.0"), ("group score", 1, "16.7")]
+)
+def test_scores_stand_by_kind_with_intervals_each_seed_zero_shot_and_chance(
+    score: str, table: int, chance: str
+) -> None:
+    (header,) = cells(printed(), score)
+    base, control, variant, by_chance = (
+        cells(printed(), row)[table] for row in ("base", "clip", "sds", "chance")
     )
 
-    assert header[:5] == ["group score", "all", "attributes", "relation", "each seed"]
-    assert base[1:5] == ["0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", ""]
+    assert header[:6] == [score, "all", "attributes", "relation", "zero-shot", "each seed"]
+    assert base[1:6] == ["0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", "70.0", ""]
     assert control[1].startswith("15.0 (")
-    assert control[4] == "10.0, 20.0"
+    assert control[4:6] == ["71.0", "10.0, 20.0"]
     assert variant[1].startswith("65.0 (")
-    assert variant[4] == "60.0, 70.0"
+    assert variant[5] == "60.0, 70.0"
+    assert by_chance[1:6] == [chance, chance, chance, "0.5", ""]
 
 
 def test_difference_names_the_control_with_interval_and_both_p() -> None:
     control, variant = (cells(printed(), row)[0] for row in ("clip", "sds"))
 
-    assert control[5:] == ["", "", ""]
+    assert control[6:] == ["", "", ""]
     # In both seeds 10 of 20 items a kind are better and none is worse: 2 / 2^20.
-    assert variant[5].startswith("+50.0 (+")
-    assert variant[5].endswith(") over clip")
-    assert variant[6:] == ["< 0.001", "< 0.001"]
+    assert variant[6].startswith("+50.0 (+")
+    assert variant[6].endswith(") over clip")
+    assert variant[7:] == ["< 0.001", "< 0.001"]
 
 
 def test_other_scores_and_their_change_to_the_base_stand_below() -> None:
-    base, variant = (cells(printed(), row)[1] for row in ("base", "sds"))
+    base, variant, chance = (cells(printed(), row)[2] for row in ("base", "sds", "chance"))
 
-    assert base == ["base", "0.0", "100.0", "90.0", "", "70.0", ""]
-    assert variant == ["sds", "65.0", "100.0", "89.4", "-0.6 (+0.0, -1.2)", "71.0", "+1.0 (+1.0, +1.0)"]
+    # The base's margins are -1 and -2: a mean of -1.5 over a deviation of (10 / 39)^0.5.
+    assert base == ["base", "-2.96", "0.0", "100.0", "90.0", "", "70.0", ""]
+    assert variant[2:] == ["65.0", "100.0", "89.4", "-0.6 (+0.0, -1.2)", "71.0", "+1.0 (+1.0, +1.0)"]
+    assert chance == ["chance", "", "25.0", "25.0", "0.8", "", "0.5", ""]
 
 
 def test_each_set_of_trained_parameters_has_its_block_and_its_own_control() -> None:
@@ -81,9 +98,9 @@ def test_each_set_of_trained_parameters_has_its_block_and_its_own_control() -> N
 
     alone, everything = text.split("### All parameters trained")
     assert "### LayerNorms alone trained" in alone
-    assert cells(alone, "sds")[0][5].startswith("+50.0 (")
-    assert cells(everything, "sds")[0][5] == "+0.0 (+0.0 to +0.0) over clip"
-    assert cells(everything, "sds")[0][6:] == ["1.00", "1.00"]
+    assert cells(alone, "sds")[0][6].startswith("+50.0 (")
+    assert cells(everything, "sds")[0][6] == "+0.0 (+0.0 to +0.0) over clip"
+    assert cells(everything, "sds")[0][7:] == ["1.00", "1.00"]
     assert cells(everything, "base")
 
 
@@ -158,16 +175,19 @@ def test_the_search_has_a_row_a_run_with_its_difference_and_residual_gaps() -> N
     text = searched([with_gap(run("sds", 12)), run("clip", 2)])
 
     (base,), (first,), (other,) = (cells(text, row) for row in ("base", "sds", "clip"))
-    assert base == ["base", "none", "", "0.0", "0.0", "0.0", "90.0", "70.0", "", "", "", ""]
-    assert first[:8] == ["sds", "layernorm", "20", "60.0", "60.0", "60.0", "90.0", "71.0"]
-    assert first[8].startswith("+50.0 (+")
-    assert first[8].endswith(") over clip")
-    assert first[9:] == ["+10.00", "+30.00", "0.25"]
-    assert other[8:] == ["", "", "", ""]
+    assert base == ["base", "none", "", "0.0", "0.0", "0.0", "0.0", "90.0", "70.0", "", "", "", ""]
+    assert first[:9] == ["sds", "layernorm", "20", "60.0", "60.0", "60.0", "60.0", "90.0", "71.0"]
+    assert first[9].startswith("+50.0 (+")
+    assert first[9].endswith(") over clip")
+    assert first[10:] == ["+10.00", "+30.00", "0.25"]
+    assert other[9:] == ["", "", "", ""]
+    assert cells(text, "chance")[0][:9] == [
+        "chance", "", "", "50.0", "50.0", "50.0", "16.7", "0.8", "0.5",
+    ]  # fmt: skip
 
 
 def test_a_variant_of_the_search_whose_control_was_not_run_is_not_compared() -> None:
-    assert cells(searched([with_gap(run("sds", 12))]), "sds")[0][8] == ""
+    assert cells(searched([with_gap(run("sds", 12))]), "sds")[0][9] == ""
 
 
 def test_residual_gaps_stand_beside_those_on_real_latents() -> None:

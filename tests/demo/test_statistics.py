@@ -17,10 +17,11 @@ def outcome(
     retrieval: float = 0.9,
     zero_shot: float = 0.7,
 ) -> Outcome:
-    """A run that has text, and so group, right where `right` is 1, and every image right."""
+    """A run that has text, and so group, right where `right` is 1, GroupMatch where it is 0, and every image."""
     text = [bool(value) for value in right]
+    margins = [0.5 - value for value in right]
     measured = Measured(
-        list(kinds or ["objects"] * len(text)), text, [True] * len(text), retrieval, zero_shot
+        list(kinds or ["objects"] * len(text)), text, [True] * len(text), retrieval, zero_shot, margins
     )
     return Outcome("variant", "all", seed, "validation", 1.0, {}, measured, [])
 
@@ -30,6 +31,7 @@ def test_scores_are_means_over_seeds_and_items_of_a_kind() -> None:
     runs = [outcome([1, 0, 1, 1], kinds=kinds), outcome([0, 0, 1, 0], seed=1, kinds=kinds)]
 
     assert interval(runs, "group").mean == 4 / 8
+    assert interval(runs, "group_match", "attributes").mean == 3 / 4
     assert interval(runs, "group", "attributes").mean == 1 / 4
     assert interval(runs, "text", "objects").mean == 3 / 4
     assert interval(runs, "image").mean == 1
@@ -38,7 +40,8 @@ def test_scores_are_means_over_seeds_and_items_of_a_kind() -> None:
 
 
 def test_group_needs_text_and_image() -> None:
-    measured = Measured(["objects"] * 4, [True, True, False, False], [True, False, True, False], 1.0, 1.0)
+    both = [True, True, False, False], [True, False, True, False]
+    measured = Measured(["objects"] * 4, *both, 1.0, 1.0, [1.0] * 4)
 
     assert interval([Outcome("v", "all", 0, "heldout", 1.0, {}, measured, [])], "group").mean == 1 / 4
 

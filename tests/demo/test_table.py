@@ -38,7 +38,7 @@ def test_retrieval_and_winoground_rows_are_what_open_clip_computes(printed: str)
     assert percentages(printed, "image to text") == [pytest.approx(100 * expected["image_to_text"], abs=0.25)]
     assert percentages(printed, "text to image") == [pytest.approx(100 * expected["text_to_image"], abs=0.25)]
     for kind in ("attributes", "objects", "relation"):
-        scores = [100 * expected[f"{kind}_{score}"] for score in ("text", "image", "group")]
+        scores = [100 * expected[f"{kind}_{score}"] for score in ("text", "image", "group", "group_match")]
         assert percentages(printed, kind) == pytest.approx(scores, abs=0.75)
 
 

@@ -1,11 +1,13 @@
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from models.evaluation.results import Metric
 from models.evaluation.results_file import read_results
 from sds_clip.cli import build_parser, main
 from tests.checkpoints import save_tiny_clip
@@ -72,12 +74,27 @@ def test_the_file_lets_the_shares_be_computed_again(
         assert results.metrics[f"{name}_score"].value == pytest.approx(right / 3)
         assert all((item.margins[name] > 0) == item.correct[name] for item in results.items)
     assert [item.id for item in results.items] == ["0", "1", "2"]
+    assert sum(item.margins["group_match"] > 0 for item in results.items) == pytest.approx(
+        3 * results.metrics["group_match"].value
+    )
     assert results.provenance["data_hash"]
     assert sorted(path.name for path in out.iterdir()) == ["cache", "report.html", "results.json"]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split() == ["winoground", "%", "low", "high", "items", "ties"]
-    assert [line.split()[0] for line in printed[1:4]] == ["text_score", "image_score", "group_score"]
+    assert printed[0].split() == ["winoground", "%", "low", "high", "chance", "%", "items", "ties", "d'"]
+    rows = [line.split() for line in printed[1:5]]
+    assert [(row[0], row[4]) for row in rows] == [
+        ("text_score", "25.00"),
+        ("image_score", "25.00"),
+        ("group_score", "16.67"),
+        ("group_match", "50.00"),
+    ]
+    d_prime = results.metrics["group_match"].d_prime
+    assert rows[3][-1] == f"{d_prime:.2f}"
     assert printed[-1] == str(out / "report.html")
+
+
+def shares(metrics: dict[str, Metric]) -> dict[str, Metric]:
+    return {name: replace(metric, d_prime=None) for name, metric in metrics.items()}
 
 
 def test_the_same_run_again_gives_the_same_file(checkpoint: Path, winoground: Path, tmp_path: Path) -> None:
@@ -89,7 +106,10 @@ def test_the_same_run_again_gives_the_same_file(checkpoint: Path, winoground: Pa
     # A run that keeps nothing finds the same figures.
     assert evaluate(checkpoint, winoground, "--out", str(tmp_path / "other"), "--batch-size", "1") == 0
     other = read_results(tmp_path / "other/results.json")
-    assert other.metrics == read_results(out / "results.json").metrics
+    metrics = read_results(out / "results.json").metrics
+    assert shares(other.metrics) == shares(metrics)
+    # Rounding in a batch of another size moves the features' last digits, and with them d'.
+    assert other.metrics["group_match"].d_prime == pytest.approx(metrics["group_match"].d_prime, rel=1e-4)
 
 
 def test_the_table_has_a_line_for_each_tag(
@@ -103,7 +123,10 @@ def test_the_table_has_a_line_for_each_tag(
         "Relation",
         "tag: fine Object",
         "tag: fine Relation",
+        "chance",
     ]
+    assert rows[-1].split() == ["chance", "25.00", "25.00", "16.67", "50.00"]
+    assert rows[0].split()[-4:] == ["group_match", "%", "ties", "d'"]
 
 
 def test_a_damaged_image_is_named(
@@ -155,7 +178,7 @@ def test_the_served_precision_stands_beside(
     assert evaluate(checkpoint, winoground, "--also-served-precision", "--json") == 0
     served = json.loads(capsys.readouterr().out)["provenance"]["served_precision"]
     assert served["precision"] == "bfloat16"
-    assert served["metrics"].keys() == {"text_score", "image_score", "group_score"}
+    assert served["metrics"].keys() == {"text_score", "image_score", "group_score", "group_match"}
     assert evaluate(checkpoint, winoground, "--also-served-precision") == 0
     assert capsys.readouterr().out.splitlines()[0].split()[-2:] == ["bfloat16", "%"]
 
@@ -204,7 +227,7 @@ def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.C
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[-3:] == ["raw", "-d", "%"]
     raw = answer["provenance"]["raw_score"]
-    assert [row.split()[-1] for row in rows[:3]] == [f"{100 * raw[name]:.2f}" for name in answer["metrics"]]
+    assert [row.split()[-1] for row in rows[:4]] == [f"{100 * raw[name]:.2f}" for name in answer["metrics"]]
 
 
 def test_a_model_beside_a_teacher_is_not_used_which_a_remark_says(

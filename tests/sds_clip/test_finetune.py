@@ -89,6 +89,16 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bytes(
     assert delta_bytes(tmp_path / "killed") == delta_bytes(tmp_path / "straight")
 
 
+def test_a_run_in_which_the_teacher_had_no_say_ends_by_saying_so(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--objective", "sds-clip", "--lambda", "1e-6", "--out", str(tmp_path / "out")]
+    assert main(["finetune", *made, *options]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == f"local-dir:{tmp_path}/out/delta"
+    assert captured.err.splitlines()[-1].endswith("(teacher_had_no_say)")
+
+
 def test_torchrun_starts_two_processes_that_train_as_one(made: list[str], tmp_path: Path) -> None:
     options = [
         *made,

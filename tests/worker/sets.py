@@ -43,6 +43,25 @@ def save_winoground(folder: Path, count: int = 4, *, seed: int = 0) -> Path:
     return folder
 
 
+def save_winoground_of(pairs: Path, folder: Path) -> Path:
+    """Items of two pairs each, which a model that is trained on the pairs learns to tell apart."""
+    content = json.loads((pairs / "captions.json").read_text())
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for number in range(len(content["images"]) // 2):
+        line: dict[str, object] = {"id": number, "tag": "Relation", "collapsed_tag": "Relation"}
+        for side in (0, 1):
+            place = 2 * number + side
+            shutil.copy(pairs / f"{place}.png", folder / "images" / f"{place}.png")
+            line |= {
+                f"image_{side}": str(place),
+                f"caption_{side}": content["annotations"][place]["caption"],
+            }
+        lines.append(json.dumps(line) + "\n")
+    (folder / "examples.jsonl").write_text("".join(lines))
+    return folder
+
+
 def add_ready(
     store: Store, config: WorkerConfig, files: Path, format: str, *, max_bad_share: float = 0.0
 ) -> str:

@@ -71,7 +71,14 @@ def test_figures_are_those_of_the_command_line_with_the_baseline_s_beside_them(
     assert job.result["metrics"] == expected["metrics"]
     assert job.result["baseline"]["provenance"]["model_version"] != job.result["provenance"]["model_version"]
     assert job.result["comparison"]["outcome"] == "group"
-    assert written(config, job, "comparison")["outcomes"]["group"]["p_better"] <= 1
+    compared = written(config, job, "comparison")["outcomes"]
+    assert compared["group"]["p_better"] <= 1
+    told = job.result["comparison"]["outcomes"]
+    assert told.keys() == {"text", "image", "group", "group_match"}
+    assert told["group_match"]["p_better"] == compared["group_match"]["p_better"]
+    assert job.result["metrics"]["group_match"]["chance"] == 1 / 2
+    assert "d_prime" in job.result["metrics"]["group_match"]
+    assert job.result["by_tag"]["Relation"]["group_match"] == expected["by_tag"]["Relation"]["group_match"]
     assert "<html" in (config.data_dir / job.result["files"]["report"]).read_text()
     left = sorted(path.name for path in (config.jobs_dir / job.id / "1").iterdir())
     assert left == ["baseline.json", "comparison.json", "report.html", "results.json"]

@@ -15,7 +15,7 @@ from app.registry.removal import remove_files
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
 from app.store.assets import Move, NewVersion, VersionStatus
-from app.store.records import Job
+from app.store.records import Job, Level
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.training.config import parse_config
@@ -25,7 +25,7 @@ from tests.databases import on_both
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, run_job
-from tests.worker.sets import add_ready
+from tests.worker.sets import add_ready, save_winoground_of
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
 from worker.finetune_job import finetune
@@ -85,6 +85,26 @@ def test_job_trains_what_the_command_line_trains(
     points = store.journal.metrics(job.id)
     assert points[-1].step == 6
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
+
+
+def test_job_in_which_the_teacher_had_no_say_ends_by_saying_so(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    teacher_folder: Path,
+) -> None:
+    options = {"teacher": str(teacher_folder), "objective": "sds-clip", "sds_weight": 1e-6}
+    job = run(config, store, submit, finetune_config | options)
+    assert job.result is not None
+    [warning] = job.result["warnings"]
+    assert warning["code"] == "teacher_had_no_say"
+    assert warning["figures"]["sds_gradient_share"] < 0.05
+    [event] = [event for event in store.journal.events(job.id) if event.level is Level.WARNING]
+    assert (event.message, (event.data or {})["code"]) == (warning["message"], "teacher_had_no_say")
+    control = run(config, store, submit, finetune_config)
+    assert control.result is not None
+    assert control.result["warnings"] == []
 
 
 def test_validation_pairs_may_lack_what_their_own_check_allowed(
@@ -150,7 +170,21 @@ def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
     told = promotion_of(job)
     assert told["promoted"] is False
     assert told["compared_with"] == base.version
-    assert told["winoground"][f"winoground ({winoground_id})"]["items"] == 4
+    name = f"winoground ({winoground_id})"
+    gain = told["winoground"][name]
+    assert gain["group_match"]["items"] == 4
+    assert job.result is not None
+    measured = job.result["evaluations"][name]["metrics"]
+    assert [gain[figure]["model"] for figure in gain if figure != "under_chance"] == [
+        measured[figure]["value"] for figure in ("group_match", "group_score")
+    ]
+    under = {
+        figure
+        for figure in ("group_match", "group_score")
+        if measured[figure]["value"] < measured[figure]["chance"]
+    }
+    assert {text.split()[0] for text in gain["under_chance"] if "new version" in text} == under
+    assert ("under chance" in told["why"]) is bool(gain["under_chance"])
     assert store.versions.get(str(job.result_version)).job_id == job.id
     assert told["why"] in [event.message for event in store.journal.events(job.id)]
 
@@ -161,21 +195,24 @@ def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_ane
     store: Store,
     submit: Submit,
     finetune_config: dict[str, Any],
-    winoground_id: str,
+    pairs_folder: Path,
     base: Clip,
     tmp_path: Path,
 ) -> None:
     """Somebody moves the alias after it was looked at: the first decision is void, and the second is on the
-    new holder. With every p allowed and any loss, a gain in the group score decides."""
+    new holder. With every p allowed and any loss, a gain in GroupMatch decides."""
     other = published(config, store, base, save_tuned(tmp_path / "delta", base, seed=3))
     store.aliases.promote(Move("default", "a test", "", 0), base.version)
+    learnt = save_winoground_of(pairs_folder, tmp_path / "winoground")
     asked = {
         "promote": "if_better",
-        "evaluate": [{"benchmark": "winoground", "data": winoground_id}],
+        "evaluate": [{"benchmark": "winoground", "data": add_ready(store, config, learnt, "winoground")}],
         "validation_data": finetune_config["training_data"],
         "thresholds": {"max_p": 1.0, "max_loss": 1.0},
-        "steps": 60,
-        "lr": 0.01,
+        "steps": 150,
+        "batch_size": 24,
+        "lr": 0.003,
+        "trainable": "all",
     }
     job = submit(finetune_config | asked)
     with claimed(config, store) as context:

@@ -7,14 +7,16 @@ from worker.promotion import Measured, judge
 STRICT = Thresholds()
 
 
-def winoground(right: int, of: int = 20, *, first: int = 0) -> Results:
-    """Results in which the group score is right for `right` items, from the `first` on."""
-    correct = [first <= number < first + right for number in range(of)]
+def winoground(right: int, of: int = 20, *, first: int = 0, group: int = 5) -> Results:
+    """Results in which GroupMatch is right for `right` items, from the `first` on, and the group score for `group`."""
+    outcomes = [
+        {"group": number < group, "group_match": first <= number < first + right} for number in range(of)
+    ]
     items = tuple(
-        ItemOutcome(str(number), {"group": is_right}, {"group": 1.0 if is_right else -1.0})
-        for number, is_right in enumerate(correct)
+        ItemOutcome(str(number), correct, {name: 1.0 if value else -1.0 for name, value in correct.items()})
+        for number, correct in enumerate(outcomes)
     )
-    metrics = {"group_score": Metric(right / of, 0.0, 1.0, of)}
+    metrics = {"group_score": Metric(group / of, 0.0, 1.0, of)}
     return Results("winoground", "group_score", "group", metrics, {}, items, {"data_hash": "a"})
 
 
@@ -42,7 +44,7 @@ def test_five_gains_without_a_loss_are_enough_and_four_are_not() -> None:
     before = measured("a", winoground(5), zero_shot(0.5))
     five = judge(before, measured("b", winoground(10), zero_shot(0.5)), STRICT)
     assert five.better
-    gain = five.figures["winoground"]["winoground 0"]
+    gain = five.figures["winoground"]["winoground 0"]["group_match"]
     assert (gain["p_better"], gain["baseline"], gain["model"]) == (1 / 32, 0.25, 0.5)
     four = judge(before, measured("b", winoground(9), zero_shot(0.5)), STRICT)
     assert not four.better
@@ -58,7 +60,42 @@ def test_gains_that_losses_eat_up_are_not_enough() -> None:
     )
     verdict = judge(before, after, STRICT)
     assert not verdict.better
-    assert verdict.figures["winoground"]["winoground 0"]["p_better"] == 46 / 512
+    assert verdict.figures["winoground"]["winoground 0"]["group_match"]["p_better"] == 46 / 512
+
+
+def test_group_score_alone_promotes_nothing() -> None:
+    before = measured("a", winoground(10, group=0), zero_shot(1))
+    assert not judge(before, measured("b", winoground(10, group=20), zero_shot(1)), STRICT).better
+
+
+def test_group_score_may_stay_and_not_fall() -> None:
+    before = measured("a", winoground(5), zero_shot(1))
+    assert judge(before, measured("b", winoground(15, group=5), zero_shot(1)), STRICT).better
+    fell = judge(before, measured("b", winoground(15, group=4), zero_shot(1)), STRICT)
+    assert not fell.better
+    group = fell.figures["winoground"]["winoground 0"]["group_score"]
+    assert (group["baseline"], group["model"]) == (5 / 20, 4 / 20)
+    assert judge(before, measured("b", winoground(15, group=4), zero_shot(1)), Thresholds(max_p=1)) == fell
+
+
+def test_what_lies_under_chance_is_named_in_the_record_and_the_text() -> None:
+    """Chance is 10 of 20 items by GroupMatch, and 3.33 by the group score."""
+    before, after = winoground(5, group=2), winoground(12, group=3)
+    verdict = judge(measured("a", before, zero_shot(1)), measured("b", after, zero_shot(1)), STRICT)
+    assert verdict.better
+    gain = verdict.figures["winoground"]["winoground 0"]
+    under = ["group_match of the version in service", "group_score of the version in service",
+             "group_score of the new version"]  # fmt: skip
+    assert gain["under_chance"] == under
+    assert (gain["group_match"]["chance"], gain["group_score"]["chance"]) == (1 / 2, 1 / 6)
+    assert f"under chance: {', '.join(under)}" in verdict.why
+    over = judge(
+        measured("a", winoground(10, group=4), zero_shot(1)),
+        measured("b", winoground(15, group=4), zero_shot(1)),
+        STRICT,
+    )
+    assert over.figures["winoground"]["winoground 0"]["under_chance"] == []
+    assert "under chance" not in over.why
 
 
 def test_zero_shot_may_fall_by_one_point_and_no_more() -> None:

@@ -16,13 +16,15 @@ _ROW = 9
 _PLOT_TOP, _PLOT_HEIGHT = 22, 150
 
 
-def share_bar(series: str, value: float, low: float, high: float) -> Markup:
-    """A bar from 0 to a share in [0, 1], with its interval. The numbers stand beside it as text."""
+def share_bar(series: str, value: float, low: float, high: float, *, chance: float | None = None) -> Markup:
+    """A bar from 0 to a share in [0, 1], with its interval and a mark at chance; the numbers stand beside it."""
     middle = _ROW + 1
+    marks = () if chance is None else (_line("chance", chance, chance, 0, 2 * middle),)
     return _svg(
         2 * middle,
         _rect("track", 0.0, 1.0, y=4, height=12),
         _rect(series, 0.0, value, y=4, height=12),
+        *marks,
         *(
             _line(name, left, right, middle - half, middle + half)
             for name in ("halo", "whisker")

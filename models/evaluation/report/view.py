@@ -14,8 +14,8 @@ from models.evaluation.report.changes import ChangeRow, change_rows, summary, ta
 from models.evaluation.report.charts import share_bar
 from models.evaluation.report.gallery import Gallery, galleries
 from models.evaluation.report.margins import MarginChart, margin_chart
-from models.evaluation.report.words import interval, percent, shortened
-from models.evaluation.results import Metric, Results
+from models.evaluation.report.words import chance, interval, percent, shortened
+from models.evaluation.results import GROUP_MATCH, Metric, Results
 
 MODEL, BASELINE = "model", "baseline"
 _LONGEST_VALUE = 300
@@ -28,6 +28,7 @@ class ScoreLine:
     series: str
     value: str
     interval: str
+    d_prime: str
     bar: Markup
 
 
@@ -38,6 +39,7 @@ class ScoreRow:
     name: str
     primary: bool
     n: int
+    chance: str
     ties: list[int]
     lines: list[ScoreLine]
 
@@ -111,13 +113,15 @@ def _score_row(name: str, primary: bool, metrics: Sequence[tuple[str, Metric]]) 
         name=name,
         primary=primary,
         n=metrics[-1][1].n,
+        chance=chance(metrics[-1][1].chance),
         ties=[metric.ties for _, metric in metrics],
         lines=[
             ScoreLine(
                 series,
                 percent(metric.value),
                 interval(metric.low, metric.high),
-                share_bar(series, metric.value, metric.low, metric.high),
+                "" if metric.d_prime is None else f"d\u2032 {metric.d_prime:.2f}",
+                share_bar(series, metric.value, metric.low, metric.high, chance=metric.chance),
             )
             for series, metric in metrics
         ],
@@ -125,10 +129,10 @@ def _score_row(name: str, primary: bool, metrics: Sequence[tuple[str, Metric]]) 
 
 
 def _tag_scores(results: Results) -> list[ScoreRow]:
-    """The primary figure of every tag (or, under their names, those that it has), the largest tags first."""
+    """The primary figure and GroupMatch of every tag (or, where it has neither, all), the largest tags first."""
     rows = []
     for tag, metrics in results.by_tag.items():
-        shown = [results.primary] if results.primary in metrics else list(metrics)
+        shown = [name for name in (results.primary, GROUP_MATCH) if name in metrics] or list(metrics)
         for name in shown:
             title = tag if len(shown) == 1 else f"{tag}: {name}"
             rows.append(_score_row(title, False, [(MODEL, metrics[name])]))

@@ -11,6 +11,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{NO_BREAK}%"
 
 
+def chance(share: float | None) -> str:
+    """`chance 25.0 %`; empty where it is not known."""
+    return "" if share is None else f"chance {percent(share)}"
+
+
 def points(difference: float) -> str:
     """A difference of shares in points, with its sign."""
     text = f"{100 * difference:+.1f}".replace("-", _MINUS)

@@ -294,11 +294,36 @@ def test_rows_hold_every_outcome_and_the_headline_by_tag() -> None:
         ["left of", "group", 5],
     ]
     assert dict(zip(header, rows[2], strict=True)) == {
-        "items": "all", "outcome": "group", "n": 10, "baseline %": 30.0, "model %": 70.0,
+        "items": "all", "outcome": "group", "n": 10, "chance %": None, "baseline %": 30.0, "model %": 70.0,
         "points": pytest.approx(40.0), "low": pytest.approx(0.0, abs=10), "high": pytest.approx(80.0, abs=10),
         "gained": 5, "lost": 1, "p better": "0.11", "p two-sided": "0.22",
     }  # fmt: skip
     assert len(table(header, rows).splitlines()) == 1 + 5
+
+
+def test_group_match_has_mcnemars_test_and_its_chance_over_all_and_by_tag() -> None:
+    """Five gained, one lost of ten: P(X >= 5), X ~ B(6, 1/2), is 7/64."""
+
+    def with_match(right: Sequence[int]) -> Results:
+        run = results(right, tags=[["a"]] * 5 + [["b"]] * 5)
+        items = tuple(
+            replace(item, correct={**item.correct, "group_match": bool(value)})
+            for item, value in zip(run.items, right, strict=True)
+        )
+        match = Metric(sum(right) / 10, 0.0, 1.0, 10, chance=0.5, outcome="group_match")
+        by_tag = {tag: {"group_match": match} for tag in ("a", "b")}
+        return replace(run, items=items, metrics={**run.metrics, "group_match": match}, by_tag=by_tag)
+
+    found = compare(with_match(BEFORE), with_match(AFTER))
+
+    match = found.outcomes["group_match"]
+    assert (match.p_better, match.chance) == (pytest.approx(7 / 64), 0.5)
+    assert found.by_tag["a"]["group_match"].chance == 0.5
+    header, rows = comparison_rows(found)
+    by_tag = [row[:4] for row in rows if row[0] in ("a", "b")]
+    assert by_tag == [["a", "group", 5, None], ["a", "group_match", 5, 50.0], ["b", "group", 5, None],
+                      ["b", "group_match", 5, 50.0]]  # fmt: skip
+    assert header[3] == "chance %"
 
 
 def test_mean_over_tags_has_a_row_without_a_test() -> None:

@@ -112,6 +112,7 @@ def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
     # Strictly above all four: the second has a tie, which the published argmax would let pass.
     assert results.metrics["acc"].value == 1 / 2
     assert results.metrics["acc"].ties == 1
+    assert results.metrics["acc"].chance == 1 / 5
     assert results.primary == "acc"
     assert results.provenance["settings"]["order_set_hash"] == benchmark.settings["order_set_hash"]
 

@@ -10,11 +10,21 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+from models.evaluation.benchmark import run_benchmark
 from models.evaluation.comparison import compare
 from models.evaluation.errors import EvaluationError
 from models.evaluation.report import render_report, write_report
 from models.evaluation.report.gallery import IMAGES, SHOWN
 from models.evaluation.results import ImageRegion, Metric, Results
+from models.evaluation.winoground_benchmark import winoground_benchmark
+from tests.models.evaluation.fixed_scorer import FixedScorer
+from tests.models.evaluation.test_winoground_benchmark import (
+    ALL_RIGHT,
+    ALL_WRONG,
+    TEXT_ONLY,
+    TEXT_TIE,
+    save_set,
+)
 from tests.report_runs import ATTACK, COLOURS, attacked, two_runs
 
 Attributes = dict[str, str | None]
@@ -222,6 +232,60 @@ def test_changes_are_those_worked_out_by_hand(runs: tuple[Results, Results]) -> 
     assert group[4] == "2 gained, 1 lost"
     assert "+12.5" in group
     assert group[-2:] == ["p = 0.50 better", "p = 1.00 two-sided"]
+
+
+@pytest.fixture
+def matched(tmp_path: Path) -> tuple[Results, Results]:
+    """Four items: by GroupMatch 3 and then 4 are right."""
+    benchmark = winoground_benchmark(
+        save_set(tmp_path / "set", 4, collapsed_tag=["Object", "Relation", "Relation", "Both"])
+    )
+    before = {"0": ALL_RIGHT, "1": TEXT_ONLY, "2": TEXT_TIE, "3": ALL_WRONG}
+    scorers = (FixedScorer(before), FixedScorer(before | {"3": TEXT_ONLY}))
+    first, second = (run_benchmark(benchmark, scorer) for scorer in scorers)
+    return first, second
+
+
+def test_group_match_stands_with_d_prime_and_chance_over_all_and_by_tag(
+    matched: tuple[Results, Results],
+) -> None:
+    page = Document(render_report(matched[0]))
+
+    scores = page.sections["Scores"]
+    match = scores[scores.index("group_match") :][:5]
+    assert match == ["group_match", "4 items", "chance 50.0 %", "75.0 %", "30.1 to 95.4"]
+    d_prime = matched[0].metrics["group_match"].d_prime
+    assert scores[scores.index("group_match") + 5] == f"d\u2032 {d_prime:.2f}"
+    assert scores[scores.index("group_score") :][3] == "chance 16.7 %"
+    by_tag = page.sections["By tag"]
+    assert by_tag[by_tag.index("Relation: group_match") :][:4] == [
+        "Relation: group_match", "2 items", "chance 50.0 %", "100.0 %",
+    ]  # fmt: skip
+    lead = " ".join(page.texts)
+    assert "group_match is 75.0 % (95 % interval 30.1 to 95.4) over 4 items. Chance 50.0 %." in lead
+
+
+def test_a_score_below_its_chance_is_called_so(matched: tuple[Results, Results]) -> None:
+    wrong = replace(matched[0].metrics["group_score"], value=0.1)
+    results = replace(matched[0], metrics={**matched[0].metrics, "group_score": wrong})
+    assert "Chance 16.7 %: below it, noise alone raises a score." in " ".join(
+        Document(render_report(results)).texts
+    )
+    assert "below it" not in " ".join(Document(render_report(matched[0])).texts)
+
+
+def test_group_match_is_compared_with_mcnemars_test_over_all_and_by_tag(
+    matched: tuple[Results, Results],
+) -> None:
+    page = compared(*matched)
+
+    changed = page.sections["What changed"]
+    match = changed[changed.index("group_match") :][:10]
+    assert match[1:6] == ["4 items", "chance 50.0 %", "75.0 % →", "100.0 %", "1 gained, 0 lost"]
+    assert match[-2:] == ["p = 0.50 better", "p = 1.00 two-sided"]
+    by_tag = page.sections["By tag"]
+    assert by_tag[by_tag.index("Both: group_match") :][3:5] == ["0.0 % →", "100.0 %"]
+    assert "group_match went from 75.0 % to 100.0 %" in " ".join(page.texts)
 
 
 def test_tags_are_compared_each(runs: tuple[Results, Results]) -> None:

@@ -90,6 +90,18 @@ def test_a_model_gets_the_figures_of_retrieval_metrics(tiny_clip: Clip, tmp_path
         25,
     )
     assert results.provenance["texts"] == len(of_text)
+    chances = {name: metric.chance for name, metric in results.metrics.items()}
+    assert [chances[f"image_retrieval_recall@{k}"] for k in KS] == pytest.approx([1 / 25, 5 / 25, 10 / 25])
+    total = len(
+        of_text
+    )  # an image of one, two or three texts is missed where the first k of all are none of them
+    missed = [sum((total - k) / total for texts in captions if len(texts) == 1) for k in KS]
+    for own in (2, 3):
+        for place, k in enumerate(KS):
+            one = (total - k) * (total - k - 1) / (total * (total - 1))
+            one *= (total - k - 2) / (total - 2) if own == 3 else 1
+            missed[place] += one * sum(len(texts) == own for texts in captions)
+    assert [chances[f"text_retrieval_recall@{k}"] for k in KS] == pytest.approx([1 - m / 25 for m in missed])
     # Texts and images are items of their own, and a model compared with itself has changed in none of them.
     comparison = compare(results, results)
     assert comparison.outcomes["text_retrieval_recall@5"].counts.n == 25

@@ -59,6 +59,7 @@ def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
         "add_att": (1, 2, 0),
         "swap_obj": (1 / 4, 4, 1),
     }
+    assert {metric.chance for metric in results.metrics.values()} == {1 / 2}
     assert results.items[0].margins == pytest.approx({"text": 0.1})
     assert results.provenance["unique_images"] == 5
     assert results.provenance["macro_tags"] == ["add_att", "swap_obj"]
@@ -140,6 +141,7 @@ def test_both_true_captions_must_beat_the_false_one(tmp_path: Path) -> None:
     assert [item.correct["text"] for item in results.items] == [True, False, False, False, False]
     assert results.metrics["acc"].value == 1 / 5
     assert results.metrics["acc"].ties == 1
+    assert results.metrics["acc"].chance == 1 / 3  # that of three captions the false one comes last
     assert results.items[1].margins["text"] == pytest.approx(-0.1)
 
 

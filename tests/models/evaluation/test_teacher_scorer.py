@@ -252,11 +252,14 @@ def test_raw_figures_stand_beside_where_images_are_compared(
 
     def figures(scores: Tensor) -> dict[str, float]:
         metrics = winoground_metrics(scores)
-        return {name: getattr(metrics, name) for name in ("text_score", "image_score", "group_score")}
+        names = ("text_score", "image_score", "group_score", "group_match")
+        return {name: getattr(metrics, name) for name in names}
 
     assert results.provenance["raw_score"] == figures(torch.stack([scores.raw for scores in both]))
     found = {name: metric.value for name, metric in results.metrics.items()}
     assert found == figures(torch.stack([scores.corrected for scores in both]))
+    # What no caption explains of an image cancels in GroupMatch, so that it is the same by the raw score.
+    assert results.provenance["raw_score"]["group_match"] == results.metrics["group_match"].value
     choice: Results = run_teacher(CaptionChoice("sugarcrepe", repeating, {}), scorer)
     assert "raw_score" not in choice.provenance
 

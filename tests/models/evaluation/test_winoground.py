@@ -11,8 +11,10 @@ from PIL import Image
 from models.clip import Clip
 from models.evaluation.errors import EvaluationError
 from models.evaluation.winoground import (
+    CHANCE,
     UNTAGGED,
     evaluate_winoground,
+    group_match_margins,
     metrics_by,
     pair_scores,
     read_winoground,
@@ -27,25 +29,32 @@ ALL_WRONG = [[0.1, 0.9], [0.8, 0.2]]
 TEXT_TIE = [[0.5, 0.4], [0.5, 0.8]]  # both captions equal on image 0
 IMAGE_TIE = [[0.5, 0.5], [0.2, 0.8]]  # both images equal for caption 0
 SAME = [[0.5, 0.5], [0.5, 0.5]]
+LEVELS_HIDE_IT = [[0.9, 0.7], [0.3, 0.2]]  # 0.9 + 0.2 > 0.7 + 0.3, but c0 wins image 1, and i0 caption 1
+BLIND_TO_CAPTIONS = [[0.1, 0.7], [0.1, 0.7]]
+BLIND_TO_IMAGES = [[0.1, 0.1], [0.7, 0.7]]
 
 
 @pytest.mark.parametrize(
-    ("item", "text", "image", "group"),
+    ("item", "text", "image", "group", "match"),
     [
-        (ALL_RIGHT, 1, 1, 1),
-        (TEXT_ONLY, 1, 0, 0),
-        (IMAGE_ONLY, 0, 1, 0),
-        (ALL_WRONG, 0, 0, 0),
-        (TEXT_TIE, 0, 1, 0),
-        (IMAGE_TIE, 1, 0, 0),
-        (SAME, 0, 0, 0),
+        (ALL_RIGHT, 1, 1, 1, 1),
+        (TEXT_ONLY, 1, 0, 0, 1),
+        (IMAGE_ONLY, 0, 1, 0, 1),
+        (ALL_WRONG, 0, 0, 0, 0),
+        (TEXT_TIE, 0, 1, 0, 1),
+        (IMAGE_TIE, 1, 0, 0, 1),
+        (SAME, 0, 0, 0, 0),
+        (LEVELS_HIDE_IT, 0, 0, 0, 1),
+        (BLIND_TO_CAPTIONS, 0, 0, 0, 0),
+        (BLIND_TO_IMAGES, 0, 0, 0, 0),
     ],
 )
 def test_one_item_scores_as_worked_out_by_hand(
-    item: list[list[float]], text: int, image: int, group: int
+    item: list[list[float]], text: int, image: int, group: int, match: int
 ) -> None:
     metrics = winoground_metrics(torch.tensor([item]))
     assert (metrics.text_score, metrics.image_score, metrics.group_score) == (text, image, group)
+    assert metrics.group_match == match
 
 
 def test_shares_and_ties_are_over_all_items() -> None:
@@ -55,23 +64,45 @@ def test_shares_and_ties_are_over_all_items() -> None:
     assert metrics.image_score == pytest.approx(2 / 5)
     assert metrics.group_score == pytest.approx(1 / 5)
     assert (metrics.text_ties, metrics.image_ties, metrics.group_ties) == (2, 2, 3)
+    assert (metrics.group_match, metrics.group_match_ties) == (pytest.approx(4 / 5), 1)
+
+
+def test_d_prime_is_the_mean_margin_over_its_standard_deviation() -> None:
+    # Margins 1.4, 0.2 and -1.4: their mean is 0.2 / 3, the sum of their squared deviations 3.96 - 0.04 / 3.
+    metrics = winoground_metrics(torch.tensor([ALL_RIGHT, TEXT_ONLY, ALL_WRONG], dtype=torch.float64))
+    assert metrics.d_prime == pytest.approx(0.2 / 3 / ((3.96 - 0.04 / 3) / 2) ** 0.5)
+    assert winoground_metrics(torch.tensor([ALL_RIGHT, ALL_RIGHT])).d_prime is None
+    assert winoground_metrics(torch.tensor([ALL_RIGHT])).d_prime is None
+
+
+def test_a_level_of_a_caption_or_an_image_changes_no_group_match() -> None:
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.rand(300, 2, 2, generator=generator, dtype=torch.float64)
+    of_captions = 5 * torch.rand(300, 2, 1, generator=generator, dtype=torch.float64)
+    of_images = 5 * torch.rand(300, 1, 2, generator=generator, dtype=torch.float64)
+    shifted = scores + of_captions + of_images
+    assert torch.allclose(group_match_margins(scores), group_match_margins(shifted), rtol=0, atol=1e-13)
+    plain, moved = winoground_metrics(scores), winoground_metrics(shifted)
+    assert (plain.group_match, plain.d_prime) == (moved.group_match, pytest.approx(moved.d_prime))
+    assert abs(plain.group_score - moved.group_score) > 0.1
 
 
 def test_metrics_equal_the_loops_of_the_definition() -> None:
     generator = random.Random(5)
-    # Few distinct values, so that every kind of tie occurs.
-    scores = [[[generator.randint(0, 3) / 3 for _ in range(2)] for _ in range(2)] for _ in range(500)]
-    text = image = group = ties = 0
+    # Few distinct values, so that every kind of tie occurs; quarters, so that their sums are exact.
+    scores = [[[generator.randint(0, 3) / 4 for _ in range(2)] for _ in range(2)] for _ in range(500)]
+    text = image = group = ties = match = 0
     for (c0i0, c0i1), (c1i0, c1i1) in scores:
         text_right = c0i0 > c1i0 and c1i1 > c0i1
         image_right = c0i0 > c0i1 and c1i1 > c1i0
         text += text_right
+        match += c0i0 + c1i1 > c0i1 + c1i0
         image += image_right
         group += text_right and image_right
         ties += (
             len(
                 {(c0i0, c1i0), (c1i1, c0i1), (c0i0, c0i1), (c1i1, c1i0)}
-                & {(v, v) for v in (0, 1 / 3, 2 / 3, 1)}
+                & {(v, v) for v in (0, 1 / 4, 2 / 4, 3 / 4)}
             )
             > 0
         )
@@ -80,6 +111,7 @@ def test_metrics_equal_the_loops_of_the_definition() -> None:
     assert metrics.image_score * 500 == pytest.approx(image)
     assert metrics.group_score * 500 == pytest.approx(group)
     assert metrics.group_ties == ties
+    assert metrics.group_match * 500 == pytest.approx(match)
 
 
 def test_random_scores_are_at_chance() -> None:
@@ -88,6 +120,8 @@ def test_random_scores_are_at_chance() -> None:
     assert metrics.text_score == pytest.approx(1 / 4, abs=0.006)
     assert metrics.image_score == pytest.approx(1 / 4, abs=0.006)
     assert metrics.group_score == pytest.approx(1 / 6, abs=0.006)
+    assert metrics.group_match == pytest.approx(1 / 2, abs=0.006)
+    assert CHANCE == {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, "group_match": 1 / 2}
 
 
 def test_scores_hold_the_caption_before_the_image() -> None:

@@ -56,16 +56,30 @@ def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
 
     assert (results.primary, results.outcome) == ("group_score", "group")
     found = {name: (metric.value, metric.n, metric.ties) for name, metric in results.metrics.items()}
-    assert found == {"text_score": (0.5, 4, 1), "image_score": (0.5, 4, 0), "group_score": (0.25, 4, 1)}
+    assert found == {
+        "text_score": (0.5, 4, 1),
+        "image_score": (0.5, 4, 0),
+        "group_score": (0.25, 4, 1),
+        "group_match": (0.75, 4, 0),
+    }
+    assert [metric.chance for metric in results.metrics.values()] == [1 / 4, 1 / 4, 1 / 6, 1 / 2]
+    # Margins 1.4, 0.2, 0.4 and -1.4: their mean is 0.15, the sum of their squared deviations 4.03.
+    assert [item.margins["group_match"] for item in results.items] == pytest.approx([1.4, 0.2, 0.4, -1.4])
+    assert results.metrics["group_match"].d_prime == pytest.approx(0.15 / (4.03 / 3) ** 0.5)
+    assert results.by_tag["Relation"]["group_match"].d_prime == pytest.approx(0.3 / 0.02**0.5)
+    assert results.by_tag["Object"]["group_match"].d_prime is None
+    assert results.metrics["group_score"].d_prime is None
     assert (results.metrics["text_score"].low, results.metrics["text_score"].high) == wilson(2, 4)
     by_tag = {tag: {name: m.value for name, m in metrics.items()} for tag, metrics in results.by_tag.items()}
     assert by_tag == {
-        "Both": {"text_score": 0, "image_score": 0, "group_score": 0},
-        "Object": {"text_score": 1, "image_score": 1, "group_score": 1},
-        "Relation": {"text_score": 0.5, "image_score": 0.5, "group_score": 0},
+        "Both": {"text_score": 0, "image_score": 0, "group_score": 0, "group_match": 0},
+        "Object": {"text_score": 1, "image_score": 1, "group_score": 1, "group_match": 1},
+        "Relation": {"text_score": 0.5, "image_score": 0.5, "group_score": 0, "group_match": 1},
     }
     assert [item.correct["group"] for item in results.items] == [True, False, False, False]
-    assert results.items[0].margins == pytest.approx({"text": 0.7, "image": 0.6, "group": 0.6})
+    assert results.items[0].margins == pytest.approx(
+        {"text": 0.7, "image": 0.6, "group": 0.6, "group_match": 1.4}
+    )
     assert results.items[2].margins["text"] == 0
 
 
@@ -78,9 +92,33 @@ def test_margins_and_ties_agree_with_the_metrics_of_random_scores() -> None:
         ("text", expected.text_score, expected.text_ties),
         ("image", expected.image_score, expected.image_ties),
         ("group", expected.group_score, expected.group_ties),
+        ("group_match", expected.group_match, expected.group_match_ties),
     ):
         assert sum(margin[name] > 0 for margin in margins) / 500 == pytest.approx(share)
         assert sum(name in tie for tie in ties) == tied
+
+
+def test_levels_of_captions_and_images_leave_group_match_as_it_is(tmp_path: Path) -> None:
+    """The scores are quarters and the levels whole numbers, so that sums are exact."""
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randint(-8, 9, (40, 2, 2), generator=generator) / 4
+    scores[0] = torch.tensor([[0.5, 0.25], [0.75, 0.5]])  # a tie
+    levels = torch.randint(-50, 51, (40, 2, 1), generator=generator) + torch.randint(
+        -50, 51, (40, 1, 2), generator=generator
+    )
+    benchmark = winoground_benchmark(save_set(tmp_path / "set", 40))
+
+    plain, shifted = (
+        run_benchmark(benchmark, FixedScorer({str(k): one.tolist() for k, one in enumerate(of)}))
+        for of in (scores, scores + levels)
+    )
+
+    assert plain.metrics["group_match"] == shifted.metrics["group_match"]
+    assert plain.metrics["group_match"].ties >= 1
+    assert [item.margins["group_match"] for item in plain.items] == [
+        item.margins["group_match"] for item in shifted.items
+    ]
+    assert plain.metrics["group_score"] != shifted.metrics["group_score"]
 
 
 def test_a_model_gets_the_figures_of_evaluate_winoground(tiny_clip: Clip, tmp_path: Path) -> None:
@@ -100,6 +138,9 @@ def test_a_model_gets_the_figures_of_evaluate_winoground(tiny_clip: Clip, tmp_pa
     for tag, metrics in metrics_by(expected.scores.float(), [one.collapsed_tag for one in records]).items():
         assert results.by_tag[tag]["group_score"].value == metrics.group_score
     assert results.metrics["image_score"].ties >= 1
+    match = results.metrics["group_match"]
+    assert (match.value, match.ties) == (rounded.group_match, rounded.group_match_ties)
+    assert match.d_prime == pytest.approx(rounded.d_prime)
 
 
 def test_tags_of_all_kinds_are_told_apart(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def test_figures_are_those_of_open_clips_classifier(tiny_clip: Clip, tmp_path: P
     assert results.metrics["acc1"].value == pytest.approx(expected.acc1)
     assert results.metrics["acc5"].value == pytest.approx(expected.acc5)
     assert results.metrics["mean_per_class_recall"].value == pytest.approx(expected.mean_per_class_recall)
+    chances = {name: metric.chance for name, metric in results.metrics.items()}
+    assert chances == pytest.approx({"acc1": 1 / 7, "acc5": 5 / 7, "mean_per_class_recall": 1 / 7})
     right = round(expected.acc1 * 21)
     assert (results.metrics["acc1"].low, results.metrics["acc1"].high) == wilson(right, 21)
     assert list(results.by_tag) == sorted(labels)

@@ -1,0 +1,65 @@
+"""Did the teacher have a say in a run with L_SDS? Judged at its end, from what the run logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+
+from models.training.log import Record
+
+MIN_GRADIENT_SHARE = 0.05
+MIN_RESIDUAL_GAP = 0.01
+_STANDARD_ERRORS = 2
+_ENOUGH_FOR_NOISE = 3
+
+
+@dataclass(frozen=True)
+class RunWarning:
+    """What a reader of a run's figures must know of it."""
+
+    code: str
+    message: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
+    """None where the teacher had a say, or nothing was logged of it: a run without L_SDS has no such records.
+
+    Of the second half of the records that hold `sds_gradient_share`, it had none where
+
+    - the mean share is under 5 %: lambda L_SDS asked next to nothing of the image features; or
+    - the residual under shuffled captions is no higher than under the true ones: the mean difference is under 1 % of
+      the mean residual or, with three records or more, within two standard errors of 0. Then no caption changes what
+      L_SDS asks. A run that has one teacher sample a process logs no such residual.
+    """
+    of_sds = [record for record in records if "sds_gradient_share" in record]
+    late = of_sds[len(of_sds) // 2 :]
+    if not late:
+        return None
+    share = fmean(record["sds_gradient_share"] for record in late)
+    found, reasons = {"sds_gradient_share": share}, []
+    if share < MIN_GRADIENT_SHARE:
+        reasons.append(
+            f"L_SDS asked {share:.2g} times as much of the image features as the rest of the loss, under "
+            f"{MIN_GRADIENT_SHARE:g}: raise lambda, or start the mapper with ridge"
+        )
+    compared = [record for record in late if "residual_shuffled" in record]
+    if compared:
+        gaps = [record["residual_shuffled"] - record["residual"] for record in compared]
+        residual = fmean(record["residual"] for record in compared)
+        found["residual_gap"] = fmean(gaps) / (residual or 1.0)
+        noise = 0.0
+        if len(gaps) >= _ENOUGH_FOR_NOISE:
+            noise = _STANDARD_ERRORS * stdev(gaps) / len(gaps) ** 0.5
+        if fmean(gaps) < max(noise, MIN_RESIDUAL_GAP * residual):
+            reasons.append(
+                f"the residual is {found['residual_gap']:+.2%} under shuffled captions, which is none beyond its "
+                "noise: the latents carry nothing of a caption that this teacher sees"
+            )
+    if not reasons:
+        return None
+    message = (
+        f"The teacher had no say in this run: {'; and '.join(reasons)}. It is its control in all but name."
+    )
+    return RunWarning("teacher_had_no_say", message, found)
