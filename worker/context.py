@@ -115,10 +115,11 @@ class JobContext:
 
         Raises: AliasMoved, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
         """
-        self.reporter.flush()
         files = None if version is None or version.folder is None else self.config.data_dir / version.folder
         while True:
             try:
+                if not self.reporter.flush():  # nobody may write a job's metrics once it has ended
+                    raise StoreUnavailable
                 ended = self.store.work.succeed(
                     self.lease, version=version, files=files, result=result, promotion=promotion
                 )

@@ -19,7 +19,7 @@ from models.delta import apply_delta
 from models.evaluation.results import Results
 from models.references import CheckpointError, parse
 from models.training.config import FinetuneConfig
-from models.training.log import Record
+from models.training.log import Record, read_log
 from models.training.parts import Parts, Place, find_place, load_parts
 from models.training.run import Result, train
 from models.training.validation import validate
@@ -78,6 +78,11 @@ def _val_max_bad_share(context: JobContext, job: FinetuneJob) -> float:
     return 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
 
 
+def figures(record: Record) -> dict[str, float]:
+    """What a line of the log says of its step."""
+    return {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
+
+
 class _Progress:
     """Follows a training: steps and figures to the store, the supervisor's ticks, the disk."""
 
@@ -91,8 +96,7 @@ class _Progress:
 
     def record(self, record: Record) -> None:
         """Called with every line of the run's log."""
-        values = {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
-        self._context.reporter.metrics(int(record["step"]), values)
+        self._context.reporter.metrics(int(record["step"]), figures(record))
 
     def stepped(self, _done: int, steps: int) -> None:
         """Called after every step, before `step_done`."""
@@ -136,6 +140,7 @@ def _train(
         }
     )
     start = context.folder.take_over()
+    _tell_again(context, start)
     if start:
         context.reporter.event(f"Goes on after step {start}.", data={"step": start})
     context.stage("training")
@@ -155,6 +160,14 @@ def _train(
     if result.delta is None:
         context.stop()
     return result
+
+
+def _tell_again(context: JobContext, start: int) -> None:
+    """Send the points before a checkpoint that the attempt which wrote it could not send any more."""
+    latest = context.store.journal.latest_metrics(context.job.id)
+    for record in read_log(context.folder.log):
+        if (-1 if latest is None else latest.step) < record["step"] <= start:
+            context.reporter.metrics(int(record["step"]), figures(record))
 
 
 def _evaluate(context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]) -> Measured:
@@ -239,6 +252,7 @@ def _publish(context: JobContext, base: Clip, result: Result) -> Published:
         job=context.job.id,
         fence=context.job.fence,
         base=base,
+        log=context.folder.log,
     )
     reach("after-rename")
     return published

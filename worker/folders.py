@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from app.registry.manifest import LOG_FILE
 from app.store.records import Lease
 from worker.identity import ProcessId
 
 logger = logging.getLogger(__name__)
 
 _PROCESS_FILE = "process.json"
-_LOG = "log.jsonl"
 _STEP = "step-"
 
 
@@ -46,6 +46,11 @@ class JobFolder:
     def run(self) -> Path:
         """Where a training writes."""
         return self.path / "run"
+
+    @property
+    def log(self) -> Path:
+        """The log of a training."""
+        return self.run / LOG_FILE
 
     @property
     def work(self) -> Path:
@@ -86,7 +91,7 @@ class JobFolder:
                 shutil.copytree(source, aside, copy_function=_link)
                 if not _is_whole(aside):
                     raise OSError(0, "is not whole")
-                _copy_log(source.parent.parent / _LOG, self.run / _LOG)
+                _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
             except OSError as error:  # shutil.Error is one
                 logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)

@@ -114,14 +114,19 @@ class Work:
         return number
 
     def metrics(self, lease: Lease, step: int, values: Mapping[str, float]) -> int:
-        """Record metrics at a step, as an event and on the curve; returns the event's number.
+        """Record metrics at a step; see `points`."""
+        return self.points(lease, {step: values})
 
-        A step that a resumed job repeats replaces what an earlier attempt recorded there.
+    def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
+        """Record metrics by step, in one transaction: each as an event and on the curve.
+
+        Returns the last event's number. A step that a resumed job repeats replaces what an earlier attempt recorded
+        there.
         """
         with self._database.writing() as connection:
-            number = _next_number(connection, lease, step=step)
-            self._journal.add_metrics(connection, lease.job_id, number, self._clock(), step, values)
-        return number
+            last = _next_number(connection, lease, count=len(points), step=max(points))
+            self._journal.add_points(connection, lease.job_id, last, self._clock(), points)
+        return last
 
     def release(self, lease: Lease, message: str = "Its worker stopped at a checkpoint.") -> Job:
         """Let go of a job at a checkpoint: by a shutdown, or because pausing or cancelling was asked for.
@@ -273,9 +278,12 @@ def _update(connection: Connection, lease: Lease, **values: Any) -> None:
         raise lost(lease)
 
 
-def _next_number(connection: Connection, lease: Lease, **values: Any) -> int:
-    """Take the next event's number from the job's row, which stays locked until this transaction ends."""
-    statement = _guarded(lease).values(event_count=jobs.c.event_count + 1, **values)
+def _next_number(connection: Connection, lease: Lease, *, count: int = 1, **values: Any) -> int:
+    """Take the next `count` events' numbers from the job's row, which stays locked until this transaction ends.
+
+    Returns the last of them.
+    """
+    statement = _guarded(lease).values(event_count=jobs.c.event_count + count, **values)
     number: int | None = connection.execute(statement.returning(jobs.c.event_count)).scalar_one_or_none()
     if number is None:
         raise lost(lease)

@@ -1,6 +1,8 @@
 """A fine-tuning job's own course: places, figures, promotion, and an alias that moves meanwhile."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, run_job
 from tests.worker.sets import add_ready
 from worker.config import WorkerConfig
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Stopped
 from worker.finetune_job import finetune
 
 Submit = Callable[..., Job]
@@ -85,6 +87,44 @@ def test_job_trains_what_the_command_line_trains(
     points = store.journal.metrics(job.id)
     assert points[-1].step == 6
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
+
+
+@on_both
+def test_every_logged_point_is_kept_however_seldom_points_are_sent(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = run(replace(config, report_every_s=3600), store, submit, finetune_config | {"steps": 60})
+    points = store.journal.metrics(job.id)
+    assert [point.step for point in points] == list(range(1, 61))
+    assert all("loss" in point.values for point in points)
+
+
+@on_both
+def test_points_that_a_killed_attempt_did_not_send_are_sent_by_the_next_one_from_its_log(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = submit(finetune_config | {"steps": 6, "save_every": 4})
+    with claimed(replace(config, report_every_s=3600), store) as context:
+        context.should_stop = lambda: context._step == 4  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            finetune(context)
+        assert context.reporter._points.keys() == {1, 2, 3, 4}
+        context.reporter._points.clear()
+    store.work.release(context.lease)
+    with claimed(config, store) as context:
+        finetune(context)
+    assert [point.step for point in store.journal.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_log_stays_with_the_version_whose_id_is_the_hash_of_its_weights_alone(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any], base: Clip
+) -> None:
+    job = run(config, store, submit, finetune_config)
+    folder = config.versions_dir / str(job.result_version)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    verify(folder, folder.name)
+    assert load_clip(f"local-dir:{folder}", device="cpu", precision="float32").version == folder.name
 
 
 def test_validation_pairs_may_lack_what_their_own_check_allowed(
