@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from app.disk import check_reserve
 from app.store import Store
 from app.store.assets import Move, NewVersion
 from app.store.errors import StoreUnavailable
@@ -103,6 +104,10 @@ class JobContext:
         self.ticks.tick()
         if self.should_stop():
             raise Stopped(self.stopping.reason)
+
+    def check_disk(self, wanted_bytes: int = 0) -> None:
+        """Before so many bytes are written. Raises DiskReserve."""
+        check_reserve(self.config.data_dir, self.config.disk_reserve_bytes, wanted_bytes)
 
     def succeed(
         self,

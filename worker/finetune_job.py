@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.crash import reach
+from app.jobs.estimate import steps_of
 from app.jobs.requests import Evaluation, FinetuneJob, parse_finetune
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
@@ -39,6 +40,10 @@ def finetune(context: JobContext) -> None:
     job = parse_finetune(context.job.config or {})
     context.stage("loading")
     config = resolve(context, job)
+    training = context.store.datasets.get(job.training_data)
+    context.config.limits.check(
+        config, steps_of(job, training)
+    )  # epochs, of data that were not checked before
     place = find_place(config.device)
     parts = load_parts(
         config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
@@ -62,6 +67,8 @@ def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
     data = content_of(store, config, job.training_data, param="training_data")
     training = pairs_place(data, links / "training")
     places: dict[str, Any] = {"data": training.data, "images": training.images}
+    # Of a job that was accepted before there was a limit.
+    places["keep_checkpoints"] = min(job.options.keep_checkpoints, config.limits.max_keep_checkpoints)
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")
@@ -143,6 +150,7 @@ def _train(
     _tell_again(context, start)
     if start:
         context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+    context.check_disk()
     context.stage("training")
     progress = _Progress(context, start)
     result = train(
@@ -156,6 +164,9 @@ def _train(
         should_stop=progress.step_done,
         half_saved=lambda: reach("mid-checkpoint"),
         between=context.check,
+        before_saving=context.check_disk,
+        min_save_interval_s=context.config.min_save_interval_s,
+        max_bytes=context.config.max_job_bytes,
     )
     if result.delta is None:
         context.stop()

@@ -115,6 +115,18 @@ class JobFolder:
         """Whether this attempt has written one of its own since."""
         return any(found > step for found, _ in _checkpoints(self.run))
 
+    def keep_newest_checkpoint(self) -> None:
+        """Remove what a job that was cancelled has left of checkpoints, but for the newest whole one.
+
+        Those of later attempts are left alone: somebody has taken the job up again.
+        """
+        runs = [folder / "run" for fence, folder in [(self._fence, self.path), *self._earlier()]]
+        found = sorted((checkpoint for run in runs for checkpoint in _checkpoints(run)), reverse=True)
+        newest = next((folder for _, folder in found if len(found) == 1 or _is_whole(folder)), None)
+        unfinished = [folder for run in runs for folder in (run / "checkpoints").glob(f".{_STEP}*")]
+        for folder in [*(folder for _, folder in found if folder != newest), *unfinished]:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def drop_earlier(self) -> None:
         """Remove what the attempts before have left."""
         for _, folder in self._earlier():

@@ -141,6 +141,27 @@ class Work:
             attempt = max(0, job.attempt - 1) if goes_on else job.attempt
             return move(connection, job, Action.RELEASE, now, message, attempt=attempt, not_before=now)
 
+    def suspend(self, lease: Lease, reason: JobError) -> Job:
+        """Pause a job that cannot go on until a person has done something; its checkpoints stay.
+
+        Returns the job: `paused` with the reason, which its event tells too, and not counted as an attempt; or
+        `cancelled` where that was asked for.
+        """
+        with self._database.writing() as connection:
+            job = held_job(connection, lease)
+            cancels = job.status is JobStatus.CANCELLING
+            return move(
+                connection,
+                job,
+                Action.SUSPEND,
+                self._clock(),
+                reason.message,
+                level=Level.WARNING,
+                data={"error": as_json(reason)},
+                attempt=max(0, job.attempt - 1),
+                **({} if cancels else {"pause_reason": as_json(reason)}),
+            )
+
     def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None) -> Job:
         """End an attempt with an error; with `retry_in_s` the job is queued again while it has attempts left.
 

@@ -143,6 +143,7 @@ def _print(job: Job, *, as_json: bool) -> None:
         return
     info = job.info
     error = job.error and f"{job.error['message']} ({job.error['code']})"
+    reason = info.get("pause_reason")
     metrics = info.get("metrics")
     print_fields(
         {
@@ -161,6 +162,7 @@ def _print(job: Job, *, as_json: bool) -> None:
             "version": job.version,
             "report": info["report"],
             "error": error,
+            "paused because": reason and f"{reason['message']} ({reason['code']})",
         }
     )
     for change in info.get("transitions") or []:

@@ -44,7 +44,13 @@ def save_winoground(folder: Path, count: int = 4, *, seed: int = 0) -> Path:
 
 
 def add_ready(
-    store: Store, config: WorkerConfig, files: Path, format: str, *, max_bad_share: float = 0.0
+    store: Store,
+    config: WorkerConfig,
+    files: Path,
+    format: str,
+    *,
+    max_bad_share: float = 0.0,
+    usable: int | None = None,
 ) -> str:
     """A data set that was uploaded and checked."""
     source = {"file": "a.tar", "max_bad_share": max_bad_share}
@@ -56,5 +62,5 @@ def add_ready(
     claimed = store.datasets.claim_check(60)
     assert claimed is not None
     assert claimed.id == dataset.id
-    store.datasets.accept(claimed, content_hash="0" * 64, counts={})
+    store.datasets.accept(claimed, content_hash="0" * 64, counts={} if usable is None else {"usable": usable})
     return dataset.id
