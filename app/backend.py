@@ -6,11 +6,14 @@ Serving never waits for it: while the database is away, these routes answer 503,
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 
 from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
+from app.disk import check_reserve
+from app.jobs.limits import JobLimits
 from app.jobs.named_models import NamedModels
 from app.jobs.service import JobService
 from app.jobs.submission import Submissions
@@ -49,7 +52,14 @@ class Backend:
             allowed=settings.allowed_models,
             teachers=settings.allowed_teachers,
         )
-        submissions = Submissions(store, models, max_open=settings.max_open_jobs)
+        check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
+        submissions = Submissions(
+            store,
+            models,
+            max_open=settings.max_open_jobs,
+            limits=JobLimits.of(settings),
+            check_disk=check_disk,
+        )
         self.jobs = JobService(store, threads, self._waker, submissions, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(
@@ -59,6 +69,7 @@ class Backend:
             SourceRoots(settings.dataset_roots),
             max_bytes=settings.max_upload_bytes,
             max_uploads=settings.max_uploads,
+            check_disk=check_disk,
         )
         bases = [*(clip.reference for clip in served), *settings.allowed_models]
         downloads = Downloads(settings.data_dir, bases)

@@ -16,7 +16,8 @@
     ├── InternalError            500
     ├── Unavailable              503  draining or not answering
     │   └── ClassesBuilding      503  a label set is still being encoded
-    └── DeadlineExceeded         504  not computed within the request's deadline
+    ├── DeadlineExceeded         504  not computed within the request's deadline
+    └── DiskReserve              507  the disk is full but for its reserve
 
 An error owns its code, its status and whether trying again can help; `app.errors.body` is the one
 place that turns it into a response body.
@@ -169,6 +170,14 @@ class DeadlineExceeded(ServiceError):
     status = 504
     code = "deadline_exceeded"
     type = "overloaded_error"
+    retryable = True
+
+
+class DiskReserve(ServiceError):
+    """The disk is full but for its reserve; nothing new is taken until there is room."""
+
+    status = 507
+    code = "disk_reserve"
     retryable = True
 
 

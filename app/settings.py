@@ -76,6 +76,25 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(50 * 2**30, ge=1024, description="Of one data set.")
     max_uploads: int = Field(4, ge=1, description="Data sets received at the same time, then 429.")
     max_open_jobs: int = Field(1000, ge=1, description="Jobs that have not ended, then 429.")
+    max_steps: int = Field(10_000_000, ge=1, description="Of one fine-tuning job.")
+    max_log_points: int = Field(500_000, ge=1, description="Of one job's curves: its steps by its log_every.")
+    max_keep_checkpoints: int = Field(20, ge=1, description="Of one job.")
+    max_job_bytes: int = Field(
+        50 * 2**30,
+        ge=1,
+        description="Checkpoints and log that one job keeps; older checkpoints go first. While one is written, the "
+        "one before stays beside it.",
+    )
+    min_save_interval_s: float = Field(
+        5.0,
+        ge=0,
+        description="Between a job's checkpoints, whatever its save_every, but for the one at its end.",
+    )
+    disk_reserve_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Of free space under data_dir; below it nothing new is accepted (507), and jobs pause.",
+    )
     max_event_streams: int = Field(64, ge=1, description="Connections that follow a job, then 429.")
     store_threads: int = Field(8, ge=1, description="Requests that use the database at the same time.")
     store_timeout_s: float = Field(10.0, gt=0, description="How long one waits for the database, then 503.")

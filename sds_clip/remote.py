@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sds_clip.options import Commands, Parser, add_command, add_json_option
@@ -63,6 +63,12 @@ def connect(args: argparse.Namespace) -> Client:
 def print_json(content: Any) -> None:
     """Print it as JSON."""
     print(json.dumps(content, indent=2))
+
+
+def print_lines(records: Iterable[dict[str, Any]]) -> None:
+    """Print each as a line of JSON."""
+    for record in records:
+        print(json.dumps(record))
 
 
 def print_fields(fields: dict[str, object]) -> None:

@@ -1,10 +1,11 @@
 """What a worker is told: one frozen value, which its processes get as JSON."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from app.jobs.limits import JobLimits
 from app.jobs.states import JobKind
 
 
@@ -45,8 +46,16 @@ class WorkerConfig:
     checks_datasets: bool = True
     check_ttl_s: float = 60.0
 
+    limits: JobLimits = field(default_factory=JobLimits)
+    max_job_bytes: int = 50 * 2**30
+    """Of the checkpoints and the log that a job keeps."""
+    min_save_interval_s: float = 5.0
+    """Between a job's checkpoints, whatever its save_every, but for the one at its end."""
+    disk_reserve_bytes: int = 2 * 2**30
+    """Of free space; below it no checkpoint is written, and jobs pause."""
+
     keep_files_s: float = 7 * 24 * 3600.0
-    """How long the files of a failed or cancelled job stay."""
+    """How long the files of a failed or cancelled job stay; of a cancelled one's checkpoints only the newest does."""
     keep_events_s: float = 30 * 24 * 3600.0
     """How long the events of an ended job stay."""
 
@@ -86,8 +95,10 @@ class WorkerConfig:
     def loads(cls, text: str) -> "WorkerConfig":
         """From what `dumps` wrote."""
         values: dict[str, Any] = json.loads(text)
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         values = {name: value for name, value in values.items() if name in known}
+        if "limits" in values:
+            values["limits"] = JobLimits(**values["limits"])
         values["data_dir"] = Path(values["data_dir"])
         values["dataset_roots"] = tuple(Path(root) for root in values["dataset_roots"])
         return cls(**values)

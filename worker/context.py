@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from app.disk import check_reserve
 from app.store import Store
 from app.store.assets import Move, NewVersion
 from app.store.errors import StoreUnavailable
@@ -104,6 +105,10 @@ class JobContext:
         if self.should_stop():
             raise Stopped(self.stopping.reason)
 
+    def check_disk(self, wanted_bytes: int = 0) -> None:
+        """Before so many bytes are written. Raises DiskReserve."""
+        check_reserve(self.config.data_dir, self.config.disk_reserve_bytes, wanted_bytes)
+
     def succeed(
         self,
         *,
@@ -115,10 +120,11 @@ class JobContext:
 
         Raises: AliasMoved, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
         """
-        self.reporter.flush()
         files = None if version is None or version.folder is None else self.config.data_dir / version.folder
         while True:
             try:
+                if not self.reporter.flush():  # nobody may write a job's metrics once it has ended
+                    raise StoreUnavailable
                 ended = self.store.work.succeed(
                     self.lease, version=version, files=files, result=result, promotion=promotion
                 )

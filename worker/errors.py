@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.errors import ServiceError
+from app.errors import DiskReserve, ServiceError
 from app.store.records import JobError
 from models.errors import ModelError
 
-_STORAGE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE}
-)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_STORAGE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE})
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _ALLOCATION = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -32,17 +31,22 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """An attempt's end. `again`: the cause may have gone by the next one."""
+    """An attempt's end.
+
+    `again`: the cause may have gone by the next one. `pauses`: there is none until a person has made room.
+    """
 
     error: JobError
     again: bool
+    pauses: bool = False
 
 
 def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
     """Read an exception. `hidden` is a folder whose path stays out of the message.
 
-    What is wrong with the request, its data or its model fails the job; a full disk or a database that is away
-    lets it be tried again, and so does what nobody has foreseen. Want of memory fails it: it would come again.
+    What is wrong with the request, its data or its model fails the job; a full disk pauses it; a disk or a database
+    that is away lets it be tried again, and so does what nobody has foreseen. Want of memory fails it: it would come
+    again.
     """
     failure = _failure(error)
     if hidden is None:
@@ -62,20 +66,29 @@ def _failure(error: BaseException) -> Failure:
         )
         return Failure(JobError("out_of_memory", message), again=False)
     for cause in chain:
-        if (number := _errno(cause)) in _STORAGE:
+        if (number := _errno(cause)) in _STORAGE | _FULL:
             text = (
                 str(error)
                 if isinstance(error, ModelError)
                 else f"The disk cannot be used: {os.strerror(number)}."
             )
+            if number in _FULL:
+                return _paused("storage_full", text)
             return Failure(JobError("storage_failed", text, retryable=True), again=True)
     if isinstance(error, ModelError):
         return Failure(JobError(error.code, str(error)), again=False)
+    if isinstance(error, DiskReserve):
+        return _paused(error.code, error.message)
     if isinstance(error, ServiceError):
         found = JobError(error.code, error.message, error.param, error.retryable)
         return Failure(found, again=error.retryable)
     message = f"Something is broken here; the worker's log has it ({type(error).__name__})."
     return Failure(JobError("internal_error", message, retryable=True), again=True)
+
+
+def _paused(code: str, text: str) -> Failure:
+    message = f"{text} The job is paused and keeps its last whole checkpoint; make room, then resume it."
+    return Failure(JobError(code, message, retryable=True), again=False, pauses=True)
 
 
 def _errno(error: BaseException) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.crash import reach
+from app.jobs.estimate import steps_of
 from app.jobs.requests import Evaluation, FinetuneJob, parse_finetune
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
@@ -20,7 +21,7 @@ from models.delta import apply_delta
 from models.evaluation.results import Results
 from models.references import CheckpointError, parse
 from models.training.config import FinetuneConfig
-from models.training.log import Record
+from models.training.log import Record, read_log
 from models.training.parts import Parts, Place, find_place, load_parts
 from models.training.run import Result, train
 from models.training.validation import validate
@@ -40,6 +41,10 @@ def finetune(context: JobContext) -> None:
     job = parse_finetune(context.job.config or {})
     context.stage("loading")
     config = resolve(context, job)
+    training = context.store.datasets.get(job.training_data)
+    context.config.limits.check(
+        config, steps_of(job, training)
+    )  # epochs, of data that were not checked before
     place = find_place(config.device)
     parts = load_parts(
         config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
@@ -66,6 +71,8 @@ def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
     data = content_of(store, config, job.training_data, param="training_data")
     training = pairs_place(data, links / "training")
     places: dict[str, Any] = {"data": training.data, "images": training.images}
+    # Of a job that was accepted before there was a limit.
+    places["keep_checkpoints"] = min(job.options.keep_checkpoints, config.limits.max_keep_checkpoints)
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")
@@ -82,6 +89,11 @@ def _val_max_bad_share(context: JobContext, job: FinetuneJob) -> float:
     return 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
 
 
+def figures(record: Record) -> dict[str, float]:
+    """What a line of the log says of its step."""
+    return {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
+
+
 class _Progress:
     """Follows a training: steps and figures to the store, the supervisor's ticks, the disk."""
 
@@ -95,8 +107,7 @@ class _Progress:
 
     def record(self, record: Record) -> None:
         """Called with every line of the run's log."""
-        values = {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
-        self._context.reporter.metrics(int(record["step"]), values)
+        self._context.reporter.metrics(int(record["step"]), figures(record))
 
     def stepped(self, _done: int, steps: int) -> None:
         """Called after every step, before `step_done`."""
@@ -140,8 +151,10 @@ def _train(
         }
     )
     start = context.folder.take_over()
+    _tell_again(context, start)
     if start:
         context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+    context.check_disk()
     context.stage("training")
     progress = _Progress(context, start)
     result = train(
@@ -155,10 +168,21 @@ def _train(
         should_stop=progress.step_done,
         half_saved=lambda: reach("mid-checkpoint"),
         between=context.check,
+        before_saving=context.check_disk,
+        min_save_interval_s=context.config.min_save_interval_s,
+        max_bytes=context.config.max_job_bytes,
     )
     if result.delta is None:
         context.stop()
     return result
+
+
+def _tell_again(context: JobContext, start: int) -> None:
+    """Send the points before a checkpoint that the attempt which wrote it could not send any more."""
+    latest = context.store.journal.latest_metrics(context.job.id)
+    for record in read_log(context.folder.log):
+        if (-1 if latest is None else latest.step) < record["step"] <= start:
+            context.reporter.metrics(int(record["step"]), figures(record))
 
 
 def _evaluate(context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]) -> Measured:
@@ -244,6 +268,7 @@ def _publish(context: JobContext, base: Clip, result: Result) -> Published:
         job=context.job.id,
         fence=context.job.fence,
         base=base,
+        log=context.folder.log,
     )
     reach("after-rename")
     return published

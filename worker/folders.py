@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from app.registry.manifest import LOG_FILE
 from app.store.records import Lease
 from worker.identity import ProcessId
 
 logger = logging.getLogger(__name__)
 
 _PROCESS_FILE = "process.json"
-_LOG = "log.jsonl"
 _STEP = "step-"
 
 
@@ -46,6 +46,11 @@ class JobFolder:
     def run(self) -> Path:
         """Where a training writes."""
         return self.path / "run"
+
+    @property
+    def log(self) -> Path:
+        """The log of a training."""
+        return self.run / LOG_FILE
 
     @property
     def work(self) -> Path:
@@ -86,7 +91,7 @@ class JobFolder:
                 shutil.copytree(source, aside, copy_function=_link)
                 if not _is_whole(aside):
                     raise OSError(0, "is not whole")
-                _copy_log(source.parent.parent / _LOG, self.run / _LOG)
+                _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
             except OSError as error:  # shutil.Error is one
                 logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)
@@ -109,6 +114,18 @@ class JobFolder:
     def has_checkpoint_after(self, step: int) -> bool:
         """Whether this attempt has written one of its own since."""
         return any(found > step for found, _ in _checkpoints(self.run))
+
+    def keep_newest_checkpoint(self) -> None:
+        """Remove what a job that was cancelled has left of checkpoints, but for the newest whole one.
+
+        Those of later attempts are left alone: somebody has taken the job up again.
+        """
+        runs = [folder / "run" for fence, folder in [(self._fence, self.path), *self._earlier()]]
+        found = sorted((checkpoint for run in runs for checkpoint in _checkpoints(run)), reverse=True)
+        newest = next((folder for _, folder in found if len(found) == 1 or _is_whole(folder)), None)
+        unfinished = [folder for run in runs for folder in (run / "checkpoints").glob(f".{_STEP}*")]
+        for folder in [*(folder for _, folder in found if folder != newest), *unfinished]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def drop_earlier(self) -> None:
         """Remove what the attempts before have left."""

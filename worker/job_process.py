@@ -188,6 +188,9 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         failure = failure_of(error, hidden=config.data_dir)
         logger.exception("job %s: attempt %d failed: %s", job.id, job.attempt, failure.error.code)
         context.reporter.close()
+        if failure.pauses:
+            context.store.work.suspend(context.lease, failure.error)
+            return Exit.RELEASED
         retry_in_s = back_off_s(config, job.attempt) if failure.again else None
         context.store.work.fail(context.lease, failure.error, retry_in_s=retry_in_s)
         return Exit.ENDED

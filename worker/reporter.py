@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from app.store import Store
@@ -14,6 +15,7 @@ from app.store.records import Lease, Level
 logger = logging.getLogger(__name__)
 
 _MAX_EVENTS = 100
+_POINTS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class _Event:
 
 
 class Reporter:
-    """Sends the newest progress and the newest metrics, and every event, at most every `every_s` seconds.
+    """Sends the newest progress, and all metrics and events, at most every `every_s` seconds.
 
-    Progress and metrics in between are replaced by what comes after them; the last ones are always sent. What
-    cannot be sent while the database is away is sent later.
+    Metrics of many steps go in one transaction. Progress in between is replaced by what comes after it; the last one
+    is always sent. What cannot be sent while the database is away is sent later.
     """
 
     def __init__(self, store: Store, lease: Lease, every_s: float) -> None:
@@ -44,7 +46,7 @@ class Reporter:
         self._every_s = every_s
         self._lock = threading.Lock()
         self._progress: _Progress | None = None
-        self._metrics: tuple[int, dict[str, float]] | None = None
+        self._points: dict[int, dict[str, float]] = {}
         self._newest: tuple[int, dict[str, float]] = -1, {}
         self._events: list[_Event] = []
         self._came_on = False
@@ -64,10 +66,10 @@ class Reporter:
         self._thread.join()
         self.flush()
 
-    def flush(self) -> None:
-        """Send what there is now."""
+    def flush(self) -> bool:
+        """Send what there is now; whether all of it was sent, or nobody wants it any more."""
         with self._sending:
-            self._send()
+            return self._send()
 
     def progress(
         self, stage: str, step: int, steps: int | None = None, estimated_finish: float | None = None
@@ -80,7 +82,8 @@ class Reporter:
         """Figures at a step. Those of one step go together, since what is recorded there is replaced as a whole."""
         with self._lock:
             same = self._newest[1] if self._newest[0] == step else {}
-            self._metrics = self._newest = step, same | dict(values)
+            self._newest = step, same | dict(values)
+            self._points[step] = self._newest[1]
 
     def event(
         self, message: str, *, level: Level = Level.INFO, data: Mapping[str, Any] | None = None
@@ -99,10 +102,10 @@ class Reporter:
             self.flush()
             self._closing.wait(self._every_s)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
         with self._lock:
             progress, self._progress = self._progress, None
-            metrics, self._metrics = self._metrics, None
+            points, self._points = self._points, {}
             events, self._events = self._events, []
             came_on, self._came_on = self._came_on, False
         began = time.monotonic()
@@ -114,9 +117,10 @@ class Reporter:
                 told = events[0]
                 self._store.work.event(self._lease, told.message, level=told.level, data=told.data)
                 events.pop(0)
-            if metrics is not None:
-                self._store.work.metrics(self._lease, *metrics)
-                metrics = None
+            while points:
+                batch = dict(islice(points.items(), _POINTS_AT_ONCE))
+                self._store.work.points(self._lease, batch)
+                points = {step: values for step, values in points.items() if step not in batch}
             if progress is not None:
                 self._store.work.progress(
                     self._lease,
@@ -126,16 +130,18 @@ class Reporter:
                     estimated_finish=progress.estimated_finish,
                 )
         except StoreUnavailable:
-            self._keep(progress, metrics, events, came_on=came_on)
+            self._keep(progress, points, events, came_on=came_on)
+            return False
         except LeaseLost as error:  # the lease's keeper ends the process
             logger.warning("%s", error)
         finally:
             self.spent_s += time.monotonic() - began
+        return True
 
     def _keep(
         self,
         progress: _Progress | None,
-        metrics: tuple[int, dict[str, float]] | None,
+        points: dict[int, dict[str, float]],
         events: list[_Event],
         *,
         came_on: bool,
@@ -143,5 +149,5 @@ class Reporter:
         with self._lock:
             self._came_on = self._came_on or came_on
             self._progress = self._progress or progress
-            self._metrics = self._metrics or metrics
+            self._points = points | self._points
             self._events = [*events, *self._events][-_MAX_EVENTS:]

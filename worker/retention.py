@@ -34,7 +34,9 @@ class Retention:
         self._last = float("-inf")
 
     def look(self) -> None:
-        """Once in ten minutes. Raises StoreUnavailable."""
+        """Free what cancelled jobs need no more; the rest once in ten minutes. Raises StoreUnavailable."""
+        for job in self._store.jobs.list(status=JobStatus.CANCELLED).items:
+            self._clean_cancelled(job)
         now = time.monotonic()
         if now - self._last < EVERY_S:
             return
@@ -65,6 +67,13 @@ class Retention:
         elif self._ended_long_ago(job):
             logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
             shutil.rmtree(folder, ignore_errors=True)
+        elif job.status is JobStatus.CANCELLED:
+            self._clean_cancelled(job)
+
+    def _clean_cancelled(self, job: Job) -> None:
+        """Its newest whole checkpoint is what a retry goes on from."""
+        if (self._config.jobs_dir / job.id).is_dir():
+            JobFolder(self._config.jobs_dir, Lease.of(job)).keep_newest_checkpoint()
 
     def _clean_succeeded(self, folder: Path, job: Job) -> None:
         """What it has made is a version, or results that its row names; the rest it removes itself, if not killed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 FILE, SHARDS = "file", "shards"
 """What files of a form are called: one archive, or any number of shards."""
 _NEEDED = (DatasetStatus.VALIDATING, DatasetStatus.READY)
+_CHECK_EVERY_BYTES = 8 * 2**20
 _TRY_AGAIN_S = 5.0
 _TRIES = 60
 
@@ -45,12 +46,14 @@ class DatasetService:
         *,
         max_bytes: int,
         max_uploads: int,
+        check_disk: Callable[[], None],
     ) -> None:
         self._store = store
         self._threads = threads
         self._folders = folders
         self._roots = roots
         self._max_bytes = max_bytes
+        self._check_disk = check_disk
         self._uploads = Places(max_uploads, "uploads under way", retry_after_s=30)
         self._removals: set[asyncio.Task[None]] = set()
 
@@ -69,8 +72,8 @@ class DatasetService:
     async def receive(self, form: FormStream, owner: str) -> Dataset:
         """Write a form's archive or shards to the disk as they arrive, and make the data set known.
 
-        Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, Overloaded. Nothing is
-        left on the disk then, and neither where the client goes away.
+        Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve, Overloaded.
+        Nothing is left on the disk then, and neither where the client goes away.
         """
         with self._uploads.one():
             dataset_id = new_dataset_id()
@@ -160,11 +163,11 @@ class DatasetService:
         if values.keys() >= {"name", "format"}:
             _fields(values)  # before gigabytes arrive for nothing
         if first.name == FILE:
-            received = [await receive_archive(claim, first.chunks(), max_bytes=self._max_bytes)]
+            received = [await receive_archive(claim, self._above_reserve(first), max_bytes=self._max_bytes)]
             if await anext(files, None) is not None:
                 raise MalformedBody("Send one archive, or several shards.", param=FILE)
         else:
-            shards = _shards(first, files)
+            shards = self._shards(first, files)
             received = await receive_shards(claim, shards, max_bytes=self._max_bytes)
         source = {
             "upload": "archive" if first.name == FILE else SHARDS,
@@ -172,6 +175,23 @@ class DatasetService:
             "sha256": [each.sha256 for each in received],
         }
         return _fields(values), source
+
+    async def _shards(self, first: Part, files: AsyncIterator[Part]) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._above_reserve(first)
+        async for part in files:
+            if part.name != SHARDS:
+                raise MalformedBody("Send one archive, or several shards.", param=part.name)
+            yield self._above_reserve(part)
+
+    async def _above_reserve(self, part: Part) -> AsyncIterator[bytes]:
+        """A file's bytes, as long as the disk has room for them. Raises DiskReserve."""
+        unchecked_bytes = _CHECK_EVERY_BYTES
+        async for chunk in part.chunks():
+            if unchecked_bytes >= _CHECK_EVERY_BYTES:
+                await asyncio.to_thread(self._check_disk)
+                unchecked_bytes = 0
+            unchecked_bytes += len(chunk)
+            yield chunk
 
     async def _remove(self, dataset_id: str) -> None:
         """The files of a data set that is deleted; a worker that is checking it keeps them for a while."""
@@ -203,14 +223,6 @@ async def _files(form: FormStream, values: dict[str, str]) -> AsyncIterator[Part
             raise MalformedBody(f"The field {part.name!r} {reason}; correct the form.", param=part.name)
         else:
             values[part.name] = await part.text()
-
-
-async def _shards(first: Part, files: AsyncIterator[Part]) -> AsyncIterator[AsyncIterator[bytes]]:
-    yield first.chunks()
-    async for part in files:
-        if part.name != SHARDS:
-            raise MalformedBody("Send one archive, or several shards.", param=part.name)
-        yield part.chunks()
 
 
 def _fields(values: dict[str, str]) -> DatasetFields:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from app.auth import Caller
 from app.crash import reach
@@ -12,6 +13,8 @@ from app.jobs.estimate import estimate
 from app.jobs.states import JobKind, JobStatus
 from app.jobs.submission import Submissions
 from app.jobs.waker import Waker
+from app.registry.manifest import LOG_FILE
+from app.run_log import open_log
 from app.schemas.finetune import DryRunResult, EvaluateRequest, FinetuneRequest
 from app.schemas.jobs import report_of
 from app.store import Store
@@ -140,6 +143,20 @@ class JobService:
                 "This job has no report: only an evaluation that succeeded has one.", code="no_report"
             )
         return file
+
+    async def log(self, job_id: str) -> BinaryIO:
+        """The log of a fine-tuning job's run: of its newest attempt, or of its version. Raises NotFound."""
+
+        def find() -> BinaryIO:
+            job = self._store.jobs.get(job_id)
+            own = (self._data_dir / "jobs" / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
+            logs = sorted(own, key=lambda file: int(file.parts[-3]), reverse=True)
+            if job.result_version is not None:
+                folder = self._store.versions.get(job.result_version).folder
+                logs += [] if folder is None else [self._data_dir / folder / LOG_FILE]
+            return open_log(logs)
+
+        return await self._threads.run(find)
 
     def _submit(self, prepare: Callable[[str | None], NewJob | Job], key: str | None) -> tuple[Job, bool]:
         """In one thread, so that a caller who goes away leaves no job that nobody wakes a worker for."""

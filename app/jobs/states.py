@@ -44,6 +44,8 @@ class Action(StrEnum):
     """A worker takes it: from the queue, or from a worker whose lease has ended."""
     RELEASE = "release"
     """Its worker has stopped at a checkpoint: shut down, or asked to pause or cancel."""
+    SUSPEND = "suspend"
+    """Its worker cannot go on until a person has done something: the disk is full."""
     ABANDON = "abandon"
     """Its worker was asked to stop, and its lease has ended without an answer."""
     SUCCEED = "succeed"
@@ -74,12 +76,14 @@ TRANSITIONS: Mapping[tuple[JobStatus, Action], JobStatus] = {
     (JobStatus.QUEUED, Action.CANCEL): JobStatus.CANCELLED,
     (JobStatus.RUNNING, Action.CLAIM): JobStatus.RUNNING,
     (JobStatus.RUNNING, Action.RELEASE): JobStatus.QUEUED,
+    (JobStatus.RUNNING, Action.SUSPEND): JobStatus.PAUSED,
     (JobStatus.RUNNING, Action.SUCCEED): JobStatus.SUCCEEDED,
     (JobStatus.RUNNING, Action.FAIL): JobStatus.FAILED,
     (JobStatus.RUNNING, Action.EXHAUST): JobStatus.FAILED,
     (JobStatus.RUNNING, Action.PAUSE): JobStatus.PAUSING,
     (JobStatus.RUNNING, Action.CANCEL): JobStatus.CANCELLING,
     (JobStatus.PAUSING, Action.RELEASE): JobStatus.PAUSED,
+    (JobStatus.PAUSING, Action.SUSPEND): JobStatus.PAUSED,
     (JobStatus.PAUSING, Action.ABANDON): JobStatus.PAUSED,
     (JobStatus.PAUSING, Action.SUCCEED): JobStatus.SUCCEEDED,
     (JobStatus.PAUSING, Action.FAIL): JobStatus.FAILED,
@@ -87,6 +91,7 @@ TRANSITIONS: Mapping[tuple[JobStatus, Action], JobStatus] = {
     (JobStatus.PAUSED, Action.RESUME): JobStatus.QUEUED,
     (JobStatus.PAUSED, Action.CANCEL): JobStatus.CANCELLED,
     (JobStatus.CANCELLING, Action.RELEASE): JobStatus.CANCELLED,
+    (JobStatus.CANCELLING, Action.SUSPEND): JobStatus.CANCELLED,
     (JobStatus.CANCELLING, Action.ABANDON): JobStatus.CANCELLED,
     (JobStatus.CANCELLING, Action.SUCCEED): JobStatus.CANCELLED,
     (JobStatus.CANCELLING, Action.FAIL): JobStatus.CANCELLED,

@@ -1,12 +1,13 @@
 """From a request to a job that can be inserted: all that can be checked before a worker has it, is checked here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from app.auth import Caller
 from app.errors import InvalidRequest, Overloaded
 from app.jobs.estimate import steps_of
+from app.jobs.limits import JobLimits
 from app.jobs.named_models import NamedModels
 from app.jobs.requests import EvaluateJob, FinetuneJob, parse_evaluate, parse_finetune
 from app.jobs.states import OPEN, JobKind
@@ -29,13 +30,23 @@ class Submissions:
     Each returns a job to be inserted, or the one that the same Idempotency-Key made before.
 
     Raises: InvalidRequest (ModelNotAllowed, UnusableRecord, IdempotencyMismatch among them), Forbidden,
-    Overloaded, StoreUnavailable.
+    Overloaded, DiskReserve, StoreUnavailable.
     """
 
-    def __init__(self, store: Store, models: NamedModels, *, max_open: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        models: NamedModels,
+        *,
+        max_open: int,
+        limits: JobLimits,
+        check_disk: Callable[[], None],
+    ) -> None:
         self._store = store
         self._models = models
         self._max_open = max_open
+        self._limits = limits
+        self._check_disk = check_disk
 
     def finetune(self, request: FinetuneRequest, caller: Caller, key: str | None) -> NewJob | Job:
         """A fine-tuning job."""
@@ -53,7 +64,7 @@ class Submissions:
             self._dataset(job.validation_data, PAIRS, param="validation_data")
         for index, evaluation in enumerate(job.evaluate):
             self._dataset(evaluation.data, evaluation.benchmark, param="evaluate", index=index)
-        steps_of(job, training)
+        self._limits.check(job.options, steps_of(job, training))
         self._check_room()
         return NewJob(
             JobKind.FINETUNE,
@@ -130,6 +141,7 @@ class Submissions:
         return dataset
 
     def _check_room(self) -> None:
+        self._check_disk()
         open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
         if open_jobs >= self._max_open:
             raise Overloaded(

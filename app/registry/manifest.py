@@ -1,6 +1,6 @@
 """A version's folder: weights, golden embeddings and `sds_clip_version.json`, which holds every file's hash.
 
-delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`)
+delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`), log.jsonl
 full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
 
 Either is also a checkpoint by itself: `local-dir:FOLDER` loads it.
@@ -18,6 +18,8 @@ from models.references import CheckpointError
 from models.tokenizers import first_line
 
 MANIFEST_FILE = "sds_clip_version.json"
+LOG_FILE = "log.jsonl"
+"""Of the training run. It has no part in the version's id, which is the hash of the weights."""
 FORMAT = 1
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from app.registry.golden_file import write_golden
-from app.registry.manifest import MANIFEST_FILE, Manifest, VersionError, kind_of, verify, write_manifest
+from app.registry.manifest import (
+    LOG_FILE,
+    MANIFEST_FILE,
+    Manifest,
+    VersionError,
+    kind_of,
+    verify,
+    write_manifest,
+)
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta_file import DESCRIPTION_FILE, is_delta, read_delta, read_description
@@ -46,12 +54,20 @@ class _Weights(NamedTuple):
     about: dict[str, Any]
 
 
-def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | None = None) -> Published:
+def publish(
+    source: Path,
+    versions: Path,
+    *,
+    job: str,
+    fence: int,
+    base: Clip | None = None,
+    log: Path | None = None,
+) -> Published:
     """Copy a delta or whole weights into `versions`, under the hash of the weights, and return what is there.
 
     Until it is complete and on the disk, the folder has a temporary name with `job` and `fence` in it. A version
     that was published before is left as it is, or replaced where it is damaged. `base` saves a delta's base from
-    being loaded again.
+    being loaded again. `log` is the training run's, and stays with the version.
 
     Raises CheckpointError where the source cannot be loaded or nothing can be written.
     """
@@ -63,7 +79,7 @@ def publish(source: Path, versions: Path, *, job: str, fence: int, base: Clip | 
         if not folder.exists():
             finished = versions / f".publishing.{job}.{fence}"
             shutil.rmtree(finished, ignore_errors=True)  # the same attempt got so far before it was killed
-            _copy(source, finished, weights, job)
+            _copy(source, finished, weights, job, log)
             _take_name(finished, folder)
         try:
             return read_published(folder, weights.version)
@@ -104,11 +120,13 @@ def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> 
     return removed
 
 
-def _copy(source: Path, finished: Path, weights: _Weights, job: str) -> None:
+def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path | None) -> None:
     with whole_folder(finished) as working:
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
                 shutil.copyfile(path, working / path.name)
+        if log is not None:
+            shutil.copyfile(log, working / LOG_FILE)
         if is_delta(working):
             _name_base_from_beside(working / DESCRIPTION_FILE, finished.parent)
         if weights.golden is not None:

@@ -4,13 +4,15 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from app.auth import Caller
 from app.registry.download import Download, Downloads
-from app.registry.manifest import VersionError, verify
+from app.registry.manifest import LOG_FILE, VersionError, verify
 from app.registry.names import check_alias
 from app.registry.ports import is_version
 from app.registry.removal import remove_files
+from app.run_log import open_log
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.serving.threads import in_own_thread
 from app.store import Store
@@ -111,6 +113,15 @@ class VersionService:
         """A version's files, as they were published or as whole weights. Raises what `Downloads.of` does."""
         version = await self._threads.run(lambda: self._version(name))
         return await self._downloads.of(version, full=full)
+
+    async def log(self, name: str) -> BinaryIO:
+        """The log of the run that made a version. Raises NotFound."""
+
+        def find() -> BinaryIO:
+            folder = self._version(name).folder
+            return open_log([] if folder is None else [self._data_dir / folder / LOG_FILE])
+
+        return await self._threads.run(find)
 
     def _version(self, name: str) -> Version:
         if is_version(name):

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from app.bodies import MULTIPART, reads
 from app.datasets.errors import DatasetBusy, StorageFull
 from app.datasets.service import FILE, SHARDS
+from app.errors import DiskReserve
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
 from app.routes.shared import READING, WRITING, BackendDep, Train
@@ -38,7 +39,7 @@ _registration = reads(RegisterDataset, form=False)
     "/datasets",
     status_code=202,
     response_model=DatasetInfo,
-    responses=describe_errors(*WRITING, StorageFull) | ACCEPTED,
+    responses=describe_errors(*WRITING, StorageFull, DiskReserve) | ACCEPTED,
     openapi_extra=describe_upload(RegisterDataset, DatasetFields, FILES),
 )
 async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> Response:

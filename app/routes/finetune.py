@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from app.bodies import reads
+from app.errors import DiskReserve
 from app.openapi import describe_errors, describe_json
 from app.routes.accepted import ACCEPTED, accepted, tried
 from app.routes.shared import WRITING, BackendDep, IdempotencyKey, Train
@@ -18,7 +19,7 @@ router = APIRouter(tags=["jobs"])
     "/finetune",
     status_code=202,
     response_model=FinetuneJobInfo,
-    responses=describe_errors(*WRITING) | ACCEPTED,
+    responses=describe_errors(*WRITING, DiskReserve) | ACCEPTED,
     openapi_extra=describe_json(FinetuneRequest),
 )
 async def finetune(

@@ -10,6 +10,7 @@ from app.jobs.states import TERMINAL, JobKind, JobStatus
 from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
+from app.run_log import LOG, LogResponse
 from app.schemas.jobs import EventInfo, EventList, JobInfo, JobList, MetricList, MetricPointInfo, job_info
 from app.schemas.listing import After, Limit
 from app.serving.engine import Engine
@@ -101,6 +102,12 @@ async def metrics(
     """A job's curves: all metrics of a step together."""
     page = await backend.jobs.metrics(job_id, after, limit)
     return MetricList(data=[MetricPointInfo.of(point) for point in page.items], has_more=page.has_more)
+
+
+@router.get("/jobs/{job_id}/log", response_class=Response, responses=describe_errors(*READING) | LOG)
+async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
+    """The log of a fine-tuning job's run as JSON lines, also while it runs; afterwards its version's log."""
+    return LogResponse(await backend.jobs.log(job_id), job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(*READING, JobStateConflict))

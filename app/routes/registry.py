@@ -13,6 +13,7 @@ from app.errors import Overloaded
 from app.openapi import describe_errors, describe_json
 from app.registry.download import CannotExport, Download
 from app.routes.shared import READING, WRITING, Administer, BackendDep, ReadModels, Train
+from app.run_log import LOG, LogResponse
 from app.schemas.listing import Deleted
 from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail
 from app.store.errors import RecordInUse
@@ -83,6 +84,12 @@ async def download(
 ) -> Response:
     """A version's files as a tar."""
     return TarResponse(await backend.versions.download(version, full=weights == "full"))
+
+
+@router.get("/models/{version}/log", response_class=Response, responses=describe_errors(*READING) | LOG)
+async def log(caller: Train, backend: BackendDep, version: str) -> Response:
+    """The log of the run that made a version, by its id or an alias, as JSON lines."""
+    return LogResponse(await backend.versions.log(version), version)
 
 
 @router.delete("/models/{version}", responses=describe_errors(*READING, RecordInUse))

@@ -1,6 +1,7 @@
 """GET /jobs, /jobs/{id}, /jobs/{id}/events and /jobs/{id}/metrics."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -8,7 +9,7 @@ from pydantic import BaseModel, Field
 from app.jobs.states import JobKind, JobStatus
 from app.schemas.finetune import Hyperparameters
 from app.schemas.listing import Listing
-from app.store.records import Event, Job, Level, MetricPoint
+from app.store.records import Event, Job, JobError, Level, MetricPoint
 
 HYPERPARAMETERS = frozenset(Hyperparameters.model_fields)
 FILES = "files"
@@ -24,12 +25,17 @@ class Progress(BaseModel):
 
 
 class JobErrorInfo(BaseModel):
-    """Why a job failed."""
+    """Why a job failed or was paused."""
 
     code: str
     message: str
     param: str | None
     retryable: bool = Field(description="Whether the same request may succeed another time.")
+
+    @classmethod
+    def of(cls, error: JobError | None) -> "JobErrorInfo | None":
+        """As a caller sees it."""
+        return None if error is None else cls(**asdict(error))
 
 
 class Transition(BaseModel):
@@ -83,6 +89,9 @@ class _JobInfo(BaseModel):
     )
     report: str | None = Field(description="Where the evaluation's page is.")
     error: JobErrorInfo | None
+    pause_reason: JobErrorInfo | None = Field(
+        description="Why its worker paused it (`disk_reserve`, `storage_full`); POST resume takes it up again."
+    )
     suffix: str | None
     metadata: dict[str, Any]
     transitions: list[Transition] | None = Field(None, description="In GET /jobs/{id} alone.")
@@ -205,14 +214,8 @@ def _common(job: Job) -> dict[str, Any]:
         "result_version": job.result_version,
         "result": result,
         "report": None if report_of(job) is None else f"/jobs/{job.id}/report",
-        "error": None
-        if job.error is None
-        else JobErrorInfo(
-            code=job.error.code,
-            message=job.error.message,
-            param=job.error.param,
-            retryable=job.error.retryable,
-        ),
+        "error": JobErrorInfo.of(job.error),
+        "pause_reason": JobErrorInfo.of(job.pause_reason),
         "suffix": job.suffix,
         "metadata": dict(job.metadata),
     }

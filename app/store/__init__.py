@@ -45,10 +45,9 @@ class Store:
         clock: Clock = time.time,
         timeout_s: float = 10.0,
         max_events: int = 10_000,
-        max_points: int = 10_000,
     ) -> None:
         self.database = Database(url, timeout_s=timeout_s)
-        self.journal = Journal(self.database, clock, max_events=max_events, max_points=max_points)
+        self.journal = Journal(self.database, clock, max_events=max_events)
         self.jobs = Jobs(self.database, clock)
         self.work = Work(self.database, clock, self.journal)
         self.reaper = Reaper(self.database, clock)

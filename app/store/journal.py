@@ -1,9 +1,9 @@
-"""What a job tells while it runs: events in one numbered stream, metrics as curves; both bounded."""
+"""What a job tells while it runs: events in one numbered stream, which is bounded, and metrics as whole curves."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from app.store.database import Clock, Database
 from app.store.errors import UnknownRecord
@@ -11,23 +11,24 @@ from app.store.paging import MAX_EVENTS, MAX_NUMBER, bounded
 from app.store.records import Event, EventType, Json, Level, MetricPoint
 from app.store.tables import events, jobs, metrics
 from app.store.transitions import append
-from app.store.values import finite
+from app.store.values import bounded_data, finite
+
+_KEPT_APART = (EventType.STATUS, EventType.METRICS)
 
 
 class Journal:
-    """Events and metrics of jobs. A job keeps its newest `max_events` events and its transitions, and of its
-    metrics a curve of `max_points` steps, of which every second is dropped when there are more. Both are
-    seen to now and then, so that there may be a sixteenth of `max_events` more.
+    """Events and metrics of jobs.
+
+    A job keeps every point of its curves; how many there may be is limited at submission. Of its events it keeps all
+    transitions, and the newest `max_events` of metrics and of messages each, so that metrics displace no message.
+    Events are trimmed now and then: there may be a sixteenth more.
     """
 
-    def __init__(
-        self, database: Database, clock: Clock, *, max_events: int = 10_000, max_points: int = 10_000
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, *, max_events: int = 10_000) -> None:
         self._database = database
         self._clock = clock
         self._max_events = max_events
         self._trim_every = max(1, max_events // 16)
-        self._max_points = max_points
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         """A job's events with numbers greater than `after`, in order; none where there are no newer ones.
@@ -112,45 +113,57 @@ class Journal:
     ) -> None:
         """Write an event in the caller's transaction, and drop what is over the bounds now and then."""
         append(connection, job_id, number, now, level=level, type=type, message=message, data=data)
-        if number % self._trim_every == 0:
-            connection.execute(_droppable(job_id).where(events.c.number <= number - self._max_events))
-            self._thin_out(connection, job_id)
+        self._trim(connection, job_id, number, added=1)
 
-    def add_metrics(
+    def add_points(
         self,
         connection: Connection,
         job_id: str,
-        number: int,
+        last: int,
         now: float,
-        step: int,
-        values: Mapping[str, float],
+        points: Mapping[int, Mapping[str, float]],
     ) -> None:
-        """Write metrics as an event and on the curve, in the caller's transaction."""
-        content = finite(dict(values))
-        point = (metrics.c.job_id == job_id) & (metrics.c.step == step)
-        if connection.execute(update(metrics).where(point).values(values=content, at=now)).rowcount == 0:
-            connection.execute(insert(metrics).values(job_id=job_id, step=step, values=content, at=now))
-        self.add(
-            connection,
-            job_id,
-            number,
-            now,
-            level=Level.INFO,
-            type=EventType.METRICS,
-            message=f"Step {step}.",
-            data={"step": step, "values": content},
+        """Write metrics by step on the curve and as events, of which the last has the number `last`, in the caller's
+        transaction.
+        """
+        found = {step: finite(dict(values)) for step, values in sorted(points.items())}
+        connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step.in_(found)))
+        connection.execute(
+            insert(metrics),
+            [{"job_id": job_id, "step": step, "values": values, "at": now} for step, values in found.items()],
         )
+        connection.execute(
+            insert(events),
+            [
+                {
+                    "job_id": job_id,
+                    "number": number,
+                    "at": now,
+                    "level": Level.INFO,
+                    "type": EventType.METRICS,
+                    "message": f"Step {step}.",
+                    "data": bounded_data({"step": step, "values": values}),
+                }
+                for number, (step, values) in enumerate(found.items(), start=last - len(found) + 1)
+            ],
+        )
+        self._trim(connection, job_id, last, added=len(found))
 
-    def _thin_out(self, connection: Connection, job_id: str) -> None:
-        """Drop every second point but the newest, if there are too many."""
-        of_job = metrics.c.job_id == job_id
-        count, newest = connection.execute(select(func.count(), func.max(metrics.c.step)).where(of_job)).one()
-        if count <= self._max_points:
+    def _trim(self, connection: Connection, job_id: str, last: int, *, added: int) -> None:
+        """Drop the oldest events beyond the bounds, once in `_trim_every` numbers."""
+        if last // self._trim_every == (last - added) // self._trim_every:
             return
-        place = func.row_number().over(order_by=metrics.c.step).label("place")
-        ranked = select(metrics.c.step, place).where(of_job).subquery()
-        dropped = select(ranked.c.step).where(ranked.c.place % 2 == 0, ranked.c.step < newest)
-        connection.execute(delete(metrics).where(of_job, metrics.c.step.in_(dropped)))
+        for kind in (events.c.type == EventType.METRICS, events.c.type.not_in(_KEPT_APART)):
+            newest_dropped = (
+                select(events.c.number)
+                .where(events.c.job_id == job_id, kind)
+                .order_by(events.c.number.desc())
+                .offset(self._max_events)
+                .limit(1)
+            )
+            number = connection.execute(newest_dropped).scalar_one_or_none()
+            if number is not None:
+                connection.execute(_droppable(job_id, kind).where(events.c.number <= number))
 
 
 def events_query(job_id: str, after: int) -> Any:
@@ -158,8 +171,8 @@ def events_query(job_id: str, after: int) -> Any:
     return select(events).where(events.c.job_id == job_id, events.c.number > after).order_by(events.c.number)
 
 
-def _droppable(job_id: str) -> Any:
-    return delete(events).where(events.c.job_id == job_id, events.c.type != EventType.STATUS)
+def _droppable(job_id: str, kind: ColumnElement[bool] = events.c.type != EventType.STATUS) -> Any:
+    return delete(events).where(events.c.job_id == job_id, kind)
 
 
 def _check_job(connection: Connection, job_id: str) -> None:

@@ -103,6 +103,8 @@ class Job:
     """Not to be claimed earlier: a retry backs off."""
     cancel_requested_at: float | None
     pause_requested_at: float | None
+    pause_reason: JobError | None
+    """Why its worker paused it; None where a person asked, and for a job that is not paused."""
     result_version: str | None
     result: Json | None
     error: JobError | None
@@ -122,13 +124,16 @@ class Job:
     def of(cls, row: RowMapping) -> "Job":
         """From a row of `tables.jobs`."""
         values = values_of(cls, row)
-        error = values["error"]
+        errors = {
+            name: None if values[name] is None else JobError(**values[name])
+            for name in ("error", "pause_reason")
+        }
         return cls(
             **{
                 **values,
+                **errors,
                 "kind": JobKind(values["kind"]),
                 "status": JobStatus(values["status"]),
-                "error": None if error is None else JobError(**error),
             }
         )
 

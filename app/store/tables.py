@@ -78,6 +78,7 @@ jobs = Table(
     Column("not_before", Double, nullable=False),
     Column("cancel_requested_at", Double),
     Column("pause_requested_at", Double),
+    Column("pause_reason", json_type()),
     Column("result_version", Text),
     Column("result", json_type()),
     Column("error", json_type()),

@@ -115,4 +115,6 @@ def _implied(status: JobStatus, now: float) -> dict[str, Any]:
         values |= {"queued_at": now, "pause_requested_at": None}
     if status in TERMINAL:
         values |= {"finished_at": now}
+    if status is not JobStatus.PAUSED:
+        values |= {"pause_reason": None}
     return values

@@ -114,14 +114,19 @@ class Work:
         return number
 
     def metrics(self, lease: Lease, step: int, values: Mapping[str, float]) -> int:
-        """Record metrics at a step, as an event and on the curve; returns the event's number.
+        """Record metrics at a step; see `points`."""
+        return self.points(lease, {step: values})
 
-        A step that a resumed job repeats replaces what an earlier attempt recorded there.
+    def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
+        """Record metrics by step, in one transaction: each as an event and on the curve.
+
+        Returns the last event's number. A step that a resumed job repeats replaces what an earlier attempt recorded
+        there.
         """
         with self._database.writing() as connection:
-            number = _next_number(connection, lease, step=step)
-            self._journal.add_metrics(connection, lease.job_id, number, self._clock(), step, values)
-        return number
+            last = _next_number(connection, lease, count=len(points), step=max(points))
+            self._journal.add_points(connection, lease.job_id, last, self._clock(), points)
+        return last
 
     def release(self, lease: Lease, message: str = "Its worker stopped at a checkpoint.") -> Job:
         """Let go of a job at a checkpoint: by a shutdown, or because pausing or cancelling was asked for.
@@ -135,6 +140,27 @@ class Work:
             goes_on = job.status is not JobStatus.CANCELLING
             attempt = max(0, job.attempt - 1) if goes_on else job.attempt
             return move(connection, job, Action.RELEASE, now, message, attempt=attempt, not_before=now)
+
+    def suspend(self, lease: Lease, reason: JobError) -> Job:
+        """Pause a job that cannot go on until a person has done something; its checkpoints stay.
+
+        Returns the job: `paused` with the reason, which its event tells too, and not counted as an attempt; or
+        `cancelled` where that was asked for.
+        """
+        with self._database.writing() as connection:
+            job = held_job(connection, lease)
+            cancels = job.status is JobStatus.CANCELLING
+            return move(
+                connection,
+                job,
+                Action.SUSPEND,
+                self._clock(),
+                reason.message,
+                level=Level.WARNING,
+                data={"error": as_json(reason)},
+                attempt=max(0, job.attempt - 1),
+                **({} if cancels else {"pause_reason": as_json(reason)}),
+            )
 
     def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None) -> Job:
         """End an attempt with an error; with `retry_in_s` the job is queued again while it has attempts left.
@@ -273,9 +299,12 @@ def _update(connection: Connection, lease: Lease, **values: Any) -> None:
         raise lost(lease)
 
 
-def _next_number(connection: Connection, lease: Lease, **values: Any) -> int:
-    """Take the next event's number from the job's row, which stays locked until this transaction ends."""
-    statement = _guarded(lease).values(event_count=jobs.c.event_count + 1, **values)
+def _next_number(connection: Connection, lease: Lease, *, count: int = 1, **values: Any) -> int:
+    """Take the next `count` events' numbers from the job's row, which stays locked until this transaction ends.
+
+    Returns the last of them.
+    """
+    statement = _guarded(lease).values(event_count=jobs.c.event_count + count, **values)
     number: int | None = connection.execute(statement.returning(jobs.c.event_count)).scalar_one_or_none()
     if number is None:
         raise lost(lease)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.folders import whole_folder
-from models.training.errors import TrainingError
+from models.training.errors import CheckpointTooLargeError, TrainingError
 
 _TENSORS, _DESCRIPTION = "state.safetensors", "state.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -34,28 +34,33 @@ class Checkpoints:
     keep: int
     half_saved: Callable[[], None] = lambda: None
     """Called within `save`, between its two files."""
+    before_saving: Callable[[int], None] = lambda size_bytes: None
+    """Called with a checkpoint's size before it is written, or another removed for it. What it raises goes through."""
+    max_bytes: int | None = None
+    """Of checkpoints and what lies beside their folder. The one before stays while a new one is written."""
 
     def save(self, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after `step` steps; it appears whole or not at all, and older ones beyond `keep` go.
+        """Write the state after `step` steps; it appears whole or not at all, and older ones beyond the bounds go.
 
         Raises:
+            CheckpointTooLargeError: it is larger than `max_bytes` allows.
             CheckpointError: the disk is full or the folder cannot be written; what was there is still there.
         """
         target = self.folder / f"step-{step:08d}"
+        tensors = _tensors(parameters, optimizer)
+        size_bytes = sum(tensor.nbytes for tensor in tensors.values())
         for unfinished in self.folder.glob(".step-*"):  # by a run that was killed
             shutil.rmtree(unfinished)
+        self.before_saving(size_bytes)
         if target.exists():
             _discard(target)
+        self._make_room(target, size_bytes)
         with whole_folder(target) as working:
-            save_file(_tensors(parameters, optimizer), working / _TENSORS)
+            save_file(tensors, working / _TENSORS)
             self.half_saved()
             description = {"step": step, "sha256": _sha256(working / _TENSORS), "run": self.identity}
             (working / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        # One of a later step is broken: this run started from one before it.
-        kept = [folder for folder in self._all() if folder <= target][-self.keep :]
-        for other in self._all():
-            if other not in kept:
-                _discard(other)
+        self._prune(target)
 
     def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
         """Load the newest checkpoint that is whole, and return how many steps it has done; 0 where there is none.
@@ -78,6 +83,31 @@ class Checkpoints:
         """Whether there is any."""
         return bool(self._all())
 
+    def _make_room(self, target: Path, size_bytes: int) -> None:
+        """Remove older ones that there is no room for beside a new one, but never the newest of them."""
+        if self.max_bytes is None:
+            return
+        beside = _size_bytes(self.folder.parent)
+        if beside + size_bytes > self.max_bytes:
+            raise CheckpointTooLargeError(
+                f"A checkpoint of this run has {size_bytes} bytes and its log {beside}; a job may keep "
+                f"{self.max_bytes} (max_job_bytes). Train fewer parameters, or ask the operator to raise the limit."
+            )
+        self._prune(target, size_bytes)
+
+    def _prune(self, newest: Path, wanted_bytes: int = 0) -> None:
+        """Remove what is beyond the bounds. One of a later step is broken: this run started from one before it."""
+        used = wanted_bytes + _size_bytes(self.folder.parent)
+        kept: list[Path] = []
+        for folder in reversed([folder for folder in self._all() if folder <= newest]):
+            used += _size_bytes(folder)
+            if len(kept) == self.keep or (kept and self.max_bytes is not None and used > self.max_bytes):
+                break
+            kept.append(folder)
+        for other in self._all():
+            if other not in kept:
+                _discard(other)
+
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-????????"))
 
@@ -89,6 +119,11 @@ class Checkpoints:
             raise TrainingError(
                 f"{folder} is of a run that differs: {changes}. Restore these options, or use another --out."
             )
+
+
+def _size_bytes(folder: Path) -> int:
+    """Of the files right in a folder."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
 def _discard(folder: Path) -> None:

@@ -19,6 +19,12 @@ class TrainingError(ModelError):
     code: ClassVar[str] = "training_failed"
 
 
+class CheckpointTooLargeError(TrainingError):
+    """One checkpoint alone is larger than all that a run may keep."""
+
+    code: ClassVar[str] = "checkpoint_too_large"
+
+
 class NotFiniteError(TrainingError):
     """A loss or a gradient is infinite or not a number; `count` of them are."""
 

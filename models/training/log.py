@@ -38,6 +38,15 @@ class RunLog:
         return [json.loads(line) for line in _lines(self._file)]
 
 
+def read_log(file: Path) -> Iterator[Record]:
+    """The records of a log, without a last line that was cut short; none where there is no log."""
+    for line in _lines(file):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
 @contextmanager
 def writing(file: Path) -> Iterator[None]:
     """Around writing a file; raises TrainingError, naming it, where that cannot be done."""

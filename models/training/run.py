@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import closing
 from copy import deepcopy
@@ -80,13 +81,20 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     half_saved: Callable[[], None] = lambda: None,
     between: Callable[[], None] = lambda: None,
+    before_saving: Callable[[int], None] = lambda size_bytes: None,
+    min_save_interval_s: float = 0.0,
+    max_bytes: int | None = None,
     known_scores: dict[Any, torch.Tensor] | None = None,
 ) -> Result:
     """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
 
     The main process calls `progress` with every record that it logs, `stepped` after every step, and `half_saved`
     within every checkpoint. Where no steps are taken, as the mapper is fitted and the validation pairs measured, every
-    process calls `between` after each batch; what it raises ends the run, which goes on from its last checkpoint.
+    process calls `between` after each batch; what it raises ends the run, which goes on from its last checkpoint. So
+    does what `before_saving` raises, which the main process calls with the size of every checkpoint.
+
+    Checkpoints that `save_every` asks for are left out within `min_save_interval_s` of the one before: no weight
+    depends on when one is written. Those kept and the log have `max_bytes` at most.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
@@ -96,7 +104,12 @@ def train(
     config = _resolved(config, place)
     run = _set_up(config, parts, place, known_scores)
     checkpoints = Checkpoints(
-        out / "checkpoints", _identity(config, parts), config.keep_checkpoints, half_saved
+        out / "checkpoints",
+        _identity(config, parts),
+        config.keep_checkpoints,
+        half_saved,
+        before_saving,
+        max_bytes,
     )
     check_out(out, resume=resume)
     with writing(out):
@@ -132,7 +145,7 @@ def train(
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
     )  # fmt: skip
     with closing(loader):
-        done = _loop(run, loader, checkpoints, done, place, tell, asked)
+        done = _loop(run, loader, checkpoints, done, place, tell, asked, min_save_interval_s)
     if done < run.steps:
         return Result(None, done, {})
     metrics = _measure(run, parts, between)
@@ -209,11 +222,11 @@ def _set_up(
 
 def _loop(
     run: _Run, loader: Loader, checkpoints: Checkpoints, done: int, place: Place,
-    tell: Progress, should_stop: Callable[[int], bool],
+    tell: Progress, should_stop: Callable[[int], bool], min_save_interval_s: float,
 ) -> int:  # fmt: skip
     """Take the steps that are left; returns how many are done in all."""
     config, pace, saved = run.trainer.config, Pace(), done
-    since = done
+    since, saved_at = done, time.monotonic()
     for batch in loader:
         last = done + 1 == run.steps
         logs = last or (done + 1) % config.log_every == 0
@@ -230,9 +243,10 @@ def _loop(
             memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
             tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
         stopping = anywhere(should_stop(done), place.device)
-        if place.is_main and (last or stopping or done % config.save_every == 0) and saved != done:
+        is_due = done % config.save_every == 0 and time.monotonic() - saved_at >= min_save_interval_s
+        if place.is_main and (last or stopping or is_due) and saved != done:
             checkpoints.save(done, run.parameters, run.trainer.optimizer)
-            saved = done
+            saved, saved_at = done, time.monotonic()
         if stopping:
             break
     return done

@@ -1,8 +1,9 @@
 """The client that is awaited."""
 
 import asyncio
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -96,6 +97,11 @@ class AsyncClient:
         path = Path(file)
         await self._http.download(call, path)
         return path
+
+    async def model_log(self, version: str) -> AsyncIterator[dict[str, Any]]:
+        """The log of the run that made a version, record by record."""
+        async for line in self._http.lines(calls.get("models", version, "log")):
+            yield json.loads(line)
 
     async def upload_dataset(
         self,

@@ -90,6 +90,17 @@ class AsyncHttp:
             finally:
                 Path(part.name).unlink(missing_ok=True)
 
+    async def lines(self, call: Call) -> AsyncIterator[str]:
+        """An answer's lines, as they arrive."""
+        try:
+            async with self._client.stream(call.method, call.path, params=call.params) as response:
+                if response.is_error:
+                    await response.aread()
+                async for line in answers.checked(response).aiter_lines():
+                    yield line
+        except httpx.TransportError as error:
+            raise answers.lost(error, self._client.base_url) from error
+
     async def follow(self, follower: Follower) -> AsyncIterator[Frame]:
         """A job's frames until it ends; the service may come and go meanwhile."""
         while not follower.ended:

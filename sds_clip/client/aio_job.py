@@ -1,5 +1,6 @@
 """A job, for the client that is awaited."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -48,6 +49,11 @@ class AsyncJob(JobRecord):
             found += page["data"]
             if not page["has_more"]:
                 return found
+
+    async def log(self) -> AsyncIterator[dict[str, Any]]:
+        """The log of a fine-tuning run, record by record, as far as it is written."""
+        async for line in self._http.lines(calls.get("jobs", self.id, "log")):
+            yield json.loads(line)
 
     async def report(self) -> str:
         """An evaluation's page, as HTML."""

@@ -1,7 +1,8 @@
 """The client that blocks."""
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -92,6 +93,11 @@ class Client:
         path = Path(file)
         self._http.download(call, path)
         return path
+
+    def model_log(self, version: str) -> Iterator[dict[str, Any]]:
+        """The log of the run that made a version, record by record."""
+        for line in self._http.lines(calls.get("models", version, "log")):
+            yield json.loads(line)
 
     def upload_dataset(
         self,

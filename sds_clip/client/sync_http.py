@@ -88,6 +88,16 @@ class Http:
             finally:
                 Path(part.name).unlink(missing_ok=True)
 
+    def lines(self, call: Call) -> Iterator[str]:
+        """An answer's lines, as they arrive."""
+        try:
+            with self._client.stream(call.method, call.path, params=call.params) as response:
+                if response.is_error:
+                    response.read()
+                yield from answers.checked(response).iter_lines()
+        except httpx.TransportError as error:
+            raise answers.lost(error, self._client.base_url) from error
+
     def follow(self, follower: Follower) -> Iterator[Frame]:
         """A job's frames until it ends; the service may come and go meanwhile."""
         while not follower.ended:

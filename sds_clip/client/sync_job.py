@@ -1,5 +1,6 @@
 """A job, for the client that blocks."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -48,6 +49,11 @@ class Job(JobRecord):
             found += page["data"]
             if not page["has_more"]:
                 return found
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """The log of a fine-tuning run, record by record, as far as it is written."""
+        for line in self._http.lines(calls.get("jobs", self.id, "log")):
+            yield json.loads(line)
 
     def report(self) -> str:
         """An evaluation's page, as HTML."""

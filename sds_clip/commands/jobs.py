@@ -16,6 +16,7 @@ from sds_clip.remote import (
     moment,
     print_fields,
     print_json,
+    print_lines,
 )
 from sds_clip.table import printable, table
 
@@ -27,6 +28,7 @@ examples:
   sds-clip jobs list --status running
   sds-clip jobs watch JOB
   sds-clip jobs pause JOB
+  sds-clip jobs log JOB | jq -r '[.step, .loss] | @tsv'
   sds-clip jobs show JOB --json | jq .error
 """
 
@@ -66,12 +68,18 @@ def add(commands: Commands) -> None:
         "follow a job to its end",
         "Follow a job to its end; the exit code is 1 where it fails or is cancelled. Ctrl-C leaves the job as it is.",
     )
+    log = action(
+        "log",
+        "print a fine-tuning job's log",
+        "Print the log of a fine-tuning job's run as JSON lines, as far as it is written.",
+    )
     show.set_defaults(run=run_show)
+    log.set_defaults(run=run_log)
     watch.set_defaults(run=run_watch)
     steering = [action(name, *said) for name, said in _ACTIONS.items()]
     for name, steer in zip(_ACTIONS, steering, strict=True):
         steer.set_defaults(run=run_action, action=name)
-    for parser in (show, watch, *steering):
+    for parser in (show, log, watch, *steering):
         parser.add_argument("job", metavar="JOB", help="its id")
         add_server_options(parser)
 
@@ -95,6 +103,13 @@ def run_show(args: argparse.Namespace) -> int:
     """Print all about a job."""
     with connect(args) as client:
         _print(client.job(args.job), as_json=args.json)
+    return 0
+
+
+def run_log(args: argparse.Namespace) -> int:
+    """Print every record."""
+    with connect(args) as client:
+        print_lines(client.job(args.job).log())
     return 0
 
 
@@ -128,6 +143,7 @@ def _print(job: Job, *, as_json: bool) -> None:
         return
     info = job.info
     error = job.error and f"{job.error['message']} ({job.error['code']})"
+    reason = info.get("pause_reason")
     metrics = info.get("metrics")
     print_fields(
         {
@@ -146,6 +162,7 @@ def _print(job: Job, *, as_json: bool) -> None:
             "version": job.version,
             "report": info["report"],
             "error": error,
+            "paused because": reason and f"{reason['message']} ({reason['code']})",
         }
     )
     for change in info.get("transitions") or []:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sds_clip.options import Commands
-from sds_clip.remote import add_actions, add_limit_option, add_server_options, connect, moment, print_json
+from sds_clip.remote import (
+    add_actions,
+    add_limit_option,
+    add_server_options,
+    connect,
+    moment,
+    print_json,
+    print_lines,
+)
 from sds_clip.table import table
 
 _EPILOG = """\
@@ -16,6 +24,7 @@ examples:
   sds-clip models promote VERSION --reason "better on Winoground"
   sds-clip models rollback default --reason "worse in production"
   sds-clip models download default --out better.tar
+  sds-clip models log VERSION | jq .loss
 """
 
 
@@ -58,7 +67,14 @@ def add(commands: Commands) -> None:
     download.add_argument("--out", required=True, type=Path, metavar="FILE", help="the tar to write")
     download.add_argument("--full", action="store_true", help="whole weights, also of a delta")
     download.set_defaults(run=run_download)
-    for each in (listing, promote, rollback, download):
+    log = action(
+        "log",
+        "print the log of a version's training",
+        "Print the log of the run that made a version, as JSON lines.",
+    )
+    log.add_argument("version", metavar="VERSION", help="its id, or an alias")
+    log.set_defaults(run=run_log)
+    for each in (listing, promote, rollback, download, log):
         add_server_options(each)
 
 
@@ -108,6 +124,13 @@ def run_download(args: argparse.Namespace) -> int:
         print_json({"file": str(file), "size_bytes": size_bytes})
     else:
         print(f"{file}: {size_bytes} bytes")
+    return 0
+
+
+def run_log(args: argparse.Namespace) -> int:
+    """Print every record."""
+    with connect(args) as client:
+        print_lines(client.model_log(args.version))
     return 0
 
 

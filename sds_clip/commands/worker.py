@@ -97,6 +97,7 @@ def check_training() -> None:
 
 def worker_config(settings: WorkerSettings, queue: str) -> WorkerConfig:
     """What a worker of the queue is told. Raises CliError where an address is missing."""
+    from app.jobs.limits import JobLimits
     from worker.config import WorkerConfig
 
     if settings.broker_url is None or settings.database_url is None:
@@ -117,6 +118,10 @@ def worker_config(settings: WorkerSettings, queue: str) -> WorkerConfig:
         store_timeout_s=settings.store_timeout_s,
         keep_warm=settings.keep_warm,
         checks_datasets=settings.checks_datasets,
+        limits=JobLimits.of(settings),
+        max_job_bytes=settings.max_job_bytes,
+        min_save_interval_s=settings.min_save_interval_s,
+        disk_reserve_bytes=settings.disk_reserve_bytes,
         keep_files_s=settings.keep_files_s,
         keep_events_s=settings.keep_events_s,
         feature_cache_bytes=settings.feature_cache_bytes,

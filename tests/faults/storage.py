@@ -9,6 +9,7 @@ from random import Random
 
 import httpx
 
+from app.jobs.states import JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.system import SAVE_EVERY, System
 from worker.identity import kill
@@ -18,13 +19,15 @@ FULL_AT_BYTES = 8 * 2**20
 
 
 def disk_is_full_at_a_checkpoint(system: System, random: Random) -> Injected:
-    """All weights are trained, so that a checkpoint has 19 MB."""
+    """All weights are trained, so that a checkpoint has 19 MB. The job pauses, and a person resumes it."""
     job = submitted(system, random, trainable="all")
     _, occupant = system.at_work(job)
     resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
-    system.until(lambda: _failures(system, job), "a failure")
-    assert _failures(system, job) == ["storage_failed"]
-    return Injected(job, time.time())
+    system.until(lambda: system.job(job).status is JobStatus.PAUSED, "a pause")
+    assert _failures(system, job) == ["storage_full"]
+    at = time.time()
+    system.client.post(f"/jobs/{job}/resume").raise_for_status()
+    return Injected(job, at)
 
 
 def disk_is_full_at_an_upload(system: System, random: Random) -> Injected:

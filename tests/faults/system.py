@@ -149,6 +149,7 @@ class System:
             store_timeout_s=2.0,
             keep_warm=self._keep_warm,
             checks_datasets=False,
+            min_save_interval_s=0.0,
         )
         self.config = config
         self._pairs = add_ready(self.store, config, inputs.pairs, "pairs")

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,41 @@ def test_a_job_is_submitted_found_and_listed(client: Client, job: Job) -> None:
     listed = client.jobs(kind="finetune", limit=1)
     assert [each.id for each in listed] == [job.id]
     assert job.metrics() == []
+
+
+def write_log(service: RunningServer, job: Job, steps: int) -> list[dict[str, Any]]:
+    """The log of a run as a worker leaves it."""
+    records = [{"step": step, "loss": 1 / step} for step in range(1, steps + 1)]
+    run = service.log.parent / "data" / "jobs" / job.id / "1" / "run"
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return records
+
+
+def test_a_log_is_read_record_by_record_by_both_faces(
+    service: RunningServer, client: Client, job: Job
+) -> None:
+    async def read() -> list[dict[str, Any]]:
+        async with AsyncClient(service.url) as awaited:
+            return [record async for record in (await awaited.job(job.id)).log()]
+
+    with pytest.raises(errors.NotFound):
+        next(job.log())
+    records = write_log(service, job, 3000)
+    assert list(job.log()) == records
+    assert asyncio.run(read()) == records
+
+
+def test_a_version_that_nobody_trained_has_no_log(service: RunningServer, client: Client) -> None:
+    async def read() -> None:
+        async with AsyncClient(service.url) as awaited:
+            await anext(awaited.model_log("default"))
+
+    with pytest.raises(errors.NotFound) as raised:
+        next(client.model_log("default"))
+    assert raised.value.code == "no_log"
+    with pytest.raises(errors.NotFound):
+        asyncio.run(read())
 
 
 def test_waiting_for_a_cancelled_job_raises_and_its_events_end(client: Client, job: Job) -> None:

@@ -1,5 +1,6 @@
 """`sds-clip up` as it is run: every process of it real."""
 
+import json
 import os
 import signal
 import subprocess
@@ -72,7 +73,7 @@ def test_parts_share_the_session_within_which_nice_is_weighed(system: Running) -
 def test_a_job_becomes_a_version_that_is_promoted(
     system: Running, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"steps": 4, "batch_size": 8, "warmup_steps": 1}
+    options = {"steps": 4, "batch_size": 8, "warmup_steps": 1, "log_every": 1}
     with Client(system.url) as client:
         job = client.finetune(dataset, objective="clip", hyperparameters=options, promote="always")
         job.wait()
@@ -80,7 +81,14 @@ def test_a_job_becomes_a_version_that_is_promoted(
         assert main(["jobs", "show", job.id, "--url", system.url]) == 0
         assert "yes: Promoting was asked for" in capsys.readouterr().out
         assert client.dataset(dataset)["status"] == "ready"
-        assert [point["step"] for point in job.metrics()][-1] == 4
+        assert [point["step"] for point in job.metrics()] == [1, 2, 3, 4]
+        logged = list(job.log())
+        assert [record["step"] for record in logged] == [1, 2, 3, 4]
+        assert list(client.model_log("default")) == logged
+        assert main(["models", "log", "default", "--url", system.url]) == 0
+        assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == logged
+        assert main(["jobs", "log", job.id, "--url", system.url]) == 0
+        assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == logged
         tar = client.download(str(job.version), tmp_path / "version.tar")
         assert tar.stat().st_size > 0
 

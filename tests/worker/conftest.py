@@ -56,6 +56,7 @@ def config(database_url: str, tmp_path: Path) -> WorkerConfig:
         retry_base_s=0.1,
         keep_warm=False,
         checks_datasets=False,
+        min_save_interval_s=0.0,
     )
 
 

@@ -61,10 +61,10 @@ def be_wrong(context: JobContext) -> None:
 
 
 def stumble(context: JobContext) -> None:
-    """Fails once for a reason that passes."""
+    """Finds its disk broken once, or full, as `error` says."""
     _note(context, "begun")
-    if context.job.attempt == 1:
-        raise OSError(28, "No space left on device")
+    if context.job.fence == 1:
+        raise OSError((context.job.config or {})["error"], "The disk cannot be used")
     context.succeed(result={})
 
 

@@ -63,7 +63,13 @@ def save_winoground_of(pairs: Path, folder: Path) -> Path:
 
 
 def add_ready(
-    store: Store, config: WorkerConfig, files: Path, format: str, *, max_bad_share: float = 0.0
+    store: Store,
+    config: WorkerConfig,
+    files: Path,
+    format: str,
+    *,
+    max_bad_share: float = 0.0,
+    usable: int | None = None,
 ) -> str:
     """A data set that was uploaded and checked."""
     source = {"file": "a.tar", "max_bad_share": max_bad_share}
@@ -75,5 +81,5 @@ def add_ready(
     claimed = store.datasets.claim_check(60)
     assert claimed is not None
     assert claimed.id == dataset.id
-    store.datasets.accept(claimed, content_hash="0" * 64, counts={})
+    store.datasets.accept(claimed, content_hash="0" * 64, counts={} if usable is None else {"usable": usable})
     return dataset.id

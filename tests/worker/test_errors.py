@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.errors import InvalidRequest
+from app.errors import DiskReserve, InvalidRequest
 from app.store.errors import StoreUnavailable
 from models.data.errors import DataError
 from models.folders import whole_folder
@@ -25,7 +25,7 @@ from worker.errors import JobFailed, failure_of
         (JobFailed("nothing_learned", "x"), "nothing_learned", False),
         (InvalidRequest("x", code="unusable_record"), "unusable_record", False),
         (StoreUnavailable(), "store_unavailable", True),
-        (OSError(errno.ENOSPC, "No space left on device"), "storage_failed", True),
+        (OSError(errno.EIO, "Input/output error"), "storage_failed", True),
         (MemoryError(), "out_of_memory", False),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), "out_of_memory", False),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "out_of_memory", False),
@@ -35,6 +35,24 @@ from worker.errors import JobFailed, failure_of
 def test_reason_and_whether_to_try_again(error: Exception, code: str, again: bool) -> None:
     failure = failure_of(error)
     assert (failure.error.code, failure.again) == (code, again)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "storage_full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "storage_full"),
+        (DiskReserve("x"), "disk_reserve"),
+    ],
+)
+def test_full_disk_pauses_the_job_until_a_person_has_made_room(error: Exception, code: str) -> None:
+    failure = failure_of(error)
+    assert (failure.error.code, failure.error.retryable, failure.again, failure.pauses) == (
+        code,
+        True,
+        False,
+        True,
+    )
 
 
 def test_memory_that_torch_really_cannot_have_is_known_as_such() -> None:
@@ -47,8 +65,8 @@ def test_full_disk_is_found_behind_the_error_that_tells_of_it_and_paths_stay_her
     error = CheckpointError("/data/jobs/j/1/run cannot be written (No space left on device).")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     failure = failure_of(error, hidden=Path("/data"))
-    assert (failure.error.code, failure.again) == ("storage_failed", True)
-    assert failure.error.message == "jobs/j/1/run cannot be written (No space left on device)."
+    assert (failure.error.code, failure.again, failure.pauses) == ("storage_full", False, True)
+    assert failure.error.message.startswith("jobs/j/1/run cannot be written (No space left on device). ")
 
 
 def test_full_disk_that_safetensors_tells_of_in_words_is_found(tmp_path: Path) -> None:
@@ -61,4 +79,4 @@ def test_full_disk_that_safetensors_tells_of_in_words_is_found(tmp_path: Path) -
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     failure = failure_of(caught.value)
-    assert (failure.error.code, failure.again) == ("storage_failed", True)
+    assert (failure.error.code, failure.pauses) == ("storage_full", True)

@@ -1,6 +1,8 @@
 """A fine-tuning job's own course: places, figures, promotion, and an alias that moves meanwhile."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 import worker.finetune_job
+from app.errors import DiskReserve, InvalidRequest
+from app.jobs.limits import JobLimits
 from app.jobs.states import JobKind, JobStatus
 from app.registry.manifest import verify
 from app.registry.publish import publish
@@ -27,8 +31,10 @@ from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, run_job
 from tests.worker.sets import add_ready, save_winoground_of
 from worker.config import WorkerConfig
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Stopped
+from worker.exits import Exit
 from worker.finetune_job import finetune
+from worker.job_process import _attempt
 
 Submit = Callable[..., Job]
 
@@ -87,24 +93,122 @@ def test_job_trains_what_the_command_line_trains(
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
 
 
-def test_job_in_which_the_teacher_had_no_say_ends_by_saying_so(
+@on_both
+def test_every_logged_point_is_kept_however_seldom_points_are_sent(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = run(replace(config, report_every_s=3600), store, submit, finetune_config | {"steps": 60})
+    points = store.journal.metrics(job.id)
+    assert [point.step for point in points] == list(range(1, 61))
+    assert all("loss" in point.values for point in points)
+
+
+@on_both
+def test_points_that_a_killed_attempt_did_not_send_are_sent_by_the_next_one_from_its_log(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = submit(finetune_config | {"steps": 6, "save_every": 4})
+    with claimed(replace(config, report_every_s=3600), store) as context:
+        context.should_stop = lambda: context._step == 4  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            finetune(context)
+        assert context.reporter._points.keys() == {1, 2, 3, 4}
+        context.reporter._points.clear()
+    store.work.release(context.lease)
+    with claimed(config, store) as context:
+        finetune(context)
+    assert [point.step for point in store.journal.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
+
+
+@on_both
+def test_disk_that_comes_to_its_reserve_pauses_the_job_at_its_last_checkpoint_and_nothing_is_lost(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    version = run(config, store, submit, finetune_config).result_version
+    job = submit(finetune_config)
+    with claimed(config, store) as context:
+
+        def fill_the_disk() -> bool:
+            if context._step == 3:
+                context.config = replace(config, disk_reserve_bytes=2**62)
+            return False
+
+        context.should_stop = fill_the_disk  # type: ignore[method-assign]
+        assert _attempt(context, lambda kind: finetune) is Exit.RELEASED
+        checkpoints = context.folder.run / "checkpoints"
+        assert [folder.name for folder in checkpoints.iterdir()] == ["step-00000002"]
+    paused = store.jobs.get(job.id)
+    assert paused.pause_reason is not None
+    assert (paused.status, paused.pause_reason.code) == (JobStatus.PAUSED, "disk_reserve")
+    store.jobs.request_resume(job.id)
+    with claimed(config, store) as context:
+        finetune(context)
+    assert store.jobs.get(job.id).result_version == version
+    resumed = [event.data for event in store.journal.events(job.id) if event.message.startswith("Goes on")]
+    assert resumed == [{"step": 2}]
+
+
+def test_job_does_not_begin_to_train_on_a_disk_that_is_at_its_reserve(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    submit(finetune_config)
+    full = replace(config, disk_reserve_bytes=2**62)
+    with claimed(full, store) as context, pytest.raises(DiskReserve):
+        finetune(context)
+    assert not context.folder.log.exists()
+
+
+def test_job_whose_checkpoint_alone_is_over_the_bytes_of_a_job_fails_with_that_reason(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
+) -> None:
+    job = submit(finetune_config)
+    with claimed(replace(config, max_job_bytes=2000), store) as context:
+        _attempt(context, lambda kind: finetune)
+        assert not list(context.folder.run.glob("checkpoints/*"))
+    failed = store.jobs.get(job.id)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code, failed.error.retryable) == (
+        JobStatus.FAILED,
+        "checkpoint_too_large",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "limits", "param"),
+    [
+        ({"steps": None, "epochs": 100.0}, {"max_steps": 200}, "epochs"),
+        ({"steps": 60}, {"max_log_points": 59}, "log_every"),
+    ],
+)
+def test_worker_keeps_to_the_limits_whatever_was_accepted(
+    asked: dict[str, Any],
+    limits: dict[str, int],
+    param: str,
     config: WorkerConfig,
     store: Store,
     submit: Submit,
     finetune_config: dict[str, Any],
-    teacher_folder: Path,
+    pairs_folder: Path,
 ) -> None:
-    options = {"teacher": str(teacher_folder), "objective": "sds-clip", "sds_weight": 1e-6}
-    job = run(config, store, submit, finetune_config | options)
-    assert job.result is not None
-    [warning] = job.result["warnings"]
-    assert warning["code"] == "teacher_had_no_say"
-    assert warning["figures"]["sds_gradient_share"] < 0.05
-    [event] = [event for event in store.journal.events(job.id) if event.level is Level.WARNING]
-    assert (event.message, (event.data or {})["code"]) == (warning["message"], "teacher_had_no_say")
-    control = run(config, store, submit, finetune_config)
-    assert control.result is not None
-    assert control.result["warnings"] == []
+    """24 pairs in batches of 8: 3 steps an epoch, which nobody knew while they were being checked."""
+    data = {"training_data": add_ready(store, config, pairs_folder, "pairs", usable=24)}
+    submit({name: value for name, value in (finetune_config | asked | data).items() if value is not None})
+    limited = replace(config, limits=JobLimits(**limits))
+    with claimed(limited, store) as context, pytest.raises(InvalidRequest) as raised:
+        finetune(context)
+    assert (raised.value.code, raised.value.param) == ("over_limit", f"hyperparameters.{param}")
+
+
+def test_log_stays_with_the_version_whose_id_is_the_hash_of_its_weights_alone(
+    config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any], base: Clip
+) -> None:
+    job = run(config, store, submit, finetune_config)
+    folder = config.versions_dir / str(job.result_version)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    verify(folder, folder.name)
+    assert load_clip(f"local-dir:{folder}", device="cpu", precision="float32").version == folder.name
 
 
 def test_validation_pairs_may_lack_what_their_own_check_allowed(
@@ -369,3 +473,23 @@ def test_base_that_was_deleted_fails_the_job_with_the_field_s_name(
         finetune(context)
     assert (caught.value.error.code, caught.value.error.param) == ("unusable_record", "base")
     assert store.work.claim(JobKind.FINETUNE, "x", 1) is None
+
+
+def test_job_in_which_the_teacher_had_no_say_ends_by_saying_so(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    teacher_folder: Path,
+) -> None:
+    options = {"teacher": str(teacher_folder), "objective": "sds-clip", "sds_weight": 1e-6}
+    job = run(config, store, submit, finetune_config | options)
+    assert job.result is not None
+    [warning] = job.result["warnings"]
+    assert warning["code"] == "teacher_had_no_say"
+    assert warning["figures"]["sds_gradient_share"] < 0.05
+    [event] = [event for event in store.journal.events(job.id) if event.level is Level.WARNING]
+    assert (event.message, (event.data or {})["code"]) == (warning["message"], "teacher_had_no_say")
+    control = run(config, store, submit, finetune_config)
+    assert control.result is not None
+    assert control.result["warnings"] == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,26 @@ def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
     assert len(resumed) == 2
     assert all(step >= 4 for step in resumed)
     check_version(config, store, str(version))
+
+
+def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_same_weights(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    """The system allows the job's process no larger file than some bytes, as a full disk would."""
+    asked = finetune_config | {"trainable": "all"}
+    whole, job = submit(asked), submit(asked)
+    with Running(config, store):
+        version = succeeded(store, whole).result_version
+        until(lambda: steps_done(store, job) >= 8)
+        resource.prlimit(job_process(config).pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
+        until_status(store, job.id, JobStatus.PAUSED)
+        reason = store.jobs.get(job.id).pause_reason
+        assert reason is not None
+        assert reason.code == "storage_full"
+        store.jobs.request_resume(job.id)
+        assert succeeded(store, job).result_version == version
+    resumed = [event for event in store.journal.events(job.id) if event.message.startswith("Goes on")]
+    assert [event.data["step"] >= 4 for event in resumed if event.data] == [True]
 
 
 def check_version(config: WorkerConfig, store: Store, version_id: str) -> None:

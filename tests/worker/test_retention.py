@@ -1,5 +1,7 @@
 """What is kept of jobs, and for how long."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,44 @@ def test_only_what_jobs_that_ended_need_no_more_is_removed(
     assert not failed.parent.exists()
     assert running.exists()
     assert evaluated.exists()
+
+
+def save(run: Path, step: int, content: bytes) -> Path:
+    checkpoint = run / "checkpoints" / f"step-{step:08d}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.safetensors").write_bytes(content)
+    (checkpoint / "state.json").write_text(json.dumps({"sha256": hashlib.sha256(content).hexdigest()}))
+    return checkpoint
+
+
+@pytest.mark.parametrize("looks", ["look", "clean"])
+def test_cancelled_job_keeps_only_its_newest_whole_checkpoint_and_its_log(
+    looks: str, config: WorkerConfig, store: Store, submit: Callable[..., Job]
+) -> None:
+    """Of two attempts; the newest checkpoint is damaged, another half-written."""
+    lease, first = attempt(config, store, submit)
+    store.work.release(lease)
+    job = store.work.claim(JobKind.FINETUNE, "a test", 600)
+    assert job is not None
+    second = JobFolder(config.jobs_dir, Lease.of(job)).run
+    old = [save(first / "run", step, b"first") for step in (1, 2)]
+    whole = save(second, 3, b"whole")
+    damaged = save(second, 4, b"whole")
+    (damaged / "state.safetensors").write_bytes(b"damaged")
+    half = second / "checkpoints" / ".step-00000005.abcd"
+    half.mkdir()
+    (second / "log.jsonl").write_text("{}")
+    later = save(config.jobs_dir / job.id / "3" / "run", 9, b"of a retry that has begun")
+    retention = Retention(config, store)
+    retention.clean()
+    assert all(folder.exists() for folder in (*old, whole, damaged, half))  # it runs
+    store.jobs.request_cancel(job.id)
+    store.work.release(Lease.of(job))
+
+    getattr(retention, looks)()
+
+    assert [folder for folder in (*old, whole, damaged, half, later) if folder.exists()] == [whole, later]
+    assert (second / "log.jsonl").exists()
 
 
 @pytest.fixture

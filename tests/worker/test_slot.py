@@ -1,5 +1,6 @@
 """A slot and the processes of light jobs: what becomes of a job, however its process ends."""
 
+import errno
 import os
 import signal
 import time
@@ -124,8 +125,22 @@ def test_error_of_the_job_s_own_fails_it_at_once_with_its_reason(
     assert (failed.error.code, failed.error.param, failed.attempt) == (code, param, 1)
 
 
-def test_full_disk_lets_the_job_be_tried_again(config: WorkerConfig, store: Store, submit: Submit) -> None:
-    job = submit({"act": "stumble"})
+def test_full_disk_pauses_the_job_until_it_is_resumed(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "stumble", "error": errno.ENOSPC})
+    with running(config, store):
+        until_status(store, job.id, JobStatus.PAUSED)
+        paused = store.jobs.get(job.id)
+        assert paused.pause_reason is not None
+        assert (paused.pause_reason.code, paused.attempt, paused.error) == ("storage_full", 0, None)
+        store.jobs.request_resume(job.id)
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    assert store.jobs.get(job.id).pause_reason is None
+
+
+def test_broken_disk_lets_the_job_be_tried_again(config: WorkerConfig, store: Store, submit: Submit) -> None:
+    job = submit({"act": "stumble", "error": errno.EIO})
     with running(config, store):
         until_status(store, job.id, JobStatus.SUCCEEDED)
     assert store.jobs.get(job.id).attempt == 2

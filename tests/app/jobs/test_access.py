@@ -24,6 +24,7 @@ TRAIN = [
     ("POST", "/finetune"), ("POST", "/evaluate"), ("POST", "/datasets"), ("GET", "/datasets"),
     ("GET", "/datasets/ds_1"), ("DELETE", "/datasets/ds_1"), ("GET", "/jobs"), ("GET", "/jobs/job_1"),
     ("GET", "/jobs/job_1/events"), ("GET", "/jobs/job_1/metrics"), ("GET", "/jobs/job_1/report"),
+    ("GET", "/jobs/job_1/log"), ("GET", f"/models/{VERSION}/log"),
     ("POST", "/jobs/job_1/cancel"), ("POST", "/jobs/job_1/pause"), ("POST", "/jobs/job_1/resume"),
     ("GET", f"/models/{VERSION}/download"),
 ]  # fmt: skip

@@ -125,6 +125,43 @@ def test_what_cannot_be_done_is_refused_at_once_and_leaves_no_job(
     assert refusing.client.get("/jobs").json()["data"] == []
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("hyperparameters", "param", "cap"),
+    [
+        ({"steps": 1_000_000_000, "save_every": 1, "keep_checkpoints": 2}, "steps", 10_000_000),
+        ({"steps": 10, "save_every": 1, "keep_checkpoints": 1_000_000_000}, "keep_checkpoints", 20),
+        ({"steps": 10, "keep_checkpoints": 21}, "keep_checkpoints", 20),
+        ({"steps": 10_000_001}, "steps", 10_000_000),
+        ({"steps": 500_001, "log_every": 1}, "log_every", 500_000),
+        # 1000 usable samples are 15 batches of 64.
+        ({"epochs": 700_000.0}, "epochs", 10_000_000),
+    ],
+)
+def test_what_is_over_a_limit_of_the_operator_is_refused_with_the_limit(
+    refusing: Service, hyperparameters: dict[str, Any], param: str, cap: int, dry_run: bool
+) -> None:
+    body = refusing.request(hyperparameters=hyperparameters, dry_run=dry_run)
+
+    error = error_of(refusing.client.post("/finetune", json=body), 422)
+
+    assert (error["code"], error["param"]) == ("over_limit", f"hyperparameters.{param}")
+    assert str(cap) in error["message"]
+    assert refusing.client.get("/jobs").json()["data"] == []
+
+
+def test_limits_themselves_are_allowed_and_are_the_operator_s(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_steps=100, max_keep_checkpoints=3, max_log_points=50)
+    most = {"steps": 100, "keep_checkpoints": 3, "log_every": 2}
+
+    service.finetune(hyperparameters=most)
+
+    for option, value in (("steps", 101), ("keep_checkpoints", 4), ("log_every", 1)):
+        body = service.request(hyperparameters=most | {option: value})
+        error = error_of(service.client.post("/finetune", json=body), 422)
+        assert (error["code"], error["param"]) == ("over_limit", f"hyperparameters.{option}")
+
+
 @pytest.mark.parametrize(
     ("content", "content_type", "status"),
     [

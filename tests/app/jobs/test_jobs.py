@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.jobs.states import JobKind
+from app.store.assets import Move, NewVersion
 from app.store.records import JobError
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
@@ -38,7 +39,7 @@ def test_list_refuses_parameters_out_of_range(refusing: Service, parameters: dic
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/events", "/metrics", "/report", "/cancel", "/pause", "/resume"]
+    "path", ["", "/events", "/metrics", "/report", "/log", "/cancel", "/pause", "/resume"]
 )  # fmt: skip
 def test_unknown_job_is_not_found(refusing: Service, path: str) -> None:
     method = "POST" if path in ("/cancel", "/pause", "/resume") else "GET"
@@ -107,6 +108,70 @@ def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> No
     assert events["data"][0]["type"] == "status"
     assert rest["data"][-1]["data"] == {"step": 5, "values": {"loss": 0.2}}
     assert [point["step"] for point in metrics["data"]] == [2, 3, 4]
+
+
+@on_both
+def test_curve_of_thousands_of_points_is_served_whole_page_by_page(service: Service) -> None:
+    job_id = service.finetune()["id"]
+    _, lease = service.claim()
+    service.store.work.points(lease, {step: {"loss": 1 / step} for step in range(1, 2001)})
+
+    steps: list[int] = []
+    has_more = True
+    while has_more:
+        page = service.client.get(
+            f"/jobs/{job_id}/metrics", params={"after": steps[-1] if steps else -1}
+        ).json()
+        steps += [point["step"] for point in page["data"]]
+        has_more = page["has_more"]
+
+    assert steps == list(range(1, 2001))
+
+
+def write_log(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").write_text(text)
+
+
+@on_both
+def test_log_of_the_newest_attempt_is_served_while_the_job_runs_without_a_half_written_line(
+    service: Service,
+) -> None:
+    job_id = service.finetune()["id"]
+    lines = "".join(f'{{"step": {step}, "loss": 0.123456}}\n' for step in range(5000))
+    folder = service.settings.data_dir / "jobs" / job_id
+    write_log(folder / "9" / "run", "an earlier attempt's")
+    write_log(folder / "10" / "run", lines + '{"step": 5')
+    (folder / "11").mkdir()
+
+    answer = service.client.get(f"/jobs/{job_id}/log")
+
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/jsonl"
+    assert answer.text == lines
+
+
+@on_both
+def test_log_of_a_job_that_has_made_a_version_is_its_version_s_by_whichever_name(service: Service) -> None:
+    job_id = service.finetune()["id"]
+    _, lease = service.claim()
+    version = "a" * 64
+    write_log(service.settings.data_dir / "versions" / version, '{"step": 1}\n')
+    service.store.work.succeed(
+        lease, version=NewVersion(version, f"versions/{version}", {"reference": "demo"}, 1)
+    )
+    service.store.aliases.promote(Move("mine", "a test", "", 0), version)
+
+    for path in (f"/jobs/{job_id}/log", f"/models/{version}/log", "/models/mine/log"):
+        assert service.client.get(path).text == '{"step": 1}\n'
+
+
+def test_job_that_has_not_begun_and_a_version_that_nobody_trained_have_no_log(service: Service) -> None:
+    job_id = service.finetune()["id"]
+
+    assert error_of(service.client.get(f"/jobs/{job_id}/log"), 404)["code"] == "no_log"
+    assert error_of(service.client.get("/models/default/log"), 404)["code"] == "no_log"
+    assert error_of(service.client.get(f"/models/{'0' * 64}/log"), 404)["code"] == "version_not_found"
 
 
 @on_both

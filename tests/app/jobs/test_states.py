@@ -31,7 +31,9 @@ def test_every_open_job_can_be_cancelled_or_is_being_cancelled(status: JobStatus
     assert status in FULFILLED[Action.CANCEL] or after(status, Action.CANCEL) in FULFILLED[Action.CANCEL]
 
 
-@pytest.mark.parametrize("action", [Action.RELEASE, Action.ABANDON, Action.SUCCEED, Action.FAIL])
+@pytest.mark.parametrize(
+    "action", [Action.RELEASE, Action.SUSPEND, Action.ABANDON, Action.SUCCEED, Action.FAIL]
+)
 def test_a_job_being_cancelled_ends_cancelled_whatever_its_worker_reports(action: Action) -> None:
     assert after(JobStatus.CANCELLING, action) is JobStatus.CANCELLED
 
@@ -46,7 +48,7 @@ def test_from_every_open_status_success_and_cancellation_can_be_reached(status: 
 
 
 def test_only_held_jobs_take_reports_of_workers() -> None:
-    workers = {Action.RELEASE, Action.ABANDON, Action.SUCCEED, Action.FAIL}
+    workers = {Action.RELEASE, Action.SUSPEND, Action.ABANDON, Action.SUCCEED, Action.FAIL}
     assert {start for start, action in TRANSITIONS if action in workers} == HELD
 
 

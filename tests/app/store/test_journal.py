@@ -85,19 +85,50 @@ def test_step_that_a_resumed_job_repeats_replaces_the_earlier_one(store: Store, 
     assert store.jobs.get(job.id).step == 50
 
 
-def test_events_and_curve_stay_bounded_while_the_job_runs(
-    url: str, clock: FakeClock, make_store: Callable[..., Store]
-) -> None:
-    store = make_store(url, clock=clock, max_events=16, max_points=8)
+def test_points_of_many_steps_are_written_at_once_and_replace_those_that_were_there(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
-    for step in range(40):
+    assert store.work.points(lease, {step: {"loss": 1.0} for step in (1, 2, 3)}) == 5
+    assert store.work.points(lease, {3: {"loss": float("nan")}, 4: {"loss": 0.5}}) == 7
+    curve = [(point.step, point.values) for point in store.journal.metrics(job.id)]
+    assert curve == [(1, {"loss": 1.0}), (2, {"loss": 1.0}), (3, {"loss": None}), (4, {"loss": 0.5})]
+    told = [(event.number, event.data) for event in store.journal.events(job.id, after=2)]
+    assert told == [
+        (3, {"step": 1, "values": {"loss": 1.0}}),
+        (4, {"step": 2, "values": {"loss": 1.0}}),
+        (5, {"step": 3, "values": {"loss": 1.0}}),
+        (6, {"step": 3, "values": {"loss": None}}),
+        (7, {"step": 4, "values": {"loss": 0.5}}),
+    ]
+    assert store.jobs.get(job.id).step == 4
+
+
+def test_events_stay_bounded_while_the_job_runs_and_its_curve_is_whole(
+    url: str, clock: FakeClock, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(url, clock=clock, max_events=16)
+    job = submitted(store)
+    lease = claimed(store)
+    for step in range(20):
         store.work.metrics(lease, step, {"loss": 1.0})
+    store.work.points(lease, {step: {"loss": 1.0} for step in range(20, 40)})
     numbers = [event.number for event in store.journal.events(job.id)]
     assert numbers == [1, 2, *range(27, 43)]
-    steps = [point.step for point in store.journal.metrics(job.id)]
-    assert len(steps) <= 8
-    assert (steps[0], steps[-1]) == (0, 39)
+    assert [point.step for point in store.journal.metrics(job.id)] == list(range(40))
+
+
+def test_metrics_displace_no_message(url: str, clock: FakeClock, make_store: Callable[..., Store]) -> None:
+    store = make_store(url, clock=clock, max_events=16)
+    job = submitted(store)
+    lease = claimed(store)
+    store.work.event(lease, "first")
+    for step in range(40):
+        store.work.metrics(lease, step, {"loss": 1.0})
+    assert [event.message for event in store.journal.events(job.id) if event.type == "message"] == ["first"]
+    for number in range(40):
+        store.work.event(lease, str(number))
+    left = [event for event in store.journal.events(job.id, limit=1000) if event.type == "message"]
+    assert [event.message for event in left] == [str(number) for number in range(24, 40)]
 
 
 def test_prune_leaves_the_transitions_of_jobs_that_ended_long_ago(store: Store, clock: FakeClock) -> None:

@@ -109,7 +109,10 @@ class Claims(RuleBasedStateMachine):
                 act()
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), how=st.sampled_from(["release", "fail", "retry", "succeed", "same", "plain"]))
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["release", "suspend", "fail", "retry", "succeed", "same", "plain"]),
+    )
     def let_go(self, data: st.DataObject, how: str) -> None:
         lease = self.some_lease(data)
         model = self.models[lease.job_id]
@@ -128,6 +131,8 @@ class Claims(RuleBasedStateMachine):
         work = self.store.work
         if how == "release":
             return work.release(lease)
+        if how == "suspend":
+            return work.suspend(lease, ERROR)
         if how in ("fail", "retry"):
             return work.fail(lease, ERROR, retry_in_s=30.0 if how == "retry" else None)
         if how == "plain":

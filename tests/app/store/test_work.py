@@ -26,6 +26,7 @@ def every_effect(store: Store, lease: Lease) -> list[Callable[[], object]]:
         lambda: work.event(lease, "a zombie speaks"),
         lambda: work.metrics(lease, 99, {"loss": 9.0}),
         lambda: work.release(lease),
+        lambda: work.suspend(lease, BOOM),
         lambda: work.fail(lease, BOOM),
         lambda: work.fail(lease, BOOM, retry_in_s=1),
         lambda: work.succeed(lease, version=version("zombie")),
@@ -103,6 +104,35 @@ def test_worker_that_was_only_late_goes_on(store: Store, clock: FakeClock) -> No
     store.work.progress(lease, stage="train", step=5, steps=10)
     assert store.work.renew(lease, 60) is JobStatus.RUNNING
     assert store.work.claim(JobKind.FINETUNE, "other", 60) is None
+
+
+def test_suspended_job_is_paused_with_its_reason_until_it_is_resumed(store: Store) -> None:
+    submitted(store, max_attempts=1)
+    job = store.work.suspend(claimed(store), BOOM)
+    assert (job.status, job.pause_reason, job.error, job.attempt) == (JobStatus.PAUSED, BOOM, None, 0)
+    assert (job.lease_owner, job.lease_until) == (None, None)
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    last = store.journal.transitions(job.id)[-1]
+    assert (last.level, last.message) == (Level.WARNING, "Boom.")
+    assert last.data is not None
+    assert (last.data["to"], last.data["error"]["code"]) == ("paused", "boom")
+    job = store.jobs.request_resume(job.id)
+    assert (job.status, job.pause_reason) == (JobStatus.QUEUED, None)
+    assert claimed(store).fence == 2
+
+
+def test_suspended_job_that_was_being_cancelled_is_cancelled(store: Store) -> None:
+    submitted(store)
+    lease = claimed(store)
+    store.jobs.request_cancel(lease.job_id)
+    job = store.work.suspend(lease, BOOM)
+    assert (job.status, job.pause_reason) == (JobStatus.CANCELLED, None)
+
+
+def test_reason_is_gone_from_a_suspended_job_that_is_cancelled(store: Store) -> None:
+    submitted(store)
+    job = store.work.suspend(claimed(store), BOOM)
+    assert store.jobs.request_cancel(job.id).pause_reason is None
 
 
 def test_released_job_is_queued_and_its_attempt_not_counted(store: Store) -> None:

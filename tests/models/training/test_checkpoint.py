@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from models.training.checkpoint import Checkpoints
-from models.training.errors import TrainingError
+from models.training.errors import CheckpointTooLargeError, TrainingError
 
 
 class Model:
@@ -57,6 +58,68 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         model.save(checkpoints, step)
     assert names(tmp_path) == ["step-00000002", "step-00000010"]
+
+
+def saved_step(model: Model, checkpoints: Checkpoints, step: int) -> None:
+    model.step()
+    model.save(checkpoints, step)
+
+
+def size_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def test_older_ones_go_where_all_would_be_over_the_bytes_allowed_and_what_lies_beside_them_counts(
+    tmp_path: Path,
+) -> None:
+    model, checkpoints = Model(), checkpoints_of(tmp_path, keep=9)
+    saved_step(model, checkpoints, 1)
+    each = size_bytes(tmp_path / "checkpoints" / "step-00000001")
+    bounded = replace(checkpoints, max_bytes=4 * each)
+    for step in (2, 3, 4, 5):
+        saved_step(model, bounded, step)
+    assert names(tmp_path) == [f"step-{step:08d}" for step in (2, 3, 4, 5)]
+    (tmp_path / "log.jsonl").write_bytes(bytes(2 * each))
+    saved_step(model, bounded, 6)
+    assert names(tmp_path) == ["step-00000005", "step-00000006"]
+
+
+def test_room_is_made_before_one_is_written_and_the_newest_stays_until_that_is_whole(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+    model, checkpoints = Model(), checkpoints_of(tmp_path, keep=9)
+    for step in (1, 2, 3):
+        saved_step(model, checkpoints, step)
+    each = size_bytes(tmp_path / "checkpoints" / "step-00000001")
+    tight = replace(checkpoints, max_bytes=each + 8, half_saved=lambda: seen.append(names(tmp_path)))
+    saved_step(model, tight, 4)
+    assert [name for name in seen[0] if not name.startswith(".")] == ["step-00000003"]
+    assert names(tmp_path) == ["step-00000004"]
+
+
+def test_one_that_alone_is_over_the_bytes_allowed_is_refused_and_those_before_stay(tmp_path: Path) -> None:
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    for step in (1, 2):
+        saved_step(model, checkpoints, step)
+    with pytest.raises(CheckpointTooLargeError) as raised:
+        saved_step(model, replace(checkpoints, max_bytes=10), 3)
+    assert raised.value.code == "checkpoint_too_large"
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_what_is_raised_before_saving_leaves_all_as_it_was(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def refuse(wanted_bytes: int) -> None:
+        told.append(wanted_bytes)
+        raise BlockingIOError
+
+    model, checkpoints = Model(), checkpoints_of(tmp_path)
+    for step in (1, 2):
+        saved_step(model, checkpoints, step)
+    with pytest.raises(BlockingIOError):
+        saved_step(model, replace(checkpoints, before_saving=refuse, max_bytes=10**6), 3)
+    assert told == [4 * (3 + 3 + 3 + 1)]  # w, both moments, and the optimizer's step
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
 
 def cut_short(folder: Path) -> None:

@@ -74,6 +74,24 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
     assert delta_bytes(tmp_path / "twice") == delta_bytes(tmp_path / "straight")
 
 
+def test_checkpoints_within_the_least_interval_are_left_out_and_change_no_weight(
+    parts: Parts, tmp_path: Path
+) -> None:
+    config = configure(save_every=1, keep_checkpoints=9)
+    train(config, parts, tmp_path / "often", PLACE)
+    rare = tmp_path / "rare"
+    stopped = train(config, parts, rare, PLACE, min_save_interval_s=3600.0, should_stop=at_call(3, stop=True))
+    assert stopped.delta is None
+    assert [kept.name for kept in (rare / "checkpoints").iterdir()] == ["step-00000003"]
+    train(config, parts, rare, PLACE, min_save_interval_s=3600.0, resume=True)
+    assert sorted(kept.name for kept in (rare / "checkpoints").iterdir()) == [
+        "step-00000003",
+        "step-00000004",
+    ]
+    assert len(list((tmp_path / "often" / "checkpoints").iterdir())) == 4
+    assert delta_bytes(rare) == delta_bytes(tmp_path / "often")
+
+
 def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(parts: Parts, tmp_path: Path) -> None:
     config = configure(save_every=2)
     train(config, parts, tmp_path / "straight", PLACE)

@@ -1,0 +1,20 @@
+"""The disk's reserve: below it nothing new is accepted and no checkpoint is written, so that what runs can end well."""
+
+import shutil
+from pathlib import Path
+
+from app.errors import DiskReserve
+
+_MIB = 2**20
+_RETRY_AFTER_S = 60
+
+
+def check_reserve(folder: Path, reserve_bytes: int, wanted_bytes: int = 0) -> None:
+    """Raise DiskReserve where `wanted_bytes` more on the folder's disk would leave less than the reserve."""
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes - wanted_bytes < reserve_bytes:
+        raise DiskReserve(
+            f"The server's disk has {free_bytes // _MIB} MiB free, {wanted_bytes // _MIB} MiB are wanted, and "
+            f"{reserve_bytes // _MIB} MiB are kept in reserve (disk_reserve_bytes). Free some space first.",
+            retry_after_s=_RETRY_AFTER_S,
+        )

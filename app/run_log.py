@@ -1,0 +1,55 @@
+"""A training run's log on its way to a caller: JSON lines, as far as they are written."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.errors import NotFound
+
+JSON_LINES = "application/jsonl"
+LOG: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "One JSON object a line: every point that was logged, and at the end the validation metrics.",
+        "content": {JSON_LINES: {"schema": {"type": "string"}}},
+    }
+}
+_CHUNK_BYTES = 2**16
+
+
+def open_log(candidates: Iterable[Path]) -> BinaryIO:
+    """The first of these files that is there. Raises NotFound."""
+    for path in candidates:
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            continue
+    raise NotFound(
+        "There is no log: only a fine-tuning job that has begun has one. It is kept with the version that the job "
+        "made; the log of a job that made none is removed with the job's files.",
+        code="no_log",
+    )
+
+
+class LogResponse(StreamingResponse):
+    """The answer; it closes the file however it ends."""
+
+    def __init__(self, log: BinaryIO, name: str) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
+        super().__init__(_whole_lines(log), media_type=JSON_LINES, headers=headers)
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._log:
+            await super().__call__(scope, receive, send)
+
+
+def _whole_lines(log: BinaryIO) -> Iterator[bytes]:
+    """Without the last line while that is being written."""
+    tail = b""
+    while chunk := log.read(_CHUNK_BYTES):
+        whole, newline, tail = (tail + chunk).rpartition(b"\n")
+        yield whole + newline

@@ -1,0 +1,82 @@
+"""A disk that is full but for its reserve: nothing new is accepted, and what is there is served and steered as ever."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.store.records import JobError
+from tests.app.datasets.archives import tar_of
+from tests.app.jobs.conftest import Service, error_of
+from tests.databases import on_both
+
+NO_DISK_IS_SO_LARGE = 2**62
+
+
+@pytest.fixture
+def full(make_service: Callable[..., Service]) -> Service:
+    return make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("path", ["/finetune", "/evaluate"])
+def test_no_job_is_accepted(full: Service, path: str, dry_run: bool) -> None:
+    data = full.ready_dataset("winoground")
+    evaluation = {"model": "default", "benchmark": "winoground", "data": data}
+    body = full.request() if path == "/finetune" else evaluation
+
+    answer = full.client.post(path, json=body | {"dry_run": dry_run})
+
+    assert error_of(answer, 507)["code"] == "disk_reserve"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert full.client.get("/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize("field", ["file", "shards"])
+def test_no_upload_is_accepted_and_nothing_of_it_is_left(full: Service, field: str) -> None:
+    folder = full.settings.data_dir / "datasets"
+    before = sorted(folder.rglob("*"))
+
+    answer = full.client.post(
+        "/datasets",
+        data={"name": "large", "format": "pairs"},
+        files={field: ("a.tar", io.BytesIO(tar_of({"a.txt": bytes(2**16)})))},
+    )
+
+    assert error_of(answer, 507)["code"] == "disk_reserve"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert sorted(folder.rglob("*")) == before
+    assert full.client.get("/datasets").json()["data"] == []
+
+
+def test_data_that_lie_on_the_server_already_are_registered(full: Service, roots: Path) -> None:
+    (roots / "pairs").mkdir()
+    body = {"name": "there", "format": "pairs", "source": str(roots / "pairs")}
+
+    assert full.client.post("/datasets", json=body).status_code == 202
+
+
+def test_replay_of_a_submission_from_before_is_answered(
+    service: Service, make_service: Callable[..., Service]
+) -> None:
+    body, key = service.request(), {"Idempotency-Key": "k"}
+    job = service.client.post("/finetune", json=body, headers=key).json()["id"]
+    full = make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE)
+
+    assert full.client.post("/finetune", json=body, headers=key).json()["id"] == job
+
+
+@on_both
+def test_job_that_its_worker_paused_says_why_until_it_is_resumed(service: Service) -> None:
+    job_id = service.finetune()["id"]
+    _, lease = service.claim()
+    service.store.work.suspend(lease, JobError("disk_reserve", "The disk is full.", retryable=True))
+
+    job = service.client.get(f"/jobs/{job_id}").json()
+    resumed = service.client.post(f"/jobs/{job_id}/resume").json()
+
+    reason = {"code": "disk_reserve", "message": "The disk is full.", "param": None, "retryable": True}
+    assert (job["status"], job["error"], job["pause_reason"]) == ("paused", None, reason)
+    assert job["transitions"][-1]["message"] == "The disk is full."
+    assert (resumed["status"], resumed["pause_reason"]) == ("queued", None)
