@@ -2,6 +2,7 @@
 
 import asyncio
 import binascii
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,8 @@ from models.images import ImageError, ImageLimits, decode_image
 _RETRY_AFTER_S = 1
 _DATA_URI = "data:"
 _WHITESPACE = b" \t\r\n"
+_PATH = re.compile(r"(\.{1,2}[/\\]|~)[^\0\n]*|[^\0\n]*\.[A-Za-z0-9]{1,5}")
+_MAX_PATH_CHARS = 4096
 
 
 def image_bytes(value: str, *, max_bytes: int) -> bytes:
@@ -37,7 +40,7 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
             raise _too_large(max_bytes)
         data = binascii.a2b_base64(encoded, strict_mode=True)
     except (UnicodeEncodeError, binascii.Error):
-        raise InvalidImage(_base64_problem(value), code="invalid_base64") from None
+        raise _not_base64(value) from None
     if len(data) > max_bytes:
         raise _too_large(max_bytes)
     return data
@@ -91,6 +94,16 @@ def _too_large(max_bytes: int) -> InvalidImage:
         f"The image file has more than the {max_bytes} bytes that are allowed. Make it smaller.",
         code="image_too_large",
     )
+
+
+def _not_base64(value: str) -> InvalidImage:
+    if len(value) <= _MAX_PATH_CHARS and _PATH.fullmatch(value):
+        return InvalidImage(
+            "This is the path of a file and not the file: write images=@PATH in a form sent by curl, or send the "
+            "file's content as base64.",
+            code="image_is_path",
+        )
+    return InvalidImage(_base64_problem(value), code="invalid_base64")
 
 
 def _base64_problem(value: str) -> str:

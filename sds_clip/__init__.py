@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sds_clip.client import AsyncClient, AsyncJob, Client, Job
-    from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed
+    from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed, UnreadableFile
 
 __all__ = [
     "APIError",
@@ -15,6 +15,7 @@ __all__ = [
     "ConnectionFailed",
     "Job",
     "JobFailed",
+    "UnreadableFile",
 ]
 
 

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from sds_clip.client import calls, connection, retries
+from sds_clip.client import calls, connection, inference, retries
 from sds_clip.client.aio_http import AsyncHttp
 from sds_clip.client.aio_job import AsyncJob
 from sds_clip.client.images import ImageLike
@@ -21,8 +21,9 @@ class AsyncClient:
         async with AsyncClient() as client:
             (await client.match(["cat.jpg"], ["a cat", "a dog"]))["results"][0]["probabilities"]
 
-    Answers are the API's own JSON; /docs of the service describes every field. Whatever fails raises a
-    `ClientError`.
+    Images are paths, URLs, bytes, file objects, PIL images or arrays of uint8. Lists longer than the service takes in
+    one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of the service
+    describes every field. Whatever fails raises a `ClientError`.
     """
 
     def __init__(
@@ -48,26 +49,26 @@ class AsyncClient:
         await self._http.close()
 
     async def match(
-        self, images: Sequence[ImageLike], texts: Sequence[str], **options: Any
+        self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any
     ) -> dict[str, Any]:
         """Score every text against every image. Options: model, on_error."""
-        return await self._http.json(await asyncio.to_thread(calls.match, images, texts, options))
+        return await self._http.exchange(inference.match(images, texts, options))
 
     async def classify(
-        self, images: Sequence[ImageLike], labels: Sequence[str] | str, **options: Any
+        self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
     ) -> dict[str, Any]:
         """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
-        return await self._http.json(await asyncio.to_thread(calls.classify, images, labels, options))
+        return await self._http.exchange(inference.classify(images, labels, options))
 
     async def embed(
         self,
-        images: Sequence[ImageLike] | None = None,
+        images: Iterable[ImageLike] | None = None,
         *,
-        texts: Sequence[str] | None = None,
+        texts: Iterable[str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
-        return await self._http.json(await asyncio.to_thread(calls.embed, images, texts, options))
+        return await self._http.exchange(inference.embed(images, texts, options))
 
     async def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
         """What is served, the aliases, and a page of versions, the newest first."""

@@ -12,8 +12,9 @@ import httpx
 
 from sds_clip.client import answers, calls, connection, retries
 from sds_clip.client.calls import Call
-from sds_clip.client.errors import ClientError
+from sds_clip.client.errors import APIError, ClientError
 from sds_clip.client.events import Follower, Frame
+from sds_clip.client.inference import Exchange, advance
 from sds_clip.client.upload import Form
 
 
@@ -33,6 +34,17 @@ class AsyncHttp:
     async def json(self, call: Call) -> dict[str, Any]:
         """The answer's JSON."""
         return answers.json_of(await self.send(call))
+
+    async def exchange(self, exchange: Exchange) -> dict[str, Any]:
+        """The answer that several calls give together; files are read in a thread."""
+        call, joined = await asyncio.to_thread(advance, exchange, None)
+        while call is not None:
+            try:
+                answer: dict[str, Any] | APIError = await self.json(call)
+            except APIError as error:
+                answer = error
+            call, joined = await asyncio.to_thread(advance, exchange, answer)
+        return joined
 
     async def send(self, call: Call) -> httpx.Response:
         """The answer; a call that failed is sent again as `retries` says."""

@@ -1,12 +1,10 @@
 """Every request, built without sending it, so that both faces send the same."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
-
-from sds_clip.client.images import ImageLike, encoded
 
 MAX_PAGE = 100
 
@@ -22,34 +20,6 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     """Whether a second one has no second effect."""
-
-
-def match(images: Sequence[ImageLike], texts: Sequence[str], options: Mapping[str, Any]) -> Call:
-    """POST /match."""
-    body = {"images": [encoded(image) for image in images], "texts": list(texts), **given(options)}
-    return Call("POST", "/match", json=body)
-
-
-def classify(images: Sequence[ImageLike], labels: Sequence[str] | str, options: Mapping[str, Any]) -> Call:
-    """POST /classify."""
-    body = {
-        "images": [encoded(image) for image in images],
-        "labels": labels if isinstance(labels, str) else list(labels),
-        **given(options),
-    }
-    return Call("POST", "/classify", json=body)
-
-
-def embed(
-    images: Sequence[ImageLike] | None, texts: Sequence[str] | None, options: Mapping[str, Any]
-) -> Call:
-    """POST /embed."""
-    body = given(options)
-    if images is not None:
-        body["images"] = [encoded(image) for image in images]
-    if texts is not None:
-        body["texts"] = list(texts)
-    return Call("POST", "/embed", json=body)
 
 
 def submit(kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> Call:

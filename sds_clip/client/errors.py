@@ -2,6 +2,7 @@
 
 ClientError
 ├── ConnectionFailed         no answer came
+├── UnreadableFile           a file of this machine that cannot be read; nothing was sent
 ├── JobFailed                a job that was waited for has failed or was cancelled
 └── APIError                 the service answered with an error
     ├── InvalidRequest       400, 413, 415, 422, and what else the caller can mend
@@ -18,7 +19,10 @@ from typing import Any
 
 
 class ClientError(Exception):
-    """What went wrong. `code` is for programs, `message` for people; `param` names the field that is wrong."""
+    """What went wrong. `code` is for programs, `message` for people; `param` names the field that is wrong.
+
+    As a string it begins with the field, and with `index` where that is a list: `images[3]: ...`.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,12 @@ class ClientError(Exception):
         self.request_id = request_id
         self.retry_after_s = retry_after_s
 
+    def __str__(self) -> str:
+        if self.param is None:
+            return self.message
+        where = self.param if self.index is None else f"{self.param}[{self.index}]"
+        return f"{where}: {self.message}"
+
 
 class ConnectionFailed(ClientError):
     """No answer came. Where `reached`, the service may have done what it was asked."""
@@ -47,6 +57,13 @@ class ConnectionFailed(ClientError):
     def __init__(self, message: str, *, reached: bool) -> None:
         super().__init__(message, code="connection_failed")
         self.reached = reached
+
+
+class UnreadableFile(ClientError):
+    """A file of this machine cannot be read; nothing was sent."""
+
+    def __init__(self, message: str, *, param: str, index: int | None = None) -> None:
+        super().__init__(message, code="file_unreadable", param=param, index=index)
 
 
 class JobFailed(ClientError):

@@ -1,35 +1,118 @@
-"""What can stand for an image: a file, its bytes, a PIL image, or a URL where the service fetches those."""
+"""What can stand for an image: a file or its bytes, a PIL image, an array, or a URL where the service fetches those."""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from sds_clip.client.errors import UnreadableFile
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+ImageLike: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | np.ndarray[Any, Any]"
+)
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_ONE = (str, bytes, bytearray, os.PathLike)
 
 
-def encoded(image: ImageLike) -> str | dict[str, str]:
-    """An image as the API has it. Raises OSError for a file that cannot be read."""
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return {"url": image}
-    if isinstance(image, bytes):
-        content = image
-    elif isinstance(image, str | os.PathLike):
-        content = Path(image).read_bytes()
-    else:
-        content = _png(image)
-    return base64.b64encode(content).decode()
+def listed(images: Iterable[ImageLike]) -> list[ImageLike]:
+    """The images of a request; a file object is read from its start.
+
+    Raises: TypeError for one image in place of a list, UnreadableFile for a file that cannot be opened.
+    """
+    if isinstance(images, _ONE) or hasattr(images, "read") or _is_picture(images) or _is_one_array(images):
+        raise TypeError("images must be a list of images, and is one image: put it into a list, [image].")
+    return [_opened(image, index) for index, image in enumerate(images)]
+
+
+def encoded(image: Any, index: int) -> str | dict[str, str]:
+    """An image as the API has it. Raises UnreadableFile, and TypeError for what cannot be an image."""
+    if _is_url(image):
+        return {"url": str(image)}
+    try:
+        return base64.b64encode(_content(image, index)).decode()
+    except OSError as error:  # PIL reads a file's pixels as late as this
+        raise _unreadable(error, image, index) from error
+
+
+def _opened(image: Any, index: int) -> Any:
+    """An image whose file can be opened, so that of many none is sent in vain."""
+    try:
+        if isinstance(image, str | os.PathLike) and not _is_url(image):
+            Path(image).open("rb").close()
+        elif hasattr(image, "read"):
+            return _read(image, index)
+    except OSError as error:
+        raise _unreadable(error, image, index) from error
+    return image
+
+
+def _read(file: IO[bytes], index: int) -> bytes:
+    if file.seekable():  # it may stand at its end, where it was written to
+        file.seek(0)
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise TypeError(f'images[{index}] is a file that was opened as text: open it as bytes, with "rb".')
+    return content
+
+
+def _content(image: Any, index: int) -> bytes:
+    if isinstance(image, bytes | bytearray):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    if _is_picture(image):
+        return _png(image)
+    if hasattr(image, "__array_interface__"):
+        return _png(_picture(image, index))
+    raise TypeError(
+        f"images[{index}] is of the type {type(image).__name__}: give a path, a URL, bytes, a file object, "
+        "a PIL image, or an array of uint8."
+    )
+
+
+def _picture(array: np.ndarray[Any, Any], index: int) -> Image.Image:
+    from PIL import Image
+
+    shape, kind = tuple(array.shape), str(array.dtype)
+    if kind != "uint8" or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+        raise TypeError(
+            f"images[{index}] is an array of {kind} with the shape {shape}: it must be uint8 with the shape "
+            "(height, width), (height, width, 3) for RGB, or (height, width, 4) for RGBA."
+        )
+    return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
 
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _is_url(image: object) -> bool:
+    return isinstance(image, str) and image.startswith(("http://", "https://"))
+
+
+def _is_picture(image: object) -> bool:
+    """Whether it is a PIL image, without importing PIL for whoever has none."""
+    return hasattr(image, "save") and hasattr(image, "mode")
+
+
+def _is_one_array(images: object) -> bool:
+    """Whether an array is one image and not several, [count, height, width, channels]."""
+    return hasattr(images, "__array_interface__") and len(images.shape) < 4  # type: ignore[attr-defined]
+
+
+def _unreadable(error: OSError, image: object, index: int) -> UnreadableFile:
+    path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", None) or "the image"
+    return UnreadableFile(
+        f"{os.fspath(path)} cannot be read: {error.strerror or error}.", param="images", index=index
+    )

@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from sds_clip.client import calls, connection, retries
+from sds_clip.client import calls, connection, inference, retries
 from sds_clip.client.images import ImageLike
 from sds_clip.client.sync_http import Http
 from sds_clip.client.sync_job import Job
@@ -20,9 +20,10 @@ class Client:
         with Client() as client:
             client.match(["cat.jpg"], ["a cat", "a dog"])["results"][0]["probabilities"]
 
-    Answers are the API's own JSON; /docs of the service describes every field. Whatever fails raises a
-    `ClientError`, after as many as `max_attempts` where it is safe to ask again; a job's events are followed over as
-    many connections as it takes. Threads may share a client.
+    Images are paths, URLs, bytes, file objects, PIL images or arrays of uint8. Lists longer than the service takes in
+    one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of the service
+    describes every field. Whatever fails raises a `ClientError`, after as many as `max_attempts` where it is safe to
+    ask again; a job's events are followed over as many connections as it takes. Threads may share a client.
     """
 
     def __init__(
@@ -47,25 +48,25 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def match(self, images: Sequence[ImageLike], texts: Sequence[str], **options: Any) -> dict[str, Any]:
+    def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]:
         """Score every text against every image. Options: model, on_error."""
-        return self._http.json(calls.match(images, texts, options))
+        return self._http.exchange(inference.match(images, texts, options))
 
     def classify(
-        self, images: Sequence[ImageLike], labels: Sequence[str] | str, **options: Any
+        self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
     ) -> dict[str, Any]:
         """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
-        return self._http.json(calls.classify(images, labels, options))
+        return self._http.exchange(inference.classify(images, labels, options))
 
     def embed(
         self,
-        images: Sequence[ImageLike] | None = None,
+        images: Iterable[ImageLike] | None = None,
         *,
-        texts: Sequence[str] | None = None,
+        texts: Iterable[str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
-        return self._http.json(calls.embed(images, texts, options))
+        return self._http.exchange(inference.embed(images, texts, options))
 
     def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
         """What is served, the aliases, and a page of versions, the newest first."""

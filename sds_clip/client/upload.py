@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from sds_clip.client.errors import UnreadableFile
+
 _CHUNK_BYTES = 2**20
 _BLOCK = tarfile.BLOCKSIZE
 _END = 2 * _BLOCK
@@ -43,14 +45,21 @@ class Form:
 def dataset_form(
     path: str | os.PathLike[str], *, format: str, name: str | None, max_bad_share: float
 ) -> Form:
-    """A data set's form, named for its file or folder where it is not given a name. Raises as `Form` does."""
+    """A data set's form, named for its file or folder where it is not given a name.
+
+    Raises: UnreadableFile, and ValueError for a folder that cannot be packed.
+    """
     source = Path(path)
     fields = {
         "name": name or source.resolve().name,
         "format": format,
         "max_bad_share": str(max_bad_share),
     }
-    return Form(source, fields)
+    try:
+        return Form(source, fields)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UnreadableFile(f"{error.filename or source} cannot be read: {reason}.", param="file") from error
 
 
 def _entries(folder: Path) -> list[tuple[tarfile.TarInfo, Path]]:

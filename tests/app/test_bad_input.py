@@ -109,6 +109,9 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
         422,
         "invalid_base64",
     ),
+    "a path": ("/match", {**GOOD, "images": ["photos/my-cat.jpg"]}, 422, "image_is_path"),
+    "a path of here": ("/match", {**GOOD, "images": ["./cat"]}, 422, "image_is_path"),
+    "the start of a JPEG": ("/match", {**GOOD, "images": ["/9j/4AAQSkZJRg"]}, 422, "invalid_base64"),
     "a million wrong images": (
         "/match",
         b'{"images":[' + b"0," * 2**20 + b'0],"texts":["a"]}',
