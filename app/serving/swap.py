@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
+CLOSE_TIMEOUT_S = 2.0
 PREPARE_TIMEOUT_S = 1.0
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
@@ -100,6 +101,7 @@ class Swapper:
         self._poll_s = poll_s
         self._state = state
         self._polling: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[Sequence[AliasState]] | None = None
         self._staging: set[asyncio.Task[None]] = set()
         self.followed: dict[str, Followed] = {}
         self.read_at: float | None = None
@@ -152,6 +154,8 @@ class Swapper:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._reading is not None:  # it holds a connection, which is closed only once it is given back
+            await asyncio.wait([self._reading], timeout=CLOSE_TIMEOUT_S)
 
     async def _poll_for_ever(self, aliases: AliasSource) -> None:
         while True:
@@ -163,8 +167,10 @@ class Swapper:
 
     async def _poll(self, aliases: AliasSource) -> None:
         try:
+            self._reading = asyncio.create_task(in_own_thread(lambda: self._read(aliases), "read aliases"))
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
             async with asyncio.timeout(READ_TIMEOUT_S):
-                states = await in_own_thread(lambda: self._read(aliases), "read aliases")
+                states = await asyncio.shield(self._reading)
         except Exception as error:
             self._note_away(error)
             return
