@@ -1,6 +1,7 @@
 """What stands behind jobs, data sets and versions in a serving process: the store, its threads, the way to the broker.
 
-Serving never waits for it: while the database is away, these routes answer 503, and images are matched as ever.
+Serving never waits for it: while the database is away, these routes answer 503, and images are matched as ever. A
+process that starts meanwhile serves what its own state says (`app.registry.local_state`).
 """
 
 import asyncio

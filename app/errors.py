@@ -15,7 +15,9 @@
     ├── Overloaded               429  the queue is full; Retry-After says when to come back
     ├── InternalError            500
     ├── Unavailable              503  draining or not answering
-    │   └── ClassesBuilding      503  a label set is still being encoded
+    │   ├── ClassesBuilding      503  a label set is still being encoded
+    │   ├── RegistryAway         503  which version a name stands for cannot be read
+    │   └── ModelNotReady        503  the version that a name stands for is not loaded
     ├── DeadlineExceeded         504  not computed within the request's deadline
     └── DiskReserve              507  the disk is full but for its reserve
 
@@ -162,6 +164,18 @@ class ClassesBuilding(Unavailable):
     """A label set is still being encoded for the model in service."""
 
     code = "classes_building"
+
+
+class RegistryAway(Unavailable):
+    """Which version a name stands for cannot be read, and this process does not know it."""
+
+    code = "registry_away"
+
+
+class ModelNotReady(Unavailable):
+    """The version that a name stands for is not loaded here, and no other answers for it."""
+
+    code = "model_not_ready"
 
 
 class DeadlineExceeded(ServiceError):

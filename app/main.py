@@ -18,6 +18,7 @@ from app.limits import Limits
 from app.metrics import Metrics
 from app.openapi import install_openapi
 from app.registry.files import FolderVersions
+from app.registry.local_state import LocalState
 from app.registry.ports import Registry
 from app.routes import datasets, evaluate, finetune, inference, jobs, status
 from app.routes import registry as registry_routes
@@ -69,7 +70,8 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     `registry` says which versions there are and where the aliases point; without one, the settings' database
     does, and without that, the versions under the data folder can be named, and no alias is followed.
 
-    Raises: CheckpointError for weights that cannot be served, ConfigurationError for unsafe settings.
+    Raises: CheckpointError for weights that cannot be served, ConfigurationError for unsafe settings and for a state
+    that another process holds.
     """
     logs.configure(settings.log_level)
     auth.check_binding(settings)
@@ -112,9 +114,14 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         backend = Backend(settings, settings.database_url, list(clips.values()))
         registry = registry or backend.registry
     registry = registry or Registry(FolderVersions(settings.data_dir / "versions"))
+    state = None
+    if registry.aliases is not None:
+        state = LocalState(settings.own_state_dir)
     loader = VersionLoader(
         engine,
         registry.versions,
+        state=state,
+        mark_damaged=registry.mark_damaged,
         device=settings.device,
         precision=settings.precision,
         bases=[*settings.models, *settings.allowed_models],
@@ -127,7 +134,13 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         wait_s=settings.version_wait_s,
     )
     swapper = Swapper(
-        engine.models, loader, classes, registry.aliases, SwapMetrics(metrics), poll_s=settings.swap_poll_s
+        engine.models,
+        loader,
+        classes,
+        registry.aliases,
+        SwapMetrics(metrics),
+        poll_s=settings.swap_poll_s,
+        state=state,
     )
     board = StatusBoard(engine.models, swapper, registry.reports)
 
@@ -144,6 +157,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
             await part.close()
         if backend is not None:
             await backend.close()
+        if state is not None:
+            state.close()
         await classes.close()
         await engine.close()
         decoder.close()

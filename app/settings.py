@@ -1,5 +1,6 @@
 """What an operator can set, read from the environment (`SDS_CLIP_*`) once, at the process's edge."""
 
+import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -25,6 +26,11 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     data_dir: Path = Field(Path("data"), description="Caches, versions, data sets and the files of jobs.")
+    state_dir: Path | None = Field(
+        None,
+        description="What this process keeps to start without its database, on a disk of its own if possible: the "
+        "aliases and a copy of the versions in service. Default: state/HOSTNAME-PORT in the data folder.",
+    )
     database_url: str | None = Field(
         None,
         description="sqlite:////PATH or postgresql://...: jobs, data sets and versions; without it none.",
@@ -106,6 +112,11 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(None, description="JSON with hashed API keys; without it loopback only.")
     allowed_hosts: Names = Field([], description="Host names beside the loopback ones, without keys.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def own_state_dir(self) -> Path:
+        """`state_dir`, or the default, which no other process on this machine has."""
+        return self.state_dir or self.data_dir / "state" / f"{socket.gethostname()}-{self.port}"
 
     @model_validator(mode="after")
     def _largest_request_fits(self) -> Self:

@@ -29,7 +29,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         yield working
         _sync(working)
         os.rename(working, out)
-        _sync_folder(working.parent)
+        sync_folder(working.parent)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(
@@ -45,10 +45,11 @@ def _sync(folder: Path) -> None:
         file.chmod(0o644)  # safetensors leaves it to its owner alone
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

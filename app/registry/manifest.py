@@ -29,6 +29,12 @@ class VersionError(CheckpointError):
     code: ClassVar[str] = "bad_version"
 
 
+class DamagedVersion(VersionError):
+    """A version's folder that does not hold the files that were published."""
+
+    code: ClassVar[str] = "version_damaged"
+
+
 @dataclass(frozen=True)
 class FileHash:
     """One file of a version."""
@@ -100,9 +106,16 @@ def read_manifest(folder: Path) -> Manifest:
 def verify(folder: Path, version: str) -> Manifest:
     """Compute every file's hash again.
 
-    Raises VersionError, naming the file, where one is missing, changed or too many, or the folder is another
+    Raises DamagedVersion, naming the file, where one is missing, changed or too many, or the folder is another
     version's.
     """
+    try:
+        return _verify(folder, version)
+    except VersionError as error:
+        raise DamagedVersion(str(error)) from error
+
+
+def _verify(folder: Path, version: str) -> Manifest:
     manifest = read_manifest(folder)
     if manifest.version != version:
         raise VersionError(

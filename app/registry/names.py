@@ -1,11 +1,20 @@
 """Names that aliases may have."""
 
+import re
+
 from app.errors import InvalidRequest
 from app.jobs.named_models import DEMO
 from app.registry.ports import is_version
 
 RESERVED = frozenset({"status", DEMO})
 """GET /models/status is another thing than GET /models/{alias}, and `demo` is a model's reference."""
+
+ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def may_be_alias(name: str) -> bool:
+    """Whether an alias can have this name."""
+    return re.match(ALIAS_PATTERN, name) is not None and not is_version(name) and name not in RESERVED
 
 
 def check_alias(name: str) -> None:

@@ -5,7 +5,7 @@ Whatever it raises means that it is away: the process goes on serving what it se
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,3 +69,5 @@ class Registry:
     versions: VersionSource
     aliases: AliasSource | None = None
     reports: ReportSink | None = None
+    mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None
+    """Records whether a published version was found to be damaged or whole; never raises."""

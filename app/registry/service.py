@@ -1,6 +1,7 @@
 """Versions and aliases for the routes: looked at, promoted, rolled back, deleted."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,18 +9,21 @@ from typing import BinaryIO
 
 from app.auth import Caller
 from app.registry.download import Download, Downloads
-from app.registry.manifest import LOG_FILE, VersionError, verify
+from app.registry.manifest import LOG_FILE, DamagedVersion, verify
 from app.registry.names import check_alias
 from app.registry.ports import is_version
 from app.registry.removal import remove_files
+from app.registry.store_source import mark_damaged
 from app.run_log import open_log
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.serving.threads import in_own_thread
 from app.store import Store
 from app.store.assets import Alias, Move, Promotion, Version, VersionStatus
-from app.store.errors import Conflict, UnknownRecord
+from app.store.errors import Conflict, UnknownRecord, VersionDamaged
 from app.store.records import Page
 from app.store_threads import StoreThreads
+
+logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 """Who moved an alias, where there are no keys."""
@@ -30,12 +34,6 @@ class NotBetter(Conflict):
     """The version's own job has compared it with the alias's version, and it was not better."""
 
     code = "not_better"
-
-
-class VersionDamaged(Conflict):
-    """The version's files are not those that were published."""
-
-    code = "version_damaged"
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,13 @@ class VersionService:
             )
 
     async def download(self, name: str, *, full: bool) -> Download:
-        """A version's files, as they were published or as whole weights. Raises what `Downloads.of` does."""
+        """A version's files, as they were published or as whole weights.
+
+        Raises: VersionDamaged, and what `Downloads.of` does.
+        """
         version = await self._threads.run(lambda: self._version(name))
+        if version.folder is not None and version.status is VersionStatus.READY:
+            await self._verify(self._data_dir / version.folder, version.id)
         return await self._downloads.of(version, full=full)
 
     async def log(self, name: str) -> BinaryIO:
@@ -147,12 +150,18 @@ class VersionService:
         return VersionView(version, aliases, tuple(lineage), tuple(promotions))
 
     async def _verify(self, folder: Path, version_id: str) -> None:
-        try:
-            await in_own_thread(lambda: verify(folder, version_id), f"verify {version_id[:12]}")
-        except VersionError as error:
-            raise VersionDamaged(
-                f"Version {version_id[:12]} is not as it was published; run its job again.", param="version"
-            ) from error
+        def check() -> bool:
+            try:
+                verify(folder, version_id)
+            except DamagedVersion as error:
+                logger.error("version %s is damaged: %s", version_id[:12], error)
+                return False
+            return True
+
+        is_whole = await in_own_thread(check, f"verify {version_id[:12]}")
+        await in_own_thread(lambda: mark_damaged(self._store, version_id, not is_whole), "mark damaged")
+        if not is_whole:
+            raise VersionDamaged(version_id, param="version")
 
     def _promote(self, version: Version, request: PromoteRequest, caller: Caller) -> Alias:
         try:

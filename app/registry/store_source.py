@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from app.jobs.named_models import absolute
@@ -11,7 +12,7 @@ from app.registry.files import FileReports
 from app.registry.ports import AliasState, Registry
 from app.store import Store
 from app.store.assets import Move, NewVersion, Version, VersionStatus
-from app.store.errors import AliasMoved, UnknownRecord
+from app.store.errors import AliasMoved, StoreUnavailable, UnknownRecord
 from models.clip import Clip
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,20 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
     """What a serving process needs; its reports are files, which every process of the data folder sees."""
     reports = data_dir / "serving"
     _forget(reports)
-    return Registry(StoreVersions(store, data_dir), StoreAliases(store), FileReports(reports))
+    return Registry(
+        StoreVersions(store, data_dir),
+        StoreAliases(store),
+        FileReports(reports),
+        partial(mark_damaged, store),
+    )
+
+
+def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
+    """Record what was found of a version's files; while the database is away, that is left to the next who looks."""
+    try:
+        store.versions.mark_damaged(version, is_damaged)
+    except StoreUnavailable:
+        logger.warning("whether version %s is damaged cannot be recorded", version[:12])
 
 
 def place_of(version: Version, data_dir: Path) -> Path | str:

@@ -7,9 +7,10 @@ from app.backend import Backend
 from app.errors import Forbidden, InvalidRequest, Unauthorized, Unavailable
 from app.openapi import describe_errors
 from app.schemas.listing import After, Limit
-from app.schemas.models import Health, ServedModel, ServingStatus
+from app.schemas.models import Health, Ready, ServedModel, ServingStatus
 from app.schemas.versions import AliasInfo, ModelsAndVersions, VersionInfo
 from app.serving.engine import Engine
+from app.serving.served import DEFAULT
 from app.serving.status import StatusBoard
 from app.store.errors import UnknownRecord
 
@@ -24,7 +25,7 @@ router = APIRouter(tags=["status"])
 async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
     """List what is served (architecture, precision, size, version and generation), and what is registered."""
     served_models = _engine(request).models
-    default = served_models.resolve(None)
+    default = served_models.current(DEFAULT)
     listed = ModelsAndVersions(
         models=[ServedModel.describe(served, default=served is default) for served in served_models]
     )
@@ -65,10 +66,11 @@ async def health(request: Request) -> Health:
 
 
 @router.get("/ready", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
-async def ready(request: Request) -> Health:
-    """Whether to send requests here: 200 only while a forward pass really answers."""
+async def ready(request: Request) -> Ready:
+    """Whether to send requests here: 200 only while a forward pass really answers, with what was promoted."""
     await _engine(request).check_ready()
-    return Health()
+    board: StatusBoard = request.app.state.status
+    return Ready(aliases=board.aliases.source)
 
 
 @router.get("/metrics", dependencies=[Depends(public)], response_class=Response)

@@ -74,6 +74,10 @@ class NameStatus(BaseModel):
     name: str
     version: str | None = Field(None, description="None for an alias of which nothing could be loaded yet.")
     generation: int | None = None
+    from_copy: bool = Field(
+        False,
+        description="Whether it was loaded from this process's own copy: the registry's files are damaged.",
+    )
     since: float | None = None
     wanted_version: str | None = Field(None, description="Where the alias points; None for a reference.")
     wanted_generation: int | None = None
@@ -85,8 +89,16 @@ class AliasReading(BaseModel):
     """Whether a process can read the aliases; while it cannot, it serves on what it serves."""
 
     state: Literal["read", "away", "none"] = Field(description="`none`: it follows no aliases.")
-    read_at: float | None = None
+    source: Literal["none", "registry", "state"] = Field(
+        "none",
+        description="Where those that it follows were read. `state`: it started while they could not be read, and "
+        "follows them as it read them last. `none`: it knows none.",
+    )
+    read_at: float | None = Field(None, description="When they were last read, also in an earlier run.")
     error: str | None = None
+    state_error: str | None = Field(
+        None, description="Why what is kept for a start without the database could not be written."
+    )
 
 
 class ProcessStatus(BaseModel):
@@ -105,6 +117,15 @@ class ServingStatus(BaseModel):
     """Every serving process that is known, the one that answers first."""
 
     processes: list[ProcessStatus]
+
+
+class Ready(BaseModel):
+    """The default model answers."""
+
+    status: Literal["ok"] = "ok"
+    aliases: Literal["none", "registry", "state"] = Field(
+        description="Where the aliases that are served were read: as GET /models/status has it."
+    )
 
 
 class Health(BaseModel):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.registry.names import ALIAS_PATTERN
 from app.schemas.common import Body
 from app.schemas.models import ModelList
 from app.store.assets import Alias, Promotion, Version, VersionStatus
@@ -27,7 +28,7 @@ class PromoteRequest(Body):
         json_schema_extra={"examples": [{"alias": "default", "reason": "better on Winoground"}]}
     )
 
-    alias: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    alias: str = Field("default", pattern=ALIAS_PATTERN)
     reason: Reason
     force: bool = Field(False, description="Also a version that its own job compared and found not better.")
     expected_generation: Generation = None
@@ -69,13 +70,17 @@ class VersionInfo(BaseModel):
 
     id: str = Field(description="SHA-256 of the weights and of all else that changes a score.")
     object: Literal["model"] = "model"
-    status: VersionStatus
+    status: Literal["ready", "damaged", "deleted"] = Field(
+        description="`damaged`: its files were found not to be those that were published. It is neither promoted nor "
+        "downloaded until they are."
+    )
+    damaged_at: float | None = Field(description="When that was found.")
     created_at: float
     size_bytes: int
     base: str | None = Field(description="What it lies over, as people read it.")
     base_version: str | None
     job_id: str | None = Field(description="The job that made it first.")
-    downloadable: bool = Field(description="Not so for an operator's own reference.")
+    downloadable: bool = Field(description="Not so for an operator's own reference and a damaged version.")
     aliases: list[str]
 
     @classmethod
@@ -148,15 +153,19 @@ class PromotionInfo(BaseModel):
 
 
 def _fields(version: Version, aliases: Sequence[Alias]) -> dict[str, Any]:
+    is_damaged = version.damaged_at is not None and version.status is VersionStatus.READY
     return {
         "id": version.id,
-        "status": version.status,
+        "status": "damaged" if is_damaged else version.status.value,
+        "damaged_at": version.damaged_at if is_damaged else None,
         "created_at": version.created_at,
         "size_bytes": version.size_bytes,
         "base": version.base,
         "base_version": version.base_version,
         "job_id": version.job_id,
-        "downloadable": version.folder is not None and version.status is VersionStatus.READY,
+        "downloadable": version.folder is not None
+        and version.status is VersionStatus.READY
+        and not is_damaged,
         "aliases": [alias.name for alias in aliases if alias.version == version.id],
     }
 

@@ -163,10 +163,16 @@ class Engine:
         """Return if a forward pass answered just now, else try one. Raises Unavailable."""
         if self.draining:
             raise Unavailable("The server is shutting down.", retry_after_s=1)
+        try:
+            default = self.models.resolve(None)
+        except ServiceError as error:
+            raise Unavailable(
+                error.message, code=error.code, retry_after_s=error.retry_after_s or 5
+            ) from error
         if self.alive and time.monotonic() - self._forward.last_answer_at < PROBE_EVERY_S:
             return
         if self._ready_probe is None or self._ready_probe.done():
-            self._ready_probe = asyncio.create_task(self._probe(self.models.resolve(None)))
+            self._ready_probe = asyncio.create_task(self._probe(default))
         try:
             # One probe serves all who ask meanwhile, and goes on when one of them gives up.
             await asyncio.wait_for(asyncio.shield(self._ready_probe), PROBE_TIMEOUT_S)

@@ -1,9 +1,11 @@
 """Versions into memory: each once however many ask, over shared bases, checked and warm before anybody gets it."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -13,7 +15,8 @@ from app.errors import InternalError
 from app.jobs.named_models import absolute
 from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
-from app.registry.manifest import VersionError, verify
+from app.registry.local_state import LocalState
+from app.registry.manifest import DamagedVersion, VersionError, kind_of, verify
 from app.registry.ports import VersionSource, is_version
 from app.serving.engine import Engine
 from app.serving.served import Served
@@ -25,6 +28,8 @@ from models.delta_file import Delta, DeltaError, base_of, read_delta
 from models.golden import TOLERANCE, Golden
 from models.references import Folder
 from models.tokenizers import first_line
+
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -44,15 +49,27 @@ class Read(NamedTuple):
 class VersionLoader:
     """Loads versions for the process's device and precision; `bases` are the operator's references.
 
+    `state` stands in where the registry is away, and where a version's files in it are damaged.
+
     A version that is in memory anywhere in the process is not loaded again: that is what makes a rollback
     instant and lets deltas share their base.
     """
 
     def __init__(
-        self, engine: Engine, versions: VersionSource, *, device: str, precision: str, bases: Collection[str]
+        self,
+        engine: Engine,
+        versions: VersionSource,
+        *,
+        device: str,
+        precision: str,
+        bases: Collection[str],
+        state: LocalState | None = None,
+        mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None,
     ) -> None:
         self._engine = engine
         self._versions = versions
+        self._state = state
+        self._mark_damaged = mark_damaged
         self._device = device
         self._precision = precision
         self._allowed = AllowedBases(bases)
@@ -63,6 +80,7 @@ class VersionLoader:
         self._base_of: WeakKeyDictionary[Clip, Clip] = WeakKeyDictionary()
         self._reading: dict[str, threading.Lock] = {}
         self._loads: dict[str, asyncio.Task[Clip]] = {}
+        self._copied: WeakSet[Clip] = WeakSet()
         for served in engine.models:
             self._loaded[served.clip.version] = served.clip
             self._checked.add(served.clip)
@@ -76,6 +94,10 @@ class VersionLoader:
         """The version if it is in memory, checked and warm."""
         clip = self._loaded.get(version)
         return clip if clip in self._checked else None
+
+    def is_copy(self, clip: Clip) -> bool:
+        """Whether it was read from this process's own copy, since the registry's files were damaged."""
+        return clip in self._copied
 
     def is_loading(self, version: str) -> bool:
         """Whether somebody waits for the version already."""
@@ -126,7 +148,7 @@ class VersionLoader:
 
     def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Read:
         """In a thread: everything but computing. `over` are the deltas that this is the base of."""
-        found = self._versions.find(version) if is_version(version) else None
+        found, is_registry = self._find(version) if is_version(version) else (None, False)
         if found is None:
             raise UnknownVersion(f"There is no version {version[:64]} here.")
         loaded = self._loaded.get(version)
@@ -134,11 +156,50 @@ class VersionLoader:
             if loaded is None and not by_alias:
                 self._allowed.check(found, version)
             return Read(loaded or self._of_reference(found, version), None)
-        if verify(found, version).kind == "full":
-            clip = loaded or self._of_reference(str(Folder(str(found))), version, called=version)
-            return Read(clip, read_golden(found))
-        delta = read_delta(found)
-        return Read(loaded or self._laid(delta, (*over, version), by_alias), delta.golden)
+        folder = self._whole(found, version, mark=is_registry)
+        if kind_of(folder) == "full":
+            clip = loaded or self._of_reference(str(Folder(str(folder))), version, called=version)
+            golden = read_golden(folder)
+        else:
+            delta = read_delta(folder)
+            clip, golden = loaded or self._laid(delta, (*over, version), by_alias), delta.golden
+        if folder != found:
+            self._copied.add(clip)
+        return Read(clip, golden)
+
+    def _find(self, version: str) -> tuple[Path | str | None, bool]:
+        """Where the version is, and whether the registry says so; an alias's, where it was when that could be read."""
+        remembered = None if self._state is None else self._state.place(version)
+        try:
+            found = self._versions.find(version)
+        except Exception:
+            if remembered is None:
+                raise
+            found = None
+        if found is None:
+            return remembered, False
+        if self._state is not None:
+            self._state.found(version, found)
+        return found, True
+
+    def _whole(self, folder: Path, version: str, *, mark: bool) -> Path:
+        """The folder if its files are those that were published, else this process's copy of it.
+
+        Raises DamagedVersion where there is no good copy.
+        """
+        try:
+            verify(folder, version)
+        except DamagedVersion as error:
+            if mark:
+                self._mark_damaged(version, True)
+            copy = None if self._state is None else self._state.copy(version)
+            if copy is None:
+                raise
+            logger.error("a version is damaged, and this process's own copy of it is used: %s", error)
+            return copy
+        if mark:
+            self._mark_damaged(version, False)
+        return folder
 
     def _laid(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         base = self._base(delta, over, by_alias)
@@ -157,7 +218,7 @@ class VersionLoader:
             base = self._loaded.get(version)
             if base is not None:
                 return base
-            if self._versions.find(version) is not None:
+            if self._find(version)[0] is not None:
                 return self._read(version, over, by_alias).clip
             reference = absolute(str(base_of(delta.folder)))
             self._allowed.check(reference, version)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from app.errors import UnknownModel
+from app.errors import ServiceError, UnknownModel
 from models.clip import Clip
 
 DEFAULT = "default"
@@ -30,25 +30,35 @@ class Served:
 class ServedModels:
     """The names that callers may use: the operator's references, then aliases, which may take a reference's name.
 
-    `default` is the alias of that name where there is one, else the first reference.
+    `default` is the alias of that name where there is one, else the first reference. Where an alias may have a name
+    and its version is not loaded, nothing answers for that name: `withheld` says why.
     """
 
     def __init__(self, clips: dict[str, Clip]) -> None:
-        self._current = {name: Served(name, 1, clip) for name, clip in clips.items()}
+        self._references = {name: Served(name, 1, clip) for name, clip in clips.items()}
+        self._aliases: dict[str, Served] = {}
         self._previous: dict[str, Served] = {}
         self._first = next(iter(clips))
         self._replacing = threading.Lock()
         self.version_named: Callable[[str], Served | None] = lambda name: None
         """Finds a version that requests name by its hash; see `app.serving.versions`."""
+        self.withheld: Callable[[str], ServiceError | None] = lambda name: None
+        """Why neither a reference nor nothing at all may stand for a name; see `app.serving.swap`."""
 
     def __iter__(self) -> Iterator[Served]:
-        return iter(list(self._current.values()))
+        return iter((self._references | self._aliases).values())
 
     def resolve(self, name: str | None) -> Served:
-        """What `name` serves now. Raises UnknownModel, which lists the names."""
-        served = self.current(DEFAULT if name is None else name) or self.version_named(name or DEFAULT)
+        """What `name` serves now.
+
+        Raises: UnknownModel, which lists the names; what `withheld` has for the name.
+        """
+        name = DEFAULT if name is None else name
+        served = self.current(name) or self.version_named(name)
         if served is None:
-            known = ", ".join(dict.fromkeys([DEFAULT, *self._current]))
+            if (reason := self.withheld(name)) is not None:
+                raise reason
+            known = ", ".join(dict.fromkeys([DEFAULT, *self._references, *self._aliases]))
             raise UnknownModel(
                 f"No model of that name is served here; choose one of: {known}.", param="model"
             )
@@ -56,9 +66,13 @@ class ServedModels:
 
     def current(self, name: str) -> Served | None:
         """What a name serves now, or None."""
-        if name == DEFAULT and DEFAULT not in self._current:
-            name = self._first
-        return self._current.get(name)
+        if name in self._aliases:
+            return self._aliases[name]
+        if self.withheld(name) is not None:
+            return None
+        if name == DEFAULT:
+            return self.current(self._first)
+        return self._references.get(name)
 
     def previous(self, served: Served) -> Served | None:
         """The weights that `served` replaced, kept for an instant return and for label sets."""
@@ -66,7 +80,7 @@ class ServedModels:
 
     def held(self) -> list[Served]:
         """All that is kept in memory here: what names serve, and what they served before."""
-        return [*self._current.values(), *self._previous.values()]
+        return [*self, *self._previous.values()]
 
     def replace(self, name: str, clip: Clip, generation: int | None = None) -> Served:
         """Put other weights behind a name, or make it; the generation is the next one if not given.
@@ -80,5 +94,5 @@ class ServedModels:
             # The same weights under another generation leave the way back open.
             if old is not None and old.key != new.key:
                 self._previous[name] = old
-            self._current[name] = new
+            self._aliases[name] = new
         return new

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from app.registry.ports import ProcessReport, ReportSink
 from app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
@@ -52,9 +53,14 @@ class StatusBoard:
             pid=os.getpid(),
             started_at=self._started_at,
             at=time.time(),
-            aliases=_reading(self._swapper),
+            aliases=self.aliases,
             models=self._names(),
         )
+
+    @property
+    def aliases(self) -> AliasReading:
+        """Whether the aliases can be read, and where those that are followed were read."""
+        return _reading(self._swapper)
 
     async def all(self) -> list[ProcessStatus]:
         """This process first, then the others; it alone where the others' reports cannot be read."""
@@ -67,7 +73,7 @@ class StatusBoard:
         return [self.own(), *(status for status in found if status.process != self._process)]
 
     def _names(self) -> list[NameStatus]:
-        names = [_serving(served) for served in self._models]
+        names = [_serving(served, self._swapper) for served in self._models]
         # An alias that was never loaded serves nothing, and that is what people look here for.
         served = {name.name for name in names}
         names += [NameStatus(name=name) for name in self._swapper.followed if name not in served]
@@ -94,17 +100,23 @@ class StatusBoard:
 
 
 def _reading(swapper: Swapper) -> AliasReading:
-    if swapper.away is not None:
-        return AliasReading(state="away", read_at=swapper.read_at, error=swapper.away)
-    return AliasReading(state="none" if swapper.read_at is None else "read", read_at=swapper.read_at)
+    state: Literal["read", "away", "none"] = "none" if swapper.read_at is None else "read"
+    return AliasReading(
+        state=state if swapper.away is None else "away",
+        source=swapper.source,
+        read_at=swapper.last_read_at,
+        error=swapper.away,
+        state_error=swapper.state_error,
+    )
 
 
-def _serving(served: Served) -> NameStatus:
+def _serving(served: Served, swapper: Swapper) -> NameStatus:
     return NameStatus(
         name=served.name,
         version=served.clip.version,
         generation=served.generation,
         since=served.since,
+        from_copy=swapper.is_copy(served),
     )
 
 

@@ -5,21 +5,29 @@
 
 A version that cannot be loaded changes nothing: the alias serves on what it serves, says why (`report`, metrics,
 log), tries again with longer and longer pauses, and takes any other version that it is moved to meanwhile.
+
+A process that starts while the aliases cannot be read follows those that it read last (`app.registry.local_state`).
+Where it knows none, or has not loaded what an alias points at, nothing answers for that name: never other weights.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from app.crash import reach
-from app.errors import ServiceError
+from app.errors import ModelNotReady, RegistryAway, ServiceError
+from app.registry.local_state import LocalState
+from app.registry.names import may_be_alias
 from app.registry.ports import AliasSource, AliasState
 from app.serving.classes import ClassWeights
 from app.serving.loading import VersionLoader
-from app.serving.served import Served, ServedModels
+from app.serving.served import DEFAULT, Served, ServedModels
 from app.serving.swap_metrics import SwapMetrics
 from app.serving.threads import in_own_thread
+from app.store.errors import VersionDamaged
 from models.clip import Clip
 from models.errors import ModelError
 from models.tokenizers import first_line
@@ -28,9 +36,11 @@ logger = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
+CLOSE_TIMEOUT_S = 2.0
 PREPARE_TIMEOUT_S = 1.0
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
+NOT_READY_RETRY_S = 5
 MAX_STAGING = 4
 STUCK_AFTER_S = 60.0  # a load that hangs, on a dead network disk say, takes no place from those that work
 
@@ -81,6 +91,7 @@ class Swapper:
         metrics: SwapMetrics,
         *,
         poll_s: float,
+        state: LocalState | None = None,
     ) -> None:
         self._models = models
         self._loader = loader
@@ -88,19 +99,51 @@ class Swapper:
         self._aliases = aliases
         self._metrics = metrics
         self._poll_s = poll_s
+        self._state = state
         self._polling: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[Sequence[AliasState]] | None = None
         self._staging: set[asyncio.Task[None]] = set()
         self.followed: dict[str, Followed] = {}
         self.read_at: float | None = None
         """When the aliases were last read, in seconds since the epoch."""
         self.away: str | None = None
         """Why they cannot be read at the moment."""
+        self._not_aliased = set[str]()
+        """Names of references that no alias had when that was last known: their references answer for them."""
+        if aliases is not None:
+            models.withheld = self._withheld
+
+    @property
+    def source(self) -> Literal["none", "registry", "state"]:
+        """Where the aliases that are followed were read."""
+        if self.read_at is not None:
+            return "registry"
+        return "none" if self._state is None or self._state.remembered is None else "state"
+
+    @property
+    def last_read_at(self) -> float | None:
+        """When they were read last, in this run of the process or an earlier one; in seconds since the epoch."""
+        if self.read_at is None and self._state is not None and self._state.remembered is not None:
+            return self._state.remembered.read_at
+        return self.read_at
+
+    @property
+    def state_error(self) -> str | None:
+        """Why this process's state could not be written."""
+        return None if self._state is None else self._state.error
+
+    def is_copy(self, served: Served) -> bool:
+        """Whether the weights are this process's own copy."""
+        return self._loader.is_copy(served.clip)
 
     async def start(self) -> None:
         """Read the aliases and wait for what they point at, within reason; then follow them."""
         if self._aliases is None:
             return
         await self._poll(self._aliases)
+        if self.read_at is None and self._state is not None and self._state.remembered is not None:
+            logger.warning("following the aliases as this process read them last")
+            self._follow_all(self._state.remembered.aliases)
         if self._staging:
             await asyncio.wait(self._staging, timeout=START_TIMEOUT_S)
         self._polling = asyncio.create_task(self._poll_for_ever(self._aliases), name="aliases")
@@ -111,6 +154,8 @@ class Swapper:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._reading is not None:  # it holds a connection, which is closed only once it is given back
+            await asyncio.wait([self._reading], timeout=CLOSE_TIMEOUT_S)
 
     async def _poll_for_ever(self, aliases: AliasSource) -> None:
         while True:
@@ -122,14 +167,46 @@ class Swapper:
 
     async def _poll(self, aliases: AliasSource) -> None:
         try:
+            self._reading = asyncio.create_task(in_own_thread(lambda: self._read(aliases), "read aliases"))
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
             async with asyncio.timeout(READ_TIMEOUT_S):
-                states = await in_own_thread(aliases.read, "read aliases")
+                states = await asyncio.shield(self._reading)
         except Exception as error:
             self._note_away(error)
             return
         self._note_read()
+        self._follow_all(states)
+
+    def _read(self, aliases: AliasSource) -> Sequence[AliasState]:
+        """In a thread: the aliases, which are recorded before they are followed."""
+        states = aliases.read()
+        if self._state is not None:
+            self._state.record(states)
+        return states
+
+    def _follow_all(self, states: Sequence[AliasState]) -> None:
+        names = {state.name for state in states}
+        for name in self.followed.keys() - names:
+            if self._models.current(name) is None:  # it came from an old state, and there is no such alias
+                del self.followed[name]
+        references = {DEFAULT, *(served.name for served in self._models)}
+        self._not_aliased |= references - names - self.followed.keys()
         for state in states:
             self._follow(state)
+
+    def _withheld(self, name: str) -> ServiceError | None:
+        """Why nothing answers for a name that serves no alias here."""
+        if name in self._not_aliased:
+            return None
+        if (followed := self.followed.get(name)) is not None:
+            return _not_loaded(followed)
+        if (self.read_at is None or self.away is not None) and may_be_alias(name):
+            return RegistryAway(
+                f"Which version {name} stands for cannot be read at the moment; send the request again later.",
+                param="model",
+                retry_after_s=NOT_READY_RETRY_S,
+            )
+        return None
 
     def _follow(self, state: AliasState) -> None:
         followed = self.followed.setdefault(state.name, Followed(state))
@@ -163,6 +240,8 @@ class Swapper:
 
     async def _load(self, name: str, version: str) -> Clip:
         clip = await self._loader.load(version, by_alias=True)
+        if (state := self._state) is not None:
+            await in_own_thread(lambda: state.keep(version), f"keep {version[:12]}")
         current = self._models.current(name)
         if current is not None:
             await self._classes.prepare(Served(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)
@@ -214,6 +293,22 @@ class Swapper:
             logger.info("the aliases can be read again")
         self.away, self.read_at = None, time.time()
         self._metrics.source_up(True)
+
+
+def _not_loaded(followed: Followed) -> ServiceError:
+    """Why an alias answers nothing, without what only the operator may see."""
+    wanted, failure = followed.wanted, followed.failure
+    if failure is None or (failure.version, failure.generation) != _place(wanted):
+        reason = "is being loaded; send the request again later"
+    elif failure.code == VersionDamaged.code:
+        return VersionDamaged(wanted.version, param="model")
+    else:
+        reason = f"cannot be loaded ({failure.code}); GET /models/status and the server's log say why"
+    return ModelNotReady(
+        f"Version {wanted.version[:12]}, which {wanted.name} stands for, {reason}.",
+        param="model",
+        retry_after_s=NOT_READY_RETRY_S,
+    )
 
 
 def _place(state: AliasState) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from app.errors import ServiceError, Unavailable
 from app.inference import Inference
 from app.limits import Limits
+from app.registry.manifest import DamagedVersion
 from app.registry.ports import is_version
 from app.schemas.classify import ClassifyRequest, ClassifyResponse
 from app.schemas.embed import EmbedRequest, EmbedResponse
@@ -18,6 +19,7 @@ from app.serving.engine import Engine
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.pixels import ImageReader
 from app.serving.served import Served, ServedModels
+from app.store.errors import VersionDamaged
 from models.errors import ModelError
 from models.sharing import bytes_apart
 
@@ -54,7 +56,8 @@ class NamedVersions:
         self._max_bytes = max_bytes
         self._wait_s = wait_s
         self._kept: OrderedDict[str, Served] = OrderedDict()
-        self._failed_at: OrderedDict[str, float] = OrderedDict()
+        self._failed_at: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        """When a version could not be loaded, and whether it was damaged."""
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._load_s = 1.0
         self._looked_up_at: dict[str, float] = {}
@@ -63,7 +66,8 @@ class NamedVersions:
     async def ready(self, name: str | None) -> None:
         """Return once `ServedModels.resolve` can answer for `name`, be it that nobody knows it.
 
-        Raises VersionLoading while it is being loaded for longer than a request waits, VersionUnusable.
+        Raises VersionLoading while it is being loaded for longer than a request waits, VersionDamaged,
+        VersionUnusable.
         """
         if name is None or self._models.current(name) is not None or not is_version(name):
             return
@@ -166,21 +170,22 @@ class NamedVersions:
             retry_after_s=max(1, math.ceil(self._load_s)),
         )
 
-    def _failed(self, version: str, error: ModelError) -> VersionUnusable:
+    def _failed(self, version: str, error: ModelError) -> ServiceError:
         logger.error("version %s cannot be loaded: %s", version[:12], error)
-        self._failed_at[version] = time.monotonic()
+        is_damaged = isinstance(error, DamagedVersion)
+        self._failed_at[version] = time.monotonic(), is_damaged
         while len(self._failed_at) > MAX_FAILURES:
             self._failed_at.popitem(last=False)
-        return _unusable(version, RETRY_FAILED_AFTER_S)
+        return _unusable(version, RETRY_FAILED_AFTER_S, is_damaged)
 
     def _refuse_failed(self, version: str) -> None:
         """A version that failed is not read again for every request that names it."""
-        failed_at = self._failed_at.get(version)
-        if failed_at is None:
+        if version not in self._failed_at:
             return
+        failed_at, is_damaged = self._failed_at[version]
         remaining_s = failed_at + RETRY_FAILED_AFTER_S - time.monotonic()
         if remaining_s > 0:
-            raise _unusable(version, remaining_s)
+            raise _unusable(version, remaining_s, is_damaged)
         del self._failed_at[version]
 
 
@@ -214,7 +219,9 @@ class VersionedInference(Inference):
         return await super().embed(request)
 
 
-def _unusable(version: str, retry_after_s: float) -> VersionUnusable:
+def _unusable(version: str, retry_after_s: float, is_damaged: bool) -> ServiceError:
+    if is_damaged:
+        return VersionDamaged(version, param="model")
     return VersionUnusable(
         f"Version {version[:12]} is here and cannot be loaded; the server's log says why. Name another, or ask "
         "its operator to publish it anew.",

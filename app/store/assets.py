@@ -43,11 +43,14 @@ class NewVersion:
 
 @dataclass(frozen=True)
 class Version(NewVersion):
-    """A registered version. `job_id` is the job that made it first, or None."""
+    """A registered version. `job_id` is the job that made it first, or None; `damaged_at` is when its files were found
+    not to be those that were published, None for whole ones.
+    """
 
     job_id: str | None = None
     status: VersionStatus = VersionStatus.READY
     created_at: float = 0.0
+    damaged_at: float | None = None
 
     @classmethod
     def of(cls, row: RowMapping) -> "Version":

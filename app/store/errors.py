@@ -14,6 +14,7 @@ ServiceError
     ├── RecordInUse                an alias, a job or a version needs it
     ├── AliasMoved                 its generation is no longer the one that was compared
     ├── NothingToRollBack          the alias has no previous version
+    ├── VersionDamaged             its files are not those that were published
     ├── VersionGone                to workers only: the files to be registered were removed meanwhile
     └── LeaseLost                  to workers only: another one holds the job, or it has ended
 """
@@ -103,6 +104,22 @@ class NothingToRollBack(Conflict):
     """The alias has no previous version, or that was deleted."""
 
     code = "nothing_to_roll_back"
+
+
+class VersionDamaged(Conflict):
+    """The version's files are not those that were published.
+
+    409 and not retryable: the same request succeeds once the version was published again, and no sooner.
+    """
+
+    code = "version_damaged"
+
+    def __init__(self, version: str, *, param: str) -> None:
+        super().__init__(
+            f"Version {version[:12]} is damaged: its files, or those of a version that it lies over, are not what "
+            "was published. Use another version, or publish it again by running its job.",
+            param=param,
+        )
 
 
 class VersionGone(Conflict):

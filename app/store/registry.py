@@ -6,6 +6,7 @@ A registered version has its files: they are removed only while its row is withh
 whoever registers it looks for them when that cannot happen any more.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _registered(connection: Connection, new: NewVersion, now: float, job_id: str
         "base_version": new.base_version,
         "status": VersionStatus.READY,
         "created_at": now,
+        "damaged_at": None,
     }
     inserted = _insert_new(connection, {**values, "id": new.id, "job_id": job_id})
     if inserted is not None:
@@ -75,7 +77,15 @@ def _registered(connection: Connection, new: NewVersion, now: float, job_id: str
         connection.execute(update(versions).where(versions.c.id == new.id).values(**values))
         there = find(connection, new.id)
         assert there is not None
+    elif there.damaged_at is not None and new.folder is not None:  # whoever publishes it has verified it
+        mark_damaged(connection, new.id, None)
+        there = replace(there, damaged_at=None)
     return there
+
+
+def mark_damaged(connection: Connection, version_id: str, at: float | None) -> None:
+    """Note when a version's files were found to be damaged; None for whole ones."""
+    connection.execute(update(versions).where(versions.c.id == version_id).values(damaged_at=at))
 
 
 def hold(connection: Connection, version_id: str, *, param: str) -> None:

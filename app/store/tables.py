@@ -142,6 +142,7 @@ versions = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("damaged_at", Double),
     Index("versions_by_time", "created_at", "id"),
     Index("versions_by_status", "status", "created_at", "id"),
     Index("versions_by_base", "base_version"),

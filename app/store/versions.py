@@ -48,6 +48,18 @@ class Versions:
             )
         return Page(tuple(Version.of(row) for row in rows), has_more)
 
+    def mark_damaged(self, version_id: str, is_damaged: bool) -> None:
+        """Note that a version's files were found to be damaged, or whole. An unknown version is no error.
+
+        Raises: StoreUnavailable.
+        """
+        with self._database.reading() as connection:
+            version = registry.find(connection, version_id)
+        if version is None or (version.damaged_at is not None) == is_damaged:
+            return
+        with self._database.writing() as connection:
+            registry.mark_damaged(connection, version_id, self._clock() if is_damaged else None)
+
     def delete(self, version_id: str) -> Version:
         """Mark a version as deleted; its files are the caller's to remove, once they are `withheld`. Again is no error.
 

@@ -1,6 +1,7 @@
 """Where the service of the embedded run will listen, and whether it is ready."""
 
 import contextlib
+import logging
 import socket
 import time
 
@@ -11,6 +12,9 @@ from sds_clip.errors import CliError
 _FREED_WITHIN_S = 5.0
 """A service that was left by a crash ends about now."""
 _ASK_TIMEOUT_S = 5.0
+_CANNOT_LOAD = ("version_damaged", "model_not_ready")
+"""Codes of a service that works and does not have the weights that were promoted."""
+logger = logging.getLogger(__name__)
 
 
 class Address:
@@ -30,9 +34,18 @@ class Address:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def is_ready(self) -> bool:
-        """Whether the service answers with a forward pass."""
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/ready", timeout=_ASK_TIMEOUT_S, trust_env=False).is_success
+        """Whether the service answers, with a forward pass or with why the promoted version cannot be loaded.
+
+        That takes a rollback or a job to mend, and so the workers.
+        """
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            answer = httpx.get(f"{self.url}/ready", timeout=_ASK_TIMEOUT_S, trust_env=False)
+            if answer.is_success:
+                return True
+            error = answer.json()["error"]
+            if error["code"] in _CANNOT_LOAD:
+                logger.warning("the default model is not served: %s", error["message"])
+                return True
         return False
 
 

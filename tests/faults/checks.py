@@ -7,6 +7,7 @@ from app.jobs.states import JobStatus
 from app.registry.manifest import VersionError, verify
 from app.store.paging import MAX_LIMIT
 from app.store.records import EventType
+from tests.faults.answers import what_is_wrong
 from tests.faults.system import System
 
 
@@ -18,21 +19,24 @@ class Findings:
     """Jobs that were accepted and have not succeeded."""
     duplicated: list[str] = field(default_factory=list)
     """Effects that were there already."""
+    wrong: list[str] = field(default_factory=list)
+    """Answers of other weights than were promoted."""
     broken: list[str] = field(default_factory=list)
     """Aliases, versions, and a service that is not as it should be."""
 
     def __bool__(self) -> bool:
-        return bool(self.lost or self.duplicated or self.broken)
+        return bool(self.lost or self.duplicated or self.wrong or self.broken)
 
 
 def check(system: System) -> Findings:
-    """Look at every job that was accepted so far, every version, the alias and the service."""
+    """Look at every job that was accepted so far, every version, the alias, the services and what they answered."""
     findings = Findings()
     _check_jobs(system, findings)
     _check_versions(system, findings)
     _check_alias(system, findings)
+    _check_answers(system, findings)
     if not system.serves_the_alias():
-        findings.broken.append("the service does not answer with the alias's version")
+        findings.broken.append("a service does not answer with the alias's version")
     return findings
 
 
@@ -72,3 +76,11 @@ def _check_alias(system: System, findings: Findings) -> None:
         verify(system.data_dir / version.folder, version.id)
     except VersionError as error:
         findings.broken.append(str(error))
+
+
+def _check_answers(system: System, findings: Findings) -> None:
+    """Those since the last check."""
+    answers = [answer for matcher in system.matchers for answer in matcher.taken()]
+    moves = {move.generation: move for move in system.store.aliases.promotions("default", limit=MAX_LIMIT)}
+    found = (what_is_wrong(answer, moves, system.scores_of) for answer in answers)
+    findings.wrong += [text for text in found if text is not None]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.faults import crashes, outages, races, storage
+from tests.faults import crashes, outages, races, storage, weights
 from tests.faults.checks import Findings, check
 from tests.faults.crashes import at_point
 from tests.faults.injected import Injected, submitted
@@ -50,6 +50,13 @@ KINDS = (
     Kind("newest checkpoint corrupted", storage.newest_checkpoint_is_corrupted),
     Kind("two workers race for a job", races.two_workers_race),
     Kind("a wake-up delivered five times", races.wake_up_comes_five_times),
+    Kind("database away, a service killed", weights.service_starts_without_its_database, served=False),
+    Kind(
+        "database away, a service killed, its state lost",
+        weights.service_starts_with_an_empty_state,
+        served=False,
+    ),
+    Kind("promoted version damaged, a service killed", weights.promoted_version_is_damaged, served=False),
 )
 
 

@@ -4,11 +4,12 @@ import contextlib
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 import redis
 
+from tests.databases import held
 from tests.faults.injected import Injected, begun, submitted
 from tests.faults.system import System
 
@@ -55,6 +56,20 @@ def database_stalls(system: System, random: Random) -> Injected:
     with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as blocker:
         blocker.execute("BEGIN EXCLUSIVE")
         return _over(system, job, lambda: blocker.execute("ROLLBACK"))
+
+
+@contextlib.contextmanager
+def database_away(system: System) -> Iterator[None]:
+    """While connections to PostgreSQL are refused, or somebody holds SQLite's file."""
+    if system.database is not None:
+        system.database.cut()
+        try:
+            yield
+        finally:
+            system.database.heal()
+        return
+    with held(system.database_url, timeout_s=60):
+        yield
 
 
 def _over(system: System, job: str, heal: Callable[[], object]) -> Injected:

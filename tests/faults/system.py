@@ -1,4 +1,4 @@
-"""A whole system in real processes: the service, two workers, Valkey and a database, as an operator runs them.
+"""A whole system in real processes: two services, two workers, Valkey and a database, as an operator runs them.
 
 `tend` starts again what has died, as `sds-clip up` and Docker's restart policies do.
 """
@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
+from torch import Tensor
 
 from app.crash import FOLDER, REACHED, Point
 from app.store import Store
 from app.store.records import Job
+from models.checkpoints import load_clip
 from tests.app.serverside import free_port
+from tests.app.serving.swapping import own_numbers
 from tests.checkpoints import save_tiny_clip
+from tests.faults.answers import Matcher
 from tests.faults.caller import Caller
 from tests.faults.proxy import Proxy
 from tests.postgres import PostgreSQL
@@ -90,6 +93,30 @@ class Part:
         self.process.wait()
 
 
+class Service(Part):
+    """One of the serving processes, with a state of its own."""
+
+    def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.state_dir = folder / f"{name}-state"
+        serve = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port)]
+        super().__init__(name, folder, serve, environment | {"SDS_CLIP_STATE_DIR": str(self.state_dir)})
+
+    def get(self, path: str) -> httpx.Response | None:
+        """What it answers; None where it does not."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}{path}", timeout=30)
+        return None
+
+    def version(self) -> str | None:
+        """The version that answers for the default model; None for no answer or a refusal."""
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.post(f"{self.url}/embed", json={"texts": ["a red circle"]}, timeout=30)
+            return str(answer.json()["model"]["version"]) if answer.is_success else None
+        return None
+
+
 class System:
     """One system over a folder: SQLite, or a PostgreSQL that is reached through a proxy, as the broker is."""
 
@@ -154,8 +181,7 @@ class System:
         self.config = config
         self._pairs = add_ready(self.store, config, inputs.pairs, "pairs")
         self._base = f"local-dir:{inputs.model}"
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        base = load_clip(self._base, device="cpu", precision="float32")
         settings = {
             "DATABASE_URL": through,
             "BROKER_URL": self.broker_url,
@@ -165,20 +191,28 @@ class System:
             "DEVICE": "cpu",
             "THREADS": "1",
             "SWAP_POLL_S": "0.2",
+            "STORE_TIMEOUT_S": "2",
         }
         environment = {FOLDER: str(self._points), "OMP_NUM_THREADS": "1"}
         told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | environment
-        serve = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port)]
-        self.service = self._part("service", folder, serve, told)
+        self.services = [Service(f"service-{number}", folder, told) for number in (1, 2)]
+        for service in self.services:
+            self._closing.callback(service.stop)
+        self.service = self.services[0]
+        self._scores = {base.version: own_numbers.__wrapped__(base, "scores")}
         file = folder / "worker.json"
         file.write_text(config.dumps())
         work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
         self.workers = [self._part(f"worker-{number}", folder, work, environment) for number in (1, 2)]
         self._closing.callback(self._end_jobs)
-        self.client = self._closing.enter_context(httpx.Client(base_url=self.url, timeout=30))
-        self.until(self.answers)
-        self.caller = Caller(self.url)
+        self.client = self._closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
+        for service in self.services:
+            self.until(service.version)
+        self.caller = Caller(self.service.url)
         self._closing.callback(self.caller.close)
+        self.matchers = [Matcher(service.url) for service in self.services]
+        for matcher in self.matchers:
+            self._closing.callback(matcher.close)
 
     def close(self) -> None:
         """End everything."""
@@ -193,7 +227,7 @@ class System:
 
     def tend(self) -> None:
         """Start again what has died."""
-        for part in (self.service, *self.workers):
+        for part in (*self.services, *self.workers):
             if part.has_died():
                 part.start()
         if not self.valkey.is_running():
@@ -260,19 +294,24 @@ class System:
         self.until(trains, f"step {step} of {job_id}")
 
     def until_recovered(self, job_id: str) -> None:
-        """Wait until a job has ended, and the service answers with what the alias points at."""
+        """Wait until a job has ended, and every service answers with what the alias points at."""
         self.until(lambda: self.job(job_id).finished_at, f"the end of {job_id}")
         self.until(self.serves_the_alias, "the alias's version in service")
 
     def serves_the_alias(self) -> bool:
-        """Whether the service answers with the version that its alias points at."""
-        with contextlib.suppress(httpx.TransportError):
-            answer = self.embed()
-            found: dict[str, Any] = answer.json()
-            return (
-                answer.is_success and found["model"]["version"] == self.store.aliases.get("default").version
-            )
-        return False
+        """Whether every service answers with the version that its alias points at."""
+        version = self.store.aliases.get("default").version
+        return all(service.version() == version for service in self.services)
+
+    def scores_of(self, version: str) -> Tensor:
+        """What a version says of the callers' images and texts, computed without a service."""
+        if version not in self._scores:
+            reference = f"local-dir:{self.config.versions_dir / version}"
+            clip = load_clip(reference, device="cpu", precision="float32")
+            self._scores[version] = own_numbers.__wrapped__(
+                clip, "scores"
+            )  # whose cache would keep the weights
+        return self._scores[version]
 
     def trainer(self, job_id: str) -> tuple[JobFolder, Occupant] | None:
         """Who works on the newest attempt of a job, and where; None for nobody."""

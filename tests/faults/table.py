@@ -24,8 +24,8 @@ from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- make faults writes from here -->\n", "<!-- to here -->\n"
-HEADING = "| fault | times | jobs lost | duplicated effects | other | recovery p50, s | p99, s |"
-ALIGNMENT = "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+HEADING = "| fault | times | jobs lost | duplicated effects | wrong weights served | other | recovery p50, s | p99, s |"
+ALIGNMENT = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -108,7 +108,7 @@ def tried(kind: Kind, system: System, seed: int) -> Outcome:
 def line(outcome: Outcome, database: str) -> str:
     """One outcome, for whoever watches."""
     findings = outcome.findings
-    told = "; ".join([*findings.lost, *findings.duplicated, *findings.broken]) or "well"
+    told = "; ".join([*findings.lost, *findings.duplicated, *findings.wrong, *findings.broken]) or "well"
     return f"{outcome.kind.name} ({database}, seed {outcome.seed}): {outcome.recovery_s:.1f} s, {told}"
 
 
@@ -129,7 +129,8 @@ def row(name: str, outcomes: Sequence[Outcome]) -> str:
     """One line of the table."""
     findings = [outcome.findings for outcome in outcomes]
     counts = [
-        sum(len(getattr(found, what)) for found in findings) for what in ("lost", "duplicated", "broken")
+        sum(len(getattr(found, what)) for found in findings)
+        for what in ("lost", "duplicated", "wrong", "broken")
     ]
     times = [outcome.recovery_s for outcome in outcomes]
     cells = [

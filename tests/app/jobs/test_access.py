@@ -185,12 +185,15 @@ def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
 
     with held(database_url):
         check_database(settings)
-        client = TestClient(create_app(settings, {"small": small_clip}), base_url="http://localhost")
+        client = TestClient(
+            create_app(settings, {"local-dir:small": small_clip}), base_url="http://localhost"
+        )
         client.__enter__()
         error_of(client.get("/jobs"), 503)
-        assert client.post("/match", json=MATCH).status_code == 200
+        assert error_of(client.post("/match", json=MATCH), 503)["code"] == "registry_away"
+        assert client.post("/match", json={**MATCH, "model": "local-dir:small"}).status_code == 200
     deadline = time.monotonic() + 20
-    while client.get("/jobs").status_code != 200:
+    while {client.get("/jobs").status_code, client.post("/match", json=MATCH).status_code} != {200}:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     client.__exit__(None, None, None)

@@ -179,6 +179,75 @@ def test_damaged_version_is_not_promoted_even_by_force(
     assert served(quick) == small_clip.version
 
 
+def status_of(service: Service, version: str) -> tuple[str, str, bool]:
+    """A version's status by its record and in the list, and whether it can be downloaded."""
+    record = service.client.get(f"/models/{version}").json()
+    (listed,) = (each for each in service.client.get("/models").json()["versions"] if each["id"] == version)
+    assert (record["damaged_at"] is None) == (record["status"] != "damaged")
+    return record["status"], listed["status"], record["downloadable"]
+
+
+@on_both
+def test_damaged_version_is_told_as_such_by_everything_that_would_use_it(
+    quick: Service, small_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.versions.RETRY_FAILED_AFTER_S", 0.0)
+    version = published(quick, small_clip, tmp_path)
+    weights = quick.settings.data_dir / "versions" / version / "delta.safetensors"
+    content = weights.read_bytes()
+    assert status_of(quick, version) == ("ready", "ready", True)
+
+    weights.write_bytes(content[:-1] + b"x")
+    refused = [
+        quick.client.post("/match", json={**MATCH, "model": version}),
+        quick.client.get(f"/models/{version}/download"),
+        quick.client.get(f"/models/{version}/download", params={"weights": "full"}),
+        quick.client.post(f"/models/{version}/promote", json=REASON),
+    ]
+    for answer in refused:
+        error = error_of(answer, 409)
+        assert (error["code"], error["type"]) == ("version_damaged", "invalid_request_error")
+        assert "Retry-After" not in answer.headers
+    assert status_of(quick, version) == ("damaged", "damaged", False)
+
+    weights.write_bytes(content)
+    assert quick.client.post("/match", json={**MATCH, "model": version}).status_code == 200
+    assert status_of(quick, version) == ("ready", "ready", True)
+
+
+@on_both
+def test_whoever_finds_damage_first_records_it_and_who_finds_none_clears_it(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    weights = quick.settings.data_dir / "versions" / version / "delta.safetensors"
+    content = weights.read_bytes()
+
+    weights.write_bytes(content[:-1] + b"x")
+    error_of(quick.client.get(f"/models/{version}/download"), 409)
+    assert status_of(quick, version)[0] == "damaged"
+
+    weights.write_bytes(content)
+    assert quick.client.get(f"/models/{version}/download").status_code == 200
+    assert status_of(quick, version)[0] == "ready"
+
+
+def test_version_that_is_published_again_is_damaged_no_more(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    folder = quick.settings.data_dir / "versions" / version
+    (folder / "delta.safetensors").write_bytes(b"x")
+    error_of(quick.client.get(f"/models/{version}/download"), 409)
+
+    assert publish_tuned(folder.parent, small_clip, tmp_path / "again", seed=0) == version
+    row = quick.store.versions.get(version)
+    quick.store.versions.register(NewVersion(version, row.folder, row.description, row.size_bytes))
+
+    assert status_of(quick, version) == ("ready", "ready", True)
+    assert quick.client.get(f"/models/{version}/download").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -191,7 +191,7 @@ def test_failed_load_leaves_the_old_version_serving_and_says_why(
             status = await service.until(lambda model: model["last_failed_load"] is not None)
             assert (status["version"], status["wanted_version"]) == (good, bad)
             failed = status["last_failed_load"]
-            assert (failed["version"], failed["generation"], failed["code"]) == (bad, 2, "bad_version")
+            assert (failed["version"], failed["generation"], failed["code"]) == (bad, 2, "version_damaged")
             assert "delta.safetensors" in failed["reason"]
             assert_of_its_version(await service.ask("/match", MATCH), library)
             metrics = (await service.client.get("/metrics")).text

@@ -6,7 +6,6 @@ from multiprocessing.pool import Pool
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from app.jobs.states import JobStatus
@@ -19,6 +18,7 @@ from tests.app.store.conftest import submitted
 from tests.databases import Databases
 
 COUNT = 3
+HEAD = max(file.name[:4] for file in (MIGRATIONS / "versions").glob("0*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,7 @@ def test_processes_that_start_at_once_migrate_once(
     racing.race(pool, COUNT, racing.migrate, url)
     store = make_store(url)
     with store.database.reading() as connection:
-        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
-    assert found == ScriptDirectory(str(MIGRATIONS)).get_heads()
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [HEAD]
     assert submitted(store).status is JobStatus.QUEUED
 
 

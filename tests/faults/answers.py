@@ -1,0 +1,83 @@
+"""Callers who ask every serving process for scores all along, and whether each answer was the promoted version's."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+import torch
+from torch import Tensor
+
+from app.store.assets import Promotion
+from tests.app.serving.swapping import MATCH
+
+EVERY_S = 0.2
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a process answered when `default` was asked for."""
+
+    process: str
+    asked_at: float
+    answered_at: float
+    version: str
+    generation: int
+    scores: Tensor
+
+
+class Matcher:
+    """Asks one process in a thread of its own; refusals are no matter here."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._done = threading.Event()
+        self._answers: list[Answer] = []
+        self._thread = threading.Thread(target=self._ask, name="matcher", daemon=True)
+        self._thread.start()
+
+    def taken(self) -> list[Answer]:
+        """The answers since the last call."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._done.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while not self._done.wait(EVERY_S):
+                at = time.time()
+                try:
+                    answer = client.post("/match", json={**MATCH, "model": "default"})
+                except httpx.TransportError:
+                    continue
+                if answer.is_success:
+                    content = answer.json()
+                    scores = torch.tensor([result["scores"] for result in content["results"]])
+                    model = content["model"]
+                    self._answers.append(
+                        Answer(self._url, at, time.time(), model["version"], model["generation"], scores)
+                    )
+
+
+def what_is_wrong(
+    answer: Answer, moves: Mapping[int, Promotion], scores_of: Callable[[str], Tensor]
+) -> str | None:
+    """Why an answer is not the promoted version's, or that of the one before, which may answer until the new one is
+    loaded. `moves` are the alias's promotions by generation.
+    """
+    told = f"{answer.process} answered with {answer.version[:12]} as generation {answer.generation}"
+    move = moves.get(answer.generation)
+    if move is None or move.to_version != answer.version or move.at > answer.answered_at:
+        return f"{told}, which was never promoted so"
+    newer = moves.get(answer.generation + 2)
+    if newer is not None and newer.at < answer.asked_at:
+        return f"{told}, when generation {newer.generation} was promoted"
+    if (answer.scores - scores_of(answer.version)).abs().max() > TOLERANCE:
+        return f"{told}, whose scores are others"
+    return None

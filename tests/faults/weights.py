@@ -1,0 +1,70 @@
+"""What could have a service answer with other weights than were promoted: it starts without its database, with an
+empty state, or with a promoted version whose file was damaged.
+"""
+
+import shutil
+import signal
+import time
+from random import Random
+
+import httpx
+
+from tests.faults.injected import Injected, submitted
+from tests.faults.outages import database_away
+from tests.faults.system import Service, System
+
+
+def service_starts_without_its_database(system: System, random: Random) -> Injected:
+    """One of the two is killed while the database is away; it serves what it served before."""
+    version, victim = _promoted(system, random), _victim(system, random)
+    with database_away(system):
+        _kill(victim)
+        system.until(lambda: victim.version() == version, "the version as before")
+    return Injected(submitted(system, random), time.time())
+
+
+def service_starts_with_an_empty_state(system: System, random: Random) -> Injected:
+    """One of the two has lost its state, and starts while the database is away; it serves nothing."""
+    _promoted(system, random)
+    victim = _victim(system, random)
+    with database_away(system):
+        _kill(victim)
+        shutil.rmtree(victim.state_dir)
+        system.until(lambda: victim.get("/ready"), "an answer")
+        answer = victim.get("/ready")
+        assert answer is not None
+        assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert answer.json()["error"]["code"] == "registry_away"
+        assert victim.version() is None
+    return Injected(submitted(system, random), time.time())
+
+
+def promoted_version_is_damaged(system: System, random: Random) -> Injected:
+    """A byte of its file changes, and one of the two starts; it serves its own copy."""
+    version, victim = _promoted(system, random), _victim(system, random)
+    system.scores_of(version)  # while it can be loaded
+    file = system.config.versions_dir / version / "delta.safetensors"
+    content = file.read_bytes()
+    damaged = bytearray(content)
+    damaged[random.randrange(len(damaged))] ^= 1 << random.randrange(8)
+    file.write_bytes(damaged)
+    _kill(victim)
+    system.until(lambda: victim.version() == version, "the version as before")
+    system.until(lambda: system.store.versions.get(version).damaged_at, "its record")
+    file.write_bytes(content)
+    return Injected(submitted(system, random), time.time())
+
+
+def _promoted(system: System, random: Random) -> str:
+    """A version that a job has made, and that every service serves."""
+    system.until_recovered(submitted(system, random))
+    return system.store.aliases.get("default").version
+
+
+def _victim(system: System, random: Random) -> Service:
+    return random.choice(system.services)
+
+
+def _kill(service: Service) -> None:
+    service.send(signal.SIGKILL)
+    service.process.wait()
