@@ -49,7 +49,14 @@ class Backend:
             allowed=settings.allowed_models,
             teachers=settings.allowed_teachers,
         )
-        submissions = Submissions(store, models, max_open=settings.max_open_jobs)
+        submissions = Submissions(
+            store,
+            models,
+            max_open=settings.max_open_jobs,
+            max_attempts=settings.max_attempts,
+            max_interruptions=settings.max_interruptions,
+            max_run_time_s=settings.max_run_time_s,
+        )
         self.jobs = JobService(store, threads, self._waker, submissions, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(

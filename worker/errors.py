@@ -11,9 +11,8 @@ from app.errors import ServiceError
 from app.store.records import JobError
 from models.errors import ModelError
 
-_STORAGE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE}
-)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_STORAGE = _FULL | {errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE}
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _ALLOCATION = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -42,7 +41,7 @@ def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
     """Read an exception. `hidden` is a folder whose path stays out of the message.
 
     What is wrong with the request, its data or its model fails the job; a full disk or a database that is away
-    lets it be tried again, and so does what nobody has foreseen. Want of memory fails it: it would come again.
+    lets it be tried again, and so does what nobody has foreseen. Out of memory is not retried: it would come again.
     """
     failure = _failure(error)
     if hidden is None:
@@ -68,7 +67,8 @@ def _failure(error: BaseException) -> Failure:
                 if isinstance(error, ModelError)
                 else f"The disk cannot be used: {os.strerror(number)}."
             )
-            return Failure(JobError("storage_failed", text, retryable=True), again=True)
+            code = "storage_full" if number in _FULL else "storage_failed"
+            return Failure(JobError(code, text, retryable=True), again=True)
     if isinstance(error, ModelError):
         return Failure(JobError(error.code, str(error)), again=False)
     if isinstance(error, ServiceError):

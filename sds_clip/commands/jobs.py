@@ -27,19 +27,28 @@ examples:
   sds-clip jobs list --status running
   sds-clip jobs watch JOB
   sds-clip jobs pause JOB
+  sds-clip jobs retry JOB
   sds-clip jobs show JOB --json | jq .error
 """
 
 _ACTIONS = {
     "cancel": (
         "cancel a job",
-        "Cancel a job; one that runs stops within a minute and makes no version. It cannot be gone on with.",
+        "Cancel a job; one that runs stops within a minute and makes no version.",
     ),
     "pause": (
         "pause a job",
         "Pause a job; one that runs writes a checkpoint first, and leaves its worker free.",
     ),
     "resume": ("go on with a paused job", "Queue a paused job again; it goes on from its checkpoint."),
+    "retry": (
+        "take up a job that failed or was cancelled",
+        "Take up a failed or cancelled job; it goes on from its newest checkpoint, or from the start without one.",
+    ),
+    "delete": (
+        "remove the files of a job that has ended",
+        "Remove the files of a job that has ended, checkpoints among them; its record and its version stay.",
+    ),
 }
 
 
@@ -117,8 +126,10 @@ def run_action(args: argparse.Namespace) -> int:
         getattr(job, args.action)()
     if args.json:
         print_json(job.info)
+    elif args.action == "delete":
+        print(f"the files of {job.id}, which is {job.status}, are removed")
     else:
-        print(f"{job.id} is {job.status}")
+        print(f"{job.id} is {_status(job)}")
     return 0
 
 
@@ -134,9 +145,10 @@ def _print(job: Job, *, as_json: bool) -> None:
             "job": job.id,
             "kind": job.kind,
             "about": _about(job),
-            "status": job.status,
+            "status": _status(job),
             "progress": _progress(info) or None,
             "attempt": f"{info['attempt']} of {info['max_attempts']}",
+            "interruptions": info["interruptions"] or None,
             "created": moment(info["created_at"]),
             "started": moment(info["started_at"]),
             "finished": moment(info["finished_at"]),
@@ -146,6 +158,7 @@ def _print(job: Job, *, as_json: bool) -> None:
             "version": job.version,
             "report": info["report"],
             "error": error,
+            "files removed": moment(info["files_removed_at"]),
         }
     )
     for change in info.get("transitions") or []:
@@ -161,6 +174,12 @@ def _result(job: Job) -> dict[str, str]:
     if (promotion := result.get("promotion")) is not None:
         found["promoted"] = f"{'yes' if promotion['promoted'] else 'no'}: {promotion['why']}"
     return found
+
+
+def _status(job: Job) -> str:
+    if not job.info["no_worker"]:
+        return job.status
+    return f"{job.status} (no worker is alive: start one with `sds-clip worker --queue {job.kind}`)"
 
 
 def _about(job: Job) -> str:

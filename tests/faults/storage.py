@@ -23,7 +23,7 @@ def disk_is_full_at_a_checkpoint(system: System, random: Random) -> Injected:
     _, occupant = system.at_work(job)
     resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
     system.until(lambda: _failures(system, job), "a failure")
-    assert _failures(system, job) == ["storage_failed"]
+    assert _failures(system, job) == ["storage_full"]
     return Injected(job, time.time())
 
 

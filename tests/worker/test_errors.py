@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.errors import InvalidRequest
+from app.datasets.errors import StorageFull
+from app.errors import InternalError, InvalidRequest
 from app.store.errors import StoreUnavailable
 from models.data.errors import DataError
 from models.folders import whole_folder
@@ -25,7 +26,8 @@ from worker.errors import JobFailed, failure_of
         (JobFailed("nothing_learned", "x"), "nothing_learned", False),
         (InvalidRequest("x", code="unusable_record"), "unusable_record", False),
         (StoreUnavailable(), "store_unavailable", True),
-        (OSError(errno.ENOSPC, "No space left on device"), "storage_failed", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "storage_full", True),
+        (OSError(errno.EIO, "Input/output error"), "storage_failed", True),
         (MemoryError(), "out_of_memory", False),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), "out_of_memory", False),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "out_of_memory", False),
@@ -35,6 +37,20 @@ from worker.errors import JobFailed, failure_of
 def test_reason_and_whether_to_try_again(error: Exception, code: str, again: bool) -> None:
     failure = failure_of(error)
     assert (failure.error.code, failure.again) == (code, again)
+
+
+def test_one_code_says_the_same_of_retrying_in_a_job_and_in_an_answer() -> None:
+    """A job's error and an answer's, where a cause may come to both."""
+    found = {
+        failure_of(error).error.code: failure_of(error).error.retryable
+        for error in (
+            OSError(errno.ENOSPC, "No space left on device"),
+            RuntimeError("a shape is wrong"),
+            StoreUnavailable(),
+        )
+    }
+    said = {error.code: error.retryable for error in (StorageFull, InternalError, StoreUnavailable)}
+    assert found == said
 
 
 def test_memory_that_torch_really_cannot_have_is_known_as_such() -> None:
@@ -47,7 +63,7 @@ def test_full_disk_is_found_behind_the_error_that_tells_of_it_and_paths_stay_her
     error = CheckpointError("/data/jobs/j/1/run cannot be written (No space left on device).")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     failure = failure_of(error, hidden=Path("/data"))
-    assert (failure.error.code, failure.again) == ("storage_failed", True)
+    assert (failure.error.code, failure.again) == ("storage_full", True)
     assert failure.error.message == "jobs/j/1/run cannot be written (No space left on device)."
 
 
@@ -61,4 +77,4 @@ def test_full_disk_that_safetensors_tells_of_in_words_is_found(tmp_path: Path) -
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     failure = failure_of(caught.value)
-    assert (failure.error.code, failure.again) == ("storage_failed", True)
+    assert (failure.error.code, failure.again) == ("storage_full", True)

@@ -25,6 +25,7 @@ TRAIN = [
     ("GET", "/datasets/ds_1"), ("DELETE", "/datasets/ds_1"), ("GET", "/jobs"), ("GET", "/jobs/job_1"),
     ("GET", "/jobs/job_1/events"), ("GET", "/jobs/job_1/metrics"), ("GET", "/jobs/job_1/report"),
     ("POST", "/jobs/job_1/cancel"), ("POST", "/jobs/job_1/pause"), ("POST", "/jobs/job_1/resume"),
+    ("POST", "/jobs/job_1/retry"), ("DELETE", "/jobs/job_1"), ("GET", "/workers"),
     ("GET", f"/models/{VERSION}/download"),
 ]  # fmt: skip
 ADMIN = [

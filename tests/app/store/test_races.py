@@ -32,7 +32,7 @@ def test_processes_that_start_at_once_migrate_once(
     racing.race(pool, COUNT, racing.migrate, url)
     store = make_store(url)
     with store.database.reading() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0002"]
     assert submitted(store).status is JobStatus.QUEUED
 
 
