@@ -60,6 +60,9 @@ class Backend:
             max_open=settings.max_open_jobs,
             limits=JobLimits.of(settings),
             check_disk=check_disk,
+            max_attempts=settings.max_attempts,
+            max_interruptions=settings.max_interruptions,
+            max_run_time_s=settings.max_run_time_s,
         )
         self.jobs = JobService(store, threads, self._waker, submissions, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)

@@ -150,6 +150,8 @@ class Overloaded(ServiceError):
 class InternalError(ServiceError):
     """Something is broken here; the log has it under the request's id."""
 
+    retryable = True
+
 
 class Unavailable(ServiceError):
     """Draining or not answering."""

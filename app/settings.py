@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.jobs.states import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
+
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -100,6 +102,15 @@ class Settings(BaseSettings):
         2 * 2**30,
         ge=0,
         description="Of free space under data_dir; below it nothing new is accepted (507), and jobs pause.",
+    )
+    max_attempts: int = Field(
+        MAX_ATTEMPTS, ge=1, description="Of a job whose process dies each time at the same step."
+    )
+    max_interruptions: int = Field(
+        MAX_INTERRUPTIONS, ge=0, description="Lapsed leases and shutdowns of its worker that a job survives."
+    )
+    max_run_time_s: float = Field(
+        MAX_RUN_TIME_S, gt=0, description="How long a job may run, over all its attempts."
     )
     max_event_streams: int = Field(64, ge=1, description="Connections that follow a job, then 429.")
     store_threads: int = Field(8, ge=1, description="Requests that use the database at the same time.")

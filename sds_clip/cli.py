@@ -28,6 +28,7 @@ from sds_clip.commands import (
     serve,
     up,
     worker,
+    workers,
 )
 from sds_clip.errors import CliError
 from sds_clip.options import Parser
@@ -37,6 +38,7 @@ _COMMANDS = (
     up,
     serve,
     worker,
+    workers,
     match,
     classify,
     evaluate,

@@ -31,7 +31,7 @@ class StopFlag:
 
 
 class Ticks:
-    """Tells the supervisor that the job goes on: a byte for a step, at most ten a second, by a pipe."""
+    """Tells the supervisor by a pipe that the job goes on, and how far it is: a line at most ten times a second."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -39,14 +39,14 @@ class Ticks:
         if descriptor is not None:
             os.set_blocking(descriptor, False)
 
-    def tick(self) -> None:
-        """The job has come on a step."""
+    def tick(self, done: int = 0) -> None:
+        """The job has come on a step, to so many of them."""
         now = time.monotonic()
         if self._descriptor is None or now - self._last < 0.1:
             return
         self._last = now
         try:
-            os.write(self._descriptor, b".")
+            os.write(self._descriptor, b"%d\n" % done)
         except BlockingIOError:  # it is full: the supervisor has not looked for long, and will find a step
             pass
         except OSError:  # the supervisor has gone, which another thread finds out
@@ -67,6 +67,10 @@ class JobContext:
     lease_left_s: Callable[[], float] = lambda: float("inf")
     let_go: Callable[[], None] = lambda: None
     """Called when the job has ended, so that its lease is kept no longer."""
+    done: int = 0
+    """Steps done of all that was counted, the same for every attempt that comes as far."""
+    _before: int = 0
+    _counted: str = ""
     _stage: str = "starting"
     _step: int = 0
     _steps: int | None = None
@@ -80,7 +84,7 @@ class JobContext:
         """Say what is done now. Raises Stopped where that was asked for."""
         self.check()
         self._stage = name
-        self.reporter.progress(name, self._step, self._steps)
+        self.reporter.progress(name, self._step, self._steps, done=self.done)
 
     def advance(
         self,
@@ -91,9 +95,16 @@ class JobContext:
         stage: str | None = None,
     ) -> None:
         """Say how far the stage is, or another one."""
-        self.ticks.tick()
         self._stage, self._step, self._steps = stage or self._stage, step, steps
-        self.reporter.progress(self._stage, step, steps, estimated_finish)
+        self.count(self._stage, step, estimated_finish)
+
+    def count(self, what: str, done: int, estimated_finish: float | None = None) -> None:
+        """So many steps of something are done; where no attempt has come as far, this renews the job's attempts."""
+        if what != self._counted:
+            self._before, self._counted = self.done, what
+        self.done = self._before + done
+        self.ticks.tick(self.done)
+        self.reporter.progress(self._stage, self._step, self._steps, estimated_finish, self.done)
 
     def should_stop(self) -> bool:
         """Whether to come to a checkpoint and stop."""
@@ -101,7 +112,7 @@ class JobContext:
 
     def check(self) -> None:
         """A step of something that has no checkpoint. Raises Stopped."""
-        self.ticks.tick()
+        self.ticks.tick(self.done)
         if self.should_stop():
             raise Stopped(self.stopping.reason)
 

@@ -45,8 +45,7 @@ def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
     """Read an exception. `hidden` is a folder whose path stays out of the message.
 
     What is wrong with the request, its data or its model fails the job; a full disk pauses it; a disk or a database
-    that is away lets it be tried again, and so does what nobody has foreseen. Want of memory fails it: it would come
-    again.
+    that is away lets it be tried again, and so does what nobody has foreseen. Out of memory is not retried.
     """
     failure = _failure(error)
     if hidden is None:

@@ -120,7 +120,6 @@ class _Progress:
         self._context.advance(self._done, self._steps, self._estimate())
         if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
             self._has_own_checkpoint = True
-            self._context.reporter.came_on()
             self._context.folder.drop_earlier()
         return self._context.should_stop()
 
@@ -154,8 +153,11 @@ def _train(
     _tell_again(context, start)
     if start:
         context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+    elif context.job.fence > 1:
+        context.reporter.event("There is no whole checkpoint: training starts from step 0.", data={"step": 0})
     context.check_disk()
     context.stage("training")
+    context.count("training", start)
     progress = _Progress(context, start)
     result = train(
         told,
@@ -203,11 +205,16 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
     content = content_of(context.store, context.config, evaluation.data, param="evaluate")
     work = context.folder.work
     benchmark = read_data(evaluation.benchmark, content, work)
+
+    def say(what: str, done: int, total: int) -> None:
+        context.check()
+        context.count(f"{evaluation.data} {what}", done)
+
     return measure(
         context,
         benchmark,
         clip,
-        say=lambda what, done, total: context.check(),
+        say=say,
         max_bad_share=context.store.datasets.get(evaluation.data).max_bad_share,
     )
 

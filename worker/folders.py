@@ -138,7 +138,7 @@ class JobFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _earlier(self) -> Iterator[tuple[int, Path]]:
-        for folder in list(self._job.iterdir()):
+        for folder in list(self._job.glob("*")):  # nothing, where somebody has deleted the job's files
             if folder.name.isdigit() and int(folder.name) < self._fence:
                 yield int(folder.name), folder
 

@@ -21,6 +21,7 @@ from app.jobs.states import HELD, JobKind, JobStatus
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Lease
+from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag, Ticks
 from worker.errors import Stopped, failure_of
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or what it did not foresee."""
-
-MAX_BACK_OFF_S = 300.0
 
 _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
 """Why a job stops, where its row says so: its worker's signal, which says less, may come first."""
@@ -112,11 +111,6 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     os._exit(1 if code is None else code)
 
 
-def back_off_s(config: WorkerConfig, attempt: int) -> float:
-    """How long a job rests after its attempt-th attempt has failed."""
-    return float(min(MAX_BACK_OFF_S, config.retry_base_s * 2 ** max(0, attempt - 1)))
-
-
 def end_with(supervisor: BinaryIO) -> None:
     """End this process, in whatever state it is, when the pipe from its supervisor closes."""
 
@@ -191,7 +185,7 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         if failure.pauses:
             context.store.work.suspend(context.lease, failure.error)
             return Exit.RELEASED
-        retry_in_s = back_off_s(config, job.attempt) if failure.again else None
+        retry_in_s = back_off_s(config.retry_base_s, job.attempt) if failure.again else None
         context.store.work.fail(context.lease, failure.error, retry_in_s=retry_in_s)
         return Exit.ENDED
 

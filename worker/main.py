@@ -8,6 +8,7 @@ from app.store import Store
 from worker.celery_app import make_app, run
 from worker.checker import Checker
 from worker.config import WorkerConfig
+from worker.heartbeat import Heartbeat
 from worker.reaper import Reaper
 from worker.slot import Slot
 from worker.supervised import COMMAND
@@ -29,6 +30,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> Non
     store.migrate()
     wake_ups = WakeUps(config.broker_url)
     slot = Slot(config, store, wake_ups.publish, command=command)
+    heartbeat = Heartbeat(config, store, slot.owner)
     reaper = Reaper(config, store, wake_ups.publish)
     checker = Checker(config, store) if config.checks_datasets else None
 
@@ -42,6 +44,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> Non
         slot.wake()
         slot.wait_until_idle()
 
+    heartbeat.start()
     slot.start()
     reaper.start()
     if checker is not None:
@@ -53,6 +56,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> Non
         slot.join()
         if checker is not None:
             checker.join()
+        heartbeat.close()
         wake_ups.close()
         store.close()
         logger.info("the worker has stopped")

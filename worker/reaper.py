@@ -11,12 +11,12 @@ from collections.abc import Callable
 from app.jobs.states import JobKind
 from app.store import Store
 from app.store.errors import StoreUnavailable
+from app.store.work import MAX_BACK_OFF_S
 from worker.config import WorkerConfig
 from worker.retention import Retention
 
 logger = logging.getLogger(__name__)
 
-MAX_BACK_OFF_S = 300.0
 _FORGET_AFTER_S = 3600.0
 
 

@@ -24,6 +24,7 @@ class _Progress:
     step: int
     steps: int | None
     estimated_finish: float | None
+    done: int | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Reporter:
         self._points: dict[int, dict[str, float]] = {}
         self._newest: tuple[int, dict[str, float]] = -1, {}
         self._events: list[_Event] = []
-        self._came_on = False
         self._sending = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -72,11 +72,16 @@ class Reporter:
             return self._send()
 
     def progress(
-        self, stage: str, step: int, steps: int | None = None, estimated_finish: float | None = None
+        self,
+        stage: str,
+        step: int,
+        steps: int | None = None,
+        estimated_finish: float | None = None,
+        done: int | None = None,
     ) -> None:
-        """How far the job is."""
+        """How far the job is (`Work.progress`)."""
         with self._lock:
-            self._progress = _Progress(stage, step, steps, estimated_finish)
+            self._progress = _Progress(stage, step, steps, estimated_finish, done)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Figures at a step. Those of one step go together, since what is recorded there is replaced as a whole."""
@@ -92,11 +97,6 @@ class Reporter:
         with self._lock:
             self._events = [*self._events, _Event(message, level, data)][-_MAX_EVENTS:]
 
-    def came_on(self) -> None:
-        """The attempt has left a checkpoint of its own (`Work.came_on`)."""
-        with self._lock:
-            self._came_on = True
-
     def _run(self) -> None:
         while not self._closing.is_set():
             self.flush()
@@ -107,12 +107,8 @@ class Reporter:
             progress, self._progress = self._progress, None
             points, self._points = self._points, {}
             events, self._events = self._events, []
-            came_on, self._came_on = self._came_on, False
         began = time.monotonic()
         try:
-            if came_on:
-                self._store.work.came_on(self._lease)
-                came_on = False
             while events:
                 told = events[0]
                 self._store.work.event(self._lease, told.message, level=told.level, data=told.data)
@@ -128,9 +124,10 @@ class Reporter:
                     step=progress.step,
                     steps=progress.steps,
                     estimated_finish=progress.estimated_finish,
+                    done=progress.done,
                 )
         except StoreUnavailable:
-            self._keep(progress, points, events, came_on=came_on)
+            self._keep(progress, points, events)
             return False
         except LeaseLost as error:  # the lease's keeper ends the process
             logger.warning("%s", error)
@@ -143,11 +140,8 @@ class Reporter:
         progress: _Progress | None,
         points: dict[int, dict[str, float]],
         events: list[_Event],
-        *,
-        came_on: bool,
     ) -> None:
         with self._lock:
-            self._came_on = self._came_on or came_on
             self._progress = self._progress or progress
             self._points = points | self._points
             self._events = [*events, *self._events][-_MAX_EVENTS:]

@@ -2,11 +2,13 @@
 much of their features.
 """
 
+import contextlib
 import logging
 import shutil
 import time
 from pathlib import Path
 
+from app.jobs.removal import REMOVING, remove_job_files
 from app.jobs.states import HELD, TERMINAL, JobStatus
 from app.registry.manifest import VersionError, read_manifest
 from app.registry.ports import is_version
@@ -14,7 +16,7 @@ from app.registry.publish import remove_leftovers
 from app.registry.removal import remove_files
 from app.store import Store
 from app.store.assets import VersionStatus
-from app.store.errors import UnknownRecord
+from app.store.errors import JobStateConflict, UnknownRecord
 from app.store.records import Job, Lease
 from worker.config import WorkerConfig
 from worker.features import keep_within
@@ -58,15 +60,17 @@ class Retention:
             pass
 
     def _clean_job(self, folder: Path) -> None:
+        if folder.name.startswith(REMOVING):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
         try:
             job = self._store.jobs.get(folder.name)
         except UnknownRecord:
             return  # not one of ours
-        if job.status is JobStatus.SUCCEEDED:
+        if job.status is JobStatus.SUCCEEDED and job.files_removed_at is None:
             self._clean_succeeded(folder, job)
-        elif self._ended_long_ago(job):
-            logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
-            shutil.rmtree(folder, ignore_errors=True)
+        elif self._ended_long_ago(job) or (job.status in TERMINAL and job.files_removed_at is not None):
+            self._remove_job(job)
         elif job.status is JobStatus.CANCELLED:
             self._clean_cancelled(job)
 
@@ -74,6 +78,16 @@ class Retention:
         """Its newest whole checkpoint is what a retry goes on from."""
         if (self._config.jobs_dir / job.id).is_dir():
             JobFolder(self._config.jobs_dir, Lease.of(job)).keep_newest_checkpoint()
+
+    def _remove_job(self, job: Job) -> None:
+        """Remove what an ended job has left, after a while; at once what was written after its files were removed."""
+        keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
+        with contextlib.suppress(JobStateConflict):  # it was taken up again meanwhile
+            try:
+                remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
+                logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
+            except OSError as error:
+                logger.warning("the files of job %s stay: %s", job.id, error)
 
     def _clean_succeeded(self, folder: Path, job: Job) -> None:
         """What it has made is a version, or results that its row names; the rest it removes itself, if not killed."""

@@ -3,8 +3,9 @@
 What becomes of a job whose process:
     ends by itself (`worker.exits`)        its row says it already
     dies                                   the attempt has failed; again after a while, up to the job's attempts
+    runs for longer than it may            asked to stop; the store fails the job at its checkpoint
     takes no step for stall_timeout_s      killed, then the same
-    lets its lease end, and long after     killed, then the same
+    lets its lease lapse, and long after   killed, and released on its behalf: an interruption
     is to stop, and does                   released at a checkpoint by the process itself
     is to stop, and does not in time       killed, and released on its behalf
     hangs while another has taken the job  killed
@@ -23,11 +24,12 @@ from app.jobs.states import HELD, JobKind, JobStatus
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Job, JobError, Lease
+from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill
-from worker.job_process import Assignment, back_off_s
+from worker.job_process import Assignment
 from worker.supervised import COMMAND, ChildProcess, died
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class Slot:
         self._store = store
         self._publish = publish
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
-        self._owner = f"{socket.gethostname()}/{os.getpid()}/{config.queue}"
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{config.queue}"
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._idle = threading.Event()
@@ -102,7 +104,12 @@ class Slot:
         while not self._stopping.is_set():
             try:
                 self._warm_up()
-                job = self._store.work.claim(self._config.kind, self._owner, self._config.lease_ttl_s)
+                job = self._store.work.claim(
+                    self._config.kind,
+                    self.owner,
+                    self._config.lease_ttl_s,
+                    retry_base_s=self._config.retry_base_s,
+                )
                 if job is None:
                     return
                 reach("after-claim")
@@ -131,7 +138,7 @@ class Slot:
         finally:
             child.close()
         folder.vacate()
-        self._settle(job, code, reason)
+        self._settle(job, code, reason, child.done)
 
     def _write_down(self, child: ChildProcess, folder: JobFolder) -> None:
         process, supervisor = child.identify(), identify(os.getpid())
@@ -145,6 +152,7 @@ class Slot:
     def _watch(self, child: ChildProcess, job: Job) -> tuple[int, str | None]:
         """Its exit code, and why it was killed where it was."""
         looked_at = asked_at = lapsed_at = None
+        ends_at = time.monotonic() + job.max_run_time_s - job.run_time_s
         while True:
             code = child.wait(_LOOK_S)
             if asked_at is not None and code == -signal.SIGTERM:
@@ -152,7 +160,7 @@ class Slot:
             if code is not None:
                 return code, None
             now = time.monotonic()
-            if asked_at is None and self._stopping.is_set():
+            if asked_at is None and (self._stopping.is_set() or now > ends_at):
                 child.ask_to_stop()
                 asked_at = now
             if looked_at is None or now - looked_at >= self._config.watch_every_s:
@@ -166,7 +174,7 @@ class Slot:
                 lapsed_at = (lapsed_at or now) if found is not None and _has_lapsed(found) else None
                 if lapsed_at is not None and now - lapsed_at > self._config.lease_ttl_s:
                     child.kill()
-                    return 1, "it did not renew its lease"
+                    return Exit.RELEASED, "it did not renew its lease"
                 if asked_at is None and found is not None and found.status in _ASKED:
                     child.ask_to_stop()
                     asked_at = now
@@ -184,7 +192,7 @@ class Slot:
         except (StoreUnavailable, UnknownRecord):
             return None
 
-    def _settle(self, job: Job, code: int, killed: str | None) -> None:
+    def _settle(self, job: Job, code: int, killed: str | None, done: int) -> None:
         """Write the end of a job whose process could not."""
         lease = Lease.of(job)
         try:
@@ -193,7 +201,8 @@ class Slot:
             elif (how := killed or died(code)) is not None:
                 logger.error("job %s: its process died: %s", job.id, how)
                 error = JobError("process_died", f"The job's process died: {how}.", retryable=True)
-                self._store.work.fail(lease, error, retry_in_s=back_off_s(self._config, job.attempt))
+                retry_in_s = back_off_s(self._config.retry_base_s, job.attempt)
+                self._store.work.fail(lease, error, retry_in_s=retry_in_s, done=done)
         except LeaseLost:  # its process had told the end already
             pass
         except StoreUnavailable:  # the lease ends by itself

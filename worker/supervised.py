@@ -40,6 +40,8 @@ class ChildProcess:
             os.close(writing)
         self._ticks = reading
         self._last_step_at = time.monotonic()
+        self.done = 0
+        """How many steps its job has done, as far as it was read."""
 
     @property
     def pid(self) -> int:
@@ -68,10 +70,14 @@ class ChildProcess:
 
     def stalled_s(self) -> float:
         """How long ago it took its last step."""
-        with contextlib.suppress(BlockingIOError):
-            if os.read(self._ticks, _READ):
-                self._last_step_at = time.monotonic()
+        self._read_ticks()
         return time.monotonic() - self._last_step_at
+
+    def _read_ticks(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while told := os.read(self._ticks, _READ):
+                self._last_step_at = time.monotonic()
+                self.done = max([self.done, *map(int, told.split())])
 
     def ask_to_stop(self) -> None:
         """It should come to a checkpoint and end."""
@@ -91,6 +97,7 @@ class ChildProcess:
                 stdin.close()
         if self.wait(0) is None and self.wait(1) is None:
             self.kill()
+        self._read_ticks()
         os.close(self._ticks)
 
 

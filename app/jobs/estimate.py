@@ -66,12 +66,12 @@ def _usable(training: Dataset) -> int | None:
 
 
 def _like(store: Store, new: NewJob) -> Job | None:
-    """The newest job with the same costly options that has succeeded at its first attempt."""
+    """The newest job with the same costly options that was begun once and has succeeded."""
     config = new.config or {}
     page = store.jobs.list(kind=new.kind, status=JobStatus.SUCCEEDED, limit=_LOOKED_AT)
     for job in page.items:
         earlier = job.config or {}
-        if job.attempt == 1 and _steps(job) and all(earlier.get(name) == config.get(name) for name in _LIKE):
+        if job.fence == 1 and _steps(job) and all(earlier.get(name) == config.get(name) for name in _LIKE):
             return job
     return None
 

@@ -1,7 +1,7 @@
-"""Jobs for the routes: submitted after all that can be checked was, read, and asked to stop or go on."""
+"""Jobs for the routes: submitted after all that can be checked was, read, asked to stop or go on, and deleted."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +10,8 @@ from app.auth import Caller
 from app.crash import reach
 from app.errors import NotFound
 from app.jobs.estimate import estimate
-from app.jobs.states import JobKind, JobStatus
+from app.jobs.removal import remove_job_files
+from app.jobs.states import OPEN, TERMINAL, JobKind, JobStatus
 from app.jobs.submission import Submissions
 from app.jobs.waker import Waker
 from app.registry.manifest import LOG_FILE
@@ -20,7 +21,10 @@ from app.schemas.jobs import report_of
 from app.store import Store
 from app.store.paging import MAX_EVENTS
 from app.store.records import Event, Job, MetricPoint, NewJob, Page
+from app.store.workers import Worker
 from app.store_threads import StoreThreads
+
+_NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class JobView:
     """A job with what is told about it beside its row."""
 
     job: Job
-    transitions: tuple[Event, ...]
-    metrics: MetricPoint | None
+    no_worker: bool
+    """Whether it waits for a worker, and none of its queue lives."""
+    transitions: tuple[Event, ...] | None = None
+    metrics: MetricPoint | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class News:
 
     job: Job
     events: tuple[Event, ...]
+    no_worker: bool
 
 
 class JobService:
@@ -52,12 +59,16 @@ class JobService:
         self._submissions = submissions
         self._data_dir = data_dir
 
-    async def finetune(self, request: FinetuneRequest, caller: Caller, key: str | None) -> tuple[Job, bool]:
+    async def finetune(
+        self, request: FinetuneRequest, caller: Caller, key: str | None
+    ) -> tuple[JobView, bool]:
         """Accept a fine-tuning job; the job and whether it is new. Raises what `Submissions` does."""
         prepare = partial(self._submissions.finetune, request, caller)
         return await self._threads.run(lambda: self._submit(prepare, key))
 
-    async def evaluate(self, request: EvaluateRequest, caller: Caller, key: str | None) -> tuple[Job, bool]:
+    async def evaluate(
+        self, request: EvaluateRequest, caller: Caller, key: str | None
+    ) -> tuple[JobView, bool]:
         """Accept an evaluation job; the job and whether it is new. Raises what `Submissions` does."""
         prepare = partial(self._submissions.evaluate, request, caller)
         return await self._threads.run(lambda: self._submit(prepare, key))
@@ -72,19 +83,23 @@ class JobService:
 
     async def list(
         self, *, kind: JobKind | None, status: JobStatus | None, after: str | None, limit: int
-    ) -> Page[Job]:
+    ) -> Page[JobView]:
         """Jobs, the newest first."""
-        return await self._threads.run(
-            lambda: self._store.jobs.list(kind=kind, status=status, after=after, limit=limit)
-        )
+
+        def read() -> Page[JobView]:
+            page = self._store.jobs.list(kind=kind, status=status, after=after, limit=limit)
+            living = self._store.workers.living_queues()
+            return Page(tuple(_view(job, living) for job in page.items), page.has_more)
+
+        return await self._threads.run(read)
 
     async def get(self, job_id: str) -> JobView:
         """A job, its transitions and newest metrics."""
         return await self._threads.run(
-            lambda: JobView(
-                self._store.jobs.get(job_id),
-                self._store.journal.transitions(job_id),
-                self._store.journal.latest_metrics(job_id),
+            lambda: replace(
+                self._told(self._store.jobs.get(job_id)),
+                transitions=self._store.journal.transitions(job_id),
+                metrics=self._store.journal.latest_metrics(job_id),
             )
         )
 
@@ -92,10 +107,11 @@ class JobService:
         """A job, and at most so many of its events with higher numbers; asked again and again."""
 
         def read() -> News:
-            job = self._store.jobs.get(job_id)
-            if job.event_count <= after:
-                return News(job, ())
-            return News(job, self._store.journal.events(job_id, after=after, limit=limit))
+            view = self._told(self._store.jobs.get(job_id))
+            if view.job.event_count <= after:
+                return News(view.job, (), view.no_worker)
+            events = self._store.journal.events(job_id, after=after, limit=limit)
+            return News(view.job, events, view.no_worker)
 
         return await self._threads.run(read)
 
@@ -115,23 +131,40 @@ class JobService:
         )
         return Page(found[:limit], len(found) > limit)
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str) -> JobView:
         """Cancel, or ask the worker to. Raises JobStateConflict."""
-        return await self._threads.run(lambda: self._store.jobs.request_cancel(job_id))
+        return await self._threads.run(lambda: self._told(self._store.jobs.request_cancel(job_id)))
 
-    async def pause(self, job_id: str) -> Job:
+    async def pause(self, job_id: str) -> JobView:
         """Take out of the queue, or ask the worker to checkpoint and let go. Raises JobStateConflict."""
-        return await self._threads.run(lambda: self._store.jobs.request_pause(job_id))
+        return await self._threads.run(lambda: self._told(self._store.jobs.request_pause(job_id)))
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str) -> JobView:
         """Queue again. Raises JobStateConflict."""
+        return await self._threads.run(lambda: self._woken(self._store.jobs.request_resume(job_id)))
 
-        def ask() -> Job:
-            job = self._store.jobs.request_resume(job_id)
-            self._waker.wake(job.kind)
-            return job
+    async def retry(self, job_id: str, caller: Caller) -> JobView:
+        """Take up a failed or cancelled job. Raises JobStateConflict, InputsGone, Forbidden, Overloaded."""
+
+        def ask() -> JobView:
+            job = self._store.jobs.get(job_id)
+            promote = (job.config or {}).get("promote", "never")
+            if promote != "never":  # whoever cancelled it may not want the alias to move any more
+                caller.check("admin", f"promote: {promote}", param="promote")
+            if job.status in TERMINAL:
+                self._submissions.check_room()
+            return self._woken(self._store.jobs.request_retry(job_id))
 
         return await self._threads.run(ask)
+
+    async def delete(self, job_id: str) -> JobView:
+        """Remove the files of a job that has ended; its record stays. Raises JobStateConflict."""
+        jobs_dir = self._data_dir / "jobs"
+        return await self._threads.run(lambda: self._told(remove_job_files(self._store, jobs_dir, job_id)))
+
+    async def workers(self) -> tuple[Worker, ...]:
+        """Every worker of the last day."""
+        return await self._threads.run(self._store.workers.list)
 
     async def report(self, job_id: str) -> Path:
         """The page of an evaluation's results. Raises NotFound where there is none."""
@@ -158,16 +191,25 @@ class JobService:
 
         return await self._threads.run(find)
 
-    def _submit(self, prepare: Callable[[str | None], NewJob | Job], key: str | None) -> tuple[Job, bool]:
+    def _told(self, job: Job) -> JobView:
+        """The job, and whether a worker may take it. Two reads, so that a worker's start may fall between them."""
+        return _view(job, self._store.workers.living_queues())
+
+    def _woken(self, job: Job) -> JobView:
+        self._waker.wake(job.kind)
+        return self._told(job)
+
+    def _submit(self, prepare: Callable[[str | None], NewJob | Job], key: str | None) -> tuple[JobView, bool]:
         """In one thread, so that a caller who goes away leaves no job that nobody wakes a worker for."""
         prepared = prepare(key)
         if isinstance(prepared, Job):
-            return prepared, False
+            return self._told(prepared), False
+        living = self._store.workers.living_queues()  # nothing may fail between the commit and the answer
         job, is_new = self._store.jobs.submit(prepared)
         reach("after-commit")
         if is_new and job.status is JobStatus.QUEUED:
             self._waker.wake(job.kind)
-        return job, is_new
+        return _view(job, living), is_new
 
     def _tried(self, prepared: NewJob | Job) -> DryRunResult:
         assert isinstance(prepared, NewJob)
@@ -176,3 +218,7 @@ class JobService:
             config=dict(prepared.config or {}),
             estimate=estimate(self._store, prepared),
         )
+
+
+def _view(job: Job, living: Collection[JobKind]) -> JobView:
+    return JobView(job, job.status in _NEEDS_A_WORKER and job.kind not in living)

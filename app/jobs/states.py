@@ -1,16 +1,24 @@
-"""The life of a job: one table of allowed transitions, pure, and nothing else.
+"""The life of a job: one table of allowed transitions, and what a job may use up; pure, and nothing else.
 
     validating ─► queued ──► running ──► succeeded, failed
                    │  ▲ ▲       │ │
                    ▼  │ └───────┘ ▼        back to queued: a worker shut down, or died
                   paused ◄───── pausing
 
+`retry` takes up a failed or cancelled job again: it is validating, and queued at once where its data are ready.
 A job that no worker holds is cancelled at once, a held one by way of `cancelling`. Cancelling wins over every
 other end: what a worker reports after it, success included, makes the job `cancelled`.
 """
 
 from collections.abc import Mapping
 from enum import StrEnum
+
+MAX_ATTEMPTS = 3
+"""Attempts that end without a step past the furthest so far, after which a job has failed."""
+MAX_INTERRUPTIONS = 100
+"""Lapsed leases and shutdowns that a job survives."""
+MAX_RUN_TIME_S = 7 * 24 * 3600.0
+"""How long a job may run, over all its attempts."""
 
 
 class JobKind(StrEnum):
@@ -51,17 +59,19 @@ class Action(StrEnum):
     SUCCEED = "succeed"
     FAIL = "fail"
     EXHAUST = "exhaust"
-    """It is due again, and its attempts are used up."""
+    """It is due again, and its interruptions or its running time are used up."""
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    RETRY = "retry"
+    """A person takes up a job that has failed or was cancelled."""
 
 
 HELD = frozenset({JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING})
 """A worker has a lease on it, live or ended."""
 
 TERMINAL = frozenset({JobStatus.CANCELLED, JobStatus.SUCCEEDED, JobStatus.FAILED})
-"""Nothing befalls it any more."""
+"""It has ended; a failed or cancelled one can be retried."""
 
 OPEN = frozenset(JobStatus) - TERMINAL
 """It may still need its data sets and versions."""
@@ -95,12 +105,15 @@ TRANSITIONS: Mapping[tuple[JobStatus, Action], JobStatus] = {
     (JobStatus.CANCELLING, Action.ABANDON): JobStatus.CANCELLED,
     (JobStatus.CANCELLING, Action.SUCCEED): JobStatus.CANCELLED,
     (JobStatus.CANCELLING, Action.FAIL): JobStatus.CANCELLED,
+    (JobStatus.CANCELLED, Action.RETRY): JobStatus.VALIDATING,
+    (JobStatus.FAILED, Action.RETRY): JobStatus.VALIDATING,
 }
 
 FULFILLED: Mapping[Action, frozenset[JobStatus]] = {
     Action.CANCEL: frozenset({JobStatus.CANCELLING, JobStatus.CANCELLED}),
     Action.PAUSE: frozenset({JobStatus.PAUSING, JobStatus.PAUSED}),
     Action.RESUME: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
+    Action.RETRY: frozenset({JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.RUNNING}),
 }
 """Where a person's request finds nothing left to do, and asking again is no error."""
 

@@ -10,6 +10,7 @@ Progress and the end have no id, so a client that comes back with its Last-Event
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
@@ -20,7 +21,6 @@ from app.jobs.service import JobService, News
 from app.jobs.states import TERMINAL, JobStatus
 from app.places import Places
 from app.schemas.jobs import EventInfo, Progress, job_info, progress_of
-from app.store.records import Job
 
 EVENT_STREAM = "text/event-stream"
 AT_ONCE = 200
@@ -37,16 +37,19 @@ class ProgressInfo(BaseModel):
     progress: Progress
     attempt: int
     estimated_finish: float | None
+    no_worker: bool
 
     @classmethod
-    def of(cls, job: Job) -> "ProgressInfo":
+    def of(cls, news: News) -> "ProgressInfo":
         """As a caller sees it."""
+        job = news.job
         return cls(
             status=job.status,
             stage=job.stage,
             progress=progress_of(job),
             attempt=job.attempt,
             estimated_finish=job.estimated_finish,
+            no_worker=news.no_worker,
         )
 
 
@@ -80,11 +83,11 @@ async def stream(
         frames = [_event(EventInfo.of(event)) for event in news.events]
         last = news.events[-1].number if news.events else last
         is_all = len(news.events) < AT_ONCE
-        if is_all and (current := ProgressInfo.of(news.job)) != progress:
+        if is_all and (current := ProgressInfo.of(news)) != progress:
             progress = current
             frames.append(_frame("progress", current))
         if is_all and news.job.status in TERMINAL:
-            yield "".join([*frames, _frame("done", job_info(news.job))])
+            yield "".join([*frames, _frame("done", job_info(news.job, no_worker=news.no_worker))])
             return
         if not frames and time.monotonic() - told_at >= HEARTBEAT_S:
             frames.append(": still here\n\n")
@@ -95,18 +98,18 @@ async def stream(
             return
         if is_all:
             await asyncio.sleep(POLL_S)
-        news = await _next(service, news.job, last)
+        news = await _next(service, news, last)
 
 
-async def _next(service: JobService, job: Job, last: int) -> News:
+async def _next(service: JobService, before: News, last: int) -> News:
     """What is new; nothing where it cannot be read at the moment."""
     try:
-        return await service.news(job.id, last, AT_ONCE)
+        return await service.news(before.job.id, last, AT_ONCE)
     except ServiceError as error:
         if not error.retryable:
             raise
         await asyncio.sleep(POLL_S)
-        return News(job, ())
+        return replace(before, events=())
 
 
 def _event(event: EventInfo) -> str:

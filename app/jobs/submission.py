@@ -41,12 +41,18 @@ class Submissions:
         max_open: int,
         limits: JobLimits,
         check_disk: Callable[[], None],
+        max_attempts: int,
+        max_interruptions: int,
+        max_run_time_s: float,
     ) -> None:
         self._store = store
         self._models = models
         self._max_open = max_open
         self._limits = limits
         self._check_disk = check_disk
+        self._max_attempts = max_attempts
+        self._max_interruptions = max_interruptions
+        self._max_run_time_s = max_run_time_s
 
     def finetune(self, request: FinetuneRequest, caller: Caller, key: str | None) -> NewJob | Job:
         """A fine-tuning job."""
@@ -65,13 +71,15 @@ class Submissions:
         for index, evaluation in enumerate(job.evaluate):
             self._dataset(evaluation.data, evaluation.benchmark, param="evaluate", index=index)
         self._limits.check(job.options, steps_of(job, training))
-        self._check_room()
+        limits = self._limits_of(request)
+        self.check_room()
         return NewJob(
             JobKind.FINETUNE,
             sent,
             config=job.as_json(),
             datasets=job.datasets,
             versions=() if base.version is None else (base.version,),
+            **limits,
             seed=request.seed,
             suffix=request.suffix,
             metadata=request.metadata,
@@ -92,7 +100,8 @@ class Submissions:
         if request.teacher is not None:
             self._models.teacher(request.teacher, param="teacher")
         data = self._dataset(request.data, request.benchmark, param="data")
-        self._check_room()
+        limits = self._limits_of(request)
+        self.check_room()
         own = request.model_dump(include=set(EvaluateJob.model_fields))
         if "max_bad_share" not in request.model_fields_set:
             own["max_bad_share"] = data.max_bad_share
@@ -104,6 +113,7 @@ class Submissions:
             config=job.as_json(),
             datasets=job.datasets,
             versions=tuple({found.version for found in named.values() if found.version is not None}),
+            **limits,
             seed=request.seed,
             suffix=request.suffix,
             metadata=request.metadata,
@@ -140,7 +150,21 @@ class Submissions:
             )
         return dataset
 
-    def _check_room(self) -> None:
+    def _limits_of(self, request: FinetuneRequest | EvaluateRequest) -> dict[str, Any]:
+        """What a job may use up before it fails: the operator's limits, or less running time."""
+        asked_s = request.max_run_time_s
+        if asked_s is not None and asked_s > self._max_run_time_s:
+            raise InvalidRequest(
+                f"A job may run for {self._max_run_time_s:g} s here; ask for less.", param="max_run_time_s"
+            )
+        return {
+            "max_attempts": self._max_attempts,
+            "max_interruptions": self._max_interruptions,
+            "max_run_time_s": self._max_run_time_s if asked_s is None else asked_s,
+        }
+
+    def check_room(self) -> None:
+        """Raise Overloaded where no more jobs are taken, and DiskReserve where the disk is full."""
         self._check_disk()
         open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
         if open_jobs >= self._max_open:

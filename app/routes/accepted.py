@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import Response
 
+from app.jobs.service import JobView
 from app.schemas.finetune import DryRunResult
 from app.schemas.jobs import job_info
-from app.store.records import Job
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRunResult, "description": "What a dry run found."},
@@ -23,14 +23,13 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def accepted(job: Job, is_new: bool) -> Response:
+def accepted(view: JobView, is_new: bool) -> Response:
     """202, with where the job is."""
-    headers = {"Location": f"/jobs/{job.id}"}
+    headers = {"Location": f"/jobs/{view.job.id}"}
     if not is_new:
         headers["Idempotency-Replayed"] = "true"
-    return Response(
-        job_info(job).model_dump_json(), status_code=202, headers=headers, media_type="application/json"
-    )
+    content = job_info(view.job, no_worker=view.no_worker).model_dump_json()
+    return Response(content, status_code=202, headers=headers, media_type="application/json")
 
 
 def tried(result: DryRunResult) -> Response:

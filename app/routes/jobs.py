@@ -1,4 +1,4 @@
-"""GET /jobs and all below it; cancel, pause and resume."""
+"""GET /jobs and all below it; cancel, pause, resume, retry and delete. GET /workers."""
 
 from typing import Annotated, Any
 
@@ -6,15 +6,27 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.errors import InvalidRequest, Overloaded
+from app.jobs.service import JobView
 from app.jobs.states import TERMINAL, JobKind, JobStatus
 from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
 from app.run_log import LOG, LogResponse
-from app.schemas.jobs import EventInfo, EventList, JobInfo, JobList, MetricList, MetricPointInfo, job_info
+from app.schemas.jobs import (
+    EvaluateJobInfo,
+    EventInfo,
+    EventList,
+    FinetuneJobInfo,
+    JobInfo,
+    JobList,
+    MetricList,
+    MetricPointInfo,
+    job_info,
+)
 from app.schemas.listing import After, Limit
+from app.schemas.workers import WorkerInfo, WorkerList
 from app.serving.engine import Engine
-from app.store.errors import JobStateConflict
+from app.store.errors import InputsGone, JobStateConflict
 
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -48,14 +60,13 @@ async def jobs(
 ) -> JobList:
     """List jobs, the newest first."""
     page = await backend.jobs.list(kind=kind, status=status, after=after, limit=limit)
-    return JobList(data=[job_info(job) for job in page.items], has_more=page.has_more)
+    return JobList(data=[_info(view) for view in page.items], has_more=page.has_more)
 
 
 @router.get("/jobs/{job_id}", responses=describe_errors(*READING))
 async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """A job: how far it is, its newest metrics, every change of its status, its result or error."""
-    view = await backend.jobs.get(job_id)
-    return job_info(view.job, transitions=view.transitions, metrics=view.metrics)
+    return _info(await backend.jobs.get(job_id))
 
 
 @router.get(
@@ -113,19 +124,46 @@ async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(*READING, JobStateConflict))
 async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job; one that runs is `cancelling` until its worker has stopped. Again is no error."""
-    return job_info(await backend.jobs.cancel(job_id))
+    return _info(await backend.jobs.cancel(job_id))
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(*READING, JobStateConflict))
 async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Pause a job; one that runs is `pausing` until its worker has written a checkpoint. Again is no error."""
-    return job_info(await backend.jobs.pause(job_id))
+    return _info(await backend.jobs.pause(job_id))
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(*READING, JobStateConflict))
 async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again; it goes on from its checkpoint. Again is no error."""
-    return job_info(await backend.jobs.resume(job_id))
+    return _info(await backend.jobs.resume(job_id))
+
+
+@router.post(
+    "/jobs/{job_id}/retry", responses=describe_errors(*READING, JobStateConflict, InputsGone, Overloaded)
+)
+async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+    """Take up a failed or cancelled job from its newest checkpoint, or from the start where there is none.
+
+    Its attempts, interruptions and running time count from 0 again. A job that promotes needs the scope admin.
+    Again is no error.
+    """
+    return _info(await backend.jobs.retry(job_id, caller))
+
+
+@router.delete("/jobs/{job_id}", responses=describe_errors(*READING, JobStateConflict))
+async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+    """Remove the files of a job that has ended: checkpoints, logs, report. Again is no error.
+
+    Its record, its events and the version that it made stay; `files_removed_at` says that the files are gone.
+    """
+    return _info(await backend.jobs.delete(job_id))
+
+
+@router.get("/workers", responses=describe_errors(*READING))
+async def workers(caller: Train, backend: BackendDep) -> WorkerList:
+    """Who takes jobs: every worker of the last day, whether it is alive, and the job that it has."""
+    return WorkerList(data=[WorkerInfo.of(worker) for worker in await backend.jobs.workers()])
 
 
 @router.get(
@@ -140,6 +178,10 @@ async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """An evaluation's results as a page that needs nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(await backend.jobs.report(job_id), media_type="text/html", headers=headers)
+
+
+def _info(view: JobView) -> FinetuneJobInfo | EvaluateJobInfo:
+    return job_info(view.job, no_worker=view.no_worker, transitions=view.transitions, metrics=view.metrics)
 
 
 def _number(last_event_id: str | None) -> int | None:

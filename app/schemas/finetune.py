@@ -57,6 +57,13 @@ DatasetId = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])
 ]
 ModelReference = Annotated[str, Field(min_length=1, max_length=1024)]
+MaxRunTime = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="How long it may run, over all attempts; the operator's limit where it is not given.",
+    ),
+]
 DryRun = Annotated[bool, Field(description="Check everything and say what would be done, and do nothing.")]
 
 
@@ -110,6 +117,7 @@ class FinetuneRequest(Body):
     seed: int = Field(0, ge=0, lt=2**32)
     suffix: Suffix = None
     metadata: Metadata = Field(default_factory=dict)
+    max_run_time_s: MaxRunTime = None
     dry_run: DryRun = False
 
 
@@ -132,6 +140,7 @@ class EvaluateRequest(EvaluateJob):
 
     suffix: Suffix = None
     metadata: Metadata = Field(default_factory=dict)
+    max_run_time_s: MaxRunTime = None
     dry_run: DryRun = False
 
 

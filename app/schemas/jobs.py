@@ -30,7 +30,9 @@ class JobErrorInfo(BaseModel):
     code: str
     message: str
     param: str | None
-    retryable: bool = Field(description="Whether the same request may succeed another time.")
+    retryable: bool = Field(
+        description="Whether the same request may succeed another time; then POST /jobs/{id}/retry goes on with it."
+    )
 
     @classmethod
     def of(cls, error: JobError | None) -> "JobErrorInfo | None":
@@ -78,8 +80,17 @@ class _JobInfo(BaseModel):
     estimated_finish: float | None
     stage: str | None = Field(description="What is being done: loading, training, evaluating, ...")
     progress: Progress
-    attempt: int = Field(description="1 for the first; a worker that died is followed by another.")
+    no_worker: bool = Field(
+        description="Whether the job needs a worker and none of its queue is alive; see GET /workers."
+    )
+    attempt: int = Field(
+        description="Which attempt this is since the job last came to a new step; its process died before each other."
+    )
     max_attempts: int
+    interruptions: int = Field(description="How often its worker was lost or shut down.")
+    max_interruptions: int
+    run_time_s: float = Field(description="Over all attempts, up to when a worker last let go of it.")
+    max_run_time_s: float
     result_version: str | None = Field(
         description="The version that the job made; see GET /models/{version}."
     )
@@ -91,6 +102,9 @@ class _JobInfo(BaseModel):
     error: JobErrorInfo | None
     pause_reason: JobErrorInfo | None = Field(
         description="Why its worker paused it (`disk_reserve`, `storage_full`); POST resume takes it up again."
+    )
+    files_removed_at: float | None = Field(
+        description="When its files were removed, checkpoints and report among them; a retry then starts anew."
     )
     suffix: str | None
     metadata: dict[str, Any]
@@ -174,10 +188,15 @@ class MetricList(Listing):
 
 
 def job_info(
-    job: Job, *, transitions: Sequence[Event] | None = None, metrics: MetricPoint | None = None
+    job: Job,
+    *,
+    no_worker: bool,
+    transitions: Sequence[Event] | None = None,
+    metrics: MetricPoint | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
     """A job as a caller sees it."""
     common = _common(job)
+    common["no_worker"] = no_worker
     common["transitions"] = None if transitions is None else [Transition.of(event) for event in transitions]
     common["metrics"] = None if metrics is None else MetricPointInfo.of(metrics)
     config = dict(job.config or {})
@@ -191,7 +210,7 @@ def job_info(
 
 def report_of(job: Job) -> str | None:
     """The path of a job's report below the data folder, if there is one."""
-    files = (job.result or {}).get(FILES)
+    files = None if job.files_removed_at is not None else (job.result or {}).get(FILES)
     path = files.get("report") if isinstance(files, Mapping) else None
     return None if path is None else str(path)
 
@@ -211,6 +230,11 @@ def _common(job: Job) -> dict[str, Any]:
         "progress": progress_of(job),
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
+        "interruptions": job.interruptions,
+        "max_interruptions": job.max_interruptions,
+        "run_time_s": job.run_time_s,
+        "max_run_time_s": job.max_run_time_s,
+        "files_removed_at": job.files_removed_at,
         "result_version": job.result_version,
         "result": result,
         "report": None if report_of(job) is None else f"/jobs/{job.id}/report",

@@ -7,9 +7,10 @@
 
 Knows no HTTP, no Celery and no torch. The parts:
 
-    store.jobs        callers: submit, get, list, request_cancel/pause/resume
+    store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
     store.work        workers: claim, renew, progress, event, metrics, release, fail, succeed
     store.reaper      stale, settle_abandoned
+    store.workers     beat, leave, list, living_queues
     store.journal     events, transitions, metrics of a job; prune
     store.datasets    add, get, list, claim_check, renew_check, release_check, accept, reject, delete
     store.versions    register, get, list, mark_damaged, delete
@@ -26,6 +27,7 @@ from app.store.migrate import migrate
 from app.store.reaper import Reaper
 from app.store.versions import Aliases, Versions
 from app.store.work import Work
+from app.store.workers import Workers
 
 __all__ = ["Clock", "Store"]
 
@@ -51,6 +53,7 @@ class Store:
         self.jobs = Jobs(self.database, clock)
         self.work = Work(self.database, clock, self.journal)
         self.reaper = Reaper(self.database, clock)
+        self.workers = Workers(self.database, clock)
         self.datasets = Datasets(self.database, clock)
         self.versions = Versions(self.database, clock)
         self.aliases = Aliases(self.database, clock)

@@ -10,6 +10,7 @@ ServiceError
 │   └── IdempotencyMismatch   422  the key was used with another payload
 └── Conflict                  409  another state of things than the caller assumes
     ├── JobStateConflict           a finished job cannot be cancelled, ...
+    ├── InputsGone                 a job cannot be retried without its data sets and versions
     ├── IdempotencyInFlight        the same key is being submitted this moment
     ├── RecordInUse                an alias, a job or a version needs it
     ├── AliasMoved                 its generation is no longer the one that was compared
@@ -71,6 +72,12 @@ class JobStateConflict(Conflict):
     """The job's status does not allow what was asked."""
 
     code = "job_state"
+
+
+class InputsGone(Conflict):
+    """A data set or version that the job needs was rejected or deleted."""
+
+    code = "inputs_gone"
 
 
 class IdempotencyInFlight(Conflict):

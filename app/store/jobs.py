@@ -1,15 +1,18 @@
-"""Jobs as callers see them: submit, look, list, and ask to cancel, pause or resume."""
+"""Jobs as callers see them: submit, look, list, ask to cancel, pause, resume or retry, remove their files."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from app.jobs.states import FULFILLED, Action, JobKind, JobStatus, TransitionRefused
+from app.jobs.states import FULFILLED, TERMINAL, Action, JobKind, JobStatus, TransitionRefused
 from app.store.assets import DatasetStatus, VersionStatus
 from app.store.database import Clock, Database
 from app.store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
+    InputsGone,
     JobStateConflict,
     UnknownRecord,
     UnusableRecord,
@@ -24,7 +27,9 @@ _ASKED = {
     Action.CANCEL: "Cancelling was asked for.",
     Action.PAUSE: "Pausing was asked for.",
     Action.RESUME: "Resuming was asked for.",
+    Action.RETRY: "Retrying was asked for.",
 }
+_FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
 class Jobs:
@@ -50,7 +55,7 @@ class Jobs:
         with self._database.writing() as connection:
             if (earlier := self._earlier(connection, new)) is not None:
                 return earlier, False
-            status = _lock_needs(connection, new)
+            status = _lock_needs(connection, new.datasets, new.versions)
             return self._insert(connection, new, status), True
 
     def earlier(self, new: NewJob) -> Job | None:
@@ -124,6 +129,56 @@ class Jobs:
         """
         return self._request(job_id, Action.RESUME)
 
+    def request_retry(self, job_id: str) -> Job:
+        """Take up a failed or cancelled job from its newest whole checkpoint, with all that it may use up anew.
+
+        Returns the job: `queued`, or `validating` where a data set of it is being checked again. Asking again is no
+        error. Publish a wake-up after this.
+
+        Raises: UnknownRecord, JobStateConflict where it has succeeded, is paused or is about to stop; InputsGone.
+        """
+        now = self._clock()
+        with self._database.writing() as connection:
+            job = locked_job(connection, job_id)
+            if job.status in FULFILLED[Action.RETRY]:
+                return job
+            message = _ASKED[Action.RETRY] + ("" if job.files_removed_at is None else _FROM_THE_START)
+            job = _asked(connection, job, Action.RETRY, now, message, **_UNSPENT)
+            try:
+                status = _lock_needs(
+                    connection,
+                    _needs(connection, job_datasets.c.dataset_id, job_id),
+                    _needs(connection, job_versions.c.version_id, job_id),
+                )
+            except UnusableRecord as error:
+                raise InputsGone(f"{error.message} Submit a new job.") from None
+            if status is JobStatus.VALIDATING:
+                return job
+            return move(connection, job, Action.DATA_READY, now, "Its data are ready.", not_before=now)
+
+    @contextmanager
+    def withheld(self, job_id: str, *, ended_for_s: float = 0.0) -> Iterator[Job]:
+        """For the block, nobody can take up a job that has ended; after it, its files are known to be removed.
+
+        Raises: UnknownRecord, JobStateConflict where it has not ended, or not for so long.
+        """
+        now = self._clock()
+        with self._database.writing() as connection:
+            job = locked_job(connection, job_id)
+            if job.status not in TERMINAL:
+                raise JobStateConflict(
+                    f"The job is {job.status} and needs its files; cancel it before you delete it."
+                )
+            if job.finished_at is None or now - job.finished_at < ended_for_s:
+                raise JobStateConflict("The job has not ended for long enough.")
+            row = connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(files_removed_at=func.coalesce(jobs.c.files_removed_at, now))
+                .returning(jobs)
+            ).one()
+            yield Job.of(row._mapping)
+
     def _request(self, job_id: str, action: Action) -> Job:
         now = self._clock()
         values: dict[str, Any] = {
@@ -135,10 +190,7 @@ class Jobs:
             job = locked_job(connection, job_id)
             if job.status in FULFILLED[action]:
                 return job
-            try:
-                return move(connection, job, action, now, _ASKED[action], **values)
-            except TransitionRefused:
-                raise JobStateConflict(f"A job that is {job.status} cannot {action}.") from None
+            return _asked(connection, job, action, now, _ASKED[action], **values)
 
     def _earlier(self, connection: Connection, new: NewJob) -> Job | None:
         if new.idempotency_key is None:
@@ -162,6 +214,11 @@ class Jobs:
                 step=0,
                 attempt=0,
                 max_attempts=new.max_attempts,
+                interruptions=0,
+                max_interruptions=new.max_interruptions,
+                furthest_step=0,
+                run_time_s=0.0,
+                max_run_time_s=new.max_run_time_s,
                 fence=0,
                 queued_at=now if status is JobStatus.QUEUED else None,
                 not_before=now,
@@ -196,6 +253,37 @@ class Jobs:
         return job
 
 
+_UNSPENT: dict[str, Any] = {
+    "attempt": 0,
+    "interruptions": 0,
+    "furthest_step": 0,
+    "run_time_s": 0.0,
+    **dict.fromkeys(
+        (
+            "error",
+            "finished_at",
+            "cancel_requested_at",
+            "pause_requested_at",
+            "pruned_at",
+            "files_removed_at",
+        )
+    ),
+}
+"""The columns of a job that is taken up again."""
+
+
+def _asked(connection: Connection, job: Job, action: Action, now: float, message: str, **values: Any) -> Job:
+    """Do what a person asks of a job. Raises JobStateConflict."""
+    try:
+        return move(connection, job, action, now, message, **values)
+    except TransitionRefused:
+        raise JobStateConflict(f"A job that is {job.status} cannot {action}.") from None
+
+
+def _needs(connection: Connection, column: ColumnElement[str], job_id: str) -> list[str]:
+    return list(connection.execute(select(column).where(column.table.c.job_id == job_id)).scalars())
+
+
 def _replay(connection: Connection, new: NewJob) -> Job | None:
     if new.idempotency_key is None:
         return None
@@ -210,10 +298,10 @@ def _replay(connection: Connection, new: NewJob) -> Job | None:
     return job
 
 
-def _lock_needs(connection: Connection, new: NewJob) -> JobStatus:
+def _lock_needs(connection: Connection, dataset_ids: Iterable[str], version_ids: Iterable[str]) -> JobStatus:
     """Hold what the job needs against deletion until its row is there; the status that follows from it."""
     status = JobStatus.QUEUED
-    for dataset_id in sorted(set(new.datasets)):
+    for dataset_id in sorted(set(dataset_ids)):
         found = _locked_status(connection, datasets.c.id == dataset_id, datasets.c.status)
         if found not in (DatasetStatus.READY, DatasetStatus.VALIDATING):
             raise UnusableRecord(
@@ -222,7 +310,7 @@ def _lock_needs(connection: Connection, new: NewJob) -> JobStatus:
             )
         if found == DatasetStatus.VALIDATING:
             status = JobStatus.VALIDATING
-    for version_id in sorted(set(new.versions)):
+    for version_id in sorted(set(version_ids)):
         found = _locked_status(connection, versions.c.id == version_id, versions.c.status)
         if found != VersionStatus.READY:
             raise UnusableRecord(

@@ -24,8 +24,9 @@ class Reaper:
         """
         now = self._clock()
         with self._database.reading() as connection:
-            queued = _waiting(connection, JobStatus.QUEUED, _due_since(), now - queued_for_s, limit)
-            ended = _waiting(connection, JobStatus.RUNNING, jobs.c.lease_until, now, limit)
+            since = _due_since(jobs.c.queued_at)
+            queued = _waiting(connection, JobStatus.QUEUED, since, now - queued_for_s, limit)
+            ended = _waiting(connection, JobStatus.RUNNING, _due_since(jobs.c.lease_until), now, limit)
         return tuple(sorted(queued + ended, key=lambda job: job.since)[:limit])
 
     def settle_abandoned(self, *, limit: int = 100) -> tuple[Job, ...]:
@@ -37,7 +38,15 @@ class Reaper:
             for row in rows:
                 job = Job.of(row)
                 settled.append(
-                    move(connection, job, Action.ABANDON, now, "Its worker is gone.", level=Level.WARNING)
+                    move(
+                        connection,
+                        job,
+                        Action.ABANDON,
+                        now,
+                        "Its worker is gone.",
+                        level=Level.WARNING,
+                        interruptions=job.interruptions + 1,
+                    )
                 )
         return tuple(settled)
 
@@ -51,9 +60,9 @@ def _abandoned(now: float) -> Select[tuple[Any, ...]]:
     )
 
 
-def _due_since() -> ColumnElement[float]:
+def _due_since(free: ColumnElement[float]) -> ColumnElement[float]:
     """A job that backs off is due when it may be claimed again."""
-    return case((jobs.c.not_before > jobs.c.queued_at, jobs.c.not_before), else_=jobs.c.queued_at)
+    return case((jobs.c.not_before > free, jobs.c.not_before), else_=free)
 
 
 def _waiting(

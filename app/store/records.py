@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import RowMapping
 
-from app.jobs.states import JobKind, JobStatus
+from app.jobs.states import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S, JobKind, JobStatus
 
 Json = Mapping[str, Any]
 R = TypeVar("R")
@@ -32,10 +32,6 @@ class Level(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
-
-
-MAX_ATTEMPTS = 3
-"""Attempts in a row that come to no new checkpoint, after which a job has failed."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ class NewJob:
 
     `datasets` and `versions` are the ids that it needs: neither can be deleted while the job is open, and
     the job waits for data sets that are still being checked. `owner` is the id of the API key, "" for none.
+    The three limits hold for this job, whatever is set later.
     `seed` is at least 0 and under 2 ** 63.
     """
 
@@ -71,6 +68,8 @@ class NewJob:
     datasets: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     max_attempts: int = MAX_ATTEMPTS
+    max_interruptions: int = MAX_INTERRUPTIONS
+    max_run_time_s: float = MAX_RUN_TIME_S
     seed: int | None = None
     suffix: str | None = None
     metadata: Json = field(default_factory=dict)
@@ -92,15 +91,26 @@ class Job:
     steps: int | None
     estimated_finish: float | None
     attempt: int
-    """Attempts begun since it was submitted or resumed, without those that a shutdown or a pause ended."""
+    """Attempts begun since the last step past the furthest so far (or since it was submitted, resumed or retried),
+    without those that an interruption or a pause ended."""
     max_attempts: int
+    interruptions: int
+    """Leases that have lapsed, and shutdowns of its worker: its machine's doing, not its own."""
+    max_interruptions: int
+    furthest_step: int
+    """The furthest that any attempt has come, over all stages."""
+    run_time_s: float
+    """How long it ran, up to when its last worker let go of it."""
+    max_run_time_s: float
+    claimed_at: float | None
+    """When the last worker took it."""
     fence: int
     """Rises by one with every claim; 0 before the first."""
     lease_owner: str | None
     lease_until: float | None
     queued_at: float | None
     not_before: float
-    """Not to be claimed earlier: a retry backs off."""
+    """Not to be claimed earlier: attempts and interruptions back off."""
     cancel_requested_at: float | None
     pause_requested_at: float | None
     pause_reason: JobError | None
@@ -119,6 +129,8 @@ class Job:
     metadata: Json
     event_count: int
     """Events so far; also the number of the newest."""
+    files_removed_at: float | None
+    """When its files, checkpoints among them, were removed."""
 
     @classmethod
     def of(cls, row: RowMapping) -> "Job":

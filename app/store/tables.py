@@ -71,6 +71,12 @@ jobs = Table(
     Column("estimated_finish", Double),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
+    Column("interruptions", Integer, nullable=False, server_default="0"),
+    Column("max_interruptions", Integer, nullable=False, server_default="100"),
+    Column("furthest_step", BigInteger, nullable=False, server_default="0"),
+    Column("run_time_s", Double, nullable=False, server_default="0"),
+    Column("max_run_time_s", Double, nullable=False, server_default="604800"),
+    Column("claimed_at", Double),
     Column("fence", BigInteger, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Double),
@@ -93,6 +99,7 @@ jobs = Table(
     Column("metadata", json_type(), nullable=False),
     Column("event_count", BigInteger, nullable=False),
     Column("pruned_at", Double),
+    Column("files_removed_at", Double),
     UniqueConstraint("owner", "idempotency_key"),
     # One for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
@@ -106,6 +113,19 @@ jobs = Table(
         sqlite_where=text("pruned_at IS NULL"),
         postgresql_where=text("pruned_at IS NULL"),
     ),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
 )
 
 datasets = Table(

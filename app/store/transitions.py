@@ -62,6 +62,8 @@ def move(
     """
     status = after(job.status, action)
     number = job.event_count + 1
+    if job.status in HELD and (status not in HELD or action is Action.CLAIM):
+        values["run_time_s"] = ran_s(job, now)
     row = connection.execute(
         update(jobs)
         .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == job.status)
@@ -79,6 +81,13 @@ def move(
         data={"from": job.status, "to": status, **(data or {})},
     )
     return Job.of(row._mapping)
+
+
+def ran_s(job: Job, now: float) -> float:
+    """How long a job has run over all its attempts; after a lease has lapsed, nobody is known to run it."""
+    if job.status not in HELD or job.claimed_at is None or job.lease_until is None:
+        return job.run_time_s
+    return job.run_time_s + max(0.0, min(now, job.lease_until) - job.claimed_at)
 
 
 def append(

@@ -4,18 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, or_, select, update
+from sqlalchemy import Connection, Select, and_, case, or_, select, update
 
 from app.jobs.states import HELD, Action, JobKind, JobStatus
 from app.store import registry
 from app.store.assets import Move, NewVersion
 from app.store.database import Clock, Database
 from app.store.journal import Journal
-from app.store.records import MAX_ATTEMPTS, EventType, Job, JobError, Json, Lease, Level, as_json
+from app.store.records import EventType, Job, JobError, Json, Lease, Level, as_json
 from app.store.tables import ELIGIBLE, jobs
-from app.store.transitions import held_job, leased_job, lost, move
+from app.store.transitions import held_job, leased_job, lost, move, ran_s
 
-EXHAUSTED = "attempts_exhausted"
+INTERRUPTED = "interrupted_too_often"
+OUT_OF_TIME = "run_time_exceeded"
+RETRY_BASE_S = 5.0
+MAX_BACK_OFF_S = 300.0
 _HELD = sorted(HELD)
 
 
@@ -25,10 +28,13 @@ class Work:
     A lease says until when nobody else takes the job; the fence says whose effects count. A worker that
     was stopped past its lease may go on if nobody has claimed the job, and changes nothing if somebody has.
 
+    An attempt that ends under a living supervisor counts against `max_attempts`; a lease that lapses and a worker
+    that shuts down are interruptions, and count against `max_interruptions`. A step past the furthest so far
+    renews the attempts.
+
     Every method raises StoreUnavailable when the database is away, and those that take a lease raise
-    LeaseLost when the fence has moved or the job has ended, unless they say otherwise (`came_on` does nothing
-    then). LeaseLost after StoreUnavailable may mean that the first try took effect: either way the worker has no more
-    to say.
+    LeaseLost when the fence has moved or the job has ended, unless they say otherwise. LeaseLost after
+    StoreUnavailable may mean that the first try took effect: either way the worker has no more to say.
     """
 
     def __init__(self, database: Database, clock: Clock, journal: Journal) -> None:
@@ -36,11 +42,18 @@ class Work:
         self._clock = clock
         self._journal = journal
 
-    def claim(self, kind: JobKind, owner: str, ttl_s: float) -> Job | None:
-        """Take the oldest job of a kind that is queued and due, or running under a lease that has ended.
+    def claim(
+        self, kind: JobKind, owner: str, ttl_s: float, *, retry_base_s: float = RETRY_BASE_S
+    ) -> Job | None:
+        """Take the oldest job of a kind that is queued, or running under a lease that has lapsed, and is due.
 
-        Returns the job, `running`, its fence and attempt one higher and its lease `ttl_s` long, or None.
-        Jobs met on the way whose attempts are used up become `failed` with the code attempts_exhausted.
+        Returns the job, `running`, its fence one higher and its lease `ttl_s` long, or None. From the queue this
+        is another attempt; a lapsed lease is an interruption, and the attempt is the same.
+
+        A job that was interrupted and comes to no new step is next due after `retry_base_s`, doubled for every
+        further interruption: one that takes its machine down each time does so every five minutes at most.
+
+        Jobs met on the way whose interruptions or running time are used up become `failed`.
         """
         while True:
             with self._database.writing() as connection:
@@ -49,9 +62,11 @@ class Work:
                 if row is None:
                     return None
                 job = Job.of(row._mapping)
-                if job.attempt < job.max_attempts:
-                    return _take(connection, job, owner, now, now + ttl_s)
-                _exhaust(connection, job, now)
+                interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
+                if (error := _used_up(job, interruptions, now)) is None:
+                    due = now + back_off_s(retry_base_s, interruptions)
+                    return _take(connection, job, owner, now, now + ttl_s, interruptions, due)
+                _exhaust(connection, job, error, now, interruptions)
 
     def renew(self, lease: Lease, ttl_s: float) -> JobStatus | None:
         """Lengthen the lease to `ttl_s` from now; None, which is false, when it is lost.
@@ -73,20 +88,26 @@ class Work:
         step: int,
         steps: int | None = None,
         estimated_finish: float | None = None,
+        done: int | None = None,
     ) -> None:
-        """Say how far the job is. A resumed job's step goes back to its checkpoint's."""
-        with self._database.writing() as connection:
-            _update(connection, lease, stage=stage, step=step, steps=steps, estimated_finish=estimated_finish)
+        """Say how far the job is. A resumed job's step goes back to its checkpoint's.
 
-    def came_on(self, lease: Lease) -> None:
-        """The attempt has left a checkpoint of its own: it counts as the first one, however many were before it.
-
-        So what outages interrupt again and again is not lost, and what dies at the same step each time fails.
+        `done` is how many steps of all its stages are done, where it has several. Past the furthest so far, this
+        attempt counts as the first one: what dies at the same step each time fails, and nothing else does.
         """
-        allowed = jobs.c.attempt + MAX_ATTEMPTS - 1
+        done = step if done is None else done
+        is_past = jobs.c.furthest_step < done
         with self._database.writing() as connection:
-            connection.execute(
-                _guarded(lease).where(jobs.c.max_attempts < allowed).values(max_attempts=allowed)
+            _update(
+                connection,
+                lease,
+                stage=stage,
+                step=step,
+                steps=steps,
+                estimated_finish=estimated_finish,
+                furthest_step=case((is_past, done), else_=jobs.c.furthest_step),
+                attempt=case((is_past, 1), else_=jobs.c.attempt),
+                not_before=case((is_past, self._clock()), else_=jobs.c.not_before),
             )
 
     def event(
@@ -131,15 +152,28 @@ class Work:
     def release(self, lease: Lease, message: str = "Its worker stopped at a checkpoint.") -> Job:
         """Let go of a job at a checkpoint: by a shutdown, or because pausing or cancelling was asked for.
 
-        Returns the job: `queued` or `paused`, not counted as an attempt; or `cancelled`. Publish a wake-up after
+        Returns the job: `queued`, which is an interruption, or `paused`, not counted as an attempt; or
+        `cancelled`; or `failed` where its interruptions or its running time are used up. Publish a wake-up after
         this where it is queued.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
             now = self._clock()
-            goes_on = job.status is not JobStatus.CANCELLING
-            attempt = max(0, job.attempt - 1) if goes_on else job.attempt
-            return move(connection, job, Action.RELEASE, now, message, attempt=attempt, not_before=now)
+            if job.status is JobStatus.CANCELLING:
+                return move(connection, job, Action.RELEASE, now, message)
+            interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
+            if job.status is JobStatus.RUNNING and (error := _used_up(job, interruptions, now)) is not None:
+                return _exhaust(connection, job, error, now, interruptions)
+            return move(
+                connection,
+                job,
+                Action.RELEASE,
+                now,
+                message,
+                attempt=max(0, job.attempt - 1),
+                interruptions=interruptions,
+                not_before=now,
+            )
 
     def suspend(self, lease: Lease, reason: JobError) -> Job:
         """Pause a job that cannot go on until a person has done something; its checkpoints stay.
@@ -162,8 +196,10 @@ class Work:
                 **({} if cancels else {"pause_reason": as_json(reason)}),
             )
 
-    def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None) -> Job:
+    def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None, done: int = 0) -> Job:
         """End an attempt with an error; with `retry_in_s` the job is queued again while it has attempts left.
+
+        `done` is what the attempt may not have lived to tell by `progress`.
 
         Returns the job: `failed` with the error, or `queued`; where its worker was asked to stop, it is
         `cancelled`, or with `retry_in_s` `paused`. The event of the transition tells the error either way.
@@ -171,9 +207,12 @@ class Work:
         with self._database.writing() as connection:
             job = held_job(connection, lease)
             now = self._clock()
-            again = retry_in_s is not None and job.attempt < job.max_attempts
+            attempt = 1 if done > job.furthest_step else job.attempt
+            again = retry_in_s is not None and attempt < job.max_attempts
             action = Action.RELEASE if again else Action.FAIL
-            values: dict[str, Any] = {"not_before": now + (retry_in_s or 0)} if again else {}
+            values: dict[str, Any] = {"attempt": attempt, "furthest_step": max(done, job.furthest_step)}
+            if again:
+                values["not_before"] = now + (retry_in_s or 0)
             if not again and job.status is not JobStatus.CANCELLING:
                 values["error"] = as_json(error)
             return move(
@@ -230,6 +269,11 @@ class Work:
             )
 
 
+def back_off_s(base_s: float, times: int) -> float:
+    """How long a job rests after so many setbacks: doubled for each after the first, up to five minutes."""
+    return min(MAX_BACK_OFF_S, base_s * 2.0 ** (times - 1)) if times else 0.0
+
+
 def eligible(kind: JobKind, now: float) -> Select[tuple[Any, ...]]:
     """The statement of `claim`: the oldest job that may be taken, locked, past those that others lock."""
     return (
@@ -237,8 +281,9 @@ def eligible(kind: JobKind, now: float) -> Select[tuple[Any, ...]]:
         .where(
             jobs.c.kind == kind,
             ELIGIBLE,
+            jobs.c.not_before <= now,
             or_(
-                and_(jobs.c.status == JobStatus.QUEUED, jobs.c.not_before <= now),
+                jobs.c.status == JobStatus.QUEUED,
                 and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= now),
             ),
         )
@@ -248,28 +293,53 @@ def eligible(kind: JobKind, now: float) -> Select[tuple[Any, ...]]:
     )
 
 
-def _take(connection: Connection, job: Job, owner: str, now: float, until: float) -> Job:
+def _take(
+    connection: Connection, job: Job, owner: str, now: float, until: float, interruptions: int, due: float
+) -> Job:
+    attempt = job.attempt + (job.status is JobStatus.QUEUED)
+    lapsed = "" if job.status is JobStatus.QUEUED else ", after its lease had lapsed"
     return move(
         connection,
         job,
         Action.CLAIM,
         now,
-        f"A worker took the job (attempt {job.attempt + 1} of {job.max_attempts}).",
+        f"A worker took the job{lapsed} (attempt {attempt} of {job.max_attempts}).",
         data={"owner": owner, "fence": job.fence + 1},
         fence=job.fence + 1,
-        attempt=job.attempt + 1,
+        attempt=attempt,
+        interruptions=interruptions,
+        not_before=due,
+        claimed_at=now,
         lease_owner=owner,
         lease_until=until,
         started_at=job.started_at if job.started_at is not None else now,
     )
 
 
-def _exhaust(connection: Connection, job: Job, now: float) -> None:
-    error = JobError(
-        EXHAUSTED,
-        f"The job was begun {job.attempt} times and its worker died each time; see its events.",
+def _used_up(job: Job, interruptions: int, now: float) -> JobError | None:
+    """Why a job may not go on, whatever its worker did."""
+    again = f"POST /jobs/{job.id}/retry goes on from its newest checkpoint."
+    if ran_s(job, now) >= job.max_run_time_s:
+        message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again}"
+        return JobError(OUT_OF_TIME, message)
+    if interruptions > job.max_interruptions:
+        message = f"The job was interrupted {interruptions} times; see its events. {again}"
+        return JobError(INTERRUPTED, message, retryable=True)
+    return None
+
+
+def _exhaust(connection: Connection, job: Job, error: JobError, now: float, interruptions: int) -> Job:
+    return move(
+        connection,
+        job,
+        Action.EXHAUST,
+        now,
+        error.message,
+        level=Level.ERROR,
+        data={"error": as_json(error)},
+        error=as_json(error),
+        interruptions=interruptions,
     )
-    move(connection, job, Action.EXHAUST, now, error.message, level=Level.ERROR, error=as_json(error))
 
 
 def _make(

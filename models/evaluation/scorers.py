@@ -156,7 +156,9 @@ class ClipScorer:
             if keys[region] not in self._images:
                 unique.setdefault(keys[region], region)
         bad: dict[ImageRegion, str] = {}
-        done = 0
+        done = len(every) - len(unique)
+        if say is not None:
+            say("images", done, len(every))
         for batch in self._decoded(list(unique.items())):
             self._add_images({key: found for key, found in batch if isinstance(found, _Pixels)})
             for key, found in batch:
@@ -164,7 +166,7 @@ class ClipScorer:
                     bad |= dict.fromkeys(every[key], found)
             done += len(batch)
             if say is not None:
-                say("images", done, len(unique))
+                say("images", done, len(every))
         return bad
 
     def _decoded(

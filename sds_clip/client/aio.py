@@ -168,3 +168,8 @@ class AsyncClient:
     async def job(self, job_id: str) -> AsyncJob:
         """A job by its id."""
         return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Every worker of the last day, whether it is alive, and the job that it has."""
+        found: list[dict[str, Any]] = (await self._http.json(calls.get("workers")))["data"]
+        return found

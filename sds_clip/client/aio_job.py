@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 from sds_clip.client import calls
 from sds_clip.client.aio_http import AsyncHttp
@@ -71,6 +71,15 @@ class AsyncJob(JobRecord):
         """Queue it again; it goes on from its checkpoint."""
         return await self._act("resume")
 
-    async def _act(self, action: Literal["cancel", "pause", "resume"]) -> "AsyncJob":
+    async def retry(self) -> "AsyncJob":
+        """Take it up again after it failed or was cancelled; it goes on from its newest checkpoint."""
+        return await self._act("retry")
+
+    async def delete(self) -> "AsyncJob":
+        """Remove its files once it has ended; its record and its version stay."""
+        self.info = await self._http.json(calls.delete("jobs", self.id))
+        return self
+
+    async def _act(self, action: calls.Action) -> "AsyncJob":
         self.info = await self._http.json(calls.act(self.id, action))
         return self

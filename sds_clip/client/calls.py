@@ -47,7 +47,10 @@ def register(fields: Mapping[str, Any]) -> Call:
     return Call("POST", "/datasets", json=given(fields), repeatable=False)
 
 
-def act(job_id: str, action: Literal["cancel", "pause", "resume"]) -> Call:
+Action = Literal["cancel", "pause", "resume", "retry"]
+
+
+def act(job_id: str, action: Action) -> Call:
     """What is asked of a job; again is no error."""
     return Call("POST", below("jobs", job_id, action))
 

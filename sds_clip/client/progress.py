@@ -26,6 +26,8 @@ class ProgressBar:
             return
         progress = frame.data["progress"]
         stage = frame.data["stage"] or frame.data["status"]
+        if frame.data.get("no_worker"):
+            stage = f"{frame.data['status']}, and no worker of its queue is alive"
         if (self._bar.n or 0) > progress["step"]:
             self._bar.reset()
         self._bar.total = progress["steps"]

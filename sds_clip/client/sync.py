@@ -151,3 +151,8 @@ class Client:
     def job(self, job_id: str) -> Job:
         """A job by its id."""
         return Job(self._http, self._http.json(calls.get("jobs", job_id)))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Every worker of the last day, whether it is alive, and the job that it has."""
+        found: list[dict[str, Any]] = self._http.json(calls.get("workers"))["data"]
+        return found

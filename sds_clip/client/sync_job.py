@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from sds_clip.client import calls
 from sds_clip.client.events import Follower
@@ -71,6 +71,15 @@ class Job(JobRecord):
         """Queue it again; it goes on from its checkpoint."""
         return self._act("resume")
 
-    def _act(self, action: Literal["cancel", "pause", "resume"]) -> "Job":
+    def retry(self) -> "Job":
+        """Take it up again after it failed or was cancelled; it goes on from its newest checkpoint."""
+        return self._act("retry")
+
+    def delete(self) -> "Job":
+        """Remove its files once it has ended; its record and its version stay."""
+        self.info = self._http.json(calls.delete("jobs", self.id))
+        return self
+
+    def _act(self, action: calls.Action) -> "Job":
         self.info = self._http.json(calls.act(self.id, action))
         return self

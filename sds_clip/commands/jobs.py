@@ -29,19 +29,28 @@ examples:
   sds-clip jobs watch JOB
   sds-clip jobs pause JOB
   sds-clip jobs log JOB | jq -r '[.step, .loss] | @tsv'
+  sds-clip jobs retry JOB
   sds-clip jobs show JOB --json | jq .error
 """
 
 _ACTIONS = {
     "cancel": (
         "cancel a job",
-        "Cancel a job; one that runs stops within a minute and makes no version. It cannot be gone on with.",
+        "Cancel a job; one that runs stops within a minute and makes no version.",
     ),
     "pause": (
         "pause a job",
         "Pause a job; one that runs writes a checkpoint first, and leaves its worker free.",
     ),
     "resume": ("go on with a paused job", "Queue a paused job again; it goes on from its checkpoint."),
+    "retry": (
+        "take up a job that failed or was cancelled",
+        "Take up a failed or cancelled job; it goes on from its newest checkpoint, or from the start without one.",
+    ),
+    "delete": (
+        "remove the files of a job that has ended",
+        "Remove the files of a job that has ended, checkpoints among them; its record and its version stay.",
+    ),
 }
 
 
@@ -132,8 +141,10 @@ def run_action(args: argparse.Namespace) -> int:
         getattr(job, args.action)()
     if args.json:
         print_json(job.info)
+    elif args.action == "delete":
+        print(f"the files of {job.id}, which is {job.status}, are removed")
     else:
-        print(f"{job.id} is {job.status}")
+        print(f"{job.id} is {_status(job)}")
     return 0
 
 
@@ -150,9 +161,10 @@ def _print(job: Job, *, as_json: bool) -> None:
             "job": job.id,
             "kind": job.kind,
             "about": _about(job),
-            "status": job.status,
+            "status": _status(job),
             "progress": _progress(info) or None,
             "attempt": f"{info['attempt']} of {info['max_attempts']}",
+            "interruptions": info["interruptions"] or None,
             "created": moment(info["created_at"]),
             "started": moment(info["started_at"]),
             "finished": moment(info["finished_at"]),
@@ -163,6 +175,7 @@ def _print(job: Job, *, as_json: bool) -> None:
             "report": info["report"],
             "error": error,
             "paused because": reason and f"{reason['message']} ({reason['code']})",
+            "files removed": moment(info["files_removed_at"]),
         }
     )
     for change in info.get("transitions") or []:
@@ -189,6 +202,12 @@ def _figure(metric: dict[str, Any]) -> str:
     more = [f"chance {100 * metric['chance']:.2f} %"] if "chance" in metric else []
     more += [f"d' {metric['d_prime']:.2f}"] if "d_prime" in metric else []
     return f"{100 * metric['value']:.2f} %" + (f" ({', '.join(more)})" if more else "")
+
+
+def _status(job: Job) -> str:
+    if not job.info["no_worker"]:
+        return job.status
+    return f"{job.status} (no worker is alive: start one with `sds-clip worker --queue {job.kind}`)"
 
 
 def _about(job: Job) -> str:

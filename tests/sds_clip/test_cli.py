@@ -28,6 +28,7 @@ COMMANDS = (
     "up",
     "serve",
     "worker",
+    "workers",
     "match",
     "classify",
     "evaluate",

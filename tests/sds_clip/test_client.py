@@ -161,6 +161,21 @@ def test_waiting_for_a_cancelled_job_raises_and_its_events_end(client: Client, j
     assert list(job.events(after=len(events))) == []
 
 
+def test_a_cancelled_job_is_retried_and_deleted_once_it_has_ended(client: Client, job: Job) -> None:
+    assert job.cancel().retry().status == "validating"
+    assert job.retry().status == "validating"
+    with pytest.raises(errors.Conflict) as raised:
+        job.delete()
+    assert raised.value.code == "job_state"
+    assert job.cancel().delete().info["files_removed_at"] is not None
+    assert client.job(job.id).status == "cancelled"
+
+
+def test_who_runs_jobs_is_listed_and_a_job_says_that_nobody_does(client: Client, job: Job) -> None:
+    assert job.info["no_worker"]
+    assert client.workers() == []
+
+
 def test_an_evaluation_is_dried_and_submitted(client: Client, pairs: Path) -> None:
     data = client.upload_dataset(pairs, format="winoground")["id"]
     found = client.dry_run("evaluate", model="demo", benchmark="winoground", data=data)
@@ -196,8 +211,12 @@ def test_the_awaited_client_does_the_same(service: RunningServer, pairs: Path, p
             dataset = await client.upload_dataset(pairs, format="pairs")
             job = await client.finetune(dataset["id"], objective="clip", hyperparameters={"steps": 4})
             await job.cancel()
+            assert (await job.retry()).status == "validating"
+            await job.cancel()
             with pytest.raises(JobFailed):
                 await job.wait()
+            assert (await job.delete()).info["files_removed_at"] is not None
+            assert await client.workers() == []
             events = [event["id"] async for event in job.events()]
             listed = await client.jobs(limit=1)
             assert [each.id for each in listed] == [job.id]

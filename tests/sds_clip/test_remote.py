@@ -88,10 +88,27 @@ def test_jobs_are_listed_shown_and_cancelled(
     assert len(read("jobs", "list", "--limit", "1")) == 1
     with pytest.raises(SystemExit, match="2"):
         run("jobs", "list", "--limit", "0")
-    assert shown(run("jobs", "show", job))["status"] == "validating"
+    said = shown(run("jobs", "show", job))["status"]
+    assert said.startswith("validating (no worker")
+    assert "sds-clip worker --queue finetune" in said
     assert run("jobs", "pause", job, code=2).startswith("sds-clip: ")
     assert run("jobs", "cancel", job) == f"{job} is cancelled\n"
     assert read("jobs", "show", job)["transitions"][-1]["to_status"] == "cancelled"
+
+
+def test_jobs_are_retried_and_deleted(run: Callable[..., str], read: Callable[..., Any], job: str) -> None:
+    assert run("jobs", "delete", job, code=2).startswith("sds-clip: ")
+    run("jobs", "cancel", job)
+    assert run("jobs", "retry", job).startswith(f"{job} is validating")
+    run("jobs", "cancel", job)
+    assert run("jobs", "delete", job).startswith(f"the files of {job}")
+    assert "files removed" in shown(run("jobs", "show", job))
+
+
+def test_workers_are_listed(run: Callable[..., str], read: Callable[..., Any]) -> None:
+    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "job"]
+    assert run("workers").split() == header
+    assert read("workers") == []
 
 
 def test_watching_a_job_that_does_not_succeed_is_1(

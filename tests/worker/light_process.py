@@ -38,6 +38,25 @@ def die(context: JobContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def limp(context: JobContext) -> None:
+    """Takes a step more than any attempt before, and dies before its report is sent."""
+    done = context.folder.path.parent / "count"
+    step = _read(done) + 1
+    done.write_text(str(step))
+    if step == (context.job.config or {})["steps"]:
+        context.succeed(result={"counted": step})
+        return
+    context.advance(step)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_down_its_machine(context: JobContext) -> None:
+    """Its supervisor dies with it."""
+    _note(context, "begun")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(3600)
+
+
 def hang(context: JobContext) -> None:
     """No step is taken any more."""
     _note(context, "begun")
@@ -69,7 +88,18 @@ def stumble(context: JobContext) -> None:
 
 
 ACTS: dict[str, Runner] = {
-    act.__name__: act for act in (count, die, hang, be_deaf, want_memory, be_wrong, stumble)
+    act.__name__: act
+    for act in (
+        count,
+        die,
+        limp,
+        take_down_its_machine,
+        hang,
+        be_deaf,
+        want_memory,
+        be_wrong,
+        stumble,
+    )
 }
 
 

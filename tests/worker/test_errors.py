@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.errors import DiskReserve, InvalidRequest
+from app.datasets.errors import StorageFull
+from app.errors import DiskReserve, InternalError, InvalidRequest
 from app.store.errors import StoreUnavailable
 from models.data.errors import DataError
 from models.folders import whole_folder
@@ -53,6 +54,20 @@ def test_full_disk_pauses_the_job_until_a_person_has_made_room(error: Exception,
         False,
         True,
     )
+
+
+def test_one_code_says_the_same_of_retrying_in_a_job_and_in_an_answer() -> None:
+    """A job's error and an answer's, where a cause may come to both."""
+    found = {
+        failure_of(error).error.code: failure_of(error).error.retryable
+        for error in (
+            OSError(errno.ENOSPC, "No space left on device"),
+            RuntimeError("a shape is wrong"),
+            StoreUnavailable(),
+        )
+    }
+    said = {error.code: error.retryable for error in (StorageFull, InternalError, StoreUnavailable)}
+    assert found == said
 
 
 def test_memory_that_torch_really_cannot_have_is_known_as_such() -> None:

@@ -208,6 +208,16 @@ def test_features_of_a_killed_attempt_are_not_computed_again(
     assert encoded[1] == {"images": 0, "texts": 0}
 
 
+def test_evaluation_comes_as_far_whatever_was_encoded_before(
+    config: WorkerConfig, store: Store, submit: Submit, tiny_folder: Path, winoground_id: str
+) -> None:
+    """So an attempt that finds features of those before is further on than they were."""
+    asked = {"benchmark": "winoground", "data": winoground_id, "model": f"local-dir:{tiny_folder}"}
+    first, second = (run(config, store, submit, **asked) for _ in range(2))
+    rows = [store.jobs.get(job.id) for job in (first, second)]
+    assert rows[0].furthest_step == rows[1].furthest_step > rows[0].step > 0
+
+
 def test_report_names_the_model_and_the_files_as_the_caller_does(
     config: WorkerConfig,
     store: Store,

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 
+from app.jobs.removal import remove_job_files
 from app.jobs.states import JobStatus
 from app.registry.publish import read_published
 from app.store import Store
-from app.store.records import Job
+from app.store.records import Event, Job
 from tests.databases import held
 from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
 from worker.config import WorkerConfig
@@ -55,7 +56,7 @@ def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
     assert (left.status, left.attempt) == (JobStatus.QUEUED, 0)
     with Running(config, store):
         assert succeeded(store, stopped).result_version == version
-    assert store.jobs.get(killed.id).attempt == 2
+    assert store.jobs.get(killed.id).fence == 2
     assert [each.id for each in store.versions.list().items if each.folder] == [version]
     resumed = [
         event.data["step"]
@@ -107,7 +108,8 @@ def test_job_that_comes_on_survives_any_number_of_kills(
         for fence in range(1, 5):  # one more than a job that does not come on is allowed
             until(lambda fence=fence: steps_done(store, job, fence) >= 8 * fence)
             end(job_process(config, fence))
-        assert succeeded(store, job).attempt == 5
+        ended = succeeded(store, job)
+    assert (ended.fence, ended.attempt, ended.interruptions) == (5, 1, 0)
 
 
 def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
@@ -129,7 +131,40 @@ def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
     released = store.jobs.get(job.id)
-    assert (released.status, released.attempt) == (JobStatus.QUEUED, 1)
+    assert (released.status, released.attempt, released.interruptions) == (JobStatus.QUEUED, 0, 2)
+
+
+def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    """It ends with the weights of one that was never stopped; without its files it starts from the beginning."""
+    whole, cancelled = submit(finetune_config), submit(finetune_config)
+    with Running(config, store):
+        version = succeeded(store, whole).result_version
+        until(lambda: steps_done(store, cancelled) >= 8)
+        store.jobs.request_cancel(cancelled.id)
+        until_status(store, cancelled.id, JobStatus.CANCELLED)
+        store.jobs.request_retry(cancelled.id)
+        assert succeeded(store, cancelled).result_version == version
+        steps = [event.data["step"] for event in store.journal.events(cancelled.id) if resumes(event)]
+        assert len(steps) == 1
+        assert steps[0] >= 8
+        deleted = submit(finetune_config)
+        until(lambda: steps_done(store, deleted) >= 8)
+        store.jobs.request_cancel(deleted.id)
+        until_status(store, deleted.id, JobStatus.CANCELLED)
+        remove_job_files(store, config.jobs_dir, deleted.id)
+        assert not (config.jobs_dir / deleted.id).exists()
+        store.jobs.request_retry(deleted.id)
+        assert succeeded(store, deleted).result_version == version
+        steps = [event.data["step"] for event in store.journal.events(deleted.id) if resumes(event)]
+        assert steps == [0]
+        assert store.versions.get(str(version)).job_id == whole.id
+
+
+def resumes(event: Event) -> bool:
+    """Whether it says where another attempt goes on."""
+    return event.data is not None and set(event.data) == {"step"}
 
 
 def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:

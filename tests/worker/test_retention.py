@@ -2,16 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.jobs.removal import remove_job_files
 from app.jobs.states import JobKind
 from app.registry.manifest import write_manifest
 from app.store import Store
 from app.store.assets import NewVersion
+from app.store.errors import StoreUnavailable
 from app.store.records import Job, JobError, Lease
 from tests.databases import on_both
 from worker.config import WorkerConfig
@@ -145,3 +148,60 @@ def test_version_of_another_database_is_left_alone(
     folder = publish("job_of_another")
     Retention(replace(config, keep_files_s=0.0), store).clean()
     assert folder.exists()
+
+
+def test_files_of_an_ended_job_stay_for_a_while_and_then_its_row_says_that_they_are_gone(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job]
+) -> None:
+    lease, folder = attempt(config, store, submit)
+    store.work.fail(lease, JobError("x", "x"))
+    Retention(config, store).clean()
+    assert folder.exists()
+    assert store.jobs.get(lease.job_id).files_removed_at is None
+    Retention(replace(config, keep_files_s=0.0), store).clean()
+    assert not list(config.jobs_dir.iterdir())
+    assert store.jobs.get(lease.job_id).files_removed_at is not None
+
+
+def test_files_of_a_job_that_was_taken_up_again_stay(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job]
+) -> None:
+    lease, folder = attempt(config, store, submit)
+    store.work.fail(lease, JobError("x", "x"))
+    store.jobs.request_retry(lease.job_id)
+    Retention(replace(config, keep_files_s=0.0), store).clean()
+    assert folder.exists()
+
+
+def test_what_a_straggler_and_a_crash_have_left_of_a_deleted_job_is_removed(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job]
+) -> None:
+    lease, folder = attempt(config, store, submit)
+    store.work.succeed(lease, result={"files": {"results": "..."}})
+    remove_job_files(store, config.jobs_dir, lease.job_id)
+    folder.mkdir(parents=True)
+    (config.jobs_dir / f".removing.{lease.job_id}.0").mkdir()
+    Retention(config, store).clean()
+    assert not list(config.jobs_dir.iterdir())
+
+
+def test_folder_that_cannot_be_marked_as_removed_is_where_it_was(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away between the moving and the commit."""
+    lease, folder = attempt(config, store, submit)
+    store.work.fail(lease, JobError("x", "x"))
+    withheld = store.jobs.withheld
+
+    @contextmanager
+    def away(job_id: str, **options: float) -> Iterator[Job]:
+        with withheld(job_id, **options) as job:
+            yield job
+            assert not folder.exists()
+            raise StoreUnavailable
+
+    monkeypatch.setattr(store.jobs, "withheld", away)
+    with pytest.raises(StoreUnavailable):
+        remove_job_files(store, config.jobs_dir, lease.job_id)
+    assert folder.exists()
+    assert store.jobs.get(lease.job_id).files_removed_at is None

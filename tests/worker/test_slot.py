@@ -101,14 +101,53 @@ def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(
 def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_over(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
-    job = submit({"act": "count", "steps": 1000}, max_attempts=1)
+    job = submit({"act": "count", "steps": 1000}, max_attempts=1, max_interruptions=0)
     with running(replace(config, lease_ttl_s=1.0), store):
         until_status(store, job.id, JobStatus.RUNNING)
         os.kill(job_process(config).pid, signal.SIGSTOP)
         until_status(store, job.id, JobStatus.FAILED)
+    failed = store.jobs.get(job.id)
+    assert failed.error is not None
+    assert (failed.error.code, failed.attempt) == ("interrupted_too_often", 1)
+
+
+def test_process_that_dies_at_a_new_step_each_time_is_begun_again_each_time(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    """Its supervisor has heard of the step, though it did not live to write it down itself."""
+    job = submit({"act": "limp", "steps": 8})
+    with running(replace(config, report_every_s=3600.0), store):
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    ended = store.jobs.get(job.id)
+    assert (ended.result, ended.fence, ended.furthest_step) == ({"counted": 8}, 8, 7)
+
+
+def test_job_that_has_run_for_as_long_as_it_may_fails_and_can_be_retried(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "count", "steps": 10**6}, max_run_time_s=3.0)
+    with running(config, store):
+        until_status(store, job.id, JobStatus.FAILED)
+        failed = store.jobs.get(job.id)
+        assert failed.error is not None
+        assert (failed.error.code, failed.attempt) == ("run_time_exceeded", 1)
+        assert failed.run_time_s >= 3.0
+        store.jobs.request_retry(job.id)
+        until(lambda: store.jobs.get(job.id).fence == 2)
+        until_status(store, job.id, JobStatus.FAILED)
+    again = store.jobs.get(job.id)
+    assert 3.0 <= again.run_time_s < failed.run_time_s + 60.0
+
+
+def test_process_that_is_deaf_at_the_end_of_its_running_time_is_killed(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "be_deaf"}, max_run_time_s=1.0)
+    with running(replace(config, stop_grace_s=0.5), store):
+        until_status(store, job.id, JobStatus.FAILED)
     error = store.jobs.get(job.id).error
     assert error is not None
-    assert error.message == "The job's process died: it did not renew its lease."
+    assert error.code == "run_time_exceeded"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +236,7 @@ def test_slot_that_is_stopped_lets_its_job_go_uncounted_and_wakes_another(
     with running(config, store, publish=woken.append):
         until(lambda: store.jobs.get(job.id).step > 0)
     left = store.jobs.get(job.id)
-    assert (left.status, left.attempt, left.fence) == (JobStatus.QUEUED, 0, 1)
+    assert (left.status, left.attempt, left.interruptions, left.fence) == (JobStatus.QUEUED, 0, 1, 1)
     assert woken == [job.kind]
 
 
@@ -231,13 +270,15 @@ def test_job_whose_lease_cannot_be_renewed_ends_before_it_does(
         assert ended_at < lease_until + 4.0  # it may have renewed once more before the database was held
         until(lambda: store.jobs.get(job.id).fence == 2)
         until(lambda: store.jobs.get(job.id).step > 0)
+        found = store.jobs.get(job.id)
+        assert (found.attempt, found.interruptions) == (1, 1)
 
 
 def test_zombie_that_wakes_after_its_lease_changes_nothing(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
     """It was stopped together with its supervisor, as when a machine stalls."""
-    short = replace(config, lease_ttl_s=4.0)
+    short = replace(config, lease_ttl_s=8.0)
     zombie, job = by_hand(short, store, submit({"act": "count", "steps": 10**6}))
     until(lambda: store.jobs.get(job.id).step > 0)
     os.kill(zombie.pid, signal.SIGSTOP)
@@ -256,7 +297,7 @@ def test_zombie_that_wakes_after_its_lease_changes_nothing(
 def test_process_that_hangs_while_its_job_is_taken_over_is_killed_by_its_supervisor(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
-    short = replace(config, lease_ttl_s=4.0)
+    short = replace(config, lease_ttl_s=8.0)
     job = submit({"act": "count", "steps": 150, "step_s": 0.02})
     with running(short, store), running(short, store):
         until(lambda: store.jobs.get(job.id).step > 0)

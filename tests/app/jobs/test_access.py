@@ -26,6 +26,7 @@ TRAIN = [
     ("GET", "/jobs/job_1/events"), ("GET", "/jobs/job_1/metrics"), ("GET", "/jobs/job_1/report"),
     ("GET", "/jobs/job_1/log"), ("GET", f"/models/{VERSION}/log"),
     ("POST", "/jobs/job_1/cancel"), ("POST", "/jobs/job_1/pause"), ("POST", "/jobs/job_1/resume"),
+    ("POST", "/jobs/job_1/retry"), ("DELETE", "/jobs/job_1"), ("GET", "/workers"),
     ("GET", f"/models/{VERSION}/download"),
 ]  # fmt: skip
 ADMIN = [

@@ -1,12 +1,15 @@
-"""GET /jobs and below; cancel, pause and resume."""
+"""GET /jobs and below; cancel, pause, resume, retry and delete. GET /workers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from app.auth import create_key
 from app.jobs.states import JobKind
 from app.store.assets import Move, NewVersion
 from app.store.records import JobError
+from app.store.workers import NewWorker
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
 
@@ -39,10 +42,11 @@ def test_list_refuses_parameters_out_of_range(refusing: Service, parameters: dic
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/events", "/metrics", "/report", "/log", "/cancel", "/pause", "/resume"]
+    "path",
+    ["", "/events", "/metrics", "/report", "/log", "/cancel", "/pause", "/resume", "/retry"],
 )  # fmt: skip
 def test_unknown_job_is_not_found(refusing: Service, path: str) -> None:
-    method = "POST" if path in ("/cancel", "/pause", "/resume") else "GET"
+    method = "POST" if path in ("/cancel", "/pause", "/resume", "/retry") else "GET"
 
     assert error_of(refusing.client.request(method, f"/jobs/job_none{path}"), 404)["code"] == "job_not_found"
 
@@ -264,3 +268,138 @@ def test_job_without_a_report_has_none(service: Service) -> None:
 
     assert job["report"] is None
     assert error_of(service.client.get(f"/jobs/{job['id']}/report"), 404)["code"] == "no_report"
+
+
+@on_both
+def test_failed_job_is_retried_and_a_queued_one_is_so_already(service: Service) -> None:
+    job_id = service.finetune()["id"]
+    _, lease = service.claim()
+    service.store.work.fail(lease, JobError("diverged", "The loss is not finite.", "lr"))
+
+    retried = service.client.post(f"/jobs/{job_id}/retry").json()
+
+    assert (retried["status"], retried["attempt"], retried["error"]) == ("queued", 0, None)
+    assert service.client.post(f"/jobs/{job_id}/retry").json()["status"] == "queued"
+    service.client.post(f"/jobs/{job_id}/pause")
+    assert error_of(service.client.post(f"/jobs/{job_id}/retry"), 409)["code"] == "job_state"
+
+
+def test_job_whose_data_set_was_deleted_is_not_retried(service: Service) -> None:
+    training = service.ready_dataset()
+    job_id = service.finetune(training_data=training)["id"]
+    service.client.post(f"/jobs/{job_id}/cancel")
+    assert service.client.delete(f"/datasets/{training}").status_code == 200
+
+    assert error_of(service.client.post(f"/jobs/{job_id}/retry"), 409)["code"] == "inputs_gone"
+    assert service.client.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_job_that_promotes_is_retried_by_an_administrator_alone(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    """Whoever cancelled it may have done so to keep the alias where it is."""
+    keys = tmp_path / "keys.json"
+    train, both = create_key(keys, "train", ["train"]), create_key(keys, "both", ["train", "admin"])
+    service = make_service(keys_file=keys)
+    admin = {"Authorization": f"Bearer {both}"}
+    answer = service.client.post("/finetune", json=service.request(promote="always"), headers=admin)
+    job = f"/jobs/{answer.json()['id']}"
+    service.client.post(f"{job}/cancel", headers=admin)
+
+    refused = service.client.post(f"{job}/retry", headers={"Authorization": f"Bearer {train}"})
+    assert error_of(refused, 403)["param"] == "promote"
+    assert service.client.post(f"{job}/retry", headers=admin).json()["status"] == "queued"
+
+
+def test_retry_counts_against_the_open_jobs(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_open_jobs=1)
+    first = service.finetune()["id"]
+    service.client.post(f"/jobs/{first}/cancel")
+    service.finetune()
+
+    assert error_of(service.client.post(f"/jobs/{first}/retry"), 429)["code"] == "too_many_jobs"
+
+
+@on_both
+def test_deleted_job_keeps_its_record_and_loses_its_files(service: Service) -> None:
+    job_id = _evaluated(service, {"report": "jobs/{id}/1/report.html"})
+    file = _write(service, f"jobs/{job_id}/1/report.html", "<p></p>")
+    assert service.client.get(f"/jobs/{job_id}").json()["files_removed_at"] is None
+
+    deleted = service.client.delete(f"/jobs/{job_id}").json()
+
+    assert not file.parent.parent.exists()
+    assert list((service.settings.data_dir / "jobs").iterdir()) == []
+    assert (deleted["status"], deleted["report"]) == ("succeeded", None)
+    assert deleted["files_removed_at"] >= deleted["finished_at"]
+    assert service.client.delete(f"/jobs/{job_id}").json() == deleted
+    assert error_of(service.client.get(f"/jobs/{job_id}/report"), 404)["code"] == "no_report"
+    assert len(service.client.get(f"/jobs/{job_id}").json()["transitions"]) == 3
+
+
+def test_open_job_is_not_deleted(service: Service) -> None:
+    job_id = service.finetune()["id"]
+    file = _write(service, f"jobs/{job_id}/1/checkpoint", "")
+
+    error = error_of(service.client.delete(f"/jobs/{job_id}"), 409)
+
+    assert error["code"] == "job_state"
+    assert "cancel it" in error["message"]
+    assert file.exists()
+
+
+@on_both
+def test_job_whose_queue_has_no_living_worker_says_so(service: Service) -> None:
+    worker = NewWorker("host/7/finetune", "host", 7, JobKind.FINETUNE, "cpu", "1.0", 5.0)
+    job = service.finetune()
+    url = f"/jobs/{job['id']}"
+    assert job["no_worker"]
+    service.store.workers.beat(worker)
+    assert not service.client.get(url).json()["no_worker"]
+    assert not service.client.get("/jobs").json()["data"][0]["no_worker"]
+
+    claimed, _ = service.claim()
+    service.store.workers.leave(worker.id)
+
+    assert service.client.get(url).json()["no_worker"]
+    assert service.client.post(f"{url}/cancel").json()["no_worker"]
+    service.store.reaper.settle_abandoned()
+    assert claimed.id == job["id"]
+
+
+@on_both
+def test_workers_are_listed_with_the_job_that_each_has(service: Service) -> None:
+    assert service.client.get("/workers").json() == {"object": "list", "data": []}
+    service.store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cuda:0", "1.0", 5.0))
+    job_id = service.finetune()["id"]
+    service.claim()
+
+    (worker,) = service.client.get("/workers").json()["data"]
+
+    assert worker.pop("seen_at") > 5.0
+    assert worker == {
+        "id": "slot",
+        "object": "worker",
+        "alive": True,
+        "queue": "finetune",
+        "host": "host",
+        "pid": 7,
+        "device": "cuda:0",
+        "version": "1.0",
+        "started_at": 5.0,
+        "job": job_id,
+    }
+
+
+def test_limits_of_a_job_are_the_operator_s_or_less_running_time(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(max_attempts=5, max_interruptions=7, max_run_time_s=60.0)
+
+    job, short = service.finetune(), service.finetune(max_run_time_s=10)
+
+    assert (job["max_attempts"], job["max_interruptions"], job["max_run_time_s"]) == (5, 7, 60.0)
+    assert short["max_run_time_s"] == 10.0
+    for asked in (61, 0):
+        body = service.request(max_run_time_s=asked)
+        assert error_of(service.client.post("/finetune", json=body), 422)["param"] == "max_run_time_s"

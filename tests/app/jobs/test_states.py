@@ -17,7 +17,12 @@ from app.jobs.states import (
 
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("status", sorted(TERMINAL))
-def test_terminal_statuses_allow_nothing(status: JobStatus, action: Action) -> None:
+def test_terminal_statuses_allow_a_retry_of_what_did_not_succeed_and_nothing_else(
+    status: JobStatus, action: Action
+) -> None:
+    if action is Action.RETRY and status is not JobStatus.SUCCEEDED:
+        assert after(status, action) is JobStatus.VALIDATING
+        return
     with pytest.raises(TransitionRefused, match=status):
         after(status, action)
 

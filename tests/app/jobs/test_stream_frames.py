@@ -17,6 +17,7 @@ from app.jobs.waker import Waker
 from app.places import Places
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
+from app.store.workers import NewWorker
 from app.store_threads import StoreThreads
 from tests.app.jobs.test_stream import CONFIG
 from tests.databases import held, on_both
@@ -121,3 +122,21 @@ def test_place_is_given_back_however_the_block_ends() -> None:
         _ = 1 / 0
 
     assert places.taken == 0
+
+
+@on_both
+def test_progress_says_that_no_worker_is_alive(store: Store) -> None:
+    job = new_job(store)
+
+    async def use(frames: AsyncIterator[str], _: JobService) -> list[str]:
+        seen = [await anext(frames), await anext(frames)]
+        store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cpu", "1.0", 5.0))
+        async for frame in frames:
+            if "event: progress" in frame:
+                return [*seen, frame]
+        return seen
+
+    _, first, second = following(store, use, job)
+
+    assert '"no_worker":true' in first
+    assert '"no_worker":false' in second

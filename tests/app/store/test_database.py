@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import insert, text
 
 from app.jobs.states import JobKind, JobStatus
@@ -13,11 +15,12 @@ from app.keys import ConfigurationError
 from app.store import Store
 from app.store.errors import StoreUnavailable
 from app.store.journal import events_query
+from app.store.migrate import MIGRATIONS
 from app.store.paging import page_query
 from app.store.records import JobError
 from app.store.tables import events, jobs
 from app.store.work import eligible
-from tests.app.store.conftest import claimed, submitted
+from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.databases import Databases
 from tests.postgres import PostgreSQL
 from tests.worker.waiting import until
@@ -233,3 +236,39 @@ def _plan(store: Store, statement: Any) -> str:
             return "\n".join(str(row[-1]) for row in rows)
         rows = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params)
         return "\n".join(row[0] for row in rows)
+
+
+def test_jobs_of_the_first_tables_are_taken_over(
+    databases: Databases, make_store: Callable[..., Store], clock: FakeClock
+) -> None:
+    """One that had come on at its fourth attempt, which had raised its limit, and one that has failed."""
+    store = make_store(databases.url(databases.empty()), clock=clock)
+    _upgrade_to(store, "0001")
+    values = {
+        "kind": "finetune", "request": "{}", "step": 7, "attempt": 4, "max_attempts": 6, "fence": 4,
+        "lease_owner": "gone", "lease_until": clock.now, "not_before": 0.0, "created_at": 1.0, "owner": "",
+        "payload_hash": "", "metadata": "{}", "event_count": 0,
+    }  # fmt: skip
+    columns = ", ".join(["id", "status", *values])
+    names = ", ".join(f":{name}" for name in ["id", "status", *values])
+    with store.database.writing() as connection:
+        for status in ("running", "failed"):
+            row = {"id": status, "status": status, **values}
+            connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({names})"), row)
+    store.migrate()
+    failed, running = store.jobs.get("failed"), store.jobs.get("running")
+    assert (failed.attempt, failed.max_attempts) == (4, 6)
+    assert (running.attempt, running.max_attempts, running.interruptions, running.max_interruptions) == (
+        1, 3, 0, 100,
+    )  # fmt: skip
+    lease = claimed(store)
+    assert (lease.job_id, lease.fence, store.jobs.get("running").run_time_s) == ("running", 5, 0.0)
+    assert store.jobs.request_retry("failed").status is JobStatus.QUEUED
+
+
+def _upgrade_to(store: Store, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with store.database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)

@@ -10,14 +10,16 @@ import pytest
 
 from app.jobs.states import JobKind, JobStatus
 from app.store import Store
+from app.store.assets import NewVersion
 from app.store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
+    InputsGone,
     JobStateConflict,
     UnknownRecord,
     UnusableRecord,
 )
-from app.store.records import JobError
+from app.store.records import Job, JobError
 from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
 from tests.databases import Databases
 
@@ -233,3 +235,104 @@ def test_backing_off_job_is_stale_only_when_due(store: Store, clock: FakeClock) 
 def test_store_of_another_process_sees_the_job(url: str, make_store: Callable[..., Store]) -> None:
     job = submitted(make_store(url))
     assert make_store(url).jobs.get(job.id) == job
+
+
+def ended(store: Store, how: str, **options: Any) -> Job:
+    """A job that has run, and has ended so."""
+    job = submitted(store, **options)
+    lease = claimed(store)
+    if how == "failed":
+        return store.work.fail(lease, JobError("boom", "Boom."))
+    if how == "cancelled":
+        store.jobs.request_cancel(job.id)
+        return store.work.release(lease)
+    return store.work.succeed(lease)
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+def test_ended_job_is_taken_up_again_with_all_that_it_may_use_up(
+    store: Store, clock: FakeClock, how: str
+) -> None:
+    job = ended(store, how, max_attempts=1, max_run_time_s=50.0)
+    clock.advance(3600)
+    again = store.jobs.request_retry(job.id)
+    assert (again.status, again.attempt, again.interruptions, again.run_time_s, again.furthest_step) == (
+        JobStatus.QUEUED,
+        0,
+        0,
+        0.0,
+        0,
+    )
+    assert (again.error, again.finished_at, again.cancel_requested_at) == (None, None, None)
+    assert store.jobs.request_retry(job.id) == again
+    lease = claimed(store)
+    assert (lease.job_id, lease.fence) == (job.id, 2)
+    assert store.jobs.request_retry(job.id).status is JobStatus.RUNNING
+    assert store.work.succeed(lease).status is JobStatus.SUCCEEDED
+    numbers = [event.number for event in store.journal.events(job.id)]
+    assert numbers == list(range(1, len(numbers) + 1)), "its events are kept"
+
+
+@pytest.mark.parametrize("state", ["succeeded", "paused", "pausing", "cancelling"])
+def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    if state == "succeeded":
+        store.work.succeed(lease)
+    else:
+        ask = store.jobs.request_cancel if state == "cancelling" else store.jobs.request_pause
+        ask(job.id)
+        if state == "paused":
+            store.work.release(lease)
+    assert store.jobs.get(job.id).status == state
+    with pytest.raises(JobStateConflict):
+        store.jobs.request_retry(job.id)
+
+
+def test_retry_needs_the_data_sets_and_versions_of_the_job(store: Store) -> None:
+    data = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    check = store.datasets.claim_check(60)
+    assert check is not None
+    store.datasets.accept(check, content_hash="0", counts={})
+    store.versions.register(NewVersion("v1", "v1", {}, 1))
+    first = ended(store, "failed", datasets=(data.id,))
+    second = ended(store, "failed", versions=("v1",))
+    store.datasets.delete(data.id)
+    store.versions.delete("v1")
+    for job in (first, second):
+        with pytest.raises(InputsGone) as caught:
+            store.jobs.request_retry(job.id)
+        assert (caught.value.status, caught.value.code) == (409, "inputs_gone")
+        assert store.jobs.get(job.id) == job
+
+
+def test_retried_job_waits_for_a_data_set_whose_check_has_not_ended(store: Store) -> None:
+    data = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    job = submitted(store, datasets=(data.id,))
+    store.jobs.request_cancel(job.id)
+    assert store.jobs.request_retry(job.id).status is JobStatus.VALIDATING
+    check = store.datasets.claim_check(60)
+    assert check is not None
+    store.datasets.accept(check, content_hash="0", counts={})
+    assert store.jobs.get(job.id).status is JobStatus.QUEUED
+
+
+def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
+    job = ended(store, "failed")
+    with store.jobs.withheld(job.id) as withheld:
+        assert withheld.files_removed_at is not None
+    assert store.jobs.get(job.id).files_removed_at == withheld.files_removed_at
+    with store.jobs.withheld(job.id) as again:
+        assert again.files_removed_at == withheld.files_removed_at
+    retried = store.jobs.request_retry(job.id)
+    assert retried.files_removed_at is None
+    assert "starts from the beginning" in store.journal.transitions(job.id)[-2].message
+    with pytest.raises(JobStateConflict), store.jobs.withheld(job.id):
+        pytest.fail("it may be running")
+
+
+def test_files_whose_removal_fails_are_not_said_to_be_gone(store: Store) -> None:
+    job = ended(store, "failed")
+    with pytest.raises(OSError, match="busy"), store.jobs.withheld(job.id):
+        raise OSError("busy")
+    assert store.jobs.get(job.id) == job

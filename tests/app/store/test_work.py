@@ -62,7 +62,8 @@ def test_job_is_taken_over_only_after_its_lease_has_ended(store: Store, clock: F
     clock.advance(2)
     second = claimed(store)
     assert second == Lease(first.job_id, first.fence + 1)
-    assert store.jobs.get(first.job_id).attempt == 2
+    found = store.jobs.get(first.job_id)
+    assert (found.attempt, found.interruptions) == (1, 1)
 
 
 def test_zombie_whose_job_was_taken_over_changes_nothing(store: Store, clock: FakeClock) -> None:
@@ -135,32 +136,107 @@ def test_reason_is_gone_from_a_suspended_job_that_is_cancelled(store: Store) -> 
     assert store.jobs.request_cancel(job.id).pause_reason is None
 
 
-def test_released_job_is_queued_and_its_attempt_not_counted(store: Store) -> None:
+def test_job_whose_worker_shuts_down_is_interrupted_and_its_attempt_not_counted(store: Store) -> None:
     submitted(store, max_attempts=1)
     for fence in range(1, 6):
         lease = claimed(store)
         assert lease.fence == fence
         job = store.work.release(lease)
-        assert (job.status, job.attempt, job.lease_owner, job.lease_until) == (
-            JobStatus.QUEUED,
-            0,
-            None,
-            None,
-        )
+        assert (job.status, job.attempt, job.interruptions) == (JobStatus.QUEUED, 0, fence)
+        assert (job.lease_owner, job.lease_until) == (None, None)
 
 
-def test_job_whose_workers_die_fails_when_its_attempts_are_used_up(store: Store, clock: FakeClock) -> None:
-    job = submitted(store, max_attempts=2)
+def test_pausing_is_no_interruption(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    store.jobs.request_pause(job.id)
+    paused = store.work.release(lease)
+    assert (paused.status, paused.attempt, paused.interruptions) == (JobStatus.PAUSED, 0, 0)
+
+
+def test_machines_that_die_fail_no_job_before_its_interruptions_are_used_up(
+    store: Store, clock: FakeClock
+) -> None:
+    job = submitted(store, max_attempts=1, max_interruptions=50)
     other = submitted(store)
-    for _ in range(2):
+    for interruptions in range(51):
         assert claimed(store).job_id == job.id
-        clock.advance(61)
+        assert store.jobs.get(job.id).interruptions == interruptions
+        clock.advance(301)
     assert claimed(store).job_id == other.id
     failed = store.jobs.get(job.id)
+    assert (failed.status, failed.attempt, failed.interruptions) == (JobStatus.FAILED, 1, 51)
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.retryable) == ("interrupted_too_often", True)
+    assert failed.finished_at is not None
+
+
+def test_shutdowns_beyond_the_interruptions_fail_the_job_at_once(store: Store) -> None:
+    submitted(store, max_interruptions=1)
+    assert store.work.release(claimed(store)).status is JobStatus.QUEUED
+    failed = store.work.release(claimed(store))
+    assert failed.error is not None
+    assert (failed.status, failed.error.code) == (JobStatus.FAILED, "interrupted_too_often")
+
+
+def test_job_that_takes_its_machine_down_each_time_backs_off(store: Store, clock: FakeClock) -> None:
+    """Between two claims lie the lease, and 5 s doubled for each interruption, up to five minutes."""
+    submitted(store)
+    waits = []
+    claimed(store)
+    for _ in range(9):
+        since = clock.now
+        clock.advance(60.5)
+        while (job := store.work.claim(JobKind.FINETUNE, "slot", 60)) is None:
+            clock.advance(1)
+        waits.append(clock.now - since)
+    assert job.interruptions == 9
+    assert waits[:4] == pytest.approx([60.5] * 4, abs=0.5)
+    assert waits[4:] == pytest.approx([60.5, 80, 160, 300, 300], abs=1.5)
+
+
+def test_job_that_came_on_before_its_machine_died_is_due_with_the_end_of_its_lease(
+    store: Store, clock: FakeClock
+) -> None:
+    submitted(store)
+    for step in range(1, 12):
+        lease = claimed(store)
+        store.work.progress(lease, stage="train", step=step)
+        clock.advance(61)
+    assert store.jobs.get(lease.job_id).interruptions == 10
+
+
+def test_running_time_is_counted_over_attempts_and_ends_the_job_at_a_checkpoint(
+    store: Store, clock: FakeClock
+) -> None:
+    submitted(store, max_run_time_s=100.0)
+    lease = claimed(store)
+    clock.advance(30)
+    assert store.work.release(lease).run_time_s == pytest.approx(30, abs=0.1)
+    clock.advance(1000)  # in the queue
+    lease = claimed(store)
+    clock.advance(40)
+    assert store.work.fail(lease, BOOM, retry_in_s=1).run_time_s == pytest.approx(70, abs=0.1)
+    clock.advance(1000)
+    lease = claimed(store)
+    clock.advance(31)
+    failed = store.work.release(lease)
     assert failed.status is JobStatus.FAILED
     assert failed.error is not None
-    assert failed.error.code == "attempts_exhausted"
-    assert failed.finished_at is not None
+    assert (failed.error.code, failed.error.retryable) == ("run_time_exceeded", False)
+
+
+def test_running_time_ends_with_the_lease_of_a_dead_worker(store: Store, clock: FakeClock) -> None:
+    job = submitted(store, max_run_time_s=100.0)
+    claimed(store, ttl_s=60)
+    clock.advance(10_000)
+    claimed(store, ttl_s=60)
+    assert store.jobs.get(job.id).run_time_s == pytest.approx(60, abs=0.1)
+    clock.advance(10_000)
+    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    failed = store.jobs.get(job.id)
+    assert failed.error is not None
+    assert failed.error.code == "run_time_exceeded"
 
 
 def test_failed_job_keeps_its_error(store: Store) -> None:
@@ -189,19 +265,47 @@ def test_retried_job_backs_off_and_fails_with_its_last_attempt(store: Store, clo
     assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
 
 
-def test_attempt_that_came_on_counts_as_the_first(store: Store, clock: FakeClock) -> None:
-    job = submitted(store)
-    for _ in range(5):
+@pytest.mark.parametrize("kind", JobKind)
+def test_any_step_past_the_furthest_renews_the_attempts(
+    store: Store, clock: FakeClock, kind: JobKind
+) -> None:
+    submitted(store, kind=kind)
+    for step in range(1, 11):
+        lease = claimed(store, kind=kind)
+        store.work.progress(lease, stage="at work", step=step)
+        job = store.work.fail(lease, BOOM, retry_in_s=1)
+        assert (job.status, job.attempt, job.furthest_step) == (JobStatus.QUEUED, 1, step)
+        clock.advance(2)
+
+
+def test_attempts_that_come_no_further_are_counted(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    for attempt in (1, 2, 3):
         lease = claimed(store)
-        store.work.came_on(lease)
-        clock.advance(61)
-    found = store.jobs.get(job.id)
-    assert (found.attempt, found.max_attempts) == (5, 7)
-    for _ in range(2):
-        claimed(store)
-        clock.advance(61)
-    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
-    assert store.jobs.get(job.id).status is JobStatus.FAILED
+        store.work.progress(lease, stage="train", step=7, done=7)
+        job = store.work.fail(lease, BOOM, retry_in_s=1)
+        assert (job.attempt, job.furthest_step) == (attempt, 7)
+        clock.advance(2)
+    assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
+
+
+def test_steps_of_all_stages_count_though_a_stage_begins_at_0(store: Store) -> None:
+    submitted(store)
+    lease = claimed(store)
+    store.work.progress(lease, stage="reading", step=100, done=100)
+    store.work.progress(lease, stage="scoring", step=3, done=103)
+    job = store.jobs.get(lease.job_id)
+    assert (job.stage, job.step, job.furthest_step) == ("scoring", 3, 103)
+
+
+def test_steps_that_a_process_did_not_live_to_tell_renew_its_attempts(store: Store, clock: FakeClock) -> None:
+    submitted(store, max_attempts=1)
+    assert store.work.fail(claimed(store), BOOM, retry_in_s=1, done=5).status is JobStatus.FAILED
+    submitted(store, max_attempts=2)
+    for done in (5, 6, 7):
+        job = store.work.fail(claimed(store), BOOM, retry_in_s=1, done=done)
+        assert (job.status, job.attempt, job.furthest_step) == (JobStatus.QUEUED, 1, done)
+        clock.advance(2)
 
 
 def test_attempt_that_was_overtaken_gets_nothing_for_having_come_on(store: Store, clock: FakeClock) -> None:
@@ -209,8 +313,11 @@ def test_attempt_that_was_overtaken_gets_nothing_for_having_come_on(store: Store
     lost = claimed(store)
     clock.advance(61)
     job = store.jobs.get(claimed(store).job_id)
-    store.work.came_on(lost)
-    assert store.jobs.get(job.id).max_attempts == job.max_attempts
+    with pytest.raises(LeaseLost):
+        store.work.progress(lost, stage="train", step=5)
+    with pytest.raises(LeaseLost):
+        store.work.fail(lost, BOOM, retry_in_s=1, done=5)
+    assert store.jobs.get(job.id) == job
 
 
 def test_failure_of_a_job_that_was_asked_to_stop(store: Store) -> None:

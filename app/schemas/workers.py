@@ -1,0 +1,39 @@
+"""GET /workers."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from app.jobs.states import JobKind
+from app.store.workers import Worker
+
+
+class WorkerInfo(BaseModel):
+    """A worker: a process that takes jobs of one queue and runs them one after another."""
+
+    id: str
+    object: Literal["worker"] = "worker"
+    alive: bool = Field(
+        description="Whether it was seen within its last three heartbeats, which are 10 s apart."
+    )
+    queue: JobKind
+    host: str
+    pid: int
+    device: str
+    version: str = Field(description="Of the program.")
+    started_at: float
+    seen_at: float
+    job: str | None = Field(description="The job that it has.")
+
+    @classmethod
+    def of(cls, worker: Worker) -> "WorkerInfo":
+        """As a caller sees it."""
+        values = {**vars(worker)}
+        return cls(job=values.pop("job_id"), **values)
+
+
+class WorkerList(BaseModel):
+    """Workers, those seen last first."""
+
+    object: Literal["list"] = "list"
+    data: list[WorkerInfo]

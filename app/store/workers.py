@@ -1,0 +1,84 @@
+"""The workers that say that they live: one row for each supervisor, which it renews every few seconds."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import RowMapping, delete, insert, select, update
+
+from app.jobs.states import HELD, JobKind
+from app.store.database import Clock, Database
+from app.store.records import values_of
+from app.store.tables import jobs, workers
+
+HEARTBEAT_S = 10.0
+LIVING_S = 3 * HEARTBEAT_S
+"""A worker that was not seen for so long is taken for dead."""
+FORGET_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class NewWorker:
+    """A supervisor and its one slot. `id` is the owner of its leases."""
+
+    id: str
+    host: str
+    pid: int
+    queue: JobKind
+    device: str
+    version: str
+    """Of the program."""
+    started_at: float
+
+
+@dataclass(frozen=True)
+class Worker(NewWorker):
+    """A worker as it was last seen."""
+
+    seen_at: float
+    alive: bool
+    job_id: str | None
+    """The job that it holds."""
+
+
+class Workers:
+    """The table of workers. Every method raises StoreUnavailable when the database is away."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def beat(self, worker: NewWorker) -> None:
+        """The worker lives; forget those that were not seen for a day."""
+        with self._database.writing() as connection:
+            now = self._clock()
+            seen = {**vars(worker), "seen_at": now}
+            if (
+                connection.execute(update(workers).where(workers.c.id == worker.id).values(seen)).rowcount
+                == 0
+            ):
+                connection.execute(insert(workers).values(seen))
+            connection.execute(delete(workers).where(workers.c.seen_at < now - FORGET_AFTER_S))
+
+    def leave(self, worker_id: str) -> None:
+        """The worker has stopped as it should."""
+        with self._database.writing() as connection:
+            connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+    def list(self) -> tuple[Worker, ...]:
+        """Every worker of the last day, those seen last first."""
+        held = select(jobs.c.lease_owner, jobs.c.id).where(jobs.c.status.in_(sorted(HELD)))
+        with self._database.reading() as connection:
+            rows = connection.execute(select(workers).order_by(workers.c.seen_at.desc())).mappings().all()
+            at_work: dict[str | None, str] = {row.lease_owner: row.id for row in connection.execute(held)}
+        return tuple(self._worker(row, at_work.get(row["id"])) for row in rows)
+
+    def living_queues(self) -> frozenset[JobKind]:
+        """The queues that have a living worker."""
+        since = self._clock() - LIVING_S
+        with self._database.reading() as connection:
+            rows = connection.execute(select(workers.c.queue).where(workers.c.seen_at >= since).distinct())
+            return frozenset(JobKind(queue) for queue in rows.scalars())
+
+    def _worker(self, row: RowMapping, job_id: str | None) -> Worker:
+        known = {**values_of(NewWorker, row), "queue": JobKind(row["queue"])}
+        alive = row["seen_at"] >= self._clock() - LIVING_S
+        return Worker(**known, seen_at=row["seen_at"], alive=alive, job_id=job_id)

@@ -1,0 +1,52 @@
+"""The workers that say that they live."""
+
+import pytest
+
+from app.jobs.states import JobKind
+from app.store import Store
+from app.store.workers import NewWorker
+from tests.app.store.conftest import FakeClock, claimed, submitted
+
+
+def worker(id: str, queue: JobKind = JobKind.FINETUNE) -> NewWorker:
+    return NewWorker(id, "host", 7, queue, "cpu", "1.0", started_at=5.0)
+
+
+def test_worker_lives_for_three_heartbeats_and_is_forgotten_after_a_day(
+    store: Store, clock: FakeClock
+) -> None:
+    store.workers.beat(worker("a"))
+    store.workers.beat(worker("b", JobKind.EVALUATE))
+    clock.advance(20)
+    store.workers.beat(worker("b", JobKind.EVALUATE))
+    assert store.workers.living_queues() == {"finetune", "evaluate"}
+    clock.advance(15)
+    assert store.workers.living_queues() == {"evaluate"}
+    assert [(each.id, each.alive) for each in store.workers.list()] == [("b", True), ("a", False)]
+    clock.advance(24 * 3600)
+    store.workers.beat(worker("c"))
+    assert [each.id for each in store.workers.list()] == ["c"]
+
+
+def test_worker_that_has_stopped_is_gone_at_once(store: Store) -> None:
+    store.workers.beat(worker("a"))
+    store.workers.leave("a")
+    assert store.workers.list() == ()
+    assert store.workers.living_queues() == frozenset()
+
+
+def test_worker_is_shown_with_the_job_that_it_holds(store: Store) -> None:
+    job = submitted(store)
+    store.workers.beat(worker("a"))
+    lease = claimed(store, owner="a")
+    (seen,) = store.workers.list()
+    assert (seen.job_id, seen.queue, seen.host, seen.pid, seen.version) == (
+        job.id,
+        "finetune",
+        "host",
+        7,
+        "1.0",
+    )
+    assert seen.started_at == pytest.approx(5.0)
+    store.work.release(lease)
+    assert store.workers.list()[0].job_id is None

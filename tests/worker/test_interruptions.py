@@ -1,0 +1,124 @@
+"""Machines and processes that die over and over: what fails a job, and what does not. Whole workers, really killed."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from app.jobs.states import TERMINAL, JobStatus
+from app.store import Store
+from app.store.records import Job
+from tests.databases import on_both
+from tests.worker.waiting import WorkerProcess, notes, until, until_status
+from worker.config import WorkerConfig
+from worker.folders import occupants
+from worker.identity import kill
+
+Submit = Callable[..., Job]
+pytestmark = on_both
+SHORT_LEASE_S = 6.0
+
+
+@pytest.fixture
+def config(config: WorkerConfig) -> WorkerConfig:
+    return replace(config, threads=0, lease_ttl_s=SHORT_LEASE_S)
+
+
+@contextmanager
+def restarted(config: WorkerConfig, count: int) -> Iterator[Callable[[Random], None]]:
+    """Workers, and what kills one of them, drawn at random, and starts another in its place."""
+    with ExitStack() as workers:
+        running = [workers.enter_context(WorkerProcess(config)) for _ in range(count)]
+
+        def kill_one(random: Random) -> None:
+            number = random.randrange(count)
+            running[number].kill()
+            running[number].wait()
+            running[number] = workers.enter_context(WorkerProcess(config))
+
+        yield kill_one
+
+
+def test_storm_of_faults_fails_no_job(config: WorkerConfig, store: Store, submit: Submit) -> None:
+    """Workers and jobs' processes are killed until every job has taken its steps."""
+    random = Random(0)
+    jobs = [submit({"act": "count", "steps": 150, "step_s": 0.03}) for _ in range(4)]
+    faults = 0
+    with restarted(config, 2) as kill_worker:
+        while open_jobs := [job for job in jobs if store.jobs.get(job.id).status not in TERMINAL]:
+            at_work = [found for _, found in occupants(config.jobs_dir)]
+            if faults < 16 and at_work:
+                if random.random() < 0.5:
+                    kill_worker(random)
+                else:
+                    kill(random.choice(at_work).process)
+                faults += 1
+            steps = sum(store.jobs.get(job.id).furthest_step for job in open_jobs)
+            until(lambda job=open_jobs[0], steps=steps: came_on(store, jobs, steps))  # type: ignore[misc]
+    assert faults == 16
+    for job in jobs:
+        ended = store.jobs.get(job.id)
+        assert (ended.status, ended.result) == (JobStatus.SUCCEEDED, {"counted": 150}), ended.error
+
+
+def came_on(store: Store, jobs: list[Job], steps: int) -> bool:
+    """Whether some job has taken a step since, or none is left."""
+    found = [store.jobs.get(job.id) for job in jobs]
+    running = [job for job in found if job.status not in TERMINAL]
+    return not running or sum(job.furthest_step for job in running) != steps
+
+
+def test_job_that_takes_its_supervisor_down_each_time_fails_for_its_interruptions_and_others_go_on(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    poison = submit({"act": "take_down_its_machine"}, max_interruptions=2)
+    healthy = submit({"act": "count", "steps": 3})
+    for _ in range(3):
+        until(lambda: time.time() > (store.jobs.get(poison.id).lease_until or 0.0))
+        with WorkerProcess(config) as worker:
+            assert worker.wait(120) == -signal.SIGKILL
+    with WorkerProcess(config):
+        until_status(store, poison.id, JobStatus.FAILED)
+        until_status(store, healthy.id, JobStatus.SUCCEEDED)
+    failed = store.jobs.get(poison.id)
+    assert failed.error is not None
+    assert (failed.error.code, failed.attempt, failed.interruptions) == ("interrupted_too_often", 1, 3)
+    assert sum(note.startswith("begun") and poison.id in note for note in notes(config)) == 3
+
+
+def test_worker_says_that_it_lives_and_what_it_does_until_it_stops(
+    config: WorkerConfig, store: Store, submit: Submit, database_url: str
+) -> None:
+    job = submit({"act": "count", "steps": 10**6})
+    later = Store(database_url, clock=lambda: time.time() + 31)
+    with WorkerProcess(config) as worker:
+        until(lambda: store.jobs.get(job.id).step > 0)
+        (seen,) = store.workers.list()
+        assert (seen.pid, seen.queue, seen.alive, seen.job_id) == (worker.pid, "finetune", True, job.id)
+        assert seen.host == os.uname().nodename
+        assert store.workers.living_queues() == {"finetune"}
+        worker.kill()
+        worker.wait()
+        assert later.workers.living_queues() == frozenset(), "it was not seen for more than three heartbeats"
+        assert [each.alive for each in later.workers.list()] == [False]
+    later.close()
+    with WorkerProcess(config) as worker:
+        until(
+            lambda: worker.pid in {each.pid for each in store.workers.list()} and catches_sigterm(worker.pid)
+        )
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(120) == 0
+    assert worker.pid not in {each.pid for each in store.workers.list()}
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Whether the process is ready to be told to stop."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
