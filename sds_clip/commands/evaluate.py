@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Measure a model on a benchmark, in float32 unless asked. Every figure has its 95 % interval and its chance, and ties,
-which are wrong, are counted. With --out, DIR receives results.json and report.html, and keeps features, so that a run that
-was killed goes on where it was. With --baseline a second model is measured too, and compared item by item.
+which are wrong, are counted. With --out, DIR receives results.json and report.html, and keeps features, so that a
+run that was killed goes on where it was. With --baseline a second model is measured too, and compared item by item.
 """
 
 _EPILOG = (
