@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 from typing import Any
 
 from models.evaluation.errors import EvaluationError
@@ -44,17 +45,17 @@ def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie =
         EvaluationError: no item has it.
     """
     right = n = ties = 0
-    by_chance = 0.0
+    chances: list[float] = []
     for item in outcomes:
         if name in item.correct:
             n += 1
             right += item.correct[name]
             ties += tie(item, name)
-            by_chance += chance(item, name)
+            chances.append(chance(item, name))
     if n == 0:
         raise EvaluationError(f"There are no items to take {name} of.")
     low, high = wilson(right, n)
-    return Metric(right / n, low, high, n, ties, by_chance / n, name)
+    return Metric(right / n, low, high, n, ties, fsum(chances) / n, name)
 
 
 def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], name: str) -> Metric:

@@ -22,6 +22,7 @@ from sds_clip.table import printable, table
 
 if TYPE_CHECKING:
     from sds_clip.client import Job
+    from sds_clip.client.record import JobRecord
 
 _EPILOG = """\
 examples:
@@ -170,7 +171,7 @@ def _print(job: Job, *, as_json: bool) -> None:
             "finished": moment(info["finished_at"]),
             "estimated finish": moment(info["estimated_finish"]),
             "metrics": metrics and _numbers(metrics["values"]),
-            **_result(job),
+            **result_fields(job),
             "version": job.version,
             "report": info["report"],
             "error": error,
@@ -182,7 +183,7 @@ def _print(job: Job, *, as_json: bool) -> None:
         print(f"{moment(change['at'])}  {change['to_status']}  {printable(change['message'])}".rstrip())
 
 
-def _result(job: Job) -> dict[str, str]:
+def result_fields(job: JobRecord) -> dict[str, str]:
     """An evaluation's headline figure and GroupMatch, why a version was promoted or not, and warnings."""
     result = job.result or {}
     found = {}

@@ -10,6 +10,8 @@ import pytest
 
 from sds_clip import Client
 from sds_clip.cli import main
+from sds_clip.client.record import JobRecord
+from sds_clip.commands.jobs import result_fields
 from tests.app.serverside import RunningServer
 from tests.training import save_coco
 
@@ -109,6 +111,22 @@ def test_workers_are_listed(run: Callable[..., str], read: Callable[..., Any]) -
     header = ["worker", "queue", "alive", "device", "version", "started", "seen", "job"]
     assert run("workers").split() == header
     assert read("workers") == []
+
+
+def test_an_evaluation_is_shown_with_group_match_and_chance_and_a_warning_with_its_code() -> None:
+    match = {"value": 0.61, "chance": 0.5, "d_prime": 0.234}
+    result = {
+        "primary": "group_score",
+        "metrics": {"group_score": {"value": 0.031, "chance": 1 / 6}, "group_match": match},
+        "warnings": [{"code": "teacher_had_no_say", "message": "It had none.", "figures": {}}],
+    }
+    assert result_fields(JobRecord({"result": result})) == {
+        "group_score": "3.10 % (chance 16.67 %)",
+        "group_match": "61.00 % (chance 50.00 %, d' 0.23)",
+        "warning": "It had none. (teacher_had_no_say)",
+    }
+    earlier = {"primary": "group_score", "metrics": {"group_score": {"value": 0.031}}}
+    assert result_fields(JobRecord({"result": earlier})) == {"group_score": "3.10 %"}
 
 
 def test_watching_a_job_that_does_not_succeed_is_1(
