@@ -60,7 +60,7 @@ def test_an_error_says_where_and_which(client: Client) -> None:
         client.match([b"no image"], TEXTS)
     error = raised.value
     assert (error.status, error.param, error.index) == (422, "images", 0)
-    assert str(error) == error.message
+    assert str(error) == f"images[0]: {error.message}"
     assert error.request_id
     with pytest.raises(errors.NotFound) as missing:
         client.job("job_none")

@@ -1,18 +1,18 @@
-"""Make the fixtures of a release: what its own program leaves behind, for later ones to take over.
+"""Make the fixtures of a release: what its own program leaves behind, which later releases must take over.
 
-    git switch --detach COMMIT                        # the release, with this file and tests/postgres.py copied into it
-    python -m tests.upgrade.make tests/upgrade/COMMIT
+    git switch --detach COMMIT                         # the release
+    python -m tests.upgrade.make tests/upgrade/COMMIT  # a few minutes; then commit that folder
 
-It runs `sds-clip up` over a new folder, once with SQLite and once with PostgreSQL, drives it over
-HTTP, and packs what lies there when it has ended:
+It runs `sds-clip up` over a new folder, once with SQLite and once with PostgreSQL, drives it over HTTP, stops it, and
+packs what it has left:
 
     KIND/data.tar.gz        the data folder: versions, data sets, checkpoints; with SQLite the database too
     KIND/database.sql.gz    PostgreSQL's dump, as INSERT statements
     KIND/expected.json      what the API said of it at the end
 
-`test_upgrade.py` runs over every folder beside it. The weights of the demo model and the demo teacher are not packed:
-a release that replaces them must say what becomes of the versions that lie over the old ones, and has to keep the old
-ones for these tests.
+`test_upgrade.py` runs over every folder beside it. 1414a10 is older than this file, which was copied there together
+with `tests/postgres.py`. The weights of the demo model and of the demo teacher are not packed: a release that replaces
+them has to keep the old ones for these tests.
 """
 
 import argparse
