@@ -15,7 +15,8 @@
     ├── Overloaded               429  the queue is full; Retry-After says when to come back
     ├── InternalError            500
     ├── Unavailable              503  draining or not answering
-    │   └── ClassesBuilding      503  a label set is still being encoded
+    │   ├── ClassesBuilding      503  a label set is still being encoded
+    │   └── OutOfMemory          503  there was not enough memory for the request at that moment
     └── DeadlineExceeded         504  not computed within the request's deadline
 
 An error owns its code, its status and whether trying again can help; `app.errors.body` is the one
@@ -161,6 +162,18 @@ class ClassesBuilding(Unavailable):
     """A label set is still being encoded for the model in service."""
 
     code = "classes_building"
+
+
+class OutOfMemory(Unavailable):
+    """There was not enough memory for the request at that moment."""
+
+    code = "out_of_memory"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server ran out of memory for this request; send it again later, or send less at once.",
+            retry_after_s=5,
+        )
 
 
 class DeadlineExceeded(ServiceError):
