@@ -20,6 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,17 @@ def _png_of_zeros(side: int, *, bits: int, colour: int, interlaced: bool = False
     )
 
 
+def serving(model: str, cache: Path, **settings: str) -> AbstractContextManager[Running]:
+    """The service over a model, in a process of its own."""
+
+    def command(port: int) -> list[str]:
+        options = ["--host", "127.0.0.1", "--port", str(port), "--model", model]
+        return [sys.executable, "-m", "sds_clip", "serve", *options]
+
+    server = Server("sds-clip", command, Call("embed", "/embed", ""), _no_vector, ready="/ready")
+    return running(server, cache, **settings)
+
+
 def measure(
     images: list[bytes],
     *,
@@ -139,17 +151,12 @@ def measure(
 ) -> Memory:
     """Start the service, send every image as often as it has threads and once more, and read its memory."""
 
-    def command(port: int) -> list[str]:
-        options = ["--host", "127.0.0.1", "--port", str(port), "--model", model]
-        return [sys.executable, "-m", "sds_clip", "serve", *options]
-
-    server = Server("sds-clip", command, Call("embed", "/embed", ""), _no_vector, ready="/ready")
     settings = {
         "SDS_CLIP_DECODE_THREADS": str(threads),
         "SDS_CLIP_MAX_DECODE_BYTES": str(budget_bytes),
         "SDS_CLIP_DEADLINE_S": "600",
     }
-    with running(server, cache, **settings) as process, ThreadPoolExecutor(at_once or threads + 2) as clients:
+    with serving(model, cache, **settings) as process, ThreadPoolExecutor(at_once or threads + 2) as clients:
         send = _sender(process)
         for _ in range(3):
             list(clients.map(send, [_flat("RGB", 64, "PNG")] * (threads + 2)))
