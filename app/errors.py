@@ -17,7 +17,8 @@
     ├── Unavailable              503  draining or not answering
     │   ├── ClassesBuilding      503  a label set is still being encoded
     │   ├── RegistryAway         503  which version a name stands for cannot be read
-    │   └── ModelNotReady        503  the version that a name stands for is not loaded
+    │   ├── ModelNotReady        503  the version that a name stands for is not loaded
+    │   └── OutOfMemory          503  there was not enough memory for the request at that moment
     ├── DeadlineExceeded         504  not computed within the request's deadline
     └── DiskReserve              507  the disk is full but for its reserve
 
@@ -178,6 +179,18 @@ class ModelNotReady(Unavailable):
     """The version that a name stands for is not loaded here, and no other answers for it."""
 
     code = "model_not_ready"
+
+
+class OutOfMemory(Unavailable):
+    """There was not enough memory for the request at that moment."""
+
+    code = "out_of_memory"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server ran out of memory for this request; send it again later, or send less at once.",
+            retry_after_s=5,
+        )
 
 
 class DeadlineExceeded(ServiceError):

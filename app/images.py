@@ -4,15 +4,25 @@ import asyncio
 import binascii
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import TypeVar
 
 from torch import Tensor
 
-from app.errors import InvalidImage, Overloaded
+from app.decode_budget import DecodeBudget
+from app.errors import InvalidImage, OutOfMemory, Overloaded, ServiceError
 from models.clip import Clip
-from models.images import ImageError, ImageLimits, decode_image
+from models.image_files import ImageFile
+from models.images import ImageError, ImageLimits, decode_bytes, decode_file, open_image
+from models.memory import release_free_memory
+
+Result = TypeVar("Result")
 
 _RETRY_AFTER_S = 1
+# Above this, what an image's memory leaves with the C library is released at once; below, every few seconds.
+_LARGE_BYTES = 32 * 2**20
+_RELEASE_EVERY_S = 10.0
 _DATA_URI = "data:"
 _WHITESPACE = b" \t\r\n"
 _PATH = re.compile(r"(\.{1,2}[/\\]|~)[^\0\n]*|[^\0\n]*\.[A-Za-z0-9]{1,5}")
@@ -49,14 +59,19 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
 class Decoder:
     """Decodes and preprocesses in threads of its own, so that the event loop stays free and memory bounded.
 
-    At most `threads` images are in decoded form at once. Raises: Overloaded when `max_waiting` images wait.
+    At most `threads` images are in decoded form at once, and together they take at most `max_bytes`.
+    Raises: Overloaded when `max_waiting` images wait.
     """
 
-    def __init__(self, limits: ImageLimits, *, threads: int, max_waiting: int = 512) -> None:
+    def __init__(
+        self, limits: ImageLimits, *, threads: int, max_bytes: int = 2**30, max_waiting: int = 512
+    ) -> None:
         self.limits = limits
+        self.budget = DecodeBudget(max_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_unfinished = threads + max_waiting
         self._lock = threading.Lock()
+        self._release: asyncio.TimerHandle | None = None
         self.unfinished = 0
         """Images that are being decoded or wait for it."""
 
@@ -67,26 +82,78 @@ class Decoder:
         """
         if self.unfinished >= self._max_unfinished:
             raise Overloaded("Too many images are waiting to be decoded.", retry_after_s=_RETRY_AFTER_S)
+        given_up = threading.Event()
+        future = self._pool.submit(self._decode, image, clip, given_up)
         self._count(+1)
-        future = self._pool.submit(self._decode, image, clip)
         # Counted until it is done, though its request may be gone: a thread cannot be stopped.
         future.add_done_callback(lambda _: self._count(-1))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            given_up.set()
+            self.budget.wake()
+            raise
+        finally:
+            if self._release is None:
+                self._release = asyncio.get_running_loop().call_later(_RELEASE_EVERY_S, self._release_later)
 
     def close(self) -> None:
         """Let running images finish, and drop those that wait."""
+        if self._release is not None:
+            self._release.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _count(self, change: int) -> None:
         with self._lock:
             self.unfinished += change
 
-    def _decode(self, image: bytes | str, clip: Clip) -> Tensor:
-        data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
+    def _release_later(self) -> None:
+        """Release what the images of the last seconds have left, in a thread: it takes milliseconds."""
+        self._release = None
+        self._pool.submit(release_free_memory)
+
+    def _decode(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor:
+        # One at a time: what a file needs before its size is known is not in the budget.
+        with self.budget.turn():
+            opened = _outcome(lambda: self._open(image, clip))
+            if isinstance(opened, ServiceError):
+                raise opened
+            file, size_bytes = opened
+            if not self.budget.take(size_bytes, given_up.is_set):
+                raise CancelledError
         try:
-            return clip.preprocess(decode_image(data, self.limits))
-        except ImageError as error:
-            raise InvalidImage(str(error), code=error.code) from None
+            pixels = _outcome(lambda: clip.preprocess(decode_file(file)))
+            if size_bytes >= _LARGE_BYTES:
+                release_free_memory()
+        finally:
+            self.budget.give_back(size_bytes)
+        if isinstance(pixels, ServiceError):
+            del opened, file
+            raise pixels
+        return pixels
+
+    def _open(self, image: bytes | str, clip: Clip) -> tuple[ImageFile, int]:
+        """The file, and the bytes that it takes from the budget."""
+        data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
+        file = open_image(data, self.limits)
+        size_bytes = decode_bytes(file, max_side=max(clip.image_size))
+        if size_bytes > self.budget.max_bytes:
+            raise InvalidImage(
+                f"Decoding this image ({file.format}, {file.width} x {file.height}) can take {size_bytes} bytes of "
+                f"memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). Make it smaller.",
+                code="image_over_memory_limit",
+            )
+        return file, size_bytes
+
+
+def _outcome(call: Callable[[], Result]) -> Result | ServiceError:
+    """What a call returns, or its error anew: the traceback would keep the file and what is decoded of it."""
+    try:
+        return call()
+    except (ImageError, InvalidImage) as error:
+        return InvalidImage(str(error), code=error.code)
+    except MemoryError:
+        return OutOfMemory()
 
 
 def _too_large(max_bytes: int) -> InvalidImage:

@@ -15,7 +15,7 @@ from app.disconnect import CancelOnDisconnect
 from app.fetch import Fetcher
 from app.images import Decoder
 from app.limits import Limits
-from app.metrics import Metrics
+from app.metrics import Metrics, gauge
 from app.openapi import install_openapi
 from app.registry.files import FolderVersions
 from app.registry.local_state import LocalState
@@ -44,6 +44,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.cores import usable_cores
 from models.images import ImageLimits
+from models.memory import usable_bytes
 from models.precision import limit_memory
 
 DESCRIPTION = (
@@ -93,7 +94,15 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     metrics = Metrics()
     limits = _limits(settings)
     decoder = Decoder(
-        limits.image, threads=settings.decode_threads or usable_cores(), max_waiting=settings.max_queue
+        limits.image,
+        threads=settings.decode_threads or usable_cores(),
+        max_bytes=settings.max_decode_bytes or usable_bytes() // 4,
+        max_waiting=settings.max_queue,
+    )
+    metrics.watch(
+        lambda: [
+            gauge("decode_bytes", "Memory granted to images being decoded.", {(): decoder.budget.used_bytes})
+        ]
     )
     on_cpu = any(clip.device.type == "cpu" for clip in clips.values())
     engine = Engine(

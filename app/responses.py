@@ -23,6 +23,7 @@ from app.errors import (
     MalformedBody,
     MethodNotAllowed,
     NotFound,
+    OutOfMemory,
     Overloaded,
     ServiceError,
     Unauthorized,
@@ -76,8 +77,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        if isinstance(error, InternalError):
-            logger.error("internal error", exc_info=error)
+        if isinstance(error, InternalError | OutOfMemory):
+            logger.error(error.code, exc_info=error)
         return error_response(error)
 
     async def validation_error(_: Request, error: Exception) -> Response:
@@ -99,7 +100,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 class AnswerUnforeseen:
-    """Answers what no handler knows with a 500 without detail; the log has the traceback.
+    """Answers what no handler knows with a 500 without detail, a lack of memory with a 503; the log has the traceback.
 
     A handler for Exception would do this outside all middleware, without a request id or an access log line.
     """
@@ -121,6 +122,10 @@ class AnswerUnforeseen:
         except Exception as error:
             if started or scope["type"] != "http":
                 raise
+            if isinstance(error, MemoryError):
+                logger.error("out of memory", exc_info=error)
+                await error_response(OutOfMemory())(scope, receive, send)
+                return
             logger.error("unforeseen error", exc_info=error)
             message = "Something is broken here; the log has it under this request's id."
             await error_response(InternalError(message))(scope, receive, send)

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(32, ge=1, description="Images, and texts, in one forward.")
     max_queue: int = Field(2048, ge=1, description="Items (images and texts) waiting before 429.")
     decode_threads: int = Field(0, ge=0, description="Image decoders; 0 is one a usable core.")
+    max_decode_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory for all images being decoded; 0 is a quarter of the machine's or the container's.",
+    )
     deadline_s: float = Field(60.0, gt=0, description="A request not computed by then is a 504.")
     drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
     text_cache_size: int = Field(16_384, ge=0, description="Text features kept in memory.")

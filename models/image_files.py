@@ -31,7 +31,7 @@ class ImageFile:
     data: bytes
     orientation: int = 1
     passes: int = 1
-    """How often the decoder goes over all pixels: a progressive JPEG's scans."""
+    """How often the decoder goes over all pixels: a progressive JPEG's scans, and at least 2 for one."""
 
 
 def read_image_file(data: bytes) -> ImageFile:
@@ -101,7 +101,7 @@ def _jpeg(data: bytes) -> ImageFile:
                 raise ImageCorrupt
             height, width, components = struct.unpack_from(">HHB", frame, 3)
             single_scan = not progressive and segment[2] >= components
-            passes = 1 if single_scan else _count_scans(data, end)
+            passes = 1 if single_scan else max(2, _count_scans(data, end))
             body = b"".join([*kept, b"\xff\xda", data[position:]])
             return ImageFile("JPEG", width, height, body, orientation_of(exif or b""), passes)
         if marker in _SOF:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from models.references import CheckpointError
 MAX_CACHED_WORDS = 50_000
 LONG_WORD = 64
 """From this many symbols on, open_clip's quadratic merge loop is left for a heap with the same result."""
+LONGEST_SYMBOL = 32
+"""Characters of the longest symbol in CLIP's vocabulary, its end-of-word mark included."""
 
 
 class TextError(ModelError):
@@ -57,44 +60,111 @@ class Tokenizer:
 
 
 class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
-    """CLIP's own tokenizer with a bounded memory of words and no quadratic time for long ones."""
+    """CLIP's own tokenizer: the same tokens, no more work than the context can hold, and a bounded cache."""
 
     cache: dict[str, str]
 
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> Int[Tensor, "n context"]:
+        """Tokenize as open_clip does; what lies behind the last token of the context is not looked at."""
+        texts = [texts] if isinstance(texts, str) else texts
+        context_length = context_length or self.context_length
+        if self.reduction_fn is not None:  # it draws tokens from the whole text
+            reduced: Tensor = super().__call__(texts, context_length)
+            return reduced
+        tokens = torch.zeros(len(texts), context_length, dtype=torch.long)
+        for row, text in zip(tokens, texts, strict=True):
+            ids = [self.sot_token_id, *self.encode(text, context_length - 2), self.eot_token_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
+
+    def encode(self, text: str, max_tokens: int = sys.maxsize) -> list[int]:
+        """The ids of a text's first tokens, without the start and the end."""
+        ids: list[int] = []
+        for match in self.pat.finditer(self.clean_fn(text)):
+            if len(ids) >= max_tokens:
+                break
+            word = "".join(self.byte_encoder[byte] for byte in match[0].encode())
+            if len(word) < LONG_WORD:
+                symbols = self.bpe(word).split(" ")
+            else:
+                symbols = first_merged([*word[:-1], word[-1] + "</w>"], self.bpe_ranks, max_tokens - len(ids))
+            ids += [self.encoder[symbol] for symbol in symbols]
+        return ids[:max_tokens]
+
     def bpe(self, token: str) -> str:
-        """Merge a word's symbols by rank; the same as open_clip's."""
+        """Merge a word's symbols by rank, as open_clip does."""
         if len(self.cache) > MAX_CACHED_WORDS:
             self.cache = {special: special for special in (self.decoder[i] for i in self.all_special_ids)}
-        if len(token) < LONG_WORD:
-            merged: str = super().bpe(token)
-            return merged
-        return " ".join(merge_by_rank([*token[:-1], token[-1] + "</w>"], self.bpe_ranks))
+        merged: str = super().bpe(token)
+        return merged
 
 
-def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair encoding in O(n log n): always the lowest-ranked pair, the leftmost first."""
-    following: list[int] = list(range(1, len(symbols) + 1))
-    previous: list[int] = list(range(-1, len(symbols) - 1))
-    alive = [True] * len(symbols)
+def first_merged(symbols: list[str], ranks: dict[tuple[str, str], int], count: int) -> list[str]:
+    """The first `count` symbols, or a few more, that byte-pair encoding leaves of a long word.
+
+    What it leaves of a word up to one of its final boundaries, and from there on, is what it leaves of the two
+    parts alone. So a word is encoded piece by piece, each from the last boundary that is certain.
+    """
+    merged: list[str] = []
+    start, size = 0, LONG_WORD
+    while start < len(symbols) and len(merged) < count:
+        end = start + size
+        certain = merge_by_rank(
+            symbols[start:end], ranks, beyond="".join(symbols[end : end + LONGEST_SYMBOL])
+        )
+        merged += certain
+        start += sum(map(len, certain))
+        size = LONG_WORD if certain else 2 * size
+    return merged
+
+
+def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int], *, beyond: str = "") -> list[str]:
+    """Byte-pair encoding in O(n log n): always the lowest-ranked pair, the leftmost first.
+
+    With more of the word `beyond` the symbols, only the merged symbols that do not depend on it: the last one is
+    given up at the rank at which it may be merged with what follows, then the one before, and so on. This needs
+    ranks as training makes them: a pair ranks behind the pairs that its two symbols are made of.
+    """
+    text = "".join(symbols) + beyond
+    end = len(symbols)
+    following: list[int] = list(range(1, end + 1))
+    previous: list[int] = list(range(-1, end - 1))
+    alive = [True] * end
     heap: list[tuple[int, int, str, str]] = []
 
-    def offer(left: int) -> None:
-        if left >= 0 and following[left] < len(symbols):
-            pair = (symbols[left], symbols[following[left]])
-            if pair in ranks:
-                heapq.heappush(heap, (ranks[pair], left, *pair))
+    def offer(left: int, after: int = -1) -> None:
+        if left < 0:
+            return
+        right = following[left]
+        if right < end:
+            seconds = [symbols[right]]
+        else:
+            seconds = [
+                text[right:stop] for stop in range(right + 1, min(right + LONGEST_SYMBOL, len(text)) + 1)
+            ]
+        pairs = [(ranks[pair], pair) for second in seconds if (pair := (symbols[left], second)) in ranks]
+        if later := [(rank, pair) for rank, pair in pairs if rank > after]:
+            rank, pair = min(later)
+            heapq.heappush(heap, (rank, left, *pair))
 
-    for position in range(len(symbols)):
+    for position in range(end):
         offer(position)
     while heap:
-        _, left, first, second = heapq.heappop(heap)
+        rank, left, first, second = heapq.heappop(heap)
+        if not alive[left] or symbols[left] != first:
+            continue  # merged away or given up since
         right = following[left]
-        if not alive[left] or right >= len(symbols) or (symbols[left], symbols[right]) != (first, second):
-            continue  # one of the two was merged away since
+        if right >= end:
+            alive[left] = False
+            end = left
+            offer(previous[left], rank)
+            continue
+        if symbols[right] != second:
+            continue
         symbols[left] = first + second
         alive[right] = False
         following[left] = following[right]
-        if following[left] < len(symbols):
+        if following[left] < end:
             previous[following[left]] = left
         offer(previous[left])
         offer(left)

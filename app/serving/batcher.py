@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from app.errors import InternalError, Overloaded, ServiceError, Unavailable
+from app.errors import InternalError, OutOfMemory, Overloaded, ServiceError, Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
@@ -192,7 +192,11 @@ class Batcher(Generic[Key, Payload, Result]):
             started_at = time.monotonic()
             for job in batch:
                 job.started_at = started_at
-            results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
+            results: Sequence[Result | Exception]
+            try:
+                results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
+            except Exception as error:  # such as a lack of memory outside `run`: the next batch may find some
+                results = [_as_service_error(error)] * len(batch)
             self._measure(batch, time.monotonic() - started_at)
             for job, result in zip(batch, results, strict=True):
                 if job.abandoned:
@@ -266,6 +270,10 @@ class Batcher(Generic[Key, Payload, Result]):
 def _as_service_error(error: Exception) -> Exception:
     if isinstance(error, ServiceError):
         return error
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        out_of_memory = OutOfMemory()
+        out_of_memory.__cause__ = error
+        return out_of_memory
     shown: ServiceError = InternalError(
         "The model could not compute this request; the server's log says why."
     )

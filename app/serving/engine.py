@@ -25,6 +25,8 @@ from models.clip import Clip
 
 Answer = TypeVar("Answer")
 
+TURN_CHARS = 16_384
+"""Characters of texts that one request has tokenized at a time while others wait."""
 PROBE_EVERY_S = 5.0
 PROBE_TIMEOUT_S = 10.0
 
@@ -132,17 +134,27 @@ class Engine:
         normalize: bool = True,
         background: bool = False,
     ) -> Answer:
-        """Encode with the weights of `served`, all in one batch. `background` work yields to requests.
+        """Encode with the weights of `served`, in one batch. `background` work yields to requests.
 
         `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise. `finish`
-        makes the answer of them, in the thread that computes.
+        makes the answer of them, in the thread that computes. More texts than fit a turn are encoded turn by
+        turn before that, so that other requests are computed in between.
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
+        encoded: dict[str, Tensor] = {}
+        missing = [text for text in dict.fromkeys(texts) if (served.key, text) not in self._forward.cache]
+        turns = list(_turns(missing, self.max_batch))
+        for turn in turns if len(turns) > 1 else ():
+            work = Encode(texts=turn, normalize=False, cache_texts=not background)
+            features: Features = await self._batcher.submit(
+                served, work, cost=len(turn), background=background
+            )
+            encoded.update(zip(turn, features.texts, strict=True))
         answer: Answer = await self._batcher.submit(
             served,
-            Encode(pixels, texts, finish, normalize=normalize, cache_texts=not background),
-            cost=self._cost(served, len(pixels), texts),
+            Encode(pixels, texts, finish, normalize, cache_texts=not background, encoded=encoded),
+            cost=self._cost(served, len(pixels), [text for text in texts if text not in encoded]),
             background=background,
         )
         return answer
@@ -205,6 +217,18 @@ class Engine:
             {(served.name, served.clip.version[:12]): served.generation for served in self.models},
             ("model", "version"),
         )
+
+
+def _turns(texts: Sequence[str], max_texts: int) -> Iterator[list[str]]:
+    """Texts in order, in lists that take about as long to tokenize and encode as another request's."""
+    turn: list[str] = []
+    for text in texts:
+        if turn and (len(turn) == max_texts or sum(map(len, turn)) + len(text) > TURN_CHARS):
+            yield turn
+            turn = []
+        turn.append(text)
+    if turn:
+        yield turn
 
 
 def _blank(clip: Clip) -> Tensor:

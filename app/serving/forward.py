@@ -6,8 +6,8 @@ then takes half as long again (docs/decisions/0007-one-thread-computes.md).
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +33,8 @@ class Encode:
     """What the job answers with, computed in the forward thread too."""
     normalize: bool = True
     cache_texts: bool = True
+    encoded: Mapping[str, Tensor] = field(default_factory=dict)
+    """Features of texts that were encoded ahead for this job, not normalised."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Forward:
 
     def _encode_texts(self, served: Served, jobs: Sequence[EncodeJob]) -> dict[str, Tensor]:
         """Each distinct text once: from the cache, or encoded now and kept."""
-        known: dict[str, Tensor] = {}
+        known = {text: features for job in jobs for text, features in job.payload.encoded.items()}
+        ahead = len(known)
         missing: dict[str, bool] = {}
         for encode in (job.payload for job in jobs):
             for text in encode.texts:
@@ -98,7 +101,7 @@ class Forward:
                     missing[text] = encode.cache_texts
                 else:
                     known[text] = features
-        self._metrics.texts_looked_up(hits=len(known), misses=len(missing))
+        self._metrics.texts_looked_up(hits=len(known) - ahead, misses=len(missing))
         clip = served.clip
         encoded = self._in_chunks(
             jobs,

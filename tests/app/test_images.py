@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import threading
+import weakref
 
 import numpy as np
 import PIL.Image
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from app.errors import InvalidImage, Overloaded
+from app.decode_budget import DecodeBudget
+from app.errors import InvalidImage, OutOfMemory, Overloaded
 from app.images import Decoder, image_bytes
 from models.clip import Clip
 from models.images import ImageLimits
@@ -144,6 +146,8 @@ def test_bad_image_is_its_own_error_only(small_clip: Clip) -> None:
 class _Gate:
     """Stands for a model whose preprocessing waits until it is let go."""
 
+    image_size = (1, 1)
+
     def __init__(self) -> None:
         self.open = threading.Event()
         self.running = 0
@@ -186,3 +190,103 @@ def test_decoding_is_bounded_and_an_abandoned_image_is_counted_until_it_is_done(
 
     asyncio.run(scenario())
     assert gate.most_running == 2
+
+
+def test_large_image_waits_and_is_not_overtaken() -> None:
+    budget = DecodeBudget(100)
+    granted: list[int] = []
+    taken = threading.Semaphore(0)
+
+    def take(size_bytes: int) -> None:
+        with budget.turn():
+            assert budget.take(size_bytes, lambda: False)
+            granted.append(size_bytes)
+        taken.release()
+
+    take(60)
+    assert taken.acquire(timeout=60)
+    threads = []
+    for waiting, size_bytes in enumerate((90, 5, 20), 1):
+        threads.append(threading.Thread(target=take, args=(size_bytes,)))
+        threads[-1].start()
+        while len(budget._line) < waiting:
+            threading.Event().wait(0.001)
+    assert granted == [60]  # the small ones would fit
+    budget.give_back(60)
+    assert taken.acquire(timeout=60)
+    assert taken.acquire(timeout=60)
+    assert granted == [60, 90, 5]
+    budget.give_back(90)
+    for thread in threads:
+        thread.join(60)
+    assert granted == [60, 90, 5, 20]
+    assert budget.used_bytes == 25
+
+
+def test_image_over_the_whole_budget_is_refused_and_smaller_ones_are_not(small_clip: Clip) -> None:
+    async def scenario() -> None:
+        decoder = Decoder(ImageLimits(), threads=1, max_bytes=2**20)
+        with pytest.raises(InvalidImage) as refused:
+            await decoder.pixels(_png(400, 400), small_clip)
+        assert refused.value.code == "image_over_memory_limit"
+        assert str(2**20) in refused.value.message
+        assert isinstance(await decoder.pixels(_png(), small_clip), Tensor)
+        assert decoder.budget.used_bytes == 0
+        decoder.close()
+
+    asyncio.run(scenario())
+
+
+def test_cancelled_images_give_their_share_and_their_place_back() -> None:
+    gate = _Gate()
+
+    async def scenario() -> None:
+        data = _png(100, 100)
+        decoder = Decoder(ImageLimits(), threads=3, max_bytes=200_000)  # room for one
+        running = asyncio.ensure_future(decoder.pixels(data, gate))
+        while gate.running < 1:
+            await asyncio.sleep(0.001)
+        waiting = [asyncio.ensure_future(decoder.pixels(data, gate)) for _ in range(2)]
+        while len(decoder.budget._line) < 2:
+            await asyncio.sleep(0.001)
+        for task in waiting:
+            task.cancel()
+        while decoder.unfinished > 1:  # though the first still holds the budget
+            await asyncio.sleep(0.001)
+        running.cancel()
+        assert decoder.budget.used_bytes > 0  # a thread cannot be stopped
+        gate.open.set()
+        while decoder.budget.used_bytes:
+            await asyncio.sleep(0.001)
+        assert isinstance(await decoder.pixels(data, gate), Tensor)
+        decoder.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert gate.most_running == 1
+
+
+class _Short:
+    """Stands for a model for whose pixels there is no memory."""
+
+    image_size = (1, 1)
+    picture: "weakref.ref[PIL.Image.Image] | None" = None
+
+    def preprocess(self, image: PIL.Image.Image) -> Tensor:
+        self.picture = weakref.ref(image)
+        raise MemoryError
+
+
+def test_lack_of_memory_is_an_error_that_keeps_nothing() -> None:
+    short = _Short()
+
+    async def scenario() -> None:
+        decoder = Decoder(ImageLimits(), threads=1)
+        with pytest.raises(OutOfMemory) as caught:
+            await decoder.pixels(_png(), short)
+        assert short.picture is not None
+        assert short.picture() is None
+        assert caught.value.retry_after_s
+        assert decoder.budget.used_bytes == 0
+        decoder.close()
+
+    asyncio.run(scenario())

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
 from models import tokenizers
-from models.tokenizers import BoundedSimpleTokenizer, TextError, Tokenizer
+from models.tokenizers import (
+    LONGEST_SYMBOL,
+    BoundedSimpleTokenizer,
+    TextError,
+    Tokenizer,
+    first_merged,
+    merge_by_rank,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +62,72 @@ def test_longest_allowed_word_is_cut_to_the_context(tokenizer: Tokenizer) -> Non
     tokens = tokenizer(["ab" * 2048])[0]
     assert tokens.shape == (77,)
     assert tokens[-1] == tokenizer.inner.eot_token_id
+
+
+CHARACTERS = st.one_of(
+    st.sampled_from("aehlnoty '!.,01&<;\n"),
+    st.sampled_from("éΣβ日🐈😂ﷺ\u0301\u200d\ufeff\x1b"),
+    st.characters(codec="utf-8"),
+)
+PIECES = st.one_of(
+    st.text(CHARACTERS, max_size=20),
+    st.sampled_from(["&amp;", "&lt;b&gt;", "Ã©â€™", "<END_OF_TEXT>", "it's", "😂😍", "🇺🇸"]),
+)
+TEXTS = st.lists(st.tuples(PIECES, st.integers(1, 80)), max_size=8).map(
+    lambda parts: "".join(piece * count for piece, count in parts)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, st.sampled_from([77, 20, 3]))
+def test_any_text_gets_open_clips_tokens(
+    tokenizer: Tokenizer, open_clips: SimpleTokenizer, text: str, context_length: int
+) -> None:
+    assert torch.equal(tokenizer.inner([text], context_length), open_clips([text], context_length))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("aehlnot!"), min_size=64, max_size=600))
+def test_word_in_pieces_is_merged_as_the_whole(tokenizer: Tokenizer, word: str) -> None:
+    ranks = tokenizer.inner.bpe_ranks
+    symbols = [*word[:-1], word[-1] + "</w>"]
+    assert first_merged(list(symbols), ranks, len(word)) == merge_by_rank(list(symbols), ranks)
+
+
+def test_pairs_rank_behind_what_their_symbols_are_made_of(tokenizer: Tokenizer) -> None:
+    ranks = tokenizer.inner.bpe_ranks
+    made_at = {first + second: rank for (first, second), rank in ranks.items()}
+    assert len(made_at) == len(ranks)
+    assert all(rank > made_at.get(symbol, -1) for pair, rank in ranks.items() for symbol in pair)
+    assert max(map(len, made_at)) == LONGEST_SYMBOL
+
+
+@pytest.mark.parametrize("word", ["a", "haha", "the", "!", "😂", "qzjx "])
+def test_work_does_not_grow_with_what_lies_beyond_the_context(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    symbols = 0
+    merge, merge_short = tokenizers.merge_by_rank, SimpleTokenizer.bpe
+
+    def counting(pieces: list[str], *arguments: Any, **options: Any) -> list[str]:
+        nonlocal symbols
+        symbols += len(pieces)
+        return merge(pieces, *arguments, **options)
+
+    def counting_short(self: SimpleTokenizer, token: str) -> str:
+        nonlocal symbols
+        symbols += len(token)
+        merged: str = merge_short(self, token)
+        return merged
+
+    monkeypatch.setattr(tokenizers, "merge_by_rank", counting)
+    monkeypatch.setattr(SimpleTokenizer, "bpe", counting_short)
+    work = []
+    for length in (4_000, 40_000):
+        symbols = 0
+        tokenizer([(word * length)[:length]])
+        work.append(symbols)
+    assert work[0] == work[1] > 0
 
 
 def test_memory_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch, open_clips: SimpleTokenizer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import InternalError, Overloaded, Unavailable
+from app.errors import InternalError, OutOfMemory, Overloaded, Unavailable
 from app.serving.batcher import Batcher, Job
 
 Work = Job[str, int, int]
@@ -140,6 +140,24 @@ def test_out_of_memory_sheds_the_request() -> None:
         async with batching(out_of_memory) as batcher:
             with pytest.raises(Overloaded):
                 await batcher.submit("a", 1, cost=1)
+
+    asyncio.run(scenario())
+
+
+def test_lack_of_memory_is_an_answer_and_the_next_job_is_computed() -> None:
+    errors: list[Exception] = [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+
+    def run(key: str, jobs: Sequence[Work]) -> list[int]:
+        if errors:
+            raise errors.pop()
+        return [2 * job.payload for job in jobs]
+
+    async def scenario() -> None:
+        async with batching(run) as batcher:
+            for _ in range(2):
+                with pytest.raises(OutOfMemory):
+                    await batcher.submit("a", 1, cost=1)
+            assert await batcher.submit("a", 1, cost=1) == 2
 
     asyncio.run(scenario())
 

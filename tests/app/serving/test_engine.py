@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
 from app.metrics import Metrics
-from app.serving.engine import Engine
+from app.serving.engine import TURN_CHARS, Engine
 from app.serving.forward import Features
 from app.serving.served import Served, ServedModels
 from models.clip import Clip
@@ -104,6 +104,53 @@ def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None
             await features_of(engine, served, texts=TEXTS)
             await features_of(engine, served, texts=[*TEXTS, "a third"])
         assert encoded == [2, 1]
+
+    asyncio.run(scenario())
+
+
+def test_another_request_is_answered_between_the_texts_of_a_long_one(small_clip: Clip) -> None:
+    began, others = threading.Event(), threading.Event()
+    tokenized: list[int] = []
+
+    def counting(texts: list[str]) -> Tensor:
+        began.set()
+        others.wait(60)
+        tokenized.append(len(texts))
+        return small_clip.tokenizer(texts)
+
+    async def scenario() -> None:
+        clip = dataclasses.replace(small_clip, tokenizer=counting)
+        async with serving(clip, max_batch=4, text_cache_size=0) as engine:
+            served = engine.models.resolve(None)
+            texts = [f"text {number}" for number in range(40)]
+            long = asyncio.ensure_future(features_of(engine, served, texts=texts))
+            await asyncio.to_thread(began.wait, 60)
+            other = asyncio.ensure_future(features_of(engine, served, texts=["another"]))
+            await asyncio.sleep(0)  # it waits in the queue by now
+            others.set()
+            await other
+            before_the_other = sum(tokenized)
+            features = await long
+        assert before_the_other <= 4 + 4 + 1  # the turn that was running, and one batch with a turn of each
+        assert max(tokenized) <= 5
+        torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(texts)))
+
+    asyncio.run(scenario())
+
+
+def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:
+    tokenized: list[int] = []
+
+    def counting(texts: list[str]) -> Tensor:
+        tokenized.append(sum(map(len, texts)))
+        return small_clip.tokenizer(texts)
+
+    async def scenario() -> None:
+        async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
+            texts = [f"{number} {'a' * 4000}" for number in range(12)]
+            await features_of(engine, engine.models.resolve(None), texts=texts)
+        assert len(tokenized) > 1
+        assert max(tokenized) <= TURN_CHARS
 
     asyncio.run(scenario())
 

@@ -1,0 +1,241 @@
+"""The service's memory under the worst images that it allows, at 2, 4 and 16 decoding threads.
+
+Each run starts the service in a process of its own, sends images of every kind at the limits on pixels and bytes,
+more of them at the same time than there are threads, and reads the most that was resident. The bound is what is
+resident before, plus the budget for decoding, plus a fifth. `--formats` measures instead what decoding takes by kind
+of file, in bytes a pixel: the numbers in models/images.py are upper bounds of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.load import Call
+from bench.servers import Running, Server, post, running
+from bench.step_memory import read_peak, start_peak
+
+BUDGET_BYTES = 2 * 2**30
+MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 20 * 2**20
+FIFTH = 1.2
+SETTLE_S = 60.0
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the service held, in bytes."""
+
+    threads: int
+    base: int
+    budget: int
+    peak: int
+    after: int
+    settled_s: float
+    """Until it held no more than a tenth over the base, at most a minute."""
+    answers: dict[int, int]
+    """How many by status."""
+
+    @property
+    def bound(self) -> int:
+        """Base and budget, and a fifth."""
+        return int(FIFTH * (self.base + self.budget))
+
+    @property
+    def met(self) -> bool:
+        """Whether the peak was within the bound, and the memory given back."""
+        return self.peak <= self.bound and self.after <= 1.1 * self.base
+
+
+def worst_images(pixels: int = MAX_PIXELS, file_bytes: int = MAX_FILE_BYTES) -> Iterator[tuple[str, bytes]]:
+    """Images of each kind with so many pixels, and some with as many bytes as a file may have."""
+    side = int(pixels**0.5)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    exif = turned.tobytes()
+    yield "JPEG", _flat("RGB", side, "JPEG")
+    yield "JPEG, grey", _flat("L", side, "JPEG")
+    yield "JPEG, turned", _flat("RGB", side, "JPEG", exif=exif)
+    yield "JPEG, CMYK", _flat("CMYK", side, "JPEG", exif=exif)
+    yield "JPEG, progressive", _flat("RGB", side, "JPEG", progressive=True, subsampling=0, exif=exif)
+    yield "JPEG, progressive CMYK", _flat("CMYK", side, "JPEG", progressive=True, subsampling=0)
+    yield "PNG", _flat("RGB", side, "PNG", compress_level=1)
+    yield "PNG, turned", _flat("RGBA", side, "PNG", compress_level=1, exif=exif)
+    yield "PNG, palette", _flat("P", side, "PNG", transparency=0)
+    yield "PNG, 16-bit grey", _png_of_zeros(side, bits=16, colour=0)
+    yield "PNG, 16-bit RGBA, interlaced", _png_of_zeros(side, bits=16, colour=6, interlaced=True)
+    yield "WebP, lossless", _flat("RGBA", side, "WEBP", lossless=True, exif=exif)
+    yield "WebP, lossy", _flat("RGBA", side, "WEBP", quality=1, method=0)
+    yield "WebP, animated", _animated("RGBA", side, "WEBP", lossless=True)
+    yield "GIF, animated", _animated("P", side, "GIF", disposal=3, transparency=0)
+    # Bytes that do not compress: 3 a pixel in a PNG, which is then far from the limit on pixels.
+    noisy = int((0.97 * file_bytes / 3) ** 0.5)
+    yield "PNG, noise", _noise(noisy, "PNG", compress_level=0)
+    yield "WebP, noise", _noise(noisy, "WEBP", lossless=True, quality=0, method=0)
+
+
+def _saved(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def _flat(mode: str, side: int, format: str, **options: object) -> bytes:
+    return _saved(Image.new(mode, (side, side)), format, **options)
+
+
+def _noise(side: int, format: str, **options: object) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return _saved(Image.fromarray(pixels), format, **options)
+
+
+def _animated(mode: str, side: int, format: str, **options: object) -> bytes:
+    second = Image.new(mode, (side, side), 1 if mode == "P" else None)
+    return _flat(mode, side, format, save_all=True, append_images=[second], **options)
+
+
+def _png_of_zeros(side: int, *, bits: int, colour: int, interlaced: bool = False) -> bytes:
+    """Kinds of PNG that Pillow does not write."""
+    channels = {0: 1, 2: 3, 6: 4}[colour]
+    adam7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    passes = adam7 if interlaced else ((0, 0, 1, 1),)
+    compressor = zlib.compressobj(1)
+    data = []
+    for left, top, across, down in passes:
+        row = bytes(1 + len(range(left, side, across)) * bits * channels // 8)
+        data += [compressor.compress(row) for _ in range(top, side, down)]
+    header = struct.pack(">LLBBBBB", side, side, bits, colour, 0, 0, interlaced)
+    chunks = ((b"IHDR", header), (b"IDAT", b"".join([*data, compressor.flush()])), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+def serving(model: str, cache: Path, **settings: str) -> AbstractContextManager[Running]:
+    """The service over a model, in a process of its own."""
+
+    def command(port: int) -> list[str]:
+        options = ["--host", "127.0.0.1", "--port", str(port), "--model", model]
+        return [sys.executable, "-m", "sds_clip", "serve", *options]
+
+    server = Server("sds-clip", command, Call("embed", "/embed", ""), _no_vector, ready="/ready")
+    return running(server, cache, **settings)
+
+
+def measure(
+    images: list[bytes],
+    *,
+    threads: int,
+    budget_bytes: int,
+    model: str,
+    cache: Path,
+    at_once: int | None = None,
+) -> Memory:
+    """Start the service, send every image as often as it has threads and once more, and read its memory."""
+
+    settings = {
+        "SDS_CLIP_DECODE_THREADS": str(threads),
+        "SDS_CLIP_MAX_DECODE_BYTES": str(budget_bytes),
+        "SDS_CLIP_DEADLINE_S": "600",
+    }
+    with serving(model, cache, **settings) as process, ThreadPoolExecutor(at_once or threads + 2) as clients:
+        send = _sender(process)
+        for _ in range(3):
+            list(clients.map(send, [_flat("RGB", 64, "PNG")] * (threads + 2)))
+        base = process.resident_bytes()
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak becomes what is resident now
+        answers = Counter(clients.map(send, [image for image in images for _ in range(threads + 1)]))
+        peak = _peak_bytes(process.pid)
+        ended_at = time.monotonic()
+        while (waited_s := time.monotonic() - ended_at) < SETTLE_S and process.resident_bytes() > 1.1 * base:
+            time.sleep(0.5)
+        return Memory(threads, base, budget_bytes, peak, process.resident_bytes(), waited_s, dict(answers))
+
+
+def _sender(process: Running) -> Callable[[bytes], int]:
+    def send(image: bytes) -> int:
+        body = json.dumps({"images": [base64.b64encode(image).decode()]})
+        return post(process.port, "/embed", body, timeout_s=900)[0]
+
+    return send
+
+
+def _no_vector(_: object) -> np.ndarray:
+    return np.zeros(0)
+
+
+def _peak_bytes(pid: int) -> int:
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024
+
+
+def print_formats(pixels: int) -> None:
+    """Bytes a pixel that decoding takes beside the file, by kind, and what the service counts for it."""
+    import torch
+
+    from models.images import ImageLimits, decode_bytes, decode_file, open_image
+
+    cpu = torch.device("cpu")
+    print(f"{'kind':30} {'file MiB':>9} {'bytes a pixel':>14} {'counted':>8}")
+    for name, data in worst_images(pixels):
+        file = open_image(data, ImageLimits())
+        before_mib = start_peak(cpu)
+        decode_file(file).resize((224, 224), Image.Resampling.BICUBIC)
+        taken = MIB * (read_peak(cpu) - before_mib)
+        size = file.width * file.height
+        counted = decode_bytes(file, max_side=224)
+        print(f"{name:30} {len(data) / MIB:9.1f} {taken / size:14.2f} {counted / size:8.2f}", flush=True)
+
+
+def main() -> int:
+    """Print a row a number of threads; the exit status says whether each is within its bound."""
+    parser = argparse.ArgumentParser(prog="python -m bench.decode_memory", description=__doc__)
+    parser.add_argument("--formats", action="store_true", help="what decoding takes by kind of file")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 4, 16])
+    parser.add_argument("--budget-mib", type=int, default=BUDGET_BYTES // MIB)
+    parser.add_argument("--pixels", type=int, default=MAX_PIXELS)
+    parser.add_argument("--model", default="demo")
+    options = parser.parse_args()
+    if options.formats:
+        print_formats(options.pixels)
+        return 0
+    images = [data for _, data in worst_images(options.pixels)]
+    print("threads  base  budget  bound   peak  after  settled in  answers   (MiB)")
+    met = True
+    with tempfile.TemporaryDirectory() as cache:
+        for threads in options.threads:
+            memory = measure(
+                images,
+                threads=threads,
+                budget_bytes=options.budget_mib * MIB,
+                model=options.model,
+                cache=Path(cache),
+            )
+            met = met and memory.met
+            sizes = (memory.base, memory.budget, memory.bound, memory.peak, memory.after)
+            shown = " ".join(f"{size / MIB:6.0f}" for size in sizes)
+            print(f"{threads:7} {shown}  {memory.settled_s:8.1f} s  {memory.answers}", flush=True)
+    print("met" if met else "not met")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
