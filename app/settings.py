@@ -63,7 +63,9 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(32 * 2**20, ge=1024)
     max_buffered_bytes: int = Field(512 * 2**20, ge=1024, description="Bodies in memory over all requests.")
-    body_timeout_s: float = Field(30.0, gt=0)
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="Of a whole body; of an upload, how long it may fall behind its minimum rate."
+    )
     max_images: int = Field(64, ge=1)
     max_texts: int = Field(1024, ge=1)
     max_labels: int = Field(4096, ge=1)
@@ -74,6 +76,10 @@ class Settings(BaseSettings):
 
     dataset_roots: Paths = Field([], description="Folders below which callers may register data sets.")
     max_upload_bytes: int = Field(50 * 2**30, ge=1024, description="Of one data set.")
+    min_upload_bytes_per_s: int = Field(
+        65_536, ge=1, description="An upload that falls body_timeout_s behind this rate is a 408."
+    )
+    max_upload_time_s: float = Field(21_600.0, gt=0, description="An upload that takes longer is a 408.")
     max_uploads: int = Field(4, ge=1, description="Data sets received at the same time, then 429.")
     max_open_jobs: int = Field(1000, ge=1, description="Jobs that have not ended, then 429.")
     max_event_streams: int = Field(64, ge=1, description="Connections that follow a job, then 429.")
