@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
     text_cache_size: int = Field(16_384, ge=0, description="Text features kept in memory.")
     class_cache_bytes: int = Field(2**30, ge=0, description="Class weights kept on disk.")
-    class_wait_s: float = Field(3.0, ge=0, description="How long /classify waits for a label set, then 503.")
+    class_wait_s: float = Field(
+        3.0, ge=0, description="How long /classify waits for a set of more than 512 prompts, then 503."
+    )
 
     max_body_bytes: int = Field(32 * 2**20, ge=1024)
     max_buffered_bytes: int = Field(512 * 2**20, ge=1024, description="Bodies in memory over all requests.")
