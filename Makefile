@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test faults test-images lint format bench bench-train bench-evaluate bench-swap bench-jobs \
+.PHONY: help run demo test test-long faults test-images lint format bench bench-train bench-evaluate bench-swap bench-jobs \
 	demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
@@ -29,6 +29,9 @@ demo: $(STAMP) ## Beside `make run`: distil, compare and swap the demo model und
 
 test: $(STAMP) ## Set up and run the tests (ARGS="-k match" passes options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-long: $(STAMP) ## Run the tests that take minutes each: 20,000 generated requests (ARGS as for `make test`)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
 faults: $(STAMP) ## Kill, cut, stall and fill at random, and count what was lost (ARGS="--injections 100")
 	$(BIN)/python -m tests.faults.table $(ARGS)

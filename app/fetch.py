@@ -96,9 +96,11 @@ class Fetcher:
     def _checked(self, url: str) -> httpx.URL:
         try:
             parsed = httpx.URL(url)
+            host = parsed.host  # decoded here: a malformed `xn--` label is an error
+            parsed.raw_host.decode("ascii").encode("idna")  # as TLS will: no label is empty or too long
         except (httpx.InvalidURL, ValueError):
             raise _forbidden("The image's URL is not valid.") from None
-        if parsed.scheme not in _DEFAULT_PORTS or not parsed.host:
+        if parsed.scheme not in _DEFAULT_PORTS or not host:
             raise _forbidden("The image's URL must begin with https:// or http:// and name a host.")
         if parsed.userinfo:
             raise _forbidden("The image's URL must not hold a user name or password.")

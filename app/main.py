@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app import auth, logs, middleware, responses
 from app.backend import Backend, check_database
 from app.disconnect import CancelOnDisconnect
+from app.errors import InvalidRequest
 from app.fetch import Fetcher
 from app.images import Decoder
 from app.limits import Limits
 from app.metrics import Metrics, gauge
-from app.openapi import install_openapi
+from app.openapi import describe_errors, install_openapi
+from app.query import refuse_unknown_parameters
 from app.registry.files import FolderVersions
 from app.registry.local_state import LocalState
 from app.registry.ports import Registry
@@ -180,6 +182,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         description=DESCRIPTION,
         redirect_slashes=False,
         lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_parameters)],
+        responses=describe_errors(InvalidRequest),
     )
     app.state.metrics = metrics
     app.state.engine = engine

@@ -37,6 +37,8 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         budget=budget,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
+        min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
+        max_upload_time_s=settings.max_upload_time_s,
     )
     if settings.keys_file is None:
         app.add_middleware(GuardHost, allowed_hosts=settings.allowed_hosts)
@@ -133,12 +135,21 @@ class LimitBody:
     """
 
     def __init__(
-        self, app: ASGIApp, *, budget: BodyBudget, max_body_bytes: int, body_timeout_s: float
+        self,
+        app: ASGIApp,
+        *,
+        budget: BodyBudget,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        min_upload_bytes_per_s: int,
+        max_upload_time_s: float,
     ) -> None:
         self._app = app
         self._budget = budget
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._min_upload_bytes_per_s = min_upload_bytes_per_s
+        self._max_upload_time_s = max_upload_time_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse an announced excess unread; count the rest, and forget it when the request is over."""
@@ -166,7 +177,9 @@ class LimitBody:
             scope,
             receive,
             send,
-            idle_timeout_s=self._body_timeout_s,
+            grace_s=self._body_timeout_s,
+            min_bytes_per_s=self._min_upload_bytes_per_s,
+            max_time_s=self._max_upload_time_s,
             discard_bytes=_DISCARD_FACTOR * self._max_body_bytes,
         )
         await self._app(scope, body.receive, body.send)

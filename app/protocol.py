@@ -10,14 +10,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 * 2**10
 HEADER_TIMEOUT_S = 15.0
+UNREAD_BODY_TIMEOUT_S = 30.0
+"""How long a body may go on arriving after its request was answered."""
 
 
 class BoundedHeadersProtocol(HttpToolsProtocol):
-    """Closes a connection whose headers are too long or too slow, or whose trailers do not end."""
+    """Closes a connection whose headers are too long or too slow, whose trailers do not end, or whose body does not
+    end after its answer: uvicorn stops its own timer as soon as another byte arrives.
+    """
 
     _in_headers = True
+    _in_body = False
     _silent_bytes = 0
-    _header_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -53,6 +58,7 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop waiting: the body has limits of its own."""
         self._in_headers = False
+        self._in_body = True
         self._silent_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
@@ -62,12 +68,29 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
         self._silent_bytes = 0
         super().on_body(body)
 
-    def _await_headers(self) -> None:
+    def on_message_complete(self) -> None:
+        """Stop waiting for the end of a body that was answered already."""
+        self._in_body = False
         self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the end of a body that was answered before it had arrived."""
+        super().on_response_complete()
+        if (
+            self._in_body and self.cycle.response_complete
+        ):  # else the body is that of a later, pipelined request
+            self._close_after(UNREAD_BODY_TIMEOUT_S)
+
+    def _await_headers(self) -> None:
         self._in_headers = True
-        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+        self._close_after(HEADER_TIMEOUT_S)
+
+    def _close_after(self, timeout_s: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(timeout_s, self.transport.close)
 
     def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -72,11 +72,15 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
     text_cache_size: int = Field(16_384, ge=0, description="Text features kept in memory.")
     class_cache_bytes: int = Field(2**30, ge=0, description="Class weights kept on disk.")
-    class_wait_s: float = Field(3.0, ge=0, description="How long /classify waits for a label set, then 503.")
+    class_wait_s: float = Field(
+        3.0, ge=0, description="How long /classify waits for a set of more than 512 prompts, then 503."
+    )
 
     max_body_bytes: int = Field(32 * 2**20, ge=1024)
     max_buffered_bytes: int = Field(512 * 2**20, ge=1024, description="Bodies in memory over all requests.")
-    body_timeout_s: float = Field(30.0, gt=0)
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="Of a whole body; of an upload, how long it may fall behind its minimum rate."
+    )
     max_images: int = Field(64, ge=1)
     max_texts: int = Field(1024, ge=1)
     max_labels: int = Field(4096, ge=1)
@@ -87,6 +91,10 @@ class Settings(BaseSettings):
 
     dataset_roots: Paths = Field([], description="Folders below which callers may register data sets.")
     max_upload_bytes: int = Field(50 * 2**30, ge=1024, description="Of one data set.")
+    min_upload_bytes_per_s: int = Field(
+        65_536, ge=1, description="An upload that falls body_timeout_s behind this rate is a 408."
+    )
+    max_upload_time_s: float = Field(21_600.0, gt=0, description="An upload that takes longer is a 408.")
     max_uploads: int = Field(4, ge=1, description="Data sets received at the same time, then 429.")
     max_open_jobs: int = Field(1000, ge=1, description="Jobs that have not ended, then 429.")
     max_steps: int = Field(10_000_000, ge=1, description="Of one fine-tuning job.")

@@ -1,4 +1,4 @@
-"""The body of an upload: as long as it likes in all, but never silent for long, and cut off once it is refused."""
+"""The body of an upload: large, but held to a minimum rate and a total time, and cut off once it is refused."""
 
 import asyncio
 
@@ -24,29 +24,46 @@ def is_streamed(scope: Scope) -> bool:
 class StreamedBody:
     """Stands between an upload's connection and its route.
 
+    The client may keep the server waiting for `grace_s`. Each byte that arrives adds `1 / min_bytes_per_s` to what
+    is left of that, and never more than `grace_s` is left. Time in which the server is busy does not count.
+
     What is refused before it has arrived is let flow past where little was announced, so that a client which
     writes all before it reads gets the answer; else the connection is closed after the answer.
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, idle_timeout_s: float, discard_bytes: int
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        grace_s: float,
+        min_bytes_per_s: int,
+        max_time_s: float,
+        discard_bytes: int,
     ) -> None:
         announced = Headers(scope=scope).get("content-length", "")
         self._is_little = announced.isdecimal() and int(announced[:20]) <= discard_bytes
         self._receive = receive
         self._send = send
-        self._idle_timeout_s = idle_timeout_s
+        self._grace_s = self._left_s = grace_s
+        self._min_bytes_per_s = min_bytes_per_s
+        self._max_time_s = max_time_s
+        self._deadline = _now() + max_time_s
         self._complete = False
 
     async def receive(self) -> Message:
-        """The next message. Raises BodyTimeout where nothing comes for long."""
+        """The next message. Raises BodyTimeout (upload_too_slow, upload_timeout)."""
         if self._complete:
             return await self._receive()
+        since = _now()
         try:
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout_at(min(since + self._left_s, self._deadline)):
                 message = await self._receive()
         except TimeoutError:
-            raise BodyTimeout("The upload stands still; send it again.") from None
+            raise self._timeout() from None
+        credit_s = len(message.get("body", b"")) / self._min_bytes_per_s
+        self._left_s = min(self._grace_s, self._left_s - (_now() - since) + credit_s)
         self._complete = not message.get("more_body", False)
         return message
 
@@ -55,3 +72,19 @@ class StreamedBody:
         if message["type"] == "http.response.start" and not self._complete and not self._is_little:
             MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
+
+    def _timeout(self) -> BodyTimeout:
+        if _now() >= self._deadline:
+            return BodyTimeout(
+                f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster connection.",
+                code="upload_timeout",
+            )
+        return BodyTimeout(
+            f"The upload stood still or was slower than {self._min_bytes_per_s} bytes a second; send it again over "
+            "a faster connection.",
+            code="upload_too_slow",
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -23,6 +23,14 @@ from tests.databases import Databases
 from tests.postgres import NoPostgreSQL, PostgreSQL
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests marked `long`, unless -m speaks of them."""
+    if "long" not in config.getoption("-m"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_settings() -> Iterator[None]:
     """Whatever the developer has set in the environment stays out of the tests, shared servers included."""

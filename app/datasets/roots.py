@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,15 +42,20 @@ class SourceRoots:
         """
         pattern = _checked(source)
         paths: list[Path] = []
+        modes: list[int] = []
         for name in expand(pattern):
             path = self._inside(name)
-            if not path.exists():
-                raise SourceMissing(f"{name}: there is no such file or folder; check the path.", param=_PARAM)
+            try:
+                modes.append(path.stat().st_mode)
+            except OSError:  # also a name that is too long, or a folder that the server may not enter
+                raise SourceMissing(
+                    f"{name}: the server finds no such file or folder; check the path.", param=_PARAM
+                ) from None
             paths.append(path)
-        if len(paths) == 1 and paths[0].is_dir():
+        if len(paths) == 1 and stat.S_ISDIR(modes[0]):
             return Content(tuple(paths), is_folder=True)
-        for path in paths:
-            if not path.is_file():  # a pipe or a device may never end
+        for path, mode in zip(paths, modes, strict=True):
+            if not stat.S_ISREG(mode):  # a pipe or a device may never end
                 raise SourceMissing(f"{path}: is not a file; name shards, or one folder.", param=_PARAM)
         return Content(tuple(paths), is_folder=False)
 

@@ -1,4 +1,4 @@
-"""GET /models, /models/status, /health, /ready and /metrics."""
+"""GET /models, /models/status, /health, /ready and /metrics; the last three also by HEAD."""
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -57,6 +57,7 @@ async def models_status(request: Request) -> ServingStatus:
     return ServingStatus(processes=await board.all())
 
 
+@router.head("/health", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/health", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
 async def health(request: Request) -> Health:
     """Whether the process works: 200 while batches are being taken."""
@@ -65,6 +66,7 @@ async def health(request: Request) -> Health:
     return Health()
 
 
+@router.head("/ready", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/ready", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
 async def ready(request: Request) -> Ready:
     """Whether to send requests here: 200 only while a forward pass really answers, with what was promoted."""
@@ -73,6 +75,7 @@ async def ready(request: Request) -> Ready:
     return Ready(aliases=board.aliases.source)
 
 
+@router.head("/metrics", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/metrics", dependencies=[Depends(public)], response_class=Response)
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus's text format."""

@@ -1,8 +1,9 @@
 """Class weights for /classify: built once for a version, a precision, labels and templates.
 
-A small set is encoded while the request waits. A large one (`imagenet` with 80 templates is 80,000
-prompts) is encoded in the background, between requests; until it is ready the request is answered by the
-version before, if that one has the set, or with ClassesBuilding and the progress. Before a swap the small
+A small set, of at most SMALL_SET_PROMPTS prompts (labels x templates), is encoded while the request waits, until
+its deadline. A large one (`imagenet` with 80 templates is 80,000 prompts) is encoded in the background, between
+requests; the request waits for `wait_s`, then it is answered by the version before, if that one has the set, or
+with ClassesBuilding and the progress. Before a swap the small
 sets in use are made ready for the version to come, so that the first requests after it need not wait.
 """
 
@@ -30,7 +31,7 @@ from models.zero_shot import fill
 logger = logging.getLogger(__name__)
 
 MAX_LARGE_BUILDS = 4
-SMALL_SET_BATCHES = 8
+SMALL_SET_PROMPTS = 512
 PREPARED_PROMPTS = 512
 PREPARED_CHUNK = 8  # prompts in one batch of what is not waited for: a larger one would hold requests up
 
@@ -94,7 +95,7 @@ class ClassWeights:
     async def of(self, served: Served, classes: ClassSet) -> tuple[Served, Tensor]:
         """The weights [c, d] and whose they are: `served`'s, or those of the version that it replaced.
 
-        Raises: ClassesBuilding with the progress, Overloaded when too many large sets are being built.
+        Raises: ClassesBuilding for a large set, with the progress, Overloaded when too many large sets are being built.
         """
         key = (*served.key, classes.digest)
         weights = self._lookup(key, classes)
@@ -109,7 +110,8 @@ class ClassWeights:
                 return previous, weights
         build = self._build_of(key, served, classes)
         build.background = self._is_large(classes)
-        await asyncio.wait([build.task], timeout=self._wait_s)
+        # A small set has no time-out here: under load its prompts queue as every request's do, until its deadline.
+        await asyncio.wait([build.task], timeout=self._wait_s if build.background else None)
         if not build.task.done() or build.task.cancelled():
             raise ClassesBuilding(
                 f"This label set is being encoded for {served.name}: {build.done} of {classes.size} prompts "
@@ -164,7 +166,7 @@ class ClassWeights:
         return sum(kept.weights.nbytes for kept in self._ready.values())
 
     def _is_large(self, classes: ClassSet) -> bool:
-        return classes.size > SMALL_SET_BATCHES * self._engine.max_batch
+        return classes.size > SMALL_SET_PROMPTS
 
     def _build_of(self, key: tuple[str, str, str], served: Served, classes: ClassSet) -> Build:
         """The build of a set, begun if need be. A small set is bounded by admission, as its request is."""

@@ -11,6 +11,9 @@ import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
+from app.main import create_app
+from app.settings import Settings
+from models.clip import Clip
 from tests.app.conftest import base64_of, png
 
 GOOD = {"images": [base64_of(png(seed=1))], "texts": ["a red circle"]}
@@ -174,6 +177,27 @@ def test_bad_bodies_get_the_one_error_body(client: TestClient, name: str) -> Non
     assert set(error) - {"index"} == {"type", "code", "message", "param"}
     assert answer.headers["X-Request-Id"]
     assert client.post("/match", json=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["xn--", "xn--.org", "a.xn--a", "a..org", ".org", "%00", "\u200d"])
+def test_url_with_a_malformed_host_is_that_images_error(
+    settings: Settings, small_clip: Clip, host: str
+) -> None:
+    app = create_app(settings.model_copy(update={"allow_url_images": True}), {"small": small_clip})
+    body = {**GOOD, "images": [GOOD["images"][0], {"url": f"http://{host}/"}]}
+    with TestClient(app, base_url="http://localhost") as client:
+        refused = client.post("/match", json=body)
+        skipped = client.post("/match", json={**body, "on_error": "skip"})
+
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"], error["index"]) == (
+        422, "image_url_forbidden", "images", 1,
+    )  # fmt: skip
+    assert skipped.status_code == 200
+    assert [result.get("error", {}).get("code") for result in skipped.json()["results"]] == [
+        None,
+        "image_url_forbidden",
+    ]
 
 
 def test_nul_bytes_and_odd_texts_are_only_texts(client: TestClient) -> None:

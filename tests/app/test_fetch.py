@@ -17,6 +17,30 @@ LOOPBACK = ipaddress.ip_address("127.0.0.1")
 OTHER_LOOPBACK = ipaddress.ip_address("127.0.0.2")
 
 
+MALFORMED_HOSTS = (
+    "xn--",
+    "xn--.test",
+    "a.xn--",
+    "xn--a",
+    "xn--999999999",
+    "xn--\u0101",
+    "\u200d.test",
+    "a\u0300\u0300.xn--0",
+    "%00",
+    "a%00b",
+    "%ff",
+    "..",
+    ".test",
+    "a..test",
+    "-",
+    "a" * 64 + ".test",
+    "\u0661" * 70,
+    "[::1%25eth0]",
+    "[v1.a]",
+    "[]",
+)
+
+
 def _answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -137,6 +161,7 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
         "http://ima\nge.test/",
         "http://\ud800/",
         "http://" + "a" * 300 + ".test/",
+        *(f"http://{host}/" for host in MALFORMED_HOSTS),
         "x" * 100_000,
     ],
     ids=lambda url: ascii(url)[:30],
@@ -260,6 +285,7 @@ def test_redirect_is_followed(status: str) -> None:
         "http://user@image.test:{port}/",
         "ftp://image.test/",
         "http://[::1]:{port}/",
+        "http://xn--:{port}/",
     ],
 )
 def test_redirect_to_an_inner_place_is_forbidden_and_never_called(location: str) -> None:
@@ -395,6 +421,14 @@ def test_https_to_a_plain_server_fails_and_names_the_host_in_tls() -> None:
     assert b"image.test" in hello
 
 
+@pytest.mark.parametrize("host", [".test", "a..test", "a" * 64 + ".test"])
+def test_host_that_cannot_be_named_in_tls_is_forbidden_even_if_a_name_server_knows_it(host: str) -> None:
+    names = Names(**{host: [["127.0.0.1"]]})
+
+    assert asyncio.run(_code(_fetcher(443, names), f"https://{host}/")) == "image_url_forbidden"
+    assert names.asked == []
+
+
 def test_many_fetches_at_once_are_all_answered() -> None:
     async def slow(_: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
@@ -409,8 +443,11 @@ def test_many_fetches_at_once_are_all_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
-)
+    "text",
+    ["8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.1", "172.15.255.255", "172.32.0.1", "192.0.1.1", "192.88.98.1",
+     "198.17.255.255", "198.20.0.1", "223.255.255.255", "2606:4700:4700::1111", "2001:200::1", "2003::1",
+     "3ffe:ffff::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"],
+)  # fmt: skip
 def test_public_address_is_public(text: str) -> None:
     assert is_public(ipaddress.ip_address(text))
 
@@ -418,11 +455,14 @@ def test_public_address_is_public(text: str) -> None:
 INNER_OR_SPECIAL = """
     127.0.0.1 127.255.255.254 10.1.2.3 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1
     100.100.100.200 0.0.0.0 0.1.2.3 255.255.255.255 240.0.0.1 224.0.0.1 239.255.255.250 224.0.1.1 192.0.2.1
-    198.51.100.1 203.0.113.1 198.18.0.1 168.63.129.16
+    198.51.100.1 203.0.113.1 198.18.0.1 198.19.255.255 168.63.129.16 192.0.0.1 192.0.0.9 192.0.0.192 192.88.99.1
+    192.88.99.255
     :: ::1 ::127.0.0.1 ::8.8.8.8 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:224.0.1.1 ::ffff:168.63.129.16
     fe80::1 fec0::1 fc00::1 fd00:ec2::254 ff02::1 ff0e::1 2001:db8::1 100::1 4000::1
     2002:7f00:1::1 2002:a00:1::1 2001:0:7f00:1::f7f7:f7f7 2001:0:808:808::80ff:fefe
-    64:ff9b::a00:1 64:ff9b::7f00:1 64:ff9b:1::808:808
+    64:ff9b::a00:1 64:ff9b::7f00:1 64:ff9b::c058:6301 64:ff9b:1::808:808 ::ffff:192.88.99.1 2002:c058:6301::1
+    3fff::1 3fff:fff:ffff::1 5f00::1 100:0:0:1::1 ::ffff:0:808:808 2001:1::1 2001:2::1 2001:10::1 2001:20::1 2001:30::1
+    2001:4:112::1
 """
 
 

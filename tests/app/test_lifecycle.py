@@ -83,6 +83,17 @@ def test_not_ready_while_draining_but_alive(server: RunningServer) -> None:
     assert 503 in statuses
 
 
+def test_head_on_health_routes_is_get_without_the_body(server: RunningServer) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        for path in ("/health", "/ready", "/metrics"):
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert set(head.headers) == set(got.headers)
+            assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        server.terminate()
+        assert (client.head("/ready").status_code, client.head("/health").status_code) == (503, 200)
+
+
 def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(20):

@@ -17,10 +17,11 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 from starlette.testclient import TestClient
 
-from app import logs, middleware, responses
+from app import logs, middleware, protocol, responses
 from app.errors import InternalError, InvalidImage, Overloaded
 from app.metrics import Metrics
 from app.middleware import BodyBudget
+from app.protocol import BoundedHeadersProtocol
 from app.settings import Settings
 
 MAX_BODY_BYTES = 200_000
@@ -48,6 +49,10 @@ def _app(**changes: object) -> FastAPI:
     async def size(request: Request) -> int:
         return len(await request.body())
 
+    @app.post("/datasets")
+    async def upload(request: Request) -> int:
+        return sum([len(chunk) async for chunk in request.stream()])
+
     @app.post("/items/{name}")
     async def items(name: str, item: Item) -> int:
         return item.count
@@ -73,7 +78,7 @@ def _client(**changes: object) -> TestClient:
 
 
 @contextmanager
-def _served(app: FastAPI, http: str = "httptools") -> Iterator[int]:
+def _served(app: FastAPI, http: str | type[asyncio.Protocol] = "httptools") -> Iterator[int]:
     """The app behind uvicorn on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, access_log=False))
@@ -370,6 +375,98 @@ def test_body_that_drips_in_is_timed_out() -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"body_timeout" in answer
     assert b"connection: close" in answer
+
+
+UPLOAD = (
+    b"POST /datasets HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
+
+
+def _answer_to_drips(connection: socket.socket, data: bytes) -> bytes:
+    """Send the same data every 0.1 s until there is an answer."""
+    connection.settimeout(0.1)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        connection.sendall(data)
+        with contextlib.suppress(TimeoutError):
+            return connection.recv(65536)
+    raise AssertionError("there was no answer")
+
+
+def test_upload_that_drips_in_is_ended() -> None:
+    with (
+        _served(_app(body_timeout_s=1)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+    ):
+        connection.sendall(UPLOAD % 10**9)
+        answer = _answer_to_drips(connection, b"x")
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"upload_too_slow" in answer
+    assert b"connection: close" in answer
+
+
+def test_upload_at_the_minimum_rate_may_take_longer_than_other_bodies() -> None:
+    app = _app(body_timeout_s=2, min_upload_bytes_per_s=10)
+    with _served(app) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(UPLOAD % 400)
+        for _ in range(20):
+            time.sleep(0.15)
+            connection.sendall(b"x" * 20)
+        answer = connection.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\n400")
+
+
+def test_upload_that_was_fast_may_not_stand_still_for_longer() -> None:
+    with (
+        _served(_app(body_timeout_s=0.5)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as connection,
+    ):
+        connection.sendall(UPLOAD % 10**9 + bytes(20_000_000))  # five minutes' worth
+        answer = connection.recv(65536)
+
+    assert b"upload_too_slow" in answer
+
+
+def test_upload_that_takes_too_long_in_all_is_ended() -> None:
+    app = _app(body_timeout_s=60, min_upload_bytes_per_s=1, max_upload_time_s=1)
+    with _served(app) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(UPLOAD % 10**9)
+        answer = _answer_to_drips(connection, b"x" * 1000)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"upload_timeout" in answer
+
+
+def test_body_that_goes_on_after_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_BODY_TIMEOUT_S", 0.5)
+    with (
+        _served(_app(), BoundedHeadersProtocol) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+    ):
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+
+        with contextlib.suppress(ConnectionError):
+            assert _answer_to_drips(connection, b"x") == b""
+
+
+def test_body_that_ends_after_its_answer_leaves_the_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_BODY_TIMEOUT_S", 0.5)
+    with (
+        _served(_app(), BoundedHeadersProtocol) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+    ):
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"abc")
+        time.sleep(1)
+        connection.sendall(b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_client_that_hangs_up_mid_upload_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """Which paths on the server callers may name."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -78,9 +79,31 @@ def test_what_is_no_path_is_refused_at_once(root: Path, source: str) -> None:
 def test_nothing_there_and_wrong_kinds_are_told(root: Path) -> None:
     os.mkfifo(root / "pipe")
     roots = SourceRoots([root])
-    for source in ("nothing", "{00000..00003}.tar", "pipe", "{set,00000.tar}", "0000{0,1}.tar/x"):
+    for source in (
+        "nothing",
+        "{00000..00003}.tar",
+        "pipe",
+        "{set,00000.tar}",
+        "0000{0,1}.tar/x",
+        "a" * 300,
+        "{set," + "a" * 300 + "}",
+        "set/" + "a" * 300 + "/b.tar",
+        "a/" * 2000,
+        "\U0001f600" * 1000,
+        "\x01\n\x7f",
+    ):
         with pytest.raises(SourceMissing):
             roots.resolve(f"{root}/{source}")
+
+
+def test_path_that_the_server_may_not_look_at_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    roots = SourceRoots([root])
+    monkeypatch.setattr(Path, "stat", denied)  # the tests may run as root, who may look everywhere
+    with pytest.raises(SourceMissing):
+        roots.resolve(f"{root}/set")
 
 
 def test_without_roots_nothing_may_be_named(root: Path) -> None:

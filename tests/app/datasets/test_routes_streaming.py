@@ -1,7 +1,9 @@
 """Uploads to a server in a process of its own: what stays in memory and on the disk, and what happens to the slow."""
 
+import contextlib
 import http.client
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 CHUNK = bytes(2**20)
 MB = 2**20
 TIMEOUT_S = 30
+MAX_UPLOADS = 4
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,7 @@ def server(folder: Path, key: str, small_reference: str) -> Iterator[RunningServ
         SDS_CLIP_BODY_TIMEOUT_S="1",
         SDS_CLIP_MAX_BODY_BYTES="65536",
         SDS_CLIP_MAX_UPLOAD_BYTES=str(300 * MB),
+        SDS_CLIP_MAX_UPLOADS=str(MAX_UPLOADS),
     ) as server:
         yield server
 
@@ -135,9 +139,33 @@ def test_client_that_stands_still_is_let_go_and_leaves_nothing(
     server: RunningServer, folder: Path, key: str
 ) -> None:
     with _begin(server, key, HEAD + tar_header(b"zeros", 90 * MB) + CHUNK, 100 * MB) as connection:
-        assert _answer(connection) == (408, "body_timeout")
+        assert _answer(connection) == (408, "upload_too_slow")
 
     _until_empty(folder)
+
+
+def test_uploads_that_drip_in_free_their_places_and_leave_nothing(
+    server: RunningServer, folder: Path, key: str
+) -> None:
+    head = HEAD + tar_header(b"zeros", 90 * MB)
+    statuses: set[tuple[int, str]] = set()
+    deadline = time.monotonic() + TIMEOUT_S
+    with contextlib.ExitStack() as closing:
+        dripping = [closing.enter_context(_begin(server, key, head, 100 * MB)) for _ in range(MAX_UPLOADS)]
+        while dripping:
+            assert time.monotonic() < deadline, "an upload goes on"
+            for connection in list(dripping):
+                if select.select([connection], [], [], 0.05)[0]:
+                    statuses.add(_answer(connection))
+                    dripping.remove(connection)
+                else:
+                    connection.sendall(b"x")
+
+    assert statuses == {(408, "upload_too_slow")}
+    _until_empty(folder)
+    accepted = _post(server, _upload(1), key)
+    assert accepted.status_code == 202
+    httpx.delete(f"{server.url}/datasets/{accepted.json()['id']}", headers={"Authorization": f"Bearer {key}"})
 
 
 def test_upload_over_the_limit_is_refused_and_leaves_nothing(

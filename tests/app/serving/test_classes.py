@@ -15,7 +15,7 @@ from torch import Tensor
 from app.errors import ClassesBuilding, Overloaded
 from app.metrics import Metrics
 from app.serving.class_store import ClassStore
-from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_BATCHES, ClassSet, ClassWeights
+from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.served import ServedModels
 from models.clip import Clip
@@ -95,17 +95,41 @@ def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: 
     async def scenario() -> None:
         gate = threading.Event()
         async with building(gated(small_clip, gate), tmp_path, wait_s=0.05) as (engine, classes):
-            with pytest.raises(ClassesBuilding, match="0 of 9 prompts") as building_:
-                await classes.of(engine.models.resolve(None), CLASSES)
+            with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1} prompts") as building_:
+                await classes.of(engine.models.resolve(None), large_set(0))
             assert building_.value.retry_after_s is not None
             gate.set()
             while True:
                 try:
-                    _, weights = await classes.of(engine.models.resolve(None), CLASSES)
+                    _, weights = await classes.of(engine.models.resolve(None), large_set(0))
                     break
                 except ClassesBuilding:
                     continue
-            assert weights.shape == (3, 32)
+            assert weights.shape == (SMALL_SET_PROMPTS + 1, 32)
+
+    asyncio.run(scenario())
+
+
+def test_a_small_set_under_load_is_waited_for_until_the_requests_deadline(
+    small_clip: Clip, tmp_path: Path
+) -> None:
+    """Of four labels in 80 templates, say: 320 prompts."""
+    small = ClassSet(("cat", "dog", "owl", "fox"), tuple(f"{number} {{}}" for number in range(80)))
+
+    async def scenario() -> None:
+        gate = threading.Event()
+        async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
+            served = engine.models.resolve(None)
+            waiting = asyncio.create_task(classes.of(served, small))
+            await asyncio.wait([waiting], timeout=0.2)
+            assert not waiting.done()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):  # as Engine.request bounds every request
+                    await classes.of(served, small)
+            gate.set()
+            answered, weights = await waiting
+        assert answered is served
+        assert weights.shape == (4, 32)
 
     asyncio.run(scenario())
 
@@ -128,7 +152,7 @@ def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) 
 
 def large_set(number: int) -> ClassSet:
     """More prompts than a request is made to wait for."""
-    return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_BATCHES * 4 + 1)), ("{}",))
+    return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_PROMPTS + 1)), ("{}",))
 
 
 def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(
@@ -143,9 +167,10 @@ def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(
                     await classes.of(served, large_set(number))
             with pytest.raises(Overloaded):
                 await classes.of(served, large_set(MAX_LARGE_BUILDS))
-            with pytest.raises(ClassesBuilding):
-                await classes.of(served, ClassSet(("a small one",), ("{}",)))
+            small = asyncio.create_task(classes.of(served, ClassSet(("a small one",), ("{}",))))
+            await asyncio.sleep(0)
             gate.set()
+            await small
 
     asyncio.run(scenario())
 

@@ -1,0 +1,39 @@
+"""No query parameter is ignored: what a route does not declare is refused, lest ?limt=5 means the default limit."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+
+from app.errors import InvalidRequest
+
+_SHOWN_CHARS = 64
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """A dependency of every route. Raises InvalidRequest (unknown_parameter) for what the route does not declare."""
+    if not request.query_params:
+        return
+    declared = list(_declared(request.scope["route"].dependant))
+    for name in request.query_params:
+        if name not in declared:
+            shown = name[:_SHOWN_CHARS]
+            near = get_close_matches(shown, declared, n=1)
+            if near:
+                advice = f"did you mean {near[0]}?"
+            elif declared:
+                advice = f"it takes {', '.join(sorted(declared))}."
+            else:
+                advice = "it takes none."
+            raise InvalidRequest(
+                f"This route has no query parameter {shown!r}; {advice}",
+                code="unknown_parameter",
+                param=shown,
+            )
+
+
+def _declared(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for dependency in dependant.dependencies:
+        yield from _declared(dependency)
