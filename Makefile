@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults test-images lint format bench bench-train bench-evaluate bench-swap bench-jobs \
-	demo-world demo-teacher demo-table demo-search demo-distil clean
+.PHONY: help run demo test test-long faults soak test-images lint format bench bench-train bench-evaluate bench-swap \
+	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-long: $(STAMP) ## Run the tests that take minutes each: 20,000 generated re
 
 faults: $(STAMP) ## Kill, cut, stall and fill at random, and count what was lost (ARGS="--injections 100")
 	$(BIN)/python -m tests.faults.table $(ARGS)
+
+soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an hour; ARGS="--jobs 10 --faults 50")
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 test-images: $(STAMP) ## Install each container's own dependencies in its own venv, and start it there (minutes)
 	SDS_CLIP_TEST_IMAGES=1 $(BIN)/python -m pytest tests/docker $(ARGS)

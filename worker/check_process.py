@@ -18,6 +18,7 @@ from worker.config import WorkerConfig
 from worker.context import Ticks
 from worker.dataset_checks import check
 from worker.exits import Exit
+from worker.identity import CHECK, owner_name
 from worker.job_process import Assignment, end_with
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
     """Check every data set that nobody is checking. Raises StoreUnavailable."""
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     wake_ups = WakeUps(config.broker_url)
-    claim = Claim(store, config.check_ttl_s)
+    claim = Claim(store, owner_name(os.getpid(), CHECK), config.check_ttl_s)
     # In a thread: what this interrupts may be in the middle of a transaction.
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=claim.stop).start())
     while (claimed := claim.take()) is not None:
@@ -77,8 +78,9 @@ class Claim:
     A process that has lost it ends, since its result would not be taken.
     """
 
-    def __init__(self, store: Store, ttl_s: float) -> None:
+    def __init__(self, store: Store, owner: str, ttl_s: float) -> None:
         self._store = store
+        self._owner = owner
         self._ttl_s = ttl_s
         self._lock = threading.Lock()
         self._claimed: Dataset | None = None
@@ -88,7 +90,7 @@ class Claim:
     def take(self) -> Dataset | None:
         """Claim the next data set; None where none waits. Raises StoreUnavailable."""
         with self._lock:
-            self._claimed = self._store.datasets.claim_check(self._ttl_s)
+            self._claimed = self._store.datasets.claim_check(self._owner, self._ttl_s)
             self._is_renewed = self._claimed is not None
             return self._claimed
 

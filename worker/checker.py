@@ -1,6 +1,7 @@
 """Data sets that wait for their check: a process looks at them, since what it decodes may end it."""
 
 import logging
+import signal
 import sys
 import threading
 import time
@@ -11,8 +12,9 @@ from app.store.assets import DatasetStatus
 from app.store.errors import StoreUnavailable
 from app.store.records import Lease
 from worker.config import WorkerConfig
+from worker.identity import CHECK, owner_name
 from worker.job_process import Assignment
-from worker.supervised import ChildProcess
+from worker.supervised import ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Checker:
         try:
             child.assign(Assignment(self._config, NO_JOB))
             asked_at = None
-            while child.wait(_LOOK_S) is None:
+            while (code := child.wait(_LOOK_S)) is None:
                 now = time.monotonic()
                 if asked_at is None and self._stopping.is_set():
                     child.ask_to_stop()
@@ -77,6 +79,10 @@ class Checker:
                 is_deaf = asked_at is not None and now - asked_at > self._config.stop_grace_s
                 if is_deaf or child.stalled_s() > self._config.stall_timeout_s:
                     child.kill()
-                    return
+                    code = -signal.SIGKILL
+                    break
         finally:
             child.close()
+        if (how := died(code)) is not None and asked_at is None:
+            logger.error("the process that checks data sets died %s", how)
+            self._store.datasets.check_died(owner_name(child.pid, CHECK))

@@ -5,9 +5,12 @@ Needs Linux's /proc and pidfds; elsewhere no process is ever recognised, and so 
 
 import os
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECK = "check"
+"""The role of a process that checks data sets; that of a slot is its queue."""
 _START_TIME = 19  # of the fields of /proc/PID/stat after the name: field 22
 
 
@@ -33,6 +36,11 @@ def identify(pid: int) -> ProcessId | None:
         return ProcessId(pid, fields[_START_TIME], _space())
     except (OSError, IndexError):
         return None
+
+
+def owner_name(pid: int, role: str) -> str:
+    """The name under which a process of this machine holds leases."""
+    return f"{socket.gethostname()}/{pid}/{role}"
 
 
 def is_alive(process: ProcessId) -> bool:

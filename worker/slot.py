@@ -14,7 +14,6 @@ What becomes of a job whose process:
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants
-from worker.identity import identify, is_alive, kill
+from worker.identity import identify, is_alive, kill, owner_name
 from worker.job_process import Assignment
 from worker.supervised import COMMAND, ChildProcess, died
 
@@ -53,7 +52,7 @@ class Slot:
         self._store = store
         self._publish = publish
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
-        self.owner = f"{socket.gethostname()}/{os.getpid()}/{config.queue}"
+        self.owner = owner_name(os.getpid(), config.queue)
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._idle = threading.Event()

@@ -12,7 +12,7 @@ Knows no HTTP, no Celery and no torch. The parts:
     store.reaper      stale, settle_abandoned
     store.workers     beat, leave, list, living_queues
     store.journal     events, transitions, metrics of a job; prune
-    store.datasets    add, get, list, claim_check, renew_check, release_check, accept, reject, delete
+    store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
     store.versions    register, get, list, mark_damaged, delete
     store.aliases     get, all, promote, roll_back, promotions
 """

@@ -127,7 +127,12 @@ class Dataset:
     created_at: float
     checked_at: float | None
     attempt: int
+    """Checks whose process died."""
+    interruptions: int
+    """Checks whose worker or machine was lost."""
     fence: int
+    lease_owner: str | None
+    """The process that checks it."""
 
     @property
     def max_bad_share(self) -> float:

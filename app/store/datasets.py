@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.jobs.states import OPEN, Action, JobStatus
+from app.jobs.states import MAX_INTERRUPTIONS, OPEN, Action, JobStatus
 from app.store.assets import Dataset, DatasetStatus
 from app.store.database import Clock, Database
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord
@@ -16,13 +16,17 @@ from app.store.transitions import locked_job, move
 from app.store.values import new_id
 
 MAX_CHECKS = 3
+"""Checks whose process died under a living worker, after which the data set is rejected."""
+
+_FREE = {"lease_owner": None, "lease_until": 0.0}
+"""What a data set holds that nobody is checking."""
 
 
 class Datasets:
     """The data sets' table. Every method raises StoreUnavailable when the database is away.
 
-    A check is claimed like a job, with a lease and a fence: a checker that dies is followed by another,
-    and one whose process dies over the same data MAX_CHECKS times has it rejected.
+    A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption, a process that dies
+    under a living worker a failed check; enough of either have the data set rejected.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -88,8 +92,11 @@ class Datasets:
             )
         return Page(tuple(Dataset.of(row) for row in rows), has_more)
 
-    def claim_check(self, ttl_s: float) -> Dataset | None:
-        """Take the oldest data set that nobody is checking, for `ttl_s`; None where there is none."""
+    def claim_check(self, owner: str, ttl_s: float) -> Dataset | None:
+        """Take the oldest data set that nobody is checking, for `ttl_s`; None where there is none.
+
+        `owner` names the process that checks, so that its worker can say that it died (`check_died`).
+        """
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
@@ -97,9 +104,10 @@ class Datasets:
                 if row is None:
                     return None
                 dataset = Dataset.of(row._mapping)
-                if dataset.attempt < MAX_CHECKS:
-                    return self._take(connection, dataset, now + ttl_s)
-                problem = {"code": "check_died", "message": f"Checking it died {dataset.attempt} times."}
+                interruptions = dataset.interruptions + (dataset.lease_owner is not None)
+                problem = _used_up(dataset.attempt, interruptions)
+                if problem is None:
+                    return self._take(connection, dataset, owner, now + ttl_s, interruptions)
                 self._conclude(connection, dataset, now, DatasetStatus.REJECTED, problems=[problem])
 
     def renew_check(self, claimed: Dataset, ttl_s: float) -> bool:
@@ -109,14 +117,24 @@ class Datasets:
             return bool(result.rowcount == 1)
 
     def release_check(self, claimed: Dataset) -> bool:
-        """Give back a check that was stopped on purpose: it is free at once, and was no try.
+        """Give back a check that was stopped on purpose: it is free at once, and counts as nothing.
 
         False when it is no longer this process's, or has its verdict.
         """
         with self._database.writing() as connection:
-            free = {"attempt": claimed.attempt - 1, "fence": claimed.fence + 1, "lease_until": 0.0}
+            free = {"fence": claimed.fence + 1, **_FREE}
             result = connection.execute(_guarded(claimed).values(free))
             return bool(result.rowcount == 1)
+
+    def check_died(self, owner: str) -> None:
+        """The process of that name died under its living worker: what it was checking is free, after a failed check."""
+        statement = update(datasets).where(
+            datasets.c.lease_owner == owner, datasets.c.status == DatasetStatus.VALIDATING
+        )
+        with self._database.writing() as connection:
+            connection.execute(
+                statement.values(attempt=datasets.c.attempt + 1, fence=datasets.c.fence + 1, **_FREE)
+            )
 
     def accept(
         self, claimed: Dataset, *, content_hash: str, counts: Json, problems: Sequence[Json] = ()
@@ -170,11 +188,15 @@ class Datasets:
             ).one()
         return Dataset.of(row._mapping)
 
-    def _take(self, connection: Connection, dataset: Dataset, until: float) -> Dataset:
+    def _take(
+        self, connection: Connection, dataset: Dataset, owner: str, until: float, interruptions: int
+    ) -> Dataset:
         row = connection.execute(
             update(datasets)
             .where(datasets.c.id == dataset.id, datasets.c.fence == dataset.fence)
-            .values(fence=dataset.fence + 1, attempt=dataset.attempt + 1, lease_until=until)
+            .values(
+                fence=dataset.fence + 1, interruptions=interruptions, lease_owner=owner, lease_until=until
+            )
             .returning(datasets)
         ).one()
         return Dataset.of(row._mapping)
@@ -190,10 +212,22 @@ class Datasets:
         self, connection: Connection, dataset: Dataset, now: float, status: DatasetStatus, **values: Any
     ) -> tuple[Job, ...]:
         """Write the verdict, and move the jobs that waited for it, in one transaction."""
-        connection.execute(_guarded(dataset).values(status=status, checked_at=now, lease_until=0.0, **values))
+        connection.execute(_guarded(dataset).values(status=status, checked_at=now, **_FREE, **values))
         waiting = connection.execute(_jobs_of(dataset.id, [JobStatus.VALIDATING])).scalars().all()
         moved = (_answer(connection, job_id, dataset, status, now) for job_id in waiting)
         return tuple(job for job in moved if job is not None)
+
+
+def _used_up(attempts: int, interruptions: int) -> Json | None:
+    """The problem of a data set whose check has failed or was interrupted too often."""
+    if attempts >= MAX_CHECKS:
+        return {"code": "check_died", "message": f"The process that checks it died {attempts} times."}
+    if interruptions > MAX_INTERRUPTIONS:
+        return {
+            "code": "interrupted_too_often",
+            "message": f"Its check was interrupted {interruptions} times; register it again.",
+        }
+    return None
 
 
 def new_dataset_id() -> str:

@@ -66,17 +66,22 @@ class Matcher:
 
 
 def what_is_wrong(
-    answer: Answer, moves: Mapping[int, Promotion], scores_of: Callable[[str], Tensor]
+    answer: Answer,
+    moves: Mapping[int, Promotion],
+    scores_of: Callable[[str], Tensor],
+    *,
+    any_age: bool = False,
 ) -> str | None:
     """Why an answer is not the promoted version's, or that of the one before, which may answer until the new one is
-    loaded. `moves` are the alias's promotions by generation.
+    loaded. `moves` are the alias's promotions by generation. With `any_age` it may be any version that was promoted
+    before: under many faults at once a service may miss several moves in a row.
     """
     told = f"{answer.process} answered with {answer.version[:12]} as generation {answer.generation}"
     move = moves.get(answer.generation)
     if move is None or move.to_version != answer.version or move.at > answer.answered_at:
         return f"{told}, which was never promoted so"
     newer = moves.get(answer.generation + 2)
-    if newer is not None and newer.at < answer.asked_at:
+    if not any_age and newer is not None and newer.at < answer.asked_at:
         return f"{told}, when generation {newer.generation} was promoted"
     if (answer.scores - scores_of(answer.version)).abs().max() > TOLERANCE:
         return f"{told}, whose scores are others"

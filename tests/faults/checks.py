@@ -28,13 +28,13 @@ class Findings:
         return bool(self.lost or self.duplicated or self.wrong or self.broken)
 
 
-def check(system: System) -> Findings:
+def check(system: System, *, any_age: bool = False) -> Findings:
     """Look at every job that was accepted so far, every version, the alias, the services and what they answered."""
     findings = Findings()
     _check_jobs(system, findings)
     _check_versions(system, findings)
     _check_alias(system, findings)
-    _check_answers(system, findings)
+    _check_answers(system, findings, any_age=any_age)
     if not system.serves_the_alias():
         findings.broken.append("a service does not answer with the alias's version")
     return findings
@@ -78,9 +78,9 @@ def _check_alias(system: System, findings: Findings) -> None:
         findings.broken.append(str(error))
 
 
-def _check_answers(system: System, findings: Findings) -> None:
+def _check_answers(system: System, findings: Findings, *, any_age: bool) -> None:
     """Those since the last check."""
     answers = [answer for matcher in system.matchers for answer in matcher.taken()]
     moves = {move.generation: move for move in system.store.aliases.promotions("default", limit=MAX_LIMIT)}
-    found = (what_is_wrong(answer, moves, system.scores_of) for answer in answers)
+    found = (what_is_wrong(answer, moves, system.scores_of, any_age=any_age) for answer in answers)
     findings.wrong += [text for text in found if text is not None]

@@ -59,7 +59,7 @@ def newest_checkpoint_is_corrupted(system: System, random: Random) -> Injected:
     assert kill(occupant.process), "it had ended"
     at = time.time()
     newest = max((folder.run / "checkpoints").glob("step-*"))
-    _corrupt(newest / "state.safetensors", random)
+    corrupt(newest / "state.safetensors", random)
     worker.send(signal.SIGCONT)
     system.until(lambda: _resumed_at(system, job), "another attempt")
     assert _resumed_at(system, job) < int(newest.name.removeprefix("step-"))
@@ -78,7 +78,8 @@ def _resumed_at(system: System, job: str) -> int:
     return next((event.data["step"] for event in events if event.data and event.message[:4] == "Goes"), 0)
 
 
-def _corrupt(file: Path, random: Random) -> None:
+def corrupt(file: Path, random: Random) -> None:
+    """Change a bit of a file."""
     content = bytearray(file.read_bytes())
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
     file.unlink()  # another attempt's folder may hold it by a link

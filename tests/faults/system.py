@@ -20,7 +20,7 @@ from torch import Tensor
 
 from app.crash import FOLDER, REACHED, Point
 from app.store import Store
-from app.store.records import Job
+from app.store.records import MAX_ATTEMPTS, Job
 from models.checkpoints import load_clip
 from tests.app.serverside import free_port
 from tests.app.serving.swapping import own_numbers
@@ -127,8 +127,10 @@ class System:
         postgresql: PostgreSQL | None = None,
         *,
         keep_warm: bool = True,
+        max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
         self._keep_warm = keep_warm
+        self._max_attempts = max_attempts
         self.postgresql = postgresql
         self.data_dir = folder / "data"
         self._points = folder / "points"
@@ -192,6 +194,7 @@ class System:
             "THREADS": "1",
             "SWAP_POLL_S": "0.2",
             "STORE_TIMEOUT_S": "2",
+            "MAX_ATTEMPTS": str(self._max_attempts),
         }
         environment = {FOLDER: str(self._points), "OMP_NUM_THREADS": "1"}
         told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | environment
@@ -364,10 +367,15 @@ class System:
 
 @contextlib.contextmanager
 def running_system(
-    folder: Path, inputs: Inputs, postgresql: PostgreSQL | None = None, *, keep_warm: bool = True
+    folder: Path,
+    inputs: Inputs,
+    postgresql: PostgreSQL | None = None,
+    *,
+    keep_warm: bool = True,
+    max_attempts: int = MAX_ATTEMPTS,
 ) -> Iterator[System]:
     """A system for the block."""
-    system = System(folder, inputs, postgresql, keep_warm=keep_warm)
+    system = System(folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
     try:
         yield system
     finally:

@@ -78,7 +78,7 @@ def add_ready(
     with folders.claim(dataset.id) as claim:
         shutil.copytree(files, claim.folder / FILES)
         claim.publish()
-    claimed = store.datasets.claim_check(60)
+    claimed = store.datasets.claim_check("checker", 60)
     assert claimed is not None
     assert claimed.id == dataset.id
     store.datasets.accept(claimed, content_hash="0" * 64, counts={} if usable is None else {"usable": usable})

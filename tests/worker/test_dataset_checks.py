@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import signal
 import tarfile
 import threading
 import time
@@ -20,6 +22,7 @@ from app.datasets.shards import shard_name
 from app.jobs.states import JobKind, JobStatus
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
+from app.store.datasets import MAX_CHECKS
 from app.store.records import Job, NewJob
 from models.data.check import check_pairs
 from models.data.errors import DataError
@@ -58,7 +61,7 @@ def uploaded(
 
 def checked(store: Store, config: WorkerConfig) -> Dataset:
     """The oldest data set that waits, once it is checked."""
-    claimed = store.datasets.claim_check(60)
+    claimed = store.datasets.claim_check("checker", 60)
     assert claimed is not None
     check(config, store, claimed)
     return store.datasets.get(claimed.id)
@@ -348,11 +351,33 @@ def test_check_that_its_worker_stops_is_given_back(
     with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
         checker = Checker(config, store)
         checker.start()
-        until(lambda: store.datasets.get(dataset.id).attempt == 1)
+        until(lambda: store.datasets.get(dataset.id).lease_owner)
         checker.stop()
         checker.join()
-    assert store.datasets.get(dataset.id).attempt == 0
+    given_back = store.datasets.get(dataset.id)
+    assert (given_back.attempt, given_back.interruptions, given_back.lease_owner) == (0, 0, None)
     assert checked(store, config).status is DatasetStatus.READY
+
+
+def test_data_set_whose_check_dies_each_time_is_rejected(
+    store: Store, config: WorkerConfig, pairs_folder: Path
+) -> None:
+    dataset = uploaded(store, config, tar_of(pairs_folder))
+    checker = Checker(replace(config, check_ttl_s=2.0), store)
+    with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
+        checker.start()
+        for attempt in range(MAX_CHECKS):
+            until(lambda: store.datasets.get(dataset.id).lease_owner)
+            owner = store.datasets.get(dataset.id).lease_owner
+            assert owner is not None
+            os.kill(int(owner.split("/")[1]), signal.SIGKILL)
+            until(lambda: store.datasets.get(dataset.id).attempt == attempt + 1)  # noqa: B023
+        until(lambda: store.datasets.get(dataset.id).status is DatasetStatus.REJECTED)
+    checker.stop()
+    checker.join()
+    problems = store.datasets.get(dataset.id).problems
+    assert problems is not None
+    assert problems[0]["code"] == "check_died"
 
 
 @on_both
@@ -361,14 +386,14 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
 ) -> None:
     dataset = store.datasets.add(name="a", format="pairs", source={}, folder=None)
     impatient = Store(database_url, timeout_s=0.1)
-    claim = Claim(impatient, 60)
+    claim = Claim(impatient, "checker", 60)
     assert claim.take() is not None
     giving_back = threading.Thread(target=claim.give_back)
     with held(database_url):
         giving_back.start()
         time.sleep(0.5)
     giving_back.join()
-    assert store.datasets.get(dataset.id).attempt == 0
+    assert store.datasets.get(dataset.id).lease_owner is None
     impatient.close()
 
 
@@ -382,7 +407,7 @@ def test_claim_is_let_go_before_the_result_ends_it(
         seen.append([store.datasets.get(name).status for name in ids])
 
     for _ in ids:
-        claimed = store.datasets.claim_check(60)
+        claimed = store.datasets.claim_check("checker", 60)
         assert claimed is not None
         check(config, store, claimed, concluding=look)
     waits = DatasetStatus.VALIDATING

@@ -49,7 +49,7 @@ def checked(service: Service, dataset_id: str, roots: Path) -> dict[str, Any]:
     config = WorkerConfig(
         "", str(service.settings.database_url), service.settings.data_dir, "finetune", dataset_roots=(roots,)
     )
-    claimed = service.store.datasets.claim_check(60)
+    claimed = service.store.datasets.claim_check("checker", 60)
     assert claimed is not None
     assert claimed.id == dataset_id
     check(config, service.store, claimed)

@@ -34,7 +34,7 @@ class Service:
         return added.id
 
     def accept(self, added: Dataset, usable: int = 1000) -> None:
-        claimed = self.store.datasets.claim_check(60)
+        claimed = self.store.datasets.claim_check("checker", 60)
         assert claimed is not None
         assert claimed.id == added.id
         self.store.datasets.accept(

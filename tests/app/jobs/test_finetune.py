@@ -193,7 +193,7 @@ def test_data_of_another_format_is_refused_by_name(service: Service) -> None:
 
 def test_rejected_data_set_is_refused(service: Service) -> None:
     added = service.store.datasets.add(name="bad", format="pairs", source={}, folder=None)
-    claimed = service.store.datasets.claim_check(60)
+    claimed = service.store.datasets.claim_check("checker", 60)
     assert claimed is not None
     service.store.datasets.reject(claimed, problems=[{"code": "image_unreadable", "message": "a.jpg"}])
 

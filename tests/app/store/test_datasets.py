@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind, JobStatus
+from app.jobs.states import MAX_INTERRUPTIONS, JobKind, JobStatus
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
+from app.store.datasets import MAX_CHECKS
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
 from app.store.records import Job
 from tests.app.store.conftest import FakeClock, submitted
@@ -19,7 +20,7 @@ def added(store: Store, **options: Any) -> Dataset:
 
 
 def checked(store: Store, dataset: Dataset) -> tuple[Job, ...]:
-    claimed = store.datasets.claim_check(60)
+    claimed = store.datasets.claim_check("checker", 60)
     assert claimed is not None
     assert claimed.id == dataset.id
     return store.datasets.accept(claimed, content_hash="abc", counts={"pairs": 3}, problems=[{"index": 1}])
@@ -33,7 +34,7 @@ def test_checked_data_set_becomes_ready(store: Store) -> None:
     assert (ready.status, ready.content_hash, ready.counts) == (DatasetStatus.READY, "abc", {"pairs": 3})
     assert ready.problems == [{"index": 1}]
     assert ready.checked_at is not None
-    assert store.datasets.claim_check(60) is None
+    assert store.datasets.claim_check("checker", 60) is None
     assert [each.id for each in store.datasets.list(status=DatasetStatus.READY).items] == [dataset.id]
 
 
@@ -60,7 +61,7 @@ def test_rejected_data_set_fails_the_jobs_that_wait_for_it(store: Store) -> None
     dataset = added(store)
     job, cancelled = submitted(store, datasets=(dataset.id,)), submitted(store, datasets=(dataset.id,))
     store.jobs.request_cancel(cancelled.id)
-    claimed = store.datasets.claim_check(60)
+    claimed = store.datasets.claim_check("checker", 60)
     assert claimed is not None
     [failed] = store.datasets.reject(claimed, problems=[{"message": "no captions"}])
     assert (failed.id, failed.status) == (job.id, JobStatus.FAILED)
@@ -86,15 +87,15 @@ def test_data_set_is_not_deleted_under_an_open_job(store: Store) -> None:
 
 def test_check_whose_process_died_is_done_by_another(store: Store, clock: FakeClock) -> None:
     dataset = added(store)
-    dead = store.datasets.claim_check(60)
+    dead = store.datasets.claim_check("checker", 60)
     assert dead is not None
-    assert store.datasets.claim_check(60) is None
+    assert store.datasets.claim_check("checker", 60) is None
     clock.advance(50)
     assert store.datasets.renew_check(dead, 60)
     clock.advance(50)
-    assert store.datasets.claim_check(60) is None
+    assert store.datasets.claim_check("checker", 60) is None
     clock.advance(11)
-    alive = store.datasets.claim_check(60)
+    alive = store.datasets.claim_check("checker", 60)
     assert alive is not None
     assert not store.datasets.renew_check(dead, 60)
     with pytest.raises(LeaseLost):
@@ -105,25 +106,43 @@ def test_check_whose_process_died_is_done_by_another(store: Store, clock: FakeCl
     assert store.datasets.get(dataset.id).content_hash == "alive"
 
 
-def test_data_set_that_kills_its_checkers_is_rejected(store: Store, clock: FakeClock) -> None:
+def test_data_set_that_kills_its_checkers_is_rejected(store: Store) -> None:
     dataset = added(store)
     job = submitted(store, datasets=(dataset.id,))
-    for _ in range(3):
-        assert store.datasets.claim_check(60) is not None
-        clock.advance(61)
-    assert store.datasets.claim_check(60) is None
-    assert store.datasets.get(dataset.id).status is DatasetStatus.REJECTED
+    for _ in range(MAX_CHECKS):
+        assert store.datasets.claim_check("checker", 60) is not None
+        store.datasets.check_died("another")
+        assert store.datasets.claim_check("checker", 60) is None
+        store.datasets.check_died("checker")
+    assert store.datasets.claim_check("checker", 60) is None
+    rejected = store.datasets.get(dataset.id)
+    assert rejected.problems is not None
+    assert (rejected.status, rejected.problems[0]["code"]) == (DatasetStatus.REJECTED, "check_died")
     assert store.jobs.get(job.id).status is JobStatus.FAILED
+
+
+def test_machines_that_die_in_a_check_are_interruptions(store: Store, clock: FakeClock) -> None:
+    dataset = added(store)
+    for count in range(MAX_INTERRUPTIONS + 1):
+        claimed = store.datasets.claim_check("checker", 60)
+        assert claimed is not None
+        assert (claimed.attempt, claimed.interruptions) == (0, count)
+        clock.advance(61)
+    assert store.datasets.claim_check("checker", 60) is None
+    problems = store.datasets.get(dataset.id).problems
+    assert problems is not None
+    assert problems[0]["code"] == "interrupted_too_often"
 
 
 def test_check_that_was_stopped_on_purpose_is_free_at_once_and_was_no_try(store: Store) -> None:
     dataset = added(store)
     for _ in range(5):
-        stopped = store.datasets.claim_check(60)
+        stopped = store.datasets.claim_check("checker", 60)
         assert stopped is not None
         assert store.datasets.release_check(stopped)
         assert not store.datasets.release_check(stopped)
         assert not store.datasets.renew_check(stopped, 60)
+        assert stopped.interruptions == 0
     with pytest.raises(LeaseLost):
         store.datasets.accept(stopped, content_hash="stopped", counts={})
     assert store.datasets.get(dataset.id).attempt == 0
@@ -132,13 +151,13 @@ def test_check_that_was_stopped_on_purpose_is_free_at_once_and_was_no_try(store:
 
 def test_check_with_a_verdict_or_another_holder_is_not_given_back(store: Store, clock: FakeClock) -> None:
     dataset = added(store)
-    dead = store.datasets.claim_check(60)
+    dead = store.datasets.claim_check("checker", 60)
     assert dead is not None
     clock.advance(61)
-    alive = store.datasets.claim_check(60)
+    alive = store.datasets.claim_check("checker", 60)
     assert alive is not None
     assert not store.datasets.release_check(dead)
-    assert store.datasets.claim_check(60) is None
+    assert store.datasets.claim_check("checker", 60) is None
     store.datasets.accept(alive, content_hash="alive", counts={})
     assert not store.datasets.release_check(alive)
     assert store.datasets.get(dataset.id).status is DatasetStatus.READY
@@ -146,12 +165,12 @@ def test_check_with_a_verdict_or_another_holder_is_not_given_back(store: Store, 
 
 def test_check_of_a_deleted_data_set_comes_to_nothing(store: Store) -> None:
     dataset = added(store)
-    claimed = store.datasets.claim_check(60)
+    claimed = store.datasets.claim_check("checker", 60)
     assert claimed is not None
     store.datasets.delete(dataset.id)
     with pytest.raises(LeaseLost):
         store.datasets.accept(claimed, content_hash="abc", counts={})
-    assert store.datasets.claim_check(60) is None
+    assert store.datasets.claim_check("checker", 60) is None
 
 
 def test_data_sets_are_paged_and_unknown_ones_named(store: Store) -> None:

@@ -291,7 +291,7 @@ def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None
 
 def test_retry_needs_the_data_sets_and_versions_of_the_job(store: Store) -> None:
     data = store.datasets.add(name="a", format="pairs", source={}, folder=None)
-    check = store.datasets.claim_check(60)
+    check = store.datasets.claim_check("checker", 60)
     assert check is not None
     store.datasets.accept(check, content_hash="0", counts={})
     store.versions.register(NewVersion("v1", "v1", {}, 1))
@@ -311,7 +311,7 @@ def test_retried_job_waits_for_a_data_set_whose_check_has_not_ended(store: Store
     job = submitted(store, datasets=(data.id,))
     store.jobs.request_cancel(job.id)
     assert store.jobs.request_retry(job.id).status is JobStatus.VALIDATING
-    check = store.datasets.claim_check(60)
+    check = store.datasets.claim_check("checker", 60)
     assert check is not None
     store.datasets.accept(check, content_hash="0", counts={})
     assert store.jobs.get(job.id).status is JobStatus.QUEUED

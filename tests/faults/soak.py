@@ -1,0 +1,298 @@
+"""A storm of faults over many jobs: `python -m tests.faults.soak`, on PostgreSQL and Valkey.
+
+Forty jobs arrive one after another. All the while processes are killed or stopped, the network to the database and
+the broker is cut or stalled, the broker loses what it holds, a disk is full, a checkpoint is damaged. A process that
+has died is started again, as an operator's supervisor does, and a job that a full disk has paused is resumed. At the
+end every job must have succeeded exactly once, and everything that `tests.faults.checks` looks at must hold.
+"""
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import httpx
+import redis
+
+from app.jobs.states import JobStatus
+from app.store.errors import StoreUnavailable
+from bench import report
+from tests.faults.checks import Findings, check
+from tests.faults.storage import FULL_AT_BYTES, corrupt
+from tests.faults.system import System, make_inputs, running_system
+from tests.postgres import running_postgresql
+from worker.folders import JobFolder, Occupant, occupants
+from worker.identity import kill
+
+STEPS, SAVE_EVERY = 480, 24
+MAX_OPEN = 6
+MAX_ATTEMPTS = 25
+"""Deaths of trainers in a row without a step between them: so many do not come by chance."""
+
+
+class Missed(Exception):
+    """There was nothing that the fault could hit."""
+
+
+def trainer_killed(system: System, random: Random) -> None:
+    kill(_at_work(system, random)[1].process)
+
+
+def worker_killed(system: System, random: Random) -> None:
+    random.choice(system.workers).send(signal.SIGKILL)
+
+
+def worker_asked_to_stop(system: System, random: Random) -> None:
+    random.choice(system.workers).send(signal.SIGTERM)
+
+
+def service_killed(system: System, random: Random) -> None:
+    random.choice(system.services).send(signal.SIGKILL)
+
+
+def valkey_killed(system: System, random: Random) -> None:
+    system.kill_valkey()
+
+
+def broker_wiped(system: System, random: Random) -> None:
+    with (
+        contextlib.suppress(redis.RedisError),
+        contextlib.closing(redis.Redis(unix_socket_path=str(system.valkey.socket))) as client,
+    ):
+        client.flushall()
+    system.kill_valkey()
+    shutil.rmtree(system.valkey_folder / "appendonlydir", ignore_errors=True)
+
+
+def broker_cut(system: System, random: Random) -> None:
+    _for_a_while(system.broker.cut, system.broker.heal, random)
+
+
+def broker_stalled(system: System, random: Random) -> None:
+    _for_a_while(system.broker.stall, system.broker.heal, random)
+
+
+def database_cut(system: System, random: Random) -> None:
+    assert system.database is not None
+    _for_a_while(system.database.cut, system.database.heal, random)
+
+
+def database_stalled(system: System, random: Random) -> None:
+    assert system.database is not None
+    _for_a_while(system.database.stall, system.database.heal, random)
+
+
+def worker_and_trainer_stopped(system: System, random: Random) -> None:
+    """Longer than the lease, as when a machine stalls."""
+    _, occupant = _at_work(system, random)
+    worker = system.worker_of(occupant)
+    worker.send(signal.SIGSTOP)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(occupant.process.pid, signal.SIGSTOP)
+    time.sleep(random.uniform(1, 12))
+    for pid in (occupant.process.pid, worker.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def disk_full(system: System, random: Random) -> None:
+    """For the trainer's next large file."""
+    _, occupant = _at_work(system, random)
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
+
+
+def newest_checkpoint_damaged(system: System, random: Random) -> None:
+    folder, occupant = _at_work(system, random)
+    kill(occupant.process)
+    with contextlib.suppress(OSError, ValueError):
+        newest = max((folder.run / "checkpoints").glob("step-*"))
+        corrupt(newest / "state.safetensors", random)
+
+
+FAULTS: tuple[Callable[[System, Random], None], ...] = (
+    trainer_killed,
+    worker_killed,
+    worker_asked_to_stop,
+    service_killed,
+    valkey_killed,
+    broker_wiped,
+    broker_cut,
+    broker_stalled,
+    database_cut,
+    database_stalled,
+    worker_and_trainer_stopped,
+    disk_full,
+    newest_checkpoint_damaged,
+)
+
+
+class Storm:
+    """Faults in a thread of their own, evenly over the time, their kinds in an order drawn at random."""
+
+    def __init__(self, system: System, count: int, seconds: float, random: Random) -> None:
+        self._system = system
+        self._random = random
+        self._pause_s = seconds / count
+        kinds = [FAULTS[number % len(FAULTS)] for number in range(count)]
+        random.shuffle(kinds)
+        self._waiting = kinds
+        self.put_in: Counter[str] = Counter()
+        self.errors: list[str] = []
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="storm", daemon=True)
+
+    def __enter__(self) -> "Storm":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while self._waiting and not self._ending.wait(max(0.0, due - time.monotonic())):
+            fault = self._waiting.pop()
+            try:
+                fault(self._system, self._random)
+            except (Missed, StopIteration, ProcessLookupError, StoreUnavailable):
+                self._waiting.insert(0, fault)  # what was to be hit has just gone; once more, later
+                due = time.monotonic() + 0.5
+                continue
+            except Exception:
+                self.errors.append(traceback.format_exc())
+            self.put_in[fault.__name__] += 1
+            due = max(time.monotonic(), due + self._pause_s)
+
+
+def run(system: System, *, jobs: int, faults: int, seconds: float, random: Random) -> tuple[Findings, Storm]:
+    """Keep some jobs open until all have come and ended and every fault was put in."""
+    waiting = [random.getrandbits(32) for _ in range(jobs)]
+    deadline = time.monotonic() + 3 * seconds + 600
+    with Storm(system, faults, seconds, random) as storm:
+        pause_s = seconds / jobs * 0.8
+        next_at = time.monotonic()
+        while waiting or not storm.is_over or _open(system):
+            if time.monotonic() > deadline:
+                break
+            system.tend()
+            if waiting and time.monotonic() >= next_at and len(_open(system)) < MAX_OPEN:
+                if _submitted(system, waiting[-1]):
+                    waiting.pop()
+                next_at += pause_s
+            _resume_paused(system)
+            time.sleep(0.1)
+    with contextlib.suppress(TimeoutError):
+        system.until(system.serves_the_alias, "the alias's version in service")
+    return check(system, any_age=True), storm
+
+
+def _submitted(system: System, seed: int) -> bool:
+    """Whether the service took the job; every third one has checkpoints that are large enough for a full disk."""
+    try:
+        system.submit(
+            seed,
+            key=f"soak-{seed}",
+            steps=STEPS,
+            save_every=SAVE_EVERY,
+            **({"trainable": "all"} if seed % 3 == 0 else {}),
+        )
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def _open(system: System) -> list[str]:
+    return [job_id for job_id in system.accepted if system.job(job_id).finished_at is None]
+
+
+def _resume_paused(system: System) -> None:
+    for job_id in _open(system):
+        if system.job(job_id).status is JobStatus.PAUSED:
+            with contextlib.suppress(httpx.HTTPError):
+                system.client.post(f"/jobs/{job_id}/resume")
+
+
+def _at_work(system: System, random: Random) -> tuple[JobFolder, Occupant]:
+    found = [each for each in occupants(system.config.jobs_dir) if _is_of_a_worker(system, each[1])]
+    if not found:
+        raise Missed
+    return random.choice(found)
+
+
+def _is_of_a_worker(system: System, occupant: Occupant) -> bool:
+    return any(worker.pid == occupant.supervisor.pid for worker in system.workers)
+
+
+def _for_a_while(begin: Callable[[], None], heal: Callable[[], None], random: Random) -> None:
+    begin()
+    try:
+        time.sleep(random.uniform(0.5, 6))
+    finally:
+        heal()
+
+
+def told(system: System, findings: Findings, storm: Storm, seconds: float) -> Iterator[str]:
+    """What happened, in lines."""
+    statuses = Counter(str(system.job(job_id).status) for job_id in system.accepted)
+    yield f"{len(system.accepted)} jobs, {storm.put_in.total()} faults in {seconds:.0f} s: {dict(statuses)}"
+    yield f"faults: {dict(sorted(storm.put_in.items()))}"
+    for name in ("lost", "duplicated", "wrong", "broken"):
+        yield f"{name}: {getattr(findings, name) or 'none'}"
+    yield from storm.errors
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exits with 1 where anything was lost, done twice or wrong."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=40)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument(
+        "--minutes", type=float, default=13.0, help="over which the faults come (default: 13)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--work-dir", type=Path, help="where the system and its logs are kept (default: nowhere)"
+    )
+    options = parser.parse_args(arguments)
+    with contextlib.ExitStack() as closing:
+        folder = options.work_dir
+        if folder is None:
+            folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        postgresql = closing.enter_context(running_postgresql())
+        system = closing.enter_context(
+            running_system(folder / "system", make_inputs(folder), postgresql, max_attempts=MAX_ATTEMPTS)
+        )
+        print(report.machine(), flush=True)
+        began = time.monotonic()
+        findings, storm = run(
+            system,
+            jobs=options.jobs,
+            faults=options.faults,
+            seconds=60 * options.minutes,
+            random=Random(options.seed),
+        )
+        print("\n".join(told(system, findings, storm, time.monotonic() - began)), flush=True)
+    sys.exit(bool(findings or storm.errors))
+
+
+if __name__ == "__main__":
+    main()
