@@ -9,6 +9,7 @@ from random import Random
 
 import httpx
 
+from app.jobs.states import JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.outages import database_away
 from tests.faults.system import Service, System
@@ -57,7 +58,9 @@ def promoted_version_is_damaged(system: System, random: Random) -> Injected:
 
 def _promoted(system: System, random: Random) -> str:
     """A version that a job has made, and that every service serves."""
-    system.until_recovered(submitted(system, random))
+    job = submitted(system, random)
+    system.until_recovered(job)
+    assert system.job(job).status is JobStatus.SUCCEEDED, system.job(job).error
     return system.store.aliases.get("default").version
 
 
