@@ -9,6 +9,7 @@ from random import Random
 
 import httpx
 
+from app.jobs.states import JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.outages import database_away
 from tests.faults.system import Service, System
@@ -20,7 +21,7 @@ def service_starts_without_its_database(system: System, random: Random) -> Injec
     with database_away(system):
         _kill(victim)
         system.until(lambda: victim.version() == version, "the version as before")
-    return Injected(submitted(system, random), time.time())
+    return _submitted_again(system, victim, random)
 
 
 def service_starts_with_an_empty_state(system: System, random: Random) -> Injected:
@@ -36,7 +37,7 @@ def service_starts_with_an_empty_state(system: System, random: Random) -> Inject
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert answer.json()["error"]["code"] == "registry_away"
         assert victim.version() is None
-    return Injected(submitted(system, random), time.time())
+    return _submitted_again(system, victim, random)
 
 
 def promoted_version_is_damaged(system: System, random: Random) -> Injected:
@@ -57,8 +58,21 @@ def promoted_version_is_damaged(system: System, random: Random) -> Injected:
 
 def _promoted(system: System, random: Random) -> str:
     """A version that a job has made, and that every service serves."""
-    system.until_recovered(submitted(system, random))
+    job = submitted(system, random)
+    system.until_recovered(job)
+    assert system.job(job).status is JobStatus.SUCCEEDED, system.job(job).error
     return system.store.aliases.get("default").version
+
+
+def _submitted_again(system: System, victim: Service, random: Random) -> Injected:
+    """A job, once the service has found its database, which it looks for every two seconds."""
+
+    def has_database() -> bool:
+        answer = victim.get("/jobs")
+        return answer is not None and answer.is_success
+
+    system.until(has_database, "the database found")
+    return Injected(submitted(system, random), time.time())
 
 
 def _victim(system: System, random: Random) -> Service:
