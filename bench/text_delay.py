@@ -24,7 +24,10 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
     texts = [f"{number} ".ljust(options.chars, "a") for number in range(options.texts)]
-    with tempfile.TemporaryDirectory() as cache, serving(options.model, Path(cache)) as process:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        serving(options.model, Path(cache), SDS_CLIP_DEADLINE_S="600") as process,
+    ):
 
         def ask(texts: list[str]) -> float:
             started_at = time.monotonic()
