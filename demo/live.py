@@ -1,7 +1,8 @@
 """Distil, compare and swap on a running system, under load: `make demo`, beside `make run`.
 
-Uploads pairs of the demo world and its validation sets, has the demo CLIP fine-tuned with `promote: if_better`,
-and follows the job while requests keep coming; then a second job that is no better, and must not be promoted.
+Uploads pairs of the demo world and its validation sets, has the demo CLIP fine-tuned with `promote: if_better`, and
+follows the job while requests keep coming. The new version's group score is higher, but lies under chance, and its
+GroupMatch is not significantly higher: the gate keeps the old version. Then it is promoted by hand, to show the swap.
 """
 
 from __future__ import annotations
@@ -40,10 +41,6 @@ LEARNT = {
         "ridge_images": 1024,
         "negatives": "swap",
     },
-}
-NOT_LEARNT = {
-    "objective": "clip",
-    "hyperparameters": {"steps": 5, "lr": 1e-6, "batch_size": 128, "warmup_steps": 1},
 }
 METRICS = ("group_match", "group_score", "text_score", "image_score")
 
@@ -97,16 +94,19 @@ def main() -> None:
         before = _winoground(client, sets)
         matched = client.match([image], captions)
         with Load(options.url, image, captions) as load:
-            better = _finetune(client, sets, "better", LEARNT)
-            promoted = _promotion(better, expected=True)
-            _wait_for(client, better.version)
-            other = _finetune(client, sets, "no-better", NOT_LEARNT)
-            kept = _promotion(other, expected=False)
+            tuned = _finetune(client, sets, LEARNT)
+            assert tuned.result is not None
+            verdict = tuned.result["promotion"]
+            if not verdict["promoted"]:
+                client.promote(str(tuned.version), reason="to show a swap", force=True)
+            _wait_for(client, tuned.version)
         after = _winoground(client, sets)
         now = client.match([image], captions)
         _print(before, after, matched, now, captions)
-        _check(load, now["model"]["version"], better)
-    print(f"\nfirst job: {promoted}\nsecond job: {kept}")
+        _check(load, now["model"]["version"], tuned)
+    print(f"\nthe gate: {'promoted' if verdict['promoted'] else 'not promoted'}. {verdict['why']}")
+    if not verdict["promoted"]:
+        print("promoted by hand, to show a swap")
     print(f"{sum(load.answered.values())} requests meanwhile, by version:")
     for version, count in load.answered.items():
         print(f"  {version[:12]}  {count}")
@@ -146,26 +146,17 @@ def _winoground(client: Client, sets: dict[str, str]) -> dict[str, Any]:
     return metrics
 
 
-def _finetune(client: Client, sets: dict[str, str], suffix: str, options: dict[str, Any]) -> Job:
+def _finetune(client: Client, sets: dict[str, str], options: dict[str, Any]) -> Job:
     job = client.finetune(
         sets["train"],
         validation_data=sets["validation"],
         evaluate=[{"benchmark": "winoground", "data": sets["winoground"]}],
         promote="if_better",
-        suffix=suffix,
+        suffix="distilled",
         **options,
     )
-    print(f"job {job.id} ({suffix})")
+    print(f"job {job.id}")
     return job.wait(progress=True)
-
-
-def _promotion(job: Job, *, expected: bool) -> str:
-    """Why the alias moved, or did not. Raises SystemExit where that is not what was to come."""
-    assert job.result is not None
-    found = job.result["promotion"]
-    if found["promoted"] is not expected:
-        raise SystemExit(f"job {job.id}: {found}")
-    return f"{'promoted' if expected else 'not promoted'}. {found['why']}"
 
 
 def _wait_for(client: Client, version: str | None) -> None:
@@ -194,8 +185,8 @@ def _print(
         print(f"{caption:72}{first:8.3f}{second:8.3f}")
 
 
-def _check(load: Load, served: str, better: Job) -> None:
-    if load.failures or served != better.version or load.answered[served] == 0:
+def _check(load: Load, served: str, tuned: Job) -> None:
+    if load.failures or served != tuned.version or load.answered[served] == 0:
         raise SystemExit(f"{len(load.failures)} failures ({load.failures[:3]}); {served} is served")
 
 
