@@ -36,7 +36,7 @@ from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import kill as kill_exactly
 from worker.valkey import Valkey
 
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 STEPS, SAVE_EVERY = 96, 8
 LEASE_S = 8.0
 RETRY_S = 0.1

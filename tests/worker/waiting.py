@@ -15,7 +15,7 @@ from worker.folders import occupants
 from worker.identity import ProcessId, is_alive, kill
 from worker.slot import Slot
 
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 LIGHT = (sys.executable, "-m", "tests.worker.light_process")
 
 
