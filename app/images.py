@@ -94,6 +94,7 @@ class Decoder:
             self.budget.wake()
             raise
         finally:
+            del future  # it holds the error, which holds this frame
             if self._release is None:
                 self._release = asyncio.get_running_loop().call_later(_RELEASE_EVERY_S, self._release_later)
 
@@ -113,11 +114,20 @@ class Decoder:
         self._pool.submit(release_free_memory)
 
     def _decode(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor:
+        outcome = self._pixels(image, clip, given_up)
+        if isinstance(outcome, ServiceError):
+            try:
+                raise outcome
+            finally:
+                del outcome  # the error holds this frame; with it here, both would keep the image
+        return outcome
+
+    def _pixels(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor | ServiceError:
         # One at a time: what a file needs before its size is known is not in the budget.
         with self.budget.turn():
             opened = _outcome(lambda: self._open(image, clip))
             if isinstance(opened, ServiceError):
-                raise opened
+                return opened
             file, size_bytes = opened
             if not self.budget.take(size_bytes, given_up.is_set):
                 raise CancelledError
@@ -125,12 +135,9 @@ class Decoder:
             pixels = _outcome(lambda: clip.preprocess(decode_file(file)))
             if size_bytes >= _LARGE_BYTES:
                 release_free_memory()
+            return pixels
         finally:
             self.budget.give_back(size_bytes)
-        if isinstance(pixels, ServiceError):
-            del opened, file
-            raise pixels
-        return pixels
 
     def _open(self, image: bytes | str, clip: Clip) -> tuple[ImageFile, int]:
         """The file, and the bytes that it takes from the budget."""

@@ -25,7 +25,7 @@ from models.clip import Clip
 
 Answer = TypeVar("Answer")
 
-TURN_CHARS = 16_384
+TURN_CHARS = 65_536
 """Characters of texts that one request has tokenized at a time while others wait."""
 PROBE_EVERY_S = 5.0
 PROBE_TIMEOUT_S = 10.0

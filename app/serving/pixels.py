@@ -36,19 +36,27 @@ class ImageReader:
         self, images: Sequence[ImageInput], served: Served, on_error: Literal["fail", "skip"]
     ) -> Decoded:
         """Decode every image. With `fail`, the first bad image in the request's order is raised."""
+        results = await self._read_all(images, served)
+        errors = {index: result for index, result in enumerate(results) if isinstance(result, ServiceError)}
+        if errors and on_error == "fail":
+            first = next(iter(errors.values()))
+            del results, errors
+            try:
+                raise first
+            finally:
+                del first  # the error holds this frame; with it here, both would keep the request's images
+        pixels = {index: result for index, result in enumerate(results) if isinstance(result, Tensor)}
+        return Decoded(pixels, errors)
+
+    async def _read_all(self, images: Sequence[ImageInput], served: Served) -> list[Tensor | ServiceError]:
         tasks = [
             asyncio.ensure_future(self._read_one(image, served, index)) for index, image in enumerate(images)
         ]
         try:
-            results = await asyncio.gather(*tasks)
+            return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        errors = {index: result for index, result in enumerate(results) if isinstance(result, ServiceError)}
-        if errors and on_error == "fail":
-            raise next(iter(errors.values()))
-        pixels = {index: result for index, result in enumerate(results) if isinstance(result, Tensor)}
-        return Decoded(pixels, errors)
 
     async def _read_one(self, image: ImageInput, served: Served, index: int) -> Tensor | ServiceError:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import threading
 import weakref
@@ -17,6 +18,9 @@ from torch import Tensor
 from app.decode_budget import DecodeBudget
 from app.errors import InvalidImage, OutOfMemory, Overloaded
 from app.images import Decoder, image_bytes
+from app.metrics import Metrics
+from app.serving.pixels import ImageReader
+from app.serving.served import Served
 from models.clip import Clip
 from models.images import ImageLimits
 
@@ -288,5 +292,27 @@ def test_lack_of_memory_is_an_error_that_keeps_nothing() -> None:
         assert caught.value.retry_after_s
         assert decoder.budget.used_bytes == 0
         decoder.close()
+
+    asyncio.run(scenario())
+
+
+def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip) -> None:
+    async def refused(reader: ImageReader, served: Served) -> "weakref.ref[InvalidImage]":
+        try:
+            await reader.read([base64.b64encode(_png()[:-20]).decode()], served, "fail")
+        except InvalidImage as error:
+            return weakref.ref(error)
+        raise AssertionError("the image was taken")
+
+    async def scenario() -> None:
+        decoder = Decoder(ImageLimits(), threads=1)
+        gc.disable()
+        try:
+            error = await refused(ImageReader(decoder, None, Metrics()), Served("small", 1, small_clip))
+            await decoder.pixels(_png(), small_clip)  # the thread lets go of its last work
+            assert error() is None
+        finally:
+            gc.enable()
+            decoder.close()
 
     asyncio.run(scenario())

@@ -147,7 +147,7 @@ def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:
 
     async def scenario() -> None:
         async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
-            texts = [f"{number} {'a' * 4000}" for number in range(12)]
+            texts = [f"{number} {'a' * 4000}" for number in range(40)]
             await features_of(engine, engine.models.resolve(None), texts=texts)
         assert len(tokenized) > 1
         assert max(tokenized) <= TURN_CHARS
