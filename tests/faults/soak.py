@@ -9,7 +9,6 @@ end every job must have succeeded exactly once, and everything that `tests.fault
 import argparse
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -29,7 +28,7 @@ from app.jobs.states import JobStatus
 from app.store.errors import StoreUnavailable
 from bench import report
 from tests.faults.checks import Findings, check
-from tests.faults.storage import FULL_AT_BYTES, corrupt
+from tests.faults.storage import corrupt, fill_disk_of
 from tests.faults.system import System, make_inputs, running_system
 from tests.postgres import running_postgresql
 from worker.folders import JobFolder, Occupant, occupants
@@ -108,9 +107,7 @@ def worker_and_trainer_stopped(system: System, random: Random) -> None:
 
 def disk_full(system: System, random: Random) -> None:
     """For the trainer's next large file."""
-    _, occupant = _at_work(system, random)
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
+    fill_disk_of(_at_work(system, random)[1])
 
 
 def newest_checkpoint_damaged(system: System, random: Random) -> None:

@@ -1,5 +1,6 @@
 """Disks that are full, and a checkpoint that is not what was written."""
 
+import contextlib
 import io
 import resource
 import signal
@@ -12,6 +13,7 @@ import httpx
 from app.jobs.states import JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.system import SAVE_EVERY, System
+from worker.folders import Occupant
 from worker.identity import kill
 
 FULL_AT_BYTES = 8 * 2**20
@@ -21,9 +23,13 @@ FULL_AT_BYTES = 8 * 2**20
 def disk_is_full_at_a_checkpoint(system: System, random: Random) -> Injected:
     """All weights are trained, so that a checkpoint has 19 MB. The job pauses, and a person resumes it."""
     job = submitted(system, random, trainable="all")
-    _, occupant = system.at_work(job)
-    resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
-    system.until(lambda: system.job(job).status is JobStatus.PAUSED, "a pause")
+
+    def is_paused_by_a_full_disk() -> bool:
+        if (found := system.trainer(job)) is not None:  # on a busy machine another one may have taken over
+            fill_disk_of(found[1])
+        return system.job(job).status is JobStatus.PAUSED
+
+    system.until(is_paused_by_a_full_disk, "a pause")
     assert _failures(system, job) == ["storage_full"]
     at = time.time()
     system.client.post(f"/jobs/{job}/resume").raise_for_status()
@@ -76,6 +82,12 @@ def _resumed_at(system: System, job: str) -> int:
     """The step that a later attempt went on after; 0 for none."""
     events = system.store.journal.events(job, limit=1000)
     return next((event.data["step"] for event in events if event.data and event.message[:4] == "Goes"), 0)
+
+
+def fill_disk_of(occupant: Occupant) -> None:
+    """Let a process write no large file any more."""
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
 
 
 def corrupt(file: Path, random: Random) -> None:

@@ -1,6 +1,6 @@
 """Every kind of fault, many times: `python -m tests.faults.table`; prints the table, and writes it into docs/faults.md.
 
-Half of the times the system runs over SQLite, and half over PostgreSQL.
+Half of the times the system runs over SQLite, and half over PostgreSQL; both halves run at the same time.
 """
 
 import argparse
@@ -8,8 +8,10 @@ import datetime
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -47,15 +49,23 @@ def main(arguments: list[str] | None = None) -> None:
     kinds = [kind for kind in KINDS if options.only in kind.name]
     everywhere = [kind for kind in kinds if not kind.needs_postgresql and kind.inject is not nothing]
     each = -(-options.injections // max(1, len(everywhere)))
-    random, outcomes = Random(options.seed), list[Outcome]()
+    outcomes: list[Outcome] = []
+    ending = threading.Event()
     heading = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, seed {options.seed}. {report.machine()}."
     try:
         with work_dir(options.work_dir) as folder, running_postgresql() as postgresql:
             inputs = make_inputs(folder)
-            for number, server in enumerate((None, postgresql)):
-                times = (each + number) // 2
-                for outcome in put_in(kinds, times, inputs, folder, server, random):
+
+            def put_in_half(number: int, server: PostgreSQL | None) -> None:
+                random = Random(options.seed + number)
+                for outcome in put_in(kinds, (each + number) // 2, inputs, folder, server, random, ending):
                     outcomes.append(outcome)  # one by one: what was found before an end is told
+
+            with ThreadPoolExecutor() as halves:
+                try:
+                    list(halves.map(put_in_half, (0, 1), (None, postgresql)))
+                finally:
+                    ending.set()
     finally:
         text = f"{heading}\n\n{table(outcomes)}"
         print(text)
@@ -82,13 +92,14 @@ def put_in(
     folder: Path,
     postgresql: PostgreSQL | None,
     random: Random,
+    ending: threading.Event,
 ) -> Iterator[Outcome]:
     """In an order drawn at random, into one system, or another one after each that was harmed."""
     waiting = [kind for kind in kinds if postgresql or not kind.needs_postgresql] * times
     random.shuffle(waiting)
-    while waiting:
+    while waiting and not ending.is_set():
         with running_system(Path(tempfile.mkdtemp(dir=folder)), inputs, postgresql) as system:
-            while waiting:
+            while waiting and not ending.is_set():
                 outcome = tried(waiting.pop(), system, random.getrandbits(32))
                 print(line(outcome, "PostgreSQL" if postgresql else "SQLite"), flush=True)
                 yield outcome
