@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ PATIENCE_S = 300.0
 STEPS, SAVE_EVERY = 96, 8
 LEASE_S = 8.0
 RETRY_S = 0.1
+MIGRATING = threading.Lock()
+"""Alembic has one context a process."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ class System:
         self.broker_url = f"redis://127.0.0.1:{self.broker.port}/0"
         self.store = Store(direct)
         self._closing.callback(self.store.close)
-        self.store.migrate()
+        with MIGRATING:
+            self.store.migrate()
         config = WorkerConfig(
             broker_url=self.broker_url,
             database_url=through,
