@@ -11,6 +11,7 @@ What becomes of a job whose process:
     hangs while another has taken the job  killed
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -164,6 +165,8 @@ class Slot:
                 asked_at = now
             if looked_at is None or now - looked_at >= self._config.watch_every_s:
                 looked_at = now
+                if not child.has_begun:
+                    self._renew(job)
                 found = self._row(job)
                 if (
                     found is not None and found.fence != job.fence
@@ -183,6 +186,11 @@ class Slot:
             if child.stalled_s() > self._config.stall_timeout_s:
                 child.kill()
                 return 1, f"it took no step for {self._config.stall_timeout_s:g} s"
+
+    def _renew(self, job: Job) -> None:
+        """Keep the lease while the process starts, which may take longer than a lease on a busy machine."""
+        with contextlib.suppress(StoreUnavailable):
+            self._store.work.renew(Lease.of(job), self._config.lease_ttl_s)
 
     def _row(self, job: Job) -> Job | None:
         """The job as it is now; None where that cannot be read."""

@@ -40,6 +40,8 @@ class ChildProcess:
             os.close(writing)
         self._ticks = reading
         self._last_step_at = time.monotonic()
+        self.has_begun = False
+        """Whether it renews its lease itself."""
         self.done = 0
         """How many steps its job has done, as far as it was read."""
 
@@ -77,6 +79,7 @@ class ChildProcess:
         with contextlib.suppress(BlockingIOError):
             while told := os.read(self._ticks, _READ):
                 self._last_step_at = time.monotonic()
+                self.has_begun = True
                 self.done = max([self.done, *map(int, told.split())])
 
     def ask_to_stop(self) -> None:
