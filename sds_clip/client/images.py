@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 from collections.abc import Iterable
@@ -58,7 +59,9 @@ def _opened(image: Any, index: int) -> Any:
 def _read(file: IO[bytes], index: int) -> bytes:
     if file.seekable():  # it may stand at its end, where it was written to
         file.seek(0)
-    content = file.read()
+    content: object = None
+    with contextlib.suppress(UnicodeDecodeError):  # an image's bytes are no text
+        content = file.read()
     if not isinstance(content, bytes):
         raise TypeError(f'images[{index}] is a file that was opened as text: open it as bytes, with "rb".')
     return content
@@ -83,7 +86,8 @@ def _picture(array: np.ndarray[Any, Any], index: int) -> Image.Image:
     from PIL import Image
 
     shape, kind = tuple(array.shape), str(array.dtype)
-    if kind != "uint8" or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
+    if kind != "uint8" or not is_image or 0 in shape:
         raise TypeError(
             f"images[{index}] is an array of {kind} with the shape {shape}: it must be uint8 with the shape "
             "(height, width), (height, width, 3) for RGB, or (height, width, 4) for RGBA."

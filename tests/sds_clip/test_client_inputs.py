@@ -67,6 +67,11 @@ WRONG: dict[str, tuple[str, Use]] = {
     "an array for images": ("images", lambda client: client.embed(np.asarray(PICTURE))),
     "a file for images": ("images", lambda client: client.embed(io.BytesIO(b"cat"))),  # type: ignore[arg-type]
     "a file of text": ("images", lambda client: client.embed([io.StringIO("cat")])),  # type: ignore[list-item]
+    "a picture's file opened as text": (
+        "images",
+        lambda client: client.embed([io.TextIOWrapper(io.BytesIO(b"\x89PNG"), encoding="utf-8")]),  # type: ignore[list-item]
+    ),
+    "an empty array": ("images", lambda client: client.embed([np.zeros((0, 0, 3), np.uint8)])),
     "an array of numbers": ("images", lambda client: client.embed([np.zeros((4, 4, 3))])),
     "channels first": ("images", lambda client: client.embed([np.zeros((3, 8, 8), np.uint8)])),
     "no image at all": ("images", lambda client: client.embed([3])),  # type: ignore[list-item]
