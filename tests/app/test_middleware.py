@@ -297,7 +297,7 @@ def test_with_keys_any_host_is_served() -> None:
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_announced_excess_is_refused_and_the_connection_lives(http: str) -> None:
-    app = _app()
+    app = _app(body_timeout_s=30)
     with _served(app, http) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         for _ in range(3):
             answer = client.post("/size", content=b"x" * (MAX_BODY_BYTES * 3))
@@ -330,7 +330,7 @@ async def _post_chunks(port: int, size_bytes: int) -> httpx.Response:
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_chunked_body_is_counted_as_it_comes(http: str) -> None:
-    app = _app()
+    app = _app(body_timeout_s=30)
     with _served(app, http) as port:
         fitting = asyncio.run(_post_chunks(port, MAX_BODY_BYTES))
         excess = asyncio.run(_post_chunks(port, 10 * MAX_BODY_BYTES))
