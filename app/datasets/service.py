@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 
 from pydantic import ValidationError
@@ -100,17 +100,19 @@ class DatasetService:
     async def sweep(self) -> None:
         """Remove what crashes have left on the disk. Raises StoreUnavailable."""
 
-        def status(dataset_id: str) -> DatasetStatus | None:
+        def wants(dataset_id: str, statuses: Container[DatasetStatus], *, if_unknown: bool) -> bool:
             try:
-                return self._store.datasets.get(dataset_id).status
+                return self._store.datasets.get(dataset_id).status in statuses
             except UnknownRecord:
-                return None
+                return if_unknown
 
         def sweep() -> list[str]:
             return self._folders.sweep(
-                wants_upload=lambda dataset_id: status(dataset_id) is DatasetStatus.VALIDATING,
-                # A check publishes its set before it records the result.
-                wants_set=lambda dataset_id: status(dataset_id) in _NEEDED,
+                # An upload is there before its record.
+                wants_upload=lambda name: wants(name, {DatasetStatus.VALIDATING}, if_unknown=False),
+                # A check publishes its set before it records the result. No record is ever removed, so an unknown set
+                # belongs to another database, which may come back.
+                wants_set=lambda name: wants(name, _NEEDED, if_unknown=True),
             )
 
         swept = await in_own_thread(sweep, "sweep data sets")

@@ -50,6 +50,10 @@ class Remembered:
     """Seconds since the epoch."""
 
 
+class RegistryBehind(Exception):
+    """The registry knows less than this process has read from it before."""
+
+
 class LocalState:
     """The state of one process, in a folder that it locks.
 
@@ -85,6 +89,24 @@ class LocalState:
                 self._remove_unused(aliases)
             for version in list(self._uncopied):
                 self._copy_all(version)
+
+    def check_not_behind(self, aliases: Sequence[AliasState]) -> None:
+        """Raise RegistryBehind where this process knows a later move of an alias than `aliases` do.
+
+        Generations only grow and no alias is ever removed, so the registry is an older copy or another one.
+        """
+        read = {alias.name: alias for alias in aliases}
+        for known in () if self.remembered is None else self.remembered.aliases:
+            found = read.get(known.name)
+            generation = 0 if found is None else found.generation
+            if generation < known.generation or (
+                found is not None and generation == known.generation and found.version != known.version
+            ):
+                raise RegistryBehind(
+                    f"The registry has generation {generation} of {known.name}, and this process has read generation "
+                    f"{known.generation}: the database is an older copy or another one. Restore the right one, or "
+                    f"remove {self._file} and start again to follow this one."
+                )
 
     def found(self, version: str, place: Place) -> None:
         """Note where the registry has a version."""

@@ -178,9 +178,10 @@ class Swapper:
         self._follow_all(states)
 
     def _read(self, aliases: AliasSource) -> Sequence[AliasState]:
-        """In a thread: the aliases, which are recorded before they are followed."""
+        """In a thread: the aliases, which are recorded before they are followed. Raises RegistryBehind."""
         states = aliases.read()
         if self._state is not None:
+            self._state.check_not_behind(states)
             self._state.record(states)
         return states
 

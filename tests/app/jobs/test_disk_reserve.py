@@ -58,11 +58,11 @@ def test_data_that_lie_on_the_server_already_are_registered(full: Service, roots
 
 
 def test_replay_of_a_submission_from_before_is_answered(
-    service: Service, make_service: Callable[..., Service]
+    service: Service, make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     body, key = service.request(), {"Idempotency-Key": "k"}
     job = service.client.post("/finetune", json=body, headers=key).json()["id"]
-    full = make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE)
+    full = make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE, state_dir=tmp_path / "another")
 
     assert full.client.post("/finetune", json=body, headers=key).json()["id"] == job
 

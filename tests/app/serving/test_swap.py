@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from app.registry.files import FileAliases, FileReports, FolderVersions
 from app.registry.ports import AliasState, ProcessReport
+from app.serving.classes import SMALL_SET_PROMPTS
 from models.clip import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
@@ -331,7 +332,7 @@ def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(
 ) -> None:
     large = {
         "images": MATCH["images"],
-        "labels": [f"label {number}" for number in range(200)],
+        "labels": [f"label {number}" for number in range(SMALL_SET_PROMPTS + 1)],
         "templates": ["a {}."],
         "top_k": 1,
     }
