@@ -13,6 +13,7 @@ from app.datasets.folders import DatasetFolders
 from tests.app.conftest import png
 from tests.app.datasets.archives import END, ZipEntry, tar_entry, tar_of, tree, zip_by_hand, zip_of
 from tests.app.jobs.conftest import Service, error_of
+from tests.worker.waiting import until
 from worker.config import WorkerConfig
 from worker.dataset_checks import check
 
@@ -407,3 +408,17 @@ def test_more_uploads_at_once_than_allowed_are_turned_away(make_service: Callabl
 
     assert error_of(answer, 429)["code"] == "overloaded"
     assert upload(service, tar_of(winoground(1))).status_code == 202
+
+
+def test_start_over_another_database_keeps_checked_sets_and_removes_what_a_crash_left(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    folders = DatasetFolders(tmp_path / "data" / "datasets")
+    for folder in (folders.content("ds_of_another_database"), folders.upload("ds_of_a_crash")):
+        folder.mkdir()
+        (folder / "file").write_bytes(b"content")
+
+    make_service()
+
+    until(lambda: not folders.upload("ds_of_a_crash").exists())
+    assert (folders.content("ds_of_another_database") / "file").read_bytes() == b"content"
