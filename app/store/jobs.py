@@ -142,8 +142,10 @@ class Jobs:
             job = locked_job(connection, job_id)
             if job.status in FULFILLED[Action.RETRY]:
                 return job
-            message = _ASKED[Action.RETRY] + ("" if job.files_removed_at is None else _FROM_THE_START)
-            job = _asked(connection, job, Action.RETRY, now, message, **_UNSPENT)
+            message, values = _ASKED[Action.RETRY], _UNSPENT
+            if job.files_removed_at is not None:
+                message, values = message + _FROM_THE_START, values | _NO_PROGRESS
+            job = _asked(connection, job, Action.RETRY, now, message, **values)
             try:
                 status = _lock_needs(
                     connection,
@@ -270,6 +272,8 @@ _UNSPENT: dict[str, Any] = {
     ),
 }
 """The columns of a job that is taken up again."""
+_NO_PROGRESS: dict[str, Any] = {"stage": None, "step": 0, "steps": None}
+"""Those beside of one that starts from the beginning."""
 
 
 def _asked(connection: Connection, job: Job, action: Action, now: float, message: str, **values: Any) -> Job:

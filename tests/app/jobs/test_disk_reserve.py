@@ -78,7 +78,9 @@ def test_retry_needs_room_and_a_job_that_can_be_retried(
 
     assert error_of(full.client.post(f"/jobs/{succeeded}/retry"), 409)["code"] == "job_state"
     assert error_of(full.client.post(f"/jobs/{cancelled}/retry"), 507)["code"] == "disk_reserve"
-    assert "507" in full.client.get("/openapi.json").json()["paths"]["/jobs/{job_id}/retry"]["post"]["responses"]
+    assert (
+        "507" in full.client.get("/openapi.json").json()["paths"]["/jobs/{job_id}/retry"]["post"]["responses"]
+    )
 
 
 @on_both
