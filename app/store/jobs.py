@@ -29,6 +29,12 @@ _ASKED = {
     Action.RESUME: "Resuming was asked for.",
     Action.RETRY: "Retrying was asked for.",
 }
+_DONE = {
+    Action.CANCEL: "cancelled",
+    Action.PAUSE: "paused",
+    Action.RESUME: "resumed",
+    Action.RETRY: "retried",
+}
 _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
@@ -281,7 +287,7 @@ def _asked(connection: Connection, job: Job, action: Action, now: float, message
     try:
         return move(connection, job, action, now, message, **values)
     except TransitionRefused:
-        raise JobStateConflict(f"A job that is {job.status} cannot {action}.") from None
+        raise JobStateConflict(f"A job that is {job.status} cannot be {_DONE[action]}.") from None
 
 
 def _needs(connection: Connection, column: ColumnElement[str], job_id: str) -> list[str]:

@@ -285,7 +285,7 @@ def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None
         if state == "paused":
             store.work.release(lease)
     assert store.jobs.get(job.id).status == state
-    with pytest.raises(JobStateConflict):
+    with pytest.raises(JobStateConflict, match="cannot be retried"):
         store.jobs.request_retry(job.id)
 
 
