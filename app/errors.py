@@ -18,6 +18,7 @@
     │   ├── ClassesBuilding      503  a label set is still being encoded
     │   ├── RegistryAway         503  which version a name stands for cannot be read
     │   ├── ModelNotReady        503  the version that a name stands for is not loaded
+    │   ├── NothingToServe       503  /ready alone: waiting does not bring the default model back
     │   └── OutOfMemory          503  there was not enough memory for the request at that moment
     ├── DeadlineExceeded         504  not computed within the request's deadline
     └── DiskReserve              507  the disk is full but for its reserve
@@ -179,6 +180,13 @@ class ModelNotReady(Unavailable):
     """The version that a name stands for is not loaded here, and no other answers for it."""
 
     code = "model_not_ready"
+
+
+class NothingToServe(Unavailable):
+    """The default model cannot be served until somebody acts: its files are damaged, for example."""
+
+    type = "server_error"
+    retryable = False
 
 
 class OutOfMemory(Unavailable):
