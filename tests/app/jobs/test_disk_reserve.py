@@ -50,11 +50,12 @@ def test_no_upload_is_accepted_and_nothing_of_it_is_left(full: Service, field: s
     assert full.client.get("/datasets").json()["data"] == []
 
 
-def test_data_that_lie_on_the_server_already_are_registered(full: Service, roots: Path) -> None:
+def test_data_that_lie_on_the_server_already_are_not_registered(full: Service, roots: Path) -> None:
     (roots / "pairs").mkdir()
     body = {"name": "there", "format": "pairs", "source": str(roots / "pairs")}
 
-    assert full.client.post("/datasets", json=body).status_code == 202
+    assert error_of(full.client.post("/datasets", json=body), 507)["code"] == "disk_reserve"
+    assert full.client.get("/datasets").json()["data"] == []
 
 
 def test_replay_of_a_submission_from_before_is_answered(
