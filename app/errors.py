@@ -27,6 +27,7 @@ An error owns its code, its status and whether trying again can help; `app.error
 place that turns it into a response body.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -216,6 +217,11 @@ class DiskReserve(ServiceError):
     status = 507
     code = "disk_reserve"
     retryable = True
+
+
+def without_folder(message: str, folder: Path) -> str:
+    """The message with paths below a folder of the server's told from there on."""
+    return message.replace(f"{folder}/", "").replace(str(folder), "the data folder")
 
 
 def body(error: ServiceError) -> dict[str, Any]:
