@@ -144,7 +144,10 @@ class JobService:
         return await self._threads.run(lambda: self._woken(self._store.jobs.request_resume(job_id)))
 
     async def retry(self, job_id: str, caller: Caller) -> JobView:
-        """Take up a failed or cancelled job. Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve."""
+        """Take up a failed or cancelled job.
+
+        Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
+        """
 
         def ask() -> JobView:
             job = self._store.jobs.get(job_id)
