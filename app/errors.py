@@ -18,6 +18,7 @@
     │   ├── ClassesBuilding      503  a label set is still being encoded
     │   ├── RegistryAway         503  which version a name stands for cannot be read
     │   ├── ModelNotReady        503  the version that a name stands for is not loaded
+    │   ├── NothingToServe       503  /ready alone: waiting does not bring the default model back
     │   └── OutOfMemory          503  there was not enough memory for the request at that moment
     ├── DeadlineExceeded         504  not computed within the request's deadline
     └── DiskReserve              507  the disk is full but for its reserve
@@ -26,6 +27,7 @@ An error owns its code, its status and whether trying again can help; `app.error
 place that turns it into a response body.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -181,6 +183,13 @@ class ModelNotReady(Unavailable):
     code = "model_not_ready"
 
 
+class NothingToServe(Unavailable):
+    """The default model cannot be served until somebody acts: its files are damaged, for example."""
+
+    type = "server_error"
+    retryable = False
+
+
 class OutOfMemory(Unavailable):
     """There was not enough memory for the request at that moment."""
 
@@ -208,6 +217,11 @@ class DiskReserve(ServiceError):
     status = 507
     code = "disk_reserve"
     retryable = True
+
+
+def without_folder(message: str, folder: Path) -> str:
+    """The message with paths below a folder of the server's told from there on."""
+    return message.replace(f"{folder}/", "").replace(str(folder), "the data folder")
 
 
 def body(error: ServiceError) -> dict[str, Any]:

@@ -25,7 +25,8 @@ _LARGE_BYTES = 32 * 2**20
 _RELEASE_EVERY_S = 10.0
 _DATA_URI = "data:"
 _WHITESPACE = b" \t\r\n"
-_PATH = re.compile(r"(\.{1,2}[/\\]|~)[^\0\n]*|[^\0\n]*\.[A-Za-z0-9]{1,5}")
+# The base64 of a JPEG begins with /9j/ and is no path.
+_PATH = re.compile(r"(\.{1,2}[/\\]|~|(?i:file:))[^\0\n]*|/(?!9j/)[^\0\n+=]+|[^\0\n]*\.[A-Za-z0-9]{1,5}")
 _MAX_PATH_CHARS = 4096
 
 

@@ -153,7 +153,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         poll_s=settings.swap_poll_s,
         state=state,
     )
-    board = StatusBoard(engine.models, swapper, registry.reports)
+    board = StatusBoard(engine.models, swapper, registry.reports, settings.data_dir.absolute())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

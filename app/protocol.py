@@ -77,9 +77,8 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Begin to wait for the end of a body that was answered before it had arrived."""
         super().on_response_complete()
-        if (
-            self._in_body and self.cycle.response_complete
-        ):  # else the body is that of a later, pipelined request
+        # Otherwise the body is that of a later, pipelined request.
+        if self._in_body and self.cycle.response_complete:
             self._close_after(UNREAD_BODY_TIMEOUT_S)
 
     def _await_headers(self) -> None:

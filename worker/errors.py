@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.errors import DiskReserve, ServiceError
+from app.errors import DiskReserve, ServiceError, without_folder
 from app.store.records import JobError
 from models.errors import ModelError
 
@@ -50,7 +50,7 @@ def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
     failure = _failure(error)
     if hidden is None:
         return failure
-    message = failure.error.message.replace(f"{hidden}/", "").replace(str(hidden), "the data folder")
+    message = without_folder(failure.error.message, hidden)
     return replace(failure, error=replace(failure.error, message=message))
 
 

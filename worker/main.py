@@ -1,25 +1,24 @@
 """A worker from start to end: `run_worker(WorkerConfig(...))` in a process's main thread."""
 
 import logging
+import os
 from collections.abc import Sequence
 
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from worker.celery_app import make_app, run
-from worker.checker import Checker
 from worker.config import WorkerConfig
 from worker.heartbeat import Heartbeat
-from worker.reaper import Reaper
-from worker.slot import Slot
-from worker.supervised import COMMAND
+from worker.identity import owner_name
 
 logger = logging.getLogger(__name__)
 
 
-def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> None:
+def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) -> None:
     """Take jobs until SIGTERM or SIGINT; the one at hand is then stopped at a checkpoint and let go.
 
-    A broker that is away is waited for, while jobs are found without it. `command` starts a job's process.
+    A broker that is away is waited for, while jobs are found without it. `command` starts a job's process, in place
+    of this program's own.
 
     Raises: ConfigurationError for a database URL that cannot be used; StoreUnavailable where the database does
     not answer at the start.
@@ -29,8 +28,16 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> Non
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     store.migrate()
     wake_ups = WakeUps(config.broker_url)
-    slot = Slot(config, store, wake_ups.publish, command=command)
-    heartbeat = Heartbeat(config, store, slot.owner)
+    heartbeat = Heartbeat(config, store, owner_name(os.getpid(), config.queue))
+    heartbeat.start()
+
+    # These import torch, which takes seconds; until the first heartbeat, every job says that it has no worker.
+    from worker.checker import Checker
+    from worker.reaper import Reaper
+    from worker.slot import Slot
+    from worker.supervised import COMMAND
+
+    slot = Slot(config, store, wake_ups.publish, command=command or COMMAND)
     reaper = Reaper(config, store, wake_ups.publish)
     checker = Checker(config, store) if config.checks_datasets else None
 
@@ -44,7 +51,6 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] = COMMAND) -> Non
         slot.wake()
         slot.wait_until_idle()
 
-    heartbeat.start()
     slot.start()
     reaper.start()
     if checker is not None:

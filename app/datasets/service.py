@@ -60,11 +60,12 @@ class DatasetService:
     async def register(self, request: RegisterDataset, owner: str) -> Dataset:
         """Make data known that lie under the operator's roots.
 
-        Raises: InvalidRequest, SourceForbidden, SourceMissing.
+        Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve.
         """
 
         def add() -> Dataset:
             self._roots.resolve(request.source)
+            self._check_disk()
             return self._add(request, {SOURCE_PATH: request.source}, owner)
 
         return await self._threads.run(add)

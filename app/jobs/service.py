@@ -11,7 +11,7 @@ from app.crash import reach
 from app.errors import NotFound
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
-from app.jobs.states import OPEN, TERMINAL, JobKind, JobStatus
+from app.jobs.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.jobs.submission import Submissions
 from app.jobs.waker import Waker
 from app.registry.manifest import LOG_FILE
@@ -144,14 +144,17 @@ class JobService:
         return await self._threads.run(lambda: self._woken(self._store.jobs.request_resume(job_id)))
 
     async def retry(self, job_id: str, caller: Caller) -> JobView:
-        """Take up a failed or cancelled job. Raises JobStateConflict, InputsGone, Forbidden, Overloaded."""
+        """Take up a failed or cancelled job.
+
+        Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
+        """
 
         def ask() -> JobView:
             job = self._store.jobs.get(job_id)
             promote = (job.config or {}).get("promote", "never")
             if promote != "never":  # whoever cancelled it may not want the alias to move any more
                 caller.check("admin", f"promote: {promote}", param="promote")
-            if job.status in TERMINAL:
+            if (job.status, Action.RETRY) in TRANSITIONS:
                 self._submissions.check_room()
             return self._woken(self._store.jobs.request_retry(job_id))
 

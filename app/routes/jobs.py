@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from app.errors import InvalidRequest, Overloaded
+from app.errors import DiskReserve, InvalidRequest, Overloaded
 from app.jobs.service import JobView
 from app.jobs.states import TERMINAL, JobKind, JobStatus
 from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
@@ -140,7 +140,8 @@ async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
 
 @router.post(
-    "/jobs/{job_id}/retry", responses=describe_errors(*READING, JobStateConflict, InputsGone, Overloaded)
+    "/jobs/{job_id}/retry",
+    responses=describe_errors(*READING, JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
 async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Take up a failed or cancelled job from its newest checkpoint, or from the start where there is none.

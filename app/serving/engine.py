@@ -15,7 +15,7 @@ import torch
 from prometheus_client.core import Metric
 from torch import Tensor
 
-from app.errors import DeadlineExceeded, ServiceError, Unavailable
+from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
 from app.serving.forward import Encode, EncodeJob, Features, Forward
@@ -178,6 +178,8 @@ class Engine:
         try:
             default = self.models.resolve(None)
         except ServiceError as error:
+            if not error.retryable:
+                raise NothingToServe(error.message, code=error.code) from error
             raise Unavailable(
                 error.message, code=error.code, retry_after_s=error.retry_after_s or 5
             ) from error

@@ -8,8 +8,10 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
+from app.errors import without_folder
 from app.registry.ports import ProcessReport, ReportSink
 from app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
 from app.serving.served import Served, ServedModels
@@ -24,12 +26,18 @@ TIMEOUT_S = 5.0
 
 
 class StatusBoard:
-    """Says what this process serves, and leaves it for the others where there is a place for that."""
+    """Says what this process serves, and leaves it for the others where there is a place for that.
 
-    def __init__(self, models: ServedModels, swapper: Swapper, reports: ReportSink | None) -> None:
+    `hidden` is a folder whose path stays out of it.
+    """
+
+    def __init__(
+        self, models: ServedModels, swapper: Swapper, reports: ReportSink | None, hidden: Path
+    ) -> None:
         self._models = models
         self._swapper = swapper
         self._reports = reports
+        self._hidden = hidden
         self._started_at = time.time()
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._reporting: asyncio.Task[None] | None = None
@@ -77,7 +85,7 @@ class StatusBoard:
         # An alias that was never loaded serves nothing, and that is what people look here for.
         served = {name.name for name in names}
         names += [NameStatus(name=name) for name in self._swapper.followed if name not in served]
-        return [_following(name, self._swapper.followed.get(name.name)) for name in names]
+        return [_following(name, self._swapper.followed.get(name.name), self._hidden) for name in names]
 
     async def _report_for_ever(self, reports: ReportSink) -> None:
         """Leave a report when something changed, else every few seconds, which says that the process lives."""
@@ -120,7 +128,7 @@ def _serving(served: Served, swapper: Swapper) -> NameStatus:
     )
 
 
-def _following(name: NameStatus, followed: Followed | None) -> NameStatus:
+def _following(name: NameStatus, followed: Followed | None, hidden: Path) -> NameStatus:
     """The name's status with where its alias points and what came of that."""
     if followed is None:
         return name
@@ -129,12 +137,12 @@ def _following(name: NameStatus, followed: Followed | None) -> NameStatus:
             "wanted_version": followed.wanted.version,
             "wanted_generation": followed.wanted.generation,
             "loading": followed.wanted.version in followed.staging,
-            "last_failed_load": _failed_load(followed.failure),
+            "last_failed_load": _failed_load(followed.failure, hidden),
         }
     )
 
 
-def _failed_load(failure: Failure | None) -> FailedLoad | None:
+def _failed_load(failure: Failure | None, hidden: Path) -> FailedLoad | None:
     if failure is None:
         return None
     return FailedLoad(
@@ -142,6 +150,6 @@ def _failed_load(failure: Failure | None) -> FailedLoad | None:
         generation=failure.generation,
         at=failure.at,
         code=failure.code,
-        reason=failure.reason,
+        reason=without_folder(failure.reason, hidden),
         attempts=failure.attempts,
     )

@@ -124,7 +124,7 @@ class VersionDamaged(Conflict):
     def __init__(self, version: str, *, param: str) -> None:
         super().__init__(
             f"Version {version[:12]} is damaged: its files, or those of a version that it lies over, are not what "
-            "was published. Use another version, or publish it again by running its job.",
+            "was published. Use another version, or submit the same job again.",
             param=param,
         )
 

@@ -29,6 +29,12 @@ _ASKED = {
     Action.RESUME: "Resuming was asked for.",
     Action.RETRY: "Retrying was asked for.",
 }
+_DONE = {
+    Action.CANCEL: "cancelled",
+    Action.PAUSE: "paused",
+    Action.RESUME: "resumed",
+    Action.RETRY: "retried",
+}
 _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
@@ -142,8 +148,10 @@ class Jobs:
             job = locked_job(connection, job_id)
             if job.status in FULFILLED[Action.RETRY]:
                 return job
-            message = _ASKED[Action.RETRY] + ("" if job.files_removed_at is None else _FROM_THE_START)
-            job = _asked(connection, job, Action.RETRY, now, message, **_UNSPENT)
+            message, values = _ASKED[Action.RETRY], _UNSPENT
+            if job.files_removed_at is not None:
+                message, values = message + _FROM_THE_START, values | _NO_PROGRESS
+            job = _asked(connection, job, Action.RETRY, now, message, **values)
             try:
                 status = _lock_needs(
                     connection,
@@ -270,6 +278,8 @@ _UNSPENT: dict[str, Any] = {
     ),
 }
 """The columns of a job that is taken up again."""
+_NO_PROGRESS: dict[str, Any] = {"stage": None, "step": 0, "steps": None}
+"""Those beside of one that starts from the beginning."""
 
 
 def _asked(connection: Connection, job: Job, action: Action, now: float, message: str, **values: Any) -> Job:
@@ -277,7 +287,7 @@ def _asked(connection: Connection, job: Job, action: Action, now: float, message
     try:
         return move(connection, job, action, now, message, **values)
     except TransitionRefused:
-        raise JobStateConflict(f"A job that is {job.status} cannot {action}.") from None
+        raise JobStateConflict(f"A job that is {job.status} cannot be {_DONE[action]}.") from None
 
 
 def _needs(connection: Connection, column: ColumnElement[str], job_id: str) -> list[str]:

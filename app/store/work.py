@@ -153,8 +153,8 @@ class Work:
         """Let go of a job at a checkpoint: by a shutdown, or because pausing or cancelling was asked for.
 
         Returns the job: `queued`, which is an interruption, or `paused`, not counted as an attempt; or
-        `cancelled`; or `failed` where its interruptions or its running time are used up. Publish a wake-up after
-        this where it is queued.
+        `cancelled`; or `failed` where its interruptions or its running time are used up, and the end of its running
+        time is no interruption. Publish a wake-up after this where it is queued.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
@@ -163,6 +163,8 @@ class Work:
                 return move(connection, job, Action.RELEASE, now, message)
             interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
             if job.status is JobStatus.RUNNING and (error := _used_up(job, interruptions, now)) is not None:
+                if error.code == OUT_OF_TIME:  # its worker stopped it for that
+                    interruptions = job.interruptions
                 return _exhaust(connection, job, error, now, interruptions)
             return move(
                 connection,
@@ -320,8 +322,8 @@ def _used_up(job: Job, interruptions: int, now: float) -> JobError | None:
     """Why a job may not go on, whatever its worker did."""
     again = f"POST /jobs/{job.id}/retry goes on from its newest checkpoint."
     if ran_s(job, now) >= job.max_run_time_s:
-        message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again}"
-        return JobError(OUT_OF_TIME, message)
+        message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again} Its time then counts from 0."
+        return JobError(OUT_OF_TIME, message, retryable=True)
     if interruptions > job.max_interruptions:
         message = f"The job was interrupted {interruptions} times; see its events. {again}"
         return JobError(INTERRUPTED, message, retryable=True)

@@ -115,10 +115,8 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
 
 def _falls_to_noise(betas: Tensor, abar: Tensor) -> bool:
     """Whether abar falls from at most 1 and reaches 0 at its end alone, if at all. NaN is none of it."""
-    before, last = (
-        abar[:-1],
-        abar[-1:],
-    )  # for zero terminal SNR some schedulers put 2**-24 last, which may be a rise
+    # For zero terminal SNR some schedulers put 2**-24 last, which may be a rise.
+    before, last = abar[:-1], abar[-1:]
     sound = [betas > 0, betas[:-1] < 1, betas[-1:] <= 1, abar <= 1, before > 0, before.diff() <= 0, last >= 0]
     return all(bool(each.all()) for each in sound)
 

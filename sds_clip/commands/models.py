@@ -95,7 +95,7 @@ def run_list(args: argparse.Namespace) -> int:
     elif found["registry"] == "read":
         versions = [_line(version) for version in found["versions"]]
         print()
-        print(table(["version", "aliases", "base", "bytes", "created", "job"], versions))
+        print(table(["version", "aliases", "status", "base", "bytes", "created", "job"], versions))
     return 0
 
 
@@ -146,6 +146,7 @@ def _line(version: dict[str, Any]) -> list[object]:
     return [
         version["id"],
         " ".join(version["aliases"]),
+        version["status"],
         version["base"],
         version["size_bytes"],
         moment(version["created_at"]),

@@ -18,6 +18,8 @@ from sds_clip.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sds_clip.up.address import Address
     from sds_clip.worker_settings import WorkerSettings
     from worker.valkey import Valkey
@@ -99,7 +101,7 @@ def _system(settings: WorkerSettings, broker: Valkey | None) -> int:
         worker_grace_s=settings.stop_grace_s + _MARGIN_S,
         service_grace_s=settings.drain_timeout_s + _MARGIN_S,
     )
-    return system.run(lambda: _announce(address, settings))
+    return system.run(lambda: announce(address, settings.data_dir))
 
 
 def _serve(settings: WorkerSettings, address: Address) -> list[str]:
@@ -131,9 +133,13 @@ def child_environment(settings: WorkerSettings, broker_url: str | None) -> dict[
     return {f"SDS_CLIP_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
-def _announce(address: Address, settings: WorkerSettings) -> None:
+def announce(address: Address, data_dir: Path) -> None:
+    """Say where the run is, and why it is not ready where it is not."""
     from sds_clip.client.connection import DEFAULT_URL
 
-    print(f"SDS-CLIP is ready at {address.url} and keeps everything in {settings.data_dir}.")
+    state = "is ready" if address.problem is None else "runs"
+    print(f"SDS-CLIP {state} at {address.url} and keeps everything in {data_dir}.")
+    if address.problem is not None:
+        print(f"It is not ready: {address.problem}")
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     print(f"Next: see {address.url}/docs, or `sds-clip jobs list{url}`. Ctrl-C stops it.", flush=True)

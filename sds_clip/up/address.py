@@ -1,7 +1,6 @@
-"""Where the service of the embedded run will listen, and whether it is ready."""
+"""Where the service of the embedded run will listen, and whether it is there."""
 
 import contextlib
-import logging
 import socket
 import time
 
@@ -14,7 +13,6 @@ _FREED_WITHIN_S = 5.0
 _ASK_TIMEOUT_S = 5.0
 _CANNOT_LOAD = ("version_damaged", "model_not_ready")
 """Codes of a service that works and does not have the weights that were promoted."""
-logger = logging.getLogger(__name__)
 
 
 class Address:
@@ -26,6 +24,8 @@ class Address:
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = _free_port(host, port)
+        self.problem: str | None = None
+        """Why a service that is there does not serve the default model."""
 
     @property
     def url(self) -> str:
@@ -33,18 +33,19 @@ class Address:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
-    def is_ready(self) -> bool:
+    def is_there(self) -> bool:
         """Whether the service answers, with a forward pass or with why the promoted version cannot be loaded.
 
-        That takes a rollback or a job to mend, and so the workers.
+        That takes a rollback or a job to mend, and so the workers. `problem` then has the reason.
         """
+        self.problem = None
         with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
             answer = httpx.get(f"{self.url}/ready", timeout=_ASK_TIMEOUT_S, trust_env=False)
             if answer.is_success:
                 return True
             error = answer.json()["error"]
             if error["code"] in _CANNOT_LOAD:
-                logger.warning("the default model is not served: %s", error["message"])
+                self.problem = error["message"]
                 return True
         return False
 

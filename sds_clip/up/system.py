@@ -1,6 +1,6 @@
 """The processes of the embedded run, from start to end.
 
-    started    the service, and once that is ready the workers
+    started    the service, and once that is there the workers
     ended      the workers, which let their jobs go at a checkpoint, then the service
 
 The broker is started before and ended after all of them, and looked after like them.
@@ -66,7 +66,7 @@ class System:
         while not self._stopping.wait(LOOK_S):
             if not self._service.is_running():
                 return False
-            if self._address.is_ready():
+            if self._address.is_there():
                 return True
         return False
 

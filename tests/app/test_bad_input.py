@@ -114,6 +114,8 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
     ),
     "a path": ("/match", {**GOOD, "images": ["photos/my-cat.jpg"]}, 422, "image_is_path"),
     "a path of here": ("/match", {**GOOD, "images": ["./cat"]}, 422, "image_is_path"),
+    "an absolute path": ("/match", {**GOOD, "images": ["/data/photos/my_cat"]}, 422, "image_is_path"),
+    "a file URL": ("/match", {**GOOD, "images": ["file:///data/photos/cat"]}, 422, "image_is_path"),
     "the start of a JPEG": ("/match", {**GOOD, "images": ["/9j/4AAQSkZJRg"]}, 422, "invalid_base64"),
     "a million wrong images": (
         "/match",

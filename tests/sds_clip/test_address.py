@@ -4,9 +4,11 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from sds_clip.commands.up import announce
 from sds_clip.up.address import Address
 
 
@@ -39,7 +41,7 @@ def handler() -> Iterator[tuple[Address, type[Handler]]]:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "is_ready"),
+    ("status", "code", "is_there"),
     [
         (200, None, True),
         (503, "unavailable", False),
@@ -49,13 +51,26 @@ def handler() -> Iterator[tuple[Address, type[Handler]]]:
     ],
 )
 def test_service_is_there_once_it_answers_or_only_lacks_the_promoted_version(
-    handler: tuple[Address, type[Handler]], status: int, code: str | None, is_ready: bool
+    handler: tuple[Address, type[Handler]], status: int, code: str | None, is_there: bool
 ) -> None:
     address, answering = handler
     answering.status = status
     answering.body = json.dumps({"error": {"code": code, "message": "..."}}).encode()
-    assert address.is_ready() is is_ready
+    assert address.is_there() is is_there
+    assert address.problem == ("..." if is_there and code else None)
 
 
-def test_nobody_there_is_not_ready() -> None:
-    assert not Address("127.0.0.1", 0).is_ready()
+@pytest.mark.parametrize(("problem", "says"), [(None, "is ready at"), ("It is damaged.", "It is damaged.")])
+def test_run_is_said_to_be_ready_only_where_it_is(
+    problem: str | None, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = Address("127.0.0.1", 0)
+    address.problem = problem
+    announce(address, Path("data"))
+    said = capsys.readouterr().out
+    assert says in said
+    assert ("is ready at" in said) == (problem is None)
+
+
+def test_nobody_is_there() -> None:
+    assert not Address("127.0.0.1", 0).is_there()

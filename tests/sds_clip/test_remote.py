@@ -142,7 +142,8 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
 ) -> None:
     served, versions = run("models", "list").split("\n\n")
     assert served.splitlines()[1].split()[0] == "demo"
-    assert versions.splitlines()[1].split()[1] == "default"
+    assert versions.splitlines()[0].split()[:3] == ["version", "aliases", "status"]
+    assert versions.splitlines()[1].split()[1:3] == ["default", "ready"]
     (version,) = read("models", "list")["versions"]
     assert run("models", "promote", version["id"], "--reason", "again").startswith(
         f"default is {version['id']}"

@@ -39,12 +39,12 @@ class Script(Child):
 
 
 class AtOnce(Address):
-    """The address of a service that is ready when it has noted that it has begun."""
+    """The address of a service that is there when it has noted that it has begun."""
 
     def __init__(self, notes: Path) -> None:
         self._begun = notes.with_name(f"{notes.name}.service")
 
-    def is_ready(self) -> bool:
+    def is_there(self) -> bool:
         return self._begun.exists()
 
 

@@ -50,11 +50,12 @@ def test_no_upload_is_accepted_and_nothing_of_it_is_left(full: Service, field: s
     assert full.client.get("/datasets").json()["data"] == []
 
 
-def test_data_that_lie_on_the_server_already_are_registered(full: Service, roots: Path) -> None:
+def test_data_that_lie_on_the_server_already_are_not_registered(full: Service, roots: Path) -> None:
     (roots / "pairs").mkdir()
     body = {"name": "there", "format": "pairs", "source": str(roots / "pairs")}
 
-    assert full.client.post("/datasets", json=body).status_code == 202
+    assert error_of(full.client.post("/datasets", json=body), 507)["code"] == "disk_reserve"
+    assert full.client.get("/datasets").json()["data"] == []
 
 
 def test_replay_of_a_submission_from_before_is_answered(
@@ -65,6 +66,22 @@ def test_replay_of_a_submission_from_before_is_answered(
     full = make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE, state_dir=tmp_path / "another")
 
     assert full.client.post("/finetune", json=body, headers=key).json()["id"] == job
+
+
+def test_retry_needs_room_and_a_job_that_can_be_retried(
+    service: Service, make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    succeeded, cancelled = service.finetune()["id"], service.finetune()["id"]
+    _, lease = service.claim()
+    service.store.work.succeed(lease)
+    service.client.post(f"/jobs/{cancelled}/cancel")
+    full = make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE, state_dir=tmp_path / "state")
+
+    assert error_of(full.client.post(f"/jobs/{succeeded}/retry"), 409)["code"] == "job_state"
+    assert error_of(full.client.post(f"/jobs/{cancelled}/retry"), 507)["code"] == "disk_reserve"
+    assert (
+        "507" in full.client.get("/openapi.json").json()["paths"]["/jobs/{job_id}/retry"]["post"]["responses"]
+    )
 
 
 @on_both

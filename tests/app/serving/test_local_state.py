@@ -204,7 +204,14 @@ def test_without_a_good_copy_the_process_is_not_ready_and_says_why(
         for folder in (registry, state / "versions"):
             flip_a_byte(folder / version / WEIGHTS)
         async with serving(tmp_path, [library.base]) as service:
-            await assert_not_ready(service, "version_damaged")
+            answer = await service.client.get("/ready")
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["type"]) == (
+                503,
+                "version_damaged",
+                "server_error",
+            )
+            assert "Retry-After" not in answer.headers, "waiting does not mend it"
             for name in (None, "default", version):
                 assert await refusal(service, 409, model=name) == "version_damaged"
             status = await service.name_status("default")

@@ -180,7 +180,7 @@ def damaged(library: Library, root: Path) -> str:
 def test_failed_load_leaves_the_old_version_serving_and_says_why(
     library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = tmp_path / "versions"
+    root = tmp_path / "data" / "versions"
     bad, good = damaged(library, root), library.published[1]
     shutil.copytree(library.root / good, root / good)
 
@@ -194,6 +194,7 @@ def test_failed_load_leaves_the_old_version_serving_and_says_why(
             failed = status["last_failed_load"]
             assert (failed["version"], failed["generation"], failed["code"]) == (bad, 2, "version_damaged")
             assert "delta.safetensors" in failed["reason"]
+            assert str(tmp_path) not in failed["reason"], "the server's paths are its own"
             assert_of_its_version(await service.ask("/match", MATCH), library)
             metrics = (await service.client.get("/metrics")).text
             assert metric(metrics, 'sds_clip_swaps_total{model="default",result="failed"}') >= 1

@@ -285,7 +285,7 @@ def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None
         if state == "paused":
             store.work.release(lease)
     assert store.jobs.get(job.id).status == state
-    with pytest.raises(JobStateConflict):
+    with pytest.raises(JobStateConflict, match="cannot be retried"):
         store.jobs.request_retry(job.id)
 
 
@@ -317,8 +317,21 @@ def test_retried_job_waits_for_a_data_set_whose_check_has_not_ended(store: Store
     assert store.jobs.get(job.id).status is JobStatus.QUEUED
 
 
+def test_retried_job_that_keeps_its_files_keeps_its_progress(store: Store) -> None:
+    job = submitted(store)
+    lease = claimed(store)
+    store.work.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
+    store.work.fail(lease, JobError("boom", "Boom."))
+    retried = store.jobs.request_retry(job.id)
+    assert (retried.stage, retried.step, retried.steps) == ("training", 335, 20_000)
+    assert retried.estimated_finish is None
+
+
 def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
-    job = ended(store, "failed")
+    job = submitted(store)
+    lease = claimed(store)
+    store.work.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
+    store.work.fail(lease, JobError("boom", "Boom."))
     with store.jobs.withheld(job.id) as withheld:
         assert withheld.files_removed_at is not None
     assert store.jobs.get(job.id).files_removed_at == withheld.files_removed_at
@@ -326,6 +339,7 @@ def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
         assert again.files_removed_at == withheld.files_removed_at
     retried = store.jobs.request_retry(job.id)
     assert retried.files_removed_at is None
+    assert (retried.stage, retried.step, retried.steps, retried.estimated_finish) == (None, 0, None, None)
     assert "starts from the beginning" in store.journal.transitions(job.id)[-2].message
     with pytest.raises(JobStateConflict), store.jobs.withheld(job.id):
         pytest.fail("it may be running")

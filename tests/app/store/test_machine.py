@@ -164,7 +164,8 @@ class Claims(RuleBasedStateMachine):
         assert job.fence == lease.fence
         model.let_go(self.clock.now)
         if how == "release" and was_running is not JobStatus.CANCELLING:
-            model.interruptions += was_running is JobStatus.RUNNING
+            out_of_time = job.error is not None and job.error.code == "run_time_exceeded"
+            model.interruptions += was_running is JobStatus.RUNNING and not out_of_time
             if job.status is JobStatus.FAILED:
                 assert model.is_spent
             else:

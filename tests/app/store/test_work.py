@@ -223,7 +223,8 @@ def test_running_time_is_counted_over_attempts_and_ends_the_job_at_a_checkpoint(
     failed = store.work.release(lease)
     assert failed.status is JobStatus.FAILED
     assert failed.error is not None
-    assert (failed.error.code, failed.error.retryable) == ("run_time_exceeded", False)
+    assert (failed.error.code, failed.error.retryable) == ("run_time_exceeded", True)
+    assert failed.interruptions == 1, "the first release alone"
 
 
 def test_running_time_ends_with_the_lease_of_a_dead_worker(store: Store, clock: FakeClock) -> None:
