@@ -102,9 +102,9 @@ def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(
 def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_over(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
-    job = submit({"act": "count", "steps": 1000}, max_attempts=1, max_interruptions=0)
+    job = submit({"act": "count", "steps": 10**6}, max_attempts=1, max_interruptions=0)
     with running(replace(config, lease_ttl_s=1.0), store):
-        until_status(store, job.id, JobStatus.RUNNING)
+        until(lambda: store.jobs.get(job.id).step > 0)  # until then its supervisor renews the lease
         os.kill(job_process(config).pid, signal.SIGSTOP)
         until_status(store, job.id, JobStatus.FAILED)
     failed = store.jobs.get(job.id)
