@@ -39,12 +39,20 @@ class Ticks:
         if descriptor is not None:
             os.set_blocking(descriptor, False)
 
+    def begin(self) -> None:
+        """The process renews its lease by itself from now on."""
+        self._write(0)
+
     def tick(self, done: int = 0) -> None:
         """The job has come on a step, to so many of them."""
         now = time.monotonic()
-        if self._descriptor is None or now - self._last < 0.1:
+        if now - self._last >= 0.1:
+            self._last = now
+            self._write(done)
+
+    def _write(self, done: int) -> None:
+        if self._descriptor is None:
             return
-        self._last = now
         try:
             os.write(self._descriptor, b"%d\n" % done)
         except BlockingIOError:  # it is full: the supervisor has not looked for long, and will find a step

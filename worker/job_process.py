@@ -128,7 +128,7 @@ def _work(
     store = Store(config.database_url, timeout_s=min(config.store_timeout_s, config.lease_ttl_s / 4))
     keeper = LeaseKeeper(store, lease, config.lease_ttl_s, stopping.set)
     keeper.start()
-    ticks.tick()  # the supervisor has renewed the lease until now
+    ticks.begin()  # the supervisor has renewed the lease until now
     try:
         job = store.jobs.get(lease.job_id)
     except (StoreUnavailable, UnknownRecord):
