@@ -44,6 +44,7 @@ def test_what_is_wrong_is_found(system: System) -> None:
     alias = system.store.aliases.get("default")
     folder = system.store.versions.get(alias.version).folder
     assert folder is not None
+    system.scores_of(alias.version)  # while it can be loaded
     os.truncate(system.data_dir / folder / "delta.safetensors", 10)
     for worker in system.workers:
         worker.stop()
