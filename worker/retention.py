@@ -8,12 +8,13 @@ import shutil
 import time
 from pathlib import Path
 
-from app.jobs.removal import REMOVING, remove_job_files
+from app.jobs.removal import remove_job_files
 from app.jobs.states import HELD, TERMINAL, JobStatus
 from app.registry.manifest import VersionError, read_manifest
 from app.registry.ports import is_version
 from app.registry.publish import remove_leftovers
 from app.registry.removal import remove_files
+from app.removal import REMOVING
 from app.store import Store
 from app.store.assets import VersionStatus
 from app.store.errors import JobStateConflict, UnknownRecord

@@ -20,6 +20,7 @@ from app.registry.manifest import (
     verify,
     write_manifest,
 )
+from app.removal import REMOVING
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta_file import DESCRIPTION_FILE, is_delta, read_delta, read_description
@@ -27,8 +28,6 @@ from models.folders import whole_folder
 from models.golden import Golden
 from models.references import CheckpointError, Folder, Reference, parse
 
-REMOVING = ".removing."
-"""What the name of a version's folder begins with while it is removed."""
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
 
