@@ -73,6 +73,7 @@ class Decoder:
         self._max_unfinished = threads + max_waiting
         self._lock = threading.Lock()
         self._release: asyncio.TimerHandle | None = None
+        self._decoded_since_release = False
         self.unfinished = 0
         """Images that are being decoded or wait for it."""
 
@@ -96,8 +97,9 @@ class Decoder:
             raise
         finally:
             del future  # it holds the error, which holds this frame
+            self._decoded_since_release = True
             if self._release is None:
-                self._release = asyncio.get_running_loop().call_later(_RELEASE_EVERY_S, self._release_later)
+                self._release_later()
 
     def close(self) -> None:
         """Let running images finish, and drop those that wait."""
@@ -110,9 +112,18 @@ class Decoder:
             self.unfinished += change
 
     def _release_later(self) -> None:
-        """Release what the images of the last seconds have left, in a thread: it takes milliseconds."""
+        self._release = asyncio.get_running_loop().call_later(_RELEASE_EVERY_S, self._release_now)
+
+    def _release_now(self) -> None:
+        """Release what the last images have left, in a thread: it takes milliseconds.
+
+        An image's body is freed after its answer, so the last image needs one release more, a whole period later.
+        """
         self._release = None
         self._pool.submit(release_free_memory)
+        if self._decoded_since_release:
+            self._decoded_since_release = False
+            self._release_later()
 
     def _decode(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor:
         outcome = self._pixels(image, clip, given_up)

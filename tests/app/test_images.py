@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from app import images
 from app.decode_budget import DecodeBudget
 from app.errors import InvalidImage, OutOfMemory, Overloaded
 from app.images import Decoder, image_bytes
@@ -318,5 +319,23 @@ def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip)
         finally:
             gc.enable()
             decoder.close()
+
+    asyncio.run(scenario())
+
+
+def test_memory_is_released_once_more_after_the_last_image_s_period(
+    small_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body of an image that ends just before a release is freed after it."""
+    monkeypatch.setattr(images, "_RELEASE_EVERY_S", 0.01)
+    released = threading.Semaphore(0)
+    monkeypatch.setattr(images, "release_free_memory", released.release)
+
+    async def scenario() -> None:
+        decoder = Decoder(ImageLimits(), threads=2)
+        await decoder.pixels(_png(), small_clip)
+        for _ in range(2):
+            assert await asyncio.to_thread(released.acquire, timeout=30)
+        decoder.close()
 
     asyncio.run(scenario())
