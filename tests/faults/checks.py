@@ -1,14 +1,19 @@
 """What has to hold after every fault, whatever it was."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from app.jobs.states import JobStatus
 from app.registry.manifest import VersionError, verify
+from app.store.assets import Version
 from app.store.paging import MAX_LIMIT
-from app.store.records import EventType
+from app.store.records import EventType, Job, Page
 from tests.faults.answers import what_is_wrong
 from tests.faults.system import System
+
+R = TypeVar("R", Job, Version)
 
 
 @dataclass
@@ -52,15 +57,15 @@ def _check_jobs(system: System, findings: Findings) -> None:
         ]
         findings.duplicated += [f"{job_id} succeeded {len(ends)} times"] * max(0, len(ends) - 1)
     # Whoever asks again with the same key has the job that there is.
-    every = {job.id for job in system.store.jobs.list(limit=MAX_LIMIT).items}
+    every = {job.id for job in _all(system.store.jobs.list)}
     findings.duplicated += [f"{job_id} was made and is nobody's" for job_id in every - {*system.accepted}]
 
 
 def _check_versions(system: System, findings: Findings) -> None:
-    versions = [version for version in system.store.versions.list(limit=MAX_LIMIT).items if version.folder]
+    folders = {folder.name for folder in system.config.versions_dir.iterdir() if folder.name[0] != "."}
+    versions = [version for version in _all(system.store.versions.list) if version.folder]
     for job_id, number in Counter(version.job_id for version in versions).items():
         findings.duplicated += [f"{job_id} has {number} versions"] * (number - 1)
-    folders = {folder.name for folder in system.config.versions_dir.iterdir() if folder.name[0] != "."}
     findings.broken += [f"{name} is in no row" for name in folders - {version.id for version in versions}]
 
 
@@ -84,3 +89,12 @@ def _check_answers(system: System, findings: Findings, *, any_age: bool) -> None
     moves = {move.generation: move for move in system.store.aliases.promotions("default", limit=MAX_LIMIT)}
     found = (what_is_wrong(answer, moves, system.scores_of, any_age=any_age) for answer in answers)
     findings.wrong += [text for text in found if text is not None]
+
+
+def _all(page: Callable[..., Page[R]]) -> Iterator[R]:
+    """Every record of a list."""
+    found: Page[R] = page(limit=MAX_LIMIT)
+    yield from found.items
+    while found.has_more:
+        found = page(limit=MAX_LIMIT, after=found.items[-1].id)
+        yield from found.items
