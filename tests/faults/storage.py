@@ -10,7 +10,7 @@ from random import Random
 
 import httpx
 
-from app.jobs.states import JobStatus
+from app.jobs.states import TERMINAL, JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.system import SAVE_EVERY, System
 from worker.folders import Occupant
@@ -21,19 +21,28 @@ FULL_AT_BYTES = 8 * 2**20
 
 
 def disk_is_full_at_a_checkpoint(system: System, random: Random) -> Injected:
-    """All weights are trained, so that a checkpoint has 19 MB. The job pauses, and a person resumes it."""
-    job = submitted(system, random, trainable="all")
+    """All weights are trained, so that a checkpoint has 19 MB. The job pauses, and a person resumes it.
 
-    def is_paused_by_a_full_disk() -> bool:
-        if (found := system.trainer(job)) is not None:  # on a busy machine another one may have taken over
-            fill_disk_of(found[1])
-        return system.job(job).status is JobStatus.PAUSED
-
-    system.until(is_paused_by_a_full_disk, "a pause")
+    A job that was done before its disk was full is followed by another one.
+    """
+    while (job := _stopped_by_a_full_disk(system, random)) is None:
+        pass
     assert _failures(system, job) == ["storage_full"]
     at = time.time()
     system.client.post(f"/jobs/{job}/resume").raise_for_status()
     return Injected(job, at)
+
+
+def _stopped_by_a_full_disk(system: System, random: Random) -> str | None:
+    job = submitted(system, random, trainable="all")
+
+    def has_stopped() -> bool:
+        if (found := system.trainer(job)) is not None:  # on a busy machine another one may have taken over
+            fill_disk_of(found[1])
+        return system.job(job).status in {JobStatus.PAUSED} | TERMINAL
+
+    system.until(has_stopped, "a pause")
+    return None if system.job(job).status is JobStatus.SUCCEEDED else job
 
 
 def disk_is_full_at_an_upload(system: System, random: Random) -> Injected:
