@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint format bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-images lint graph format bench bench-train bench-evaluate bench-swap \
 	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
@@ -47,6 +47,9 @@ lint: $(STAMP) ## Formatting, lint, types and the import rule
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker": another package)
+	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
 
 format: $(STAMP) ## Format the sources
 	$(BIN)/ruff format .

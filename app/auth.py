@@ -8,29 +8,16 @@ from starting. Without a keys file everything is allowed, but only to this machi
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import fastapi.routing
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
 
-from app.errors import Forbidden, Unauthorized
+from app.errors import ConfigurationError, Forbidden, Unauthorized
 from app.guard import LOOPBACK_HOSTS
-from app.keys import SCOPES, ConfigurationError, KeyRing, Scope, create_key
+from app.keys import Caller, KeyRing, Scope
 from app.settings import Settings
-
-__all__ = [
-    "SCOPES",
-    "Caller",
-    "ConfigurationError",
-    "assert_every_route_declares",
-    "check_binding",
-    "create_key",
-    "install",
-    "public",
-    "requires",
-]
 
 _LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
 
@@ -47,23 +34,6 @@ def check_binding(settings: Settings) -> None:
             f"Listening on {settings.host} without keys would let anybody in. Make a key with "
             "`sds-clip keys create NAME` and serve with --keys-file, or listen on 127.0.0.1."
         )
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sent a request: the name of a key; "" without a keys file, when anybody on this machine may do all."""
-
-    name: str = ""
-    scopes: frozenset[str] = frozenset(SCOPES)
-
-    def check(self, scope: Scope, what: str, *, param: str | None = None) -> None:
-        """Raise Forbidden unless the caller has `scope`, which `what` needs."""
-        if scope not in self.scopes:
-            raise Forbidden(
-                f"{what} needs a key with the scope {scope}, which this one lacks.",
-                code="missing_scope",
-                param=param,
-            )
 
 
 def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:

@@ -14,21 +14,21 @@ from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
+from app.errors import ConfigurationError
 from app.jobs.limits import JobLimits
 from app.jobs.named_models import NamedModels
 from app.jobs.service import JobService
 from app.jobs.submission import Submissions
 from app.jobs.waker import Waker
-from app.keys import ConfigurationError
 from app.places import Places
 from app.registry.download import Downloads
 from app.registry.service import VersionService
 from app.registry.store_source import register_served, registry_of
-from app.serving.threads import in_own_thread
 from app.settings import Settings
 from app.store import Store
 from app.store.errors import StoreUnavailable
 from app.store_threads import StoreThreads
+from app.threads import in_own_thread
 from models.clip import Clip
 
 logger = logging.getLogger(__name__)

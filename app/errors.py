@@ -31,6 +31,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 
+class ConfigurationError(ValueError):
+    """The operator's settings cannot be used; the message says what to change."""
+
+
 class ServiceError(Exception):
     """An error with a place in the API: rendered by one handler, and read by workers alike."""
 

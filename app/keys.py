@@ -8,10 +8,13 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import ConfigurationError, Forbidden
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +24,21 @@ PREFIX = "sdsclip_"
 RECHECK_S = 1.0
 
 
-class ConfigurationError(ValueError):
-    """The operator's settings cannot be used; the message says what to change."""
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request: the name of a key; "" without a keys file, when anybody on this machine may do all."""
+
+    name: str = ""
+    scopes: frozenset[str] = frozenset(SCOPES)
+
+    def check(self, scope: Scope, what: str, *, param: str | None = None) -> None:
+        """Raise Forbidden unless the caller has `scope`, which `what` needs."""
+        if scope not in self.scopes:
+            raise Forbidden(
+                f"{what} needs a key with the scope {scope}, which this one lacks.",
+                code="missing_scope",
+                param=param,
+            )
 
 
 class Key(BaseModel):

@@ -7,8 +7,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.jobs.states import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
-
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -18,6 +16,14 @@ Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """In the environment: names with commas between them."""
 Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
 """In the environment: paths with commas between them."""
+
+
+MAX_ATTEMPTS = 3
+"""Attempts that end without a step past the furthest so far, after which a job has failed."""
+MAX_INTERRUPTIONS = 100
+"""Lapsed leases and shutdowns that a job survives."""
+MAX_RUN_TIME_S = 7 * 24 * 3600.0
+"""How long a job may run, over all its attempts."""
 
 
 class Settings(BaseSettings):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import insert, select
 
-from app.jobs.requests import parse_finetune
-from app.jobs.states import JobKind
 from app.store import Store
 from app.store.records import Lease, NewJob
+from app.store.specs import parse_finetune
+from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers
 from bench.load import Call

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 from app.store import Store
 from app.store.errors import StoreUnavailable
 

@@ -14,17 +14,20 @@ Reading a reference touches no file and imports nothing heavy.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from models.errors import ModelError
 
+DEMO = "demo"
+"""The reference of the checkpoint that ships in the repository."""
 DEFAULT_TAG = "openai"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 ACTIVATIONS = {"gelu": False, "quickgelu": True}
 """What may follow the plus sign, and whether it is QuickGELU."""
 
+_VERSION = re.compile(r"[0-9a-f]{64}")
 _PATCH_SIZE = re.compile(r"\d+(-\d+)*(-quickgelu)?(@\d+px)?", re.IGNORECASE)
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NAME = re.compile(r"[\w.+-]+")
@@ -211,3 +214,19 @@ def _published(text: str) -> Published:
             "hf-hub:ORGANISATION/NAME, local-dir:PATH or PATH.safetensors@ARCHITECTURE."
         )
     return Published(architecture, tag)
+
+
+def canonical(reference: str) -> str:
+    """A reference in its one spelling, whose path does not depend on where a process was started.
+
+    Raises: BadReferenceError.
+    """
+    parsed = parse(reference)
+    if isinstance(parsed, Folder | WeightsFile):
+        parsed = replace(parsed, path=str(expanded(parsed.path).absolute()))
+    return str(parsed)
+
+
+def is_version(text: str) -> bool:
+    """Whether a name has the form of a version: SHA-256 in hexadecimal digits."""
+    return _VERSION.fullmatch(text) is not None

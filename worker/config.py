@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.jobs.limits import JobLimits
-from app.jobs.states import JobKind
+from app.store.states import JobKind
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from app.jobs.requests import EvaluateJob, parse_evaluate
+from app.store.specs import EvaluateJob, parse_evaluate
 from models.checkpoints import load_clip
 from models.evaluation.benchmark import Benchmark
 from models.evaluation.comparison import Comparison, PairedDifference, compare

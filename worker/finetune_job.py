@@ -9,12 +9,12 @@ from typing import Any
 
 from app.crash import reach
 from app.jobs.estimate import steps_of
-from app.jobs.requests import Evaluation, FinetuneJob, parse_finetune
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
 from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.store.records import Level
+from app.store.specs import Evaluation, FinetuneJob, parse_finetune
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta

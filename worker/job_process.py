@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from app import logs
-from app.jobs.states import HELD, JobKind, JobStatus
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Lease
+from app.store.states import HELD, JobKind, JobStatus
 from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag, Ticks

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from app.jobs.states import JobStatus
 from app.store import Store
 from app.store.errors import StoreUnavailable
 from app.store.records import Lease
+from app.store.states import JobStatus
 from worker.exits import Exit
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from app.jobs.states import JobKind
 from app.store import Store
 from app.store.errors import StoreUnavailable
+from app.store.states import JobKind
 from app.store.work import MAX_BACK_OFF_S
 from worker.config import WorkerConfig
 from worker.retention import Retention

@@ -5,13 +5,12 @@ No alias: it became a version when the job was submitted (`app.jobs.named_models
 
 from pathlib import Path
 
-from app.registry.ports import is_version
 from app.registry.store_source import place_of
 from app.store import Store
 from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord
 from models.clip import Clip
-from models.references import Folder
+from models.references import Folder, is_version
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
 

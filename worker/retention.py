@@ -9,9 +9,7 @@ import time
 from pathlib import Path
 
 from app.jobs.removal import remove_job_files
-from app.jobs.states import HELD, TERMINAL, JobStatus
 from app.registry.manifest import VersionError, read_manifest
-from app.registry.ports import is_version
 from app.registry.publish import remove_leftovers
 from app.registry.removal import remove_files
 from app.removal import REMOVING
@@ -19,6 +17,8 @@ from app.store import Store
 from app.store.assets import VersionStatus
 from app.store.errors import JobStateConflict, UnknownRecord
 from app.store.records import Job, Lease
+from app.store.states import HELD, TERMINAL, JobStatus
+from models.references import is_version
 from worker.config import WorkerConfig
 from worker.features import keep_within
 from worker.folders import JobFolder

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from app.datasets.checks import Content
 from app.datasets.errors import SourceForbidden, SourceMissing
-from app.errors import InvalidRequest
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError, InvalidRequest
+from app.store.specs import MAX_SOURCE_CHARS
 
 MAX_SHARDS = 100_000
-MAX_SOURCE_CHARS = 4096
 _FILE_URL = "file://"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BRACES = re.compile(r"\{([^{}]*)\}")

@@ -16,13 +16,13 @@ from app.errors import InvalidRequest, MalformedBody
 from app.form_stream import FormStream, Part
 from app.places import Places
 from app.schemas.datasets import MAX_BAD_SHARE, SOURCE_PATH, DatasetFields, RegisterDataset
-from app.serving.threads import in_own_thread
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import new_dataset_id
 from app.store.errors import UnknownRecord
 from app.store.records import Json, Page
 from app.store_threads import StoreThreads
+from app.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """What a job would take: steps by its configuration, time by the pace of an earlier job like it."""
 
 from app.errors import InvalidRequest
-from app.jobs.requests import FinetuneJob, parse_finetune
-from app.jobs.states import JobKind, JobStatus
 from app.schemas.finetune import MAX_NUMBER, Estimate
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from app.store.records import Job, NewJob
+from app.store.specs import FinetuneJob, parse_finetune
+from app.store.states import JobKind, JobStatus
 
 _LIKE = (
     "base", "teacher", "objective", "trainable", "batch_size", "micro_batch_size", "sds_batch_size", "gradient",

@@ -5,17 +5,14 @@ version that it points at now, so that a job trains on what its caller saw, when
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from app.errors import InvalidRequest
-from app.registry.ports import is_version
 from app.store import Store
+from app.store.alias_names import DEFAULT
 from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord, UnusableRecord
-from models.references import BadReferenceError, Folder, WeightsFile, expanded, parse
-
-DEFAULT = "default"
-DEMO = "demo"
+from models.references import DEMO, BadReferenceError, canonical, is_version
 
 
 class ModelNotAllowed(InvalidRequest):
@@ -43,9 +40,9 @@ class NamedModels:
         self, store: Store, *, models: Iterable[str], allowed: Iterable[str], teachers: Iterable[str]
     ) -> None:
         self._store = store
-        served = [absolute(reference) for reference in models]
+        served = [canonical(reference) for reference in models]
         self._first = served[0]
-        self._allowed = list(dict.fromkeys([*served, DEMO, *map(absolute, allowed)]))
+        self._allowed = list(dict.fromkeys([*served, DEMO, *map(canonical, allowed)]))
         self._teachers = list(dict.fromkeys(teachers))
 
     def model(self, name: str, *, param: str) -> Named:
@@ -62,7 +59,7 @@ class NamedModels:
         if name == DEFAULT:
             return Named(self._first)
         try:
-            reference = absolute(name)
+            reference = canonical(name)
         except BadReferenceError:
             reference = name
         if reference not in self._allowed:
@@ -93,14 +90,3 @@ class NamedModels:
         if version.status is VersionStatus.DELETED:
             raise UnusableRecord(f"The version {version_id[:12]} was deleted; name another.", param=param)
         return Named(version_id, version_id)
-
-
-def absolute(reference: str) -> str:
-    """A reference in its one spelling, whose path does not depend on where a process was started.
-
-    Raises: BadReferenceError.
-    """
-    parsed = parse(reference)
-    if isinstance(parsed, Folder | WeightsFile):
-        parsed = replace(parsed, path=str(expanded(parsed.path).absolute()))
-    return str(parsed)

@@ -6,14 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from app.auth import Caller
 from app.crash import reach
 from app.errors import NotFound
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
-from app.jobs.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.jobs.submission import Submissions
 from app.jobs.waker import Waker
+from app.keys import Caller
 from app.registry.manifest import LOG_FILE
 from app.run_log import open_log
 from app.schemas.finetune import DryRunResult, EvaluateRequest, FinetuneRequest
@@ -21,6 +20,7 @@ from app.schemas.jobs import report_of
 from app.store import Store
 from app.store.paging import MAX_EVENTS
 from app.store.records import Event, Job, MetricPoint, NewJob, Page
+from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store.workers import Worker
 from app.store_threads import StoreThreads
 

@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import ServiceError
 from app.jobs.service import JobService, News
-from app.jobs.states import TERMINAL, JobStatus
 from app.places import Places
 from app.schemas.jobs import EventInfo, Progress, job_info, progress_of
+from app.store.states import TERMINAL, JobStatus
 
 EVENT_STREAM = "text/event-stream"
 AT_ONCE = 200

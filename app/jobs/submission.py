@@ -4,20 +4,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from app.auth import Caller
 from app.errors import InvalidRequest, Overloaded
 from app.jobs.estimate import steps_of
 from app.jobs.limits import JobLimits
 from app.jobs.named_models import NamedModels
-from app.jobs.requests import EvaluateJob, FinetuneJob, parse_evaluate, parse_finetune
-from app.jobs.states import OPEN, JobKind
-from app.registry.names import check_alias
+from app.keys import Caller
 from app.schemas.datasets import PAIRS
 from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.store import Store
+from app.store.alias_names import check_alias
 from app.store.assets import Dataset, DatasetStatus
 from app.store.errors import UnknownRecord, UnusableRecord
 from app.store.records import Job, NewJob
+from app.store.specs import EvaluateJob, FinetuneJob, parse_evaluate, parse_finetune
+from app.store.states import OPEN, JobKind
 from models.training.errors import ConfigError
 
 _NOT_THE_JOB = {"dry_run"}

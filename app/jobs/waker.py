@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from app.jobs.states import JobKind
+from app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 

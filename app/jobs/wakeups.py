@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from app.jobs.states import JobKind
+from app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 

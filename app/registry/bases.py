@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from app.jobs.named_models import DEMO, absolute
-from models.references import CheckpointError
+from models.references import DEMO, CheckpointError, canonical
 
 
 class BaseNotAllowed(CheckpointError):
@@ -17,11 +16,11 @@ class AllowedBases:
     """What may be loaded by reference: the operator's, and the demo, which is in the repository."""
 
     def __init__(self, references: Iterable[str]) -> None:
-        self._references = frozenset([DEMO, *map(absolute, references)])
+        self._references = frozenset([DEMO, *map(canonical, references)])
 
     def check(self, reference: str, version: str) -> None:
         """Raise BaseNotAllowed for a reference to a version that is not listed."""
-        if absolute(reference) not in self._references:
+        if canonical(reference) not in self._references:
             raise BaseNotAllowed(
                 f"Version {version[:12]} is {reference}, which is neither served nor published here nor on the "
                 "operator's list: serve it with --model, or put it on SDS_CLIP_ALLOWED_MODELS."

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.registry.ports import AliasState, ProcessReport, is_version
+from app.registry.ports import AliasState, ProcessReport
+from models.references import is_version
 
 FORGET_AFTER_S = 60.0
 _PROCESS = re.compile(r"[A-Za-z0-9._-]{1,200}")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 from app.registry.manifest import DamagedVersion, verify
 from app.registry.ports import AliasState
 from models.delta_file import DeltaError, is_delta, read_description

@@ -4,18 +4,10 @@ Every method is called in a thread of its own, so it may take its time; it answe
 Whatever it raises means that it is away: the process goes on serving what it serves, and says so.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-_VERSION = re.compile(r"[0-9a-f]{64}")
-
-
-def is_version(text: str) -> bool:
-    """Whether a name has the form of a version: SHA-256 in hexadecimal digits."""
-    return _VERSION.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

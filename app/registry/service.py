@@ -7,21 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from app.auth import Caller
+from app.keys import Caller
 from app.registry.download import Download, Downloads
 from app.registry.manifest import LOG_FILE, DamagedVersion, verify
-from app.registry.names import check_alias
-from app.registry.ports import is_version
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
 from app.schemas.versions import PromoteRequest, RollbackRequest
-from app.serving.threads import in_own_thread
 from app.store import Store
+from app.store.alias_names import check_alias
 from app.store.assets import Alias, Move, Promotion, Version, VersionStatus
 from app.store.errors import Conflict, UnknownRecord, VersionDamaged
 from app.store.records import Page
 from app.store_threads import StoreThreads
+from app.threads import in_own_thread
+from models.references import is_version
 
 logger = logging.getLogger(__name__)
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.jobs.named_models import absolute
 from app.registry.files import FileReports
 from app.registry.ports import AliasState, Registry
 from app.store import Store
+from app.store.alias_names import DEFAULT
 from app.store.assets import Move, NewVersion, Version, VersionStatus
 from app.store.errors import AliasMoved, StoreUnavailable, UnknownRecord
 from models.clip import Clip
+from models.references import canonical
 
 logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
 """In the description of a version that has no folder: the operator's reference to it."""
-DEFAULT = "default"
 SERVER = "sds-clip serve"
 """Who moved an alias, where it was the service at its start; no key can have this name."""
 _FORGET_REPORTS_S = 24 * 3600.0
@@ -117,7 +117,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
 def as_version(clip: Clip) -> NewVersion:
     """The row of weights that nobody published: a version without a folder, which its reference leads to."""
     description = {
-        REFERENCE: absolute(clip.reference),
+        REFERENCE: canonical(clip.reference),
         "architecture": clip.architecture,
         "quick_gelu": clip.quick_gelu,
         **clip.identity.description,

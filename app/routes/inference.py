@@ -22,11 +22,11 @@ from app.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from app.inference import Inference
 from app.openapi import describe_body, describe_errors
 from app.schemas.classify import ClassifyRequest, ClassifyResponse
 from app.schemas.embed import EmbedRequest, EmbedResponse
 from app.schemas.match import MatchRequest, MatchResponse
+from app.serving.inference import Inference
 
 ERRORS = (
     MalformedBody,

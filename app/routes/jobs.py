@@ -7,7 +7,6 @@ from fastapi.responses import FileResponse
 
 from app.errors import DiskReserve, InvalidRequest, Overloaded
 from app.jobs.service import JobView
-from app.jobs.states import TERMINAL, JobKind, JobStatus
 from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
@@ -27,6 +26,7 @@ from app.schemas.listing import After, Limit
 from app.schemas.workers import WorkerInfo, WorkerList
 from app.serving.engine import Engine
 from app.store.errors import InputsGone, JobStateConflict
+from app.store.states import TERMINAL, JobKind, JobStatus
 
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

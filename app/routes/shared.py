@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from app.auth import Caller, requires
+from app.auth import requires
 from app.backend import Backend
 from app.errors import (
     BodyTimeout,
@@ -19,6 +19,7 @@ from app.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from app.keys import Caller
 from app.store.errors import Conflict, UnknownRecord
 
 

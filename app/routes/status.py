@@ -10,8 +10,9 @@ from app.schemas.listing import After, Limit
 from app.schemas.models import Health, Ready, ServedModel, ServingStatus
 from app.schemas.versions import AliasInfo, ModelsAndVersions, VersionInfo
 from app.serving.engine import Engine
-from app.serving.served import DEFAULT
+from app.serving.served import Served
 from app.serving.status import StatusBoard
+from app.store.alias_names import DEFAULT
 from app.store.errors import UnknownRecord
 
 router = APIRouter(tags=["status"])
@@ -27,7 +28,7 @@ async def models(request: Request, after: After = None, limit: Limit = 20) -> Mo
     served_models = _engine(request).models
     default = served_models.current(DEFAULT)
     listed = ModelsAndVersions(
-        models=[ServedModel.describe(served, default=served is default) for served in served_models]
+        models=[_described(served, default=served is default) for served in served_models]
     )
     backend: Backend | None = request.app.state.backend
     if backend is None:
@@ -85,3 +86,23 @@ async def metrics(request: Request) -> Response:
 def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
+
+
+def _described(served: Served, *, default: bool) -> ServedModel:
+    clip = served.clip
+    return ServedModel(
+        **served.info.model_dump(),
+        default=default,
+        reference=clip.reference,
+        architecture=clip.architecture,
+        precision=clip.precision,
+        device=str(clip.device),
+        parameters=clip.parameters,
+        size_bytes=clip.size_bytes,
+        embedding_dimensions=clip.embed_dim,
+        image_size=clip.image_size,
+        context_length=clip.context_length,
+        probabilities="softmax" if clip.logit_bias is None else "sigmoid",
+        logit_scale=clip.logit_scale,
+        quick_gelu=clip.quick_gelu,
+    )

@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
-from app.serving.served import Served
-
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
     "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -60,11 +58,6 @@ class ModelInfo(BaseModel):
     name: str
     version: str = Field(description="SHA-256 of the weights and of all else that changes a score.")
     generation: int = Field(description="Grows by one with each swap of the name's weights.")
-
-    @classmethod
-    def of(cls, served: Served) -> "ModelInfo":
-        """The model's place in the answer."""
-        return cls(name=served.name, version=served.clip.version, generation=served.generation)
 
 
 class ErrorDetail(BaseModel):

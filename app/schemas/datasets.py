@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.datasets.roots import MAX_SOURCE_CHARS
-from app.jobs.requests import known_benchmark
 from app.schemas.common import Body
 from app.schemas.listing import Listing
 from app.store.assets import Dataset, DatasetStatus
+from app.store.specs import MAX_SOURCE_CHARS, known_benchmark
 from models.evaluation.names import BENCHMARKS
 
 PAIRS = "pairs"

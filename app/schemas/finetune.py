@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
-from app.jobs.requests import MAX_EVALUATIONS, PLACES, EvaluateJob, Evaluation, Promote, Thresholds
 from app.schemas.common import Body, example
+from app.store.specs import MAX_EVALUATIONS, PLACES, EvaluateJob, Evaluation, Promote, Thresholds
 from models.training.config import FinetuneConfig
 
 _BESIDE = frozenset({"base", "teacher", "objective", "seed"})

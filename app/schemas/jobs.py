@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.jobs.states import JobKind, JobStatus
 from app.schemas.finetune import Hyperparameters
 from app.schemas.listing import Listing
 from app.store.records import Event, Job, JobError, Level, MetricPoint
+from app.store.states import JobKind, JobStatus
 
 HYPERPARAMETERS = frozenset(Hyperparameters.model_fields)
 FILES = "files"

@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.schemas.common import ModelInfo
-from app.serving.served import Served
 
 
 class ServedModel(ModelInfo):
@@ -24,29 +23,6 @@ class ServedModel(ModelInfo):
     probabilities: Literal["softmax", "sigmoid"]
     logit_scale: float
     quick_gelu: bool
-
-    @classmethod
-    def describe(cls, served: Served, *, default: bool) -> "ServedModel":
-        """The model as GET /models lists it."""
-        clip = served.clip
-        return cls(
-            name=served.name,
-            version=clip.version,
-            generation=served.generation,
-            default=default,
-            reference=clip.reference,
-            architecture=clip.architecture,
-            precision=clip.precision,
-            device=str(clip.device),
-            parameters=clip.parameters,
-            size_bytes=clip.size_bytes,
-            embedding_dimensions=clip.embed_dim,
-            image_size=clip.image_size,
-            context_length=clip.context_length,
-            probabilities="softmax" if clip.logit_bias is None else "sigmoid",
-            logit_scale=clip.logit_scale,
-            quick_gelu=clip.quick_gelu,
-        )
 
 
 class ModelList(BaseModel):

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.registry.names import ALIAS_PATTERN
 from app.schemas.common import Body
 from app.schemas.models import ModelList
+from app.store.alias_names import ALIAS_PATTERN
 from app.store.assets import Alias, Promotion, Version, VersionStatus
 
 Reason = Annotated[str, Field(min_length=1, max_length=1000, description="For the audit.")]

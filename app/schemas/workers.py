@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.jobs.states import JobKind
+from app.store.states import JobKind
 from app.store.workers import Worker
 
 

@@ -12,21 +12,20 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 import torch
 
 from app.errors import InternalError
-from app.jobs.named_models import absolute
 from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
 from app.registry.local_state import LocalState
 from app.registry.manifest import DamagedVersion, VersionError, kind_of, verify
-from app.registry.ports import VersionSource, is_version
+from app.registry.ports import VersionSource
 from app.serving.engine import Engine
 from app.serving.served import Served
-from app.serving.threads import in_own_thread, with_one_torch_thread
+from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import lay_over
 from models.delta_file import Delta, DeltaError, base_of, read_delta
 from models.golden import TOLERANCE, Golden
-from models.references import Folder
+from models.references import Folder, canonical, is_version
 from models.tokenizers import first_line
 
 logger = logging.getLogger(__name__)
@@ -220,7 +219,7 @@ class VersionLoader:
                 return base
             if self._find(version)[0] is not None:
                 return self._read(version, over, by_alias).clip
-            reference = absolute(str(base_of(delta.folder)))
+            reference = canonical(str(base_of(delta.folder)))
             self._allowed.check(reference, version)
             return self._of_reference(reference, version)
 

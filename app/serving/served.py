@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from app.errors import ServiceError, UnknownModel
+from app.schemas.common import ModelInfo
+from app.store.alias_names import DEFAULT
 from models.clip import Clip
-
-DEFAULT = "default"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,11 @@ class Served:
     clip: Clip
     since: float = field(default_factory=time.time)
     """Seconds since the epoch."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """How an answer names the weights that gave it."""
+        return ModelInfo(name=self.name, version=self.clip.version, generation=self.generation)
 
     @property
     def key(self) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from app.registry.ports import ProcessReport, ReportSink
 from app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
 from app.serving.served import Served, ServedModels
 from app.serving.swap import Failure, Followed, Swapper
-from app.serving.threads import in_own_thread
+from app.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
 

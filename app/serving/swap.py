@@ -20,14 +20,14 @@ from typing import Literal
 from app.crash import reach
 from app.errors import ModelNotReady, RegistryAway, ServiceError
 from app.registry.local_state import LocalState
-from app.registry.names import may_be_alias
 from app.registry.ports import AliasSource, AliasState
 from app.serving.classes import ClassWeights
 from app.serving.loading import VersionLoader
-from app.serving.served import DEFAULT, Served, ServedModels
+from app.serving.served import Served, ServedModels
 from app.serving.swap_metrics import SwapMetrics
-from app.serving.threads import in_own_thread
+from app.store.alias_names import DEFAULT, may_be_alias
 from app.store.errors import VersionDamaged
+from app.threads import in_own_thread
 from models.clip import Clip
 from models.errors import ModelError
 from models.tokenizers import first_line

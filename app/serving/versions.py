@@ -7,20 +7,20 @@ import time
 from collections import OrderedDict
 
 from app.errors import ServiceError, Unavailable
-from app.inference import Inference
 from app.limits import Limits
 from app.registry.manifest import DamagedVersion
-from app.registry.ports import is_version
 from app.schemas.classify import ClassifyRequest, ClassifyResponse
 from app.schemas.embed import EmbedRequest, EmbedResponse
 from app.schemas.match import MatchRequest, MatchResponse
 from app.serving.classes import ClassWeights
 from app.serving.engine import Engine
+from app.serving.inference import Inference
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.pixels import ImageReader
 from app.serving.served import Served, ServedModels
 from app.store.errors import VersionDamaged
 from models.errors import ModelError
+from models.references import is_version
 from models.sharing import bytes_apart
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from app.jobs.states import FULFILLED, TERMINAL, Action, JobKind, JobStatus, TransitionRefused
 from app.store.assets import DatasetStatus, VersionStatus
 from app.store.database import Clock, Database
 from app.store.errors import (
@@ -19,6 +18,7 @@ from app.store.errors import (
 )
 from app.store.paging import page
 from app.store.records import EventType, Job, Level, NewJob, Page
+from app.store.states import FULFILLED, TERMINAL, Action, JobKind, JobStatus, TransitionRefused
 from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
 from app.store.transitions import append, locked_job, move
 from app.store.values import lock_number, new_id, payload_hash

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 from app.store.database import Database
 from app.store.values import lock_number
 

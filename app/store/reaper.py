@@ -4,9 +4,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, select
 
-from app.jobs.states import Action, JobKind, JobStatus
 from app.store.database import Clock, Database
 from app.store.records import Job, Level, StaleJob
+from app.store.states import Action, JobKind, JobStatus
 from app.store.tables import jobs
 from app.store.transitions import move
 

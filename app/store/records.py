@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import RowMapping
 
-from app.jobs.states import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S, JobKind, JobStatus
+from app.settings import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
+from app.store.states import JobKind, JobStatus
 
 Json = Mapping[str, Any]
 R = TypeVar("R")

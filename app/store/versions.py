@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, select, update
 
-from app.jobs.states import OPEN
 from app.store import registry
 from app.store.assets import Alias, Move, NewVersion, Promotion, Version, VersionStatus
 from app.store.database import Clock, Database
 from app.store.errors import NothingToRollBack, RecordInUse, UnknownRecord
 from app.store.paging import MAX_LIMIT, MAX_NUMBER, bounded, page
 from app.store.records import Page
+from app.store.states import OPEN
 from app.store.tables import aliases, job_versions, jobs, promotions, versions
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, or_, select, update
 
-from app.jobs.states import HELD, Action, JobKind, JobStatus
 from app.store import registry
 from app.store.assets import Move, NewVersion
 from app.store.database import Clock, Database
 from app.store.journal import Journal
 from app.store.records import EventType, Job, JobError, Json, Lease, Level, as_json
+from app.store.states import HELD, Action, JobKind, JobStatus
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import held_job, leased_job, lost, move, ran_s
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from app.jobs.states import HELD, JobKind
 from app.store.database import Clock, Database
 from app.store.records import values_of
+from app.store.states import HELD, JobKind
 from app.store.tables import jobs, workers
 
 HEARTBEAT_S = 10.0

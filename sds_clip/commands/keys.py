@@ -52,7 +52,8 @@ def run_create(args: argparse.Namespace) -> int:
     """Print the new key on stdout, and on stderr what to do with it."""
     settings = read_settings(keys_file=args.keys_file)
     path = settings.keys_file or settings.data_dir / "keys.json"
-    from app.keys import ConfigurationError, create_key
+    from app.errors import ConfigurationError
+    from app.keys import create_key
 
     try:
         key = create_key(path, args.name, args.scope or ["infer"])

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.supervised:
         end_with_supervisor()
     settings = read_settings(**service_settings(args))
-    from app.auth import ConfigurationError
+    from app.errors import ConfigurationError
     from app.main import run as run_service
 
     try:

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or Ctrl-C; the service's exit code where it did not come up."""
     check_training()
     from app import logs
-    from app.keys import ConfigurationError
+    from app.errors import ConfigurationError
     from sds_clip.worker_settings import WorkerSettings
     from worker.valkey import Valkey
 

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     config = worker_config(settings, args.queue)
     os.nice(settings.worker_nice or 0)
     from app import logs
-    from app.keys import ConfigurationError
+    from app.errors import ConfigurationError
     from app.store.errors import StoreUnavailable
     from worker.main import run_worker
 

@@ -3,7 +3,7 @@
 import logging
 from typing import Protocol
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 

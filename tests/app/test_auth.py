@@ -11,7 +11,9 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.testclient import TestClient
 
 from app import auth, keys, responses
-from app.auth import ConfigurationError, create_key, public, requires
+from app.auth import public, requires
+from app.errors import ConfigurationError
+from app.keys import create_key
 from app.settings import Settings
 
 

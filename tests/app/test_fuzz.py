@@ -21,8 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.auth import create_key
-from app.keys import Scope
+from app.keys import Scope, create_key
 from app.store import Store
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import running_server

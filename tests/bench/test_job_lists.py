@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from app.jobs.states import JobStatus
 from app.store import Store
+from app.store.states import JobStatus
 from bench.job_lists import fill
 
 

@@ -4,8 +4,8 @@ import signal
 import time
 from random import Random
 
-from app.jobs.states import JobKind
 from app.jobs.wakeups import WakeUps
+from app.store.states import JobKind
 from tests.faults.injected import Injected, begun, submitted
 from tests.faults.system import System
 from tests.worker.waiting import end

@@ -24,8 +24,8 @@ from random import Random
 import httpx
 import redis
 
-from app.jobs.states import JobStatus
 from app.store.errors import StoreUnavailable
+from app.store.states import JobStatus
 from bench import report
 from tests.faults.checks import Findings, check
 from tests.faults.storage import corrupt, fill_disk_of

@@ -10,7 +10,7 @@ from random import Random
 
 import httpx
 
-from app.jobs.states import TERMINAL, JobStatus
+from app.store.states import TERMINAL, JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.system import SAVE_EVERY, System
 from worker.folders import Occupant

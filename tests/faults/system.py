@@ -20,8 +20,9 @@ import httpx
 from torch import Tensor
 
 from app.crash import FOLDER, REACHED, Point
+from app.settings import MAX_ATTEMPTS
 from app.store import Store
-from app.store.records import MAX_ATTEMPTS, Job
+from app.store.records import Job
 from models.checkpoints import load_clip
 from tests.app.serverside import free_port
 from tests.app.serving.swapping import own_numbers

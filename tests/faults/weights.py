@@ -9,7 +9,7 @@ from random import Random
 
 import httpx
 
-from app.jobs.states import JobStatus
+from app.store.states import JobStatus
 from tests.faults.injected import Injected, submitted
 from tests.faults.outages import database_away
 from tests.faults.system import Service, System

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 from sds_clip.up.restarts import LONGEST_S, SETTLED_S, Restarts
 
 

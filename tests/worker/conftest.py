@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.states import JobKind
 from app.store import Store
 from app.store.records import Job, NewJob
+from app.store.states import JobKind
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 from tests.worker.sets import add_ready, save_winoground

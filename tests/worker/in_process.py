@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.jobs.states import JobKind, JobStatus
 from app.store import Store
 from app.store.records import Job, Lease
+from app.store.states import JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.context import JobContext, Ticks
 from worker.folders import JobFolder

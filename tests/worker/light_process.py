@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from app.jobs.states import JobKind
+from app.store.states import JobKind
 from worker.context import JobContext
 from worker.errors import JobFailed
 from worker.job_process import Runner, serve

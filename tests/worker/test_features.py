@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.jobs.states import JobKind
 from app.store import Store
 from app.store.records import Job
+from app.store.states import JobKind
 from models.checkpoints import load_clip
 from models.evaluation.feature_store import FeatureStore
 from models.evaluation.scorers import ClipScorer

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 import worker.finetune_job
 from app.errors import DiskReserve, InvalidRequest
 from app.jobs.limits import JobLimits
-from app.jobs.states import JobKind, JobStatus
 from app.registry.manifest import verify
 from app.registry.publish import publish
 from app.registry.removal import remove_files
@@ -20,6 +19,7 @@ from app.registry.store_source import as_version as as_reference
 from app.store import Store
 from app.store.assets import Move, NewVersion, VersionStatus
 from app.store.records import Job, Level
+from app.store.states import JobKind, JobStatus
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.training.config import parse_config

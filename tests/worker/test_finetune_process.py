@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 
 from app.jobs.removal import remove_job_files
-from app.jobs.states import JobStatus
 from app.registry.publish import read_published
 from app.store import Store
 from app.store.records import Event, Job
+from app.store.states import JobStatus
 from tests.databases import held
 from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
 from worker.config import WorkerConfig

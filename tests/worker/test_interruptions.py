@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 
-from app.jobs.states import TERMINAL, JobStatus
 from app.store import Store
 from app.store.records import Job
+from app.store.states import TERMINAL, JobStatus
 from tests.databases import on_both
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.datasets.checks import Content
-from app.jobs.states import JobKind, JobStatus
 from app.store import Store
 from app.store.records import Job
+from app.store.states import JobKind, JobStatus
 from tests.models.evaluation.test_order import CAPTION, save_captions
 from tests.worker.in_process import claimed
 from worker.config import WorkerConfig

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind
 from app.registry.store_source import as_version
 from app.store import Store
 from app.store.assets import Move
 from app.store.records import Job
+from app.store.states import JobKind
 from models.checkpoints import load_clip
 from tests.checkpoints import save_tiny_clip
 from tests.worker.in_process import claimed

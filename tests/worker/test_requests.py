@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.jobs.requests import PLACES, parse_evaluate, parse_finetune
+from app.store.specs import PLACES, parse_evaluate, parse_finetune
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
 

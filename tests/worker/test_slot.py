@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.jobs.states import JobStatus
 from app.store import Store
 from app.store.records import Job, Lease
+from app.store.states import JobStatus
 from tests.databases import held, on_both
 from tests.worker.waiting import LIGHT, Running, end, job_process, notes, until, until_status
 from worker.config import WorkerConfig

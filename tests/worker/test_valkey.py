@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.jobs.states import JobKind
+from app.errors import ConfigurationError
 from app.jobs.wakeups import WakeUps
-from app.keys import ConfigurationError
+from app.store.states import JobKind
 from tests.worker.waiting import until
 from worker.valkey import MAX_SOCKET_BYTES, Valkey, socket_path
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.jobs.states import JobKind, JobStatus
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from app.store.records import Job, NewJob
+from app.store.states import JobKind, JobStatus
 from tests.databases import on_both
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app.jobs.states import JobStatus
 from app.store import Store
+from app.store.states import JobStatus
 from worker.config import WorkerConfig
 from worker.folders import occupants
 from worker.identity import ProcessId, is_alive, kill

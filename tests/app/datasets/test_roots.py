@@ -9,8 +9,7 @@ import pytest
 from app.datasets.checks import Content
 from app.datasets.errors import SourceForbidden, SourceMissing
 from app.datasets.roots import MAX_SHARDS, SourceRoots, expand
-from app.errors import InvalidRequest
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError, InvalidRequest
 from models.data.shards import expand as expand_in_training
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app.auth import create_key
+from app.keys import create_key
 from tests.app.datasets.archives import tar_header, tree
 from tests.app.serverside import RunningServer, running_server
 

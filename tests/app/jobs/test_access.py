@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth import create_key
 from app.backend import check_database
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
+from app.keys import create_key
 from app.main import create_app
 from app.settings import Settings
 from models.clip import Clip

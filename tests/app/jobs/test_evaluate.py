@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.jobs.requests import parse_evaluate
-from app.jobs.states import JobKind
+from app.store.specs import parse_evaluate
+from app.store.states import JobKind
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both

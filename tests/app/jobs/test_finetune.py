@@ -43,7 +43,7 @@ def test_job_is_accepted_with_its_place_and_every_default(service: Service, smal
 
 @on_both
 def test_worker_reads_what_was_asked_for(service: Service) -> None:
-    from app.jobs.requests import parse_finetune
+    from app.store.specs import parse_finetune
 
     job = service.finetune(hyperparameters={"epochs": 2.5, "batch_size": 8}, seed=5)
 

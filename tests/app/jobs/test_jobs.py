@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.auth import create_key
-from app.jobs.states import JobKind
+from app.keys import create_key
 from app.store.assets import Move, NewVersion
 from app.store.records import JobError
+from app.store.states import JobKind
 from app.store.workers import NewWorker
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.jobs.states import JobKind
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
+from app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.serverside import RunningServer, running_server
 

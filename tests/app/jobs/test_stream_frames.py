@@ -11,12 +11,12 @@ import pytest
 from app.errors import Overloaded
 from app.jobs import stream as streams
 from app.jobs.service import JobService
-from app.jobs.states import JobKind
 from app.jobs.stream import stream
 from app.jobs.waker import Waker
 from app.places import Places
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
+from app.store.states import JobKind
 from app.store.workers import NewWorker
 from app.store_threads import StoreThreads
 from tests.app.jobs.test_stream import CONFIG

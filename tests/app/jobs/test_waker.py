@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.jobs.states import JobKind
 from app.jobs.waker import Waker
+from app.store.states import JobKind
 from tests.app.jobs.conftest import Service
 from worker.valkey import Valkey
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.registry.files import FileAliases, FileReports, FolderVersions
-from app.registry.ports import AliasState, ProcessReport, is_version
+from app.registry.ports import AliasState, ProcessReport
+from models.references import is_version
 
 ONE, TWO = "1" * 64, "2" * 64
 

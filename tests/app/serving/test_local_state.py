@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 from app.registry.files import FolderVersions
 from app.registry.local_state import LocalState
 from app.registry.ports import AliasState

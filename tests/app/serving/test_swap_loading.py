@@ -23,7 +23,7 @@ from app.registry.publish import publish
 from app.serving.engine import Engine
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.served import ServedModels
-from app.serving.threads import in_own_thread, with_one_torch_thread
+from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta_file import DeltaError

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
+from app.store.states import JobKind
 from tests.databases import KINDS, Databases
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import MAX_INTERRUPTIONS, JobKind, JobStatus
+from app.settings import MAX_INTERRUPTIONS
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import MAX_CHECKS
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
 from app.store.records import Job
+from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, submitted
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind, JobStatus
 from app.store import Store
 from app.store.assets import NewVersion
 from app.store.errors import (
@@ -20,6 +19,7 @@ from app.store.errors import (
     UnusableRecord,
 )
 from app.store.records import Job, JobError
+from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
 from tests.databases import Databases
 

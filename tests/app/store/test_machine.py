@@ -21,11 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.jobs.states import HELD, TERMINAL, JobKind, JobStatus
 from app.store import Store
 from app.store.assets import NewVersion
 from app.store.errors import JobStateConflict, LeaseLost
 from app.store.records import Job, JobError, Lease, NewJob
+from app.store.states import HELD, TERMINAL, JobKind, JobStatus
 from tests.app.store.conftest import FakeClock
 from tests.databases import Databases
 

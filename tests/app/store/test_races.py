@@ -8,10 +8,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from app.jobs.states import JobStatus
-from app.keys import ConfigurationError
+from app.errors import ConfigurationError
 from app.store import Store
 from app.store.migrate import MIGRATIONS
+from app.store.states import JobStatus
 from app.store.tables import metadata
 from tests.app.store import racing
 from tests.app.store.conftest import submitted

@@ -9,12 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.jobs.states import JobStatus
 from app.registry.removal import remove_files
 from app.store import Store
 from app.store.assets import Move, NewVersion, VersionStatus
 from app.store.errors import StoreUnavailable, UnknownRecord, VersionGone
 from app.store.records import Lease
+from app.store.states import JobStatus
 from tests.app.store.conftest import claimed, submitted
 
 BEFORE = ["unknown", "deleted"]

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from app.jobs.states import JobKind, JobStatus
 from app.store import Store
 from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, LeaseLost, UnusableRecord
 from app.store.records import JobError, Lease, Level
+from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 BOOM = JobError("boom", "Boom.", "lr", retryable=True)

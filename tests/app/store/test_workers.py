@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.jobs.states import JobKind
 from app.store import Store
+from app.store.states import JobKind
 from app.store.workers import NewWorker
 from tests.app.store.conftest import FakeClock, claimed, submitted
 

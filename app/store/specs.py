@@ -20,6 +20,8 @@ PLACES = frozenset({"data", "images", "val", "val_images", "caption_cache", "dev
 """Options of a run that are the worker's to fill in: no caller names a path or a device."""
 
 MAX_EVALUATIONS = 8
+MAX_SOURCE_CHARS = 4096
+"""Of the path of registered data."""
 
 DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

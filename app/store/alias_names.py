@@ -1,11 +1,12 @@
-"""Names that aliases may have."""
+"""The names that aliases may have."""
 
 import re
 
 from app.errors import InvalidRequest
-from app.jobs.named_models import DEMO
-from app.registry.ports import is_version
+from models.references import DEMO, is_version
 
+DEFAULT = "default"
+"""The alias, or the model, of a request that names none."""
 RESERVED = frozenset({"status", DEMO})
 """GET /models/status is another thing than GET /models/{alias}, and `demo` is a model's reference."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from app.errors import ServiceError, body
 from app.limits import Limits
 from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
-from app.schemas.common import ErrorDetail, ItemError, ModelInfo
+from app.schemas.common import ErrorDetail, ItemError
 from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
 from app.schemas.match import ImageMatch, MatchRequest, MatchResponse
 from app.serving.classes import ClassSet, ClassWeights
@@ -59,7 +59,7 @@ class Inference:
             for index, (scores, logits, probabilities) in zip(decoded.pixels, rows, strict=True)
         ]
         return MatchResponse(
-            model=ModelInfo.of(served),
+            model=served.info,
             results=_in_order(answers, decoded),
             text_probabilities=match.text_probabilities.tolist(),
         )
@@ -81,7 +81,7 @@ class Inference:
             ImageClasses(index=index, predictions=_predictions(classes.labels, *row))
             for index, row in zip(decoded.pixels, top, strict=True)
         ]
-        return ClassifyResponse(model=ModelInfo.of(served), results=_in_order(answers, decoded))
+        return ClassifyResponse(model=served.info, results=_in_order(answers, decoded))
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """Encode images or texts."""
@@ -104,7 +104,7 @@ class Inference:
             for index, embedding in zip(indices, _encoded(vectors, request.encoding_format), strict=True)
         ]
         return EmbedResponse(
-            model=ModelInfo.of(served),
+            model=served.info,
             dimensions=served.clip.embed_dim,
             results=_in_order(answers, decoded),
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.jobs.states import (
+from app.store.states import (
     FULFILLED,
     HELD,
     OPEN,

@@ -13,13 +13,6 @@ other end: what a worker reports after it, success included, makes the job `canc
 from collections.abc import Mapping
 from enum import StrEnum
 
-MAX_ATTEMPTS = 3
-"""Attempts that end without a step past the furthest so far, after which a job has failed."""
-MAX_INTERRUPTIONS = 100
-"""Lapsed leases and shutdowns that a job survives."""
-MAX_RUN_TIME_S = 7 * 24 * 3600.0
-"""How long a job may run, over all its attempts."""
-
 
 class JobKind(StrEnum):
     """What a job does, and so which slot of a worker takes it."""
