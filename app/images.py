@@ -13,8 +13,7 @@ from torch import Tensor
 from app.decode_budget import DecodeBudget
 from app.errors import InvalidImage, OutOfMemory, Overloaded, ServiceError
 from models.clip import Clip
-from models.image_files import ImageFile
-from models.images import ImageError, ImageLimits, decode_bytes, decode_file, open_image
+from models.images import ImageError, ImageFile, ImageLimits, decode_bytes, decode_file, open_image
 from models.memory import release_free_memory
 
 Result = TypeVar("Result")

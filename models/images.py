@@ -1,46 +1,64 @@
-"""From the bytes of an image file to RGB pixels, within limits, or an error that says what to do."""
+"""From the bytes of an image file to RGB pixels, within limits, or an error that says what to do.
+
+    ImageError
+    ├── ImageEmpty          no bytes at all
+    ├── ImageFormat         none of JPEG, PNG, WebP and GIF, by content
+    ├── ImageTruncated      the file ends too early
+    ├── ImageCorrupt        damaged, or a variant that nothing decodes
+    ├── ImageTooLarge       over a limit on bytes, pixels or sides
+    ├── ImageTooNarrow      over the limit on width to height
+    └── ImageTooComplex     costs far more to decode than its size says
+
+Pillow reads the files; what it says of a damaged one never reaches a caller. Two things are looked at before it:
+the format, by content and never by name, and how many scans a JPEG has, which Pillow does not bound.
+"""
 
 import io
+import re
+import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from models.image_errors import (
-    ImageCorrupt,
-    ImageEmpty,
-    ImageError,
-    ImageTooComplex,
-    ImageTooLarge,
-    ImageTooNarrow,
-    ImageTruncated,
+from models.errors import ModelError
+
+Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
+
+# Of all the modules of Pillow only these four ever see a file. Pillow's own dispatch, `Image.open`, would also take a
+# JPEG of several frames for an MPO, and read its index of frames, of which only the first is wanted.
+_FORMATS: tuple[tuple[re.Pattern[bytes], Format, Callable[[IO[bytes]], Image.Image]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImagePlugin.JpegImageFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImagePlugin.PngImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP", WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
 )
-from models.image_files import ImageFile, read_image_file
 
-__all__ = ["ImageError", "ImageLimits", "decode_bytes", "decode_file", "decode_image", "open_image"]
+# Pillow warns over this size and refuses twice of it. As an error, the warning is another size that is too large;
+# our own limits lie below.
+MAX_PIXELS = 89_478_485
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+# Broken metadata is no reason to refuse an image, and its warnings quote the file, so each would be kept for ever.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# PIL warns over this size, and a warning cannot be silenced in one thread alone; sizes are checked before PIL
-# sees a file, so below it PIL's own limit never speaks.
-PIL_WARNS_OVER_PIXELS = 89_478_485
 # Passes times pixels, in units of max_pixels: the largest image allowed may have as many scans.
 MAX_PASSES = 16
+# Of a file's parts and pixels. One of 20 MiB that an editor wrote takes some ten thousand.
+MAX_READS = 200_000
+# Cameras and editors write some dozens; a file with more is made to keep a parser busy.
+MAX_JPEG_SEGMENTS = 4_096
 
 # The most memory that decoding takes, in bytes a pixel, over all modes of a format, from the decoder's own buffers
 # to RGB, turned upright and resized. Measured, with Pillow 13.0, by `python -m bench.decode_memory --formats`.
 _BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "WEBP": 16}
 _PROGRESSIVE_BYTES_PER_PIXEL = 12
-# The file, its copy without metadata, and the decoder's own.
+# The file, and what a decoder copies of it.
 _COPIES_OF_FILE = 3
 
-# Chosen here by content: PIL.Image.open would add its size warning and its reading of MPO indexes.
-_DECODERS: dict[str, Callable[[IO[bytes]], Image.Image]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-}
+_EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,6 +68,62 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class ImageError(ModelError):
+    """An image cannot be used; `code` says why, and the message what to do."""
+
+    code = "invalid_image"
+
+
+class ImageEmpty(ImageError):
+    """No bytes at all."""
+
+    code = "image_empty"
+
+
+class ImageFormat(ImageError):
+    """None of the four formats, judged by content and never by name."""
+
+    code = "image_format"
+
+
+class ImageTruncated(ImageError):
+    """The file ends before its image does."""
+
+    code = "image_truncated"
+
+    def __init__(self) -> None:
+        super().__init__("The image file ends too early; send the whole file.")
+
+
+class ImageCorrupt(ImageError):
+    """The file breaks its format's rules, or is a variant that nothing decodes."""
+
+    code = "image_corrupt"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The image file is damaged or of an unusual kind; save it again as an ordinary JPEG or PNG."
+        )
+
+
+class ImageTooLarge(ImageError):
+    """Over a limit on bytes, pixels or sides."""
+
+    code = "image_too_large"
+
+
+class ImageTooNarrow(ImageError):
+    """Over the limit on the ratio of the sides."""
+
+    code = "image_too_narrow"
+
+
+class ImageTooComplex(ImageError):
+    """Made so that decoding costs far more than its size says."""
+
+    code = "image_too_complex"
 
 
 @dataclass(frozen=True)
@@ -62,8 +136,38 @@ class ImageLimits:
     max_aspect: float = 50.0
 
     def __post_init__(self) -> None:
-        if self.max_pixels > PIL_WARNS_OVER_PIXELS:
-            raise ValueError(f"max_pixels is {self.max_pixels}; {PIL_WARNS_OVER_PIXELS} is the most allowed.")
+        if self.max_pixels > MAX_PIXELS:
+            raise ValueError(f"max_pixels is {self.max_pixels}; {MAX_PIXELS} is the most allowed.")
+
+
+class _BoundedReads(io.BytesIO):
+    """A file in memory that can be read so many times.
+
+    Pillow goes over a file's parts one by one and bounds neither their number nor its time.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ImageCorrupt
+        return super().read(size)
+
+
+@dataclass(eq=False)
+class ImageFile:
+    """An image file whose header was read. `decode_file` takes the image out of it, which is not decoded until then."""
+
+    data: bytes
+    format: Format
+    image: Image.Image | None
+    width: int
+    height: int
+    passes: int = 1
+    """How often the decoder goes over all pixels: a JPEG's scans, and at least 2 for a progressive one."""
 
 
 def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bool = True) -> Image.Image:
@@ -80,7 +184,7 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bo
 
 
 def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
-    """What the file says of itself, within limits; nothing is decoded.
+    """Read an image's header and check it against the limits; nothing is decoded.
 
     Raises: ImageError, as `decode_image`.
     """
@@ -90,9 +194,28 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
         raise ImageTooLarge(
             f"The image file has {len(data)} bytes; {limits.max_bytes} at most are allowed. Make it smaller."
         )
-    file = read_image_file(data)
+    file = read_header(data)
     _check_size(file, limits)
     return file
+
+
+def read_header(data: bytes) -> ImageFile:
+    """Read an image's header, whatever its size.
+
+    Raises: ImageFormat, ImageTruncated, ImageCorrupt, and ImageTooLarge for what Pillow does not open at all.
+    """
+    for magic, format, plugin in _FORMATS:
+        if magic.match(data):
+            try:
+                passes = _jpeg_passes(data) if format == "JPEG" else 1
+                if format == "PNG":
+                    # The decoder skips the checksums of the pixels, so these are checked before.
+                    plugin(_BoundedReads(data)).verify()
+                image = plugin(_BoundedReads(data))
+                return ImageFile(data, format, image, image.width, image.height, passes)
+            except Exception as error:
+                raise _translated(error, data, format) from None
+    raise ImageFormat(_guess(data))
 
 
 def decode_bytes(file: ImageFile, *, max_side: int) -> int:
@@ -105,20 +228,27 @@ def decode_bytes(file: ImageFile, *, max_side: int) -> int:
 
 
 def decode_file(file: ImageFile, *, orient: bool = True) -> Image.Image:
-    """The second half of `decode_image`.
+    """The second half of `decode_image`, once for each file.
 
     Raises: ImageTruncated, ImageCorrupt.
     """
-    image = _decoded(file)
+    # Taken out of the file, so that what is decoded is let go as soon as it is converted.
+    image, file.image = file.image, None
+    assert image is not None, "A file is decoded once."
+    try:
+        image.load()
+    except Exception as error:
+        raise _translated(error, file.data, file.format) from None
+    if image.size != (file.width, file.height):
+        raise ImageCorrupt
+    transpose = _UPRIGHT.get(_orientation(image)) if orient else None
     if orient:
         image = _grey_to_8_bit(image)
     if image.mode != "RGB":
-        # A transparent colour changes no pixel, and PIL's translation of it can warn or fail.
+        # A transparent colour changes no pixel, and Pillow's translation of it can warn or fail.
         image.info.pop("transparency", None)
         image = image.convert("RGB")
-    if orient and file.orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[file.orientation])
-    return image
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _check_size(file: ImageFile, limits: ImageLimits) -> None:
@@ -140,25 +270,77 @@ def _check_size(file: ImageFile, limits: ImageLimits) -> None:
         )
 
 
-def _decoded(file: ImageFile) -> Image.Image:
+def _translated(error: Exception, data: bytes, format: Format) -> Exception:
+    """Pillow's plugins raise whatever their parsing runs into, and promise no closed set."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        return MemoryError()
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageTooLarge(f"The image has more than {MAX_PIXELS} pixels. Make it smaller.")
+    return ImageTruncated() if "truncated" in str(error) or _is_cut(data, format) else ImageCorrupt()
+
+
+def _is_cut(data: bytes, format: Format) -> bool:
+    """Whether a file that could not be read lacks its end."""
+    if format == "WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    end = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82", "GIF": b";"}[format]
+    return not data.endswith(end)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken."""
     try:
-        image = _DECODERS[file.format](io.BytesIO(file.data))
-        image.load()
-    except MemoryError:
-        raise
-    except Exception as error:
-        if "memory" in str(error):
-            raise MemoryError from None
-        # PIL's plugins raise whatever their parsing runs into (OSError, SyntaxError, struct.error, KeyError,
-        # ...) and promise no closed set; their text is looked at here, and never shown.
-        raise (ImageTruncated() if "truncated" in str(error) else ImageCorrupt()) from None
-    if image.size != (file.width, file.height):
-        raise ImageCorrupt
-    return image
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
-    """Keep the high byte of 16-bit grey; PIL's own conversion would clip it, and most of it to white."""
+    """Keep the high byte of 16-bit grey; Pillow's own conversion would clip it, and most of it to white."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+
+
+# Not a stuffed zero, not padding, and not one of the restart markers, of which a scan may have any number.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
+_END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
+
+
+def _jpeg_passes(data: bytes) -> int:
+    """The scans up to the end of the image (ITU-T T.81 annex B).
+
+    Each is a pass over all pixels, however few bytes it has. The only scan of a baseline JPEG is not looked into.
+    """
+    position, components, progressive, scans = 2, 0, False, 0
+    for _ in range(MAX_JPEG_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None or found[1][0] == _END_OF_IMAGE:
+            break
+        marker, position = found[1][0], found.end()
+        if marker < 0xC0:  # without a length
+            continue
+        if marker in _FRAMES:
+            components, progressive = data[position + 7], marker in _PROGRESSIVE
+        elif marker == _START_OF_SCAN:
+            if scans == 0 and not progressive and data[position + 2] >= components:
+                return 1
+            scans += 1
+        position += max(2, *struct.unpack_from(">H", data, position))
+    else:
+        raise ImageCorrupt
+    return max(2, scans)
+
+
+def _guess(data: bytes) -> str:
+    start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<svg", b"<?xml")):
+        return "This is an SVG or XML file; draw it as a JPEG, PNG, WebP or GIF."
+    if start.startswith((b"<!doctype", b"<html")):
+        return "This is a web page, not an image; send the image file itself."
+    return "The image is not a JPEG, PNG, WebP or GIF; convert it to one of these."

@@ -12,8 +12,7 @@ from pathlib import Path
 import PIL.Image
 
 from models.data.errors import DataError
-from models.image_errors import ImageError
-from models.images import ImageLimits, decode_image
+from models.images import ImageError, ImageLimits, decode_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_IMAGE_BYTES = ImageLimits().max_bytes

@@ -15,8 +15,7 @@ from models.cores import usable_cores
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ImageProblem, Item, box_problem, image_name, read_bytes
 from models.evaluation.results import ImageRegion
-from models.image_errors import ImageError
-from models.image_files import read_image_file
+from models.images import ImageError, read_header
 
 LISTED = 20
 """How many problems are listed by name; all are counted."""
@@ -126,7 +125,7 @@ def _file(region: ImageRegion) -> tuple[Any, ...]:
 def _look(region: ImageRegion) -> _File | str:
     try:
         data = read_bytes(region)
-        file = read_image_file(data)
+        file = read_header(data)
     except ImageProblem as error:
         return str(error)
     except ImageError as error:
