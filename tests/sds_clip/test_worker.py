@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from app.settings import Settings
@@ -10,13 +12,12 @@ def test_a_missing_address_is_one_line_that_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["worker", "--queue", "evaluate"]) == 2
-    assert "a worker needs SDS_CLIP_BROKER_URL" in capsys.readouterr().err
+    assert "SDS_CLIP_BROKER_URL" in capsys.readouterr().err
     monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
     assert main(["worker", "--queue", "evaluate"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err == (
-        "sds-clip: a worker needs SDS_CLIP_DATABASE_URL, the same as the service has; or run `sds-clip up`.\n"
-    )
+    err = capsys.readouterr().err
+    assert "SDS_CLIP_DATABASE_URL" in err
+    assert err.count("\n") == 1
 
 
 def test_a_database_that_cannot_be_used_is_one_line(
@@ -40,11 +41,12 @@ def test_a_wrong_setting_of_a_worker_is_named(
 def test_fine_tuning_without_its_packages_says_how_to_get_them(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(worker, "_EXTRA", ("accelerate", "no_such_package"))
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     assert main(command) == 2
-    assert capsys.readouterr().err == (
-        "sds-clip: fine-tuning needs no_such_package: pip install 'sds-clip[train]'\n"
-    )
+    err = capsys.readouterr().err
+    assert "diffusers" in err
+    assert "pip install 'sds-clip[train]'" in err
+    assert err.count("\n") == 1
 
 
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
