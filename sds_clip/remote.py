@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sds_clip.options import Commands, Parser, add_command, add_json_option
+import click
+
+from sds_clip.options import json_option, option, together
 from sds_clip.table import printable
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-SERVER = """\
-The service is at --url, or SDS_CLIP_URL. Where it has keys, SDS_CLIP_API_KEY holds one.
-"""
+server_options = together(
+    option(
+        "--url",
+        help="Speak to the service at this URL, with the key in SDS_CLIP_API_KEY where it asks for one "
+        "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
+    ),
+    json_option,
+)
+limit_option = option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    metavar="N",
+    help="List so many at most (default: 20).",
+)
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """--url and --json."""
-    parser.add_argument(
-        "--url", help="where the service is (default: http://127.0.0.1:8000, or SDS_CLIP_URL)"
-    )
-    add_json_option(parser)
-
-
-def add_actions(
-    commands: Commands, name: str, summary: str, *, description: str, epilog: str
-) -> Callable[[str, str, str], Parser]:
-    """A command that has actions, and what declares one: its name, summary and description."""
-    parser = add_command(commands, name, summary, description=f"{description}\n\n{SERVER}", epilog=epilog)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    def action(name: str, summary: str, description: str) -> Parser:
-        return add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=epilog)
-
-    return action
-
-
-def add_limit_option(parser: argparse.ArgumentParser) -> None:
-    """--limit."""
-    parser.add_argument(
-        "--limit", type=_positive, default=20, metavar="N", help="how many at most (default: 20)"
-    )
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def connect(args: argparse.Namespace) -> Client:
-    """A client for the service that the options name."""
+def connect(url: str | None) -> Client:
+    """A client for the service; imported late, since httpx takes its time."""
     from sds_clip.client import Client
 
-    return Client(args.url)
+    return Client(url)
 
 
 def print_json(content: Any) -> None:
