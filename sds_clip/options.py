@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
-_CONTEXT = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+_CONTEXT = {"max_content_width": 100, "show_default": True, "help_option_names": ["-h", "--help"]}
 _REFERENCES = """\
 \b
 A model is named by a reference: demo (ships with this package),
@@ -137,9 +137,13 @@ def together(*decorators: Decorator[Any]) -> Decorator[Any]:
 
 PATH = click.Path(path_type=Path)
 
+folder_option = partial(option, type=PATH, metavar="DIR")
+file_option = partial(option, type=PATH, metavar="FILE")
+number_option = partial(option, type=click.IntRange(min=1), metavar="N")
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
-compute_option = partial(option, section="Computation")
+COMPUTATION = "Computation"
+compute_option = partial(option, section=COMPUTATION)
 device_option = compute_option(
     "--device", help="Compute on auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)."
 )
@@ -155,10 +159,8 @@ model_options = together(
     option("--model", metavar="REF", help="Use this model (default: demo, or the first of SDS_CLIP_MODELS)."),
     compute_options,
 )
-data_dir_option = option(
+data_dir_option = folder_option(
     "--data-dir",
-    type=PATH,
-    metavar="DIR",
     help="Keep versions, data sets, jobs and caches in this folder (default: data, or SDS_CLIP_DATA_DIR).",
 )
 supervised_option = option("--supervised", is_flag=True, hidden=True)  # for the children of `sds-clip up`
@@ -174,10 +176,8 @@ service_options = together(
     option("--host", help="Listen on this address (default: 127.0.0.1, or SDS_CLIP_HOST)."),
     option("--port", type=int, help="Listen on this port (default: 8000, or SDS_CLIP_PORT)."),
     data_dir_option,
-    option(
+    file_option(
         "--keys-file",
-        type=PATH,
-        metavar="FILE",
         help="Ask callers for an API key of this file, which `sds-clip keys create` makes (default: none, or "
         "SDS_CLIP_KEYS_FILE).",
     ),
@@ -233,7 +233,7 @@ def require_training(what: str = "fine-tuning") -> None:
         raise click.ClickException(f"{what} needs {', '.join(missing)}: pip install 'sds-clip[train]'")
 
 
-def load_model(model: str | None, device: str | None, precision: str | None, settings: Settings) -> Clip:
+def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
     """The model that --model, --device and --precision name."""
     from models.checkpoints import load_clip
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sds_clip.options import json_option, option, together
+from sds_clip.options import Decorator, json_option, number_option, option, together
 from sds_clip.table import printable
 
 if TYPE_CHECKING:
@@ -23,13 +22,7 @@ server_options = together(
     ),
     json_option,
 )
-limit_option = option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=20,
-    metavar="N",
-    help="List so many at most (default: 20).",
-)
+limit_option = number_option("--limit", default=20, help="List so many at most.")
 
 
 def connect(url: str | None) -> Client:
@@ -37,6 +30,26 @@ def connect(url: str | None) -> Client:
     from sds_clip.client import Client
 
     return Client(url)
+
+
+def remote(show: Callable[[Any], None]) -> Decorator[Any]:
+    """Turn a function of a client and some options into one of the options, with --url and --json beside them.
+
+    What it returns is printed as JSON, or by `show`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @server_options
+        @functools.wraps(function)
+        def command(url: str | None, as_json: bool, **given: Any) -> int:
+            with connect(url) as client:
+                answer = function(client, **given)
+            print_json(answer) if as_json else show(answer)
+            return 0
+
+        return command
+
+    return decorate
 
 
 def print_json(content: Any) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from sds_clip.options import PATH, Command, option
+from sds_clip.options import PATH, Command, file_option, folder_option, option
 
-out_option = option(
-    "--out", "--output", "out", required=True, type=PATH, metavar="DIR", help="Write this folder, which must not exist."
-)  # fmt: skip
+out_option = folder_option(
+    "--out", "--output", "out", required=True, help="Write this folder, which must not exist."
+)
 
 
 @click.command(
@@ -32,10 +32,8 @@ sds-clip serve --model local-dir:my-clip
     "ViT-B-32+quickgelu.",
 )
 @out_option
-@option(
+@file_option(
     "--preprocess",
-    type=PATH,
-    metavar="FILE",
     help="Take the preprocessing from JSON with mean, std, interpolation and resize_mode (default: that of open_clip's "
     "own weights).",
 )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sds_clip.options import PATH, Group, option, together
-from sds_clip.remote import connect, limit_option, moment, print_fields, print_json, server_options
+from sds_clip.remote import limit_option, moment, print_fields, remote
 from sds_clip.table import printable, table
+
+if TYPE_CHECKING:
+    from sds_clip.client import Client
 
 dataset_argument = click.argument("dataset", metavar="DATASET", help="Its id.")
 content_options = together(
@@ -20,9 +23,35 @@ content_options = together(
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="Leave out pairs or items that cannot be used, up to this share (default: 0).",
+        help="Leave out pairs or items that cannot be used, up to this share.",
     ),
 )
+
+
+def _print_list(found: list[dict[str, Any]]) -> None:
+    rows = [
+        [each["id"], each["name"], each["format"], each["status"], moment(each["created_at"])]
+        for each in found
+    ]
+    print(table(["data set", "name", "format", "status", "created"], rows))
+
+
+def _print(dataset: dict[str, Any]) -> None:
+    counts = dataset["counts"]
+    print_fields(
+        {
+            "data set": dataset["id"],
+            "name": dataset["name"],
+            "format": dataset["format"],
+            "status": dataset["status"],
+            "created": moment(dataset["created_at"]),
+            "checked": moment(dataset["checked_at"]),
+            "counts": counts and ", ".join(f"{count} {name}" for name, count in counts.items()),
+            "content": dataset["content_hash"],
+        }
+    )
+    for problem in dataset["problems"] or []:
+        print(printable(problem.get("message") or json.dumps(problem)))
 
 
 @click.group(
@@ -41,103 +70,55 @@ def datasets() -> None:
 @datasets.command("list")
 @option("--status", metavar="STATUS", help="List those alone that are validating, ready, rejected, ...")
 @limit_option
-@server_options
-def list_datasets(status: str | None, limit: int, url: str | None, as_json: bool) -> int:
+@remote(_print_list)
+def list_datasets(client: Client, status: str | None, limit: int) -> Any:
     """List data sets, the newest first."""
-    with connect(url) as client:
-        found = client.datasets(status=status, limit=limit)
-    if as_json:
-        print_json(found)
-        return 0
-    rows = [
-        [each["id"], each["name"], each["format"], each["status"], moment(each["created_at"])]
-        for each in found
-    ]
-    print(table(["data set", "name", "format", "status", "created"], rows))
-    return 0
+    return client.datasets(status=status, limit=limit)
 
 
 @datasets.command()
 @dataset_argument
-@server_options
-def show(dataset: str, url: str | None, as_json: bool) -> int:
+@remote(_print)
+def show(client: Client, dataset: str) -> Any:
     """Show a data set, and what is wrong with it."""
-    with connect(url) as client:
-        _print(client.dataset(dataset), as_json=as_json)
-    return 0
+    return client.dataset(dataset)
 
 
 @datasets.command()
 @click.argument("path", type=PATH, metavar="PATH", help="An archive or a folder.")
 @option("--name", help="Call it this (default: the file's own name).")
 @content_options
-@server_options
-def upload(
-    path: Path, name: str | None, format: str, max_bad_share: float, url: str | None, as_json: bool
-) -> int:
+@remote(_print)
+def upload(client: Client, path: Path, name: str | None, format: str, max_bad_share: float) -> Any:
     """Send a data set.
 
     Sends an archive (tar, tar.gz or zip), or a folder, which is packed on the way. The service checks it in the
     background; a job may name it at once and waits for that.
     """
-    with connect(url) as client:
-        try:
-            dataset = client.upload_dataset(path, format=format, name=name, max_bad_share=max_bad_share)
-        except ValueError as error:
-            raise click.ClickException(str(error)) from error
-    _print(dataset, as_json=as_json)
-    return 0
+    try:
+        return client.upload_dataset(path, format=format, name=name, max_bad_share=max_bad_share)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @datasets.command()
 @click.argument("source", metavar="SOURCE", help="A path on the server.")
 @option("--name", required=True, help="Call it this.")
 @content_options
-@server_options
-def register(
-    source: str, name: str, format: str, max_bad_share: float, url: str | None, as_json: bool
-) -> int:
+@remote(_print)
+def register(client: Client, source: str, name: str, format: str, max_bad_share: float) -> Any:
     """Name data that lie on the server.
 
     Makes known a folder, a file or WebDataset shards with {a..b}, below the folders that the service's operator
     allows. Nothing is copied.
     """
-    with connect(url) as client:
-        dataset = client.register_dataset(source, format=format, name=name, max_bad_share=max_bad_share)
-    _print(dataset, as_json=as_json)
-    return 0
+    return client.register_dataset(source, format=format, name=name, max_bad_share=max_bad_share)
 
 
 @datasets.command()
 @dataset_argument
-@server_options
-def delete(dataset: str, url: str | None, as_json: bool) -> int:
+@remote(lambda deleted: print(f"{deleted['id']} is deleted"))
+def delete(client: Client, dataset: str) -> Any:
     """Delete a data set and its files, unless a job needs it."""
-    with connect(url) as client:
-        client.delete_dataset(dataset)
-    if as_json:
-        print_json({"id": dataset, "deleted": True})
-    else:
-        print(f"{dataset} is deleted")
-    return 0
-
-
-def _print(dataset: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(dataset)
-        return
-    counts = dataset["counts"]
-    print_fields(
-        {
-            "data set": dataset["id"],
-            "name": dataset["name"],
-            "format": dataset["format"],
-            "status": dataset["status"],
-            "created": moment(dataset["created_at"]),
-            "checked": moment(dataset["checked_at"]),
-            "counts": counts and ", ".join(f"{count} {name}" for name, count in counts.items()),
-            "content": dataset["content_hash"],
-        }
-    )
-    for problem in dataset["problems"] or []:
-        print(printable(problem.get("message") or json.dumps(problem)))
+    client.delete_dataset(dataset)
+    return {"id": dataset, "deleted": True}

@@ -55,7 +55,7 @@ sds-clip doctor --model local-dir:my-clip --json
 )
 @json_option
 @model_options
-def doctor(as_json: bool, model: str | None, device: str | None, precision: str | None) -> int:
+def doctor(as_json: bool, **chosen: str | None) -> int:
     """Check the installation.
 
     Shows versions, the processor's features, cores and threads, CUDA and what `auto` picks here, loads the model and
@@ -66,7 +66,7 @@ def doctor(as_json: bool, model: str | None, device: str | None, precision: str 
         *_software(),
         *_machine(),
         _check("data folder", lambda: _data_folder(settings)),
-        *_model(lambda: load_model(model, device, precision, settings)),
+        *_model(lambda: load_model(settings, **chosen)),
     ]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -15,12 +15,14 @@ import click
 
 from models.evaluation.names import ALIASES, BENCHMARKS, SCORE_ERROR, About, ErrorOf
 from sds_clip.options import (
-    PATH,
+    COMPUTATION,
     Decorator,
     Group,
     compute_option,
     device_option,
+    folder_option,
     json_option,
+    number_option,
     option,
     read_settings,
     require_training,
@@ -95,7 +97,7 @@ def _data_options(about: About) -> Decorator[Any]:
     """Where the data are, and what only some benchmarks have."""
     options = [option("--data", required=True, metavar="PATH", help=f"Read the data: {about.data}.")]
     if "images" in about.options:
-        options.append(option("--images", type=PATH, metavar="DIR", help="Find the images in this folder."))
+        options.append(folder_option("--images", help="Find the images in this folder."))
     if "classes" in about.options:
         text = "Take the class names of imagenet, or of a .txt or .json file (default: the data's)."
         options.append(option("--classes", metavar="SET", help=text))
@@ -103,26 +105,22 @@ def _data_options(about: About) -> Decorator[Any]:
         text = "Take the templates photo, simple, openai, or a .txt or .json file (default: the data's, else photo)."
         options.append(option("--templates", metavar="SET", help=text))
     if "order_seed" in about.options:
-        text = "Seed the wrong orders (default: 0)."
-        options.append(option("--order-seed", type=int, default=0, metavar="N", help=text))
+        options.append(
+            option("--order-seed", type=int, default=0, metavar="N", help="Seed the wrong orders.")
+        )
     return together(*options)
 
 
-_score_option = partial(option, section="Diffusion score")
+_SCORE = "Diffusion score"
+_score_option = partial(option, section=_SCORE)
 _noise_options = together(
-    _score_option(
-        "--draws",
-        type=click.IntRange(min=1),
-        default=32,
-        metavar="N",
-        help="Draw so many noise levels (default: 32).",
-    ),
-    _score_option("--seed", type=int, default=0, metavar="N", help="Seed the noise (default: 0)."),
+    number_option("--draws", section=_SCORE, default=32, help="Draw so many noise levels."),
+    _score_option("--seed", type=int, default=0, metavar="N", help="Seed the noise."),
     _score_option(
         "--score-error",
         type=click.Choice(get_args(ErrorOf)),
         default=SCORE_ERROR,
-        help=f"Score by the error of the noise or of the velocity (default: {SCORE_ERROR}).",
+        help="Score by the error of the noise or of the velocity.",
     ),
 )
 
@@ -132,49 +130,46 @@ def _add_benchmark(name: str, about: About) -> None:
 
     @evaluate.command(name, short_help=summary, help=f"{summary}.\n\n{_DESCRIPTION}", references=True)
     @_data_options(about)
-    @option("--model", default="", metavar="REF", help="Measure this model (with --scorer clip).")
+    @option(
+        "--model",
+        default="",
+        show_default=False,
+        metavar="REF",
+        help="Measure this model (with --scorer clip).",
+    )
     @option("--baseline", metavar="REF", help="Compare with this CLIP, item by item.")
-    @option("--out", type=PATH, metavar="DIR", help="Write results.json and report.html to this folder.")
+    @folder_option("--out", help="Write results.json and report.html to this folder.")
     @json_option
     @option(
         "--max-bad-share",
         type=click.FloatRange(0, 1),
         default=0.0,
         metavar="SHARE",
-        help="Leave out items whose images are missing or damaged, up to this share (default: 0).",
+        help="Leave out items whose images are missing or damaged, up to this share.",
     )
     # Also where the diffusion score cannot be used: it is then refused with the reason.
     @_score_option(
         "--scorer",
         type=click.Choice(["clip", "diffusion"]),
         default="clip",
-        help="Score with a CLIP or with a diffusion model (default: clip).",
+        help="Score with a CLIP or with a diffusion model.",
     )
-    @_score_option("--teacher", default="", metavar="REF", help="Measure this diffusion model.")
+    @_score_option(
+        "--teacher", default="", show_default=False, metavar="REF", help="Measure this diffusion model."
+    )
     @(_noise_options if "diffusion" in about.scorers else together())
     @device_option
-    @compute_option(
-        "--precision",
-        default="float32",
-        help="Compute in float32, bfloat16, float16 or auto (default: float32).",
-    )
+    @compute_option("--precision", default="float32", help="Compute in float32, bfloat16, float16 or auto.")
     @compute_option(
         "--also-served-precision",
         is_flag=True,
         help="Measure once more in the precision that `sds-clip serve` would use here.",
     )
-    @compute_option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=32,
-        metavar="N",
-        help="Put so many images through one forward (default: 32).",
+    @number_option(
+        "--batch-size", section=COMPUTATION, default=32, help="Put so many images through one forward."
     )
-    @compute_option(
-        "--cache",
-        type=PATH,
-        metavar="DIR",
-        help="Keep features in this folder (default: DIR/cache of --out).",
+    @folder_option(
+        "--cache", section=COMPUTATION, help="Keep features in this folder (default: DIR/cache of --out)."
     )
     def run(as_json: bool, **given: Any) -> int:
         return _run(Request(benchmark=name, **given), as_json=as_json)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from sds_clip.options import PATH, Command, Option, option, require_training
+from sds_clip.options import Command, Option, file_option, folder_option, option, require_training
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -83,8 +83,8 @@ torchrun --nproc-per-node 4 -m sds_clip finetune --config runs/sds/config.yaml -
 sds-clip serve --model local-dir:runs/sds/delta
 """,
 )
-@option("--config", type=PATH, metavar="FILE", help="Read any of the options below from this YAML file.")
-@option("--out", required=True, type=PATH, metavar="DIR", help="Write the run to this folder.")
+@file_option("--config", help="Read any of the options below from this YAML file.")
+@folder_option("--out", required=True, help="Write the run to this folder.")
 @option("--resume", is_flag=True, help="Go on where a run in DIR was stopped; where none was, start one.")
 def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
     """Distil a diffusion model into a CLIP.

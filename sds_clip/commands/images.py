@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.options import (
-    PATH,
     Command,
+    file_option,
     json_option,
     load_model,
     model_options,
+    number_option,
     option,
     read_settings,
     show_progress,
@@ -35,6 +36,9 @@ _BATCH_SIZE = 32
 
 images_argument = click.argument(
     "images", nargs=-1, required=True, metavar="IMAGE...", help="JPEG, PNG, WebP or GIF files."
+)
+text_option = option(
+    "--text", greedy=True, required=True, metavar="TEXT...", help="Score these texts. May be repeated."
 )
 
 
@@ -56,24 +60,10 @@ sds-clip match cat.jpg --text "a cat" "a dog" --json | jq '.results[0].best'
 """,
 )
 @images_argument
-@option(
-    "--text",
-    "texts",
-    greedy=True,
-    required=True,
-    metavar="TEXT...",
-    help="Score these texts. May be repeated.",
-)
+@text_option
 @json_option
 @model_options
-def match(
-    images: Sequence[str],
-    texts: Sequence[str],
-    as_json: bool,
-    model: str | None,
-    device: str | None,
-    precision: str | None,
-) -> int:
+def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: str | None) -> int:
     """Score texts against images.
 
     Shows the cosine of their features, and the probability of each text given the image (softmax over the texts; a
@@ -81,11 +71,11 @@ def match(
 
     An image that cannot be read is named, the others are answered, and the exit code is 2.
     """
-    _check_texts(texts, "text")
+    _check_texts(text, "text")
     settings = read_settings()
-    clip = load_model(model, device, precision, settings)
+    clip = load_model(settings, **chosen)
     image_features, problems = _encode_files(clip, images, settings)
-    matched = _match(clip, image_features, _encode_texts(clip, texts))
+    matched = _match(clip, image_features, _encode_texts(clip, text))
     answers = [
         {
             "scores": matched.scores[row].tolist(),
@@ -97,18 +87,18 @@ def match(
     ]
     results = _results(images, problems, answers)
     if as_json:
-        text_probabilities = matched.text_probabilities.tolist()
-        _print_json({"model": _about(clip), "results": results, "text_probabilities": text_probabilities})
+        more = {"text_probabilities": matched.text_probabilities.tolist()}
+        print(json.dumps({"model": _about(clip), "results": results, **more}, indent=2))
     else:
         rows: list[list[object]] = []
         for result in results:
             if "error" in result:
                 rows.append([result["image"], None, None, f"error: {result['error']['code']}", ""])
                 continue
-            for column, text in enumerate(texts):
-                cosine, probability = result["scores"][column], result["probabilities"][column]
-                star = "*" if column == result["best"] else ""
-                rows.append(["" if column else result["image"], cosine, probability, text, star])
+            scored = zip(result["scores"], result["probabilities"], text, strict=True)
+            for column, row in enumerate(scored):
+                best = "*" if column == result["best"] else ""
+                rows.append(["" if column else result["image"], *row, best])
         print(table(["image", "cosine", "probability", "text", "best"], rows))
     return _report(images, problems)
 
@@ -125,20 +115,9 @@ sds-clip classify cat.jpg --label-set imagenet --json
 )
 @images_argument
 @option("--label", greedy=True, metavar="LABEL...", help="Choose among these labels. May be repeated.")
-@option(
-    "--labels-file",
-    type=PATH,
-    metavar="FILE",
-    help="Choose among the labels of a UTF-8 file with one label a line.",
-)
+@file_option("--labels-file", help="Choose among the labels of a UTF-8 file with one label a line.")
 @option("--label-set", type=click.Choice(["imagenet"]), help="Choose among a named set of labels.")
-@option(
-    "--top-k",
-    type=click.IntRange(min=1),
-    default=5,
-    metavar="K",
-    help="Show so many labels for an image (default: 5).",
-)
+@number_option("--top-k", default=5, metavar="K", help="Show so many labels for an image.")
 @option(
     "--templates",
     greedy=True,
@@ -156,9 +135,7 @@ def classify(
     top_k: int,
     templates: Sequence[str],
     as_json: bool,
-    model: str | None,
-    device: str | None,
-    precision: str | None,
+    **chosen: str | None,
 ) -> int:
     """Choose the labels that fit images.
 
@@ -168,25 +145,22 @@ def classify(
     An image that cannot be read is named, the others are answered, and the exit code is 2.
     """
     labels = _labels(label, labels_file, label_set)
-    texts = _templates(templates or ["simple"])
+    patterns = _templates(templates or ["simple"])
     settings = read_settings()
-    clip = load_model(model, device, precision, settings)
+    clip = load_model(settings, **chosen)
     image_features, problems = _encode_files(clip, images, settings)
-    matched = _match(clip, image_features, _class_weights(clip, labels, texts))
+    matched = _match(clip, image_features, _class_weights(clip, labels, patterns))
     answers = [{"predictions": _top(matched, row, labels, top_k)} for row in range(len(image_features))]
     results = _results(images, problems, answers)
     if as_json:
-        _print_json({"model": _about(clip), "results": results})
+        print(json.dumps({"model": _about(clip), "results": results}, indent=2))
     else:
         rows: list[list[object]] = []
         for result in results:
             if "error" in result:
                 rows.append([result["image"], None, f"error: {result['error']['code']}"])
-                continue
-            for place, prediction in enumerate(result["predictions"]):
-                rows.append(
-                    ["" if place else result["image"], prediction["probability"], prediction["label"]]
-                )
+            for place, found in enumerate(result.get("predictions", [])):
+                rows.append(["" if place else result["image"], found["probability"], found["label"]])
         print(table(["image", "probability", "label"], rows))
     return _report(images, problems)
 
@@ -337,7 +311,3 @@ def _report(paths: Sequence[str], problems: Sequence[Problem | None]) -> int:
         if problem is not None:
             print(printable(f"sds-clip: {path}: {problem.message}"), file=sys.stderr)
     return 2 if any(problems) else 0
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(content, indent=2))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sds_clip.options import PATH, Group, option, read_settings
+from sds_clip.options import Group, file_option, option, read_settings
 
 
 @click.group(
@@ -30,10 +30,8 @@ def keys() -> None:
     type=click.Choice(["infer", "train", "admin"]),
     help="Allow this. May be repeated (default: infer).",
 )
-@option(
+@file_option(
     "--keys-file",
-    type=PATH,
-    metavar="FILE",
     help="Add it to this file (default: SDS_CLIP_KEYS_FILE, or keys.json in SDS_CLIP_DATA_DIR).",
 )
 def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from sds_clip import Client
-from sds_clip.client.record import JobRecord
 from sds_clip.commands.jobs import result_fields
 from tests.app.serverside import RunningServer
 from tests.sds_clip.command_line import exit_code
@@ -120,13 +119,13 @@ def test_an_evaluation_is_shown_with_group_match_and_chance_and_a_warning_with_i
         "metrics": {"group_score": {"value": 0.031, "chance": 1 / 6}, "group_match": match},
         "warnings": [{"code": "teacher_had_no_say", "message": "It had none.", "figures": {}}],
     }
-    assert result_fields(JobRecord({"result": result})) == {
+    assert result_fields(result) == {
         "group_score": "3.10 % (chance 16.67 %)",
         "group_match": "61.00 % (chance 50.00 %, d' 0.23)",
         "warning": "It had none. (teacher_had_no_say)",
     }
     earlier = {"primary": "group_score", "metrics": {"group_score": {"value": 0.031}}}
-    assert result_fields(JobRecord({"result": earlier})) == {"group_score": "3.10 %"}
+    assert result_fields(earlier) == {"group_score": "3.10 %"}
 
 
 def test_watching_a_job_that_does_not_succeed_is_1(
