@@ -1,14 +1,28 @@
 """Signals of the processes that `sds-clip up` or an operator ends."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 _LOOK_S = 0.05
 _STDIN = 0
+
+
+@contextlib.contextmanager
+def handled(
+    numbers: Sequence[signal.Signals], handle: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handle these signals within the block, and leave them to whoever had them before afterwards."""
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def hold(numbers: Sequence[signal.Signals]) -> None:

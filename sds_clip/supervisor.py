@@ -13,11 +13,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Protocol
 
 from app.keys import ConfigurationError
+from sds_clip.signals import handled
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class System:
 
     def run(self, on_ready: Callable[[], None]) -> int:
         """Start everything, look after it, and end it. The service's exit code where that did not come up, else 0."""
-        with self._signals():
+        with handled(_SIGNALS, self._receive):
             try:
                 self._service.start()
                 if not self._wait_until_ready():
@@ -186,14 +187,5 @@ class System:
                 child.kill()
             child.close()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def handle(number: int, frame: FrameType | None) -> None:
-            (self._hurrying if self._stopping.is_set() else self._stopping).set()
-
-        before = {number: signal.signal(number, handle) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        (self._hurrying if self._stopping.is_set() else self._stopping).set()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from sds_clip.options import Command, Option, file_option, folder_option, option, require_training
+from sds_clip.signals import handled
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -105,16 +106,23 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     check_out(out, resume=resume)  # before the data are read, which takes minutes
     place = find_place(config.device)
     parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
-    with _StopSignals() as stop, _Bar() as bar:
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        """The run saves a checkpoint and ends; a second signal ends it at once."""
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    with handled((signal.SIGINT, signal.SIGTERM), receive), _Bar() as bar:
         result = train(
             config, parts, out, place, resume=resume,
-            progress=bar.show, stepped=bar.step, should_stop=stop.asked,
+            progress=bar.show, stepped=bar.step, should_stop=lambda: bool(received),
         )  # fmt: skip
     if not place.is_main:
         return 0
     if result.delta is None:
         _say(f"stopped after step {result.steps_done}; the same command with --resume goes on")
-        return 128 + (stop.received or signal.SIGTERM)  # none where another process got it
+        return 128 + (received[-1] if received else signal.SIGTERM)  # none where another process got it
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
@@ -151,31 +159,6 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr)
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM ask the run to save a checkpoint and end; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        """Whether to stop."""
-        return self.received != 0
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
 
 
 class _Bar:

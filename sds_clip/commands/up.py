@@ -75,19 +75,21 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     from worker.valkey import Valkey
 
     settings = read_settings(**given)
-    broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
-    shared = {
-        **{name: given[name] for name in ("device", "precision", "threads", "keys_file")},
-        "data_dir": settings.data_dir.absolute(),
-        "database_url": settings.database_url or _database(settings.data_dir),
-        "broker_url": broker.url if broker else settings.broker_url,
-        "worker_device": worker_device,
-        "worker_threads": worker_threads,
-    }
-    config = read_worker_config(QUEUES[0], **shared)  # a wrong setting is found before anything is started
     logs.configure(settings.log_level)
     try:
-        # Before anything else, since it is what refuses a second run over the folder.
+        broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
+        shared = {
+            **{name: given[name] for name in ("device", "precision", "threads", "keys_file")},
+            "data_dir": settings.data_dir.absolute(),
+            "database_url": settings.database_url or _database(settings.data_dir),
+            "broker_url": broker.url if broker else settings.broker_url,
+            "worker_device": worker_device,
+            "worker_threads": worker_threads,
+        }
+        config = read_worker_config(
+            QUEUES[0], **shared
+        )  # a wrong setting is found before anything is started
+        # The broker comes first, since its lock is what refuses a second run over the folder.
         with broker or contextlib.nullcontext():
             return _run(settings, config, child_environment(config, shared), broker)
     except ConfigurationError as error:

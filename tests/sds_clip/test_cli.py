@@ -2,16 +2,18 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 
 from app.settings import Settings
-from sds_clip.cli import main
+from sds_clip.cli import cli, main
 from sds_clip.commands import doctor
 from sds_clip.options import read_settings
-from tests.sds_clip.command_line import exit_code
+from tests.sds_clip.command_line import exit_code, parsed
 
 HEAVY = (
     "httpx",
@@ -93,6 +95,83 @@ def test_every_command_explains_itself_with_examples(
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["--version"]) == 0
     assert capsys.readouterr().out == f"sds-clip {version('sds-clip')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["evalute"], "'evaluate'"),
+        (["evaluate", "winogroun"], "'winoground'"),
+        (["jobs", "lits"], "'list'"),
+        (["serve", "--prot", "9000"], "'--port'"),
+        (["finetune", "--gradiant", "sds"], "'--gradient'"),
+    ],
+)
+def test_what_is_mistyped_gets_a_suggestion(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("sds-clip conv", "convert"),
+        ("sds-clip jobs wa", "watch"),
+        ("sds-clip evaluate winoground --also", "--also-served-precision"),
+        ("sds-clip finetune --objective sd", "sds-clip"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_choices(
+    words: str, completed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_SDS_CLIP_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert main([]) == 0
+    assert [line.split(",")[1] for line in capsys.readouterr().out.splitlines()] == [completed]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_given_its_script(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_SDS_CLIP_COMPLETE", f"{shell}_source")
+    assert main([]) == 0
+    assert f"{shell}_complete" in capsys.readouterr().out
+
+
+def every_command(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    yield " ".join(path), command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from every_command(inner, (*path, name))
+
+
+COMMANDS_BY_NAME = dict(every_command(cli))
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS_BY_NAME if not name.startswith("finetune")])
+def test_help_is_in_sentences_and_says_each_option(name: str) -> None:
+    command = COMMANDS_BY_NAME[name]
+    assert command.help
+    with click.Context(command) as context:
+        for parameter in command.get_params(context):
+            text = getattr(parameter, "help", None)
+            if not getattr(parameter, "hidden", False):
+                assert text, parameter.name
+                assert text[0].isupper() or text[0] == "("
+                assert text[-1] in ".)" or parameter.name in ("version", "help"), text
+
+
+def test_an_option_takes_every_word_up_to_the_next_option() -> None:
+    words = ["match", "a.png", "--text", "a cat", "- a dash", "--json", "--text", "a dog", "--", "b.png"]
+    given = parsed(words)
+    assert given["text"] == ("a cat", "- a dash", "a dog")
+    assert given["images"] == ("a.png", "b.png")
+    assert given["as_json"]
+    assert parsed(["match", "a.png", "--text=a cat", "b.png"])["images"] == ("a.png", "b.png")
 
 
 @pytest.mark.parametrize(
