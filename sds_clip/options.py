@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -207,17 +207,25 @@ def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
     """The same for a worker of the queue."""
     from pydantic import ValidationError
 
-    from worker.config import WorkerConfig
+    from worker.config import OWN_VARIABLES, WorkerConfig
 
     try:
         return WorkerConfig.read(queue, os.environ, **given)
     except ValidationError as error:
-        raise _wrong_setting(error) from error
+        raise _wrong_setting(error, OWN_VARIABLES) from error
 
 
-def _wrong_setting(error: ValidationError) -> click.ClickException:
-    problem = error.errors()[0]
-    name = str(problem["loc"][-1]) if problem["loc"] else "of the environment"
+def _wrong_setting(
+    error: ValidationError, variables: Mapping[str, str] | None = None
+) -> click.ClickException:
+    problem = min(
+        error.errors(), key=lambda each: each["type"] == "missing"
+    )  # what is wrong before what is missing
+    # A model's own validator has no field; a limit lies within `limits`, and a path within a list of them.
+    name = next((part for part in reversed(problem["loc"]) if isinstance(part, str)), "")
+    name = (variables or {}).get(name, name)
+    if not name:
+        return click.ClickException(problem["msg"])
     variable = f"SDS_CLIP_{name.upper()}"
     if problem["type"] == "missing":
         return click.ClickException(

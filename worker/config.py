@@ -121,7 +121,7 @@ class WorkerConfig:
         values |= {name: value for name, value in given.items() if value is not None}
         # SDS_CLIP_THREADS is the service's alone; the device is common to both unless the worker has its own.
         own = {"device": values.get("device", cls.device), "threads": cls.threads, "nice": cls.nice}
-        own |= {name: values[variable] for name, variable in OWN_VARIABLES.items() if variable in values}
+        own |= {name: values[variable] for name, variable in OWN_VARIABLES.items() if values.get(variable)}
         return TypeAdapter(cls).validate_python({**values, **own, "queue": queue, "limits": values})
 
     def dumps(self) -> str:

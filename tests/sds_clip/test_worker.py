@@ -34,9 +34,11 @@ def test_a_database_that_cannot_be_used_is_one_line(
 def test_a_wrong_setting_of_a_worker_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SDS_CLIP_STOP_GRACE_S", "long")
-    assert main(["worker", "--queue", "evaluate"]) == 2
-    assert "SDS_CLIP_STOP_GRACE_S" in capsys.readouterr().err
+    for name, value in {"STOP_GRACE_S": "long", "WORKER_THREADS": "-1", "MAX_STEPS": "many"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(f"SDS_CLIP_{name}", value)
+            assert main(["worker", "--queue", "evaluate"]) == 2
+            assert f"SDS_CLIP_{name}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["worker", "--queue", "finetune"], ["up"]])
