@@ -86,9 +86,8 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
             "worker_device": worker_device,
             "worker_threads": worker_threads,
         }
-        config = read_worker_config(
-            QUEUES[0], **shared
-        )  # a wrong setting is found before anything is started
+        # A wrong setting is found before anything is started.
+        config = read_worker_config(QUEUES[0], **shared)
         # The broker comes first, since its lock is what refuses a second run over the folder.
         with broker or contextlib.nullcontext():
             return _run(settings, config, child_environment(config, shared), broker)
