@@ -1,4 +1,4 @@
-"""The entry point of `sds-clip`: one parser, a module a command, errors as one line.
+"""The entry point of `sds-clip`: the commands, and every error as one line.
 
 Nothing heavy is imported until a command runs, so `--help` answers at once.
 
@@ -6,64 +6,67 @@ Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupte
 143 terminated.
 """
 
-import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-from sds_clip.commands import (
-    classify,
-    convert,
-    datasets,
-    doctor,
-    evaluate,
-    export,
-    finetune,
-    jobs,
-    keys,
-    match,
-    models,
-    serve,
-    up,
-    worker,
-    workers,
-)
-from sds_clip.errors import CliError
-from sds_clip.options import Parser
+import click
+from click.shell_completion import shell_complete
+
+from sds_clip.commands.checkpoints import convert, export
+from sds_clip.commands.datasets import datasets
+from sds_clip.commands.doctor import doctor
+from sds_clip.commands.evaluate import evaluate
+from sds_clip.commands.finetune import finetune
+from sds_clip.commands.images import classify, match
+from sds_clip.commands.jobs import jobs, workers
+from sds_clip.commands.keys import keys
+from sds_clip.commands.models import models
+from sds_clip.commands.serve import serve
+from sds_clip.commands.up import up
+from sds_clip.commands.worker import worker
+from sds_clip.options import Group
 from sds_clip.table import printable, printable_lines
 
-_COMMANDS = (
-    up,
-    serve,
-    worker,
-    workers,
-    match,
-    classify,
-    evaluate,
-    finetune,
-    jobs,
-    models,
-    datasets,
-    convert,
-    export,
-    keys,
-    doctor,
+_SECTIONS = {
+    "Run a service": (up, serve, worker, keys),
+    "Use a model": (match, classify, evaluate, finetune),
+    "Speak to a service": (jobs, workers, models, datasets),
+    "Look after files and the installation": (convert, export, doctor),
+}
+_COMPLETE_VAR = "_SDS_CLIP_COMPLETE"
+
+
+class _Root(Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are for."""
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{each.name:<8}", each.get_short_help_str(90)) for each in commands])
+
+
+@click.group(
+    "sds-clip",
+    cls=_Root,
+    commands=[each for commands in _SECTIONS.values() for each in commands],
+    examples="""\
+sds-clip up
+sds-clip match cat.jpg --text "a cat" "a dog"
+sds-clip classify *.jpg --label cat dog bird
+sds-clip finetune --base demo --teacher demo --data pairs/ --steps 400 --out runs/first
+sds-clip evaluate winoground --model ViT-B-32/openai --data winoground/
+sds-clip doctor
+eval "$(_SDS_CLIP_COMPLETE=bash_source sds-clip)"   # complete commands and options in bash; also zsh, fish
+""",
 )
+@click.version_option(package_name="sds-clip", message="sds-clip %(version)s")
+def cli() -> None:
+    """Serve a CLIP model, teach it composition, measure it, and match and classify images with it.
 
-_EPILOG = """\
-examples:
-  sds-clip up
-  sds-clip match cat.jpg --text "a cat" "a dog"
-  sds-clip classify *.jpg --label cat dog bird
-  sds-clip finetune --base demo --teacher demo --data pairs/ --steps 400 --out runs/first
-  sds-clip evaluate winoground --model ViT-B-32/openai --data winoground/
-  sds-clip doctor
-
-`sds-clip COMMAND --help` says more about each. Settings come from the environment (SDS_CLIP_*), and options
-come before them.
-"""
+    `sds-clip COMMAND --help` says more about each command. Settings come from the environment (SDS_CLIP_*), and
+    options come before them.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,46 +74,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    args = build_parser().parse_args(argv)
+    if instruction := os.environ.get(_COMPLETE_VAR):
+        return shell_complete(cli, {}, "sds-clip", _COMPLETE_VAR, instruction)
     try:
-        code: int = args.run(args)
+        with cli.make_context("sds-clip", list(sys.argv[1:] if argv is None else argv)) as context:
+            code: int = cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except BrokenPipeError:
         # Python flushes stdout once more at exit; give it somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
         return 130
+    except click.ClickException as error:
+        help_of = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" (see `{help_of.command_path} --help`)" if help_of else ""
+        return _refuse(one_line(error.format_message()) + hint)
     except _user_errors() as error:
-        print(f"sds-clip: {in_lines(error)}", file=sys.stderr)
-        return 2
+        return _refuse(in_lines(error))
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command."""
-    parser = Parser(
-        prog="sds-clip",
-        description="Serve a CLIP model, teach it composition, measure it, and match and classify images with it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"sds-clip {installed_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in _COMMANDS:
-        module.add(commands)
-    return parser
+def _refuse(message: str) -> int:
+    print(f"sds-clip: {message}", file=sys.stderr)
+    return 2
 
 
-def installed_version() -> str:
-    """The version of the installed package."""
-    try:
-        return version("sds-clip")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """An error's message without line breaks or control characters."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -123,9 +115,7 @@ def in_lines(error: BaseException) -> str:
     """The same, but a list of problems keeps its lines."""
     from models.errors import ModelError
 
-    if not isinstance(error, ModelError):
-        return one_line(error)
-    return printable_lines(str(error))
+    return printable_lines(str(error)) if isinstance(error, ModelError) else one_line(error)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -133,4 +123,4 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from models.errors import ModelError
     from sds_clip.client.errors import ClientError
 
-    return CliError, ClientError, ModelError, ServiceError, OSError
+    return ClientError, ModelError, ServiceError, OSError

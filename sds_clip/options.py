@@ -1,184 +1,255 @@
-"""Options and settings that several commands share."""
+"""What the commands share: their help, their options, and the settings and the model behind them."""
 
 from __future__ import annotations
 
-import argparse
+import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sds_clip.errors import CliError
+import click
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from app.settings import Settings
     from models.clip import Clip
+    from worker.config import WorkerConfig
 
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
 
-AnySettings = TypeVar("AnySettings", bound="Settings")
-
-REFERENCES = """\
-A model is named by a reference: demo (ships with this package), ViT-B-32/openai (an open_clip architecture
-and tag), hf-hub:ORG/REPO, local-dir:PATH (an open_clip folder, or a fine-tuned delta, part of the way with
-local-dir:PATH#alpha=0.5), or PATH.safetensors@ARCHITECTURE.
+_CONTEXT = {"max_content_width": 100, "show_default": True, "help_option_names": ["-h", "--help"]}
+_REFERENCES = """\
+\b
+A model is named by a reference: demo (ships with this package),
+ViT-B-32/openai (an open_clip architecture and tag), hf-hub:ORG/REPO,
+local-dir:PATH (an open_clip folder, or a fine-tuned delta, part of the way
+with local-dir:PATH#alpha=0.5), or PATH.safetensors@ARCHITECTURE.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and may declare options only once it is used, where that takes imports."""
+class Option(click.Option):
+    """An option with a section in its command's help; a greedy one takes all words up to the next option."""
 
-    declare_later: Callable[[Parser], None] | None = None
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it, with the late options."""
-        declare, self.declare_later = self.declare_later, None
-        if declare is not None:
-            declare(self)
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Print it and end with exit code 2."""
-        self.exit(2, f"sds-clip: {message} (see `{self.prog} --help`)\n")
+    def __init__(
+        self, names: Sequence[str], *, section: str = "Options", greedy: bool = False, **attributes: Any
+    ) -> None:
+        super().__init__(names, multiple=attributes.pop("multiple", greedy), **attributes)
+        self.section = section
+        self.greedy = greedy
 
 
-def add_command(
-    commands: Commands, name: str, summary: str, *, description: str, epilog: str, usage: str | None = None
-) -> Parser:
-    """A command's parser; its description and examples keep their line breaks."""
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=epilog,
-        usage=usage,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+class Command(click.Command):
+    """A command whose help has the options by section, and examples as they are written."""
+
+    def __init__(
+        self, name: str | None = None, *, examples: str = "", references: bool = False, **attributes: Any
+    ) -> None:
+        super().__init__(name, no_args_is_help=False, context_settings=_CONTEXT, **attributes)
+        self.examples = examples
+        self.references = references
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click has it, after `--label cat dog` has become `--label cat --label dog`."""
+        greedy = {
+            name
+            for option in self.get_params(ctx)
+            if isinstance(option, Option) and option.greedy
+            for name in option.opts
+        }
+        return super().parse_args(ctx, list(_one_value_each(args, greedy)) if greedy else args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, with headings in bold, which click takes away where no terminal reads it."""
+        return re.sub(
+            r"^\S.*:$", lambda heading: click.style(heading[0], bold=True), super().get_help(ctx), flags=re.M
+        )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section for each of the options' sections, in the order in which they are declared."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and record is not None:
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """How models are named, and examples: the command's own, or those of the group that it is in."""
+        examples = self.examples or getattr(ctx.parent and ctx.parent.command, "examples", "")
+        for title, text in (
+            ("Models", _REFERENCES * self.references),
+            ("Examples", examples and f"\b\n{examples}"),
+        ):
+            if text:
+                with formatter.section(title):
+                    formatter.write_text(text.rstrip())
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--model, --device and --precision, which default to what `sds-clip serve` would use."""
-    parser.add_argument(
-        "--model", metavar="REF", help="model to use (default: demo, or the first of SDS_CLIP_MODELS)"
-    )
-    add_compute_options(parser)
+class Group(Command, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, and then the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    """--device and --precision."""
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)")
-    parser.add_argument(
+def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
+    taking: str | None = None
+    for word in words:
+        if (
+            word.startswith("-") and len(word) > 1 and " " not in word
+        ):  # an option and no text like "- a dash"
+            taking = word if word in greedy else None
+            if taking is None:
+                yield word
+        else:
+            if taking is not None:
+                yield taking
+            yield word
+
+
+def option(*names: str, **attributes: Any) -> Decorator[Any]:
+    """Declare an `Option`."""
+    return click.option(*names, cls=Option, **attributes)
+
+
+def together(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """Several options as one decorator."""
+
+    def decorate(function: Function) -> Function:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+PATH = click.Path(path_type=Path)
+
+folder_option = partial(option, type=PATH, metavar="DIR")
+file_option = partial(option, type=PATH, metavar="FILE")
+number_option = partial(option, type=click.IntRange(min=1), metavar="N")
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+COMPUTATION = "Computation"
+compute_option = partial(option, section=COMPUTATION)
+device_option = compute_option(
+    "--device", help="Compute on auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)."
+)
+compute_options = together(
+    device_option,
+    compute_option(
         "--precision",
-        help="float32, bfloat16, float16 or auto, which takes bfloat16 where the hardware has it "
-        "(default: auto, or SDS_CLIP_PRECISION)",
-    )
+        help="Compute in float32, bfloat16, float16 or auto, which takes bfloat16 where the hardware has it "
+        "(default: auto, or SDS_CLIP_PRECISION).",
+    ),
+)
+model_options = together(
+    option("--model", metavar="REF", help="Use this model (default: demo, or the first of SDS_CLIP_MODELS)."),
+    compute_options,
+)
+data_dir_option = folder_option(
+    "--data-dir",
+    help="Keep versions, data sets, jobs and caches in this folder (default: data, or SDS_CLIP_DATA_DIR).",
+)
+supervised_option = option("--supervised", is_flag=True, hidden=True)  # for the children of `sds-clip up`
 
-
-def add_service_options(parser: argparse.ArgumentParser) -> None:
-    """What the HTTP service can be told; `service_settings` has its names."""
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, or SDS_CLIP_HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: 8000, or SDS_CLIP_PORT)")
-    parser.add_argument(
+service_options = together(
+    option(
         "--model",
-        action="append",
+        "models",
+        multiple=True,
         metavar="REF",
-        help="model to serve; repeat for more, the first is the default (default: demo, or SDS_CLIP_MODELS)",
-    )
-    add_compute_options(parser)
-    parser.add_argument(
+        help="Serve this model. Repeat it for more; the first is the default (default: demo, or SDS_CLIP_MODELS).",
+    ),
+    option("--host", help="Listen on this address (default: 127.0.0.1, or SDS_CLIP_HOST)."),
+    option("--port", type=int, help="Listen on this port (default: 8000, or SDS_CLIP_PORT)."),
+    data_dir_option,
+    file_option(
         "--keys-file",
-        type=Path,
-        metavar="FILE",
-        help="API keys, made by `sds-clip keys create` (default: none, or SDS_CLIP_KEYS_FILE)",
-    )
-    parser.add_argument(
+        help="Ask callers for an API key of this file, which `sds-clip keys create` makes (default: none, or "
+        "SDS_CLIP_KEYS_FILE).",
+    ),
+    compute_options,
+    compute_option(
         "--threads",
         type=int,
         metavar="N",
-        help="compute threads, 0 for one a core (default: 0, or SDS_CLIP_THREADS)",
-    )
-    add_data_dir_option(parser)
+        help="Compute with so many threads, 0 for one a core (default: 0, or SDS_CLIP_THREADS).",
+    ),
+)
 
 
-def service_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Those options by the settings' names; None where one was not given."""
-    names = ("host", "port", "device", "precision", "keys_file", "threads", "data_dir")
-    return {"models": args.model} | {name: getattr(args, name) for name in names}
-
-
-def add_data_dir_option(parser: argparse.ArgumentParser) -> None:
-    """--data-dir."""
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder for versions, data sets, jobs and caches (default: data, or SDS_CLIP_DATA_DIR)",
-    )
-
-
-def add_supervised_option(parser: argparse.ArgumentParser) -> None:
-    """--supervised, for `sds-clip up` alone."""
-    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
-
-
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def read_settings(**overrides: Any) -> Settings:
+def read_settings(**given: Any) -> Settings:
     """The settings of the environment, overridden by every option that was given."""
-    from app.settings import Settings
-
-    return settings_of(Settings, overrides)
-
-
-def settings_of(kind: type[AnySettings], overrides: Mapping[str, Any]) -> AnySettings:
-    """Settings of a kind, in the same way."""
     from pydantic import ValidationError
 
+    from app.settings import Settings
+
     try:
-        return kind(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**{name: value for name, value in given.items() if value not in (None, ())})
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        raise CliError(f"setting {name} (SDS_CLIP_{name.upper()}): {problem['msg']}") from error
+        raise _wrong_setting(error) from error
 
 
-def load_model(args: argparse.Namespace, settings: Settings) -> Clip:
+def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
+    """The same for a worker of the queue."""
+    from pydantic import ValidationError
+
+    from worker.config import OWN_VARIABLES, WorkerConfig
+
+    try:
+        return WorkerConfig.read(queue, os.environ, **given)
+    except ValidationError as error:
+        raise _wrong_setting(error, OWN_VARIABLES) from error
+
+
+def _wrong_setting(
+    error: ValidationError, variables: Mapping[str, str] | None = None
+) -> click.ClickException:
+    problem = min(
+        error.errors(), key=lambda each: each["type"] == "missing"
+    )  # what is wrong before what is missing
+    # A model's own validator has no field; a limit lies within `limits`, and a path within a list of them.
+    name = next((part for part in reversed(problem["loc"]) if isinstance(part, str)), "")
+    name = (variables or {}).get(name, name)
+    if not name:
+        return click.ClickException(problem["msg"])
+    variable = f"SDS_CLIP_{name.upper()}"
+    if problem["type"] == "missing":
+        return click.ClickException(
+            f"a worker needs {variable}, the same as the service has; or run `sds-clip up`"
+        )
+    return click.ClickException(f"setting {name} ({variable}): {problem['msg']}")
+
+
+def require_training(what: str = "fine-tuning") -> None:
+    """Raise where the packages of the extra `train` are not installed."""
+    missing = [name for name in ("accelerate", "diffusers", "yaml") if find_spec(name) is None]
+    if missing:
+        raise click.ClickException(f"{what} needs {', '.join(missing)}: pip install 'sds-clip[train]'")
+
+
+def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
     """The model that --model, --device and --precision name."""
     from models.checkpoints import load_clip
 
     return load_clip(
-        args.model or settings.models[0],
-        device=args.device or settings.device,
-        precision=args.precision or settings.precision,
+        model or settings.models[0],
+        device=device or settings.device,
+        precision=precision or settings.precision,
     )
-
-
-def describe_model(clip: Clip) -> dict[str, Any]:
-    """What an answer says about the model that gave it."""
-    return {
-        "name": clip.reference,
-        "architecture": clip.architecture,
-        "version": clip.version,
-        "precision": clip.precision,
-        "device": str(clip.device),
-    }
-
-
-def checked_texts(texts: list[str], what: str) -> list[str]:
-    """The texts, when there are some and every one can be encoded."""
-    if not texts:
-        raise CliError(f"give at least one {what}")
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise CliError(f"{what} {number} is empty")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise CliError(f"{what} {number} is not valid UTF-8") from error
-    return texts
 
 
 def show_progress(what: str) -> Callable[[int, int], None]:

@@ -2,62 +2,54 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sds_clip.options import Commands, Parser, add_command, add_json_option
+from sds_clip.options import Decorator, json_option, number_option, option, together
 from sds_clip.table import printable
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-SERVER = """\
-The service is at --url, or SDS_CLIP_URL. Where it has keys, SDS_CLIP_API_KEY holds one.
-"""
+server_options = together(
+    option(
+        "--url",
+        help="Speak to the service at this URL, with the key in SDS_CLIP_API_KEY where it asks for one "
+        "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
+    ),
+    json_option,
+)
+limit_option = number_option("--limit", default=20, help="List so many at most.")
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """--url and --json."""
-    parser.add_argument(
-        "--url", help="where the service is (default: http://127.0.0.1:8000, or SDS_CLIP_URL)"
-    )
-    add_json_option(parser)
-
-
-def add_actions(
-    commands: Commands, name: str, summary: str, *, description: str, epilog: str
-) -> Callable[[str, str, str], Parser]:
-    """A command that has actions, and what declares one: its name, summary and description."""
-    parser = add_command(commands, name, summary, description=f"{description}\n\n{SERVER}", epilog=epilog)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    def action(name: str, summary: str, description: str) -> Parser:
-        return add_command(actions, name, summary, description=f"{description}\n\n{SERVER}", epilog=epilog)
-
-    return action
-
-
-def add_limit_option(parser: argparse.ArgumentParser) -> None:
-    """--limit."""
-    parser.add_argument(
-        "--limit", type=_positive, default=20, metavar="N", help="how many at most (default: 20)"
-    )
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def connect(args: argparse.Namespace) -> Client:
-    """A client for the service that the options name."""
+def connect(url: str | None) -> Client:
+    """A client for the service; imported late, since httpx takes its time."""
     from sds_clip.client import Client
 
-    return Client(args.url)
+    return Client(url)
+
+
+def remote(show: Callable[[Any], None]) -> Decorator[Any]:
+    """Turn a function of a client and some options into one of the options, with --url and --json beside them.
+
+    What it returns is printed as JSON, or by `show`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @server_options
+        @functools.wraps(function)
+        def command(url: str | None, as_json: bool, **given: Any) -> int:
+            with connect(url) as client:
+                answer = function(client, **given)
+            print_json(answer) if as_json else show(answer)
+            return 0
+
+        return command
+
+    return decorate
 
 
 def print_json(content: Any) -> None:

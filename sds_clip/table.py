@@ -1,27 +1,27 @@
-"""Plain aligned tables: numbers to the right, text to the left, wide characters counted as two."""
+"""Plain aligned tables, and text that cannot steer a terminal."""
 
-import unicodedata
 from collections.abc import Sequence
+
+_NO_WRAP = 1_000_000
+"""Columns: a table is also read by grep and awk, so no line is broken."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, decimals: int = 4) -> str:
-    """The rows as aligned lines under the header. Floats get so many decimals, None is an empty cell."""
-    right = [
-        any(isinstance(row[column], int | float) for row in rows)
-        and all(row[column] is None or isinstance(row[column], int | float) for row in rows)
-        for column in range(len(header))
-    ]
-    lines = [
-        [printable(name) for name in header],
-        *([_cell(value, decimals) for value in row] for row in rows),
-    ]
-    widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            _pad(cell, widths[column], to_right=right[column]) for column, cell in enumerate(line)
-        ).rstrip()
-        for line in lines
-    )
+    """The rows under the header, numbers to the right. Floats get so many decimals, None is an empty cell."""
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    for column, name in enumerate(header):
+        values = [row[column] for row in rows if row[column] is not None]
+        numbers = bool(values) and all(isinstance(value, int | float) for value in values)
+        made.add_column(_cell(name, decimals), justify="right" if numbers else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(_cell(value, decimals) for value in row))
+    console = Console(width=_NO_WRAP, color_system=None, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(made)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def printable(text: str) -> str:
@@ -34,20 +34,7 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line.rstrip()) for line in text.split("\n"))
 
 
-def width(text: str) -> int:
-    """Columns that the text takes on a terminal."""
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
-
-
 def _cell(value: object, decimals: int) -> str:
     if value is None:
         return ""
     return f"{value:.{decimals}f}" if isinstance(value, float) else printable(str(value))
-
-
-def _pad(cell: str, columns: int, *, to_right: bool) -> str:
-    space = " " * (columns - width(cell))
-    return space + cell if to_right else cell + space

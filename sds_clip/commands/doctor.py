@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -13,34 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sds_clip.options import (
-    REFERENCES,
-    Commands,
-    add_command,
-    add_json_option,
-    add_model_options,
-    load_model,
-    read_settings,
-)
+import click
+
+from sds_clip.options import Command, json_option, load_model, model_options, read_settings
 from sds_clip.table import printable, table
 
 if TYPE_CHECKING:
     from app.settings import Settings
     from models.clip import Clip
-
-_DESCRIPTION = """\
-Show versions, the processor's features, cores and threads, CUDA, what `auto` picks here, and load the model
-and run one forward of it. The exit code is 1 when something is broken.
-"""
-
-_EPILOG = (
-    REFERENCES
-    + """
-examples:
-  sds-clip doctor
-  sds-clip doctor --model local-dir:my-clip --json
-"""
-)
 
 _PACKAGES = (
     "torch",
@@ -65,26 +44,30 @@ class Finding:
     detail: str
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = add_command(
-        commands, "doctor", "check the installation", description=_DESCRIPTION, epilog=_EPILOG
-    )
-    add_model_options(parser)
-    add_json_option(parser)
-    parser.set_defaults(run=run)
+@click.command(
+    cls=Command,
+    references=True,
+    examples="""\
+sds-clip doctor
+sds-clip doctor --model local-dir:my-clip --json
+""",
+)
+@json_option
+@model_options
+def doctor(as_json: bool, **chosen: str | None) -> int:
+    """Check the installation.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Print the findings; 1 when one of them is broken."""
+    Shows versions, the processor's features, cores and threads, CUDA and what `auto` picks here, loads the model and
+    runs one forward of it. The exit code is 1 when something is broken.
+    """
     settings = read_settings()
     findings = [
         *_software(),
         *_machine(),
         _check("data folder", lambda: _data_folder(settings)),
-        *_model(args, settings),
+        *_model(lambda: load_model(settings, **chosen)),
     ]
-    if args.json:
+    if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         print(table(["", "", ""], [[each.name, each.status, each.detail] for each in findings]).lstrip("\n"))
@@ -92,17 +75,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _software() -> Iterator[Finding]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from sds_clip.cli import installed_version
-
-    yield Finding("sds-clip", "", installed_version())
+    yield _package("sds-clip")
     yield Finding("python", "", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    for name in _PACKAGES:
-        try:
-            yield Finding(name, "", version(name))
-        except PackageNotFoundError:
-            yield Finding(name, "broken", "is not installed; install sds-clip again")
+    yield from map(_package, _PACKAGES)
+
+
+def _package(name: str) -> Finding:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than all of `--help`
+
+    try:
+        return Finding(name, "", version(name))
+    except PackageNotFoundError:
+        return Finding(name, "broken", "is not installed; install sds-clip again")
 
 
 def _machine() -> Iterator[Finding]:
@@ -128,11 +112,11 @@ def _auto() -> str:
     return f"{device}, {choose_precision('auto', device)}"
 
 
-def _model(args: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
+def _model(load_clip: Callable[[], Clip]) -> Iterator[Finding]:
     loaded: list[Clip] = []
 
     def load() -> str:
-        clip = load_model(args, settings)
+        clip = load_clip()
         loaded.append(clip)
         size = f"{clip.architecture}, {clip.parameters:,} parameters"
         return f"{clip.reference}: {size}, version {clip.version[:12]}"

@@ -2,167 +2,357 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from sds_clip.errors import CliError
-from sds_clip.options import REFERENCES, Commands, Parser, add_command, add_json_option
+import click
+
+from models.evaluation.names import ALIASES, BENCHMARKS, SCORE_ERROR, About, ErrorOf
+from sds_clip.options import (
+    COMPUTATION,
+    Decorator,
+    Group,
+    compute_option,
+    device_option,
+    folder_option,
+    json_option,
+    number_option,
+    option,
+    read_settings,
+    require_training,
+    show_progress,
+    together,
+)
 
 if TYPE_CHECKING:
-    from models.evaluation.names import About
+    from app.settings import Settings
+    from models.evaluation.benchmark import Benchmark
+    from models.evaluation.comparison import Comparison
+    from models.evaluation.results import Results
 
 _DESCRIPTION = """\
-Measure a model on a benchmark, in float32 unless asked. Every figure has its 95 % interval and its chance, and ties,
-which are wrong, are counted. With --out, DIR receives results.json and report.html, and keeps features, so that a run
-that was killed goes on where it was. With --baseline a second model is measured too, and compared item by item.
+Measures in float32 unless asked. Every figure has its 95 % interval and its chance, and ties, which are wrong, are
+counted. With --out, DIR receives results.json and report.html, and keeps features, so that a run that was killed goes
+on where it was. With --baseline a second model is measured too, and compared item by item.
 """
 
-_EPILOG = (
-    REFERENCES
-    + """
-examples:
-  sds-clip evaluate winoground --model demo --data demo/data/heldout
-  sds-clip evaluate winoground --model local-dir:runs/sds/delta --baseline ViT-B-32/openai \\
-      --data winoground/ --out runs/sds/winoground
-  sds-clip evaluate sugarcrepe --model ViT-B-32/openai --data sugarcrepe/ --images val2017/
-  sds-clip evaluate winoground --scorer diffusion --teacher demo --data demo/data/heldout
-  sds-clip evaluate zero-shot --model ViT-B-32/openai --data imagenet/val --classes imagenet --templates openai
-"""
+
+@dataclass(frozen=True)
+class Request:
+    """The options of one evaluation."""
+
+    benchmark: str
+    data: str
+    model: str
+    baseline: str | None
+    out: Path | None
+    max_bad_share: float
+    scorer: str
+    teacher: str
+    device: str | None
+    precision: str
+    also_served_precision: bool
+    batch_size: int
+    cache: Path | None
+    # Only some benchmarks have these.
+    images: Path | None = None
+    classes: str | None = None
+    templates: str | None = None
+    order_seed: int = 0
+    draws: int = 32
+    seed: int = 0
+    score_error: ErrorOf = SCORE_ERROR
+
+
+class _Benchmarks(Group):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A benchmark by its name, or by one that CLIP_benchmark or its authors have for it."""
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+
+@click.group(
+    cls=_Benchmarks,
+    references=True,
+    help=f"Measure a model on a benchmark.\n\n{_DESCRIPTION}",
+    examples="""\
+sds-clip evaluate winoground --model demo --data demo/data/heldout
+sds-clip evaluate winoground --model local-dir:runs/sds/delta --baseline ViT-B-32/openai \\
+    --data winoground/ --out runs/sds/winoground
+sds-clip evaluate sugarcrepe --model ViT-B-32/openai --data sugarcrepe/ --images val2017/
+sds-clip evaluate winoground --scorer diffusion --teacher demo --data demo/data/heldout
+sds-clip evaluate zero-shot --model ViT-B-32/openai --data imagenet/val --classes imagenet --templates openai
+""",
+)
+def evaluate() -> None:
+    """A command for each benchmark; see `_add_benchmark`."""
+
+
+def _data_options(about: About) -> Decorator[Any]:
+    """Where the data are, and what only some benchmarks have."""
+    options = [option("--data", required=True, metavar="PATH", help=f"Read the data: {about.data}.")]
+    if "images" in about.options:
+        options.append(folder_option("--images", help="Find the images in this folder."))
+    if "classes" in about.options:
+        text = "Take the class names of imagenet, or of a .txt or .json file (default: the data's)."
+        options.append(option("--classes", metavar="SET", help=text))
+    if "templates" in about.options:
+        text = "Take the templates photo, simple, openai, or a .txt or .json file (default: the data's, else photo)."
+        options.append(option("--templates", metavar="SET", help=text))
+    if "order_seed" in about.options:
+        options.append(
+            option("--order-seed", type=int, default=0, metavar="N", help="Seed the wrong orders.")
+        )
+    return together(*options)
+
+
+_SCORE = "Diffusion score"
+_score_option = partial(option, section=_SCORE)
+_noise_options = together(
+    number_option("--draws", section=_SCORE, default=32, help="Draw so many noise levels."),
+    _score_option("--seed", type=int, default=0, metavar="N", help="Seed the noise."),
+    _score_option(
+        "--score-error",
+        type=click.Choice(get_args(ErrorOf)),
+        default=SCORE_ERROR,
+        help="Score by the error of the noise or of the velocity.",
+    ),
 )
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = add_command(
-        commands, "evaluate", "measure a model on a benchmark", description=_DESCRIPTION, epilog=_EPILOG
+def _add_benchmark(name: str, about: About) -> None:
+    summary = f"{about.summary[0].upper()}{about.summary[1:]}"
+
+    @evaluate.command(name, short_help=summary, help=f"{summary}.\n\n{_DESCRIPTION}", references=True)
+    @_data_options(about)
+    @option(
+        "--model",
+        default="",
+        show_default=False,
+        metavar="REF",
+        help="Measure this model (with --scorer clip).",
     )
-    parser.declare_later = _add_benchmarks
-
-
-def _add_benchmarks(parser: Parser) -> None:
-    """A command for every benchmark, under all of its names."""
-    from models.evaluation.names import ALIASES, BENCHMARKS
-
-    benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
-    for name, about in BENCHMARKS.items():
-        one = benchmarks.add_parser(
-            name,
-            aliases=[alias for alias, known in ALIASES.items() if known == name],
-            help=about.summary,
-            description=f"{about.summary[0].upper()}{about.summary[1:]}.\n\n{_DESCRIPTION}",
-            epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        _add_data_options(one, about)
-        _add_model_options(one, about)
-        _add_output_options(one)
-        one.set_defaults(run=run, benchmark=name)
-
-
-def _add_data_options(parser: argparse.ArgumentParser, about: About) -> None:
-    parser.add_argument("--data", required=True, metavar="PATH", help=about.data)
-    parser.set_defaults(images=None, classes=None, templates=None, order_seed=0)
-    if "images" in about.options:
-        parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
-    if "classes" in about.options:
-        parser.add_argument(
-            "--classes",
-            metavar="SET",
-            help="class names: imagenet, or a .txt or .json file (default: the data's)",
-        )
-    if "templates" in about.options:
-        parser.add_argument(
-            "--templates",
-            metavar="SET",
-            help="photo, simple, openai, or a .txt or .json file (default: the data's, else photo)",
-        )
-    if "order_seed" in about.options:
-        parser.add_argument(
-            "--order-seed", type=int, default=0, metavar="N", help="seed of the wrong orders (default: 0)"
-        )
-    parser.add_argument(
+    @option("--baseline", metavar="REF", help="Compare with this CLIP, item by item.")
+    @folder_option("--out", help="Write results.json and report.html to this folder.")
+    @json_option
+    @option(
         "--max-bad-share",
-        type=float,
+        type=click.FloatRange(0, 1),
         default=0.0,
         metavar="SHARE",
-        help="leave out items whose images are missing or damaged, up to this share (default: 0)",
+        help="Leave out items whose images are missing or damaged, up to this share.",
     )
-
-
-def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
-    from models.evaluation.names import SCORE_ERROR, ErrorOf
-
-    parser.add_argument("--model", metavar="REF", help="model to measure (with --scorer clip)")
-    parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0, score_error=SCORE_ERROR)
     # Also where the diffusion score cannot be used: it is then refused with the reason.
-    parser.add_argument("--scorer", choices=("clip", "diffusion"), help="what scores (default: clip)")
-    parser.add_argument("--teacher", metavar="REF", help="the diffusion model of --scorer diffusion")
-    if "diffusion" in about.scorers:
-        parser.add_argument(
-            "--draws", type=int, metavar="N", help="noise levels of the diffusion score (default: 32)"
-        )
-        parser.add_argument("--seed", type=int, metavar="N", help="seed of their noise (default: 0)")
-        parser.add_argument(
-            "--score-error",
-            choices=get_args(ErrorOf),
-            help=f"whose error is the score: the noise's or the velocity's (default: {SCORE_ERROR})",
-        )
-    parser.add_argument("--baseline", metavar="REF", help="a CLIP to compare with, item by item")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)")
-    parser.add_argument(
-        "--precision", default="float32", help="float32, bfloat16, float16 or auto (default: float32)"
+    @_score_option(
+        "--scorer",
+        type=click.Choice(["clip", "diffusion"]),
+        default="clip",
+        help="Score with a CLIP or with a diffusion model.",
     )
-    parser.add_argument(
+    @_score_option(
+        "--teacher", default="", show_default=False, metavar="REF", help="Measure this diffusion model."
+    )
+    @(_noise_options if "diffusion" in about.scorers else together())
+    @device_option
+    @compute_option("--precision", default="float32", help="Compute in float32, bfloat16, float16 or auto.")
+    @compute_option(
         "--also-served-precision",
-        action="store_true",
-        help="measure once more in the precision that `sds-clip serve` would use here",
+        is_flag=True,
+        help="Measure once more in the precision that `sds-clip serve` would use here.",
     )
-    parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images in one forward (default: 32)"
+    @number_option(
+        "--batch-size", section=COMPUTATION, default=32, help="Put so many images through one forward."
     )
-
-
-def _add_output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and report.html")
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder that keeps features (default: DIR/cache of --out)"
+    @folder_option(
+        "--cache", section=COMPUTATION, help="Keep features in this folder (default: DIR/cache of --out)."
     )
-    add_json_option(parser)
+    def run(as_json: bool, **given: Any) -> int:
+        return _run(Request(benchmark=name, **given), as_json=as_json)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure, write and print."""
-    _check(args)
-    if args.scorer == "diffusion" and args.model is not None:
+for _name, _about in BENCHMARKS.items():
+    _add_benchmark(_name, _about)
+
+
+def _run(asked: Request, *, as_json: bool) -> int:
+    _check(asked)
+    if asked.scorer == "diffusion" and asked.model:
         print(
             "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
             file=sys.stderr,
         )
     from sds_clip.commands.evaluate_print import print_evaluation
-    from sds_clip.commands.evaluate_run import evaluate
 
-    print_evaluation(evaluate(args), as_json=args.json)
+    print_evaluation(measure(asked), as_json=as_json)
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    if args.batch_size < 1:
-        raise CliError("--batch-size must be at least 1")
-    if args.draws < 1:
-        raise CliError("--draws must be at least 1")
-    if not 0 <= args.max_bad_share <= 1:
-        raise CliError("--max-bad-share must be from 0 to 1")
-    if args.scorer == "clip" and args.model is None:
-        raise CliError("give the model to measure with --model REF")
-    if args.scorer == "clip" and args.teacher is not None:
-        raise CliError("--teacher belongs to --scorer diffusion")
-    if args.scorer == "diffusion" and args.teacher is None:
-        raise CliError("give the diffusion model with --teacher REF")
-    if args.scorer == "diffusion" and args.also_served_precision:
-        raise CliError("--also-served-precision is for --scorer clip: teachers are not served")
-    if args.out is not None and (args.out.suffix == ".json" or args.out.is_file()):
-        raise CliError(f"--out {args.out} is a folder, which receives results.json; name it without .json")
-    if args.out is not None and not args.out.absolute().parent.is_dir():
-        raise CliError(f"{args.out.absolute().parent}: no such folder; create it, or choose another --out")
+def _check(asked: Request) -> None:
+    if asked.scorer == "clip" and not asked.model:
+        raise click.UsageError("give the model to measure with --model REF")
+    if asked.scorer == "clip" and asked.teacher:
+        raise click.UsageError("--teacher belongs to --scorer diffusion")
+    if asked.scorer == "diffusion" and not asked.teacher:
+        raise click.UsageError("give the diffusion model with --teacher REF")
+    if asked.scorer == "diffusion" and asked.also_served_precision:
+        raise click.UsageError("--also-served-precision is for --scorer clip: teachers are not served")
+    out = asked.out
+    if out is not None and (out.suffix == ".json" or out.is_file()):
+        raise click.UsageError(f"--out {out} is a folder, which receives results.json; name it without .json")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise click.ClickException(
+            f"{out.absolute().parent}: no such folder; create it, or choose another --out"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's results, and what they are compared with."""
+
+    results: Results
+    served: Results | None = None
+    baseline: Results | None = None
+    comparison: Comparison | None = None
+    report: Path | None = None
+
+
+def measure(asked: Request) -> Evaluation:
+    """Measure the model and, where asked, the served precision and the baseline; write them into --out."""
+    from models.evaluation.read import read_benchmark
+
+    settings = read_settings()
+    if asked.baseline is not None:
+        _check_reference(asked.baseline)
+    with _work_folder(asked) as work:
+        benchmark = read_benchmark(
+            asked.benchmark,
+            asked.data,
+            work=work,
+            images=asked.images,
+            classes=asked.classes,
+            templates=asked.templates,
+            order_seed=asked.order_seed,
+        )
+        if asked.scorer == "diffusion":
+            results, served = _run_teacher(asked, benchmark, settings, work), None
+        else:
+            results = _run_clip(asked, benchmark, settings, work, asked.model, asked.precision)
+            served = _run_served(asked, benchmark, settings, work, results)
+        baseline = None
+        if asked.baseline is not None:
+            baseline = _run_clip(asked, benchmark, settings, work, asked.baseline, asked.precision)
+        if served is not None:
+            results = replace(
+                results, provenance={**results.provenance, "served_precision": _summary(served)}
+            )
+        return _written(asked, Evaluation(results, served, baseline))
+
+
+def _check_reference(reference: str) -> None:
+    """A baseline that is not there should not be found out after the model was measured."""
+    from models.checkpoints import source_of
+    from models.references import parse
+
+    source_of(parse(reference))
+
+
+def _written(asked: Request, found: Evaluation) -> Evaluation:
+    if found.baseline is not None:
+        from models.evaluation.comparison import compare
+
+        found = replace(found, comparison=compare(found.baseline, found.results))
+    if asked.out is not None:
+        from models.evaluation.report import write_report
+        from models.evaluation.results_file import write_comparison, write_results
+
+        for earlier in ("comparison.json", "baseline.json"):  # another run's would be read beside these
+            (asked.out / earlier).unlink(missing_ok=True)
+        write_results(asked.out / "results.json", found.results)
+        if found.baseline is not None:
+            write_results(asked.out / "baseline.json", found.baseline)
+        if found.comparison is not None:
+            write_comparison(asked.out / "comparison.json", found.comparison)
+        report = write_report(asked.out, found.results, found.comparison, found.baseline)
+        found = replace(found, report=report)
+    return found
+
+
+@contextmanager
+def _work_folder(asked: Request) -> Iterator[Path]:
+    """Where features are kept; a folder that goes at the end where nothing is to be kept."""
+    kept = asked.cache or (asked.out and asked.out / "cache")
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="sds-clip-evaluate-") as folder:
+        yield Path(folder)
+
+
+def _say(what: str, done: int, total: int) -> None:
+    show_progress(what)(done, total)
+
+
+def _run_clip(
+    asked: Request,
+    benchmark: Benchmark,
+    settings: Settings,
+    work: Path,
+    reference: str,
+    precision: str,
+) -> Results:
+    from models.checkpoints import load_clip
+    from models.evaluation.benchmark import run_benchmark
+    from models.evaluation.scorers import ClipScorer
+
+    clip = load_clip(reference, device=asked.device or settings.device, precision=precision)
+    with ClipScorer(clip, work / "features", batch_size=asked.batch_size) as scorer:
+        return run_benchmark(benchmark, scorer, max_bad_share=asked.max_bad_share, say=_say)
+
+
+def _run_served(
+    asked: Request, benchmark: Benchmark, settings: Settings, work: Path, results: Results
+) -> Results | None:
+    """The same in the precision that serving would choose; what was found already where that is the same."""
+    from models.precision import choose_device, choose_precision
+
+    if not asked.also_served_precision:
+        return None
+    precision = choose_precision(settings.precision, choose_device(asked.device or settings.device))
+    if precision == results.provenance["precision"]:
+        return results
+    return _run_clip(asked, benchmark, settings, work, asked.model, precision)
+
+
+def _summary(served: Results) -> dict[str, object]:
+    return {
+        "precision": served.provenance["precision"],
+        "metrics": {name: metric.value for name, metric in served.metrics.items()},
+    }
+
+
+def _run_teacher(asked: Request, benchmark: Benchmark, settings: Settings, work: Path) -> Results:
+    from models.evaluation.benchmark import check_scorer
+
+    check_scorer(benchmark.name, "diffusion")  # before a teacher of gigabytes is loaded
+    require_training("the diffusion score")
+    from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
+    from models.teacher.load import load_teacher
+
+    teacher = load_teacher(
+        asked.teacher, device=asked.device or settings.device, precision=asked.precision, vae=True
+    )
+    scorer = TeacherScorer(
+        teacher,
+        work / "scores",
+        count=asked.draws,
+        seed=asked.seed,
+        error_of=asked.score_error,
+        batch_size=asked.batch_size,
+    )
+    return run_teacher(benchmark, scorer, max_bad_share=asked.max_bad_share, say=_say)

@@ -11,7 +11,7 @@ from sds_clip.table import printable_lines, table
 
 if TYPE_CHECKING:
     from models.evaluation.results import Results
-    from sds_clip.commands.evaluate_run import Evaluation
+    from sds_clip.commands.evaluate import Evaluation
 
 _TAGS = 60
 _LEFT_OUT = 5

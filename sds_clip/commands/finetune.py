@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-from importlib.util import find_spec
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from sds_clip.errors import CliError
-from sds_clip.options import REFERENCES, Commands, Parser, add_command
+import click
+
+from sds_clip.options import Command, Option, file_option, folder_option, option, require_training
+from sds_clip.signals import handled
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -19,53 +21,44 @@ if TYPE_CHECKING:
     from models.training.config import FinetuneConfig
     from models.training.log import Record
 
-_DESCRIPTION = """\
-Fine-tune a CLIP: L = L_CLIP + lambda * L_SDS (SDS-CLIP, arXiv 2307.09233), score distillation over hard
-negatives, or L_CLIP alone, the control. Writes DIR/delta (what changed, over its base), DIR/config.yaml,
-DIR/log.jsonl and DIR/checkpoints. A run that is killed at any step goes on with --resume and ends with the
-same weights.
-"""
-
-_EPILOG = (
-    REFERENCES
-    + """
-examples:
-  sds-clip finetune --base ViT-B-32/openai --teacher stable-diffusion-v1-5/stable-diffusion-v1-5 \\
-      --data captions_train2017.json --images train2017 --sds-batch-size 8 --steps 2000 --out runs/sds
-  sds-clip finetune --config runs/sds/config.yaml --objective clip --out runs/control
-  torchrun --nproc-per-node 4 -m sds_clip finetune --config runs/sds/config.yaml --out runs/four
-  sds-clip serve --model local-dir:runs/sds/delta
-"""
-)
+_COMMON = ("base", "teacher", "objective", "data", "images", "steps", "batch_size", "sds_weight", "device")
+"""What most runs set; it comes first in the help."""
+_SECTIONS = {
+    "base": "Model",
+    "data": "Data",
+    "steps": "Length and batches",
+    "lr": "Optimizer",
+    "sds_weight": "Score distillation (L_SDS)",
+    "negatives": "Hard negatives and the objective score",
+    "device": "Machine and files",
+}
+"""Fields of the configuration that begin a section of the help."""
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = add_command(
-        commands, "finetune", "distil a diffusion model into a CLIP", description=_DESCRIPTION, epilog=_EPILOG
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the options below")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where a run in DIR was stopped; where none was, start one",
-    )
-    parser.set_defaults(run=run)
-    parser.declare_later = _add_options
+class _Finetune(Command):
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Late, since the configuration's fields import pydantic."""
+        return [*super().get_params(ctx), *_config_options()]
 
 
-def _add_options(parser: Parser) -> None:
+@cache
+def _config_options() -> tuple[Option, ...]:
     """An option for every field of the configuration, whose description is its help."""
     from models.training.config import FinetuneConfig
 
+    section, options = "", []
     for name, field in FinetuneConfig.model_fields.items():
-        spelled = "lambda" if name == "sds_weight" else name.replace("_", "-")
-        parser.add_argument(f"--{spelled}", dest=name, default=None, help=_help(field), **_kind(field))
+        section = _SECTIONS.get(name, section)
+        spelled = "--lambda" if name == "sds_weight" else f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            spelled += f"/--no-{spelled[2:]}"
+        shown_in = "Common options" if name in _COMMON else section
+        options.append(Option([spelled, name], section=shown_in, help=_help(field), **_kind(field)))
+    return tuple(sorted(options, key=lambda each: each.section != "Common options"))
 
 
 def _help(field: FieldInfo) -> str:
-    text = " ".join((field.description or "").split()).replace("%", "%%").replace("`", "")
+    text = " ".join((field.description or "").split()).replace("`", "")
     if field.is_required() or field.default is None:
         return text
     default = ("no", "yes")[field.default] if field.annotation is bool else field.default
@@ -74,32 +67,62 @@ def _help(field: FieldInfo) -> str:
 
 def _kind(field: FieldInfo) -> dict[str, Any]:
     if field.annotation is bool:
-        return {"action": argparse.BooleanOptionalAction}
+        return {"default": None}
     if get_origin(field.annotation) is Literal:
-        return {"choices": get_args(field.annotation)}
+        return {"type": click.Choice(get_args(field.annotation))}
     return {"metavar": "VALUE"}
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, and print where the delta is."""
-    _require_packages()
-    config = read_config(args)
+@click.command(
+    cls=_Finetune,
+    references=True,
+    examples="""\
+sds-clip finetune --base ViT-B-32/openai --teacher stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+    --data captions_train2017.json --images train2017 --sds-batch-size 8 --steps 2000 --out runs/sds
+sds-clip finetune --config runs/sds/config.yaml --objective clip --out runs/control
+torchrun --nproc-per-node 4 -m sds_clip finetune --config runs/sds/config.yaml --out runs/four
+sds-clip serve --model local-dir:runs/sds/delta
+""",
+)
+@file_option("--config", help="Read any of the options below from this YAML file.")
+@folder_option("--out", required=True, help="Write the run to this folder.")
+@option("--resume", is_flag=True, help="Go on where a run in DIR was stopped; where none was, start one.")
+def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
+    """Distil a diffusion model into a CLIP.
+
+    Fine-tunes a CLIP: L = L_CLIP + lambda * L_SDS (SDS-CLIP, arXiv 2307.09233), score distillation over hard
+    negatives, or L_CLIP alone, the control. Writes DIR/delta (what changed, over its base), DIR/config.yaml,
+    DIR/log.jsonl and DIR/checkpoints. A run that is killed at any step goes on with --resume and ends with the
+    same weights.
+    """
+    require_training()
+    return _train(read_config(config, given), out, resume=resume)
+
+
+def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     from models.training.parts import find_place, load_parts
     from models.training.run import check_out, train
 
-    check_out(args.out, resume=args.resume)  # before the data are read, which takes minutes
+    check_out(out, resume=resume)  # before the data are read, which takes minutes
     place = find_place(config.device)
     parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
-    with _StopSignals() as stop, _Bar() as bar:
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        """The run saves a checkpoint and ends; a second signal ends it at once."""
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    with handled((signal.SIGINT, signal.SIGTERM), receive), _Bar() as bar:
         result = train(
-            config, parts, args.out, place, resume=args.resume,
-            progress=bar.show, stepped=bar.step, should_stop=stop.asked,
+            config, parts, out, place, resume=resume,
+            progress=bar.show, stepped=bar.step, should_stop=lambda: bool(received),
         )  # fmt: skip
     if not place.is_main:
         return 0
     if result.delta is None:
         _say(f"stopped after step {result.steps_done}; the same command with --resume goes on")
-        return 128 + (stop.received or signal.SIGTERM)  # none where another process got it
+        return 128 + (received[-1] if received else signal.SIGTERM)  # none where another process got it
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
@@ -108,12 +131,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_config(args: argparse.Namespace) -> FinetuneConfig:
-    """The options of the file, overridden by those of the command line."""
-    from models.training.config import FinetuneConfig, parse_config
+def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
+    """The options of the file, overridden by those that were given."""
+    from models.training.config import parse_config
 
-    values = _read_file(args.config) if args.config else {}
-    given = {name: getattr(args, name) for name in FinetuneConfig.model_fields}
+    values = _read_file(file) if file else {}
     given = {name: value for name, value in given.items() if value is not None}
     if "lambda" in values:
         values["sds_weight"] = values.pop("lambda")
@@ -129,45 +151,14 @@ def _read_file(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CliError(f"{file} is not YAML: {error}") from error
+        raise click.ClickException(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise CliError(f"{file} must hold options, one `name: value` a line")
+        raise click.ClickException(f"{file} must hold options, one `name: value` a line")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
-
-
-def _require_packages() -> None:
-    missing = [name for name in ("accelerate", "diffusers", "tqdm", "yaml") if find_spec(name) is None]
-    if missing:
-        raise CliError(f"fine-tuning needs {', '.join(missing)}: pip install 'sds-clip[train]'")
 
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr)
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM ask the run to save a checkpoint and end; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        """Whether to stop."""
-        return self.received != 0
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
 
 
 class _Bar:

@@ -1,168 +1,59 @@
-"""`sds-clip jobs`: the jobs of a service."""
+"""`sds-clip jobs` and `sds-clip workers`: the jobs of a service, and who runs them."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sds_clip.options import Commands
+import click
+
+from sds_clip.options import Command, Group, option
 from sds_clip.remote import (
-    add_actions,
-    add_limit_option,
-    add_server_options,
     connect,
+    limit_option,
     moment,
     print_fields,
     print_json,
     print_lines,
+    remote,
+    server_options,
 )
 from sds_clip.table import printable, table
 
 if TYPE_CHECKING:
-    from sds_clip.client import Job
-    from sds_clip.client.record import JobRecord
-
-_EPILOG = """\
-examples:
-  sds-clip jobs list --status running
-  sds-clip jobs watch JOB
-  sds-clip jobs pause JOB
-  sds-clip jobs log JOB | jq -r '[.step, .loss] | @tsv'
-  sds-clip jobs retry JOB
-  sds-clip jobs show JOB --json | jq .error
-"""
+    from sds_clip.client import Client
 
 _ACTIONS = {
-    "cancel": (
-        "cancel a job",
-        "Cancel a job; one that runs stops within a minute and makes no version.",
-    ),
-    "pause": (
-        "pause a job",
-        "Pause a job; one that runs writes a checkpoint first, and leaves its worker free.",
-    ),
-    "resume": ("go on with a paused job", "Queue a paused job again; it goes on from its checkpoint."),
-    "retry": (
-        "take up a job that failed or was cancelled",
-        "Take up a failed or cancelled job; it goes on from its newest checkpoint, or from the start without one.",
-    ),
-    "delete": (
-        "remove the files of a job that has ended",
-        "Remove the files of a job that has ended, checkpoints among them; its record and its version stay.",
-    ),
+    "cancel": "Cancel a job. One that runs stops within a minute and makes no version.",
+    "pause": "Pause a job. One that runs writes a checkpoint first, and leaves its worker free.",
+    "resume": "Go on with a paused job. It is queued again, and goes on from its checkpoint.",
+    "retry": "Take up a job that failed or was cancelled. It goes on from its newest checkpoint, or from the start "
+    "without one.",
+    "delete": "Remove the files of a job that has ended. Its checkpoints go; its record and its version stay.",
 }
+"""Named as the methods of `sds_clip.Job`."""
+
+job_argument = click.argument("job_id", metavar="JOB", help="Its id.")
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    action = add_actions(
-        commands,
-        "jobs",
-        "see and steer the jobs of a service",
-        description="See and steer the fine-tuning and evaluation jobs of a service.",
-        epilog=_EPILOG,
-    )
-    listing = action("list", "list jobs", "List jobs, the newest first.")
-    listing.add_argument("--kind", choices=("finetune", "evaluate"), help="only those of a kind")
-    listing.add_argument(
-        "--status", metavar="STATUS", help="only those that are queued, running, failed, ..."
-    )
-    add_limit_option(listing)
-    add_server_options(listing)
-    listing.set_defaults(run=run_list)
-    show = action("show", "show a job", "Show all about a job.")
-    watch = action(
-        "watch",
-        "follow a job to its end",
-        "Follow a job to its end; the exit code is 1 where it fails or is cancelled. Ctrl-C leaves the job as it is.",
-    )
-    log = action(
-        "log",
-        "print a fine-tuning job's log",
-        "Print the log of a fine-tuning job's run as JSON lines, as far as it is written.",
-    )
-    show.set_defaults(run=run_show)
-    log.set_defaults(run=run_log)
-    watch.set_defaults(run=run_watch)
-    steering = [action(name, *said) for name, said in _ACTIONS.items()]
-    for name, steer in zip(_ACTIONS, steering, strict=True):
-        steer.set_defaults(run=run_action, action=name)
-    for parser in (show, log, watch, *steering):
-        parser.add_argument("job", metavar="JOB", help="its id")
-        add_server_options(parser)
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print a line for each job."""
-    with connect(args) as client:
-        jobs = client.jobs(kind=args.kind, status=args.status, limit=args.limit)
-    if args.json:
-        print_json([job.info for job in jobs])
-        return 0
+def _print_list(found: list[dict[str, Any]]) -> None:
     rows = [
-        [job.id, job.kind, job.status, _progress(job.info), moment(job.info["created_at"]), _about(job)]
-        for job in jobs
+        [job["id"], job["kind"], job["status"], _progress(job), moment(job["created_at"]), _about(job)]
+        for job in found
     ]
     print(table(["job", "kind", "status", "progress", "created", "about"], rows))
-    return 0
 
 
-def run_show(args: argparse.Namespace) -> int:
-    """Print all about a job."""
-    with connect(args) as client:
-        _print(client.job(args.job), as_json=args.json)
-    return 0
-
-
-def run_log(args: argparse.Namespace) -> int:
-    """Print every record."""
-    with connect(args) as client:
-        print_lines(client.job(args.job).log())
-    return 0
-
-
-def run_watch(args: argparse.Namespace) -> int:
-    """Follow a job; 1 where it does not succeed."""
-    from sds_clip.client.errors import JobFailed
-
-    with connect(args) as client:
-        job = client.job(args.job)
-        with contextlib.suppress(JobFailed):
-            job.wait(progress=sys.stderr.isatty())
-        _print(job, as_json=args.json)
-    return 0 if job.status == "succeeded" else 1
-
-
-def run_action(args: argparse.Namespace) -> int:
-    """Ask it of a job, and print what the job is then."""
-    with connect(args) as client:
-        job = client.job(args.job)
-        getattr(job, args.action)()
-    if args.json:
-        print_json(job.info)
-    elif args.action == "delete":
-        print(f"the files of {job.id}, which is {job.status}, are removed")
-    else:
-        print(f"{job.id} is {_status(job)}")
-    return 0
-
-
-def _print(job: Job, *, as_json: bool) -> None:
-    if as_json:
-        print_json(job.info)
-        return
-    info = job.info
-    error = job.error and f"{job.error['message']} ({job.error['code']})"
-    reason = info.get("pause_reason")
+def _print(info: dict[str, Any]) -> None:
+    error, reason = info["error"], info.get("pause_reason")
     metrics = info.get("metrics")
     print_fields(
         {
-            "job": job.id,
-            "kind": job.kind,
-            "about": _about(job),
-            "status": _status(job),
+            "job": info["id"],
+            "kind": info["kind"],
+            "about": _about(info),
+            "status": _status(info),
             "progress": _progress(info) or None,
             "attempt": f"{info['attempt']} of {info['max_attempts']}",
             "interruptions": info["interruptions"] or None,
@@ -171,10 +62,10 @@ def _print(job: Job, *, as_json: bool) -> None:
             "finished": moment(info["finished_at"]),
             "estimated finish": moment(info["estimated_finish"]),
             "metrics": metrics and _numbers(metrics["values"]),
-            **result_fields(job),
-            "version": job.version,
+            **result_fields(info["result"]),
+            "version": info["result_version"],
             "report": info["report"],
-            "error": error,
+            "error": error and f"{error['message']} ({error['code']})",
             "paused because": reason and f"{reason['message']} ({reason['code']})",
             "files removed": moment(info["files_removed_at"]),
         }
@@ -183,9 +74,9 @@ def _print(job: Job, *, as_json: bool) -> None:
         print(f"{moment(change['at'])}  {change['to_status']}  {printable(change['message'])}".rstrip())
 
 
-def result_fields(job: JobRecord) -> dict[str, str]:
+def result_fields(result: dict[str, Any] | None) -> dict[str, str]:
     """An evaluation's headline figure and GroupMatch, why a version was promoted or not, and warnings."""
-    result = job.result or {}
+    result = result or {}
     found = {}
     if (primary := result.get("primary")) is not None:
         for name in (primary, "group_match"):
@@ -205,15 +96,14 @@ def _figure(metric: dict[str, Any]) -> str:
     return f"{100 * metric['value']:.2f} %" + (f" ({', '.join(more)})" if more else "")
 
 
-def _status(job: Job) -> str:
-    if not job.info["no_worker"]:
-        return job.status
-    return f"{job.status} (no worker is alive: start one with `sds-clip worker --queue {job.kind}`)"
+def _status(info: dict[str, Any]) -> str:
+    if not info["no_worker"]:
+        return str(info["status"])
+    return f"{info['status']} (no worker is alive: start one with `sds-clip worker --queue {info['kind']}`)"
 
 
-def _about(job: Job) -> str:
-    info = job.info
-    if job.kind == "finetune":
+def _about(info: dict[str, Any]) -> str:
+    if info["kind"] == "finetune":
         return f"{info['objective']} on {info['base']}"
     return f"{info['benchmark']} of {info['model'] or info['teacher']}"
 
@@ -227,3 +117,116 @@ def _progress(info: dict[str, Any]) -> str:
 
 def _numbers(values: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
+
+
+def _print_deleted(info: dict[str, Any]) -> None:
+    print(f"the files of {info['id']}, which is {info['status']}, are removed")
+
+
+def _print_status(info: dict[str, Any]) -> None:
+    print(f"{info['id']} is {_status(info)}")
+
+
+def _print_workers(found: list[dict[str, Any]]) -> None:
+    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "job"]
+    rows = []
+    for each in found:
+        times = moment(each["started_at"]), moment(each["seen_at"])
+        alive = "yes" if each["alive"] else "no"
+        rows.append([each["id"], each["queue"], alive, each["device"], each["version"], *times, each["job"]])
+    print(table(header, rows))
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+sds-clip jobs list --status running
+sds-clip jobs watch JOB
+sds-clip jobs pause JOB
+sds-clip jobs log JOB | jq -r '[.step, .loss] | @tsv'
+sds-clip jobs retry JOB
+sds-clip jobs show JOB --json | jq .error
+""",
+)
+def jobs() -> None:
+    """See and steer the fine-tuning and evaluation jobs of a service."""
+
+
+@jobs.command("list")
+@option("--kind", type=click.Choice(["finetune", "evaluate"]), help="List jobs of this kind alone.")
+@option("--status", metavar="STATUS", help="List those alone that are queued, running, failed, ...")
+@limit_option
+@remote(_print_list)
+def list_jobs(client: Client, kind: str | None, status: str | None, limit: int) -> Any:
+    """List jobs, the newest first."""
+    return [job.info for job in client.jobs(kind=kind, status=status, limit=limit)]
+
+
+@jobs.command()
+@job_argument
+@remote(_print)
+def show(client: Client, job_id: str) -> Any:
+    """Show all about a job."""
+    return client.job(job_id).info
+
+
+@jobs.command()
+@job_argument
+@server_options
+def log(job_id: str, url: str | None, as_json: bool) -> int:
+    """Print a fine-tuning job's log as JSON lines.
+
+    The log is printed as far as it is written.
+    """
+    with connect(url) as client:
+        print_lines(client.job(job_id).log())
+    return 0
+
+
+@jobs.command()
+@job_argument
+@server_options
+def watch(job_id: str, url: str | None, as_json: bool) -> int:
+    """Follow a job to its end.
+
+    The exit code is 1 where it fails or is cancelled. Ctrl-C leaves the job as it is.
+    """
+    from sds_clip.client.errors import JobFailed
+
+    with connect(url) as client:
+        job = client.job(job_id)
+        with contextlib.suppress(JobFailed):
+            job.wait(progress=sys.stderr.isatty())
+    print_json(job.info) if as_json else _print(job.info)
+    return 0 if job.status == "succeeded" else 1
+
+
+def _add_action(name: str, text: str) -> None:
+    @jobs.command(name, help=text)
+    @job_argument
+    @remote(_print_deleted if name == "delete" else _print_status)
+    def act(client: Client, job_id: str) -> Any:
+        job = client.job(job_id)
+        getattr(job, name)()
+        return job.info
+
+
+for _name, _text in _ACTIONS.items():
+    _add_action(_name, _text)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+sds-clip workers
+sds-clip workers --json | jq '.[] | select(.alive)'
+""",
+)
+@remote(_print_workers)
+def workers(client: Client) -> Any:
+    """See who runs jobs.
+
+    Lists the workers that a service has had in the last day: which queue each takes jobs of, whether it is alive, and
+    the job that it has.
+    """
+    return client.workers()

@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sds_clip.options import Commands
-from sds_clip.remote import (
-    add_actions,
-    add_limit_option,
-    add_server_options,
-    connect,
-    moment,
-    print_json,
-    print_lines,
-)
+import click
+
+from sds_clip.options import Group, file_option, option
+from sds_clip.remote import connect, limit_option, moment, print_lines, remote, server_options
 from sds_clip.table import table
 
-_EPILOG = """\
-examples:
-  sds-clip models list
-  sds-clip models promote VERSION --reason "better on Winoground"
-  sds-clip models rollback default --reason "worse in production"
-  sds-clip models download default --out better.tar
-  sds-clip models log VERSION | jq .loss
-"""
+if TYPE_CHECKING:
+    from sds_clip.client import Client
+
+version_argument = click.argument("version", metavar="VERSION", help="Its id, or an alias.")
+reason_option = option("--reason", required=True, help="Say why, for the audit.")
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    action = add_actions(
-        commands,
-        "models",
-        "see, promote and fetch the versions of a service",
-        description="See, promote and fetch the versions of a service.",
-        epilog=_EPILOG,
-    )
-    listing = action("list", "list versions", "List what is served, and the versions, the newest first.")
-    add_limit_option(listing)
-    listing.set_defaults(run=run_list)
-    promote = action(
-        "promote",
-        "point an alias at a version",
-        "Point an alias at a version; the service swaps it in within seconds.",
-    )
-    promote.add_argument("version", metavar="VERSION", help="its id, as `sds-clip models list` has it")
-    promote.add_argument("--alias", default="default", help="the name to move (default: default)")
-    promote.add_argument("--force", action="store_true", help="also one that its own job found not better")
-    promote.set_defaults(run=run_promote)
-    rollback = action(
-        "rollback",
-        "point an alias at the version before",
-        "Point an alias at the version that it pointed at before.",
-    )
-    rollback.add_argument("alias", metavar="ALIAS", nargs="?", default="default", help="(default: default)")
-    rollback.set_defaults(run=run_rollback)
-    for moving in (promote, rollback):
-        moving.add_argument("--reason", required=True, help="why, for the audit")
-    download = action(
-        "download",
-        "fetch a version's files",
-        "Write a version's files to a tar, which local-dir: loads once unpacked.",
-    )
-    download.add_argument("version", metavar="VERSION", help="its id, or an alias")
-    download.add_argument("--out", required=True, type=Path, metavar="FILE", help="the tar to write")
-    download.add_argument("--full", action="store_true", help="whole weights, also of a delta")
-    download.set_defaults(run=run_download)
-    log = action(
-        "log",
-        "print the log of a version's training",
-        "Print the log of the run that made a version, as JSON lines.",
-    )
-    log.add_argument("version", metavar="VERSION", help="its id, or an alias")
-    log.set_defaults(run=run_log)
-    for each in (listing, promote, rollback, download, log):
-        add_server_options(each)
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print what is served, then the versions."""
-    with connect(args) as client:
-        found = client.models(limit=args.limit)
-    if args.json:
-        print_json(found)
-        return 0
+def _print_list(found: dict[str, Any]) -> None:
     served = [
         [model["name"], model["generation"], model["architecture"], model["precision"], model["version"]]
         for model in found["models"]
@@ -96,50 +30,6 @@ def run_list(args: argparse.Namespace) -> int:
         versions = [_line(version) for version in found["versions"]]
         print()
         print(table(["version", "aliases", "status", "base", "bytes", "created", "job"], versions))
-    return 0
-
-
-def run_promote(args: argparse.Namespace) -> int:
-    """Print where the alias points now."""
-    with connect(args) as client:
-        alias = client.promote(
-            args.version, alias=args.alias, reason=args.reason, force=True if args.force else None
-        )
-    return _moved(args, alias)
-
-
-def run_rollback(args: argparse.Namespace) -> int:
-    """Print where the alias points now."""
-    with connect(args) as client:
-        alias = client.rollback(args.alias, reason=args.reason)
-    return _moved(args, alias)
-
-
-def run_download(args: argparse.Namespace) -> int:
-    """Print where the files are."""
-    with connect(args) as client:
-        file = client.download(args.version, args.out, full=args.full)
-    size_bytes = file.stat().st_size
-    if args.json:
-        print_json({"file": str(file), "size_bytes": size_bytes})
-    else:
-        print(f"{file}: {size_bytes} bytes")
-    return 0
-
-
-def run_log(args: argparse.Namespace) -> int:
-    """Print every record."""
-    with connect(args) as client:
-        print_lines(client.model_log(args.version))
-    return 0
-
-
-def _moved(args: argparse.Namespace, alias: dict[str, Any]) -> int:
-    if args.json:
-        print_json(alias)
-    else:
-        print(f"{alias['name']} is {alias['version']}, generation {alias['generation']}")
-    return 0
 
 
 def _line(version: dict[str, Any]) -> list[object]:
@@ -152,3 +42,73 @@ def _line(version: dict[str, Any]) -> list[object]:
         moment(version["created_at"]),
         version["job_id"],
     ]
+
+
+def _print_alias(alias: dict[str, Any]) -> None:
+    print(f"{alias['name']} is {alias['version']}, generation {alias['generation']}")
+
+
+@click.group(
+    cls=Group,
+    examples="""\
+sds-clip models list
+sds-clip models promote VERSION --reason "better on Winoground"
+sds-clip models rollback default --reason "worse in production"
+sds-clip models download default --out better.tar
+sds-clip models log VERSION | jq .loss
+""",
+)
+def models() -> None:
+    """See, promote and fetch the versions of a service."""
+
+
+@models.command("list")
+@limit_option
+@remote(_print_list)
+def list_models(client: Client, limit: int) -> Any:
+    """List what is served, and the versions, the newest first."""
+    return client.models(limit=limit)
+
+
+@models.command()
+@click.argument("version", metavar="VERSION", help="Its id, as `sds-clip models list` has it.")
+@reason_option
+@option("--alias", default="default", help="Move this name.")
+@option("--force", is_flag=True, help="Promote also a version that its own job found not better.")
+@remote(_print_alias)
+def promote(client: Client, version: str, reason: str, alias: str, force: bool) -> Any:
+    """Point an alias at a version.
+
+    The service swaps it in within seconds.
+    """
+    return client.promote(version, alias=alias, reason=reason, force=True if force else None)
+
+
+@models.command()
+@click.argument("alias", metavar="[ALIAS]", default="default", help="The name to move (default: default).")
+@reason_option
+@remote(_print_alias)
+def rollback(client: Client, alias: str, reason: str) -> Any:
+    """Point an alias at the version that it pointed at before."""
+    return client.rollback(alias, reason=reason)
+
+
+@models.command()
+@version_argument
+@file_option("--out", required=True, help="Write this tar.")
+@option("--full", is_flag=True, help="Fetch whole weights, also of a delta.")
+@remote(lambda written: print(f"{written['file']}: {written['size_bytes']} bytes"))
+def download(client: Client, version: str, out: Path, full: bool) -> Any:
+    """Write a version's files to a tar, which local-dir: loads once unpacked."""
+    file = client.download(version, out, full=full)
+    return {"file": str(file), "size_bytes": file.stat().st_size}
+
+
+@models.command()
+@version_argument
+@server_options
+def log(version: str, url: str | None, as_json: bool) -> int:
+    """Print the log of the run that made a version, as JSON lines."""
+    with connect(url) as client:
+        print_lines(client.model_log(version))
+    return 0

@@ -2,133 +2,137 @@
 
 from __future__ import annotations
 
-import argparse
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sds_clip.commands.worker import QUEUES, check_training
-from sds_clip.errors import CliError
+import click
+
+from sds_clip.commands.worker import QUEUES
 from sds_clip.options import (
-    REFERENCES,
-    Commands,
-    add_command,
-    add_service_options,
-    service_settings,
-    settings_of,
+    Command,
+    compute_option,
+    read_settings,
+    read_worker_config,
+    require_training,
+    service_options,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sds_clip.up.address import Address
-    from sds_clip.worker_settings import WorkerSettings
+    from app.settings import Settings
+    from worker.config import WorkerConfig
     from worker.valkey import Valkey
-
-_DESCRIPTION = """\
-Start the whole system: the HTTP service, a worker for fine-tuning and one for evaluation, Valkey to wake them and
-a SQLite database, all in --data-dir. What dies is started again. Ctrl-C stops it: jobs are let go at a checkpoint,
-and the next start goes on with them. A second Ctrl-C does not wait for that.
-
-SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL put a Redis and a PostgreSQL in place of the embedded ones.
-"""
-
-_EPILOG = (
-    REFERENCES
-    + """
-examples:
-  sds-clip up
-  sds-clip up --model ViT-B-32/openai --data-dir /data/sds-clip --worker-device cuda:0
-"""
-)
 
 _NICE = 10
 """Of the workers: a request comes before a step of training."""
 _MARGIN_S = 10.0
-"""For a child to end, after what it is at has ended."""
+"""For a child to end, after its job or its requests have ended."""
+_FREED_WITHIN_S = 5.0
+"""A service that was left by a crash ends about now."""
+_ASK_TIMEOUT_S = 5.0
+_CANNOT_LOAD = ("version_damaged", "model_not_ready")
+"""Codes of a service that works and does not have the weights that were promoted."""
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = add_command(
-        commands, "up", "run the whole system on this machine", description=_DESCRIPTION, epilog=_EPILOG
-    )
-    add_service_options(parser)
-    parser.add_argument(
-        "--worker-device",
-        metavar="DEVICE",
-        help="where jobs are computed (default: as --device, or SDS_CLIP_WORKER_DEVICE)",
-    )
-    parser.add_argument(
-        "--worker-threads",
-        type=int,
-        metavar="N",
-        help="compute threads of a job (default: half of the cores, or SDS_CLIP_WORKER_THREADS)",
-    )
-    parser.set_defaults(run=run)
+@click.command(
+    cls=Command,
+    references=True,
+    examples="""\
+sds-clip up
+sds-clip up --model ViT-B-32/openai --data-dir /data/sds-clip --worker-device cuda:0
+""",
+)
+@service_options
+@compute_option(
+    "--worker-device",
+    metavar="DEVICE",
+    help="Compute jobs on this device (default: as --device, or SDS_CLIP_WORKER_DEVICE).",
+)
+@compute_option(
+    "--worker-threads",
+    type=int,
+    metavar="N",
+    help="Compute a job with so many threads (default: half of the cores, or SDS_CLIP_WORKER_THREADS).",
+)
+def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> int:
+    """Run the whole system on this machine.
 
+    Starts the HTTP service, a worker for fine-tuning and one for evaluation, Valkey to wake them and a SQLite
+    database, all in --data-dir. What dies is started again. Ctrl-C stops it: jobs are let go at a checkpoint, and the
+    next start goes on with them. A second Ctrl-C does not wait for that.
 
-def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or Ctrl-C; the service's exit code where it did not come up."""
-    check_training()
+    SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL put a Redis and a PostgreSQL in place of the embedded ones. The exit
+    code is the service's where that did not come up.
+    """
+    require_training()
     from app import logs
     from app.errors import ConfigurationError
-    from sds_clip.worker_settings import WorkerSettings
     from worker.valkey import Valkey
 
-    given = {name: getattr(args, name) for name in ("worker_device", "worker_threads")}
-    settings = settings_of(WorkerSettings, service_settings(args) | given)
+    settings = read_settings(**given)
     logs.configure(settings.log_level)
     try:
-        # Before anything else, since it is what refuses a second run over the folder.
-        with Valkey(settings.data_dir / "broker") if settings.broker_url is None else nullcontext() as broker:
-            return _system(settings, broker)
+        broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
+        shared = {
+            **{name: given[name] for name in ("device", "precision", "threads", "keys_file")},
+            "data_dir": settings.data_dir.absolute(),
+            "database_url": settings.database_url or _database(settings.data_dir),
+            "broker_url": broker.url if broker else settings.broker_url,
+            "worker_device": worker_device,
+            "worker_threads": worker_threads,
+        }
+        # A wrong setting is found before anything is started.
+        config = read_worker_config(QUEUES[0], **shared)
+        # The broker comes first, since its lock is what refuses a second run over the folder.
+        with broker or contextlib.nullcontext():
+            return _run(settings, config, child_environment(config, shared), broker)
     except ConfigurationError as error:
-        raise CliError(str(error)) from error
+        raise click.ClickException(str(error)) from error
 
 
-def _system(settings: WorkerSettings, broker: Valkey | None) -> int:
-    from sds_clip.up.address import Address
-    from sds_clip.up.child import Child
-    from sds_clip.up.system import System
+def _run(
+    settings: Settings, config: WorkerConfig, environment: Mapping[str, str], broker: Valkey | None
+) -> int:
+    from sds_clip.supervisor import Child, System
 
     address = Address(settings.host, settings.port)
-    environment = child_environment(settings, settings.broker_url if broker is None else broker.url)
+    # Arguments and no environment: a reference may hold a comma.
+    models = [word for model in settings.models for word in ("--model", model)]
+    serve = _command("serve", "--host", address.host, "--port", str(address.port), *models)
     system = System(
-        Child("service", _serve(settings, address), environment),
-        [Child(f"{queue} worker", ["worker", "--queue", queue], environment) for queue in QUEUES],
-        address,
+        Child("service", serve, environment),
+        [Child(f"{queue} worker", _command("worker", "--queue", queue), environment) for queue in QUEUES],
+        address.is_there,
         broker,
-        worker_grace_s=settings.stop_grace_s + _MARGIN_S,
+        worker_grace_s=config.stop_grace_s + _MARGIN_S,
         service_grace_s=settings.drain_timeout_s + _MARGIN_S,
     )
     return system.run(lambda: announce(address, settings.data_dir))
 
 
-def _serve(settings: WorkerSettings, address: Address) -> list[str]:
-    """Arguments and no environment: a reference may hold a comma."""
-    models = [option for model in settings.models for option in ("--model", model)]
-    return ["serve", "--host", address.host, "--port", str(address.port), *models]
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "sds_clip", *arguments, "--supervised"]
 
 
-def child_environment(settings: WorkerSettings, broker_url: str | None) -> dict[str, str]:
-    """What the children are told beside the environment that they inherit."""
+def _database(data_dir: Path) -> str:
     from sqlalchemy import URL
 
+    return URL.create("sqlite", database=str(data_dir.absolute() / "sds-clip.db")).render_as_string()
+
+
+def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict[str, str]:
+    """What the children are told beside the environment that they inherit: what was given here, and what `up` adds."""
     from models.cores import usable_cores
 
-    data_dir = settings.data_dir.absolute()
-    database = URL.create("sqlite", database=str(data_dir / "sds-clip.db")).render_as_string()
     values = {
-        "data_dir": data_dir,
-        "database_url": settings.database_url or database,
-        "broker_url": broker_url,
-        "keys_file": settings.keys_file and settings.keys_file.absolute(),
-        "device": settings.device,
-        "precision": settings.precision,
-        "threads": settings.threads,
-        "worker_device": settings.worker_device,
-        "worker_threads": settings.worker_threads or max(1, usable_cores() // 2),
-        "worker_nice": _NICE if settings.worker_nice is None else settings.worker_nice,
+        **given,
+        "worker_threads": config.threads or max(1, usable_cores() // 2),
+        "worker_nice": os.environ.get("SDS_CLIP_WORKER_NICE", _NICE),
     }
     return {f"SDS_CLIP_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
@@ -143,3 +147,58 @@ def announce(address: Address, data_dir: Path) -> None:
         print(f"It is not ready: {address.problem}")
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     print(f"Next: see {address.url}/docs, or `sds-clip jobs list{url}`. Ctrl-C stops it.", flush=True)
+
+
+class Address:
+    """A host and a port that is free; port 0 is any free one.
+
+    Raises click.ClickException for one that is taken.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = _free_port(host, port)
+        self.problem: str | None = None
+        """Why a service that is there does not serve the default model."""
+
+    @property
+    def url(self) -> str:
+        """For whoever is on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def is_there(self) -> bool:
+        """Whether the service answers, with a forward pass or with why the promoted version cannot be loaded.
+
+        That takes a rollback or a job to mend, and so the workers. `problem` then has the reason.
+        """
+        self.problem = None
+        import httpx
+
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            answer = httpx.get(f"{self.url}/ready", timeout=_ASK_TIMEOUT_S, trust_env=False)
+            if answer.is_success:
+                return True
+            error = answer.json()["error"]
+            if error["code"] in _CANNOT_LOAD:
+                self.problem = error["message"]
+                return True
+        return False
+
+
+def _free_port(host: str, port: int) -> int:
+    deadline = time.monotonic() + _FREED_WITHIN_S
+    while True:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                return int(probe.getsockname()[1])
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or time.monotonic() > deadline:
+                raise click.ClickException(
+                    f"{host} port {port} cannot be listened on ({error.strerror}); stop what does, or give "
+                    "another --port."
+                ) from error
+            time.sleep(0.2)

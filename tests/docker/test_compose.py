@@ -4,16 +4,16 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.settings import Settings
-from sds_clip.worker_settings import WorkerSettings
 from tests.docker.compose import BASE, GPU, built_by, health_check, load, seconds, services, text, variables
 from tests.docker.dockerfile import REPOSITORY
-from worker.config import WorkerConfig
+from worker.config import OWN_VARIABLES, WorkerConfig
 
 ONE_SHOT = {"init", "migrate"}
 CHECKER = shutil.which("check-jsonschema", path=str(Path(sys.executable).parent))
@@ -142,7 +142,8 @@ def test_every_setting_is_one_that_somebody_reads() -> None:
     named = {name for service in all_services for name in service.get("environment", {})}
     settings = {name.removeprefix("SDS_CLIP_").lower() for name in named if name.startswith("SDS_CLIP_")}
     assert "gpu_memory_share" in settings
-    assert settings <= WorkerSettings.model_fields.keys()
+    of_workers = {field.name for field in fields(WorkerConfig)} | set(OWN_VARIABLES.values())
+    assert settings <= Settings.model_fields.keys() | of_workers
 
 
 def test_env_example_names_every_variable_and_no_other() -> None:

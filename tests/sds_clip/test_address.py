@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.commands.up import announce
-from sds_clip.up.address import Address
+from sds_clip.commands.up import Address, announce
 
 
 class Handler(BaseHTTPRequestHandler):

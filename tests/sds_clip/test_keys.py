@@ -18,7 +18,7 @@ def test_a_key_is_printed_once_and_kept_as_its_hash(
     captured = capsys.readouterr()
     key = captured.out.strip()
     assert key not in captured.err
-    assert f"Serve with --keys-file {file}." in captured.err
+    assert f"--keys-file {file}" in captured.err
     assert key not in file.read_text()
     assert json.loads(file.read_text())["keys"] == [
         {"name": "phone", "sha256": hashlib.sha256(key.encode()).hexdigest(), "scopes": ["infer", "train"]}
@@ -31,7 +31,7 @@ def test_the_scope_is_infer_and_the_file_the_environment_s_unless_said(
     monkeypatch.setenv("SDS_CLIP_KEYS_FILE", str(tmp_path / "mine.json"))
     assert main(["keys", "create", "phone"]) == 0
     assert json.loads((tmp_path / "mine.json").read_text())["keys"][0]["scopes"] == ["infer"]
-    assert "Serve with" not in capsys.readouterr().err
+    assert "--keys-file" not in capsys.readouterr().err
     monkeypatch.delenv("SDS_CLIP_KEYS_FILE")
     monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(tmp_path / "data"))
     assert main(["keys", "create", "phone"]) == 0
@@ -45,11 +45,12 @@ def test_a_name_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "choose another name" in captured.err
+    assert captured.err.count("\n") == 1
 
 
 def test_serving_the_network_without_keys_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--host", "0.0.0.0"]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("sds-clip: Listening on 0.0.0.0 ")
+    assert captured.err.startswith("sds-clip: ")
+    assert "0.0.0.0" in captured.err
     assert captured.err.count("\n") == 1

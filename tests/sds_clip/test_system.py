@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.up.address import Address
-from sds_clip.up.child import Child
-from sds_clip.up.system import System
+from sds_clip.supervisor import Child, System
 
 OBEYS = """
 import pathlib, signal, sys, time
@@ -30,22 +28,9 @@ FAILS = "raise SystemExit(2)"
 DIES = "import os; os.abort()"
 
 
-class Script(Child):
+def script(name: str, code: str, notes: Path) -> Child:
     """A child that runs a few lines, and notes that it has begun and ended."""
-
-    def __init__(self, name: str, code: str, notes: Path) -> None:
-        super().__init__(name, [], {})
-        self._command = [sys.executable, "-c", code, name, str(notes)]
-
-
-class AtOnce(Address):
-    """The address of a service that is there when it has noted that it has begun."""
-
-    def __init__(self, notes: Path) -> None:
-        self._begun = notes.with_name(f"{notes.name}.service")
-
-    def is_there(self) -> bool:
-        return self._begun.exists()
+    return Child(name, [sys.executable, "-c", code, name, str(notes)], {})
 
 
 @pytest.fixture
@@ -56,9 +41,9 @@ def notes(tmp_path: Path) -> Path:
 def run(notes: Path, service: str, worker: str, signals: int) -> int:
     """Run them, and send so many SIGINTs once they have begun."""
     system = System(
-        Script("service", service, notes),
-        [Script("worker", worker, notes)],
-        AtOnce(notes),
+        script("service", service, notes),
+        [script("worker", worker, notes)],
+        notes.with_name(f"{notes.name}.service").exists,  # which it makes when it has begun
         None,
         worker_grace_s=60,
         service_grace_s=60,

@@ -1,6 +1,6 @@
 import pytest
 
-from sds_clip.table import printable, table, width
+from sds_clip.table import printable, table
 
 
 def test_numbers_stand_right_and_text_left() -> None:
@@ -21,11 +21,6 @@ def test_a_missing_number_leaves_its_cell_empty() -> None:
 
 def test_a_table_without_rows_is_its_header() -> None:
     assert table(["image", "score"], []) == "image  score"
-
-
-@pytest.mark.parametrize(("text", "columns"), [("cat", 3), ("猫", 2), ("e\u0301", 1), ("", 0)])
-def test_width_counts_terminal_columns(text: str, columns: int) -> None:
-    assert width(text) == columns
 
 
 def test_wide_characters_keep_columns_aligned() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def dataset(system: Running, folder: Path) -> str:
 
 
 def test_it_is_ready_where_it_says(system: Running) -> None:
-    assert system.greeting.startswith(f"SDS-CLIP is ready at {system.url} ")
+    assert "is ready" in system.greeting
     assert httpx.get(f"{system.url}/ready", timeout=30).status_code == 200
 
 
@@ -59,7 +60,8 @@ def test_a_second_run_over_the_folder_is_refused_and_the_first_goes_on(system: R
     command = [sys.executable, "-m", "sds_clip", "up", "--data-dir", str(system.data_dir)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert second.returncode == 2
-    assert "is in use by another `sds-clip up`" in second.stderr
+    assert second.stderr.startswith("sds-clip: ")
+    assert second.stderr.count("\n") == 1
     assert second.stdout == ""
     assert httpx.get(f"{system.url}/ready", timeout=30).status_code == 200
 
@@ -79,7 +81,7 @@ def test_a_job_becomes_a_version_that_is_promoted(
         job.wait()
         assert client.model("default")["id"] == job.version
         assert main(["jobs", "show", job.id, "--url", system.url]) == 0
-        assert "yes: Promoting was asked for" in capsys.readouterr().out
+        assert re.search(r"^promoted +yes: ", capsys.readouterr().out, re.MULTILINE)
         assert client.dataset(dataset)["status"] == "ready"
         assert [point["step"] for point in job.metrics()] == [1, 2, 3, 4]
         logged = list(job.log())

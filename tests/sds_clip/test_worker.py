@@ -1,22 +1,25 @@
+import sys
+from dataclasses import fields
+
 import pytest
 
+from app.jobs.limits import JobLimits
 from app.settings import Settings
 from sds_clip.cli import main
-from sds_clip.commands import worker
-from sds_clip.worker_settings import WorkerSettings
+from sds_clip.options import read_worker_config
+from worker.config import OWN_VARIABLES, WorkerConfig
 
 
 def test_a_missing_address_is_one_line_that_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["worker", "--queue", "evaluate"]) == 2
-    assert "a worker needs SDS_CLIP_BROKER_URL" in capsys.readouterr().err
+    assert "SDS_CLIP_BROKER_URL" in capsys.readouterr().err
     monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
     assert main(["worker", "--queue", "evaluate"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err == (
-        "sds-clip: a worker needs SDS_CLIP_DATABASE_URL, the same as the service has; or run `sds-clip up`.\n"
-    )
+    err = capsys.readouterr().err
+    assert "SDS_CLIP_DATABASE_URL" in err
+    assert err.count("\n") == 1
 
 
 def test_a_database_that_cannot_be_used_is_one_line(
@@ -31,20 +34,23 @@ def test_a_database_that_cannot_be_used_is_one_line(
 def test_a_wrong_setting_of_a_worker_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SDS_CLIP_STOP_GRACE_S", "long")
-    assert main(["worker", "--queue", "evaluate"]) == 2
-    assert "SDS_CLIP_STOP_GRACE_S" in capsys.readouterr().err
+    for name, value in {"STOP_GRACE_S": "long", "WORKER_THREADS": "-1", "MAX_STEPS": "many"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(f"SDS_CLIP_{name}", value)
+            assert main(["worker", "--queue", "evaluate"]) == 2
+            assert f"SDS_CLIP_{name}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["worker", "--queue", "finetune"], ["up"]])
 def test_fine_tuning_without_its_packages_says_how_to_get_them(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(worker, "_EXTRA", ("accelerate", "no_such_package"))
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     assert main(command) == 2
-    assert capsys.readouterr().err == (
-        "sds-clip: fine-tuning needs no_such_package: pip install 'sds-clip[train]'\n"
-    )
+    err = capsys.readouterr().err
+    assert "diffusers" in err
+    assert "pip install 'sds-clip[train]'" in err
+    assert err.count("\n") == 1
 
 
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +74,7 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"SDS_CLIP_{name}", value)
-    config = worker.worker_config(WorkerSettings(), "finetune")
+    config = read_worker_config("finetune")
     assert config.queue == "finetune"
     assert (config.broker_url, config.database_url) == ("redis://localhost/0", "sqlite:////db")
     assert [str(path) for path in (config.data_dir, *config.dataset_roots)] == ["/data", "/one", "/two"]
@@ -80,8 +86,20 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert not config.checks_datasets
 
 
-def test_a_worker_has_its_own_device_where_one_is_named() -> None:
-    settings = WorkerSettings(
-        broker_url="b", database_url="d", device="cpu", worker_device="cuda:1", data_dir=Settings().data_dir
-    )
-    assert worker.worker_config(settings, "evaluate").device == "cuda:1"
+def test_a_worker_has_its_own_device_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS_CLIP_WORKER_DEVICE", "cuda:1")
+    given = {"broker_url": "b", "database_url": "d", "device": "cpu"}
+    assert read_worker_config("evaluate", **given).device == "cuda:1"
+    assert read_worker_config("evaluate", **given, worker_device="cuda:2").device == "cuda:2"
+    assert read_worker_config("evaluate", **given, threads=3).threads == 0  # those are the service's
+
+
+def test_what_service_and_worker_share_has_one_default() -> None:
+    settings = Settings()
+    config = read_worker_config("finetune", broker_url="b", database_url="d")
+    shared = {field.name for field in fields(WorkerConfig)} & Settings.model_fields.keys()
+    shared -= {"broker_url", "database_url", "data_dir", "dataset_roots"}
+    assert {"device", "store_timeout_s", "max_job_bytes", "log_level"} <= shared
+    for name in shared - OWN_VARIABLES.keys():
+        assert getattr(config, name) == getattr(settings, name), name
+    assert config.limits == JobLimits.of(settings)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sds_clip.held_signals import hold
+from sds_clip.signals import hold
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

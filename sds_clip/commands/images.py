@@ -1,0 +1,313 @@
+"""`sds-clip match` and `sds-clip classify`: images against texts or labels, by a model in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sds_clip.options import (
+    Command,
+    file_option,
+    json_option,
+    load_model,
+    model_options,
+    number_option,
+    option,
+    read_settings,
+    show_progress,
+)
+from sds_clip.table import printable, table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from app.settings import Settings
+    from models.clip import Clip
+    from models.images import ImageLimits
+    from models.scoring import Match
+
+_BATCH_SIZE = 32
+
+images_argument = click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", help="JPEG, PNG, WebP or GIF files."
+)
+text_option = option(
+    "--text", greedy=True, required=True, metavar="TEXT...", help="Score these texts. May be repeated."
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an image has no features."""
+
+    code: str
+    message: str
+
+
+@click.command(
+    cls=Command,
+    references=True,
+    examples="""\
+sds-clip match cat.jpg --text "a cat" "a dog"
+sds-clip match *.png --text "a red circle left of a blue square" --model ViT-B-32/openai
+sds-clip match cat.jpg --text "a cat" "a dog" --json | jq '.results[0].best'
+""",
+)
+@images_argument
+@text_option
+@json_option
+@model_options
+def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: str | None) -> int:
+    """Score texts against images.
+
+    Shows the cosine of their features, and the probability of each text given the image (softmax over the texts; a
+    sigmoid each for SigLIP-style models). The numbers are those of POST /match.
+
+    An image that cannot be read is named, the others are answered, and the exit code is 2.
+    """
+    _check_texts(text, "text")
+    settings = read_settings()
+    clip = load_model(settings, **chosen)
+    image_features, problems = _encode_files(clip, images, settings)
+    matched = _match(clip, image_features, _encode_texts(clip, text))
+    answers = [
+        {
+            "scores": matched.scores[row].tolist(),
+            "logits": matched.logits[row].tolist(),
+            "probabilities": matched.probabilities[row].tolist(),
+            "best": int(matched.scores[row].argmax()),
+        }
+        for row in range(len(image_features))
+    ]
+    results = _results(images, problems, answers)
+    if as_json:
+        more = {"text_probabilities": matched.text_probabilities.tolist()}
+        print(json.dumps({"model": _about(clip), "results": results, **more}, indent=2))
+    else:
+        rows: list[list[object]] = []
+        for result in results:
+            if "error" in result:
+                rows.append([result["image"], None, None, f"error: {result['error']['code']}", ""])
+                continue
+            scored = zip(result["scores"], result["probabilities"], text, strict=True)
+            for column, row in enumerate(scored):
+                best = "*" if column == result["best"] else ""
+                rows.append(["" if column else result["image"], *row, best])
+        print(table(["image", "cosine", "probability", "text", "best"], rows))
+    return _report(images, problems)
+
+
+@click.command(
+    cls=Command,
+    references=True,
+    examples="""\
+sds-clip classify cat.jpg --label cat dog "polar bear"
+sds-clip classify *.jpg --labels-file animals.txt --templates openai --top-k 3
+sds-clip classify scan.png --label invoice letter --templates "a scan of a {}" "a photocopied {}"
+sds-clip classify cat.jpg --label-set imagenet --json
+""",
+)
+@images_argument
+@option("--label", greedy=True, metavar="LABEL...", help="Choose among these labels. May be repeated.")
+@file_option("--labels-file", help="Choose among the labels of a UTF-8 file with one label a line.")
+@option("--label-set", type=click.Choice(["imagenet"]), help="Choose among a named set of labels.")
+@number_option("--top-k", default=5, metavar="K", help="Show so many labels for an image.")
+@option(
+    "--templates",
+    greedy=True,
+    metavar="TEMPLATE...",
+    help="Put the labels into simple (7), openai (80), or templates of your own with {} for the label "
+    "(default: simple).",
+)
+@json_option
+@model_options
+def classify(
+    images: Sequence[str],
+    label: Sequence[str],
+    labels_file: Path | None,
+    label_set: str | None,
+    top_k: int,
+    templates: Sequence[str],
+    as_json: bool,
+    **chosen: str | None,
+) -> int:
+    """Choose the labels that fit images.
+
+    Each label is put into templates such as "a photo of a {}", and an image gets the labels whose averaged text
+    features fit best. The numbers are those of POST /classify.
+
+    An image that cannot be read is named, the others are answered, and the exit code is 2.
+    """
+    labels = _labels(label, labels_file, label_set)
+    patterns = _templates(templates or ["simple"])
+    settings = read_settings()
+    clip = load_model(settings, **chosen)
+    image_features, problems = _encode_files(clip, images, settings)
+    matched = _match(clip, image_features, _class_weights(clip, labels, patterns))
+    answers = [{"predictions": _top(matched, row, labels, top_k)} for row in range(len(image_features))]
+    results = _results(images, problems, answers)
+    if as_json:
+        print(json.dumps({"model": _about(clip), "results": results}, indent=2))
+    else:
+        rows: list[list[object]] = []
+        for result in results:
+            if "error" in result:
+                rows.append([result["image"], None, f"error: {result['error']['code']}"])
+            for place, found in enumerate(result.get("predictions", [])):
+                rows.append(["" if place else result["image"], found["probability"], found["label"]])
+        print(table(["image", "probability", "label"], rows))
+    return _report(images, problems)
+
+
+def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> list[str]:
+    labels = list(given)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise click.ClickException(f"{file}: is not UTF-8 text") from error
+        labels += [line.strip() for line in lines if line.strip()]
+    if label_set == "imagenet":
+        from models.zero_shot import IMAGENET_LABELS
+
+        labels += IMAGENET_LABELS
+    if not labels:
+        raise click.UsageError("give at least one label by --label, --labels-file or --label-set")
+    _check_texts(labels, "label")
+    return labels
+
+
+def _check_texts(texts: Sequence[str], what: str) -> None:
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise click.ClickException(f"{what} {number} is empty")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise click.ClickException(f"{what} {number} is not valid UTF-8") from error
+
+
+def _templates(given: Sequence[str]) -> list[str]:
+    if list(given) in (["simple"], ["openai"]):
+        from models.zero_shot import OPENAI_TEMPLATES, SIMPLE_TEMPLATES
+
+        return list(SIMPLE_TEMPLATES if given[0] == "simple" else OPENAI_TEMPLATES)
+    for template in given:
+        if "{}" not in template and "{c}" not in template:
+            raise click.ClickException(f"template {template!r} needs {{}} where the label goes")
+    return list(given)
+
+
+def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
+    from models.zero_shot import class_weights, prompts
+
+    features = _encode_texts(clip, prompts(labels, templates), progress=show_progress("prompts"))
+    return class_weights(features, len(templates))
+
+
+def _top(matched: Match, row: int, labels: list[str], top_k: int) -> list[dict[str, Any]]:
+    # By logit: far-off labels can share a probability of 0 and still differ.
+    order = matched.logits[row].argsort(descending=True, stable=True)[:top_k].tolist()
+    return [
+        {
+            "label": labels[place],
+            "index": place,
+            "score": float(matched.scores[row, place]),
+            "probability": float(matched.probabilities[row, place]),
+        }
+        for place in order
+    ]
+
+
+def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> Match:
+    from models.scoring import match
+
+    return match(image_features, text_features, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias)
+
+
+def _encode_files(
+    clip: Clip, paths: Sequence[str], settings: Settings
+) -> tuple[Tensor, list[Problem | None]]:
+    """Features [i, d] of the files that could be decoded, and for every file its problem or None."""
+    import torch
+
+    from models.images import ImageLimits
+
+    try:
+        limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    except ValueError as error:
+        raise click.ClickException(f"SDS_CLIP_MAX_IMAGE_*: {error}") from error
+    problems: list[Problem | None] = []
+    features: list[Tensor] = [torch.empty(0, clip.embed_dim)]
+    for start in range(0, len(paths), _BATCH_SIZE):
+        read = [_read(clip, path, limits) for path in paths[start : start + _BATCH_SIZE]]
+        problems += [item if isinstance(item, Problem) else None for item in read]
+        pixels = [item for item in read if not isinstance(item, Problem)]
+        if pixels:
+            features.append(clip.encode_image(torch.stack(pixels)).float().cpu())
+    return _finite(torch.cat(features)), problems
+
+
+def _encode_texts(
+    clip: Clip, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
+) -> Tensor:
+    from models.evaluation.features import encode_texts
+
+    return _finite(encode_texts(clip, texts, progress=progress))
+
+
+def _finite(features: Tensor) -> Tensor:
+    if not bool(features.isfinite().all()):
+        raise click.ClickException(
+            "the model gives numbers that are not finite: try --precision float32, or other weights"
+        )
+    return features
+
+
+def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
+    from models.images import ImageError, decode_image
+
+    try:
+        # One byte over the limit is enough for the decoder to refuse the file.
+        with Path(path).open("rb") as file:
+            data = file.read(limits.max_bytes + 1)
+        return clip.preprocess(decode_image(data, limits))
+    except OSError as error:
+        return Problem("file_unreadable", f"{error.strerror or 'cannot be read'}.")
+    except ImageError as error:
+        return Problem(error.code, str(error))
+
+
+def _about(clip: Clip) -> dict[str, str]:
+    return {
+        "name": clip.reference,
+        "architecture": clip.architecture,
+        "version": clip.version,
+        "precision": clip.precision,
+        "device": str(clip.device),
+    }
+
+
+def _results(
+    paths: Sequence[str], problems: Sequence[Problem | None], answers: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """For every image its answer, or its problem."""
+    answered = iter(answers)
+    return [
+        {"index": index, "image": path, **(next(answered) if problem is None else {"error": asdict(problem)})}
+        for index, (path, problem) in enumerate(zip(paths, problems, strict=True))
+    ]
+
+
+def _report(paths: Sequence[str], problems: Sequence[Problem | None]) -> int:
+    """Name every image that was left out, on stderr; the exit code."""
+    for path, problem in zip(paths, problems, strict=True):
+        if problem is not None:
+            print(printable(f"sds-clip: {path}: {problem.message}"), file=sys.stderr)
+    return 2 if any(problems) else 0

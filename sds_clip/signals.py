@@ -1,0 +1,57 @@
+"""Signals of the processes that `sds-clip up` or an operator ends."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+_LOOK_S = 0.05
+_STDIN = 0
+
+
+@contextlib.contextmanager
+def handled(
+    numbers: Sequence[signal.Signals], handle: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handle these signals within the block, and leave them to whoever had them before afterwards."""
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def hold(numbers: Sequence[signal.Signals]) -> None:
+    """From now on such a signal waits until somebody has set a handler of their own, and is sent to that.
+
+    A worker has a job before Celery takes SIGTERM, whose default would end it without letting the job go.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=send_later, args=(number,), daemon=True).start()
+
+    def send_later(number: int) -> None:
+        while signal.getsignal(number) is handle:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), number)
+
+    for number in numbers:
+        signal.signal(number, handle)
+
+
+def end_with_supervisor() -> None:
+    """Send this process a SIGTERM when its input ends, so that it stops as it does when it is asked to.
+
+    Its input is a pipe from the supervisor, which closes however that ends.
+    """
+
+    def wait() -> None:
+        while os.read(_STDIN, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()

@@ -1,0 +1,191 @@
+"""The embedded run: the processes of the whole system on one machine, from start to end.
+
+    started    the service, and once that is there the workers
+    ended      the workers, which let their jobs go at a checkpoint, then the service
+
+The broker is started before and ended after all of them. What dies in between is started again.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Protocol
+
+from app.errors import ConfigurationError
+from sds_clip.signals import handled
+
+logger = logging.getLogger(__name__)
+
+FIRST_S = 1.0
+LONGEST_S = 30.0
+SETTLED_S = 60.0
+"""Whoever has run for so long begins with the shortest pause again."""
+LOOK_S = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Part(Protocol):
+    """Something that runs in a process of its own; `start` also starts it again."""
+
+    def start(self) -> None: ...
+
+    def is_running(self) -> bool: ...
+
+
+class Child:
+    """A command in a process group of its own: Ctrl-C in a terminal is for the supervisor alone.
+
+    It stays in the supervisor's session: Linux gives each session the same share of the cores (autogroups), however
+    nice its processes are, and a training run would take as much as the service.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._command = command
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.close()
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            env={**os.environ, **self._environment},
+            process_group=0,
+        )
+        logger.info("%s is process %d", self.name, self._process.pid)
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs, or before it was started."""
+        return None if self._process is None else self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self._process is not None and self.is_running():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def close(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class Restarts:
+    """Starts one part again when it has died: after a second, then two, four, up to half a minute."""
+
+    def __init__(self, name: str, part: Part, now: float) -> None:
+        self._name = name
+        self._part = part
+        self._started_at = now
+        self._due_at: float | None = None
+        self._pause_s = FIRST_S
+
+    def look(self, now: float) -> None:
+        if self._due_at is None:
+            if not self._part.is_running():
+                if now - self._started_at >= SETTLED_S:
+                    self._pause_s = FIRST_S
+                logger.error("%s has died; it is started again in %g s", self._name, self._pause_s)
+                self._pause(now)
+        elif now >= self._due_at:
+            self._due_at, self._started_at = None, now
+            try:
+                self._part.start()
+            except (ConfigurationError, OSError) as error:
+                logger.error("%s cannot be started: %s", self._name, error)
+                self._pause(now)
+
+    def _pause(self, now: float) -> None:
+        self._due_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_S)
+
+
+class System:
+    """Runs until the first SIGINT, SIGTERM or SIGHUP; the second ends what has not ended yet at once."""
+
+    def __init__(
+        self,
+        service: Child,
+        workers: Sequence[Child],
+        is_ready: Callable[[], bool],
+        broker: Part | None,
+        *,
+        worker_grace_s: float,
+        service_grace_s: float,
+    ) -> None:
+        self._service = service
+        self._workers = workers
+        self._is_ready = is_ready
+        self._broker = broker
+        self._worker_grace_s = worker_grace_s
+        self._service_grace_s = service_grace_s
+        self._stopping = threading.Event()
+        self._hurrying = threading.Event()
+
+    def run(self, on_ready: Callable[[], None]) -> int:
+        """Start everything, look after it, and end it. The service's exit code where that did not come up, else 0."""
+        with handled(_SIGNALS, self._receive):
+            try:
+                self._service.start()
+                if not self._wait_until_ready():
+                    return 0 if self._stopping.is_set() else self._failure()
+                for worker in self._workers:
+                    worker.start()
+                on_ready()
+                self._look_after()
+            finally:
+                self._end(self._workers, self._worker_grace_s)
+                self._end([self._service], self._service_grace_s)
+        return 0
+
+    def _wait_until_ready(self) -> bool:
+        """False where the service has ended before, or all is to end."""
+        while not self._stopping.wait(LOOK_S):
+            if not self._service.is_running():
+                return False
+            if self._is_ready():
+                return True
+        return False
+
+    def _failure(self) -> int:
+        """The exit code of a service that has ended by itself; 1 for a signal."""
+        code = self._service.exit_code()
+        return code if code is not None and code > 0 else 1
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        watched = [Restarts(child.name, child, now) for child in (self._service, *self._workers)]
+        if self._broker is not None:
+            watched.insert(0, Restarts("valkey", self._broker, now))
+        while not self._stopping.wait(LOOK_S):
+            for part in watched:
+                part.look(time.monotonic())
+
+    def _end(self, children: Sequence[Child], grace_s: float) -> None:
+        for child in children:
+            child.ask_to_stop()
+        deadline = time.monotonic() + grace_s
+        while any(child.is_running() for child in children) and time.monotonic() < deadline:
+            if self._hurrying.wait(LOOK_S):
+                break
+        for child in children:
+            if child.is_running():
+                logger.warning("%s has not stopped; it is killed", child.name)
+                child.kill()
+            child.close()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        (self._hurrying if self._stopping.is_set() else self._stopping).set()
