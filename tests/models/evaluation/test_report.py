@@ -341,7 +341,7 @@ def test_primary_mean_over_tags_has_its_row(runs: tuple[Results, Results]) -> No
         ]
         value = sum(sum(right) / len(right) for right in shares) / 2
         metrics = {"macro": Metric(value, value, value, 6)}
-        return replace(run, items=items, primary="macro", metrics=metrics)
+        return replace(run, items=items, primary="macro", metrics=metrics, macro_tags=("Object", "Relation"))
 
     page = compared(*map(macro, runs))
     section = page.sections["What changed"]

@@ -9,7 +9,6 @@ import pytest
 
 from models.evaluation.computed_by import code_version
 from models.evaluation.errors import EvaluationError
-from models.evaluation.report import render_report
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 from models.evaluation.results_file import as_json, read_results, write_results
 
@@ -39,26 +38,6 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     write_results(tmp_path / "new/results.json", RESULTS)
     assert read_results(tmp_path / "new/results.json") == RESULTS
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["results.json"]
-
-
-def test_results_that_do_not_say_what_their_primary_figure_is_a_mean_of_are_read(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    write_results(file, RESULTS)
-    content = json.loads(file.read_text())
-    del content["macro_tags"]  # as the versions before wrote it
-    file.write_text(json.dumps(content))
-    assert read_results(file) == replace(RESULTS, macro_tags=None)
-
-
-def test_a_file_from_before_chance_was_recorded_is_read(tmp_path: Path) -> None:
-    content: Any = as_json(RESULTS)
-    content["metrics"] = {"group_score": {"value": 0.5, "low": 0.2, "high": 0.8, "n": 2, "ties": 1}}
-    (tmp_path / "results.json").write_text(json.dumps(content))
-    read = read_results(tmp_path / "results.json")
-    assert read.metrics["group_score"] == Metric(0.5, 0.2, 0.8, 2, 1)
-    assert "chance" in as_json(RESULTS)["metrics"]["group_match"]
-    assert "chance" not in as_json(read)["metrics"]["group_score"]
-    assert "37.5 %" not in render_report(read)
 
 
 def test_half_a_surrogate_pair_is_written_and_read_again(tmp_path: Path) -> None:
