@@ -49,7 +49,7 @@ def encode_texts(
     clip: Clip, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
     """Features [t, d] of the texts."""
-    from models.evaluation.features import encode_texts
+    from models.encode import encode_texts
 
     return _finite(encode_texts(clip, texts, progress=progress))
 

@@ -9,7 +9,7 @@ from app.jobs.requests import known_benchmark
 from app.schemas.common import Body
 from app.schemas.listing import Listing
 from app.store.assets import Dataset, DatasetStatus
-from models.evaluation.names import BENCHMARKS
+from models.evaluation.catalog import BENCHMARKS
 
 PAIRS = "pairs"
 FORMATS = (PAIRS, *BENCHMARKS)

@@ -11,7 +11,7 @@ from sds_clip.errors import CliError
 from sds_clip.options import REFERENCES, Commands, Parser, add_command, add_json_option
 
 if TYPE_CHECKING:
-    from models.evaluation.names import About
+    from models.evaluation.catalog import BenchmarkInfo
 
 _DESCRIPTION = """\
 Measure a model on a benchmark, in float32 unless asked. Every figure has its 95 % interval and its chance, and ties,
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 
 def _add_benchmarks(parser: Parser) -> None:
     """A command for every benchmark, under all of its names."""
-    from models.evaluation.names import ALIASES, BENCHMARKS
+    from models.evaluation.catalog import ALIASES, BENCHMARKS
 
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     for name, about in BENCHMARKS.items():
@@ -61,7 +61,7 @@ def _add_benchmarks(parser: Parser) -> None:
         one.set_defaults(run=run, benchmark=name)
 
 
-def _add_data_options(parser: argparse.ArgumentParser, about: About) -> None:
+def _add_data_options(parser: argparse.ArgumentParser, about: BenchmarkInfo) -> None:
     parser.add_argument("--data", required=True, metavar="PATH", help=about.data)
     parser.set_defaults(images=None, classes=None, templates=None, order_seed=0)
     if "images" in about.options:
@@ -91,8 +91,8 @@ def _add_data_options(parser: argparse.ArgumentParser, about: About) -> None:
     )
 
 
-def _add_model_options(parser: argparse.ArgumentParser, about: About) -> None:
-    from models.evaluation.names import SCORE_ERROR, ErrorOf
+def _add_model_options(parser: argparse.ArgumentParser, about: BenchmarkInfo) -> None:
+    from models.score_error import SCORE_ERROR, ErrorOf
 
     parser.add_argument("--model", metavar="REF", help="model to measure (with --scorer clip)")
     parser.set_defaults(scorer="clip", teacher=None, draws=32, seed=0, score_error=SCORE_ERROR)

@@ -78,8 +78,9 @@ def _written(args: argparse.Namespace, found: Evaluation) -> Evaluation:
 
         found = replace(found, comparison=compare(found.baseline, found.results))
     if args.out is not None:
+        from models.evaluation.comparison import write_comparison
         from models.evaluation.report import write_report
-        from models.evaluation.results_file import write_comparison, write_results
+        from models.evaluation.results import write_results
 
         for earlier in (
             "comparison.json",
