@@ -21,9 +21,9 @@ GROUP_MATCH = "group_match"
 class Metric:
     """A share in [0, 1] over `n` items, its 95 % interval, and how many of them were ties (counted as wrong).
 
-    `chance` is the share that random scores reach, and `outcome` the outcome of the items that this is a share of;
-    a mean over tags has no outcome. `d_prime` stands beside GroupMatch alone: the
-    mean of its margins over their standard deviation, None where all are equal.
+    `chance` is the share that random scores reach, and `outcome` the outcome of the items that this is a share of; a
+    mean over tags has none. `d_prime` stands beside GroupMatch alone: the mean of its margins over their standard
+    deviation, None where all are equal.
     """
 
     value: float
