@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import PIL.Image
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.measure import note
@@ -12,8 +14,9 @@ from bench.step_time import timed
 from demo.sets import Pairs, pairs
 from demo.world import Split
 from models.data.negatives import swap_negatives
-from models.diffusion_score import BestCaption, Draws, best_caption, denoising_errors, draws
-from models.evaluation.names import ErrorOf
+from models.losses.sds import NoisePredictor
+from models.score_error import ErrorOf
+from models.teacher.diffusion_score import Draws, check_finite, denoising_errors, draws
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher
 
@@ -21,6 +24,58 @@ CAPTIONS = 5
 SWAPPED = 2
 SEED = 3000  # apart from the seeds of the demo's training and test sets
 PRUNING_Z = (1.5, 2.0, 2.5, 3.0, 4.0)
+DEFAULT_Z = 2.5
+
+
+@dataclass(frozen=True)
+class BestCaption:
+    """The winner among an image's captions, and what finding it cost."""
+
+    index: int
+    unet_calls: int
+    """Noised latents that went through the U-Net; comparing all captions on all draws takes n k of them."""
+
+
+def best_caption(
+    teacher: NoisePredictor,
+    latents: Float[Tensor, "c h w"],
+    captions: Float[Tensor, "n s e"],
+    timesteps: Int[Tensor, k],
+    noise: Float[Tensor, "k c h w"],
+    *,
+    batch_size: int,
+    round_size: int = 8,
+    z: float = DEFAULT_Z,
+    error_of: ErrorOf,
+) -> BestCaption:
+    """The caption with the smallest d(x, c), with hopeless ones dropped early.
+
+    The draws are used in rounds of `round_size`. After each, with e_jk caption j's excess over the leading caption
+    on draw k, caption j is dropped where sum_k e_jk > z sqrt(sum_k e_jk^2), over all draws so far. Where both are
+    equally good a round does this with a chance below exp(-z^2 / 2), for any number of draws, if e is symmetric
+    (self-normalised sums). It ends with one caption left, or with the draws. A large `z` drops none.
+
+    Raises TeacherError where an error is not finite.
+    """
+    alive = torch.arange(len(captions), device=captions.device)
+    seen = torch.empty(len(captions), 0, dtype=torch.float64, device=latents.device)
+    unet_calls = 0
+    for levels, eps in zip(torch.split(timesteps, round_size), torch.split(noise, round_size), strict=True):
+        new = denoising_errors(
+            teacher, latents, captions[alive], levels, eps, batch_size=batch_size, error_of=error_of
+        )
+        check_finite(new)
+        unet_calls += new.numel()
+        seen = torch.cat([seen, new.double()], dim=1)
+        leader = seen.mean(dim=1).argmin()
+        excess = seen - seen[leader]
+        kept = ~(excess.sum(dim=1) > z * excess.square().sum(dim=1).sqrt())
+        alive, seen = alive[kept.to(alive.device)], seen[kept]
+        if len(alive) == 1:
+            break
+    return BestCaption(int(alive[seen.mean(dim=1).argmin().to(alive.device)]), unet_calls)
+
+
 _Choice = tuple[BestCaption, float]
 """A decision with what it took of the U-Net, and its seconds."""
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from bench.measure import note
 from bench.step_time import timed
-from models.diffusion_score import draws
 from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.features import open_image
-from models.evaluation.items import Item
+from models.evaluation.items import Item, open_region
 from models.evaluation.teacher_scorer import TeacherScorer
-from models.evaluation.winoground_benchmark import winoground_benchmark
+from models.evaluation.winoground import winoground_benchmark
+from models.teacher.diffusion_score import draws
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
@@ -67,7 +66,7 @@ def naive(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:
         captions = teacher.encode_captions([*item.captions, UNCONDITIONAL])
         columns = []
         for region in item.images:
-            latents = teacher.encode_image(preprocess(open_image(region.path))[None])
+            latents = teacher.encode_image(preprocess(open_region(region))[None])
             errors = [
                 _error(teacher, latents, caption[None], drawn.timesteps, drawn.noise) for caption in captions
             ]

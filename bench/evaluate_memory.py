@@ -16,7 +16,7 @@ from bench.step_memory import read_peak
 from models.checkpoints import load_clip
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.scorers import ClipScorer
-from models.evaluation.winoground_benchmark import winoground_benchmark
+from models.evaluation.winoground import winoground_benchmark
 
 
 def peak_mib(folder: Path) -> float:

@@ -20,7 +20,7 @@ from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.results import Metric, Results
 from models.evaluation.scorers import ClipScorer
 from models.evaluation.sugarcrepe import sugarcrepe
-from models.evaluation.winoground_benchmark import winoground_benchmark
+from models.evaluation.winoground import winoground_benchmark
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import report, train_report
-from bench.caption_choice import ChoicePlan, compare_choices
+from bench.caption_choice import DEFAULT_Z, ChoicePlan, compare_choices
 from bench.measure import note
 from bench.step_memory import measure_memory
 from bench.step_time import VARIANTS, measure_waits, time_steps
 from bench.train_parts import UNETS, Shapes, build, describe, make_pairs
 from models.teacher.load import load_teacher
-
-DEFAULT_Z = 2.5  # models.diffusion_score.best_caption's
 
 
 @dataclass(frozen=True)

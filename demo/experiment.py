@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from demo import fingerprint
-from demo.measure import Measured, measure
+from demo.measure import StudentScores, measure
 from demo.scores import load_scores, score_chunk, score_files, scoring_seconds
 from demo.stopwatch import Stopwatch
 from demo.training_set import DemoPairs
@@ -81,7 +81,7 @@ class Outcome:
     """Of one core: loading and training, over all its starts, and measuring."""
     options: dict[str, Any]
     """The whole configuration."""
-    measured: Measured
+    measured: StudentScores
     log: list[dict[str, float]]
     real: dict[str, float] = field(default_factory=dict)
     """With L_SDS: the residuals that the teacher has on real latents; see `demo.yardstick`."""
@@ -180,7 +180,7 @@ def summary(outcome: Outcome) -> str:
 def read_outcome(file: Path) -> Outcome:
     """An outcome as `run_all` keeps it."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    return Outcome(**{**content, "measured": Measured(**content["measured"])})
+    return Outcome(**{**content, "measured": StudentScores(**content["measured"])})
 
 
 def _score_all(pool: Executor, series: Series, runs: Iterable[Run]) -> None:

@@ -14,15 +14,17 @@ from demo.sets import CLASS_TEMPLATES, RETRIEVAL_BATCH, classification_set, retr
 from demo.winoground_sets import WinogroundItem, winoground_items
 from demo.world import Split
 from models.clip import Clip
-from models.evaluation.classification import classification_metrics
-from models.evaluation.features import encode_images, encode_texts
+from models.encode import encode_images, encode_texts
+from models.evaluation.results import GROUP_MATCH
 from models.evaluation.retrieval import in_batch_accuracy
-from models.evaluation.winoground import group_match_margins, pair_scores, winoground_correct
+from models.evaluation.scorers import cosines
+from models.evaluation.winoground import winoground_margins
+from models.evaluation.zero_shot import class_margins
 from models.zero_shot import class_weights, prompts
 
 
 @dataclass(frozen=True)
-class Measured:
+class StudentScores:
     """Outcomes per Winoground item, in the set's order, and shares of the two things that must not get worse."""
 
     kinds: list[str]
@@ -46,20 +48,20 @@ class Measured:
         return [margin > 0 for margin in self.margins]
 
 
-def measure(clip: Clip, split: Split, per_kind: int = 150) -> Measured:
+def measure(clip: Clip, split: Split, per_kind: int = 150) -> StudentScores:
     """Measure a student on a part's Winoground-style items, its retrieval pairs and its single objects."""
     items, pictures = _winoground(split, per_kind)
     images = encode_images(clip, pictures, batch_size=128)
     texts = encode_texts(clip, [caption for item in items for caption in item.captions])
-    scores = pair_scores(images.reshape(len(items), 2, -1), texts.reshape(len(items), 2, -1))
-    text, image = winoground_correct(scores)
-    return Measured(
+    scores = cosines(texts.reshape(len(items), 2, -1), images.reshape(len(items), 2, -1))
+    margins = [winoground_margins(one) for one in scores]
+    return StudentScores(
         kinds=[item.kind for item in items],
-        text=text.tolist(),
-        image=image.tolist(),
+        text=[margin["text"] > 0 for margin in margins],
+        image=[margin["image"] > 0 for margin in margins],
         retrieval=_retrieval(clip, split),
         zero_shot=_zero_shot(clip, split),
-        margins=group_match_margins(scores).tolist(),
+        margins=[margin[GROUP_MATCH] for margin in margins],
     )
 
 
@@ -74,8 +76,9 @@ def _zero_shot(clip: Clip, split: Split) -> float:
     examples = _labelled(split)
     images = encode_images(clip, _pictures(examples.images), batch_size=128)
     texts = encode_texts(clip, prompts(examples.labels, CLASS_TEMPLATES))
-    logits = clip.logit_scale * images @ class_weights(texts, len(CLASS_TEMPLATES)).T
-    return classification_metrics(logits, torch.tensor(examples.targets)).acc1
+    scores = images @ class_weights(texts, len(CLASS_TEMPLATES)).T
+    margins = class_margins(scores, torch.tensor(examples.targets))
+    return sum(margin["acc1"] > 0 for margin in margins) / len(margins)
 
 
 @cache

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from demo.experiment import Outcome, by_variant
 from demo.figure import WINDOW, curve, relative_gap, write_figure
 from demo.sets import RETRIEVAL_BATCH
@@ -243,7 +241,7 @@ def _other_table(variants: Mapping[str, list[Outcome]], base: Outcome) -> str:
 
 def _d_prime(runs: Sequence[Outcome]) -> str:
     """The seeds' mean."""
-    found = [d_prime(torch.tensor(run.measured.margins, dtype=torch.float64)) for run in runs]
+    found = [d_prime(run.measured.margins) for run in runs]
     known = [value for value in found if value is not None]
     return f"{sum(known) / len(known):.2f}" if known else NONE
 

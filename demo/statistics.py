@@ -7,11 +7,10 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
 
 from demo.experiment import Outcome
+from models.evaluation.paired import RESAMPLES, PairedCounts, mcnemar
 
-RESAMPLES = 10_000
 RESAMPLING_SEED = 0
 
 Score = Literal["group_match", "group", "text", "image"]
@@ -130,8 +129,12 @@ def _mcnemar(delta: Float[np.ndarray, "s n"]) -> float:
     better, worse = (delta > 0).sum(axis=1), (delta < 0).sum(axis=1)
     if (better > worse).any() and (better < worse).any():
         return 1.0
-    counts = zip(better.tolist(), worse.tolist(), strict=True)
-    return max(float(binomtest(up, up + down).pvalue) if up + down else 1.0 for up, down in counts)
+    items = delta.shape[1]
+    counts = (
+        PairedCounts(0, up, down, items - up - down)
+        for up, down in zip(better.tolist(), worse.tolist(), strict=True)
+    )
+    return max(mcnemar(one)[1] for one in counts)
 
 
 def _right(outcomes: Sequence[Outcome], score: Score, kind: str | None) -> Float[np.ndarray, "s n"]:

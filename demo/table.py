@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
 from PIL import Image
 
-from demo.sets import CLASS_TEMPLATES, RETRIEVAL_BATCH, classification_set, retrieval_set
+from demo.folders import write_zero_shot
+from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from demo.winoground_sets import KINDS
 from demo.world import Split
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.diffusion_score import DiffusionScorer, draws
-from models.evaluation.classification import classification_metrics
-from models.evaluation.features import encode_images, encode_texts
+from models.encode import encode_images, encode_texts
+from models.evaluation.benchmark import Benchmark, run_benchmark
+from models.evaluation.results import Metric, Results
 from models.evaluation.retrieval import in_batch_accuracy
-from models.evaluation.winoground import (
-    CHANCE,
-    WinogroundMetrics,
-    evaluate_winoground,
-    metrics_by,
-    read_winoground,
-    winoground_metrics,
-)
+from models.evaluation.scorers import ClipScorer
+from models.evaluation.teacher_scorer import TeacherScorer
+from models.evaluation.winoground import CHANCE, OUTCOMES, winoground_benchmark
+from models.evaluation.zero_shot import zero_shot_benchmark
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
-from models.zero_shot import class_weights, prompts
 
 DATA = Path(__file__).parent / "data"
 DRAWS, DRAW_SEED = 32, 0
@@ -40,15 +37,11 @@ CHANCE_ROW = f"| chance | | {' | '.join(f'{share:.1%}' for share in CHANCE.value
 
 def table(clip: Clip, split: Split) -> str:
     """Retrieval, zero-shot and Winoground scores of a model on a part of the demo world, in Markdown."""
-    report = evaluate_winoground(clip, read_winoground(DATA / split))
     rows = [
         *retrieval_rows(clip, split),
         *zero_shot_rows(clip, split),
         "",
-        *WINOGROUND_HEADER,
-        winoground_row("all", report.overall),
-        *(winoground_row(kind, report.by_tag[kind]) for kind in KINDS),
-        CHANCE_ROW,
+        *winoground_rows(_run(clip, winoground_benchmark(DATA / split))),
     ]
     return "\n".join(rows)
 
@@ -58,17 +51,10 @@ def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
 
     A score is d(x, no caption) - d(x, c) over `count` noise levels, which all captions and images share.
     """
-    items = read_winoground(DATA / split)
-    drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=DRAW_SEED)
-    scores = DiffusionScorer(teacher, drawn, error_of="velocity").score_winoground(items).corrected
-    by_kind = metrics_by(scores, [item.tag for item in items])
-    rows = [
-        *WINOGROUND_HEADER,
-        winoground_row("all", winoground_metrics(scores)),
-        *(winoground_row(kind, by_kind[kind]) for kind in KINDS),
-        CHANCE_ROW,
-    ]
-    return "\n".join(rows)
+    with TemporaryDirectory() as folder:
+        scorer = TeacherScorer(teacher, Path(folder), count=count, seed=DRAW_SEED, error_of="velocity")
+        results = run_benchmark(winoground_benchmark(DATA / split), scorer)
+    return "\n".join(winoground_rows(results))
 
 
 def retrieval_rows(clip: Clip, split: Split) -> list[str]:
@@ -87,27 +73,36 @@ def retrieval_rows(clip: Clip, split: Split) -> list[str]:
 def zero_shot_rows(clip: Clip, split: Split) -> list[str]:
     """Naming colour and shape of single objects whose combination was never trained on alone."""
     examples = classification_set(split)
-    images = encode_images(clip, [Image.fromarray(pixels) for pixels in examples.images])
-    texts = encode_texts(clip, prompts(examples.labels, CLASS_TEMPLATES))
-    weights = class_weights(texts, len(CLASS_TEMPLATES))
-    metrics = classification_metrics(clip.logit_scale * images @ weights.T, torch.tensor(examples.targets))
+    with TemporaryDirectory() as folder:
+        write_zero_shot(Path(folder), examples)
+        metrics = _run(clip, zero_shot_benchmark(Path(folder))).metrics
     return [
         "",
         f"| zero-shot, {len(examples.labels)} classes | accuracy |",
         "| --- | ---: |",
-        f"| top 1 | {metrics.acc1:.1%} |",
-        f"| top 5 | {metrics.acc5:.1%} |",
-        f"| mean per class | {metrics.mean_per_class_recall:.1%} |",
+        f"| top 1 | {metrics['acc1'].value:.1%} |",
+        f"| top 5 | {metrics['acc5'].value:.1%} |",
+        f"| mean per class | {metrics['mean_per_class_recall'].value:.1%} |",
     ]
 
 
-def winoground_row(name: str, metrics: WinogroundMetrics) -> str:
-    """One line of the Winoground table."""
-    shares = (metrics.text_score, metrics.image_score, metrics.group_score, metrics.group_match)
-    ties = (metrics.text_ties, metrics.image_ties, metrics.group_ties, metrics.group_match_ties)
-    d_prime = "" if metrics.d_prime is None else f"{metrics.d_prime:.2f}"
-    cells = [name, metrics.items, *(f"{share:.1%}" for share in shares), d_prime, *ties]
+def winoground_rows(results: Results) -> list[str]:
+    """The Winoground table: all items, each kind, and chance."""
+    of = {"all": results.metrics} | {kind: results.by_tag[kind] for kind in KINDS}
+    return [*WINOGROUND_HEADER, *(_winoground_row(name, metrics) for name, metrics in of.items()), CHANCE_ROW]
+
+
+def _winoground_row(name: str, of: Mapping[str, Metric]) -> str:
+    metrics = [of[metric] for metric in OUTCOMES]
+    d_prime = "" if metrics[-1].d_prime is None else f"{metrics[-1].d_prime:.2f}"
+    shares = (f"{metric.value:.1%}" for metric in metrics)
+    cells = [name, metrics[0].n, *shares, d_prime, *(metric.ties for metric in metrics)]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _run(clip: Clip, benchmark: Benchmark) -> Results:
+    with TemporaryDirectory() as folder, ClipScorer(clip, Path(folder)) as scorer:
+        return run_benchmark(benchmark, scorer)
 
 
 def main() -> None:

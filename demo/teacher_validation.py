@@ -16,7 +16,7 @@ from demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from demo.train_teacher import encode
 from demo.winoground_sets import KINDS, winoground_items
 from demo.world import IMAGE_SIZE_PX, Split
-from models.diffusion_score import denoising_errors_many, draws
+from models.teacher.diffusion_score import denoising_errors_many, draws
 from models.teacher.teacher import Teacher
 
 BATCH_SIZE = 256

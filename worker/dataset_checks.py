@@ -25,10 +25,10 @@ from app.store.records import Job
 from models.data.check import DataReport, check_pairs
 from models.data.open import open_pairs
 from models.errors import ModelError
+from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.checked import Problems as ItemProblems
 from models.evaluation.checked import data_hash, look_at_images
 from models.evaluation.errors import EvaluationError
-from models.evaluation.names import BENCHMARKS
 from worker.config import WorkerConfig
 from worker.data import pairs_place
 from worker.measuring import read_data, root_of

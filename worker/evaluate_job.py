@@ -6,10 +6,9 @@ from typing import Any
 from app.store.specs import EvaluateJob, parse_evaluate
 from models.checkpoints import load_clip
 from models.evaluation.benchmark import Benchmark
-from models.evaluation.comparison import Comparison, PairedDifference, compare
+from models.evaluation.comparison import Comparison, PairedDifference, compare, write_comparison
 from models.evaluation.report import write_report
-from models.evaluation.results import GROUP_MATCH, Results
-from models.evaluation.results_file import as_json, write_comparison, write_results
+from models.evaluation.results import GROUP_MATCH, Results, as_json, write_results
 from worker.context import JobContext
 from worker.data import content_of
 from worker.measuring import measure, read_data, root_of, summary, without_folder

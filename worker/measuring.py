@@ -10,8 +10,7 @@ from models.clip import Clip
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Say
 from models.evaluation.read import read_benchmark
-from models.evaluation.results import Results
-from models.evaluation.results_file import as_json
+from models.evaluation.results import Results, as_json
 from worker.context import JobContext
 from worker.data import captions_files, the_one
 from worker.features import open_scorer

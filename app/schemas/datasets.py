@@ -8,7 +8,7 @@ from app.schemas.common import Body
 from app.schemas.listing import Listing
 from app.store.assets import Dataset, DatasetStatus
 from app.store.specs import MAX_SOURCE_CHARS, known_benchmark
-from models.evaluation.names import BENCHMARKS
+from models.evaluation.catalog import BENCHMARKS
 
 PAIRS = "pairs"
 FORMATS = (PAIRS, *BENCHMARKS)

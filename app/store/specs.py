@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from models.evaluation.names import ALIASES, BENCHMARKS, SCORE_ERROR, ErrorOf
+from models.evaluation.catalog import ALIASES, BENCHMARKS
+from models.score_error import SCORE_ERROR, ErrorOf
 from models.training.config import FinetuneConfig, parse_config
 from models.training.errors import ConfigError
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.checked import LISTED, Problems, Say, data_hash, look_at_images
 from models.evaluation.computed_by import code_version
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ArchiveImage, Item
-from models.evaluation.measured import Measured
-from models.evaluation.names import BENCHMARKS
-from models.evaluation.results import ImageRegion, ItemOutcome, Results
+from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 from models.evaluation.scorers import Scorer
+
+
+@dataclass(frozen=True)
+class BenchmarkScores:
+    """What a benchmark finds; `Results` is this with its provenance, and explains the fields."""
+
+    primary: str
+    outcome: str
+    metrics: dict[str, Metric]
+    by_tag: dict[str, dict[str, Metric]]
+    items: tuple[ItemOutcome, ...]
+    macro_tags: tuple[str, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Benchmark(ABC):
         return self.settings.get("order_set_seed")
 
     @abstractmethod
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
         """The figures over these items, which have been prepared."""
 
 
@@ -60,7 +72,7 @@ def run_benchmark(
     scorer.prepare(problems.usable(benchmark.items), images, problems, say)
     problems.check()
     usable = problems.usable(benchmark.items)
-    measured = benchmark.measure(usable, scorer, say)
+    scores = benchmark.measure(usable, scorer, say)
     provenance = {
         "seed": benchmark.seed,
         **scorer.describe(),  # with a seed of its own where it draws
@@ -74,17 +86,17 @@ def run_benchmark(
         "settings": {key: value for key, value in benchmark.settings.items() if not key.startswith("_")},
         "code_version": code_version(),
         "torch": torch.__version__,
-        **({"macro_tags": list(measured.macro_tags)} if measured.macro_tags else {}),
-        **measured.notes,
+        **({"macro_tags": list(scores.macro_tags)} if scores.macro_tags else {}),
+        **scores.notes,
     }
     return Results(
         benchmark=benchmark.name,
-        primary=measured.primary,
-        macro_tags=measured.macro_tags,
-        outcome=measured.outcome,
-        metrics=measured.metrics,
-        by_tag=measured.by_tag,
-        items=measured.items,
+        primary=scores.primary,
+        macro_tags=scores.macro_tags,
+        outcome=scores.outcome,
+        metrics=scores.metrics,
+        by_tag=scores.by_tag,
+        items=scores.items,
         provenance=provenance,
     )
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
-from models.evaluation.benchmark import Benchmark, check_finite, outcome_of
+from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
-from models.evaluation.measured import Measured, mean_over_tags, share, shares_by_tag
+from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
 
@@ -27,7 +27,7 @@ class CaptionChoice(Benchmark):
     """Tags whose shares make the macro figure, which is then the primary one; None: there is no such figure."""
     macro_name: str = MACRO
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
         """The share of items that are right, over all and by tag. A tie is wrong, and counted."""
         outcomes: list[ItemOutcome] = []
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
@@ -37,7 +37,7 @@ class CaptionChoice(Benchmark):
             outcomes.append(outcome_of(item, {OUTCOME: float(margin)}))
         return self._measured(tuple(outcomes))
 
-    def _measured(self, outcomes: tuple[ItemOutcome, ...]) -> Measured:
+    def _measured(self, outcomes: tuple[ItemOutcome, ...]) -> BenchmarkScores:
         by_tag = shares_by_tag(outcomes, {MICRO: OUTCOME}, self._chance)
         metrics: dict[str, Metric] = {}
         tags: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class CaptionChoice(Benchmark):
         if tags:
             metrics[self.macro_name] = mean_over_tags(by_tag, tags, MICRO)
         metrics[MICRO] = share(outcomes, OUTCOME, self._chance)
-        return Measured(
+        return BenchmarkScores(
             primary=self.macro_name if tags else MICRO,
             outcome=OUTCOME,
             metrics=metrics,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from models.evaluation.errors import EvaluationError
 from models.evaluation.paired import (
@@ -20,7 +21,7 @@ from models.evaluation.paired import (
     mcnemar,
     paired_items,
 )
-from models.evaluation.results import GROUP_MATCH, Metric, Results
+from models.evaluation.results import FORMAT, GROUP_MATCH, Metric, Results, write_json
 
 _ROUNDING = 1e-6
 
@@ -89,8 +90,7 @@ class Comparison:
 def compare(baseline: Results, model: Results, *, seed: int = 0) -> Comparison:
     """Compare a model with a baseline on the items that both were run on, whatever their order.
 
-    The primary figure is recomputed from the items: as their mean, or as the mean over `macro_tags`. Where older
-    results do not say which, it is what gives the figure that they report.
+    The primary figure is recomputed from the items: as their mean, or as the mean over `macro_tags`.
 
     Raises:
         EvaluationError: the two differ in benchmark, data hash, items or outcomes; there are no items, or an id
@@ -140,6 +140,11 @@ def compared_by_tag(comparison: Comparison) -> list[str]:
     return [name for name in comparison.outcomes if name in (comparison.outcome, GROUP_MATCH)]
 
 
+def write_comparison(path: Path, comparison: Comparison) -> None:
+    """Write every outcome's difference, over all items and by tag; whole or not there."""
+    write_json(path, {"format": FORMAT, **asdict(comparison)})
+
+
 def _row(items: str, of: PairedDifference) -> list[object]:
     p_values = [f"{p:.2g}" for p in (of.p_better, of.p_two_sided)]  # fixed decimals would make many of them 0
     return [items, of.outcome, of.counts.n, *_percent(of), of.counts.gained, of.counts.lost, *p_values]
@@ -183,19 +188,16 @@ def _difference(outcome: str, counts: PairedCounts, seed: int, chance: float | N
 
 def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroDifference | None:
     """None where the primary figure is the mean over items."""
-    of = [(before, after) for before, after in pairs if model.outcome in after.correct]
-    reported = _primary(baseline), _primary(model)
-    every = tuple(
-        sum(item.correct[model.outcome] for item in items) / len(of) for items in zip(*of, strict=True)
-    )
     tags = model.macro_tags
-    if tags is None:  # results of a version that did not record it: named at best in their provenance
-        tags = tuple(model.provenance.get("macro_tags") or ())
-        if not tags and not _same(reported, every):
-            tags = tuple(sorted({tag for _, item in of for tag in item.tags}))
-    strata = _strata(of, model.outcome, tags)
-    means = tuple(sum(weight * side(counts) for counts, weight in strata) for side in (_before, _after))
-    if not _same(reported, means if tags else every):
+    of = [(before, after) for before, after in pairs if model.outcome in after.correct]
+    over_items = [(_count(of, model.outcome)[None], 1 / len(of))]
+    strata = _strata(of, model.outcome, tags) if tags else over_items
+    reported = _primary(baseline), _primary(model)
+    means = (
+        sum(weight * (counts.both + counts.lost) for counts, weight in strata),
+        sum(weight * (counts.both + counts.gained) for counts, weight in strata),
+    )
+    if not all(math.isclose(*both, abs_tol=_ROUNDING) for both in zip(reported, means, strict=True)):
         raise EvaluationError(
             f"{model.primary!r} is {reported[0]:.6f} and {reported[1]:.6f}, which is not the mean of "
             f"{model.outcome!r} over the {'tags' if tags else 'items'}; name the tags of the mean in macro_tags."
@@ -226,14 +228,6 @@ def _strata(pairs: Pairs, outcome: str, tags: Sequence[str]) -> list[tuple[Paire
     ]
 
 
-def _before(counts: PairedCounts) -> int:
-    return counts.both + counts.lost
-
-
-def _after(counts: PairedCounts) -> int:
-    return counts.both + counts.gained
-
-
 def _primary(results: Results) -> float:
     try:
         return results.metrics[results.primary].value
@@ -241,7 +235,3 @@ def _primary(results: Results) -> float:
         raise EvaluationError(
             f"The results have no figure {results.primary!r}; they have {sorted(results.metrics)}."
         ) from None
-
-
-def _same(some: Sequence[float], others: Sequence[float]) -> bool:
-    return all(math.isclose(*both, abs_tol=_ROUNDING) for both in zip(some, others, strict=True))

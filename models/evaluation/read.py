@@ -6,14 +6,13 @@ from pathlib import Path
 
 from models.evaluation.aro import vg_attribution, vg_relation
 from models.evaluation.benchmark import Benchmark
+from models.evaluation.catalog import ALIASES, BENCHMARKS
 from models.evaluation.errors import EvaluationError
-from models.evaluation.names import ALIASES, BENCHMARKS
 from models.evaluation.order import order_benchmark
-from models.evaluation.retrieval_benchmark import retrieval_benchmark
+from models.evaluation.retrieval import retrieval_benchmark
 from models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp
-from models.evaluation.winoground_benchmark import winoground_benchmark
-from models.evaluation.winoground_hub import HUB_ID, download_winoground
-from models.evaluation.zero_shot_benchmark import zero_shot_benchmark
+from models.evaluation.winoground import HUB_ID, download_winoground, winoground_benchmark
+from models.evaluation.zero_shot import zero_shot_benchmark
 
 
 def read_benchmark(
@@ -26,7 +25,7 @@ def read_benchmark(
     templates: str | None = None,
     order_seed: int = 0,
 ) -> Benchmark:
-    """Read the data of a benchmark of `names.BENCHMARKS` or `names.ALIASES`; `work` keeps what is made of them.
+    """Read the data of a benchmark of `catalog.BENCHMARKS` or `catalog.ALIASES`; `work` keeps what is made of them.
 
     Raises:
         EvaluationError or DataError: no such benchmark, or the data are not laid out as it has them.

@@ -1,85 +1,102 @@
-"""Retrieval: does a query find its counterpart among many? Ties never help: an equal rival ranks ahead."""
+"""Retrieval both ways: each text among all images, each image among all texts, of which any of its own will do."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import comb
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite
+from models.evaluation.captions_file import read_captions
+from models.evaluation.checked import Say
 from models.evaluation.errors import EvaluationError
+from models.evaluation.items import Item
+from models.evaluation.metrics import share
+from models.evaluation.results import ImageRegion, ItemOutcome
+from models.evaluation.scorers import ClipScorer, Scorer, features_of
 
-_QUERIES = 1024
+KS = (1, 5, 10)
+IMAGE_RETRIEVAL, TEXT_RETRIEVAL = "image_retrieval_recall", "text_retrieval_recall"
+"""CLIP_benchmark's names: an image retrieved for a text, a text retrieved for an image."""
+
+_QUERIES, _OTHERS = 1024, 8192
+_BELOW_EVERY_COSINE = -2.0
+
+Batch = tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]
+"""Features, and the number of the image that each belongs to."""
 
 
 @dataclass(frozen=True)
-class RetrievalMetrics:
-    """Recall at each k, in [0, 1]."""
+class Retrieval(Benchmark):
+    """Items of one image with all of its captions."""
 
-    images: int
-    texts: int
-    image_to_text: dict[int, float]
-    text_to_image: dict[int, float]
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+        """Recall at 1, 5 and 10 both ways. An equal rival ranks ahead, so that ties never help."""
+        clip = features_of(scorer)
+        outcomes: list[ItemOutcome] = []
+        of_text = recall_margins(_texts(clip, items, _QUERIES), lambda: _images(clip, items, _OTHERS))
+        for item in items:
+            for place, caption in enumerate(item.captions):
+                margins = next(of_text)
+                outcomes.append(
+                    _outcome(f"text {item.id}/{place}", IMAGE_RETRIEVAL, margins, item, (caption,))
+                )
+        of_image = recall_margins(_images(clip, items, _QUERIES), lambda: _texts(clip, items, _OTHERS))
+        for margins, item in zip(of_image, items, strict=True):
+            outcomes.append(_outcome(f"image {item.id}", TEXT_RETRIEVAL, margins, item, item.captions))
+        names = [f"{way}@{k}" for way in (IMAGE_RETRIEVAL, TEXT_RETRIEVAL) for k in KS]
+        texts = sum(len(item.captions) for item in items)
+
+        def chance(item: ItemOutcome, name: str) -> float:
+            """That of all orders one has any of the query's own counterparts among its first k."""
+            way, _, k = name.partition("@")
+            total, own = (len(items), 1) if way == IMAGE_RETRIEVAL else (texts, len(item.captions))
+            first = min(int(k), total)
+            return 1 - comb(total - own, first) / comb(total, first)
+
+        return BenchmarkScores(
+            primary=names[0],
+            outcome=names[0],
+            metrics={name: share(outcomes, name, chance) for name in names},
+            by_tag={},
+            items=tuple(outcomes),
+            notes={"images": len(items), "texts": texts},
+        )
+
+
+def recall_margins(queries: Iterable[Batch], others: Callable[[], Iterable[Batch]]) -> Iterator[list[float]]:
+    """For each query and each k: the best score of its own counterparts minus the k-th best of all others.
+
+    A query is found within k where this is above 0. Where there are fewer than k others, -2 stands for the k-th.
+    Only a block of queries and one of the others are held at a time.
+    """
+    for features, numbers in queries:
+        own = torch.full((len(features),), _BELOW_EVERY_COSINE)
+        foreign = torch.full((len(features), max(KS)), _BELOW_EVERY_COSINE)
+        for other_features, other_numbers in others():
+            # Float64 rounded to float32: a duplicate ties exactly, wherever the matrix product places it.
+            scores = (features.double() @ other_features.double().T).float()
+            check_finite(scores)
+            mine = numbers[:, None] == other_numbers[None, :]
+            own = torch.maximum(own, scores.masked_fill(~mine, _BELOW_EVERY_COSINE).amax(dim=1))
+            candidates = torch.cat([foreign, scores.masked_fill(mine, _BELOW_EVERY_COSINE)], dim=1)
+            foreign = candidates.topk(max(KS), dim=1).values
+        kth = foreign[:, [k - 1 for k in KS]].double()
+        yield from (own.double()[:, None] - kth).tolist()
 
 
 @dataclass(frozen=True)
 class InBatchAccuracy:
     """Share of pairs whose counterpart scores strictly highest within its batch."""
 
-    batch_size: int
-    batches: int
     image_to_text: float
     text_to_image: float
-
-
-def retrieval_metrics(
-    image_features: Float[Tensor, "i d"],
-    text_features: Float[Tensor, "t d"],
-    image_of_text: Int[Tensor, "t"],
-    *,
-    ks: Sequence[int] = (1, 5, 10),
-) -> RetrievalMetrics:
-    """Recall@k in both directions; `image_of_text[j]` is the image that text j describes.
-
-    An image with several captions is a hit when any of them is among its k best texts.
-
-    Raises:
-        EvaluationError: an image without a caption, a caption without an image, or features not finite.
-    """
-    _check(image_features, text_features, image_of_text)
-    text_ranks = image_to_text_ranks(image_features, text_features, image_of_text)
-    image_ranks = text_to_image_ranks(image_features, text_features, image_of_text)
-    return RetrievalMetrics(
-        images=len(image_features),
-        texts=len(text_features),
-        image_to_text={k: _share(text_ranks < k) for k in ks},
-        text_to_image={k: _share(image_ranks < k) for k in ks},
-    )
-
-
-def image_to_text_ranks(
-    image_features: Float[Tensor, "i d"], text_features: Float[Tensor, "t d"], image_of_text: Int[Tensor, "t"]
-) -> Int[Tensor, "i"]:
-    """For each image, how many foreign texts score at least as high as the best of its own (0 is a win)."""
-    ranks = []
-    for start in range(0, len(image_features), _QUERIES):
-        scores = _scores(image_features[start : start + _QUERIES], text_features)
-        own = image_of_text[None, :] == torch.arange(start, start + len(scores))[:, None]
-        best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
-        ranks.append(((scores >= best) & ~own).sum(dim=1))
-    return torch.cat(ranks)
-
-
-def text_to_image_ranks(
-    image_features: Float[Tensor, "i d"], text_features: Float[Tensor, "t d"], image_of_text: Int[Tensor, "t"]
-) -> Int[Tensor, "t"]:
-    """For each text, how many other images score at least as high as its own (0 is a win)."""
-    ranks = []
-    for start in range(0, len(text_features), _QUERIES):
-        scores = _scores(text_features[start : start + _QUERIES], image_features)
-        own = image_of_text[start : start + _QUERIES, None]
-        ranks.append((scores >= scores.gather(1, own)).sum(dim=1) - 1)
-    return torch.cat(ranks)
 
 
 def in_batch_accuracy(
@@ -92,19 +109,21 @@ def in_batch_accuracy(
     Raises:
         EvaluationError: fewer pairs than one batch, or features not finite.
     """
-    if len(image_features) < batch_size:
-        raise EvaluationError(f"{len(image_features)} pairs do not fill one batch of {batch_size}.")
-    own = torch.arange(batch_size)
-    _check(image_features, text_features, torch.arange(len(image_features)))
-    found_texts, found_images, weights = [], [], []
-    for rows, counted in counted_batches(len(image_features), batch_size):
-        images, texts = image_features[rows], text_features[rows]
-        found_texts.append(_share(image_to_text_ranks(images, texts, own)[-counted:] == 0))
-        found_images.append(_share(text_to_image_ranks(images, texts, own)[-counted:] == 0))
-        weights.append(counted / batch_size)
-    return InBatchAccuracy(
-        batch_size, len(weights), _weighted_mean(found_texts, weights), _weighted_mean(found_images, weights)
-    )
+    count = len(image_features)
+    if count < batch_size:
+        raise EvaluationError(f"{count} pairs do not fill one batch of {batch_size}.")
+    to_text = to_image = 0
+    for rows, counted in counted_batches(count, batch_size):
+        own = torch.arange(batch_size)
+        images, texts = (image_features[rows], own), (text_features[rows], own)
+        to_text += _found_first(images, texts, counted)
+        to_image += _found_first(texts, images, counted)
+    return InBatchAccuracy(to_text / count, to_image / count)
+
+
+def _found_first(queries: Batch, others: Batch, counted: int) -> int:
+    """How many of the last `counted` queries find their counterpart before all others."""
+    return sum(first > 0 for first, *_ in list(recall_margins([queries], lambda: [others]))[-counted:])
 
 
 def counted_batches(count: int, batch_size: int) -> Iterator[tuple[slice, int]]:
@@ -118,30 +137,39 @@ def counted_batches(count: int, batch_size: int) -> Iterator[tuple[slice, int]]:
         yield slice(end - batch_size, end), end - start
 
 
-def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+def retrieval_benchmark(path: Path, images: Path | None = None) -> Retrieval:
+    """Read a captions file: COCO's, or a list of {image, caption: [...]}.
+
+    Raises: as `read_captions`.
+    """
+    found = read_captions(path, images)
+    items = tuple(Item(id=one.name, images=(ImageRegion(one.path),), captions=one.captions) for one in found)
+    return Retrieval("retrieval", items, {})
 
 
-def _scores(queries: Float[Tensor, "q d"], others: Float[Tensor, "o d"]) -> Float[Tensor, "q o"]:
-    # Float64 rounded to float32: a duplicate ties exactly, wherever the matrix product places it.
-    return (queries.double() @ others.double().T).float()
+def _images(clip: ClipScorer, items: Sequence[Item], size: int) -> Iterator[Batch]:
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        yield clip.image_features([item.images[0] for item in chunk]), torch.arange(start, start + len(chunk))
 
 
-def _check(
-    image_features: Float[Tensor, "i d"], text_features: Float[Tensor, "t d"], image_of_text: Int[Tensor, "t"]
-) -> None:
-    if len(text_features) == 0 or len(image_features) == 0:
-        raise EvaluationError("Retrieval needs at least one image and one text.")
-    if not bool(torch.isfinite(image_features).all()) or not bool(torch.isfinite(text_features).all()):
-        raise EvaluationError(
-            "Some features are not finite: the model's weights or its precision are broken."
+def _texts(clip: ClipScorer, items: Sequence[Item], size: int) -> Iterator[Batch]:
+    texts = ((caption, number) for number, item in enumerate(items) for caption in item.captions)
+    while chunk := list(islice(texts, size)):
+        yield (
+            clip.text_features([caption for caption, _ in chunk]),
+            torch.tensor([number for _, number in chunk]),
         )
-    if int(image_of_text.min()) < 0 or int(image_of_text.max()) >= len(image_features):
-        raise EvaluationError("A text names an image that is not in the set.")
-    captions = torch.bincount(image_of_text, minlength=len(image_features))
-    if int(captions.min()) == 0:
-        raise EvaluationError(f"Image {int(captions.argmin())} has no caption; remove it from the set.")
 
 
-def _share(hits: Tensor) -> float:
-    return float(hits.double().mean())
+def _outcome(
+    item_id: str, name: str, margins: list[float], item: Item, captions: tuple[str, ...]
+) -> ItemOutcome:
+    named = {f"{name}@{k}": margin for k, margin in zip(KS, margins, strict=True)}
+    return ItemOutcome(
+        id=item_id,
+        correct={key: margin > 0 for key, margin in named.items()},
+        margins=named,
+        images=item.images,
+        captions=captions,
+    )

@@ -106,7 +106,7 @@ class ClipScorer:
         self.encode_texts(dict.fromkeys(caption for item in items for caption in item.captions), say)
 
     def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
-        """Cosines, summed in float64 and rounded to float32: equal features then tie wherever they stand."""
+        """The items' `cosines`."""
         done = 0
         for (captions, images), group in groupby(items, key=_shape):
             same = list(group)
@@ -114,9 +114,9 @@ class ClipScorer:
                 chunk = same[start : start + _ITEMS]
                 texts = self.text_features([caption for item in chunk for caption in item.captions])
                 pixels = self.image_features([region for item in chunk for region in item.images])
-                texts = texts.double().reshape(len(chunk), captions, 1, -1)
-                pixels = pixels.double().reshape(len(chunk), 1, images, -1)
-                yield from (texts * pixels).sum(dim=-1).float()
+                yield from cosines(
+                    texts.reshape(len(chunk), captions, -1), pixels.reshape(len(chunk), images, -1)
+                )
                 done += len(chunk)
                 if say is not None:
                     say("items", done, len(items))
@@ -220,6 +220,14 @@ def features_of(scorer: Scorer) -> ClipScorer:
     if not isinstance(scorer, ClipScorer):
         raise TypeError(f"{type(scorer).__name__} has no features")
     return scorer
+
+
+def cosines(texts: Float[Tensor, "n c d"], images: Float[Tensor, "n i d"]) -> Float[Tensor, "n c i"]:
+    """Of normalised features of each item's captions and images.
+
+    Elementwise, summed in float64 and rounded to float32: equal features then tie wherever they stand.
+    """
+    return (texts.double()[:, :, None] * images.double()[:, None, :]).sum(dim=-1).float()
 
 
 def _shape(item: Item) -> tuple[int, int]:

@@ -16,14 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.cores import usable_cores
-from models.diffusion_score import DiffusionScorer, draws
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
 from models.evaluation.computed_by import computed_by
 from models.evaluation.denoising_store import DenoisingStore
 from models.evaluation.items import ImageProblem, Item, open_region
-from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.results import ImageRegion, Results
+from models.score_error import SCORE_ERROR, ErrorOf
+from models.teacher.diffusion_score import draws, image_errors
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 _AHEAD = 64
@@ -52,7 +52,7 @@ class TeacherScorer:
         self._teacher = teacher
         self._settings = {"draws": count, "seed": seed, "score_error": error_of}
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
-        self._scorer = DiffusionScorer(teacher, drawn, batch_size=batch_size, error_of=error_of)
+        self._errors = partial(image_errors, teacher, drawn=drawn, batch_size=batch_size, error_of=error_of)
         self._key_of_image: dict[ImageRegion, str] = {}
         self._kept = DenoisingStore(folder / f"diffusion-{self._identity()[:16]}-{computed_by()}")
         self._raw = False
@@ -118,7 +118,7 @@ class TeacherScorer:
         pictures = [open_region(region) for region in regions]
         for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
             some = captions[start : start + _CAPTIONS_AT_ONCE]
-            self._kept.add(keys, some, self._scorer.errors(pictures, some, tick=tick))
+            self._kept.add(keys, some, self._errors(pictures, some, tick=tick))
 
     def _keys(self, item: Item) -> list[str]:
         return [self._key_of_image[region] for region in item.images]

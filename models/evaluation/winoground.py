@@ -4,28 +4,51 @@ A set is a folder with `examples.jsonl`, one item a line, and `images/`, named b
 
     {"id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "...", "caption_1": "...",
      "tag": "Relation", "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": "Relation"}
+
+The Hugging Face hub has the raw download: examples.jsonl and images.zip.
 """
 
+from __future__ import annotations
+
 import json
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from models.annotation_files import read_annotations
-from models.clip import Clip
+from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from models.evaluation.checked import Say
 from models.evaluation.errors import EvaluationError
-from models.evaluation.features import Progress, encode_images, encode_texts
-from models.evaluation.items import text_of
+from models.evaluation.items import Item, text_of
+from models.evaluation.json_files import read_json
+from models.evaluation.metrics import Tie, grouped_by_tag, share
+from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
+from models.evaluation.scorers import Scorer
+
+CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
+"""How likely random scores are to get an item right."""
+
+OUTCOMES = {"text_score": "text", "image_score": "image", "group_score": "group", GROUP_MATCH: GROUP_MATCH}
+
+NEW_TAGS = "new_tag_assignments.json"
+"""{"id": [tags]}: the tags of Diwan et al., "Why is Winoground Hard?" (arXiv 2211.00768)."""
+
+UNTAGGED = "untagged"
+
+HUB_ID = "facebook/winoground"
+EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-UNTAGGED = "untagged"
-CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, "group_match": 1 / 2}
-"""How likely random scores are to get an item right."""
+_MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
+"""Of the hub's archive: far more than the 800 images that it holds."""
 
 
 @dataclass(frozen=True)
@@ -41,132 +64,123 @@ class WinogroundItem:
 
 
 @dataclass(frozen=True)
-class WinogroundMetrics:
-    """Shares of items in [0, 1], and how many items had a tie (which counts as wrong).
+class Winoground(Benchmark):
+    """Items of two images and two captions; caption k describes image k."""
 
-    An item has a text tie when either of its two text comparisons is between equal scores, an image tie
-    likewise, and a group tie when it has a text tie or an image tie. GroupMatch has one comparison.
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+        """Shares of items with text, image, both and GroupMatch right, strictly: a tie is wrong, and counted."""
+        outcomes: list[ItemOutcome] = []
+        tied: dict[str, set[str]] = {}
+        for item, scores in zip(items, scorer.scores(items, say), strict=True):
+            check_finite(scores)
+            outcomes.append(outcome_of(item, winoground_margins(scores)))
+            tied[item.id] = winoground_ties(scores)
+
+        def tie(item: ItemOutcome, name: str) -> bool:
+            return name in tied[item.id]
+
+        return BenchmarkScores(
+            primary="group_score",
+            outcome="group",
+            metrics=_shares(outcomes, tie),
+            by_tag={tag: _shares(tagged, tie) for tag, tagged in grouped_by_tag(outcomes).items()},
+            items=tuple(outcomes),
+        )
+
+
+def _shares(outcomes: Sequence[ItemOutcome], tie: Tie) -> dict[str, Metric]:
+    found = {
+        metric: share(outcomes, name, lambda _, name: CHANCE[name], tie) for metric, name in OUTCOMES.items()
+    }
+    prime = d_prime([item.margins[GROUP_MATCH] for item in outcomes])
+    return found | {GROUP_MATCH: replace(found[GROUP_MATCH], d_prime=prime)}
+
+
+def winoground_margins(scores: Float[Tensor, "2 2"]) -> dict[str, float]:
+    """By how much an item of raw scores `scores[caption, image]`, never softmaxed, is right in each outcome.
+
+    text = min(s(c0,i0) - s(c1,i0), s(c1,i1) - s(c0,i1)), image = min(s(c0,i0) - s(c0,i1), s(c1,i1) - s(c1,i0)),
+    group = min(text, image) and GroupMatch = s(c0,i0) + s(c1,i1) - s(c0,i1) - s(c1,i0) (arXiv 2510.07632). The item
+    is right where its margin is above 0: a tie is wrong.
     """
-
-    items: int
-    text_score: float
-    image_score: float
-    group_score: float
-    text_ties: int
-    image_ties: int
-    group_ties: int
-    group_match: float
-    group_match_ties: int
-    d_prime: float | None
-    """Of the margins of GroupMatch; see `d_prime`."""
+    (c0i0, c0i1), (c1i0, c1i1) = scores.double().tolist()
+    text = min(c0i0 - c1i0, c1i1 - c0i1)
+    image = min(c0i0 - c0i1, c1i1 - c1i0)
+    # Differences first: of scores that do not depend on the caption, or on the image, exactly 0 is left.
+    match = (c0i0 - c1i0) + (c1i1 - c0i1)
+    return {"text": text, "image": image, "group": min(text, image), GROUP_MATCH: match}
 
 
-@dataclass(frozen=True, eq=False)
-class WinogroundReport:
-    """Metrics over all items and by tag, with the scores that they were computed from."""
+def winoground_ties(scores: Float[Tensor, "2 2"]) -> set[str]:
+    """The outcomes in which equal scores are compared; GroupMatch compares two sums."""
+    (c0i0, c0i1), (c1i0, c1i1) = scores.tolist()
+    ties = {"text"} if c0i0 == c1i0 or c1i1 == c0i1 else set()
+    ties |= {"image"} if c0i0 == c0i1 or c1i1 == c1i0 else set()
+    ties |= {"group"} if ties else set()
+    return ties | ({GROUP_MATCH} if winoground_margins(scores)[GROUP_MATCH] == 0 else set())
 
-    overall: WinogroundMetrics
-    by_collapsed_tag: dict[str, WinogroundMetrics]
-    by_tag: dict[str, WinogroundMetrics]
-    scores: Float[Tensor, "n 2 2"]
+
+def d_prime(margins: Sequence[float]) -> float | None:
+    """The margins' mean over their standard deviation (of a sample, n - 1); None where all are equal."""
+    if all(margin == margins[0] for margin in margins):
+        return None
+    values = torch.tensor(margins, dtype=torch.float64)
+    return float(values.mean() / values.std())
 
 
-def winoground_metrics(scores: Float[Tensor, "n 2 2"]) -> WinogroundMetrics:
-    """Text, image and group score and GroupMatch of raw scores `scores[item, caption, image]`, never softmaxed.
-
-    text = s(c0,i0) > s(c1,i0) and s(c1,i1) > s(c0,i1); image = s(c0,i0) > s(c0,i1) and s(c1,i1) > s(c1,i0);
-    group = both; GroupMatch = s(c0,i0) + s(c1,i1) > s(c0,i1) + s(c1,i0) (arXiv 2510.07632). Strictly greater: a tie
-    is wrong, and counted. `CHANCE` has what random scores reach.
+def winoground_benchmark(path: Path) -> Winoground:
+    """Read a set; `new_tag_assignments.json` beside `examples.jsonl` adds tags. Missing images are left to the check.
 
     Raises:
-        EvaluationError: no items, or a score that is not finite.
+        EvaluationError: as `read_winoground`, or the tag file is not {"id": [tags]} of this set.
     """
-    if len(scores) == 0:
-        raise EvaluationError("There are no items to score.")
-    if not bool(torch.isfinite(scores).all()):
-        raise EvaluationError("Some scores are not finite: the model's weights or its precision are broken.")
-    text, image = winoground_correct(scores)
-    c0i0, c0i1, c1i0, c1i1 = scores[:, 0, 0], scores[:, 0, 1], scores[:, 1, 0], scores[:, 1, 1]
-    text_tie = (c0i0 == c1i0) | (c1i1 == c0i1)
-    image_tie = (c0i0 == c0i1) | (c1i1 == c1i0)
-    margins = group_match_margins(scores)
-    return WinogroundMetrics(
-        items=len(scores),
-        text_score=_share(text),
-        image_score=_share(image),
-        group_score=_share(text & image),
-        text_ties=int(text_tie.sum()),
-        image_ties=int(image_tie.sum()),
-        group_ties=int((text_tie | image_tie).sum()),
-        group_match=_share(margins > 0),
-        group_match_ties=int((margins == 0).sum()),
-        d_prime=d_prime(margins),
+    records = read_winoground(path, allow_missing=True)
+    folder = path if path.is_dir() else path.parent
+    new_tags = _new_tags(folder / NEW_TAGS, {record.id for record in records})
+    same = all(record.tag == record.collapsed_tag for record in records)
+    items = tuple(
+        Item(
+            id=record.id,
+            images=tuple(ImageRegion(image) for image in record.images),
+            captions=record.captions,
+            tags=(*_tags(record, same), *(f"new: {tag}" for tag in new_tags.get(record.id, ()))),
+        )
+        for record in records
     )
+    return Winoground("winoground", items, {})
 
 
-def winoground_correct(scores: Float[Tensor, "n 2 2"]) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """For each item of `scores[item, caption, image]`: is text right, is image right (group is both)."""
-    c0i0, c0i1, c1i0, c1i1 = scores[:, 0, 0], scores[:, 0, 1], scores[:, 1, 0], scores[:, 1, 1]
-    return (c0i0 > c1i0) & (c1i1 > c0i1), (c0i0 > c0i1) & (c1i1 > c1i0)
+def _tags(record: WinogroundItem, same: bool) -> list[str]:
+    """The collapsed tag as it is, the finer ones named by their kind: `Relation` is both."""
+    tags = [record.collapsed_tag or UNTAGGED]
+    if record.tag and not same:
+        tags.append(f"tag: {record.tag}")
+    if record.secondary_tag:
+        tags.append(f"secondary: {record.secondary_tag}")
+    return tags
 
 
-def group_match_margins(scores: Float[Tensor, "n 2 2"]) -> Float[Tensor, "n"]:
-    """s(c0,i0) + s(c1,i1) - s(c0,i1) - s(c1,i0) of each item of `scores[item, caption, image]`, in float64.
-
-    A level that is added to both scores of a caption, or of an image, cancels.
-    """
-    scores = scores.double()
-    # Differences first: of scores that do not depend on the caption, or on the image, exactly 0 is left.
-    return (scores[:, 0, 0] - scores[:, 1, 0]) + (scores[:, 1, 1] - scores[:, 0, 1])
-
-
-def d_prime(margins: Float[Tensor, "n"]) -> float | None:
-    """The margins' mean over their standard deviation (of a sample, n - 1); None where all are equal."""
-    if bool((margins == margins[0]).all()):
-        return None
-    return float(margins.double().mean() / margins.double().std())
-
-
-def pair_scores(
-    image_features: Float[Tensor, "n 2 d"], text_features: Float[Tensor, "n 2 d"]
-) -> Float[Tensor, "n 2 2"]:
-    """Cosines `scores[item, caption, image]` of normalised features, summed in float64.
-
-    Elementwise, not as a matrix product: equal features then give equal scores wherever they stand.
-    """
-    return (text_features.double()[:, :, None] * image_features.double()[:, None, :]).sum(dim=-1)
-
-
-def evaluate_winoground(
-    clip: Clip, items: Sequence[WinogroundItem], *, batch_size: int = 32, progress: Progress | None = None
-) -> WinogroundReport:
-    """Score every item with the model, each file and each caption encoded once."""
-    paths = [path for item in items for path in item.images]
-    captions = [caption for item in items for caption in item.captions]
-    text_features = encode_texts(clip, captions)
-    image_features = encode_images(clip, paths, batch_size=batch_size, progress=progress)
-    scores = pair_scores(image_features.reshape(len(items), 2, -1), text_features.reshape(len(items), 2, -1))
-    return WinogroundReport(
-        overall=winoground_metrics(scores),
-        by_collapsed_tag=metrics_by(scores, [item.collapsed_tag for item in items]),
-        by_tag=metrics_by(scores, [item.tag for item in items]),
-        scores=scores,
-    )
-
-
-def metrics_by(scores: Float[Tensor, "n 2 2"], tags: Sequence[str]) -> dict[str, WinogroundMetrics]:
-    """Metrics of the items under each tag, in the tags' alphabetical order."""
-    rows: dict[str, list[int]] = {}
-    for row, tag in enumerate(tags):
-        rows.setdefault(tag or UNTAGGED, []).append(row)
-    return {tag: winoground_metrics(scores[rows[tag]]) for tag in sorted(rows)}
+def _new_tags(file: Path, ids: set[str]) -> dict[str, list[str]]:
+    if not file.is_file():
+        return {}
+    content = read_json(file, '{"id": [tags]}')
+    if not isinstance(content, dict) or not all(
+        isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) for tags in content.values()
+    ):
+        raise EvaluationError(f'{file}: must be {{"id": [tags]}}, a list of texts for every id.')
+    unknown = sorted(content.keys() - ids)
+    if unknown:
+        raise EvaluationError(
+            f"{file}: has tags for {json.dumps(unknown[0])}, which the set has no item of; it belongs to another set."
+        )
+    return content
 
 
 def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[WinogroundItem]:
     """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` beside it.
 
     Images may be PNG, JPEG, WebP or GIF, named by stem or by full name, with alpha or palette. With
-    `allow_missing` an image that is not there gets the path that it should have, for who counts such items.
+    `allow_missing` an image that is not there gets the path that it should have, so that the caller can count it.
 
     Raises:
         EvaluationError: a file, an image or a field is missing, empty, doubled or of the wrong type.
@@ -281,5 +295,57 @@ def _image(
     return found[0]
 
 
-def _share(correct: Bool[Tensor, "n"]) -> float:
-    return float(correct.double().mean())
+def download_winoground(folder: Path) -> Path:
+    """Download the set once into `folder`, and return it. It is gated: its terms are accepted on the hub.
+
+    Raises:
+        EvaluationError: no network, no access, or the repository is laid out otherwise.
+    """
+    if (folder / "examples.jsonl").is_file():
+        return folder
+    from huggingface_hub import hf_hub_download
+
+    try:
+        examples = hf_hub_download(HUB_ID, EXAMPLES, repo_type="dataset")
+        images = hf_hub_download(HUB_ID, IMAGES, repo_type="dataset")
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EvaluationError(
+            f"{HUB_ID} cannot be downloaded ({type(error).__name__}: {reason}). It needs the network, its terms "
+            f"accepted at https://huggingface.co/datasets/{HUB_ID}, and a token (HF_TOKEN). Or download {EXAMPLES} "
+            "and images.zip by hand, unpack the images into images/ beside it, and give that folder."
+        ) from error
+    unpack_winoground(Path(examples), Path(images), folder)
+    return folder
+
+
+def unpack_winoground(examples: Path, images: Path, folder: Path) -> None:
+    """Lay out the raw download as `read_winoground` wants it; the folder appears whole or not at all.
+
+    Raises:
+        EvaluationError: the archive is damaged, too large, or holds names that lead out of it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+        made = Path(part) / "set"
+        (made / "images").mkdir(parents=True)
+        try:
+            with zipfile.ZipFile(images) as archive:
+                _unpack(archive, made / "images", images)
+        except zipfile.BadZipFile as error:
+            raise EvaluationError(f"{images}: is not a whole zip file; delete it and try again.") from error
+        shutil.copyfile(examples, made / "examples.jsonl")
+        made.rename(folder)
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path, source: Path) -> None:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) > _MAX_FILES or sum(member.file_size for member in members) > _MAX_BYTES:
+        raise EvaluationError(f"{source}: holds more than Winoground does; it is another archive.")
+    for member in members:
+        name = PurePosixPath(member.filename)
+        # By the last part alone, which cannot lead anywhere; what desktops leave beside images stays behind.
+        if name.name.startswith(".") or "__MACOSX" in name.parts:
+            continue
+        with archive.open(member) as content, (folder / name.name).open("xb") as file:
+            shutil.copyfileobj(content, file)

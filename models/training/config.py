@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.evaluation.names import SCORE_ERROR, ErrorOf
+from models.score_error import SCORE_ERROR, ErrorOf
 from models.training.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]

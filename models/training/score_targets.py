@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.data.pairs import PairSet
-from models.diffusion_score import check_finite, denoising_errors, draws
-from models.evaluation.names import ErrorOf
+from models.score_error import ErrorOf
+from models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from models.teacher.teacher import Teacher
 
 MAX_KNOWN = 2**18

@@ -10,7 +10,7 @@ from open_clip.loss import ClipLoss
 
 from models.clip import Clip
 from models.data.pairs import PairSet
-from models.evaluation.features import encode_images, encode_texts
+from models.encode import encode_images, encode_texts
 from models.evaluation.retrieval import counted_batches, in_batch_accuracy
 
 MAX_PAIRS = 1024

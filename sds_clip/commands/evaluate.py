@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from models.evaluation.names import ALIASES, BENCHMARKS, SCORE_ERROR, About, ErrorOf
+from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo
+from models.score_error import SCORE_ERROR, ErrorOf
 from sds_clip.options import (
     COMPUTATION,
     Decorator,
@@ -93,7 +94,7 @@ def evaluate() -> None:
     """A command for each benchmark; see `_add_benchmark`."""
 
 
-def _data_options(about: About) -> Decorator[Any]:
+def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
     """Where the data are, and what only some benchmarks have."""
     options = [option("--data", required=True, metavar="PATH", help=f"Read the data: {about.data}.")]
     if "images" in about.options:
@@ -125,7 +126,7 @@ _noise_options = together(
 )
 
 
-def _add_benchmark(name: str, about: About) -> None:
+def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     summary = f"{about.summary[0].upper()}{about.summary[1:]}"
 
     @evaluate.command(name, short_help=summary, help=f"{summary}.\n\n{_DESCRIPTION}", references=True)
@@ -267,8 +268,9 @@ def _written(asked: Request, found: Evaluation) -> Evaluation:
 
         found = replace(found, comparison=compare(found.baseline, found.results))
     if asked.out is not None:
+        from models.evaluation.comparison import write_comparison
         from models.evaluation.report import write_report
-        from models.evaluation.results_file import write_comparison, write_results
+        from models.evaluation.results import write_results
 
         for earlier in ("comparison.json", "baseline.json"):  # another run's would be read beside these
             (asked.out / earlier).unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def _remarks(results: Results) -> list[str]:
 
 
 def _as_json(found: Evaluation) -> dict[str, object]:
-    from models.evaluation.results_file import as_json
+    from models.evaluation.results import as_json
 
     content: dict[str, object] = as_json(found.results, items=False)
     if found.baseline is not None and found.comparison is not None:

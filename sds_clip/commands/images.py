@@ -257,7 +257,7 @@ def _encode_files(
 def _encode_texts(
     clip: Clip, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
-    from models.evaluation.features import encode_texts
+    from models.encode import encode_texts
 
     return _finite(encode_texts(clip, texts, progress=progress))
 

@@ -5,7 +5,7 @@ import pytest
 
 from demo.experiment import Outcome
 from demo.figure import curve, draw, relative_gap, running_mean, write_figure
-from demo.measure import Measured
+from demo.measure import StudentScores
 from demo.winoground_sets import KINDS
 
 Log = list[dict[str, float]]
@@ -16,7 +16,14 @@ def outcome(variant: str, seed: int, log: Log, *, share: float = 0.5, trainable:
     margins = [value - 0.5 for value in right]
     kinds = [kind for kind in KINDS for _ in range(150)]
     return Outcome(
-        variant, trainable, seed, "heldout", 1.0, {}, Measured(kinds, right, right, 0.9, 0.7, margins), log
+        variant,
+        trainable,
+        seed,
+        "heldout",
+        1.0,
+        {},
+        StudentScores(kinds, right, right, 0.9, 0.7, margins),
+        log,
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from open_clip import create_model_from_pretrained, get_tokenizer
 from PIL import Image
 
-from demo.measure import Measured, measure
+from demo.measure import StudentScores, measure
 from demo.sets import CLASS_TEMPLATES, classification_set
 from demo.validation import load_validation, validate
 from demo.winoground_sets import KINDS
@@ -17,11 +17,11 @@ PER_KIND = 20
 
 
 @pytest.fixture(scope="module")
-def measured() -> Measured:
+def measured() -> StudentScores:
     return measure(load_clip("demo", device="cpu", precision="float32"), Split.VALIDATION, PER_KIND)
 
 
-def test_outcomes_stand_in_the_sets_order(measured: Measured) -> None:
+def test_outcomes_stand_in_the_sets_order(measured: StudentScores) -> None:
     assert measured.kinds == [kind for kind in KINDS for _ in range(PER_KIND)]
     assert len(measured.text) == len(measured.image) == len(measured.kinds)
 
@@ -30,13 +30,13 @@ def test_group_is_text_and_image_together() -> None:
     kinds = ["objects"] * 4
 
     margins = [1.0, 0.5, 0.0, -1.0]
-    measured = Measured(kinds, [True, True, False, False], [True, False, True, False], 0.0, 0.0, margins)
+    measured = StudentScores(kinds, [True, True, False, False], [True, False, True, False], 0.0, 0.0, margins)
     assert measured.group == [True, False, False, False]
     assert measured.group_match == [True, True, False, False]
 
 
 def test_retrieval_and_winoground_are_what_open_clip_computes(
-    measured: Measured, reference: tuple[torch.nn.Module, object]
+    measured: StudentScores, reference: tuple[torch.nn.Module, object]
 ) -> None:
     model, _ = reference
     validation = load_validation(get_tokenizer(REFERENCE), Split.VALIDATION, items_per_kind=PER_KIND)
@@ -53,7 +53,7 @@ def test_retrieval_and_winoground_are_what_open_clip_computes(
 
 
 def test_zero_shot_is_what_open_clip_computes(
-    measured: Measured, reference: tuple[torch.nn.Module, object]
+    measured: StudentScores, reference: tuple[torch.nn.Module, object]
 ) -> None:
     model, preprocess = reference
     tokenizer = get_tokenizer(REFERENCE)

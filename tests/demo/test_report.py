@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from demo.experiment import Outcome
-from demo.measure import Measured
+from demo.measure import StudentScores
 from demo.report import search_table, tables, write_report, write_search
 
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
@@ -17,7 +17,7 @@ BASE = Outcome(
     "heldout",
     0.0,
     {},
-    Measured(KINDS, [False] * 40, [True] * 40, 0.9, 0.7, [-1.0, -2.0] * 20),
+    StudentScores(KINDS, [False] * 40, [True] * 40, 0.9, 0.7, [-1.0, -2.0] * 20),
     [],
 )
 FORMATS = {"precision": "float32", "teacher_precision": "bfloat16"}
@@ -30,7 +30,7 @@ def run(
     """A run that has the first `right` items of each kind right, and all images."""
     text = [number < right for number in range(20)] * 2
     margins = [1.0 if number < right else -1.0 for number in range(20)] * 2
-    measured = Measured(KINDS, text, [True] * 40, retrieval, 0.71, margins)
+    measured = StudentScores(KINDS, text, [True] * 40, retrieval, 0.71, margins)
     log = [{"step": float(step), "clip": 1 / step} for step in (10, 20, 30)]
     return Outcome(variant, trainable, seed, "heldout", 450.0, FORMATS, measured, log)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from demo.experiment import Outcome
-from demo.measure import Measured
+from demo.measure import StudentScores
 from demo.statistics import RESAMPLES, change, difference, interval, seed_means
 
 
@@ -20,7 +20,7 @@ def outcome(
     """A run that has text, and so group, right where `right` is 1, GroupMatch where it is 0, and every image."""
     text = [bool(value) for value in right]
     margins = [0.5 - value for value in right]
-    measured = Measured(
+    measured = StudentScores(
         list(kinds or ["objects"] * len(text)), text, [True] * len(text), retrieval, zero_shot, margins
     )
     return Outcome("variant", "all", seed, "validation", 1.0, {}, measured, [])
@@ -41,7 +41,7 @@ def test_scores_are_means_over_seeds_and_items_of_a_kind() -> None:
 
 def test_group_needs_text_and_image() -> None:
     both = [True, True, False, False], [True, False, True, False]
-    measured = Measured(["objects"] * 4, *both, 1.0, 1.0, [1.0] * 4)
+    measured = StudentScores(["objects"] * 4, *both, 1.0, 1.0, [1.0] * 4)
 
     assert interval([Outcome("v", "all", 0, "heldout", 1.0, {}, measured, [])], "group").mean == 1 / 4
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from models.evaluation.results import Metric
-from models.evaluation.results_file import read_results
 from sds_clip.cli import main
 from tests.checkpoints import save_tiny_clip
+from tests.results_files import read_results
 from tests.sds_clip.command_line import exit_code, parsed
 
 
@@ -197,19 +197,19 @@ def test_a_baseline_that_is_not_there_is_found_before_anything_is_measured(
 
 def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation() -> None:
     from app.store.specs import EvaluateJob
-    from models import diffusion_score
     from models.evaluation.teacher_scorer import TeacherScorer
+    from models.teacher import diffusion_score
     from models.training.config import FinetuneConfig
 
     asked = ["evaluate", "winoground", "--data", "set", "--scorer", "diffusion", "--teacher", "demo"]
     functions = (
-        TeacherScorer, diffusion_score.DiffusionScorer, diffusion_score.best_caption,
+        TeacherScorer, diffusion_score.image_errors,
         diffusion_score.denoising_errors, diffusion_score.denoising_errors_many,
     )  # fmt: skip
     defaults = [parsed(asked)["score_error"]]
     defaults += [kind.model_fields["score_error"].default for kind in (EvaluateJob, FinetuneConfig)]
     defaults += [inspect.signature(function).parameters["error_of"].default for function in functions]
-    assert defaults == ["velocity"] * 8
+    assert defaults == ["velocity"] * 7
 
 
 def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

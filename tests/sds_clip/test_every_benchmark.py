@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation.names import BENCHMARKS
+from models.evaluation.catalog import BENCHMARKS
 from sds_clip import Client, Job
 from sds_clip.cli import main
-from tests.models.evaluation.test_aro import case, save_cases
-from tests.models.evaluation.test_order import CAPTION, save_captions
-from tests.models.evaluation.test_sugarcrepe import entry, save_files
-from tests.models.evaluation.test_zero_shot_benchmark import save_folders
+from tests.benchmark_sets import CAPTION, case, entry, save_captions, save_cases, save_files, save_folders
 from tests.sds_clip.embedded import Running
 from tests.training import save_coco
 from tests.worker.sets import save_winoground

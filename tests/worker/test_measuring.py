@@ -9,7 +9,7 @@ from app.datasets.checks import Content
 from app.store import Store
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus
-from tests.models.evaluation.test_order import CAPTION, save_captions
+from tests.benchmark_sets import CAPTION, save_captions
 from tests.worker.in_process import claimed
 from worker.config import WorkerConfig
 from worker.dataset_checks import BenchmarkChecker

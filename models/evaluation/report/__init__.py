@@ -6,18 +6,33 @@ import base64
 import hashlib
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from models.evaluation.comparison import Comparison
 from models.evaluation.errors import EvaluationError
-from models.evaluation.report.view import page
-from models.evaluation.results import Results
+from models.evaluation.paired import RESAMPLES
+from models.evaluation.report import words
+from models.evaluation.report.charts import QUANTILES, histogram
+from models.evaluation.report.content import (
+    BASELINE,
+    MODEL,
+    axis_limit,
+    changes,
+    model_name,
+    provenance,
+    scores,
+    tag_changes,
+    tag_scores,
+)
+from models.evaluation.report.gallery import IMAGES, galleries, pictures_of
+from models.evaluation.results import GROUP_MATCH, Results
 from models.evaluation.whole_files import write_whole
 
 __all__ = ["render_report", "write_report"]
 
 _HERE = Path(__file__).parent
+_CONTENT = (axis_limit, changes, provenance, scores, tag_changes, tag_scores)
 
 
 def write_report(
@@ -48,7 +63,29 @@ def render_report(
     Raises:
         ValueError: a comparison without its baseline, or the reverse.
     """
+    if (comparison is None) != (baseline is None):
+        raise ValueError("A comparison and its baseline belong together: give both or neither.")
+    runs = [(MODEL, results)] if baseline is None else [(BASELINE, baseline), (MODEL, results)]
+    same_scale = len({str(run.provenance.get("scorer")) for _, run in runs}) == 1
+    shown = galleries(results, baseline, same_scale=same_scale)
     style = (_HERE / "style.css").read_text(encoding="utf-8")
+    return _template().render(
+        results=results,
+        comparison=comparison,
+        runs=runs,
+        names={series: model_name(run, series) for series, run in runs},
+        same_scale=same_scale,
+        histogram=histogram(results.outcome, runs),
+        galleries=shown,
+        pictures=pictures_of(
+            image for pairs in shown.values() for _, item in pairs for image in item.images[:IMAGES]
+        ),
+        style=Markup(style),
+        policy=_policy(style),
+    )
+
+
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -57,9 +94,15 @@ def render_report(
         lstrip_blocks=True,
         finalize=_writable,
     )
-    return environment.get_template("page.html.jinja").render(
-        page=page(results, comparison, baseline), style=Markup(style), policy=_policy(style)
-    )
+    environment.filters |= {function.__name__: function for function in words.FILTERS}
+    environment.globals |= {
+        **{function.__name__: function for function in _CONTENT},
+        "GROUP_MATCH": GROUP_MATCH,
+        "IMAGES": IMAGES,
+        "QUANTILES": list(QUANTILES),
+        "RESAMPLES": RESAMPLES,
+    }
+    return environment.get_template("page.html.jinja")
 
 
 def _policy(style: str) -> str:

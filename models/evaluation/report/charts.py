@@ -1,99 +1,50 @@
-"""Small charts as inline SVG. Lengths are shares of the width, so that a chart fits any screen undistorted."""
+"""The distribution of the items' score margins: how far they are from right and wrong."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
 
-from models.evaluation.report.words import margin
-
-Pixels = int | float
+from models.evaluation.report.content import Run
+from models.evaluation.results import Results
 
 BINS = 24
-_ROW = 9
-_PLOT_TOP, _PLOT_HEIGHT = 22, 150
+QUANTILES = {"least": 0, "25 %": 25, "median": 50, "75 %": 75, "most": 100}
 
 
-def share_bar(series: str, value: float, low: float, high: float, *, chance: float | None = None) -> Markup:
-    """A bar from 0 to a share in [0, 1], with its interval and a mark at chance; the numbers stand beside it."""
-    middle = _ROW + 1
-    marks = () if chance is None else (_line("chance", chance, chance, 0, 2 * middle),)
-    return _svg(
-        2 * middle,
-        _rect("track", 0.0, 1.0, y=4, height=12),
-        _rect(series, 0.0, value, y=4, height=12),
-        *marks,
-        *(
-            _line(name, left, right, middle - half, middle + half)
-            for name in ("halo", "whisker")
-            for left, right, half in ((low, high, 0), (low, low, 5), (high, high, 5))
-        ),
-    )
+@dataclass(frozen=True)
+class Histogram:
+    """Equal bins, one of whose edges is 0, with each run's counts; and quantiles of all of a run's margins.
 
-
-def two_bars(before: float, after: float) -> Markup:
-    """The baseline's share over the model's."""
-    return _svg(
-        2 * _ROW + 2,
-        _rect("track", 0.0, 1.0, y=1, height=2 * _ROW),
-        _rect("baseline", 0.0, before, y=1, height=_ROW - 1),
-        _rect("model", 0.0, after, y=_ROW + 2, height=_ROW - 1),
-    )
-
-
-def difference_bar(difference: float, low: float, high: float, *, limit: float) -> Markup:
-    """A difference with its interval on an axis from -limit to limit."""
-
-    def at(value: float) -> float:
-        return (value + limit) / (2 * limit)
-
-    return _svg(
-        20,
-        _rect("track", 0.0, 1.0, y=4, height=12),
-        _line("zero", 0.5, 0.5, 0, 20),
-        _line("whisker", at(low), at(high), 10, 10),
-        Markup('<circle class="dot" cx="{:.2f}%" cy="10" r="4"/>').format(100 * at(difference)),
-    )
-
-
-def histogram(series: Sequence[tuple[str, Sequence[float]]], *, label: str) -> tuple[Markup, int]:
-    """How often values fall into each of about 24 bins, one of whose edges is 0; and the tallest bar's count.
-
-    `series` holds a class name and values for each model; all values are finite and there is at least one. The
-    bins span all but the lowest and the highest hundredth, which are counted in the outermost bins.
+    The bins span all but the lowest and the highest hundredth, which are counted in the outermost bins.
     """
-    pooled = np.concatenate([values for _, values in series])
+
+    edges: list[float]
+    counts: dict[str, list[int]]
+    quantiles: dict[str, list[float]]
+    some_below: bool
+    some_above: bool
+
+
+def histogram(outcome: str, runs: Sequence[Run]) -> Histogram | None:
+    """The margins of an outcome; None where a run has none that is finite."""
+    found = {series: _margins(run, outcome) for series, run in runs}
+    if not all(found.values()):
+        return None
+    pooled = np.concatenate([*found.values()])
     edges = bin_edges(*(float(end) for end in np.percentile(pooled, (1, 99), method="closest_observation")))
-    counts = [bin_counts(values, edges) for _, values in series]
-    tallest = max(max(found) for found in counts)
-    width = 1 / (len(edges) - 1)
-    bars = [
-        _rect(
-            series[which][0],
-            (place + 0.06 + 0.88 * which / len(series)) * width,
-            0.88 * width / len(series),
-            y=_PLOT_TOP + _PLOT_HEIGHT * (1 - count / tallest),
-            height=_PLOT_HEIGHT * count / tallest,
-        )
-        for which, found in enumerate(counts)
-        for place, count in enumerate(found)
-        if count
-    ]
-    bottom = _PLOT_TOP + _PLOT_HEIGHT
-    zero = float(np.clip(-edges[0] / (edges[-1] - edges[0]), 0, 1))
-    drawn = _svg(
-        bottom + 22,
-        *bars,
-        _line("axis", 0.0, 1.0, bottom, bottom),
-        _line("zero", zero, zero, _PLOT_TOP - 4, bottom),
-        _text(zero, 12, "wrong \u25c2 0 \u25b8 right"),
-        _text(0.0, bottom + 17, ("\u2264 " if pooled.min() < edges[0] else "") + margin(edges[0])),
-        _text(1.0, bottom + 17, ("\u2265 " if pooled.max() > edges[-1] else "") + margin(edges[-1])),
-        label=label,
+    return Histogram(
+        edges=edges,
+        counts={series: bin_counts(values, edges) for series, values in found.items()},
+        quantiles={
+            series: np.percentile(values, [*QUANTILES.values()]).tolist() for series, values in found.items()
+        },
+        some_below=bool(pooled.min() < edges[0]),
+        some_above=bool(pooled.max() > edges[-1]),
     )
-    return drawn, tallest
 
 
 def bin_edges(low: float, high: float) -> list[float]:
@@ -115,24 +66,6 @@ def bin_counts(values: Sequence[float], edges: Sequence[float]) -> list[int]:
     return counts
 
 
-def _svg(height: Pixels, *parts: Markup, label: str = "") -> Markup:
-    named = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
-    return Markup('<svg width="100%" height="{:g}" {}>{}</svg>').format(height, named, Markup("").join(parts))
-
-
-def _rect(name: str, left: float, width: float, *, y: Pixels, height: Pixels) -> Markup:
-    return Markup('<rect class="{}" x="{:.2f}%" y="{:.1f}" width="{:.2f}%" height="{:.1f}"/>').format(
-        name, 100 * left, y, 100 * width, height
-    )
-
-
-def _line(name: str, left: float, right: float, top: Pixels, bottom: Pixels) -> Markup:
-    return Markup('<line class="{}" x1="{:.2f}%" x2="{:.2f}%" y1="{:.1f}" y2="{:.1f}"/>').format(
-        name, 100 * left, 100 * right, top, bottom
-    )
-
-
-def _text(at: float, y: Pixels, text: str) -> Markup:
-    """Text centred at a share of the width, or ending at the edge that it would cross."""
-    anchor = "start" if at < 0.2 else "end" if at > 0.8 else "middle"
-    return Markup('<text x="{:.2f}%" y="{:g}" text-anchor="{}">{}</text>').format(100 * at, y, anchor, text)
+def _margins(run: Results, outcome: str) -> list[float]:
+    values = (item.margins.get(outcome, math.nan) for item in run.items)
+    return [value for value in values if math.isfinite(value)]

@@ -1,56 +1,29 @@
-"""The items worth looking at, with their images and captions."""
+"""The items worth looking at, and their images made small enough to stand inside a page."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from models.evaluation.report.pictures import Picture, pictures_of
-from models.evaluation.report.words import margin, shortened
+from PIL import Image
+
 from models.evaluation.results import ImageRegion, ItemOutcome, Results
+from models.images import ImageError, decode_image
 
 SHOWN = 9
 """Items of a gallery; with at most IMAGES each this bounds the page's size."""
 IMAGES = 4
-CAPTIONS = 8
-_LONGEST_CAPTION = 400
-_LONGEST_NAME = 80
+SIDE = 320
+"""The longer side of a picture in pixels, at most."""
 
 Pair = tuple[ItemOutcome | None, ItemOutcome]
 """An item before, where there is a baseline, and after."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An image of a card: what stands for it where it cannot be seen, and the picture if there still is one."""
-
-    alt: str
-    picture: Picture | None
-
-
-@dataclass(frozen=True)
-class Card:
-    """One item. A margin is printed with whether it makes the item right."""
-
-    id: str
-    tags: str
-    verdicts: list[tuple[str, str, bool]]
-    images: list[Shown]
-    more_images: int
-    captions: list[str]
-    more_captions: int
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Some items under a title."""
-
-    title: str
-    cards: list[Card]
-
-
-def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -> list[Gallery]:
+def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -> dict[str, list[Pair]]:
     """Most improved and most worsened; without a baseline, furthest from right and most clearly right.
 
     An item that turned right (or wrong) comes before one whose margin only grew (or fell). Margins on two scales
@@ -70,12 +43,7 @@ def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -
     titles = ("Most improved items", "Most worsened items")
     if baseline is None:
         chosen, titles = chosen[::-1], ("Items furthest from right", "Items most clearly right")
-    pictures = pictures_of(region for pairs in chosen for _, item in pairs for region in item.images[:IMAGES])
-    found = [
-        Gallery(title, [_card(pair, outcome, pictures) for pair in pairs])
-        for title, pairs in zip(titles, chosen, strict=True)
-    ]
-    return [gallery for gallery in found if gallery.cards]
+    return {title: pairs for title, pairs in zip(titles, chosen, strict=True) if pairs}
 
 
 def _pairs(results: Results, baseline: Results | None) -> list[Pair]:
@@ -96,28 +64,40 @@ def _best(pairs: Sequence[Pair], rank: Callable[[Pair], tuple[float, float]]) ->
     return sorted(above, key=rank, reverse=True)[:SHOWN]
 
 
-def _card(pair: Pair, outcome: str, pictures: dict[ImageRegion, Picture]) -> Card:
-    before, after = pair
-    sides = [("baseline", before), ("model", after)]
-    return Card(
-        id=shortened(after.id, _LONGEST_NAME),
-        tags=shortened(", ".join(after.tags), _LONGEST_CAPTION),
-        verdicts=[
-            (series, margin(item.margins[outcome]), item.correct[outcome]) for series, item in sides if item
-        ],
-        images=[
-            Shown(_alt(after, place), pictures.get(region))
-            for place, region in enumerate(after.images[:IMAGES])
-        ],
-        more_images=max(0, len(after.images) - IMAGES),
-        captions=[shortened(caption, _LONGEST_CAPTION) for caption in after.captions[:CAPTIONS]],
-        more_captions=max(0, len(after.captions) - CAPTIONS),
-    )
+@dataclass(frozen=True)
+class Picture:
+    """A WebP as a data URI, without any metadata of its file, and its size in pixels."""
+
+    uri: str
+    width: int
+    height: int
 
 
-def _alt(item: ItemOutcome, place: int) -> str:
-    """Which image it is, and its caption where each image has its own."""
-    which = f"Image {place + 1} of {len(item.images)}, item {shortened(item.id, _LONGEST_NAME)}"
-    if len(item.captions) == len(item.images) > 1:
-        return f"{which}: {shortened(item.captions[place], _LONGEST_CAPTION)}"
-    return which
+def pictures_of(regions: Iterable[ImageRegion]) -> dict[ImageRegion, Picture]:
+    """A picture of each region, cut to its box; a file that cannot be read (any more) has none."""
+    found = ((region, _picture(region)) for region in dict.fromkeys(regions))
+    return {region: picture for region, picture in found if picture is not None}
+
+
+def _picture(region: ImageRegion) -> Picture | None:
+    try:
+        image = decode_image(region.path.read_bytes(), orient=False)
+    except (OSError, ImageError):
+        return None
+    return _encoded(image.crop(_corners(region.box, image)) if region.box else image)
+
+
+def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom inside the image; the whole image where the box lies outside."""
+    left, top = max(0, box[0]), max(0, box[1])
+    right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
+    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)
+
+
+def _encoded(image: Image.Image) -> Picture:
+    image.thumbnail((SIDE, SIDE))
+    image.info.clear()  # some versions of Pillow write a colour profile along
+    encoded = io.BytesIO()
+    image.save(encoded, format="WEBP", quality=75)
+    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return Picture(uri, image.width, image.height)

@@ -11,11 +11,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{NO_BREAK}%"
 
 
-def chance(share: float | None) -> str:
-    """`chance 25.0 %`; empty where it is not known."""
-    return "" if share is None else f"chance {percent(share)}"
-
-
 def points(difference: float) -> str:
     """A difference of shares in points, with its sign."""
     text = f"{100 * difference:+.1f}".replace("-", _MINUS)
@@ -51,3 +46,7 @@ def items(count: int) -> str:
 def shortened(text: str, longest: int) -> str:
     """The text, cut where it is longer."""
     return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"
+
+
+FILTERS = (percent, points, interval, points_interval, p_value, margin, items, shortened)
+"""For the template, under these names."""

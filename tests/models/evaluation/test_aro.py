@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -6,40 +5,15 @@ import pytest
 from PIL import Image
 
 from models.clip import Clip
-from models.evaluation.aro import vg_attribution, vg_relation
-from models.evaluation.aro_symmetric import SYMMETRIC_RELATIONS
+from models.evaluation.aro import SYMMETRIC_RELATIONS, vg_attribution, vg_relation
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import box_problem
 from models.evaluation.scorers import ClipScorer
+from tests.benchmark_sets import case, save_cases
 from tests.models.evaluation.fixed_scorer import FixedScorer
 
 RIGHT, WRONG, TIE = [[0.3], [0.2]], [[0.2], [0.3]], [[0.25], [0.25]]
-
-
-def case(relation: str | None = "behind", **changes: Any) -> dict[str, Any]:
-    about: dict[str, Any] = (
-        {"attributes": ["red", "old"]} if relation is None else {"relation_name": relation}
-    )
-    return {
-        "image_path": "7.jpg",
-        "bbox_x": 2,
-        "bbox_y": 3,
-        "bbox_w": 20,
-        "bbox_h": 10,
-        "true_caption": "the dog is behind the cat",
-        "false_caption": "the cat is behind the dog",
-        **about,
-    } | changes
-
-
-def save_cases(folder: Path, cases: Any, name: str = "visual_genome_relation.json") -> Path:
-    (folder / "images").mkdir(exist_ok=True)
-    halves = Image.new("RGB", (40, 30), "red")
-    halves.paste("blue", (20, 0, 40, 30))
-    halves.save(folder / "images/7.jpg", quality=95)
-    (folder / name).write_text(json.dumps(cases))
-    return folder
 
 
 def test_the_symmetric_relations_are_those_of_the_published_code() -> None:

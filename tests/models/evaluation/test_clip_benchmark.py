@@ -22,11 +22,11 @@ from models.clip import Clip
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.items import open_region
 from models.evaluation.results import Metric, Results
-from models.evaluation.retrieval_benchmark import retrieval_benchmark
+from models.evaluation.retrieval import retrieval_benchmark
 from models.evaluation.scorers import ClipScorer
 from models.evaluation.sugarcrepe import sugarcrepe
-from models.evaluation.winoground_benchmark import winoground_benchmark
-from models.evaluation.zero_shot_benchmark import zero_shot_benchmark
+from models.evaluation.winoground import winoground_benchmark
+from models.evaluation.zero_shot import zero_shot_benchmark
 
 if "CI" not in os.environ:
     pytest.importorskip("clip_benchmark", reason="needs pip install --no-deps clip-benchmark==1.6.1")

@@ -19,6 +19,7 @@ def results(
     *,
     tags: Sequence[Sequence[str]] | None = None,
     primary: float | None = None,
+    macro_tags: tuple[str, ...] = (),
     **provenance: Any,
 ) -> Results:
     """A run that has text, and so group, right where `right` is 1, and every image right."""
@@ -33,7 +34,9 @@ def results(
     )
     share = sum(right) / len(right) if primary is None else primary
     metric = Metric(share, share, share, len(right))
-    return Results("winoground", "group_score", "group", {"group_score": metric}, {}, items, provenance)
+    return Results(
+        "winoground", "group_score", "group", {"group_score": metric}, {}, items, provenance, macro_tags
+    )
 
 
 # Of ten items two stay right, five are gained, one is lost, two stay wrong.
@@ -146,8 +149,8 @@ def test_outcomes_that_only_some_items_have_are_compared_on_those() -> None:
 TAGS = [["a"], ["a"], ["a"], ["a"], ["b"], ["b"]]
 
 
-def macro_results(right: Sequence[int], primary: float, **provenance: Any) -> Results:
-    return results(right, tags=TAGS, primary=primary, **provenance)
+def macro_results(right: Sequence[int], primary: float, macro_tags: tuple[str, ...] = ("a", "b")) -> Results:
+    return results(right, tags=TAGS, primary=primary, macro_tags=macro_tags)
 
 
 def test_mean_over_tags_is_recomputed_and_compared() -> None:
@@ -171,9 +174,11 @@ def test_interval_of_a_mean_over_tags_is_that_of_resampling_each_tag() -> None:
     ]  # fmt: skip
     primaries = [float(np.mean([np.mean(run[a:b]) for a, b in edges])) for run in (before, after)]
 
-    macro = compare(
-        results(before, tags=tags, primary=primaries[0]), results(after, tags=tags, primary=primaries[1])
-    ).macro
+    runs = [
+        results(right, tags=tags, primary=primary, macro_tags=tuple(sizes))
+        for right, primary in zip((before, after), primaries, strict=True)
+    ]
+    macro = compare(*runs).macro
 
     assert macro is not None
     assert macro.difference == pytest.approx(np.mean([tag.mean() for tag in changes]))
@@ -181,9 +186,8 @@ def test_interval_of_a_mean_over_tags_is_that_of_resampling_each_tag() -> None:
 
 
 def test_tags_that_are_left_out_of_the_mean_are_named() -> None:
-    named = {"macro_tags": ["a"]}
     before, after = [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]
-    macro = compare(macro_results(before, 3 / 4, **named), macro_results(after, 1.0, **named)).macro
+    macro = compare(macro_results(before, 3 / 4, ("a",)), macro_results(after, 1.0, ("a",))).macro
 
     assert macro is not None
     assert macro.tags == ("a",)
@@ -196,37 +200,31 @@ EVEN = [["a"], ["a"], ["b"], ["b"]]
 """Tags of one size, over which the mean is the mean over items."""
 
 
-@pytest.mark.parametrize("recorded", ["macro_tags", "provenance"])
-def test_mean_over_tags_of_one_size_is_compared_as_such(recorded: str) -> None:
+def test_mean_over_tags_of_one_size_is_compared_as_such() -> None:
     """Of a, 1 of 2 becomes 2 of 2; of b, 0 of 2 becomes 1 of 2."""
-    tags = ("a", "b")
-    runs = [results(right, tags=EVEN) for right in ([1, 0, 0, 0], [1, 1, 0, 1])]
-    stated: dict[str, Any] = (
-        {"macro_tags": tags} if recorded == "macro_tags" else {"provenance": {"macro_tags": list(tags)}}
-    )
-    macro = compare(*(replace(run, **stated) for run in runs)).macro
+    runs = [results(right, tags=EVEN, macro_tags=("a", "b")) for right in ([1, 0, 0, 0], [1, 1, 0, 1])]
+    macro = compare(*runs).macro
 
     assert macro is not None
-    assert macro.tags == tags
+    assert macro.tags == ("a", "b")
     assert (macro.baseline, macro.model) == (1 / 4, 3 / 4)
 
 
 def test_mean_over_items_is_no_mean_over_tags_of_one_size() -> None:
-    runs = [replace(results(right, tags=EVEN), macro_tags=()) for right in ([1, 0, 0, 0], [1, 1, 0, 1])]
+    runs = [results(right, tags=EVEN) for right in ([1, 0, 0, 0], [1, 1, 0, 1])]
 
     assert compare(*runs).macro is None
     with pytest.raises(EvaluationError, match="not the mean of 'group' over the items"):
-        compare(*(replace(macro_results(right, 3 / 8), macro_tags=()) for right in ([1, 1, 1, 0, 0, 0],) * 2))
+        compare(*(macro_results(right, 3 / 8, ()) for right in ([1, 1, 1, 0, 0, 0],) * 2))
 
 
 def test_item_with_two_tags_counts_in_both() -> None:
     # a: items 0 and 1; b: items 1 and 2. Only item 1 is gained: 1/2 in each, so 1/2 in their mean.
     tags = [["a"], ["a", "b"], ["b"], []]
     before, after = (
-        results([0, 0, 0, 1], tags=tags, primary=0.0),
-        results([0, 1, 0, 1], tags=tags, primary=0.5),
+        results([0, 0, 0, 1], tags=tags, primary=0.0, macro_tags=("a", "b")),
+        results([0, 1, 0, 1], tags=tags, primary=0.5, macro_tags=("a", "b")),
     )
-    # The mean over all four items would be 1/4 and 1/2, so this can only be the mean over tags.
     macro = compare(before, after).macro
 
     assert macro is not None

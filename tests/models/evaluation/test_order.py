@@ -4,29 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from models.data.phrases import Words
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.errors import EvaluationError
-from models.evaluation.order import make_order_set, order_benchmark
-from models.evaluation.retrieval_benchmark import retrieval_benchmark
-from models.evaluation.shuffles import cleaned, shuffled_captions
+from models.evaluation.order import cleaned, make_order_set, order_benchmark, shuffled_captions
+from models.evaluation.retrieval import retrieval_benchmark
+from tests.benchmark_sets import CAPTION, save_captions
 from tests.models.evaluation.fixed_scorer import FixedScorer
 
-CAPTION = "a small red dog chases the big old cat across a green garden"
 NOUNS, ADJECTIVES = ["dog", "cat", "garden"], ["small", "red", "big", "old", "green"]
-
-
-def save_captions(folder: Path, captions: list[list[str]], name: str = "coco_karpathy_test.json") -> Path:
-    records = []
-    for number, texts in enumerate(captions):
-        image = f"val2014/{number}.jpg"
-        (folder / "val2014").mkdir(exist_ok=True)
-        Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / image)
-        records.append({"image": image, "caption": texts})
-    (folder / name).write_text(json.dumps(records))
-    return folder
 
 
 def draws(kind: int, count: int = 40) -> list[list[str]]:

@@ -16,16 +16,16 @@ from models.evaluation.errors import EvaluationError
 from models.evaluation.report import render_report, write_report
 from models.evaluation.report.gallery import IMAGES, SHOWN
 from models.evaluation.results import ImageRegion, Metric, Results
-from models.evaluation.winoground_benchmark import winoground_benchmark
+from models.evaluation.winoground import winoground_benchmark
+from tests.benchmark_sets import save_set
 from tests.models.evaluation.fixed_scorer import FixedScorer
-from tests.models.evaluation.test_winoground_benchmark import (
-    ALL_RIGHT,
-    ALL_WRONG,
-    TEXT_ONLY,
-    TEXT_TIE,
-    save_set,
-)
 from tests.report_runs import ATTACK, COLOURS, attacked, two_runs
+
+# Scores [caption][image] of one item.
+ALL_RIGHT = [[0.9, 0.1], [0.2, 0.8]]
+TEXT_ONLY = [[0.3, 0.6], [0.2, 0.7]]
+TEXT_TIE = [[0.5, 0.4], [0.5, 0.8]]
+ALL_WRONG = [[0.1, 0.9], [0.8, 0.2]]
 
 Attributes = dict[str, str | None]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -341,7 +341,7 @@ def test_primary_mean_over_tags_has_its_row(runs: tuple[Results, Results]) -> No
         ]
         value = sum(sum(right) / len(right) for right in shares) / 2
         metrics = {"macro": Metric(value, value, value, 6)}
-        return replace(run, items=items, primary="macro", metrics=metrics)
+        return replace(run, items=items, primary="macro", metrics=metrics, macro_tags=("Object", "Relation"))
 
     page = compared(*map(macro, runs))
     section = page.sections["What changed"]

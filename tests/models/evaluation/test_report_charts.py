@@ -4,18 +4,28 @@ from itertools import pairwise
 
 import pytest
 
-from models.evaluation.report.charts import (
-    BINS,
-    bin_counts,
-    bin_edges,
-    difference_bar,
-    histogram,
-    share_bar,
-    two_bars,
-)
+from models.evaluation.comparison import compare
+from models.evaluation.report import render_report
+from models.evaluation.report.charts import BINS, bin_counts, bin_edges
 from models.evaluation.report.words import items, p_value, percent, points, points_interval, shortened
+from models.evaluation.results import ItemOutcome, Metric, Results
 
 SPACE = "\u00a0"
+
+
+def run(margins: Sequence[float], low: float = 0.0, high: float = 1.0) -> Results:
+    """A run of a benchmark with one outcome."""
+    outcomes = tuple(
+        ItemOutcome(str(number), {"right": margin > 0}, {"right": margin})
+        for number, margin in enumerate(margins)
+    )
+    share = sum(margin > 0 for margin in margins) / len(margins)
+    metric = Metric(share, low, high, len(margins))
+    return Results("benchmark", "share", "right", {"share": metric}, {}, outcomes)
+
+
+def section(page: str, title: str) -> str:
+    return page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
 
 
 def attributes(drawing: str, element: str, name: str) -> list[dict[str, str]]:
@@ -27,7 +37,7 @@ def attributes(drawing: str, element: str, name: str) -> list[dict[str, str]]:
 
 
 def test_bar_is_as_long_as_its_share_and_its_interval_as_wide() -> None:
-    drawing = share_bar("model", 0.25, 0.2, 0.325)
+    drawing = section(render_report(run([1.0, -1.0, -1.0, -1.0], 0.2, 0.325)), "Scores")
 
     assert [bar["width"] for bar in attributes(drawing, "rect", "model")] == ["25.00%"]
     reach, *ends = attributes(drawing, "line", "whisker")
@@ -36,20 +46,25 @@ def test_bar_is_as_long_as_its_share_and_its_interval_as_wide() -> None:
 
 
 def test_baseline_stands_over_the_model() -> None:
-    drawing = two_bars(0.5, 0.75)
-    (before,), (after,) = attributes(drawing, "rect", "baseline"), attributes(drawing, "rect", "model")
+    before, after = run([1.0, 1.0, -1.0, -1.0]), run([1.0, 1.0, 1.0, -1.0])
+    drawing = section(render_report(after, compare(before, after), before), "What changed")
+    (one,), (other,) = attributes(drawing, "rect", "baseline"), attributes(drawing, "rect", "model")
 
-    assert (before["width"], after["width"]) == ("50.00%", "75.00%")
-    assert float(before["y"]) + float(before["height"]) < float(after["y"])
+    assert (one["width"], other["width"]) == ("50.00%", "75.00%")
+    assert float(one["y"]) + float(one["height"]) < float(other["y"])
 
 
 def test_difference_of_zero_is_in_the_middle_of_its_axis() -> None:
-    drawing = difference_bar(0.0, -0.1, 0.2, limit=0.2)
+    before, after = run([1.0, -1.0, 1.0, -1.0]), run([-1.0, 1.0, 1.0, -1.0])
+    comparison = compare(before, after)
+    drawing = section(render_report(after, comparison, before), "What changed")
 
     assert [dot["cx"] for dot in attributes(drawing, "circle", "dot")] == ["50.00%"]
-    assert [(line["x1"], line["x2"]) for line in attributes(drawing, "line", "whisker")] == [
-        ("25.00%", "100.00%")
-    ]
+    # The axis is 1.05 times as wide as the interval's farther end.
+    one = comparison.headline
+    limit = 1.05 * max(-one.low, one.high)
+    ends = tuple(f"{100 * (end + limit) / (2 * limit):.2f}%" for end in (one.low, one.high))
+    assert [(line["x1"], line["x2"]) for line in attributes(drawing, "line", "whisker")] == [ends]
 
 
 @pytest.mark.parametrize(
@@ -71,13 +86,14 @@ def test_bins_are_equal_cover_all_values_and_meet_at_zero(values: Sequence[float
 def test_few_far_values_do_not_squeeze_the_others() -> None:
     values = [-50.0, *(0.01 * k for k in range(-99, 100)), 70.0]
 
-    drawing, tallest = histogram([("model", values)], label="")
+    drawing = section(render_report(run(values)), "Score margins")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
+    (tallest,) = re.findall(r"The tallest bar has (\d+)", drawing)
 
     assert [text[:4] for text in texts[1:]] == ["\u2264 \u22121", "\u2265 +0"]
-    assert tallest < 12
+    assert int(tallest) < 12
     assert sum(float(bar["height"]) for bar in attributes(drawing, "rect", "model")) == pytest.approx(
-        150 * len(values) / tallest, abs=1
+        150 * len(values) / int(tallest), abs=1
     )
 
 
@@ -85,30 +101,21 @@ def test_tie_is_counted_as_wrong() -> None:
     assert bin_counts([-1.0, 0.0, 0.0, 1e-9, 1.0], [-1.0, 0.0, 1.0]) == [3, 2]
 
 
-def test_bars_are_as_high_as_their_counts() -> None:
-    drawing, tallest = histogram(
-        [("baseline", [-1.0, -1.0, -1.0, 1.0]), ("model", [1.0, 1.0])], label='a < b & "c"'
-    )
-    heights = {
-        name: [float(bar["height"]) for bar in attributes(drawing, "rect", name)]
-        for name in ("baseline", "model")
-    }
+def test_bars_are_as_high_as_their_counts_and_those_of_two_models_stand_beside_each_other() -> None:
+    before, after = run([-1.0, -1.0, -1.0, 1.0]), run([1.0, 1.0, 1.0, 1.0])
+    drawing = section(render_report(after, compare(before, after), before), "Score margins")
+    bars = {name: attributes(drawing, "rect", name) for name in ("baseline", "model")}
 
-    assert tallest == 3
-    assert heights == {"baseline": [150, 50], "model": [100]}
-    assert 'aria-label="a &lt; b &amp; &#34;c&#34;"' in drawing
-
-
-def test_baseline_and_model_stand_beside_each_other() -> None:
-    drawing, _ = histogram([("baseline", [1.0]), ("model", [1.0])], label="")
-    (before,), (after,) = attributes(drawing, "rect", "baseline"), attributes(drawing, "rect", "model")
+    assert "The tallest bar has 4" in drawing
+    heights = {name: [float(bar["height"]) for bar in of] for name, of in bars.items()}
+    assert heights == {"baseline": [112.5, 37.5], "model": [150]}
 
     def ends(bar: dict[str, str]) -> tuple[float, float]:
         left, width = float(bar["x"].rstrip("%")), float(bar["width"].rstrip("%"))
         return left, left + width
 
-    assert ends(before)[1] <= ends(after)[0] + 0.01
-    assert ends(after)[1] <= 100
+    assert ends(bars["baseline"][1])[1] <= ends(bars["model"][0])[0] + 0.01
+    assert ends(bars["model"][0])[1] <= 100
 
 
 def test_numbers_are_printed_as_they_are_read() -> None:

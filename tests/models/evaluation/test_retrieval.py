@@ -1,11 +1,26 @@
-import random
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from models.clip import Clip
+from models.data.errors import DataError
+from models.evaluation.benchmark import run_benchmark
+from models.evaluation.comparison import compare
 from models.evaluation.errors import EvaluationError
-from models.evaluation.retrieval import in_batch_accuracy, retrieval_metrics
+from models.evaluation.retrieval import (
+    KS,
+    in_batch_accuracy,
+    recall_margins,
+    retrieval_benchmark,
+)
+from models.evaluation.scorers import ClipScorer
+from tests.plain_metrics import recalls
 
 
 def unit(*rows: list[float]) -> Tensor:
@@ -15,88 +30,62 @@ def unit(*rows: list[float]) -> Tensor:
 AXES = torch.eye(3)
 
 
-def test_perfect_features_retrieve_everything() -> None:
-    metrics = retrieval_metrics(AXES, AXES, torch.arange(3), ks=(1, 2))
-    assert metrics.image_to_text == {1: 1.0, 2: 1.0}
-    assert metrics.text_to_image == {1: 1.0, 2: 1.0}
+def batches(features: Tensor, numbers: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(features), size):
+        yield features[start : start + size], numbers[start : start + size]
 
 
-def test_any_of_several_captions_is_a_hit() -> None:
-    images = unit([1.0, 0.0], [0.0, 1.0])
-    # Image 0: its first caption is wrong, its second fits best. Image 1: a foreign caption fits better.
-    texts = unit([0.0, 1.0], [1.0, 0.1], [0.5, 1.0])
-    metrics = retrieval_metrics(images, texts, torch.tensor([0, 0, 1]), ks=(1, 2))
-    assert metrics.image_to_text == {1: 0.5, 2: 1.0}
-    # Text 0 prefers image 1 (wrong), text 1 image 0 (right), text 2 image 1 (right).
-    assert metrics.text_to_image == {1: pytest.approx(2 / 3), 2: 1.0}
-    assert (metrics.images, metrics.texts) == (2, 3)
+def test_margins_are_as_worked_out_by_hand() -> None:
+    # One query of image 0, whose texts score 0.6 and 0.3; the others' are 0.6 (a tie), 0.5, 0.4, 0.2, 0.1.
+    texts = torch.tensor([[0.6], [0.3], [0.6], [0.5], [0.4], [0.2], [0.1]])
+    numbers = torch.tensor([0, 0, 1, 2, 3, 4, 5])
+    (margins,) = recall_margins(
+        [(torch.tensor([[1.0]]), torch.tensor([0]))], lambda: batches(texts, numbers, 3)
+    )
+    assert KS == (1, 5, 10)
+    # First best other 0.6: a tie is a miss. Fifth best 0.1. There is no tenth: -2.
+    assert margins == pytest.approx([0, 0.5, 2.6])
+    assert margins[0] == 0
 
 
-def test_ties_do_not_help() -> None:
-    same = unit([1.0, 1.0], [1.0, 1.0], [1.0, 1.0])
-    metrics = retrieval_metrics(same, same, torch.arange(3), ks=(1, 2, 3))
-    assert metrics.image_to_text == {1: 0.0, 2: 0.0, 3: 1.0}
-    assert metrics.text_to_image == {1: 0.0, 2: 0.0, 3: 1.0}
+def test_any_blocks_give_the_ranks_of_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 3, (40, 4), generator=generator).float()  # whole numbers: ties are many
+    texts = torch.randint(0, 3, (90, 4), generator=generator).float()
+    of_text = torch.cat([torch.arange(40), torch.randint(0, 40, (50,), generator=generator)])
+    expected = recalls(images, texts, of_text)
+    for size in (7, 40, 1000):
+        to_image = list(
+            recall_margins(
+                batches(texts, of_text, size), lambda size=size: batches(images, torch.arange(40), size)
+            )
+        )
+        to_text = list(
+            recall_margins(
+                batches(images, torch.arange(40), size), lambda size=size: batches(texts, of_text, size)
+            )
+        )
+        for place, k in enumerate(KS):
+            assert sum(row[place] > 0 for row in to_image) / 90 == pytest.approx(
+                expected[f"image_retrieval_recall@{k}"]
+            )
+            assert sum(row[place] > 0 for row in to_text) / 40 == pytest.approx(
+                expected[f"text_retrieval_recall@{k}"]
+            )
 
 
 def test_duplicates_tie_exactly_wherever_they_stand() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(1, 61, generator=generator), dim=-1).repeat(1500, 1)
-    metrics = retrieval_metrics(features, features, torch.arange(1500), ks=(1, 1499, 1500))
-    assert metrics.image_to_text == {1: 0.0, 1499: 0.0, 1500: 1.0}
-    assert metrics.text_to_image == {1: 0.0, 1499: 0.0, 1500: 1.0}
-
-
-def test_two_captions_of_one_image_do_not_compete() -> None:
-    images = unit([1.0, 0.0], [0.0, 1.0])
-    texts = unit([1.0, 0.0], [1.0, 0.0], [0.0, 1.0])
-    assert retrieval_metrics(images, texts, torch.tensor([0, 0, 1]), ks=(1,)).image_to_text == {1: 1.0}
-
-
-def test_recall_equals_sorting_in_plain_loops() -> None:
-    rng = random.Random(3)
-    image_of_text = [*range(40), *(rng.randrange(40) for _ in range(80))]
-    # Small integers: ties are frequent, and every product is exact.
-    images = [[rng.randint(-2, 2) for _ in range(4)] for _ in range(40)]
-    texts = [[rng.randint(-2, 2) for _ in range(4)] for _ in range(120)]
-    score = [[sum(a * b for a, b in zip(image, text, strict=True)) for text in texts] for image in images]
-    metrics = retrieval_metrics(
-        torch.tensor(images).float(), torch.tensor(texts).float(), torch.tensor(image_of_text), ks=(1, 5, 10)
+    margins = recall_margins(
+        [(features, torch.arange(1500))], lambda: batches(features, torch.arange(1500), 400)
     )
-    for k in (1, 5, 10):
-        # The worst order that the scores allow: among equals, one's own comes last.
-        hits = 0
-        for image in range(40):
-            order = sorted(range(120), key=lambda t: (-score[image][t], image_of_text[t] == image))
-            hits += any(image_of_text[text] == image for text in order[:k])
-        assert metrics.image_to_text[k] == pytest.approx(hits / 40)
-        hits = 0
-        for text in range(120):
-            order = sorted(range(40), key=lambda i: (-score[i][text], image_of_text[text] == i))
-            hits += image_of_text[text] in order[:k]
-        assert metrics.text_to_image[k] == pytest.approx(hits / 120)
-
-
-def test_random_features_are_at_chance() -> None:
-    generator = torch.Generator().manual_seed(1)
-    images, texts = torch.randn(2, 2000, 64, generator=generator)
-    metrics = retrieval_metrics(images, texts, torch.arange(2000), ks=(200,))
-    assert metrics.image_to_text[200] == pytest.approx(0.1, abs=0.025)
-    assert metrics.text_to_image[200] == pytest.approx(0.1, abs=0.025)
-
-
-@pytest.mark.parametrize(
-    ("image_of_text", "message"),
-    [([0, 0, 1], "Image 2 has no caption"), ([0, 1, 3], "not in the set"), ([0, 1, -1], "not in the set")],
-)
-def test_captions_that_do_not_fit_the_images_are_refused(image_of_text: list[int], message: str) -> None:
-    with pytest.raises(EvaluationError, match=message):
-        retrieval_metrics(AXES, AXES, torch.tensor(image_of_text))
+    assert set(map(tuple, margins)) == {(0.0, 0.0, 0.0)}
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(EvaluationError, match="not finite"):
-        retrieval_metrics(AXES, AXES * float("nan"), torch.arange(3))
+        in_batch_accuracy(AXES, AXES * float("nan"), batch_size=3)
 
 
 def test_in_batch_accuracy_counts_each_batch_on_its_own() -> None:
@@ -104,7 +93,6 @@ def test_in_batch_accuracy_counts_each_batch_on_its_own() -> None:
     images = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0])
     texts = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.9])
     accuracy = in_batch_accuracy(images, texts, batch_size=2)
-    assert accuracy.batches == 2
     # Image to text: 1, 1 | 1 (text 2 is nearer), 0. Text to image: 1, 1 | 0, 0 (a tie is wrong).
     assert accuracy.image_to_text == 0.75
     assert accuracy.text_to_image == 0.5
@@ -115,7 +103,6 @@ def test_in_batch_accuracy_counts_what_fills_no_batch_within_the_last_whole_one(
     images = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0])
     texts = unit([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0])
     accuracy = in_batch_accuracy(images, texts, batch_size=3)
-    assert accuracy.batches == 2
     # Image to text: 1, 1, 1 | 0 (text 1 is nearer). Text to image: 1, 1, 1 | 0 (image 2 is nearer).
     assert (accuracy.image_to_text, accuracy.text_to_image) == (0.75, 0.75)
 
@@ -126,3 +113,92 @@ def test_in_batch_accuracy_ignores_rivals_of_other_batches() -> None:
     assert (accuracy.image_to_text, accuracy.text_to_image) == (1.0, 1.0)
     with pytest.raises(EvaluationError, match="do not fill one batch of 7"):
         in_batch_accuracy(pairs, pairs, batch_size=7)
+
+
+def save_coco(folder: Path, captions: list[list[str]]) -> Path:
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number, texts in enumerate(captions):
+        Image.effect_noise((20, 20), 30 + number).convert("RGB").save(folder / f"images/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png"})
+        annotations += [{"image_id": number, "caption": text} for text in texts]
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder
+
+
+def test_a_model_gets_the_recalls_of_its_features(tiny_clip: Clip, tmp_path: Path) -> None:
+    captions = [[f"picture {n} of {k}" for k in range(1 + n % 3)] for n in range(25)]
+    captions[3] = captions[4] = ["the same", "another"]  # texts of two images: a tie, and so a miss at 1
+    folder = save_coco(tmp_path / "set", captions)
+    benchmark = retrieval_benchmark(folder / "captions.json", folder / "images")
+    with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
+        results = run_benchmark(benchmark, scorer)
+        features = scorer.image_features([item.images[0] for item in benchmark.items])
+        texts = scorer.text_features([text for texts in captions for text in texts])
+    of_text = torch.tensor([number for number, texts in enumerate(captions) for _ in texts])
+    expected = recalls(features, texts, of_text)
+    assert {name: metric.value for name, metric in results.metrics.items()} == pytest.approx(expected)
+    assert (results.metrics["image_retrieval_recall@1"].n, results.metrics["text_retrieval_recall@1"].n) == (
+        len(of_text),
+        25,
+    )
+    assert results.provenance["texts"] == len(of_text)
+    chances = {name: metric.chance for name, metric in results.metrics.items()}
+    assert [chances[f"image_retrieval_recall@{k}"] for k in KS] == pytest.approx([1 / 25, 5 / 25, 10 / 25])
+    total = len(
+        of_text
+    )  # an image of one, two or three texts is missed where the first k of all are none of them
+    missed = [sum((total - k) / total for texts in captions if len(texts) == 1) for k in KS]
+    for own in (2, 3):
+        for place, k in enumerate(KS):
+            one = (total - k) * (total - k - 1) / (total * (total - 1))
+            one *= (total - k - 2) / (total - 2) if own == 3 else 1
+            missed[place] += one * sum(len(texts) == own for texts in captions)
+    assert [chances[f"text_retrieval_recall@{k}"] for k in KS] == pytest.approx([1 - m / 25 for m in missed])
+    # Texts and images are items of their own, and a model compared with itself has changed in none of them.
+    comparison = compare(results, results)
+    assert comparison.outcomes["text_retrieval_recall@5"].counts.n == 25
+    assert comparison.headline.difference == 0
+
+
+def test_a_karpathy_file_is_read_too(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    (tmp_path / "test.json").write_text(json.dumps([{"image": "a.jpg", "caption": ["a dog", "the dog"]}]))
+    (item,) = retrieval_benchmark(tmp_path / "test.json").items
+    assert (item.id, item.captions) == ("a.jpg", ("a dog", "the dog"))
+
+
+def test_images_are_looked_for_in_their_folder_and_a_folder_is_no_captions_file(tmp_path: Path) -> None:
+    folder = save_coco(tmp_path / "set", [["a dog"], ["a cat"]])
+    found = retrieval_benchmark(folder / "captions.json").items
+    assert [item.images[0].path.parent for item in found] == [folder / "images"] * 2
+    with pytest.raises(EvaluationError, match="set: is a folder; give a captions file"):
+        retrieval_benchmark(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": []}, "is it another benchmark's file"),
+        ({"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": []}, "holds no captions"),
+        (
+            {
+                "images": [{"id": 0, "file_name": "a.jpg"}],
+                "annotations": [{"image_id": 0, "caption": ""}],
+            },
+            "must be a text that is not empty",
+        ),
+        (3, "is it another benchmark's file"),
+        (
+            {
+                "images": [{"id": 0, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}],
+                "annotations": [{"image_id": 0, "caption": "a dog"}],
+            },
+            "1 of 2 images have no caption",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    with pytest.raises((EvaluationError, DataError), match=message):
+        retrieval_benchmark(tmp_path / "captions.json")

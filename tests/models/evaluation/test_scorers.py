@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from models.clip import Clip
+from models.encode import encode_images, encode_texts
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
 from models.evaluation.errors import EvaluationError
-from models.evaluation.features import encode_images, encode_texts
 from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
 from models.evaluation.scorers import ClipScorer
@@ -61,7 +61,7 @@ def test_scores_are_cosines_of_features_computed_alone(
 ) -> None:
     with ClipScorer(tiny_clip, tmp_path / "kept", batch_size=2) as scorer:
         found = scores(scorer, items)
-    whole = encode_images(tiny_clip, [item.images[0].path for item in items[:5]])
+    whole = encode_images(tiny_clip, [Image.open(item.images[0].path) for item in items[:5]])
     texts = [encode_texts(tiny_clip, item.captions) for item in items]
     for row in range(5):
         torch.testing.assert_close(found[row, :, 0], texts[row] @ whole[row], atol=1e-6, rtol=0)

@@ -3,34 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.comparison import compare
 from models.evaluation.errors import EvaluationError
-from models.evaluation.intervals import mean_of_shares, wilson
+from models.evaluation.metrics import mean_of_shares, wilson
 from models.evaluation.sugarcrepe import FILES, sugarcrepe, sugarcrepe_pp
+from tests.benchmark_sets import entry, save_files
 from tests.models.evaluation.fixed_scorer import FixedScorer
 
 RIGHT, WRONG, TIE = [[0.3], [0.2]], [[0.2], [0.3]], [[0.25], [0.25]]
-
-
-def entry(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "filename": f"{number:012}.jpg",
-        "caption": f"a dog {number}",
-        "negative_caption": f"a cat {number}",
-    } | changes
-
-
-def save_files(folder: Path, **files: Any) -> Path:
-    (folder / "val2017").mkdir(parents=True, exist_ok=True)
-    for number in range(8):
-        image = Image.new("RGB", (12, 9), (number * 20, 90, 0))
-        image.save(folder / f"val2017/{number:012}.jpg")
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
 
 
 def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:

@@ -9,20 +9,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.diffusion_score import DiffusionScorer, DiffusionScores, draws
 from models.evaluation import teacher_scorer
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
-from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.results import ImageRegion, Results
 from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
-from models.evaluation.winoground import winoground_metrics
-from models.evaluation.winoground_benchmark import Winoground
+from models.evaluation.winoground import Winoground
+from models.score_error import SCORE_ERROR, ErrorOf
+from models.teacher.diffusion_score import draws, image_errors
 from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
+from models.teacher.teacher import UNCONDITIONAL, Teacher
+from tests.plain_metrics import winoground_shares
 from tests.teachers import save_sd_teacher
 
 
@@ -95,13 +95,25 @@ def repeating(tmp_path: Path) -> tuple[Item, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Of one item `[caption, image]`: -d(x, c), and d(x, no caption) - d(x, c)."""
+
+    raw: Tensor
+    corrected: Tensor
+
+
 def unshared(
     teacher: Teacher, items: tuple[Item, ...], count: int, seed: int = 0, error_of: ErrorOf = SCORE_ERROR
-) -> list[DiffusionScores]:
+) -> list[Scores]:
     """Every item by itself."""
     drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
-    scorer = DiffusionScorer(teacher, drawn, error_of=error_of)
-    return [scorer.score([image.path for image in item.images], item.captions) for item in items]
+    found = []
+    for item in items:
+        pictures = [Image.open(image.path).convert("RGB") for image in item.images]
+        d = image_errors(teacher, pictures, [*item.captions, UNCONDITIONAL], drawn, error_of=error_of)
+        found.append(Scores(-d[:-1], d[-1] - d[:-1]))
+    return found
 
 
 def prepared(scorer: TeacherScorer, items: tuple[Item, ...]) -> TeacherScorer:
@@ -117,9 +129,8 @@ def test_results_are_the_diffusion_scores_own(
     scorer = TeacherScorer(teacher, tmp_path / "kept", count=3, seed=5)
     results = run_benchmark(Winoground("winoground", items, {}), scorer)
     assert torch.equal(torch.stack(list(scorer.scores(items))), expected)
-    metrics = winoground_metrics(expected)
-    assert results.metrics["text_score"].value == metrics.text_score
-    assert results.metrics["image_score"].value == metrics.image_score
+    found = {name: (metric.value, metric.ties) for name, metric in results.metrics.items()}
+    assert found == winoground_shares(expected)
     assert (results.provenance["draws"], results.provenance["seed"]) == (3, 5)
 
 
@@ -251,9 +262,7 @@ def test_raw_figures_stand_beside_where_images_are_compared(
     assert calls.unet == 3 * 2 * 3 * 2
 
     def figures(scores: Tensor) -> dict[str, float]:
-        metrics = winoground_metrics(scores)
-        names = ("text_score", "image_score", "group_score", "group_match")
-        return {name: getattr(metrics, name) for name in names}
+        return {name: share for name, (share, _) in winoground_shares(scores).items()}
 
     assert results.provenance["raw_score"] == figures(torch.stack([scores.raw for scores in both]))
     found = {name: metric.value for name, metric in results.metrics.items()}

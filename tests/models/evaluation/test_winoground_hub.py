@@ -8,7 +8,7 @@ from PIL import Image
 
 from models.evaluation.errors import EvaluationError
 from models.evaluation.read import read_benchmark
-from models.evaluation.winoground_hub import HUB_ID, unpack_winoground
+from models.evaluation.winoground import HUB_ID, unpack_winoground
 
 
 def save_download(folder: Path, prefix: str = "images/") -> tuple[Path, Path]:

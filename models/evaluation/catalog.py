@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Option = Literal["images", "classes", "templates", "order_seed"]
-ErrorOf = Literal["epsilon", "velocity"]
-SCORE_ERROR: ErrorOf = "velocity"
-"""Whose error a diffusion score is where nothing else is asked for, in training and in evaluation."""
 
 
 @dataclass(frozen=True)
-class About:
+class BenchmarkInfo:
     """What a benchmark is, for a command line or an API."""
 
     summary: str
@@ -21,44 +18,44 @@ class About:
     options: tuple[Option, ...] = ("images",)
 
 
-BENCHMARKS: dict[str, About] = {
-    "winoground": About(
+BENCHMARKS: dict[str, BenchmarkInfo] = {
+    "winoground": BenchmarkInfo(
         "two images and two captions with the same words: text, image and group score, GroupMatch",
         "folder with examples.jsonl and images/, or the hub id facebook/winoground",
         options=(),
     ),
-    "vg-relation": About(
+    "vg-relation": BenchmarkInfo(
         "ARO: which way round is a relation? Mean over relations that are not symmetric",
         "visual_genome_relation.json, or its folder, with images/",
     ),
-    "vg-attribution": About(
+    "vg-attribution": BenchmarkInfo(
         "ARO: which attribute is whose? Mean over pairs of attributes with at least 25 cases",
         "visual_genome_attribution.json, or its folder, with images/",
     ),
-    "coco-order": About(
+    "coco-order": BenchmarkInfo(
         "ARO: a caption of COCO against four wrong orders of its words",
         "coco_karpathy_test.json, or its folder, or an order set",
         options=("images", "order_seed"),
     ),
-    "flickr-order": About(
+    "flickr-order": BenchmarkInfo(
         "ARO: a caption of Flickr30k against four wrong orders of its words",
         "flickr30k_test.json, or its folder, or an order set",
         options=("images", "order_seed"),
     ),
-    "sugarcrepe": About(
+    "sugarcrepe": BenchmarkInfo(
         "a true caption against a fluent false one, in seven files",
         "folder with any of the seven .json files and val2017/, or one of the files",
     ),
-    "sugarcrepe-pp": About(
+    "sugarcrepe-pp": BenchmarkInfo(
         "two true captions against a false one", "folder of .json files with val2017/, or one of the files"
     ),
-    "zero-shot": About(
+    "zero-shot": BenchmarkInfo(
         "classification by names: acc1, acc5, mean_per_class_recall",
         "a folder a class, or a folder with classnames.txt and test/N.tar",
         scorers=("clip",),
         options=("classes", "templates"),
     ),
-    "retrieval": About(
+    "retrieval": BenchmarkInfo(
         "recall@1, 5 and 10 of images by text and texts by image",
         "captions file: COCO's, or a list of {image, caption: [...]}",
         scorers=("clip",),

@@ -7,15 +7,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from models.diffusion_score import (
-    DiffusionScorer,
-    best_caption,
-    denoising_errors,
-    denoising_errors_many,
-    draws,
-)
-from models.evaluation.errors import EvaluationError
-from models.evaluation.winoground import WinogroundItem, winoground_metrics
+from models.teacher.diffusion_score import denoising_errors, denoising_errors_many, draws, image_errors
 from models.teacher.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess
@@ -160,82 +152,6 @@ def test_impossible_draws_are_refused(count: int, t_min: float, t_max: float) ->
         draws(count, SHAPE, 1000, seed=0, t_min=t_min, t_max=t_max)
 
 
-class NoisyTeacher(ToyTeacher):
-    """Predicts the noise but for an error: the caption's own plus one that differs by latent and caption."""
-
-    def noise_pred(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
-        self.batches.append(len(noisy_latents))
-        own = captions.mean(dim=(1, 2))
-        wobble = 0.5 * (1e3 * noisy_latents[:, 0, 0, 0] + 1e3 * own).sin()
-        # Latents are zero, so that the noise is in z_t.
-        abar = self.alphas_cumprod[timesteps]
-        noise = noisy_latents / (1 - abar).sqrt()[:, None, None, None]
-        return noise + (own + wobble)[:, None, None, None]
-
-
-def test_pruning_agrees_with_all_draws_for_a_part_of_the_calls() -> None:
-    toy, agreed, calls = NoisyTeacher(), 0, 0
-    latents, images = torch.zeros(SHAPE), 100
-    for image in range(images):
-        captions = (2 + 0.3 * randn(5, 1, 1, seed=image)).expand(5, 5, 6)
-        drawn = draws(64, SHAPE, 1000, seed=image)
-        errors = denoising_errors(
-            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=320, error_of="epsilon"
-        ).double()
-        toy.batches.clear()
-        best = best_caption(
-            toy, latents, captions, drawn.timesteps, drawn.noise, batch_size=64, error_of="epsilon"
-        )
-        assert best.unet_calls == sum(toy.batches)
-        agreed += best.index == int(errors.mean(dim=1).argmin())
-        calls += best.unet_calls
-    assert agreed >= 99
-    assert calls < 0.5 * images * 5 * 64
-
-
-def test_with_a_large_z_pruning_is_exhaustive() -> None:
-    toy, captions, drawn = NoisyTeacher(), randn(4, 1, 1).expand(4, 5, 6), draws(20, SHAPE, 1000, seed=0)
-    best = best_caption(
-        toy, torch.zeros(SHAPE), captions, drawn.timesteps, drawn.noise, batch_size=8, z=float("inf")
-    )
-    assert best.unet_calls == 4 * 20
-
-
-def test_equal_captions_stay_and_the_first_wins() -> None:
-    captions, drawn = torch.ones(3, 5, 6), draws(9, SHAPE, 1000, seed=0)
-    best = best_caption(
-        NoisyTeacher(), torch.zeros(SHAPE), captions, drawn.timesteps, drawn.noise, batch_size=8
-    )
-    assert (best.index, best.unet_calls) == (0, 27)
-
-
-def test_one_draw_drops_no_caption() -> None:
-    captions, drawn = randn(3, 1, 1).expand(3, 5, 6), draws(2, SHAPE, 1000, seed=0)
-    best = best_caption(
-        NoisyTeacher(),
-        torch.zeros(SHAPE),
-        captions,
-        drawn.timesteps[:1],
-        drawn.noise[:1],
-        batch_size=8,
-        round_size=1,
-    )
-    assert best.unet_calls == 3
-
-
-def test_errors_that_are_not_finite_are_refused() -> None:
-    captions, drawn = torch.ones(3, 5, 6), draws(8, SHAPE, 1000, seed=0)
-    with pytest.raises(TeacherError, match="not finite"):
-        best_caption(
-            ToyTeacher(),
-            torch.full(SHAPE, torch.nan),
-            captions,
-            drawn.timesteps,
-            drawn.noise,
-            batch_size=8,
-        )
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
     folder = save_sd_teacher(tmp_path_factory.mktemp("teachers") / "v", prediction_type="v_prediction")
@@ -246,44 +162,17 @@ def image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (70, 64, 3), dtype=np.uint8))
 
 
-def test_scores_are_errors_by_hand_with_and_without_the_unconditional_baseline(teacher: Teacher) -> None:
+def test_errors_of_images_are_those_by_hand(teacher: Teacher) -> None:
     drawn = draws(3, teacher.latent_shape, teacher.timesteps, seed=0)
     images, captions = [image(0), image(1)], ["a red cube", "a blue ball", "nothing"]
-    scores = DiffusionScorer(teacher, drawn, batch_size=5, error_of="epsilon").score(images, captions)
-    assert scores.raw.shape == scores.corrected.shape == (3, 2)
+    errors = image_errors(teacher, images, [*captions, ""], drawn, batch_size=5, error_of="epsilon")
+    assert errors.shape == (4, 2)
+    assert errors.dtype == torch.float64
     for m, picture in enumerate(images):
         latents = teacher.encode_image(teacher_preprocess(64)(picture)[None]).expand(3, -1, -1, -1)
-        d = {}
-        for caption in [*captions, ""]:
+        for n, caption in enumerate([*captions, ""]):
             noisy = teacher.add_noise(latents, drawn.noise, drawn.timesteps)
             embeddings = teacher.encode_captions([caption] * 3)
             noise_pred = teacher.noise_pred(noisy, drawn.timesteps, embeddings)
-            d[caption] = float((noise_pred - drawn.noise).square().mean())
-        for n, caption in enumerate(captions):
-            assert float(scores.raw[n, m]) == pytest.approx(-d[caption], rel=1e-5)
-            assert float(scores.corrected[n, m]) == pytest.approx(d[""] - d[caption], abs=1e-5)
-
-
-def test_winoground_scores_are_for_its_metrics(teacher: Teacher, tmp_path: Path) -> None:
-    paths = []
-    for seed in range(4):
-        paths.append(tmp_path / f"{seed}.png")
-        image(seed).save(paths[-1])
-    items = [
-        WinogroundItem("a", (paths[0], paths[1]), ("a cube on a ball", "a ball on a cube")),
-        WinogroundItem("b", (paths[2], paths[3]), ("a red cube", "a blue cube")),
-    ]
-    scorer = DiffusionScorer(teacher, draws(4, teacher.latent_shape, teacher.timesteps, seed=0))
-    seen: list[tuple[int, int]] = []
-    scores = scorer.score_winoground(items, progress=lambda done, total: seen.append((done, total)))
-    alone = scorer.score(items[1].images, items[1].captions)
-    torch.testing.assert_close(scores.corrected[1], alone.corrected)
-    torch.testing.assert_close(scores.raw[1, 0, 1], alone.raw[0, 1])
-    assert winoground_metrics(scores.corrected).text_score == winoground_metrics(scores.raw).text_score
-    assert seen == [(1, 2), (2, 2)]
-
-
-def test_missing_image_is_named(teacher: Teacher, tmp_path: Path) -> None:
-    scorer = DiffusionScorer(teacher, draws(2, teacher.latent_shape, teacher.timesteps, seed=0))
-    with pytest.raises(EvaluationError, match=r"none\.png"):
-        scorer.score([tmp_path / "none.png"], ["a cube"])
+            d = float((noise_pred - drawn.noise).square().mean())
+            assert float(errors[n, m]) == pytest.approx(d, rel=1e-5)

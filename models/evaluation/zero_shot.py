@@ -15,19 +15,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.evaluation.benchmark import Benchmark, check_finite, outcome_of
+from models.annotation_files import read_annotations
+from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
-from models.evaluation.class_names import class_names, template_set
 from models.evaluation.class_shards import CLASSNAMES, TEMPLATES, is_class_shards, read_shard, shards_of
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
-from models.evaluation.measured import Measured, mean_over_tags, share, shares_by_tag
+from models.evaluation.json_files import read_json
+from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
-from models.zero_shot import class_weights, prompts
+from models.zero_shot import (
+    IMAGENET_LABELS,
+    OPENAI_TEMPLATES,
+    PLACES,
+    SIMPLE_TEMPLATES,
+    class_weights,
+    prompts,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 """torchvision's, so that a file in a format that is not read is counted as one that cannot be used."""
+
+NAMED_CLASSES = {"imagenet": IMAGENET_LABELS}
+NAMED_TEMPLATES = {
+    "photo": ("a photo of a {}.",),
+    "simple": SIMPLE_TEMPLATES,
+    "openai": OPENAI_TEMPLATES,
+}
+"""`openai` is the 80 of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
 
 _IMAGES = 1024
 _PROMPTS = 4096
@@ -40,7 +56,7 @@ class ZeroShot(Benchmark):
     labels: tuple[str, ...]
     templates: tuple[str, ...]
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> Measured:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
         """Every image against every class. An equal rival ranks ahead."""
         clip = features_of(scorer)
         weights = self._class_weights(clip, say).double()
@@ -54,7 +70,7 @@ class ZeroShot(Benchmark):
             margins = class_margins(scores, torch.tensor([item.target for item in chunk]))
             outcomes += [outcome_of(item, row) for item, row in zip(chunk, margins, strict=True)]
         by_class = shares_by_tag(outcomes, {"acc1": "acc1"}, self._chance)
-        return Measured(
+        return BenchmarkScores(
             primary="acc1",
             outcome="acc1",
             metrics={
@@ -171,3 +187,69 @@ def _images(folder: Path) -> list[Path]:
             f"{folder}: holds no images; every folder must be a class. Is it another benchmark's folder?"
         )
     return found
+
+
+def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes' names in the order of their numbers.
+
+    `given` is a named set, a text file with a name a line, or JSON: a list, or {"folder": "name"}. Without it the
+    names are the folders', with `_` as a space. A list is in the order of the folders' names, sorted.
+
+    Raises:
+        EvaluationError: no such set or file, an empty name, or not one for each folder.
+    """
+    if given is None:
+        return tuple(name.replace("_", " ").strip() for name in folders or ())
+    names: object = NAMED_CLASSES.get(given)
+    if names is None:
+        names = _read_names(given, NAMED_CLASSES, '["name", ...] or {"folder": "name"}')
+    if isinstance(names, dict):
+        missing = [folder for folder in folders or () if folder not in names]
+        if folders is None or missing:
+            raise EvaluationError(f"{given}: names no class for {missing[:3] or 'numbered classes'}.")
+        names = [names[folder] for folder in folders]
+    found = _texts(names, given)
+    if folders is not None and len(found) != len(folders):
+        raise EvaluationError(
+            f"{given}: has {len(found)} class names, and there are {len(folders)} folders; give one for each, in the "
+            "order of the folders' names."
+        )
+    return found
+
+
+def template_set(given: str | None) -> tuple[str, ...]:
+    """Templates with {} or {c} for the label: a named set, a text file with one a line, or a JSON list.
+
+    Without a name it is `photo`.
+
+    Raises:
+        EvaluationError: no such set or file, or a template has no place for the label.
+    """
+    name = given or "photo"
+    templates = NAMED_TEMPLATES.get(name) or _texts(
+        _read_names(name, NAMED_TEMPLATES, '["template", ...]'), name
+    )
+    for template in templates:
+        if not any(place in template for place in PLACES):
+            raise EvaluationError(f"{name}: the template {template!r} has no {{}} or {{c}} for the label.")
+    return tuple(templates)
+
+
+def _read_names(given: str, named: dict[str, tuple[str, ...]], layout: str) -> object:
+    file = Path(given)
+    if not file.is_file():
+        raise EvaluationError(f"{given!r} is neither a file nor one of {', '.join(named)}.")
+    if file.suffix.lower() == ".json":
+        return read_json(file, layout)
+    lines = read_annotations(file, EvaluationError).split("\n")
+    while lines and not lines[-1].strip():  # lines after the last name; an empty one between is an error
+        lines.pop()
+    return [line.strip() for line in lines]
+
+
+def _texts(values: object, given: str) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(
+        isinstance(value, str) and value.strip() for value in values
+    ):
+        raise EvaluationError(f"{given}: must be a list of texts, none of them empty.")
+    return tuple(values)

@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,43 +8,76 @@ from PIL import Image
 from models.clip import Clip
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.errors import EvaluationError
-from models.evaluation.intervals import wilson
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.winoground import evaluate_winoground, metrics_by, read_winoground, winoground_metrics
-from models.evaluation.winoground_benchmark import (
+from models.evaluation.metrics import wilson
+from models.evaluation.scorers import ClipScorer, cosines
+from models.evaluation.winoground import (
+    CHANCE,
     NEW_TAGS,
+    d_prime,
     winoground_benchmark,
     winoground_margins,
     winoground_ties,
 )
+from tests.benchmark_sets import save_set
 from tests.models.evaluation.fixed_scorer import FixedScorer
+from tests.plain_metrics import winoground_shares
 
+# scores[caption][image] of one item, by hand: a row is a caption, a column an image.
 ALL_RIGHT = [[0.9, 0.1], [0.2, 0.8]]
-TEXT_ONLY = [[0.3, 0.6], [0.2, 0.7]]
-TEXT_TIE = [[0.5, 0.4], [0.5, 0.8]]
+TEXT_ONLY = [[0.3, 0.6], [0.2, 0.7]]  # c0 wins image 0, c1 wins image 1; but image 1 wins caption 0
+IMAGE_ONLY = [[0.3, 0.2], [0.6, 0.7]]  # image 0 wins caption 0, image 1 caption 1; but c1 wins image 0
 ALL_WRONG = [[0.1, 0.9], [0.8, 0.2]]
+TEXT_TIE = [[0.5, 0.4], [0.5, 0.8]]  # both captions equal on image 0
+IMAGE_TIE = [[0.5, 0.5], [0.2, 0.8]]  # both images equal for caption 0
+SAME = [[0.5, 0.5], [0.5, 0.5]]
+LEVELS_HIDE_IT = [[0.9, 0.7], [0.3, 0.2]]  # 0.9 + 0.2 > 0.7 + 0.3, but c0 wins image 1, and i0 caption 1
+BLIND_TO_CAPTIONS = [[0.1, 0.7], [0.1, 0.7]]
+BLIND_TO_IMAGES = [[0.1, 0.1], [0.7, 0.7]]
 
 
-def save_set(folder: Path, count: int, **fields: list[Any]) -> Path:
-    """A set whose images are of `count` * 2 colours; `fields[name][k]` is the k-th item's."""
-    (folder / "images").mkdir(parents=True)
-    lines = []
-    for number in range(count):
-        for side in (0, 1):
-            colour = (number * 7 % 256, 100 * side, number * 31 % 256)
-            Image.new("RGB", (10, 10), colour).save(folder / f"images/ex_{number}_img_{side}.png")
-        lines.append(
-            {
-                "id": number,
-                "image_0": f"ex_{number}_img_0",
-                "image_1": f"ex_{number}_img_1",
-                "caption_0": f"red over blue {number}",
-                "caption_1": f"blue over red {number}",
-            }
-            | {name: values[number] for name, values in fields.items()}
-        )
-    (folder / "examples.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    return folder
+@pytest.mark.parametrize(
+    ("item", "right", "ties"),
+    [
+        (ALL_RIGHT, {"text", "image", "group", "group_match"}, set()),
+        (TEXT_ONLY, {"text", "group_match"}, set()),
+        (IMAGE_ONLY, {"image", "group_match"}, set()),
+        (ALL_WRONG, set(), set()),
+        (TEXT_TIE, {"image", "group_match"}, {"text", "group"}),
+        (IMAGE_TIE, {"text", "group_match"}, {"image", "group"}),
+        (SAME, set(), {"text", "image", "group", "group_match"}),
+        (LEVELS_HIDE_IT, {"group_match"}, set()),
+        (BLIND_TO_CAPTIONS, set(), {"text", "group", "group_match"}),
+        (BLIND_TO_IMAGES, set(), {"image", "group", "group_match"}),
+    ],
+)
+def test_one_item_scores_as_worked_out_by_hand(
+    item: list[list[float]], right: set[str], ties: set[str]
+) -> None:
+    scores = torch.tensor(item)
+    assert {name for name, margin in winoground_margins(scores).items() if margin > 0} == right
+    assert winoground_ties(scores) == ties
+
+
+def test_d_prime_is_the_mean_margin_over_its_standard_deviation() -> None:
+    # The mean of 1.4, 0.2 and -1.4 is 0.2 / 3, the sum of their squared deviations 3.96 - 0.04 / 3.
+    assert d_prime([1.4, 0.2, -1.4]) == pytest.approx(0.2 / 3 / ((3.96 - 0.04 / 3) / 2) ** 0.5)
+    assert d_prime([1.4, 1.4]) is None
+    assert d_prime([1.4]) is None
+
+
+def test_random_scores_are_at_chance() -> None:
+    scores = torch.rand(20_000, 2, 2, generator=torch.Generator().manual_seed(0))
+    margins = [winoground_margins(one) for one in scores]
+    for name, chance in CHANCE.items():
+        assert sum(margin[name] > 0 for margin in margins) / 20_000 == pytest.approx(chance, abs=0.012)
+    assert CHANCE == {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, "group_match": 1 / 2}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    benchmark = winoground_benchmark(save_set(tmp_path / "set", 1))
+    with pytest.raises(EvaluationError, match="not finite"):
+        run_benchmark(benchmark, FixedScorer({"0": [[value, 0.1], [0.2, 0.3]]}))
 
 
 def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
@@ -86,14 +118,9 @@ def test_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
 def test_margins_and_ties_agree_with_the_metrics_of_random_scores() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(0, 4, (500, 2, 2), generator=generator) / 3  # few values, so that ties are many
-    expected = winoground_metrics(scores)
     margins, ties = [winoground_margins(one) for one in scores], [winoground_ties(one) for one in scores]
-    for name, share, tied in (
-        ("text", expected.text_score, expected.text_ties),
-        ("image", expected.image_score, expected.image_ties),
-        ("group", expected.group_score, expected.group_ties),
-        ("group_match", expected.group_match, expected.group_match_ties),
-    ):
+    for metric, (share, tied) in winoground_shares(scores).items():
+        name = metric.removesuffix("_score")
         assert sum(margin[name] > 0 for margin in margins) / 500 == pytest.approx(share)
         assert sum(name in tie for tie in ties) == tied
 
@@ -121,26 +148,43 @@ def test_levels_of_captions_and_images_leave_group_match_as_it_is(tmp_path: Path
     assert plain.metrics["group_score"] != shifted.metrics["group_score"]
 
 
-def test_a_model_gets_the_figures_of_evaluate_winoground(tiny_clip: Clip, tmp_path: Path) -> None:
+def test_a_model_is_scored_item_by_item(tiny_clip: Clip, tmp_path: Path) -> None:
     folder = save_set(tmp_path / "set", 30, collapsed_tag=["Object", "Relation"] * 15)
     # The tiny model sees hardly anything of the tenth item's two images, and nothing of equal ones.
     (folder / "images/ex_9_img_1.png").write_bytes((folder / "images/ex_9_img_0.png").read_bytes())
-    records = read_winoground(folder)
-    expected = evaluate_winoground(tiny_clip, records)
-
+    benchmark = winoground_benchmark(folder)
     with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
-        results = run_benchmark(winoground_benchmark(folder), scorer)
+        results = run_benchmark(benchmark, scorer)
+        scores = torch.stack(list(scorer.scores(benchmark.items)))
 
-    rounded = winoground_metrics(expected.scores.float())
-    for name in ("text", "image", "group"):
-        assert results.metrics[f"{name}_score"].value == getattr(rounded, f"{name}_score")
-        assert results.metrics[f"{name}_score"].ties == getattr(rounded, f"{name}_ties")
-    for tag, metrics in metrics_by(expected.scores.float(), [one.collapsed_tag for one in records]).items():
-        assert results.by_tag[tag]["group_score"].value == metrics.group_score
+    for item, of_item in zip(benchmark.items[:3], scores, strict=False):
+        texts = tiny_clip.encode_text(tiny_clip.tokenizer(list(item.captions)))
+        pixels = [tiny_clip.preprocess(Image.open(one.path).convert("RGB")) for one in item.images]
+        expected = texts @ tiny_clip.encode_image(torch.stack(pixels)).T
+        torch.testing.assert_close(of_item, expected, atol=1e-5, rtol=0)
+    found = {name: (metric.value, metric.ties) for name, metric in results.metrics.items()}
+    assert found == winoground_shares(scores)
     assert results.metrics["image_score"].ties >= 1
-    match = results.metrics["group_match"]
-    assert (match.value, match.ties) == (rounded.group_match, rounded.group_match_ties)
-    assert match.d_prime == pytest.approx(rounded.d_prime)
+    relation = winoground_shares(scores[1::2])["group_score"]
+    assert results.by_tag["Relation"]["group_score"].value == relation[0]
+
+
+def test_equal_images_and_equal_captions_are_ties(tiny_clip: Clip, tmp_path: Path) -> None:
+    folder = save_set(tmp_path / "set", 2)
+    (folder / "images/ex_0_img_1.png").write_bytes((folder / "images/ex_0_img_0.png").read_bytes())
+    examples = (folder / "examples.jsonl").read_text()
+    (folder / "examples.jsonl").write_text(examples.replace("blue over red 1", "red over blue 1"))
+    with ClipScorer(tiny_clip, tmp_path / "kept", batch_size=1) as scorer:
+        metrics = run_benchmark(winoground_benchmark(folder), scorer).metrics
+    assert [metrics[f"{name}_score"].ties for name in ("text", "image", "group")] == [1, 1, 2]
+    assert metrics["group_score"].value == 0
+
+
+def test_cosines_hold_the_caption_before_the_image() -> None:
+    images = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    texts = torch.tensor([[[0.6, 0.8], [0.0, 1.0]]])
+    # c0 is nearer to image 1 than to image 0.
+    assert cosines(texts, images)[0].tolist() == [pytest.approx([0.6, 0.8]), pytest.approx([0.0, 1.0])]
 
 
 def test_tags_of_all_kinds_are_told_apart(tmp_path: Path) -> None:

@@ -10,21 +10,18 @@ the error's variance is theirs, and drops out of the differences.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from models.evaluation.features import Progress, open_image
-from models.evaluation.names import SCORE_ERROR, ErrorOf
-from models.evaluation.winoground import WinogroundItem
 from models.losses.sds import NoisePredictor
+from models.score_error import SCORE_ERROR, ErrorOf
 from models.teacher.errors import TeacherError
 from models.teacher.noise import velocity
 from models.teacher.pixels import teacher_preprocess
-from models.teacher.teacher import UNCONDITIONAL, Teacher
+from models.teacher.teacher import Teacher
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
@@ -120,141 +117,37 @@ def denoising_errors(
     return denoising_errors_many(teacher, *batch, batch_size=batch_size, error_of=error_of)[0]
 
 
-@dataclass(frozen=True)
-class BestCaption:
-    """The winner among an image's captions, and what finding it cost."""
-
-    index: int
-    unet_calls: int
-    """Noised latents that went through the U-Net; comparing all captions on all draws takes n k of them."""
-
-
-def best_caption(
-    teacher: NoisePredictor,
-    latents: Float[Tensor, "c h w"],
-    captions: Float[Tensor, "n s e"],
-    timesteps: Int[Tensor, "k"],
-    noise: Float[Tensor, "k c h w"],
+def image_errors(
+    teacher: Teacher,
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    drawn: Draws,
     *,
-    batch_size: int,
-    round_size: int = 8,
-    z: float = 2.5,
+    batch_size: int = 64,
     error_of: ErrorOf = SCORE_ERROR,
-) -> BestCaption:
-    """The caption with the smallest d(x, c), with hopeless ones dropped early.
+    tick: Callable[[], None] | None = None,
+) -> Float[Tensor, "n m"]:
+    """d(x, c) `[caption, image]` of RGB images, all on the same draws; float64 on the CPU.
 
-    The draws are used in rounds of `round_size`. After each, with e_jk caption j's excess over the leading caption
-    on draw k, caption j is dropped where sum_k e_jk > z sqrt(sum_k e_jk^2), over all draws so far. Where both are
-    equally good a round does this with a chance below exp(-z^2 / 2), for any number of draws, if e is symmetric
-    (self-normalised sums). It ends with one caption left, or with the draws. A large `z` drops none.
+    `tick` is called after every U-Net call.
 
     Raises:
-        TeacherError: an error is not finite.
+        TeacherError: the teacher's VAE is not loaded, or an error is not finite.
     """
-    alive = torch.arange(len(captions), device=captions.device)
-    seen = torch.empty(len(captions), 0, dtype=torch.float64, device=latents.device)
-    unet_calls = 0
-    for levels, eps in zip(_chunks(timesteps, round_size), _chunks(noise, round_size), strict=True):
-        new = denoising_errors(
-            teacher, latents, captions[alive], levels, eps, batch_size=batch_size, error_of=error_of
-        )
-        check_finite(new)
-        unet_calls += new.numel()
-        seen = torch.cat([seen, new.double()], dim=1)
-        leader = seen.mean(dim=1).argmin()
-        excess = seen - seen[leader]
-        kept = ~(excess.sum(dim=1) > z * excess.square().sum(dim=1).sqrt())
-        alive, seen = alive[kept.to(alive.device)], seen[kept]
-        if len(alive) == 1:
-            break
-    return BestCaption(int(alive[seen.mean(dim=1).argmin().to(alive.device)]), unet_calls)
-
-
-@dataclass(frozen=True, eq=False)
-class DiffusionScores:
-    """Scores `[..., caption, image]`, float64 on the CPU; higher is better."""
-
-    raw: Float[Tensor, "*items n m"]
-    """-d(x, c): compares captions of one image, not images."""
-    corrected: Float[Tensor, "*items n m"]
-    """d(x, no caption) - d(x, c): what the caption explains of the image; compares both."""
-
-
-class DiffusionScorer:
-    """Scores images under captions by a teacher whose VAE is loaded, all on the same draws.
-
-    `preprocess` is for `models.teacher.pixels.teacher_preprocess` with the student's way of cropping; open_clip's
-    usual one where it is not given.
-    """
-
-    def __init__(
-        self,
-        teacher: Teacher,
-        drawn: Draws,
-        *,
-        preprocess: Callable[[Image.Image], Float[Tensor, "3 h w"]] | None = None,
-        batch_size: int = 64,
-        error_of: ErrorOf = SCORE_ERROR,
-    ) -> None:
-        self._teacher = teacher
-        self._draws = drawn
-        self._preprocess = preprocess or teacher_preprocess(teacher.resolution_px)
-        self._batch_size = batch_size
-        self._error_of: ErrorOf = error_of
-
-    def score(self, images: Sequence[Path | Image.Image], captions: Sequence[str]) -> DiffusionScores:
-        """Score every caption for every image.
-
-        Raises: as `errors`.
-        """
-        d = self.errors(images, [*captions, UNCONDITIONAL])
-        return DiffusionScores(raw=-d[:-1], corrected=d[-1] - d[:-1])
-
-    def errors(
-        self,
-        images: Sequence[Path | Image.Image],
-        captions: Sequence[str],
-        *,
-        tick: Callable[[], None] | None = None,
-    ) -> Float[Tensor, "n m"]:
-        """d(x, c) `[caption, image]`, float64 on the CPU; `tick` is called after every U-Net call.
-
-        Raises:
-            EvaluationError: a file is missing or is not an image that can be decoded.
-            TeacherError: the VAE is not loaded, or an error is not finite.
-        """
-        pixels = torch.stack([self._preprocess(open_image(image)) for image in images])
-        latents = self._teacher.encode_image(pixels)
-        embeddings = self._teacher.encode_captions(captions)
-        errors = denoising_errors_many(
-            self._teacher,
-            latents,
-            embeddings.expand(len(images), -1, -1, -1),
-            self._draws.timesteps.expand(len(images), -1),
-            self._draws.noise.expand(len(images), -1, -1, -1, -1),
-            batch_size=self._batch_size,
-            error_of=self._error_of,
-            tick=tick,
-        )
-        check_finite(errors)
-        return errors.double().mean(dim=-1).T.cpu()
-
-    def score_winoground(
-        self, items: Sequence[WinogroundItem], *, progress: Progress | None = None
-    ) -> DiffusionScores:
-        """Scores `[item, caption, image]` for `models.evaluation.winoground.winoground_metrics`.
-
-        Raises: as `score`.
-        """
-        scored = []
-        for item in items:
-            scored.append(self.score(item.images, item.captions))
-            if progress is not None:
-                progress(len(scored), len(items))
-        return DiffusionScores(
-            raw=torch.stack([scores.raw for scores in scored]),
-            corrected=torch.stack([scores.corrected for scores in scored]),
-        )
+    preprocess = teacher_preprocess(teacher.resolution_px)
+    latents = teacher.encode_image(torch.stack([preprocess(image) for image in images]))
+    errors = denoising_errors_many(
+        teacher,
+        latents,
+        teacher.encode_captions(captions).expand(len(images), -1, -1, -1),
+        drawn.timesteps.expand(len(images), -1),
+        drawn.noise.expand(len(images), -1, -1, -1, -1),
+        batch_size=batch_size,
+        error_of=error_of,
+        tick=tick,
+    )
+    check_finite(errors)
+    return errors.double().mean(dim=-1).T.cpu()
 
 
 def _chunks(values: Tensor, size: int) -> Iterable[Tensor]:

@@ -1,0 +1,81 @@
+"""Which figures the page shows, in which order, and on which scale; the template says how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.evaluation.comparison import Comparison, MacroDifference, PairedDifference, compared_by_tag
+from models.evaluation.results import GROUP_MATCH, Metric, Results
+
+MODEL, BASELINE = "model", "baseline"
+
+Run = tuple[str, Results]
+"""A run, behind `model` or `baseline`."""
+
+Difference = PairedDifference | MacroDifference
+
+
+def model_name(run: Results, series: str) -> str:
+    """The model's name; a CLIP and a teacher may have the same."""
+    name = str(run.provenance.get("model", series))
+    return f"{name} (diffusion score)" if run.provenance.get("scorer") == "diffusion" else name
+
+
+def scores(runs: Sequence[Run], primary: str) -> dict[str, dict[str, Metric]]:
+    """Every figure's value for each run that has it; the primary figure first, the others in their own order."""
+    names = sorted(runs[-1][1].metrics, key=lambda name: name != primary)
+    return {
+        name: {series: run.metrics[name] for series, run in runs if name in run.metrics} for name in names
+    }
+
+
+def tag_scores(results: Results) -> dict[str, dict[str, Metric]]:
+    """The primary figure and GroupMatch of every tag (or, where it has neither, all), the largest tags first."""
+    found = {}
+    for tag, metrics in results.by_tag.items():
+        shown = [name for name in (results.primary, GROUP_MATCH) if name in metrics] or list(metrics)
+        for name in shown:
+            found[tag if len(shown) == 1 else f"{tag}: {name}"] = {MODEL: metrics[name]}
+    return dict(sorted(found.items(), key=lambda row: -row[1][MODEL].n))
+
+
+def changes(comparison: Comparison) -> list[tuple[str, Difference]]:
+    """The primary mean over tags where there is one, then the outcomes, the headline first."""
+    macro = [(comparison.macro.metric, comparison.macro)] if comparison.macro else []
+    return [*macro, *sorted(comparison.outcomes.items(), key=lambda row: row[0] != comparison.outcome)]
+
+
+def tag_changes(comparison: Comparison) -> list[tuple[str, Difference]]:
+    """The headline outcome of every tag, and GroupMatch where there is one; the largest tags first."""
+    found = [
+        (tag if name == comparison.outcome else f"{tag}: {name}", outcomes[name])
+        for tag, outcomes in comparison.by_tag.items()
+        for name in compared_by_tag(comparison)
+        if name in outcomes
+    ]
+    return [*sorted(found, key=lambda row: -row[1].counts.n)]
+
+
+def axis_limit(rows: Sequence[tuple[str, Difference]]) -> float:
+    """Half the width of the axis that all rows share: their widest interval, and at least a point."""
+    return max([0.01, *(abs(end) for _, one in rows for end in (one.low, one.high, one.difference))]) * 1.05
+
+
+def provenance(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Every key that any run has, with each run's value."""
+    flat = [_flattened(run.provenance) for _, run in runs]
+    return {key: [values.get(key, "") for values in flat] for values in flat for key in values}
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined by dots."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flattened(value, f"{prefix}{key}.")
+        else:
+            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            text = ", ".join(map(str, value)) if listed else "none" if value is None else str(value)
+            found[f"{prefix}{key}"] = text
+    return found
