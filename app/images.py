@@ -15,7 +15,7 @@ from app.errors import InvalidImage, OutOfMemory, Overloaded, ServiceError
 from models.clip import Clip
 from models.image_files import ImageFile
 from models.images import ImageError, ImageLimits, decode_bytes, decode_file, open_image
-from models.memory import release_free_memory
+from models.machine import release_free_memory
 
 Result = TypeVar("Result")
 

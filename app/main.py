@@ -44,9 +44,8 @@ from app.serving.versions import NamedVersions, VersionedInference
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.cores import usable_cores
 from models.images import ImageLimits
-from models.memory import usable_bytes
+from models.machine import usable_bytes, usable_cores
 from models.precision import limit_memory
 
 DESCRIPTION = (

@@ -7,7 +7,6 @@ JOBS/JOB_ID/FENCE/links/            shards of a data set that lies in several fo
 JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from app.registry.manifest import LOG_FILE
 from app.store.records import Lease
+from models.atomic import write_atomic
+from models.files import sha256_of
 from worker.identity import ProcessId
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,7 @@ class JobFolder:
     def occupy(self, occupant: Occupant) -> None:
         """Write down who works here, for a supervisor that comes after a crash. Raises OSError."""
         self.open()
-        temporary = self.path / f".{_PROCESS_FILE}"
-        temporary.write_text(json.dumps(asdict(occupant)), encoding="utf-8")
-        temporary.replace(self.path / _PROCESS_FILE)
+        write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)))
 
     def vacate(self) -> None:
         """Nobody works here any more."""
@@ -171,8 +170,7 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether its tensors are the ones that its description has the hash of."""
     try:
         description = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        with (checkpoint / "state.safetensors").open("rb") as file:
-            return bool(description["sha256"] == hashlib.file_digest(file, "sha256").hexdigest())
+        return bool(description["sha256"] == sha256_of(checkpoint / "state.safetensors"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.annotation_files import read_annotations
 from models.evaluation.errors import EvaluationError
 from models.evaluation.json_files import read_json
+from models.files import read_text
 from models.zero_shot import IMAGENET_LABELS, OPENAI_TEMPLATES, PLACES, SIMPLE_TEMPLATES
 
 NAMED_CLASSES = {"imagenet": IMAGENET_LABELS}
@@ -69,7 +69,7 @@ def _read(given: str, named: dict[str, tuple[str, ...]], layout: str) -> object:
         raise EvaluationError(f"{given!r} is neither a file nor one of {', '.join(named)}.")
     if file.suffix.lower() == ".json":
         return read_json(file, layout)
-    lines = read_annotations(file, EvaluationError).split("\n")
+    lines = read_text(file, EvaluationError).split("\n")
     while lines and not lines[-1].strip():  # lines after the last name; an empty one between is an error
         lines.pop()
     return [line.strip() for line in lines]

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from models.clip import Clip
-from models.cores import usable_cores
 from models.evaluation.errors import EvaluationError
 from models.images import ImageError, ImageLimits, decode_image
+from models.machine import usable_cores
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after every batch."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.atomic import write_atomic
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.captions_file import read_captions
 from models.evaluation.errors import EvaluationError
@@ -19,7 +20,7 @@ from models.evaluation.items import Item, image_folder, image_path, text_of
 from models.evaluation.json_files import read_json
 from models.evaluation.results import ImageRegion
 from models.evaluation.shuffles import cleaned, shuffled_captions
-from models.evaluation.whole_files import write_whole
+from models.files import sha256_of
 
 FILES = {"coco-order": "coco_karpathy_test.json", "flickr-order": "flickr30k_test.json"}
 LAYOUT = "an order set, {hash, seed, items: [{image, caption_options: [true, false, ...]}]}, or such a list"
@@ -98,7 +99,7 @@ def make_order_set(file: Path, images: Path | None = None, *, seed: int = 0) -> 
 
 
 def _made_once(name: str, file: Path, images: Path | None, sets: Path, seed: int) -> OrderSet:
-    source = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = sha256_of(file)
     stored = sets / f"{name}-{source[:16]}-seed{seed}.json"
     if stored.is_file():
         return _stored(stored)
@@ -110,7 +111,7 @@ def _made_once(name: str, file: Path, images: Path | None, sets: Path, seed: int
         "without_other_order": made.without_other_order,
         "items": [{"image": image, "caption_options": captions} for image, captions in made.cases],
     }
-    write_whole(stored, json.dumps(content, ensure_ascii=False, indent=0))
+    write_atomic(stored, json.dumps(content, ensure_ascii=False, indent=0))
     return made
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models.atomic import write_atomic
 from models.evaluation.comparison import Comparison
 from models.evaluation.errors import EvaluationError
 from models.evaluation.json_files import read_json
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
-from models.evaluation.whole_files import write_whole
 
 FORMAT = 1
 _LAYOUT = "results as `sds-clip evaluate --out` writes them"
@@ -74,7 +74,7 @@ def read_results(path: Path) -> Results:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     # In ASCII: ids and names of files may hold half of a surrogate pair, which UTF-8 has not.
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _metrics_as_json(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.clip import Clip
-from models.cores import usable_cores
 from models.evaluation.checked import Images, Problems, Say
 from models.evaluation.computed_by import computed_by
 from models.evaluation.feature_store import FeatureStore
 from models.evaluation.items import ImageProblem, Item, open_region
 from models.evaluation.results import ImageRegion
+from models.machine import usable_cores
 
 _TEXTS = 256
 _ITEMS = 512

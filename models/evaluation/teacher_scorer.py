@@ -15,7 +15,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from models.cores import usable_cores
 from models.diffusion_score import DiffusionScorer, draws
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
@@ -24,6 +23,7 @@ from models.evaluation.denoising_store import DenoisingStore
 from models.evaluation.items import ImageProblem, Item, open_region
 from models.evaluation.names import SCORE_ERROR, ErrorOf
 from models.evaluation.results import ImageRegion, Results
+from models.machine import usable_cores
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 _AHEAD = 64

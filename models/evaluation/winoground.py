@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.annotation_files import read_annotations
 from models.clip import Clip
 from models.evaluation.errors import EvaluationError
 from models.evaluation.features import Progress, encode_images, encode_texts
 from models.evaluation.items import text_of
+from models.files import read_text
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 UNTAGGED = "untagged"
@@ -197,7 +197,7 @@ def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[Wi
 
 
 def _lines(examples: Path) -> list[tuple[int, str]]:
-    text = read_annotations(examples, EvaluationError)
+    text = read_text(examples, EvaluationError)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 

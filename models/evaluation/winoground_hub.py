@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from models.atomic import atomic_folder
 from models.evaluation.errors import EvaluationError
 
 HUB_ID = "facebook/winoground"
@@ -45,17 +45,14 @@ def unpack_winoground(examples: Path, images: Path, folder: Path) -> None:
     Raises:
         EvaluationError: the archive is damaged, too large, or holds names that lead out of it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-        made = Path(part) / "set"
-        (made / "images").mkdir(parents=True)
+    with atomic_folder(folder) as made:
+        (made / "images").mkdir()
         try:
             with zipfile.ZipFile(images) as archive:
                 _unpack(archive, made / "images", images)
         except zipfile.BadZipFile as error:
             raise EvaluationError(f"{images}: is not a whole zip file; delete it and try again.") from error
         shutil.copyfile(examples, made / "examples.jsonl")
-        made.rename(folder)
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path, source: Path) -> None:

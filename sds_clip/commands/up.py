@@ -114,7 +114,7 @@ def child_environment(settings: WorkerSettings, broker_url: str | None) -> dict[
     """What the children are told beside the environment that they inherit."""
     from sqlalchemy import URL
 
-    from models.cores import usable_cores
+    from models.machine import usable_cores
 
     data_dir = settings.data_dir.absolute()
     database = URL.create("sqlite", database=str(data_dir / "sds-clip.db")).render_as_string()

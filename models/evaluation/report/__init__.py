@@ -9,11 +9,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from models.atomic import write_atomic
 from models.evaluation.comparison import Comparison
 from models.evaluation.errors import EvaluationError
 from models.evaluation.report.view import page
 from models.evaluation.results import Results
-from models.evaluation.whole_files import write_whole
 
 __all__ = ["render_report", "write_report"]
 
@@ -32,7 +32,7 @@ def write_report(
     html = render_report(results, comparison, baseline)
     file = folder / "report.html"
     try:
-        write_whole(file, html)
+        write_atomic(file, html)
     except OSError as error:
         raise EvaluationError(
             f"{file} cannot be written ({error.strerror}); free some space or name another folder."
