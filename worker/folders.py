@@ -2,7 +2,7 @@
 
 JOBS/JOB_ID/FENCE/process.json      the process at work, and its supervisor
 JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
-JOBS/JOB_ID/FENCE/work/             features and scores that an evaluation keeps
+JOBS/JOB_ID/FENCE/work/             what a benchmark makes of its files
 JOBS/JOB_ID/FENCE/links/            shards of a data set that lies in several folders
 JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
 """
@@ -98,17 +98,6 @@ class JobFolder:
                 continue
             return step
         return 0
-
-    def take_over_work(self, name: str) -> Path:
-        """A folder below `work`, made with a copy of what the newest attempt before has left in it."""
-        folder = self.work / name
-        if folder.exists():
-            return folder
-        for _, earlier in sorted(self._earlier(), reverse=True):
-            if (earlier / "work" / name).is_dir():
-                shutil.copytree(earlier / "work" / name, folder, dirs_exist_ok=True)
-                break
-        return folder
 
     def has_checkpoint_after(self, step: int) -> bool:
         """Whether this attempt has written one of its own since."""
