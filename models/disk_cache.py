@@ -172,6 +172,8 @@ def _read(database: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, by
         marks = ",".join("?" * len(some))
         rows = database.execute(f"SELECT key, used_at, value FROM cache WHERE key IN ({marks})", some)
         for key, used_at, stored in rows:
+            if not isinstance(stored, bytes) or not isinstance(used_at, float):
+                continue  # damaged: SQLite puts any type into any column
             value = stored[_DIGEST_BYTES:]
             if stored[:_DIGEST_BYTES] == _digest(key, value):
                 found[key] = value

@@ -73,12 +73,13 @@ def test_bound_of_zero_keeps_nothing(file: Path) -> None:
         assert cache.get(key("a")) is None
 
 
-def test_damaged_row_is_absent_and_written_anew(file: Path) -> None:
+@pytest.mark.parametrize("damage", ["value = zeroblob(length(value))", "value = 'text'", "used_at = 'text'"])
+def test_damaged_row_is_absent_and_written_anew(file: Path, damage: str) -> None:
     with DiskCache(file) as cache:
         cache.put_many(values("a", "b"))
     database = sqlite3.connect(file)
     with database:
-        database.execute("UPDATE cache SET value = zeroblob(length(value)) WHERE key = ?", (key("a"),))
+        database.execute(f"UPDATE cache SET {damage} WHERE key = ?", (key("a"),))
     database.close()
     with DiskCache(file) as cache:
         assert cache.get_many(values("a", "b")) == values("b")
