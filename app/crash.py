@@ -19,6 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from models.atomic import sync_folder
+
 FOLDER = "SDS_CLIP_CRASH_POINTS"
 REACHED = ".reached"
 
@@ -38,11 +40,5 @@ def reach(point: Point) -> None:
         _visits[point] += 1
         if _visits[point] >= visit:
             armed.rename(f"{armed}{REACHED}")
-            _sync(armed.parent)
+            sync_folder(armed.parent)
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -14,7 +14,7 @@ from app.decode_budget import DecodeBudget
 from app.errors import InvalidImage, OutOfMemory, Overloaded, ServiceError
 from models.clip import Clip
 from models.images import ImageError, ImageFile, ImageLimits, decode_bytes, decode_file, open_image
-from models.memory import release_free_memory
+from models.machine import release_free_memory
 
 Result = TypeVar("Result")
 

@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ConfigurationError, Forbidden
+from models.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -145,16 +145,4 @@ def _read(path: Path) -> list[Key]:
 
 def _write(path: Path, file: KeysFile) -> None:
     """Replace the file at once: a reader sees the old one or the new one. Only the owner may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump(file.model_dump(), stream, indent=2)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomic(path, json.dumps(file.model_dump(), indent=2) + "\n", mode=0o600)

@@ -31,7 +31,6 @@ from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.schemas.match import MatchRequest
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.server import DrainingServer
-from app.serving.class_store import ClassStore
 from app.serving.classes import ClassWeights
 from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
@@ -44,9 +43,9 @@ from app.serving.versions import NamedVersions, VersionedInference
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.cores import usable_cores
+from models.disk_cache import DiskCache
 from models.images import ImageLimits
-from models.memory import usable_bytes
+from models.machine import usable_bytes, usable_cores
 from models.precision import limit_memory
 
 DESCRIPTION = (
@@ -118,8 +117,11 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
-    store = ClassStore(settings.data_dir / "class_weights", max_bytes=settings.class_cache_bytes)
-    classes = ClassWeights(engine, store, wait_s=settings.class_wait_s)
+    # Looked up on the event loop, which must not wait for another process that is writing.
+    disk = DiskCache(
+        settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
+    )
+    classes = ClassWeights(engine, disk, wait_s=settings.class_wait_s)
     backend = None
     if settings.database_url is not None:
         backend = Backend(settings, settings.database_url, list(clips.values()))

@@ -27,7 +27,7 @@ from bench.evaluate_sets import demo_set, noise_set, sugarcrepe_set, winoground_
 from bench.measure import note
 from bench.train_report import versions
 from models.checkpoints import load_clip
-from models.cores import usable_cores
+from models.machine import usable_cores
 from models.teacher.load import load_teacher
 
 

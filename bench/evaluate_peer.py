@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.evaluate_sets import PARTS
-from models.cores import usable_cores
+from models.machine import usable_cores
 
 BATCH_SIZE = 32
 """Images in one forward."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.load import IMAGE, Call
-from models.cores import usable_cores
+from models.machine import usable_cores
 
 THREADS = usable_cores()
 INFINITY_REQUIREMENTS = (

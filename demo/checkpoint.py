@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
+
+from models.atomic import atomic_file
 
 
 class Recipe(Protocol):
@@ -37,11 +38,9 @@ class Part(Protocol):
 
 def save_checkpoint(path: Path, recipe: Recipe, step: int, seconds: float, parts: Mapping[str, Part]) -> None:
     """Replace the checkpoint in one move, so that a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()}
-    unfinished = path.with_suffix(".unfinished")
-    torch.save({**state, "step": step, "seconds": seconds, "recipe": asdict(recipe)}, unfinished)
-    os.replace(unfinished, path)
+    with atomic_file(path) as unfinished:
+        torch.save({**state, "step": step, "seconds": seconds, "recipe": asdict(recipe)}, unfinished)
 
 
 def resume(path: Path, recipe: Recipe, parts: Mapping[str, Part]) -> tuple[int, float]:

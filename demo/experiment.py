@@ -23,8 +23,9 @@ from demo.stopwatch import Stopwatch
 from demo.training_set import DemoPairs
 from demo.world import Split
 from demo.yardstick import real_residuals
+from models.atomic import write_atomic
 from models.checkpoints import load_clip
-from models.cores import usable_cores
+from models.machine import usable_cores
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig, parse_config
@@ -225,9 +226,7 @@ def _run(series: Series, run: Run) -> Outcome:
     )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     file = run.outcome(series.split)
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(asdict(outcome)) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    write_atomic(file, json.dumps(asdict(outcome)) + "\n")
     return outcome
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from models.atomic import write_atomic
 from models.training.config import FinetuneConfig
 from models.training.parts import Parts, with_negatives
 from models.training.run import score_targets
@@ -35,9 +35,7 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path) -
     for index in range(number * CHUNK, min((number + 1) * CHUNK, len(pairs))):
         sample = pairs.sample(index)
         errors.append(targets([index], sample.captions, sample.negatives, 1 + config.negatives_count))
-    unfinished = file.with_suffix(".unfinished")
-    save_file({"errors": torch.cat(errors)}, unfinished, {"seconds": str(time.monotonic() - began)})
-    os.replace(unfinished, file)
+    write_atomic(file, save({"errors": torch.cat(errors)}, {"seconds": str(time.monotonic() - began)}))
 
 
 def scoring_seconds(files: Iterable[Path]) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
+
+from models.atomic import write_atomic
 
 
 class Stopwatch:
@@ -22,7 +23,4 @@ class Stopwatch:
 
     def tick(self) -> None:
         """Keep the seconds so far."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._file.with_suffix(".unfinished")
-        unfinished.write_text(f"{self.seconds}\n", encoding="utf-8")
-        os.replace(unfinished, self._file)
+        write_atomic(self._file, f"{self.seconds}\n")

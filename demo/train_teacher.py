@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from demo.sets import pairs
 from demo.teacher import CONTEXT_LENGTH, TIMESTEPS, new_scheduler, new_text_encoder, new_unet
 from demo.train_vae import pixels_to_vae
 from demo.world import Scene, Split
+from models.atomic import atomic_file
 from models.precision import native_bf16
 
 ENCODED_AT_ONCE = 256
@@ -121,10 +121,8 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
             latents.append(encode(vae, torch.from_numpy(part.images)).half().numpy())
     if stored is None:
         stored = np.concatenate(latents)
-        work_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = work_dir / "latents.unfinished.npy"
-        np.save(unfinished, stored)
-        os.replace(unfinished, file)
+        with atomic_file(file) as unfinished:
+            np.save(unfinished, stored)
     return Pool(scenes, torch.from_numpy(stored))
 
 

@@ -11,9 +11,9 @@ from open_clip.factory import get_tokenizer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.atomic import atomic_folder
 from models.checkpoints import OPENAI_ARCHIVE_KEYS, build_network, check_finite
 from models.export import write_folder
-from models.folders import whole_folder
 from models.model_config import checked_preprocess
 from models.published import (
     QUICK_GELU_SUFFIX,
@@ -50,7 +50,7 @@ def convert_pickle(
         stated = published_preprocess(plain, quick)
     else:
         stated = checked_preprocess(preprocess, config, "The given preprocessing")
-    with whole_folder(out_dir) as working:
+    with atomic_folder(out_dir) as working:
         weights = read_pickle(path, plain, quick)
         check_finite(weights, path)
         file = working / WEIGHT_FILES[0]

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.atomic import atomic_folder
 from models.clip import Clip
 from models.delta_file import Delta, DeltaError, read_delta, write_delta
-from models.folders import whole_folder
 from models.golden import TOLERANCE, Golden
 from models.references import Folder
 
@@ -41,7 +41,7 @@ def save_delta(
     version = base.identity.replacing(changed).version
     golden = Golden.of(_clip_with(base, _sharing(tuned, ()).eval()))
     history = {"configuration": configuration, "data": data, "metrics": metrics}
-    with whole_folder(folder) as working:
+    with atomic_folder(folder) as working:
         write_delta(working, base, version, changed, golden, history)
         apply_delta(base, working)
     return folder

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.clip import Clip
-from models.cores import usable_cores
+from models.machine import usable_cores
 
 
 def encode_images(clip: Clip, images: Sequence[Image.Image], *, batch_size: int = 32) -> Float[Tensor, "n d"]:

@@ -12,9 +12,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.atomic import atomic_folder
 from models.checkpoints import load_clip, source_of, tokenizer_files
 from models.clip import Clip
-from models.folders import whole_folder
 from models.model_config import CONFIG_FILE
 from models.references import BadReferenceError, CheckpointError, Folder, parse
 from models.sources import WEIGHT_FILES
@@ -34,7 +34,7 @@ def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Pat
         if not isinstance(reference, Folder):
             raise BadReferenceError(f"{reference} is no delta, so there is nothing for alpha to blend.")
         reference = parse(str(replace(reference, alpha=alpha)))
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         clip = load_clip(str(reference), device="cpu", precision="float32")
         source = source_of(reference)
         dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}

@@ -14,6 +14,8 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
+from models.files import sha256_of
+
 TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -112,4 +114,4 @@ def effective_model_config(model_config: Mapping[str, Any]) -> dict[str, Any]:
 
 def hashes_of(files: Iterable[Path]) -> dict[str, str]:
     """sha256 of each file, by its name alone."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: sha256_of(file) for file in files}

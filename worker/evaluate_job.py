@@ -78,14 +78,14 @@ def _of_teacher(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> 
     assert job.teacher is not None
     teacher = load_teacher(job.teacher, device=context.config.device, precision=job.precision, vae=True)
     context.stage("evaluating")
-    scores = context.folder.take_over_work("scores")
     scorer = TeacherScorer(
         teacher,
-        scores,
+        context.config.features_dir,
         count=job.draws,
         seed=job.seed,
         error_of=job.score_error,
         batch_size=job.batch_size,
+        max_bytes=context.config.feature_cache_bytes,
     )
     return run_teacher(benchmark, scorer, max_bad_share=job.max_bad_share, say=_say(context))
 

@@ -2,12 +2,11 @@
 
 JOBS/JOB_ID/FENCE/process.json      the process at work, and its supervisor
 JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
-JOBS/JOB_ID/FENCE/work/             features and scores that an evaluation keeps
+JOBS/JOB_ID/FENCE/work/             what a benchmark makes of its files
 JOBS/JOB_ID/FENCE/links/            shards of a data set that lies in several folders
 JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from app.registry.manifest import LOG_FILE
 from app.store.records import Lease
+from models.atomic import write_atomic
+from models.files import sha256_of
 from worker.identity import ProcessId
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,7 @@ class JobFolder:
     def occupy(self, occupant: Occupant) -> None:
         """Write down who works here, for a supervisor that comes after a crash. Raises OSError."""
         self.open()
-        temporary = self.path / f".{_PROCESS_FILE}"
-        temporary.write_text(json.dumps(asdict(occupant)), encoding="utf-8")
-        temporary.replace(self.path / _PROCESS_FILE)
+        write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)))
 
     def vacate(self) -> None:
         """Nobody works here any more."""
@@ -99,17 +98,6 @@ class JobFolder:
                 continue
             return step
         return 0
-
-    def take_over_work(self, name: str) -> Path:
-        """A folder below `work`, made with a copy of what the newest attempt before has left in it."""
-        folder = self.work / name
-        if folder.exists():
-            return folder
-        for _, earlier in sorted(self._earlier(), reverse=True):
-            if (earlier / "work" / name).is_dir():
-                shutil.copytree(earlier / "work" / name, folder, dirs_exist_ok=True)
-                break
-        return folder
 
     def has_checkpoint_after(self, step: int) -> bool:
         """Whether this attempt has written one of its own since."""
@@ -171,8 +159,7 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether its tensors are the ones that its description has the hash of."""
     try:
         description = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        with (checkpoint / "state.safetensors").open("rb") as file:
-            return bool(description["sha256"] == hashlib.file_digest(file, "sha256").hexdigest())
+        return bool(description["sha256"] == sha256_of(checkpoint / "state.safetensors"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

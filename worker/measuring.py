@@ -11,9 +11,9 @@ from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Say
 from models.evaluation.read import read_benchmark
 from models.evaluation.results import Results, as_json
+from models.evaluation.scorers import ClipScorer
 from worker.context import JobContext
 from worker.data import captions_files, the_one
-from worker.features import open_scorer
 
 
 def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchmark:
@@ -50,7 +50,10 @@ def measure(
     max_bad_share: float = 0.0,
 ) -> Results:
     """The model's results, over features that are kept for what comes after: another job, or another attempt."""
-    with open_scorer(context, clip, batch_size=batch_size) as scorer:
+    config = context.config
+    with ClipScorer(
+        clip, config.features_dir, batch_size=batch_size, max_bytes=config.feature_cache_bytes
+    ) as scorer:
         return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 

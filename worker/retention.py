@@ -1,6 +1,4 @@
-"""How long what jobs leave is kept: files of those that failed or were cancelled, events, versions of no use; and how
-much of their features.
-"""
+"""How long what jobs leave is kept: files of those that failed or were cancelled, events, versions of no use."""
 
 import contextlib
 import logging
@@ -20,7 +18,6 @@ from app.store.records import Job, Lease
 from app.store.states import HELD, TERMINAL, JobStatus
 from models.references import is_version
 from worker.config import WorkerConfig
-from worker.features import keep_within
 from worker.folders import JobFolder
 
 logger = logging.getLogger(__name__)
@@ -56,7 +53,6 @@ class Retention:
             for folder in sorted(self._config.versions_dir.iterdir()):
                 if is_version(folder.name) and self._is_of_no_use(folder):
                     self._remove_version(folder)
-        keep_within(self._config.features_dir, self._config.feature_cache_bytes)
         while self._store.journal.prune(self._config.keep_events_s):
             pass
 

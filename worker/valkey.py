@@ -5,7 +5,6 @@ lock is the kernel's, so a crash leaves none behind.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote
+
+from filelock import FileLock, Timeout
 
 from app.errors import ConfigurationError
 
@@ -41,7 +42,8 @@ class Valkey:
         self._log = self._folder / "valkey.log"
         self._socket = socket_path(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock: int | None = None
+        # Held by whichever thread starts and stops the server.
+        self._lock = FileLock(self._folder / "valkey.lock", timeout=0, mode=0o600, thread_local=False)
 
     def __enter__(self) -> "Valkey":
         self.start()
@@ -68,8 +70,8 @@ class Valkey:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._lock is None:
-            self._lock = _lock(self._folder)
+        if not self._lock.is_locked:
+            self._acquire()
         try:
             end_leftover(self._socket)
             self._socket.unlink(missing_ok=True)
@@ -94,9 +96,15 @@ class Valkey:
                 process.kill()
                 process.wait()
             self._socket.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ConfigurationError(
+                f"{self._folder} is in use by another `sds-clip up`; stop that, or give another data folder."
+            ) from None
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         configuration = self._folder / "valkey.conf"
@@ -203,18 +211,6 @@ def ask(socket_file: Path, command: str, timeout_s: float = 2.0) -> bytes | None
         connection.sendall(command.encode() + b"\r\n")
         return connection.recv(4096).partition(b"\r\n")[0]
     return None
-
-
-def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / "valkey.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConfigurationError(
-            f"{folder} is in use by another `sds-clip up`; stop that, or give another data folder."
-        ) from None
-    return descriptor
 
 
 def _quoted(path: Path) -> str:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.datasets.disk import storage_errors, sync_folder
+from app.datasets.disk import storage_errors
 from app.datasets.errors import DatasetBusy
 from app.datasets.locks import held
+from models.atomic import sync_folder
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOCK = ".lock"

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.disk import create_file, storage_errors, sync_folder, write_all
+from app.datasets.disk import create_file, storage_errors, write_all
 from app.datasets.errors import EmptyUpload, UploadTooLarge
+from models.atomic import sync_folder
 
 _WRITE_BYTES = 2**20
 

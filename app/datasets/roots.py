@@ -1,7 +1,5 @@
 """Registered data: folders and shards that already lie on the server, under roots that the operator named."""
 
-import itertools
-import math
 import os
 import re
 import stat
@@ -12,12 +10,11 @@ from app.datasets.checks import Content
 from app.datasets.errors import SourceForbidden, SourceMissing
 from app.errors import ConfigurationError, InvalidRequest
 from app.store.specs import MAX_SOURCE_CHARS
+from models.tar_index import PatternError, expand_braces
 
 MAX_SHARDS = 100_000
 _FILE_URL = "file://"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 _PARAM = "source"
 
 
@@ -106,27 +103,10 @@ def expand(pattern: str) -> Iterator[str]:
 
     Raises: InvalidRequest: an empty range, or more than MAX_SHARDS paths.
     """
-    pieces = _BRACES.split(pattern)
-    choices = [[piece] if place % 2 == 0 else _choices(piece) for place, piece in enumerate(pieces)]
-    count = math.prod(len(choice) for choice in choices)
-    if count > MAX_SHARDS:
-        raise InvalidRequest(
-            f"The braces name {count} shards; {MAX_SHARDS} at most are allowed.", param=_PARAM
-        )
-    return ("".join(chosen) for chosen in itertools.product(*choices))
-
-
-def _choices(braces: str) -> Sequence[str]:
-    numbers = _RANGE.fullmatch(braces)
-    if numbers is None:
-        return braces.split(",")
-    first, last = (int(number) for number in numbers.groups())
-    if not first <= last < first + MAX_SHARDS:
-        raise InvalidRequest(
-            f"The range {{{braces}}} is empty or has more than {MAX_SHARDS} numbers; correct it.",
-            param=_PARAM,
-        )
-    return [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
+    try:
+        return expand_braces(pattern, most=MAX_SHARDS)
+    except PatternError as error:
+        raise InvalidRequest(str(error), param=_PARAM) from error
 
 
 def _checked(source: str) -> str:

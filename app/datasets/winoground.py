@@ -10,10 +10,10 @@ from pathlib import Path
 from app.datasets.checks import CheckResult, Content, Problems, Progress, rejected
 from app.datasets.errors import ArchiveFormat
 from app.datasets.unpack import content_root
-from models.cores import usable_cores
 from models.evaluation.errors import EvaluationError
 from models.evaluation.winoground import WinogroundItem, read_winoground
 from models.images import ImageError, ImageLimits, decode_image
+from models.machine import usable_cores
 
 MAX_EXAMPLES_BYTES = 64 * 2**20
 """Of examples.jsonl, which is read into memory: a hundred times what the published set has."""

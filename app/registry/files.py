@@ -1,16 +1,14 @@
 """The registry in files: versions as folders, and aliases and reports as JSON for tests, benchmarks and one machine."""
 
 import json
-import os
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from app.registry.ports import AliasState, ProcessReport
+from models.atomic import write_atomic
 from models.references import is_version
 
 FORGET_AFTER_S = 60.0
@@ -49,7 +47,7 @@ class FileAliases:
         old = aliases.get(name)
         new = AliasState(name, version, 1) if old is None else _moved(old, version)
         aliases[name] = new
-        _replace(self._file, [asdict(alias) for alias in aliases.values()])
+        write_atomic(self._file, json.dumps([asdict(alias) for alias in aliases.values()]))
         return new
 
     def roll_back(self, name: str) -> AliasState:
@@ -70,7 +68,7 @@ class FileReports:
         """Replace the process's report. Raises OSError; ValueError for a process that cannot be a file's name."""
         if not _PROCESS.fullmatch(report.process):
             raise ValueError(f"{report.process!r} cannot be a file's name")
-        _replace(self._folder / f"{report.process}.json", asdict(report))
+        write_atomic(self._folder / f"{report.process}.json", json.dumps(asdict(report)))
 
     def read(self) -> Sequence[ProcessReport]:
         """The reports of the last minute."""
@@ -83,10 +81,3 @@ class FileReports:
 
 def _moved(old: AliasState, version: str) -> AliasState:
     return AliasState(old.name, version, old.generation + 1, previous=old.version)
-
-
-def _replace(file: Path, content: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, file)

@@ -24,9 +24,8 @@ from pathlib import Path
 from app.errors import ConfigurationError
 from app.registry.manifest import DamagedVersion, verify
 from app.registry.ports import AliasState
+from models.atomic import atomic_folder, write_atomic
 from models.delta_file import DeltaError, is_delta, read_description
-from models.evaluation.whole_files import write_whole
-from models.folders import sync_folder, whole_folder
 from models.references import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -184,7 +183,7 @@ class LocalState:
             return
         target = self._copies / version
         shutil.rmtree(target, ignore_errors=True)
-        with whole_folder(target) as working:
+        with atomic_folder(target) as working:
             for file in source.iterdir():
                 shutil.copyfile(file, working / file.name)
             verify(working, version)
@@ -241,8 +240,7 @@ def _write(file: Path, remembered: Remembered) -> None:
         "aliases": [asdict(alias) for alias in remembered.aliases],
         "places": places,
     }
-    write_whole(file, json.dumps(content, indent=2) + "\n")
-    sync_folder(file.parent)
+    write_atomic(file, json.dumps(content, indent=2) + "\n")
 
 
 def _lock(folder: Path) -> int:

@@ -6,13 +6,13 @@ full    open_clip_config.json, weights and tokenizer in open_clip's layout, gold
 Either is also a checkpoint by itself: `local-dir:FOLDER` loads it.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from models.delta_file import DESCRIPTION_FILE, is_delta
+from models.files import sha256_of
 from models.model_config import CONFIG_FILE
 from models.references import CheckpointError
 from models.tokenizers import first_line
@@ -139,9 +139,7 @@ def _verify(folder: Path, version: str) -> Manifest:
 def hash_file(path: Path) -> FileHash:
     """SHA-256 and size of a file. Raises VersionError where it cannot be read."""
     try:
-        with path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return FileHash(digest, opened.tell())
+        return FileHash(sha256_of(path), path.stat().st_size)
     except OSError as error:
         raise VersionError(f"{path} cannot be read ({error.strerror or error}).") from error
 

@@ -21,10 +21,10 @@ from app.registry.manifest import (
     write_manifest,
 )
 from app.removal import REMOVING
+from models.atomic import atomic_folder, sync_folder
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta_file import DESCRIPTION_FILE, is_delta, read_delta, read_description
-from models.folders import whole_folder
 from models.golden import Golden
 from models.references import CheckpointError, Folder, Reference, parse
 
@@ -120,7 +120,7 @@ def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> 
 
 
 def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path | None) -> None:
-    with whole_folder(finished) as working:
+    with atomic_folder(finished) as working:
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
                 shutil.copyfile(path, working / path.name)
@@ -177,7 +177,7 @@ def _take_name(finished: Path, folder: Path) -> None:
             raise CheckpointError(f"{folder} cannot be written ({error.strerror}).") from error
         shutil.rmtree(finished, ignore_errors=True)  # somebody else published the same weights meanwhile
     else:
-        _sync(folder.parent)
+        sync_folder(folder.parent)
 
 
 def _description(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -185,11 +185,3 @@ def _description(folder: Path, manifest: Manifest) -> dict[str, Any]:
         return manifest.about
     content: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     return content
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

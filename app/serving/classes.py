@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from app.errors import ClassesBuilding, Overloaded
-from app.serving.class_store import ClassStore
 from app.serving.engine import Engine
 from app.serving.served import Served
+from models.disk_cache import DiskCache
 from models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
@@ -82,10 +82,10 @@ class ClassWeights:
     """Class weights in memory (bounded), on disk (bounded), or being built (bounded)."""
 
     def __init__(
-        self, engine: Engine, store: ClassStore, *, wait_s: float, memory_bytes: int = 256 * 2**20
+        self, engine: Engine, disk: DiskCache, *, wait_s: float, memory_bytes: int = 256 * 2**20
     ) -> None:
         self._engine = engine
-        self._store = store
+        self._disk = disk
         self._wait_s = wait_s
         self._memory_bytes = memory_bytes
         self._ready: OrderedDict[tuple[str, str, str], Kept] = OrderedDict()
@@ -151,10 +151,16 @@ class ClassWeights:
 
     def _lookup(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
         kept = self._ready.get(key)
-        weights = self._store.read(*key) if kept is None else kept.weights
+        weights = self._read(key, classes) if kept is None else kept.weights
         if weights is not None:
             self._keep(key, Kept(classes, weights))
         return weights
+
+    def _read(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
+        stored = self._disk.get(_disk_key(key))
+        if stored is None:
+            return None
+        return torch.frombuffer(bytearray(stored), dtype=torch.float32).reshape(len(classes.labels), -1)
 
     def _keep(self, key: tuple[str, str, str], kept: Kept) -> None:
         self._ready[key] = kept
@@ -213,7 +219,13 @@ class ClassWeights:
         weights = await self._engine.encode(served, finish=lambda _: F.normalize(total, dim=-1))
         self._keep(key, Kept(classes, weights))
         # Not awaited: the request need not wait for the disk.
-        writing = asyncio.get_running_loop().run_in_executor(None, self._store.write, *key, weights)
+        writing = asyncio.get_running_loop().run_in_executor(
+            None, self._disk.put, _disk_key(key), weights.numpy().tobytes()
+        )
         self._writes.add(writing)
         writing.add_done_callback(self._writes.discard)
         return weights
+
+
+def _disk_key(key: tuple[str, str, str]) -> bytes:
+    return hashlib.sha256("|".join(key).encode()).digest()

@@ -20,7 +20,6 @@ from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
 from app.serving.forward import Encode, EncodeJob, Features, Forward
 from app.serving.served import Served, ServedModels
-from app.serving.text_cache import TextCache
 from models.clip import Clip
 
 Answer = TypeVar("Answer")
@@ -50,7 +49,7 @@ class Engine:
         self.max_batch = max_batch
         self._deadline_s = deadline_s
         self._metrics = metrics
-        self._forward = Forward(TextCache(text_cache_size), metrics, max_batch=max_batch)
+        self._forward = Forward(metrics, max_batch=max_batch, text_cache_size=text_cache_size)
         self._batcher: Batcher[Served, Encode, Any] = Batcher(
             self._forward.run,
             max_batch=max_batch,

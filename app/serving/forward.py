@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache
 from torch import Tensor
 
 from app.errors import InternalError, Unavailable
 from app.metrics import Metrics
 from app.serving.batcher import Job
 from app.serving.served import Served
-from app.serving.text_cache import TextCache
 
 Item = TypeVar("Item")
 
@@ -51,8 +51,9 @@ EncodeJob = Job[Served, Encode, Any]
 class Forward:
     """Runs batches of `Encode` jobs that hold the same `Served`. Lives in the forward thread."""
 
-    def __init__(self, cache: TextCache, metrics: Metrics, *, max_batch: int) -> None:
-        self.cache = cache
+    def __init__(self, metrics: Metrics, *, max_batch: int, text_cache_size: int) -> None:
+        self.cache: LRUCache[tuple[tuple[str, str], str], Tensor] = LRUCache(text_cache_size)
+        """Text features by model and text. Other threads may ask what it holds."""
         self._metrics = metrics
         self._max_batch = max_batch
         self.last_answer_at = float("-inf")
@@ -111,8 +112,8 @@ class Forward:
         )
         for (text, keep), features in zip(missing.items(), encoded, strict=True):
             known[text] = features
-            if keep:
-                self.cache.put((served.key, text), features.clone())
+            if keep and self.cache.maxsize:
+                self.cache[served.key, text] = features.clone()
         return known
 
     def _in_chunks(

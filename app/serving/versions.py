@@ -6,6 +6,8 @@ import math
 import time
 from collections import OrderedDict
 
+from cachetools import LRUCache
+
 from app.errors import ServiceError, Unavailable
 from app.limits import Limits
 from app.registry.manifest import DamagedVersion
@@ -56,7 +58,7 @@ class NamedVersions:
         self._max_bytes = max_bytes
         self._wait_s = wait_s
         self._kept: OrderedDict[str, Served] = OrderedDict()
-        self._failed_at: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._failed_at: LRUCache[str, tuple[float, bool]] = LRUCache(MAX_FAILURES)
         """When a version could not be loaded, and whether it was damaged."""
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._load_s = 1.0
@@ -174,8 +176,6 @@ class NamedVersions:
         logger.error("version %s cannot be loaded: %s", version[:12], error)
         is_damaged = isinstance(error, DamagedVersion)
         self._failed_at[version] = time.monotonic(), is_damaged
-        while len(self._failed_at) > MAX_FAILURES:
-            self._failed_at.popitem(last=False)
         return _unusable(version, RETRY_FAILED_AFTER_S, is_damaged)
 
     def _refuse_failed(self, version: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from models.cores import usable_cores
 from models.data.errors import DataError
 from models.data.pairs import (
     MissingImage,
@@ -19,6 +18,7 @@ from models.data.pairs import (
     combined_hash,
     sample_digest,
 )
+from models.machine import usable_cores
 
 LISTED = 20
 """How many findings of a kind are listed by name; all are counted."""

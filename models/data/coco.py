@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from models.annotation_files import read_annotations
 from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
+from models.files import read_text
 
 
 def read_coco(path: Path, images: Path | None = None) -> FilePairs:
@@ -56,7 +56,7 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    text = read_annotations(path, DataError)
+    text = read_text(path, DataError)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

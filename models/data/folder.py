@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from models.annotation_files import read_annotations
 from models.data.errors import DataError
 from models.data.pairs import IMAGE_SUFFIXES, FilePairs, Sample
+from models.files import read_text
 
 
 def read_folder(folder: Path) -> FilePairs:
@@ -47,5 +47,5 @@ def _is_hidden(file: Path, folder: Path) -> bool:
 
 
 def _captions(file: Path) -> tuple[str, ...]:
-    lines = read_annotations(file, DataError).split("\n")
+    lines = read_text(file, DataError).split("\n")
     return tuple(line.strip() for line in lines if line.strip())

@@ -11,11 +11,11 @@ from itertools import islice
 from math import ceil
 from typing import Any
 
-from models.cores import usable_cores
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ImageProblem, Item, box_problem, image_name, read_bytes
 from models.evaluation.results import ImageRegion
 from models.images import ImageError, read_header
+from models.machine import usable_cores
 
 LISTED = 20
 """How many problems are listed by name; all are counted."""

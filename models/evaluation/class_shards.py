@@ -8,22 +8,21 @@ test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the nu
 from __future__ import annotations
 
 import re
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ArchiveImage
 from models.evaluation.results import ImageRegion
+from models.tar_index import IMAGE_EXTENSIONS, Member, read_members
 
 CLASSNAMES, TEMPLATES, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "test"
 
-_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _MAX_CLASS_BYTES = 32
 
 
 @dataclass
-class _Member:
+class _Sample:
     image: ArchiveImage | None = None
     target: int | None = None
 
@@ -52,61 +51,35 @@ def read_shard(shard: Path) -> list[tuple[str, ImageRegion, int]]:
     Raises:
         EvaluationError: it is compressed, cut short or damaged, or a sample lacks its image or its class.
     """
-    found: dict[str, _Member] = {}
-    try:
-        # "r:" reads plain tar files alone: into a compressed one nothing can seek.
-        with tarfile.open(shard, "r:") as archive:
-            for entry in archive:
-                key, extension = _split(entry.name)
-                if not entry.isreg() or extension not in (*_EXTENSIONS, "cls"):
-                    continue
-                member = found.setdefault(key, _Member())
-                where = f"{shard}, {entry.name}"
-                if extension == "cls":
-                    if member.target is not None:
-                        raise EvaluationError(f"{where}: the sample has two classes; keep one.")
-                    member.target = _target(archive, entry, where)
-                elif member.image is not None:
-                    raise EvaluationError(f"{where}: the sample has two images; keep one.")
-                else:
-                    member.image = ArchiveImage(shard, None, entry.offset_data, entry.size, entry.name)
-            _check_end(archive)
-    except OSError as error:
-        raise EvaluationError(f"{shard}: cannot be read ({error.strerror}); check the file.") from error
-    except tarfile.TarError as error:
-        raise EvaluationError(
-            f"{shard}: is not a whole, uncompressed tar file; unpack it if it is compressed, or fetch it again."
-        ) from error
-    return [_sample(shard, key, member) for key, member in found.items()]
+    found: dict[str, _Sample] = {}
+    for member in read_members(shard, EvaluationError):
+        if member.extension not in (*IMAGE_EXTENSIONS, "cls"):
+            continue
+        sample = found.setdefault(member.key, _Sample())
+        where = f"{shard}, {member.name}"
+        if member.extension == "cls":
+            if sample.target is not None:
+                raise EvaluationError(f"{where}: the sample has two classes; keep one.")
+            sample.target = _target(member, where)
+        elif sample.image is not None:
+            raise EvaluationError(f"{where}: the sample has two images; keep one.")
+        else:
+            sample.image = ArchiveImage(shard, None, member.offset, member.size, member.name)
+    return [_whole(shard, key, sample) for key, sample in found.items()]
 
 
-def _sample(shard: Path, key: str, member: _Member) -> tuple[str, ImageRegion, int]:
-    if member.image is None or member.target is None:
-        lacks = "image" if member.image is None else "class (.cls)"
+def _whole(shard: Path, key: str, sample: _Sample) -> tuple[str, ImageRegion, int]:
+    if sample.image is None or sample.target is None:
+        lacks = "image" if sample.image is None else "class (.cls)"
         raise EvaluationError(f"{shard}, {key}: has no {lacks}; write the shard again.")
-    return f"{shard.name}/{key}", member.image, member.target
+    return f"{shard.name}/{key}", sample.image, sample.target
 
 
-def _target(archive: tarfile.TarFile, entry: tarfile.TarInfo, where: str) -> int:
-    content = archive.extractfile(entry) if entry.size <= _MAX_CLASS_BYTES else None
-    text = content.read() if content is not None else b""
+def _target(member: Member, where: str) -> int:
+    text = member.read() if member.size <= _MAX_CLASS_BYTES else b""
     if not re.fullmatch(rb"\s*\d+\s*", text):
         raise EvaluationError(f"{where}: must be the number of a class.")
     return int(text)
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise ReadError unless zeros end the archive: tarfile takes a damaged header for the end."""
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("no end of the archive")
-
-
-def _split(name: str) -> tuple[str, str]:
-    folder, slash, file = name.rpartition("/")
-    stem, _, extension = file.partition(".")
-    return folder + slash + stem, extension.lower()
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -7,7 +7,3 @@ class EvaluationError(ModelError):
     """A benchmark cannot be run as given; the message names the file, the line and the remedy."""
 
     code = "invalid_benchmark"
-
-
-class StoreInUse(EvaluationError):
-    """Another run has these kept features open."""

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.annotation_files import read_annotations
 from models.evaluation.errors import EvaluationError
+from models.files import read_text
 
 
 def read_json(file: Path, layout: str) -> Any:
@@ -16,7 +16,7 @@ def read_json(file: Path, layout: str) -> Any:
     Raises:
         EvaluationError: it is missing, cannot be read, is too large, or is not JSON in UTF-8.
     """
-    text = read_annotations(file, EvaluationError)
+    text = read_text(file, EvaluationError)
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except _Doubled as error:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from models.atomic import write_atomic
 from models.data.phrases import Words, phrases_and_verbs
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.captions_file import read_captions
@@ -30,7 +31,7 @@ from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item, image_folder, image_path, text_of
 from models.evaluation.json_files import read_json
 from models.evaluation.results import ImageRegion
-from models.evaluation.whole_files import write_whole
+from models.files import sha256_of
 
 FILES = {"coco-order": "coco_karpathy_test.json", "flickr-order": "flickr30k_test.json"}
 LAYOUT = "an order set, {hash, seed, items: [{image, caption_options: [true, false, ...]}]}, or such a list"
@@ -122,7 +123,7 @@ def make_order_set(file: Path, images: Path | None = None, *, seed: int = 0) -> 
 
 
 def _made_once(name: str, file: Path, images: Path | None, sets: Path, seed: int) -> OrderSet:
-    source = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = sha256_of(file)
     stored = sets / f"{name}-{source[:16]}-seed{seed}.json"
     if stored.is_file():
         return _stored(stored)
@@ -134,7 +135,7 @@ def _made_once(name: str, file: Path, images: Path | None, sets: Path, seed: int
         "without_other_order": made.without_other_order,
         "items": [{"image": image, "caption_options": captions} for image, captions in made.cases],
     }
-    write_whole(stored, json.dumps(content, ensure_ascii=False, indent=0))
+    write_atomic(stored, json.dumps(content, ensure_ascii=False, indent=0))
     return made
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.evaluation.whole_files import write_whole
+from models.atomic import write_atomic
 
 FORMAT = 1
 """Of the files."""
@@ -106,7 +106,7 @@ def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file that is whole or not there."""
     # In ASCII: ids and names of files may hold half of a surrogate pair, which UTF-8 has not.
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _metrics_as_json(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.clip import Clip
-from models.cores import usable_cores
 from models.evaluation.checked import Images, Problems, Say
 from models.evaluation.computed_by import computed_by
-from models.evaluation.feature_store import FeatureStore
 from models.evaluation.items import ImageProblem, Item, open_region
+from models.evaluation.kept import KeptFeatures, open_cache
 from models.evaluation.results import ImageRegion
+from models.machine import usable_cores
 
 _TEXTS = 256
 _ITEMS = 512
@@ -48,25 +48,23 @@ class Scorer(Protocol):
 
 
 class ClipScorer:
-    """Cosines of a CLIP's features, each image and text encoded once and kept in `folder`.
+    """Cosines of a CLIP's features, each image and text encoded once and kept in `folder`, by whichever run.
 
-    Below `folder` the features lie by version, precision, device and what computed them; images by content and box,
-    texts by tokens.
+    Features go by version, precision, device and what computed them; images by content and box, texts by tokens.
     """
 
     name = "clip"
 
-    def __init__(self, clip: Clip, folder: Path, *, batch_size: int = 32) -> None:
-        """Open the kept features; raises StoreInUse where another run uses them."""
+    def __init__(
+        self, clip: Clip, folder: Path, *, batch_size: int = 32, max_bytes: int | None = None
+    ) -> None:
+        """`max_bytes` bounds what the folder keeps of all models together."""
         self.clip = clip
         self._batch_size = batch_size
-        below = folder / f"{clip.version[:16]}-{clip.precision}-{clip.device.type}-{computed_by()}"
-        self._images = FeatureStore(below, "images", clip.embed_dim)
-        try:
-            self._texts = FeatureStore(below, "texts", clip.embed_dim)
-        except BaseException:
-            self._images.close()
-            raise
+        self._cache = open_cache(folder, max_bytes)
+        by = f"{clip.version}-{clip.precision}-{clip.device.type}-{computed_by()}"
+        self._images = KeptFeatures(self._cache, f"{by}-images", clip.embed_dim)
+        self._texts = KeptFeatures(self._cache, f"{by}-texts", clip.embed_dim)
         self._key_of_text: dict[str, bytes] = {}
         self._key_of_image: dict[ImageRegion, bytes] = {}
         self.encoded = {"images": 0, "texts": 0}
@@ -74,8 +72,8 @@ class ClipScorer:
 
     def close(self) -> None:
         """Let go of the kept features' files."""
-        self._images.close()
-        self._texts.close()
+        for kept in (self._images, self._texts, self._cache):
+            kept.close()
 
     def __enter__(self) -> ClipScorer:
         return self
@@ -137,10 +135,10 @@ class ClipScorer:
             tokens = self.clip.tokenizer(batch)
             keys = [hashlib.sha256(row.contiguous().numpy()).digest() for row in tokens]
             self._key_of_text.update(zip(batch, keys, strict=True))
+            self._texts.fetch(keys)
             new = {key: row for row, key in enumerate(keys) if key not in self._texts}
             if new:
-                rows = self._texts.add(self.clip.encode_text(tokens[list(new.values())]))
-                self._texts.name(dict(zip(new, rows, strict=True)))
+                self._texts.add(list(new), self.clip.encode_text(tokens[list(new.values())]))
                 self.encoded["texts"] += len(new)
             if say is not None:
                 say("texts", start + len(batch), len(waiting))
@@ -151,6 +149,7 @@ class ClipScorer:
         """Encode what is not kept, decoding one batch ahead; what cannot be decoded comes back with the reason."""
         unique: dict[bytes, ImageRegion] = {}
         every: dict[bytes, list[ImageRegion]] = {}
+        self._images.fetch_named(keys[region] for item in items for region in item.images)
         for region in dict.fromkeys(region for item in items for region in item.images):
             every.setdefault(keys[region], []).append(region)
             if keys[region] not in self._images:
@@ -194,17 +193,12 @@ class ClipScorer:
 
     def _add_images(self, batch: dict[bytes, _Pixels]) -> None:
         """Encode a batch. Equal pixels, whatever file they come from, get one row, so that their ties stay ties."""
+        self._images.fetch(pixels.key for pixels in batch.values())
         new = {pixels.key: pixels.values for pixels in batch.values() if pixels.key not in self._images}
-        rows: dict[bytes, int] = {}
         if new:
-            features = self.clip.encode_image(torch.stack(list(new.values())))
-            rows = dict(zip(new, self._images.add(features), strict=True))
+            self._images.add(list(new), self.clip.encode_image(torch.stack(list(new.values()))))
             self.encoded["images"] += len(new)
-        row_of = {
-            key: rows[pixels.key] if pixels.key in rows else self._images.row(pixels.key)
-            for key, pixels in batch.items()
-        }
-        self._images.name(rows | row_of)
+        self._images.name({key: pixels.key for key, pixels in batch.items()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from models.cores import usable_cores
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
 from models.evaluation.computed_by import computed_by
-from models.evaluation.denoising_store import DenoisingStore
 from models.evaluation.items import ImageProblem, Item, open_region
+from models.evaluation.kept import KeptErrors, open_cache
 from models.evaluation.results import ImageRegion, Results
+from models.machine import usable_cores
 from models.score_error import SCORE_ERROR, ErrorOf
 from models.teacher.diffusion_score import draws, image_errors
 from models.teacher.teacher import UNCONDITIONAL, Teacher
@@ -48,13 +48,15 @@ class TeacherScorer:
         seed: int = 0,
         error_of: ErrorOf = SCORE_ERROR,
         batch_size: int = 64,
+        max_bytes: int | None = None,
     ) -> None:
+        """`max_bytes` bounds what the folder keeps of all runs together."""
         self._teacher = teacher
         self._settings = {"draws": count, "seed": seed, "score_error": error_of}
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
         self._errors = partial(image_errors, teacher, drawn=drawn, batch_size=batch_size, error_of=error_of)
         self._key_of_image: dict[ImageRegion, str] = {}
-        self._kept = DenoisingStore(folder / f"diffusion-{self._identity()[:16]}-{computed_by()}")
+        self._kept = KeptErrors(open_cache(folder, max_bytes), f"{self._identity()}-{computed_by()}")
         self._raw = False
 
     def raw(self) -> TeacherScorer:
@@ -129,6 +131,7 @@ class TeacherScorer:
         for item in items:
             for key in self._keys(item):
                 wanted.setdefault(key, {}).update(dict.fromkeys([*item.captions, UNCONDITIONAL]))
+        self._kept.fetch((key, caption) for key, captions in wanted.items() for caption in captions)
         missing = {
             key: tuple(caption for caption in captions if (key, caption) not in self._kept)
             for key, captions in wanted.items()

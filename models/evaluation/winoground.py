@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.annotation_files import read_annotations
+from models.atomic import atomic_folder
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.errors import EvaluationError
@@ -32,6 +31,7 @@ from models.evaluation.json_files import read_json
 from models.evaluation.metrics import Tie, grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
+from models.files import read_text
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """How likely random scores are to get an item right."""
@@ -211,7 +211,7 @@ def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[Wi
 
 
 def _lines(examples: Path) -> list[tuple[int, str]]:
-    text = read_annotations(examples, EvaluationError)
+    text = read_text(examples, EvaluationError)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
@@ -325,17 +325,14 @@ def unpack_winoground(examples: Path, images: Path, folder: Path) -> None:
     Raises:
         EvaluationError: the archive is damaged, too large, or holds names that lead out of it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-        made = Path(part) / "set"
-        (made / "images").mkdir(parents=True)
+    with atomic_folder(folder) as made:
+        (made / "images").mkdir()
         try:
             with zipfile.ZipFile(images) as archive:
                 _unpack(archive, made / "images", images)
         except zipfile.BadZipFile as error:
             raise EvaluationError(f"{images}: is not a whole zip file; delete it and try again.") from error
         shutil.copyfile(examples, made / "examples.jsonl")
-        made.rename(folder)
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path, source: Path) -> None:

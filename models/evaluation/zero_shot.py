@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.annotation_files import read_annotations
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.class_shards import CLASSNAMES, TEMPLATES, is_class_shards, read_shard, shards_of
@@ -25,6 +24,7 @@ from models.evaluation.json_files import read_json
 from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
+from models.files import read_text
 from models.zero_shot import (
     IMAGENET_LABELS,
     OPENAI_TEMPLATES,
@@ -241,7 +241,7 @@ def _read_names(given: str, named: dict[str, tuple[str, ...]], layout: str) -> o
         raise EvaluationError(f"{given!r} is neither a file nor one of {', '.join(named)}.")
     if file.suffix.lower() == ".json":
         return read_json(file, layout)
-    lines = read_annotations(file, EvaluationError).split("\n")
+    lines = read_text(file, EvaluationError).split("\n")
     while lines and not lines[-1].strip():  # lines after the last name; an empty one between is an error
         lines.pop()
     return [line.strip() for line in lines]

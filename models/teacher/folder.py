@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from models.files import sha256_of
 from models.sources import demo_folder
 from models.teacher.errors import TeacherError
 from models.tokenizers import first_line
@@ -132,7 +133,7 @@ def version_of_folder(folder: Path) -> str:
     digest = _digest(folder, {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS}, configs)
     for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
         if file.is_file():
-            digest.update(f"\ntokenizer/{file.name}|{_sha256(file)}".encode())
+            digest.update(f"\ntokenizer/{file.name}|{sha256_of(file)}".encode())
     return digest.hexdigest()
 
 
@@ -145,7 +146,7 @@ def _digest(folder: Path, weights: Mapping[str, str], configs: Iterable[str]) ->
     digest = hashlib.sha256()
     for part, stem in weights.items():
         for file in weight_files(folder / part, stem):
-            digest.update(f"\n{part}/{file.name}|{_sha256(file)}".encode())
+            digest.update(f"\n{part}/{file.name}|{sha256_of(file)}".encode())
     for name in configs:
         content = {
             key: value
@@ -201,8 +202,3 @@ def _download(repository: str, *, vae: bool) -> Path:
             f"{repository} cannot be downloaded ({type(error).__name__}: {first_line(error)}). It needs the network, "
             "or the files in the Hugging Face cache (see HF_HOME), or the same model as a folder, local-dir:PATH."
         ) from error
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -79,9 +79,6 @@ class Teacher:
         """Embed captions as StableDiffusionPipeline does: padded and cut to the tokenizer's length, last hidden state.
 
         A caption's embedding does not depend on its company, so a cache changes no result. No gradient.
-
-        Raises:
-            TeacherError: the caption cache cannot be written.
         """
         known: dict[str, Tensor] = {}
         missing = list(dict.fromkeys(captions))

@@ -6,7 +6,6 @@ OUT/checkpoints/step-00000200/state.json           step, what the run is, and th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.folders import whole_folder
+from models.atomic import atomic_folder
+from models.files import sha256_of
 from models.training.errors import CheckpointTooLargeError, TrainingError
 
 _TENSORS, _DESCRIPTION = "state.safetensors", "state.json"
@@ -55,10 +55,10 @@ class Checkpoints:
         if target.exists():
             _discard(target)
         self._make_room(target, size_bytes)
-        with whole_folder(target) as working:
+        with atomic_folder(target) as working:
             save_file(tensors, working / _TENSORS)
             self.half_saved()
-            description = {"step": step, "sha256": _sha256(working / _TENSORS), "run": self.identity}
+            description = {"step": step, "sha256": sha256_of(working / _TENSORS), "run": self.identity}
             (working / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         self._prune(target)
 
@@ -158,12 +158,7 @@ def _whole(folder: Path) -> dict[str, Any] | None:
     """What a checkpoint says of itself; None where its files are not what was written."""
     try:
         description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        intact = description["sha256"] == _sha256(folder / _TENSORS)
+        intact = description["sha256"] == sha256_of(folder / _TENSORS)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return description if intact else None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

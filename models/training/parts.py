@@ -16,11 +16,11 @@ from torch import Tensor
 
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.cores import usable_cores
 from models.data.check import check_pairs
 from models.data.negatives import swap_negatives
 from models.data.open import open_pairs
 from models.data.pairs import PairSet, Sample, StoredPairs
+from models.machine import usable_cores
 from models.precision import choose_device
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess

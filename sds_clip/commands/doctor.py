@@ -92,7 +92,7 @@ def _package(name: str) -> Finding:
 def _machine() -> Iterator[Finding]:
     import torch
 
-    from models.cores import usable_cores
+    from models.machine import usable_cores
 
     flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.is_file() else set()
     found = " ".join(flag for flag in _CPU_FLAGS if flag in flags) or "unknown"

@@ -127,7 +127,7 @@ def _database(data_dir: Path) -> str:
 
 def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict[str, str]:
     """What the children are told beside the environment that they inherit: what was given here, and what `up` adds."""
-    from models.cores import usable_cores
+    from models.machine import usable_cores
 
     values = {
         **given,

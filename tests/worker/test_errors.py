@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from app.datasets.errors import StorageFull
 from app.errors import DiskReserve, InternalError, InvalidRequest
 from app.store.errors import StoreUnavailable
+from models.atomic import atomic_folder
 from models.data.errors import DataError
-from models.folders import whole_folder
 from models.references import CheckpointError
 from models.training.errors import NotFiniteError
 from worker.errors import JobFailed, failure_of
@@ -89,7 +89,7 @@ def test_full_disk_that_safetensors_tells_of_in_words_is_found(tmp_path: Path) -
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
     try:
-        with pytest.raises(CheckpointError) as caught, whole_folder(tmp_path / "step-1") as folder:
+        with pytest.raises(CheckpointError) as caught, atomic_folder(tmp_path / "step-1") as folder:
             save_file({"a": torch.zeros(2**16)}, folder / "state.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from models.atomic import write_atomic
 from models.evaluation.comparison import Comparison
 from models.evaluation.errors import EvaluationError
 from models.evaluation.paired import RESAMPLES
@@ -27,7 +28,6 @@ from models.evaluation.report.content import (
 )
 from models.evaluation.report.gallery import IMAGES, galleries, pictures_of
 from models.evaluation.results import GROUP_MATCH, Results
-from models.evaluation.whole_files import write_whole
 
 __all__ = ["render_report", "write_report"]
 
@@ -47,7 +47,7 @@ def write_report(
     html = render_report(results, comparison, baseline)
     file = folder / "report.html"
     try:
-        write_whole(file, html)
+        write_atomic(file, html)
     except OSError as error:
         raise EvaluationError(
             f"{file} cannot be written ({error.strerror}); free some space or name another folder."

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from app.errors import ClassesBuilding, Overloaded
 from app.metrics import Metrics
-from app.serving.class_store import ClassStore
 from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.served import ServedModels
 from models.clip import Clip
+from models.disk_cache import DiskCache
 
 CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
 
@@ -29,7 +29,7 @@ async def building(
 ) -> AsyncIterator[tuple[Engine, ClassWeights]]:
     engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
     engine.start()
-    classes = ClassWeights(engine, ClassStore(folder, max_bytes=10**9), wait_s=wait_s)
+    classes = ClassWeights(engine, DiskCache(folder / "classes.sqlite3", max_bytes=10**9), wait_s=wait_s)
     try:
         yield engine, classes
     finally:
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_encoded_again(small_clip: Clip, tmp_path: Path) -> No
     async def scenario() -> None:
         async with building(small_clip, tmp_path) as (engine, classes):
             _, built = await classes.of(engine.models.resolve(None), CLASSES)
-        (file,) = tmp_path.rglob("*.safetensors")
+        (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
         file.write_bytes(file.read_bytes()[:40])
         async with building(small_clip, tmp_path) as (engine, classes):
             _, again = await classes.of(engine.models.resolve(None), CLASSES)
@@ -207,24 +207,3 @@ def test_after_a_swap_a_small_set_is_answered_by_the_new_version(
             assert answered is new
 
     asyncio.run(scenario())
-
-
-def test_files_used_longest_ago_are_dropped_beyond_the_limit(tmp_path: Path) -> None:
-    weights = torch.ones(10, 16)
-    size = 10 * 16 * 4
-    store = ClassStore(tmp_path, max_bytes=3 * size)
-    for name in "abcde":
-        store.write("version", "float32", name, weights)
-    kept = [name for name in "abcde" if store.read("version", "float32", name) is not None]
-    assert kept == [
-        "d",
-        "e",
-    ]  # a file is its numbers and a header, so that two fit into three times the numbers
-
-
-def test_a_folder_that_cannot_be_written_costs_only_the_file(tmp_path: Path) -> None:
-    blocked = tmp_path / "a file"
-    blocked.write_text("not a folder")
-    store = ClassStore(blocked, max_bytes=1000)
-    store.write("version", "float32", "a", torch.ones(1, 1))
-    assert store.read("version", "float32", "a") is None

@@ -16,9 +16,9 @@ from app.registry.files import FolderVersions
 from app.registry.local_state import LocalState
 from app.registry.ports import AliasState
 from app.registry.publish import publish
+from models.atomic import atomic_folder
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.folders import whole_folder
 from tests.app.serving.swapping import MATCH, Library, Service, assert_of_its_version, make_library, serving
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
@@ -404,13 +404,13 @@ def test_state_that_cannot_be_written_stops_no_swap_and_is_told(
     def full(out: Path) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.registry.local_state.whole_folder", full)
+    monkeypatch.setattr("app.registry.local_state.atomic_folder", full)
 
     async def scenario() -> None:
         async with serving(tmp_path, [library.base]) as service:
             await promoted(service, library, 0)
             assert "No space left" in (await service.status())["aliases"]["state_error"]
-            monkeypatch.setattr("app.registry.local_state.whole_folder", whole_folder)
+            monkeypatch.setattr("app.registry.local_state.atomic_folder", atomic_folder)
             monkeypatch.setattr("app.registry.local_state.RECORD_EVERY_S", 0.0)
             async with asyncio.timeout(20):
                 while (await service.status())["aliases"]["state_error"] is not None:
@@ -429,7 +429,7 @@ def test_aliases_that_cannot_be_written_leave_no_older_ones(
     def full(file: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.registry.local_state.write_whole", full)
+    monkeypatch.setattr("app.registry.local_state.write_atomic", full)
     state.record([AliasState("default", "1" * 64, 2)])
     assert "No space left" in str(state.error)
     state.close()

@@ -375,10 +375,10 @@ def test_report_is_whole_or_the_old_one_stays(
     file = write_report(folder, runs[1])
     old = file.read_text("utf-8")
 
-    def full(self: Path, target: Path) -> Path:
+    def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(EvaluationError, match=r"report\.html cannot be written \(No space left on device\)"):
         write_report(folder, runs[0])
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.checkpoints import load_clip
 from models.clip import Clip
 from models.encode import encode_images, encode_texts
 from models.evaluation.benchmark import run_benchmark
@@ -107,13 +108,15 @@ def test_what_is_kept_is_not_encoded_again(tiny_clip: Clip, items: tuple[Item, .
 
 
 def test_another_version_or_precision_shares_nothing(
-    tiny_clip: Clip, items: tuple[Item, ...], tmp_path: Path
+    tiny_folder: Path, tiny_clip: Clip, items: tuple[Item, ...], tmp_path: Path
 ) -> None:
     with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
         prepared(scorer, items)
-    for other in (replace(tiny_clip, version="0" * 64), replace(tiny_clip, precision="bfloat16")):
+    halved = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="bfloat16")
+    for other in (replace(tiny_clip, version="0" * 64), halved):
         with ClipScorer(other, tmp_path / "kept") as scorer:
-            assert len(scorer._images) == len(scorer._texts) == 0
+            prepared(scorer, items)
+            assert scorer.encoded == {"images": 5, "texts": 3}
 
 
 def test_a_changed_file_is_encoded_again(tiny_clip: Clip, items: tuple[Item, ...], tmp_path: Path) -> None:

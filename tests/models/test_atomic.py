@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.folders import whole_folder
+from models.atomic import atomic_file, atomic_folder, write_atomic
 from models.references import CheckpointError
 
 
 def test_folder_appears_whole(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "new" / "out") as working:
+    with atomic_folder(tmp_path / "new" / "out") as working:
         (working / "file").write_text("content")
         assert not (tmp_path / "new" / "out").exists()
     assert (tmp_path / "new" / "out" / "file").read_text() == "content"
@@ -22,13 +22,13 @@ def test_relative_folder_is_written_where_it_is_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with whole_folder(Path("out")) as working:
+    with atomic_folder(Path("out")) as working:
         (working / "file").touch()
     assert (tmp_path / "out" / "file").is_file()
 
 
 def fail_half_way(out: Path) -> None:
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         (working / "file").write_text("half")
         raise ZeroDivisionError
 
@@ -43,17 +43,17 @@ def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_whatever_exists_is_never_overwritten(existing: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     {"file": out.touch, "folder": out.mkdir, "dangling link": lambda: out.symlink_to("none")}[existing]()
-    with pytest.raises(CheckpointError, match="exists"), whole_folder(out):
+    with pytest.raises(CheckpointError, match="exists"), atomic_folder(out):
         raise AssertionError("must not be reached")
 
 
 def write_with_python(out: Path) -> None:
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         (working / "file").write_bytes(bytes(200_000))
 
 
 def write_with_safetensors(out: Path) -> None:
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         save_file({"x": torch.zeros(50_000)}, working / "file")
 
 
@@ -69,3 +69,37 @@ def test_full_disk_is_an_error_that_says_so_and_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_file_is_replaced_at_the_end_of_the_block(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file"
+    write_atomic(file, "old")
+    with atomic_file(file) as opened:
+        opened.write(b"new")
+        opened.flush()
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write_atomic(file, "old")
+    with pytest.raises(ZeroDivisionError), atomic_file(file) as opened:
+        opened.write(b"%d" % (1 // 0))
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_secret_is_never_readable_by_others(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "secret", mode=0o600):
+        (working,) = tmp_path.iterdir()
+        assert working.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_folder_may_hold_folders(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as working:
+        (working / "below").mkdir()
+        (working / "below" / "file").write_text("content")
+    assert (tmp_path / "out" / "below" / "file").read_text() == "content"

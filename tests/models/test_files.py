@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models import annotation_files
+from models import files
 from models.data.coco import read_coco
 from models.data.errors import DataError
 from models.data.folder import read_folder
@@ -30,7 +30,7 @@ def test_a_file_over_the_bound_is_refused(name: str, tmp_path: Path, monkeypatch
     file_name, read, error = READERS[name]
     (tmp_path / "1.png").touch()
     (tmp_path / file_name).write_text("0" * 101)
-    monkeypatch.setattr(annotation_files, "MAX_BYTES", 100)
+    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 100)
     with pytest.raises(error, match=f"{file_name}: has 101 bytes; 100 at most are read.*split it"):
         read(tmp_path / file_name)
 
@@ -38,5 +38,5 @@ def test_a_file_over_the_bound_is_refused(name: str, tmp_path: Path, monkeypatch
 def test_a_file_at_the_bound_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.json"
     file.write_text(json.dumps(["one"]))
-    monkeypatch.setattr(annotation_files, "MAX_BYTES", file.stat().st_size)
+    monkeypatch.setattr(files, "MAX_TEXT_BYTES", file.stat().st_size)
     assert read_json(file, "a list") == ["one"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.memory import usable_bytes
+from models.machine import usable_bytes
 
 MIB = 2**20
 

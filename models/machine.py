@@ -1,4 +1,4 @@
-"""How much memory this process may use, and giving back what it does not."""
+"""What this process may use of the machine: processor cores and memory."""
 
 import contextlib
 import ctypes
@@ -6,6 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def usable_cores() -> int:
+    """The cores of the affinity mask where the system has one, else all; at least one."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def usable_bytes(root: Path = Path("/")) -> int:

@@ -1,0 +1,95 @@
+"""Files and folders that appear whole or not at all, and stay once they are there.
+
+Each is written under a temporary name in the same folder, flushed to the disk, renamed, and the folder's own entry is
+flushed last. A crash leaves the old file or the new one; what else it leaves is named `.NAME.<random>`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError
+
+from models.references import CheckpointError
+
+
+@contextmanager
+def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Yield a file to write to, which replaces `path` once the block ends without an error.
+
+    `mode` holds from the start, so that a secret can be read by nobody else at any moment. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    working = _beside(path)
+    descriptor = os.open(working, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(working, path)
+    except BaseException:
+        working.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Replace a file by one with this content; text is written as UTF-8. Raises OSError."""
+    with atomic_file(path, mode=mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` to write into, which is named `out` once the block ends without an error.
+
+    Raises CheckpointError where `out` exists, and where it cannot be written (a full disk, say); nothing of it is
+    left behind then.
+    """
+    if out.exists() or out.is_symlink():
+        raise CheckpointError(f"{out} exists; choose another folder.")
+    working = _beside(out.absolute())
+    try:
+        working.mkdir(parents=True)
+        yield working
+        _sync_tree(working)
+        os.rename(working, out)
+        sync_folder(working.parent)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CheckpointError(
+            f"{out} cannot be written ({reason}). Nothing of it was left behind: free some space, or name a "
+            "folder that may be written."
+        ) from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entry, and so the names in it, to the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def _sync_tree(folder: Path) -> None:
+    for here, _, names in os.walk(folder):
+        for name in names:
+            file = Path(here, name)
+            file.chmod(0o644)  # safetensors makes files that only their owner may read
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(Path(here))

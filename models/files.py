@@ -1,0 +1,35 @@
+"""What is read of files as a whole: text with a bound, and hashes."""
+
+import hashlib
+from pathlib import Path
+
+from models.errors import ModelError
+
+MAX_TEXT_BYTES = 2**30
+"""Annotation files are held in memory whole."""
+
+
+def read_text(file: Path, error: type[ModelError]) -> str:
+    """The text of an annotation file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        error: it cannot be read, has more than MAX_TEXT_BYTES, or is not UTF-8.
+    """
+    try:
+        size = file.stat().st_size
+        if size > MAX_TEXT_BYTES:
+            raise error(
+                f"{file}: has {size} bytes; {MAX_TEXT_BYTES} at most are read. Is it the right file? If it is, "
+                "split it."
+            )
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as failure:
+        raise error(f"{file}: cannot be read ({failure.strerror}); check the path.") from failure
+    except UnicodeDecodeError as failure:
+        raise error(f"{file}: is not UTF-8 text; save it as UTF-8.") from failure
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

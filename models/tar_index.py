@@ -1,0 +1,117 @@
+"""WebDataset shards: the files that a pattern names, and what lies where in each.
+
+A shard is an uncompressed tar file. It is indexed once, so that any of its members can be read at its place.
+"""
+
+import math
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import ModelError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
+
+
+class PatternError(ValueError):
+    """A pattern that names no files, or too many."""
+
+
+_Choices = tuple[range | list[str], int]
+"""What braces stand for, and to how many digits numbers are filled up with zeros."""
+
+
+def expand_braces(pattern: str, *, most: int | None = None) -> Iterator[str]:
+    """The names of a pattern with `{first..last}` (zeros kept) and `{a,b}`, one at a time. Braces do not nest.
+
+    Raises PatternError, before the first, for an empty range or more than `most` names.
+    """
+    pieces = _BRACES.split(pattern)
+    texts, choices = pieces[::2], [_choices(braces) for braces in pieces[1::2]]
+    count = math.prod(len(values) for values, _ in choices)
+    if most is not None and count > most:
+        raise PatternError(f"The braces name {count} files; {most} at most are allowed.")
+    return (_name(number, texts, choices) for number in range(count))
+
+
+def _name(number: int, texts: list[str], choices: list[_Choices]) -> str:
+    """The name of this number: the last braces count fastest."""
+    parts = [texts[-1]]
+    for text, (values, width) in zip(reversed(texts[:-1]), reversed(choices), strict=True):
+        number, place = divmod(number, len(values))
+        parts += [str(values[place]).zfill(width), text]
+    return "".join(reversed(parts))
+
+
+def _choices(braces: str) -> _Choices:
+    numbers = _RANGE.fullmatch(braces)
+    if numbers is None:
+        return braces.split(","), 0
+    choices = range(int(numbers[1]), int(numbers[2]) + 1)
+    if not choices:
+        raise PatternError(f"The range {{{braces}}} is empty; write the smaller number first.")
+    return choices, len(numbers[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file KEY.EXTENSION in a shard, and where its bytes are."""
+
+    name: str
+    key: str
+    extension: str
+    offset: int
+    size: int
+    archive: tarfile.TarFile
+
+    def read(self) -> bytes:
+        """Its bytes, while the shard is being indexed."""
+        assert self.archive.fileobj is not None
+        self.archive.fileobj.seek(self.offset)
+        return self.archive.fileobj.read(self.size)
+
+
+def read_members(shard: Path, error: type[ModelError]) -> Iterator[Member]:
+    """The plain files of a shard, in their order.
+
+    A key is all up to the first dot of the file's own name, as WebDataset has it. Files without a key are left out.
+
+    Raises:
+        error: the shard is missing, compressed, cut short or damaged.
+    """
+    try:
+        # "r:" reads plain tar files alone: into a compressed one nothing can seek.
+        with tarfile.open(shard, "r:") as archive:
+            for entry in archive:
+                folder, slash, file = entry.name.rpartition("/")
+                stem, _, extension = file.partition(".")
+                if entry.isreg() and stem:
+                    yield Member(
+                        entry.name,
+                        folder + slash + stem,
+                        extension.lower(),
+                        entry.offset_data,
+                        entry.size,
+                        archive,
+                    )
+            _check_end(archive)
+    except FileNotFoundError as failure:
+        raise error(f"{shard}: there is no such shard; check the path and the range.") from failure
+    except OSError as failure:
+        raise error(f"{shard}: cannot be read ({failure.strerror}); check the file.") from failure
+    except tarfile.TarError as failure:
+        raise error(
+            f"{shard}: is not a whole, uncompressed tar file; unpack it if it is compressed, or fetch it again."
+        ) from failure
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros end the archive: tarfile takes a damaged or missing header for the end."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end of the archive")
