@@ -286,7 +286,7 @@ def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded() -> Non
     async def scenario() -> None:
         doubler = Doubler()
         decoding = 1
-        async with batching(doubler, coming=lambda: decoding) as batcher:
+        async with batching(doubler, pending_decodes=lambda: decoding) as batcher:
             first = asyncio.create_task(batcher.submit("a", 1, cost=1))
             await asyncio.sleep(0.02)
             assert doubler.batches == []
@@ -302,7 +302,7 @@ def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded() -> Non
 def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
     async def scenario() -> None:
         doubler = Doubler()
-        async with batching(doubler, coming=lambda: 1) as batcher:
+        async with batching(doubler, pending_decodes=lambda: 1) as batcher:
             assert await batcher.submit("a", 1, cost=1) == 2
             tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 5)])
             doubler.gate.set()

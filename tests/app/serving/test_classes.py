@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,38 +11,10 @@ import torch
 from torch import Tensor
 
 from app.errors import ClassesBuilding, Overloaded
-from app.metrics import Metrics
 from app.serving.class_store import ClassStore
-from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet, ClassWeights
-from app.serving.engine import Engine
-from app.serving.served import ServedModels
+from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
 from models.clip import Clip
-
-CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
-
-
-@asynccontextmanager
-async def building(
-    clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4
-) -> AsyncIterator[tuple[Engine, ClassWeights]]:
-    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
-    engine.start()
-    classes = ClassWeights(engine, ClassStore(folder, max_bytes=10**9), wait_s=wait_s)
-    try:
-        yield engine, classes
-    finally:
-        await classes.close()
-        await engine.close()
-
-
-def gated(clip: Clip, gate: threading.Event) -> Clip:
-    """The same CLIP, whose tokenizer waits at the gate."""
-
-    def tokenize(texts: list[str]) -> Tensor:
-        assert gate.wait(10)
-        return clip.tokenizer(texts)
-
-    return replace(clip, tokenizer=tokenize)
+from tests.app.serving.building import CLASSES, building, gated, large_set
 
 
 def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: Path) -> None:
@@ -150,11 +120,6 @@ def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) 
     asyncio.run(scenario())
 
 
-def large_set(number: int) -> ClassSet:
-    """More prompts than a request is made to wait for."""
-    return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_PROMPTS + 1)), ("{}",))
-
-
 def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(
     small_clip: Clip, tmp_path: Path
 ) -> None:
@@ -202,7 +167,7 @@ def test_after_a_swap_a_small_set_is_answered_by_the_new_version(
     async def scenario() -> None:
         async with building(small_clip, tmp_path) as (engine, classes):
             await classes.of(engine.models.resolve(None), CLASSES)
-            new = await engine.replace("small", other_clip)
+            new = engine.models.replace("small", other_clip)
             answered, _ = await classes.of(new, CLASSES)
             assert answered is new
 

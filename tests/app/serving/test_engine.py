@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
 from app.metrics import Metrics
 from app.serving.engine import TURN_CHARS, Engine
-from app.serving.forward import Features
-from app.serving.served import Served, ServedModels
+from app.serving.forward import Features, as_features
+from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]
@@ -35,9 +35,9 @@ async def serving(clip: Clip, **options: float) -> AsyncIterator[Engine]:
         await engine.close()
 
 
-async def features_of(engine: Engine, served: Served, **items: Any) -> Features:
+async def features_of(engine: Engine, model: ModelHandle, **items: Any) -> Features:
     """What the engine makes of pixels and texts."""
-    return await engine.encode(served, finish=lambda features: features, **items)
+    return await engine.encode(model, as_features, **items)
 
 
 def test_features_equal_the_models_own(small_clip: Clip) -> None:
@@ -159,7 +159,7 @@ def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: Clip) -
     async def scenario() -> None:
         async with serving(small_clip) as engine:
             await features_of(engine, engine.models.resolve(None), texts=TEXTS)
-            await engine.replace("small", other_clip)
+            engine.models.replace("small", other_clip)
             features = await features_of(engine, engine.models.resolve(None), texts=TEXTS)
         torch.testing.assert_close(features.texts, other_clip.encode_text(other_clip.tokenizer(TEXTS)))
 
@@ -183,7 +183,7 @@ def test_a_replacement_grows_the_generation_and_keeps_the_previous(
     async def scenario() -> None:
         async with serving(small_clip) as engine:
             old = engine.models.resolve("small")
-            new = await engine.replace("small", other_clip)
+            new = engine.models.replace("small", other_clip)
             assert (old.generation, new.generation) == (1, 2)
             assert engine.models.resolve("default") is new
             assert engine.models.previous(new) is old
@@ -195,7 +195,7 @@ def test_a_request_finishes_on_the_weights_that_it_took(small_clip: Clip, other_
     async def scenario() -> None:
         async with serving(small_clip) as engine:
             held = engine.models.resolve(None)
-            await engine.replace("small", other_clip)
+            engine.models.replace("small", other_clip)
             features = await features_of(engine, held, pixels=pictures(1))
         torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pictures(1))))
 

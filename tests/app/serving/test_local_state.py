@@ -12,14 +12,23 @@ from typing import Any
 import pytest
 
 from app.errors import ConfigurationError
-from app.registry.files import FolderVersions
 from app.registry.local_state import LocalState
-from app.registry.ports import AliasState
 from app.registry.publish import publish
+from app.store.assets import Alias
+from bench.file_aliases import FileAliases
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.folders import whole_folder
-from tests.app.serving.swapping import MATCH, Library, Service, assert_of_its_version, make_library, serving
+from tests.app.serving.swapping import (
+    MATCH,
+    Library,
+    Service,
+    Versions,
+    assert_of_its_version,
+    flip_a_byte,
+    make_library,
+    serving,
+)
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 
@@ -51,15 +60,6 @@ def come_back(folder: Path) -> None:
     (folder / "aliases.json").unlink()
     if (folder / "aliases.away").exists():
         (folder / "aliases.away").rename(folder / "aliases.json")
-
-
-def flip_a_byte(file: Path) -> None:
-    """In the file itself, so that every link to it has it too."""
-    with file.open("r+b") as opened:
-        opened.seek(-1, os.SEEK_END)
-        (last,) = opened.read(1)
-        opened.seek(-1, os.SEEK_END)
-        opened.write(bytes([last ^ 1]))
 
 
 def copies(folder: Path) -> set[str]:
@@ -162,9 +162,7 @@ def test_alias_is_503_and_never_404_while_the_registry_is_away(
             service.aliases.point("prod", library.published[0])
             await service.until_served(library.published[0], name="prod")
             go_away(tmp_path)
-            async with asyncio.timeout(20):
-                while (await service.status())["aliases"]["state"] != "away":
-                    await asyncio.sleep(0.01)
+            await service.until_aliases_are("away")
             assert await service.version(model="prod") == library.published[0]
             assert await refusal(service, 503, model="new") == "registry_away"
             assert await refusal(service, 404, model="no/alias") == "unknown_model"
@@ -266,21 +264,15 @@ def test_process_whose_version_is_still_loading_answers_with_no_other(
     library: Library, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.serving.swap.START_TIMEOUT_S", 0.05)
-    gate = threading.Event()
-
-    class Slow(FolderVersions):
-        def find(self, version: str) -> Path | None:
-            assert gate.wait(30)
-            return super().find(version)
+    versions = Versions(registry)
+    versions.gate.clear()
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=Slow(registry)) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             await assert_not_ready(service, "model_not_ready")
             assert await refusal(service, 503) == "model_not_ready"
-            gate.set()
+            versions.gate.set()
             await service.until_served(library.published[0])
-
-    from app.registry.files import FileAliases
 
     FileAliases(tmp_path / "aliases.json").point("default", library.published[0])
     asyncio.run(scenario())
@@ -376,23 +368,20 @@ def test_operators_reference_is_found_again_though_it_is_served_no_more(
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'other', seed=5)}"
     other = load_clip(reference, device="cpu", precision="float32")
 
-    class References(FolderVersions):
-        away = False
+    away = threading.Event()
 
-        def find(self, version: str) -> str:  # type: ignore[override]
-            if self.away:
-                raise ConnectionError
-            return reference
-
-    versions = References(tmp_path / "versions")
+    def find(version: str) -> str:
+        if away.is_set():
+            raise ConnectionError
+        return reference
 
     async def scenario() -> None:
-        async with serving(tmp_path, [small_clip], versions=versions) as service:
+        async with serving(tmp_path, [small_clip], find_version=find) as service:
             service.aliases.point("default", other.version)
             await service.until_served(other.version)
         go_away(tmp_path)
-        versions.away = True
-        async with serving(tmp_path, [small_clip], versions=versions) as service:
+        away.set()
+        async with serving(tmp_path, [small_clip], find_version=find) as service:
             assert await service.version() == other.version
 
     asyncio.run(scenario())
@@ -424,13 +413,13 @@ def test_aliases_that_cannot_be_written_leave_no_older_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = LocalState(tmp_path)
-    state.record([AliasState("default", "0" * 64, 1)])
+    state.record([Alias("default", "0" * 64, 1)])
 
     def full(file: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("app.registry.local_state.write_whole", full)
-    state.record([AliasState("default", "1" * 64, 2)])
+    state.record([Alias("default", "1" * 64, 2)])
     assert "No space left" in str(state.error)
     state.close()
     again = LocalState(tmp_path)

@@ -6,7 +6,6 @@ import logging
 import shutil
 import threading
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.registry.files import FileAliases, FileReports, FolderVersions
-from app.registry.ports import AliasState, ProcessReport
+from app.registry.source import FileReports, ProcessReport
 from app.serving.classes import SMALL_SET_PROMPTS
+from app.store.assets import Alias
+from bench.file_aliases import FileAliases
 from models.clip import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
     MATCH,
     Library,
+    Versions,
     assert_of_its_version,
     make_library,
     metric,
@@ -37,22 +38,6 @@ VERBS = {"/match": MATCH, "/classify": CLASSIFY, "/embed": EMBED}
 def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Library:
     folder = tmp_path_factory.mktemp("library")
     return make_library(folder / "versions", small_clip, folder, 3)
-
-
-class CountingVersions(FolderVersions):
-    """Folders, and how often each was looked for; a version on the list hangs until the gate opens."""
-
-    def __init__(self, root: Path, hanging: Sequence[str] = ()) -> None:
-        super().__init__(root)
-        self.found: list[str] = []
-        self.gate = threading.Event()
-        self._hanging = hanging
-
-    def find(self, version: str) -> Path | None:
-        self.found.append(version)
-        if version in self._hanging:
-            assert self.gate.wait(30)
-        return super().find(version)
 
 
 def test_promoted_version_answers_and_is_named(library: Library, tmp_path: Path) -> None:
@@ -96,10 +81,10 @@ def test_alias_of_any_name_can_be_asked_for(library: Library, tmp_path: Path) ->
 
 def test_rollback_reads_nothing_again(library: Library, tmp_path: Path) -> None:
     first, second = library.published[:2]
-    versions = CountingVersions(library.root)
+    versions = Versions(library.root)
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             for version in (first, second):
                 service.aliases.point("default", version)
                 await service.until_served(version)
@@ -223,10 +208,10 @@ def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
 
 
 def test_pauses_between_tries_grow(library: Library, tmp_path: Path) -> None:
-    versions = CountingVersions(tmp_path / "none")
+    versions = Versions(tmp_path / "none")
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             service.aliases.point("default", library.published[0])
             await service.until(lambda model: model["last_failed_load"] is not None)
             await asyncio.sleep(0.5)
@@ -242,10 +227,11 @@ def test_version_that_cannot_be_loaded_blocks_no_later_one(
     root = tmp_path / "versions"
     bad, good = damaged(library, root), library.published[1]
     shutil.copytree(library.root / good, root / good)
-    versions = CountingVersions(root, [bad] if fails == "hangs" else [])
+    versions = Versions(root, held=[bad] if fails == "hangs" else [])
+    versions.gate.clear()
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             service.aliases.point("default", bad)
             await service.until(lambda model: model["loading"] or model["last_failed_load"] is not None)
             service.aliases.point("default", good)
@@ -278,10 +264,7 @@ def test_without_the_alias_source_serving_goes_on_and_says_so(library: Library, 
             await service.until_served(library.published[0])
             content = file.read_text()
             file.write_text("not JSON")
-            async with asyncio.timeout(10):
-                while (await service.status())["aliases"]["state"] != "away":
-                    await asyncio.sleep(0.01)
-            assert "JSONDecodeError" in (await service.status())["aliases"]["error"]
+            assert "JSONDecodeError" in (await service.until_aliases_are("away"))["error"]
             assert metric((await service.client.get("/metrics")).text, "sds_clip_alias_source_up") == 0
             assert await service.version() == library.published[0]
             file.write_text(content)
@@ -295,11 +278,11 @@ def test_without_the_alias_source_serving_goes_on_and_says_so(library: Library, 
 class HangingAliases:
     """A source that answers once and then hangs."""
 
-    def __init__(self, first: list[AliasState]) -> None:
-        self.first: list[AliasState] | None = first
+    def __init__(self, first: list[Alias]) -> None:
+        self.first: list[Alias] | None = first
         self.gate = threading.Event()
 
-    def read(self) -> list[AliasState]:
+    def read(self) -> list[Alias]:
         if self.first is not None:
             first, self.first = self.first, None
             return first
@@ -311,13 +294,11 @@ def test_source_that_hangs_holds_nothing_up(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.serving.swap.READ_TIMEOUT_S", 0.1)
-    aliases = HangingAliases([AliasState("default", library.published[0], 7)])
+    aliases = HangingAliases([Alias("default", library.published[0], 7)])
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root, aliases=aliases) as service:
-            async with asyncio.timeout(10):
-                while (await service.status())["aliases"]["state"] != "away":
-                    await asyncio.sleep(0.01)
+        async with serving(tmp_path, [library.base], root=library.root, read_aliases=aliases.read) as service:
+            await service.until_aliases_are("away")
             answer = await service.ask("/match", MATCH)
             assert answer["model"]["generation"] == 7
             aliases.gate.set()
@@ -391,7 +372,7 @@ def test_status_shows_every_process_that_left_a_report(library: Library, tmp_pat
 
 
 def test_reports_that_cannot_be_left_or_read_cost_only_themselves(library: Library, tmp_path: Path) -> None:
-    class Broken:
+    class Broken(FileReports):
         def write(self, report: ProcessReport) -> None:
             raise OSError("no place")
 
@@ -399,7 +380,7 @@ def test_reports_that_cannot_be_left_or_read_cost_only_themselves(library: Libra
             raise OSError("no place")
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], reports=Broken()) as service:
+        async with serving(tmp_path, [library.base], reports=Broken(tmp_path)) as service:
             assert (await service.status())["models"][0]["version"] == library.base.version
 
     asyncio.run(scenario())

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from app.errors import ClassesBuilding
-from app.serving.served import Served
+from app.serving.served_models import ModelHandle
 from models.clip import Clip
-from tests.app.serving.test_classes import CLASSES, building, gated, large_set
+from tests.app.serving.building import CLASSES, building, gated, large_set
 
 
 def test_small_sets_in_use_are_ready_before_the_swap(
@@ -28,7 +28,7 @@ def test_small_sets_in_use_are_ready_before_the_swap(
         async with building(small_clip, tmp_path) as (engine, classes):
             old = engine.models.resolve(None)
             await classes.of(old, CLASSES)
-            new = Served("small", 2, replace(other_clip, tokenizer=counting))
+            new = ModelHandle("small", 2, replace(other_clip, tokenizer=counting))
             await classes.prepare(new, old, timeout_s=10)
             assert len(encoded) == CLASSES.size
             answered, weights = await classes.of(new, CLASSES)
@@ -49,7 +49,7 @@ def test_swap_does_not_wait_for_sets_that_take_long_or_are_large(
         async with building(small_clip, tmp_path) as (engine, classes):
             old = engine.models.resolve(None)
             await classes.of(old, large_set(0))
-            encoded_nothing = Served("small", 2, gated(other_clip, gate))
+            encoded_nothing = ModelHandle("small", 2, gated(other_clip, gate))
             await classes.prepare(encoded_nothing, old, timeout_s=10)  # would hang at the gate
             await classes.of(old, CLASSES)
             await classes.prepare(encoded_nothing, old, timeout_s=0.01)
@@ -64,7 +64,7 @@ def test_large_set_of_a_version_that_is_gone_is_given_up_and_its_request_told(
     async def scenario() -> None:
         gate = threading.Event()
         async with building(small_clip, tmp_path) as (engine, classes):
-            gone = Served("small", 1, gated(other_clip, gate))
+            gone = ModelHandle("small", 1, gated(other_clip, gate))
             waiting = asyncio.create_task(classes.of(gone, large_set(0)))
             await asyncio.sleep(0.02)
             classes.give_up_all_but({engine.models.resolve(None).key})

@@ -2,13 +2,11 @@
 
 import asyncio
 import shutil
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from app.registry.files import FolderVersions
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serving.swapping import (
@@ -16,6 +14,7 @@ from tests.app.serving.swapping import (
     EMBED,
     MATCH,
     Library,
+    Versions,
     assert_of_its_version,
     make_library,
     serving,
@@ -27,21 +26,6 @@ from tests.checkpoints import save_tiny_clip
 def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Library:
     folder = tmp_path_factory.mktemp("library")
     return make_library(folder / "versions", small_clip, folder, 3)
-
-
-class Versions(FolderVersions):
-    """Folders, which version was looked for, and a gate to hold the looking up."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.found: list[str] = []
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def find(self, version: str) -> Path | None:
-        self.found.append(version)
-        assert self.gate.wait(30)
-        return super().find(version)
 
 
 def test_named_version_answers_under_its_own_name(library: Library, tmp_path: Path) -> None:
@@ -60,7 +44,7 @@ def test_named_version_answers_under_its_own_name(library: Library, tmp_path: Pa
 def test_version_that_is_deleted_is_unknown_though_it_was_in_memory(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.versions.LOOK_UP_EVERY_S", 0.0)
+    monkeypatch.setattr("app.serving.version_cache.LOOK_UP_EVERY_S", 0.0)
     shutil.copytree(library.root, tmp_path / "versions")
     name = library.published[0]
 
@@ -92,7 +76,7 @@ def test_many_requests_load_a_version_once(library: Library, tmp_path: Path) -> 
     versions = Versions(library.root)
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             name = library.published[0]
             answers = await asyncio.gather(*(service.ask("/match", MATCH, model=name) for _ in range(12)))
             assert {answer["model"]["version"] for answer in answers} == {name}
@@ -109,7 +93,9 @@ def test_version_still_loading_is_a_503_that_says_when_and_is_kept_once_it_is_th
     name = library.published[0]
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions, version_wait_s=0.05) as service:
+        async with serving(
+            tmp_path, [library.base], find_version=versions.find, version_wait_s=0.05
+        ) as service:
             for _ in range(2):
                 answer = await service.client.post("/match", json={**MATCH, "model": name})
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "version_loading")
@@ -129,7 +115,9 @@ def test_no_more_than_a_few_versions_are_loaded_at_once(library: Library, tmp_pa
     versions.gate.clear()
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions, version_wait_s=0.01) as service:
+        async with serving(
+            tmp_path, [library.base], find_version=versions.find, version_wait_s=0.01
+        ) as service:
             for number in range(10):
                 name = f"{number:064x}"
                 answer = await service.client.post("/match", json={**MATCH, "model": name})
@@ -143,7 +131,7 @@ def test_no_more_than_a_few_versions_are_loaded_at_once(library: Library, tmp_pa
 async def ask_in_turn(
     folder: Path, versions: Versions, base: Clip, names: Sequence[str], **limits: int
 ) -> None:
-    async with serving(folder, [base], versions=versions, **limits) as service:
+    async with serving(folder, [base], find_version=versions.find, **limits) as service:
         for name in names:
             assert await service.version(model=name) == name
 
@@ -188,7 +176,7 @@ def test_damaged_version_says_so_without_its_path_and_is_not_read_for_every_requ
     versions = Versions(tmp_path / "versions")
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             for _ in range(3):
                 answer = await service.client.post("/match", json={**MATCH, "model": name})
                 assert (answer.status_code, answer.json()["error"]["code"]) == (409, "version_damaged")
@@ -213,7 +201,7 @@ def test_versions_that_cannot_be_looked_up_are_asked_for_again(library: Library,
     versions = Away(library.root)
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
+        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
             name = library.published[0]
             answer = await service.client.post("/match", json={**MATCH, "model": name})
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
@@ -230,12 +218,8 @@ def test_reference_that_is_not_listed_is_served_by_its_alias_and_not_loaded_for_
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=9)}"
     version = load_clip(reference, device="cpu", precision="float32").version
 
-    class References:
-        def find(self, version: str) -> str:
-            return reference
-
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=References()) as service:
+        async with serving(tmp_path, [library.base], find_version=lambda version: reference) as service:
             refused = await service.client.post("/match", json={**MATCH, "model": version})
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "version_unusable")
             service.aliases.point("default", version)
