@@ -32,11 +32,13 @@ async def building(
         await engine.close()
 
 
-def gated(clip: Clip, gate: threading.Event) -> Clip:
-    """The same CLIP, whose tokenizer waits at the gate."""
+def gated(clip: Clip, gate: threading.Event, reached: threading.Event | None = None) -> Clip:
+    """The same CLIP, whose tokenizer says that it is there and waits at the gate."""
 
     def tokenize(texts: list[str]) -> Tensor:
-        assert gate.wait(10)
+        if reached is not None:
+            reached.set()
+        assert gate.wait(30)
         return clip.tokenizer(texts)
 
     return replace(clip, tokenizer=tokenize)

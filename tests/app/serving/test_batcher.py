@@ -22,14 +22,20 @@ class Doubler:
         self.batches: list[tuple[str, list[int]]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self._reached = threading.Event()
 
     def __call__(self, key: str, jobs: Sequence[Work]) -> list[int | Exception]:
-        assert self.gate.wait(10)
+        self._reached.set()
+        assert self.gate.wait(30)
         payloads = [job.payload for job in jobs]
         self.batches.append((key, payloads))
         if any(payload < 0 for payload in payloads):
             raise ValueError("negative")
         return [2 * payload for payload in payloads]
+
+    async def reached(self) -> None:
+        """Wait until a batch is at the gate."""
+        assert await asyncio.to_thread(self._reached.wait, 30)
 
 
 @asynccontextmanager
@@ -50,7 +56,7 @@ async def queued_behind_a_closed_gate(
     """Submit (key, payload, cost) jobs that all wait behind one that is being computed."""
     doubler.gate.clear()
     first = asyncio.create_task(batcher.submit("first", 0, cost=1))
-    await asyncio.sleep(0.05)
+    await doubler.reached()
     tasks = [asyncio.create_task(batcher.submit(key, payload, cost=cost)) for key, payload, cost in jobs]
     await asyncio.sleep(0)
     return [first, *tasks]
@@ -245,9 +251,10 @@ def test_draining_refuses_new_work_and_waits_for_the_admitted() -> None:
 
             doubler.gate.clear()
             accepted = asyncio.create_task(request())
-            await asyncio.sleep(0.05)
+            await doubler.reached()
             drained = asyncio.create_task(batcher.drain(10))
-            await asyncio.sleep(0.05)
+            while not batcher.draining:
+                await asyncio.sleep(0)
             assert not drained.done()
             with pytest.raises(Unavailable), batcher.admit(1):
                 pytest.fail("admitted while draining")
@@ -282,13 +289,26 @@ def test_closing_answers_what_still_waits() -> None:
     asyncio.run(scenario())
 
 
-def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded() -> None:
+def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 30.0)
+
     async def scenario() -> None:
         doubler = Doubler()
-        decoding = 1
-        async with batching(doubler, pending_decodes=lambda: decoding) as batcher:
+        decoding, asked = 1, 0
+
+        def pending() -> int:
+            nonlocal asked
+            asked += 1
+            return decoding
+
+        async with batching(doubler, pending_decodes=pending) as batcher:
             first = asyncio.create_task(batcher.submit("a", 1, cost=1))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0)
+            asked = 0
+            while asked < 3:
+                await asyncio.sleep(0)
             assert doubler.batches == []
             second = asyncio.create_task(batcher.submit("a", 2, cost=1))
             await asyncio.sleep(0)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_flapping_alias_ends_where_it_points(library: Library, tmp_path: Path) -
         async with serving(tmp_path, [library.base], root=library.root) as service:
             for number in range(30):
                 last = service.aliases.point("default", library.published[number % 3])
-                await asyncio.sleep(0.01)
+                await service.status()  # some of them are read before the next move
             status = await service.until(lambda model: model["generation"] == last.generation)
             assert status["version"] == last.version
             assert await service.version() == last.version
@@ -207,15 +208,30 @@ def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
     asyncio.run(scenario())
 
 
-def test_pauses_between_tries_grow(library: Library, tmp_path: Path) -> None:
+def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_read(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 600.0)
     versions = Versions(tmp_path / "none")
+    aliases = FileAliases(tmp_path / "aliases.json")
+    readings = 0
+
+    def read() -> Sequence[Alias]:
+        nonlocal readings
+        readings += 1
+        return aliases.read()
 
     async def scenario() -> None:
-        async with serving(tmp_path, [library.base], find_version=versions.find) as service:
-            service.aliases.point("default", library.published[0])
+        async with serving(
+            tmp_path, [library.base], find_version=versions.find, read_aliases=read
+        ) as service:
+            aliases.point("default", library.published[0])
             await service.until(lambda model: model["last_failed_load"] is not None)
-            await asyncio.sleep(0.5)
-        assert len(versions.found) == 1  # the second try comes after a second
+            failed_at = readings
+            async with asyncio.timeout(30):
+                while readings < failed_at + 5:
+                    await asyncio.sleep(0.01)
+        assert len(versions.found) == 1
 
     asyncio.run(scenario())
 
@@ -238,7 +254,9 @@ def test_version_that_cannot_be_loaded_blocks_no_later_one(
             await service.until_served(good)
             assert await service.version() == good
             versions.gate.set()
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(30):
+                while any(thread.name == f"load {bad[:12]}" for thread in threading.enumerate()):
+                    await asyncio.sleep(0.01)
             assert await service.version() == good
 
     asyncio.run(scenario())
@@ -425,7 +443,7 @@ def test_no_answer_mixes_versions_whatever_is_swapped_meanwhile(
                         for path, verb in VERBS.items()
                     ]
                 else:
-                    await asyncio.sleep(0.02)
+                    await service.status()
                 await asyncio.sleep(0)
             for answer in await asyncio.gather(*asked):
                 assert_of_its_version(answer, library)

@@ -62,11 +62,11 @@ def test_large_set_of_a_version_that_is_gone_is_given_up_and_its_request_told(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        gate = threading.Event()
+        gate, reached = threading.Event(), threading.Event()
         async with building(small_clip, tmp_path) as (engine, classes):
-            gone = ModelHandle("small", 1, gated(other_clip, gate))
+            gone = ModelHandle("small", 1, gated(other_clip, gate, reached))
             waiting = asyncio.create_task(classes.of(gone, large_set(0)))
-            await asyncio.sleep(0.02)
+            assert await asyncio.to_thread(reached.wait, 30)
             classes.give_up_all_but({engine.models.resolve(None).key})
             with pytest.raises(ClassesBuilding):
                 await waiting
