@@ -34,6 +34,8 @@ from tests.app.serving.swapping import Versions
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 
+pytestmark = pytest.mark.anyio
+
 TENSORS = "delta.safetensors"
 DESCRIPTION = "sds_clip_delta.json"
 Find = Callable[[str], WeightsLocation | None]
@@ -84,31 +86,28 @@ def test_delta_over_the_served_base_shares_its_memory(small_clip: Clip, root: Pa
     assert torch.equal(clip.encode_text(clip.tokenizer(["a dog"])), own.encode_text(own.tokenizer(["a dog"])))
 
 
-def test_version_is_read_once_however_many_ask(small_clip: Clip, root: Path, version: str) -> None:
+async def test_version_is_read_once_however_many_ask(small_clip: Clip, root: Path, version: str) -> None:
     versions = Versions(root)
     versions.gate.clear()
 
-    async def scenario() -> None:
-        async with loading(small_clip, versions.find) as loader:
-            waiting = [asyncio.create_task(loader.load(version)) for _ in range(20)]
-            while not versions.found:
-                await asyncio.sleep(0)
-            waiting[0].cancel()  # whoever asked first may give up
-            assert loader.loaded(version) is None
-            versions.gate.set()
-            clips = await asyncio.gather(*waiting[1:])
-            assert all(clip is clips[0] for clip in clips)
-            assert await loader.load(version) is loader.loaded(version) is clips[0]
-        assert versions.found == [version]
-
-    asyncio.run(scenario())
+    async with loading(small_clip, versions.find) as loader:
+        waiting = [asyncio.create_task(loader.load(version)) for _ in range(20)]
+        while not versions.found:
+            await asyncio.sleep(0)
+        waiting[0].cancel()  # whoever asked first may give up
+        assert loader.loaded(version) is None
+        versions.gate.set()
+        clips = await asyncio.gather(*waiting[1:])
+        assert all(clip is clips[0] for clip in clips)
+        assert await loader.load(version) is loader.loaded(version) is clips[0]
+    assert versions.found == [version]
 
 
 def test_served_model_is_not_loaded_again(small_clip: Clip, root: Path) -> None:
     assert load(small_clip, root, small_clip.version) is small_clip
 
 
-def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp_path: Path) -> None:
+async def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp_path: Path) -> None:
     folder = save_tiny_clip(tmp_path / "whole", seed=5)
     whole = load_clip(f"local-dir:{folder}", precision="float32")
     published = publish(folder, root, job="import", fence=0)
@@ -119,15 +118,12 @@ def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp
         for seed in (1, 2)
     ]
 
-    async def scenario() -> None:
-        async with loading(small_clip, root) as loader:
-            one, two = await asyncio.gather(*(loader.load(version) for version in versions))
-            base = await loader.load(published.version)
-            total = sum(storages(base.network).values())
-            assert bytes_apart([one.network], [base.network]) < total / 50
-            assert bytes_apart([two.network], [one.network]) < total / 50
-
-    asyncio.run(scenario())
+    async with loading(small_clip, root) as loader:
+        one, two = await asyncio.gather(*(loader.load(version) for version in versions))
+        base = await loader.load(published.version)
+        total = sum(storages(base.network).values())
+        assert bytes_apart([one.network], [base.network]) < total / 50
+        assert bytes_apart([two.network], [one.network]) < total / 50
 
 
 def test_delta_over_a_published_delta(small_clip: Clip, root: Path, version: str, tmp_path: Path) -> None:
@@ -175,7 +171,7 @@ def test_operators_reference_stands_for_a_version(small_clip: Clip, root: Path, 
 
 
 @pytest.mark.parametrize("named", ["the reference's version", "a version over it"])
-def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alone(
+async def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alone(
     named: str, small_clip: Clip, root: Path, tmp_path: Path
 ) -> None:
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=5)}"
@@ -183,15 +179,12 @@ def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alon
     tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
     version = tuned.version if named == "a version over it" else whole.version
 
-    async def scenario() -> None:
-        async with loading(small_clip, folders_or(reference, root)) as loader:
-            with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*SDS_CLIP_ALLOWED_MODELS"):
-                await loader.load(version)
-            assert loader.loaded(whole.version) is None
-            assert (await loader.load(version, by_alias=True)).version == version
-            assert (await loader.load(version)).version == version
-
-    asyncio.run(scenario())
+    async with loading(small_clip, folders_or(reference, root)) as loader:
+        with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*SDS_CLIP_ALLOWED_MODELS"):
+            await loader.load(version)
+        assert loader.loaded(whole.version) is None
+        assert (await loader.load(version, by_alias=True)).version == version
+        assert (await loader.load(version)).version == version
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "nothing like a version", "../../etc"])
@@ -256,7 +249,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_version_is_refused_and_never_in_memory(
+async def test_wrong_version_is_refused_and_never_in_memory(
     wrong: str, small_clip: Clip, root: Path, version: str
 ) -> None:
     spoil, told = WRONG[wrong]
@@ -264,14 +257,11 @@ def test_wrong_version_is_refused_and_never_in_memory(
     (root / version / MANIFEST_FILE).unlink()
     write_manifest(root / version, version, "job_1", {})
 
-    async def scenario() -> None:
-        async with loading(small_clip, root) as loader:
-            for _ in range(2):
-                with pytest.raises(CheckpointError, match=told):
-                    await loader.load(version)
-                assert loader.loaded(version) is None
-
-    asyncio.run(scenario())
+    async with loading(small_clip, root) as loader:
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match=told):
+                await loader.load(version)
+            assert loader.loaded(version) is None
 
 
 def test_deltas_that_say_they_lie_over_each_other_are_refused(
