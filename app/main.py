@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from fastapi import Depends, FastAPI
@@ -19,9 +20,8 @@ from app.limits import Limits
 from app.metrics import Metrics, gauge
 from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
-from app.registry.files import FolderVersions
 from app.registry.local_state import LocalState
-from app.registry.ports import Registry
+from app.registry.source import Registry, find_folder
 from app.routes import datasets, evaluate, finetune, inference, jobs, status
 from app.routes import registry as registry_routes
 from app.schemas.classify import ClassifyRequest
@@ -31,15 +31,16 @@ from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.schemas.match import MatchRequest
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.server import DrainingServer
+from app.serving.aliases import FollowedAliases
 from app.serving.classes import ClassWeights
 from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
 from app.serving.pixels import ImageReader
-from app.serving.served import ServedModels
+from app.serving.predictor import Predictor
+from app.serving.served_models import ServedModels
 from app.serving.status import StatusBoard
 from app.serving.swap import Swapper
-from app.serving.swap_metrics import SwapMetrics
-from app.serving.versions import NamedVersions, VersionedInference
+from app.serving.version_cache import VersionCache
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -105,15 +106,23 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
             gauge("decode_bytes", "Memory granted to images being decoded.", {(): decoder.budget.used_bytes})
         ]
     )
+    backend = None
+    if settings.database_url is not None:
+        backend = Backend(settings, settings.database_url, list(clips.values()))
+        registry = registry or backend.registry
+    registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))
+    aliases = None if registry.read_aliases is None else FollowedAliases()
+    state = None if registry.read_aliases is None else LocalState(settings.own_state_dir)
+    models = ServedModels(clips, aliases)
     on_cpu = any(clip.device.type == "cpu" for clip in clips.values())
     engine = Engine(
-        ServedModels(clips),
+        models,
         metrics,
         max_batch=settings.max_batch_size,
         max_queue=settings.max_queue,
         deadline_s=settings.deadline_s,
         text_cache_size=settings.text_cache_size,
-        coming=(lambda: decoder.unfinished) if on_cpu else None,
+        pending_decodes=(lambda: decoder.unfinished) if on_cpu else None,
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
@@ -122,40 +131,35 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
     )
     classes = ClassWeights(engine, disk, wait_s=settings.class_wait_s)
-    backend = None
-    if settings.database_url is not None:
-        backend = Backend(settings, settings.database_url, list(clips.values()))
-        registry = registry or backend.registry
-    registry = registry or Registry(FolderVersions(settings.data_dir / "versions"))
-    state = None
-    if registry.aliases is not None:
-        state = LocalState(settings.own_state_dir)
     loader = VersionLoader(
         engine,
-        registry.versions,
-        state=state,
+        find_version=registry.find_version,
         mark_damaged=registry.mark_damaged,
+        state=state,
         device=settings.device,
         precision=settings.precision,
         bases=[*settings.models, *settings.allowed_models],
     )
-    versions = NamedVersions(
-        engine.models,
+    versions = VersionCache(
+        models,
         loader,
         max_count=settings.max_versions,
         max_bytes=settings.max_version_bytes,
         wait_s=settings.version_wait_s,
     )
-    swapper = Swapper(
-        engine.models,
-        loader,
-        classes,
-        registry.aliases,
-        SwapMetrics(metrics),
-        poll_s=settings.swap_poll_s,
-        state=state,
-    )
-    board = StatusBoard(engine.models, swapper, registry.reports, settings.data_dir.absolute())
+    swapper = None
+    if registry.read_aliases is not None and aliases is not None and state is not None:
+        swapper = Swapper(
+            models,
+            aliases,
+            loader,
+            classes,
+            metrics,
+            read_aliases=registry.read_aliases,
+            state=state,
+            poll_s=settings.swap_poll_s,
+        )
+    board = StatusBoard(models, loader, aliases, state, registry.reports, settings.data_dir.absolute())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -163,11 +167,15 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         await engine.warm_up()
         if backend is not None:
             await backend.start()  # before the aliases are read for the first time
-        await swapper.start()
+        if swapper is not None:
+            await swapper.start()
         board.start()
         yield
-        for part in (board, swapper, versions, loader):
-            await part.close()
+        await board.close()
+        if swapper is not None:
+            await swapper.close()
+        await versions.close()
+        await loader.close()
         if backend is not None:
             await backend.close()
         if state is not None:
@@ -192,7 +200,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.status = board
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
-    app.state.inference = VersionedInference(versions, engine, images, classes, limits)
+    app.state.predictor = Predictor(engine, versions, images, classes, limits)
     for routes in ROUTERS:
         app.include_router(routes.router)
     install_openapi(app, *BODIES)

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.registry.files import FileAliases
 from app.registry.publish import publish
 from bench import open_load, report, servers, weights
+from bench.file_aliases import FileAliases
 from bench.images import make_images
 from bench.load import IMAGE, Call, LoadSpec, run_load
 from bench.measure import build_classes, note

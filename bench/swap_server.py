@@ -1,18 +1,20 @@
 """A server over a folder's versions and aliases: `python -m bench.swap_server PORT MODEL PRECISION FOLDER`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from app.main import run
-from app.registry.files import FileAliases, FolderVersions
-from app.registry.ports import Registry
+from app.registry.source import Registry, find_folder
 from app.settings import Settings
+from bench.file_aliases import FileAliases
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     port, model, precision, folder = sys.argv[1:]
-    registry = Registry(FolderVersions(Path(folder) / "versions"), FileAliases(Path(folder) / "aliases.json"))
+    aliases = FileAliases(Path(folder) / "aliases.json")
+    registry = Registry(partial(find_folder, Path(folder) / "versions"), aliases.read)
     run(Settings(port=int(port), models=[model], precision=precision), registry)
 
 

@@ -5,7 +5,7 @@ No alias: it became a version when the job was submitted (`app.jobs.named_models
 
 from pathlib import Path
 
-from app.registry.store_source import place_of
+from app.registry.store_source import weights_location
 from app.store import Store
 from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord
@@ -31,8 +31,8 @@ def of_version(store: Store, config: WorkerConfig, version_id: str, *, param: st
         raise JobFailed("version_not_found", f"There is no version {version_id}.", param=param) from None
     if version.status is VersionStatus.DELETED:
         raise JobFailed("unusable_record", f"The version {version_id} was deleted.", param=param)
-    place = place_of(version, config.data_dir)
-    return str(Folder(str(place.absolute()))) if isinstance(place, Path) else place
+    location = weights_location(version, config.data_dir)
+    return str(Folder(str(location.absolute()))) if isinstance(location, Path) else location
 
 
 def check_version(clip: Clip, name: str, *, param: str) -> None:

@@ -9,21 +9,21 @@ killed at any moment finds here what it answered with, or a newer alias, and nev
 """
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import shutil
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from app.errors import ConfigurationError
 from app.registry.manifest import DamagedVersion, verify
-from app.registry.ports import AliasState
+from app.registry.source import WeightsLocation
+from app.store.assets import Alias
 from models.atomic import atomic_folder, write_atomic
 from models.delta_file import DeltaError, is_delta, read_description
 from models.references import CheckpointError
@@ -31,19 +31,17 @@ from models.references import CheckpointError
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+# How often aliases that did not move are recorded again, and so how exact `read_at` is. Each time syncs the disk.
 RECORD_EVERY_S = 30.0
-"""How often aliases that did not move are recorded again: how exact `read_at` is."""
-
-Place = Path | str
-"""Where a version's weights are: a folder, or an operator's reference."""
+_ALIAS_FIELDS = ("name", "version", "generation", "previous")
 
 
 @dataclass(frozen=True)
 class Remembered:
     """The last reading of the registry."""
 
-    aliases: Sequence[AliasState]
-    places: Mapping[str, Place]
+    aliases: Sequence[Alias]
+    locations: Mapping[str, WeightsLocation]
     """Of the versions that aliases point at, and of those that they lie over."""
     read_at: float
     """Seconds since the epoch."""
@@ -62,34 +60,37 @@ class LocalState:
     def __init__(self, folder: Path) -> None:
         self._copies = folder / "versions"
         self._file = folder / "aliases.json"
-        self.close = weakref.finalize(self, os.close, _lock(folder))
-        """Lets another process have it."""
+        self._lock = _lock(folder)
         self._changing = threading.Lock()
-        self._found: dict[str, Place] = {}
+        self._found: dict[str, WeightsLocation] = {}
         self._unwritten: str | None = None
         self._uncopied: dict[str, str] = {}
         self.remembered: Remembered | None = _read(self._file)
         """None where the registry was never read."""
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._lock.release()
 
     @property
     def error(self) -> str | None:
         """Why a part of it could not be written; that is tried again."""
         return self._unwritten or next(iter(self._uncopied.values()), None)
 
-    def record(self, aliases: Sequence[AliasState]) -> None:
+    def record(self, aliases: Sequence[Alias]) -> None:
         """Remember what was read. Where it cannot be written, no older state is left, and `error` says why."""
         with self._changing:
             old = self.remembered
-            is_news = old is None or list(old.aliases) != list(aliases)
+            is_news = old is None or _content(old.aliases) != _content(aliases)
             if not is_news and old is not None and time.time() - old.read_at < RECORD_EVERY_S:
                 return
-            self._write(Remembered(tuple(aliases), self._places(aliases), time.time()))
+            self._write(Remembered(tuple(aliases), self._locations(aliases), time.time()))
             if is_news:
                 self._remove_unused(aliases)
             for version in list(self._uncopied):
                 self._copy_all(version)
 
-    def check_not_behind(self, aliases: Sequence[AliasState]) -> None:
+    def check_not_behind(self, aliases: Sequence[Alias]) -> None:
         """Raise RegistryBehind where this process knows a later move of an alias than `aliases` do.
 
         Generations only grow and no alias is ever removed, so the registry is an older copy or another one.
@@ -107,25 +108,25 @@ class LocalState:
                     f"remove {self._file} and start again to follow this one."
                 )
 
-    def found(self, version: str, place: Place) -> None:
+    def note_location(self, version: str, location: WeightsLocation) -> None:
         """Note where the registry has a version."""
-        self._found[version] = place
+        self._found[version] = location
 
     def keep(self, version: str) -> None:
         """Copy a version that an alias points at, and what it lies over. A failure is told by `error`."""
         with self._changing:
             if self.remembered is None:
                 return
-            places = self._places(self.remembered.aliases)
-            if places != self.remembered.places:
-                self._write(replace(self.remembered, places=places))
+            locations = self._locations(self.remembered.aliases)
+            if locations != self.remembered.locations:
+                self._write(replace(self.remembered, locations=locations))
             self._copy_all(version)
 
-    def place(self, version: str) -> Place | None:
+    def location(self, version: str) -> WeightsLocation | None:
         """Where a version was when the registry could be read, as far as an alias needs it."""
-        return None if self.remembered is None else self.remembered.places.get(version)
+        return None if self.remembered is None else self.remembered.locations.get(version)
 
-    def copy(self, version: str) -> Path | None:
+    def whole_copy(self, version: str) -> Path | None:
         """The copy of a version, verified; None where there is no good one."""
         folder = self._copies / version
         try:
@@ -136,23 +137,25 @@ class LocalState:
             return None
         return folder
 
-    def _places(self, aliases: Sequence[AliasState]) -> dict[str, Place]:
-        def find(version: str) -> Place | None:
-            return self._found.get(version) or self.place(version)
+    def _locations(self, aliases: Sequence[Alias]) -> dict[str, WeightsLocation]:
+        def find(version: str) -> WeightsLocation | None:
+            return self._found.get(version) or self.location(version)
 
-        chains = (self._chain(alias.version, find) for alias in aliases)
-        return {version: place for chain in chains for version, place in chain}
+        chains = (self._lineage(alias.version, find) for alias in aliases)
+        return {version: location for chain in chains for version, location in chain}
 
-    def _chain(self, version: str | None, find: Callable[[str], Place | None]) -> Iterator[tuple[str, Place]]:
-        """A version and what it lies over, as far as it is known."""
+    def _lineage(
+        self, version: str | None, find: Callable[[str], WeightsLocation | None]
+    ) -> Iterator[tuple[str, WeightsLocation]]:
+        """A version, its base, that one's base and so on, as far as they are known."""
         seen = set[str]()
         while version is not None and version not in seen:
             seen.add(version)
-            place = find(version)
-            if place is None:
+            location = find(version)
+            if location is None:
                 return
-            yield version, place
-            version = _base_version(self._copies / version) or _base_version(place)
+            yield version, location
+            version = _base_version(self._copies / version) or _base_version(location)
 
     def _write(self, remembered: Remembered) -> None:
         self.remembered = remembered
@@ -169,9 +172,9 @@ class LocalState:
     def _copy_all(self, version: str) -> None:
         """Copy a version and what it lies over, as far as that has files."""
         try:
-            for one, place in self._chain(version, self.place):
-                if isinstance(place, Path):
-                    self._copy(one, place)
+            for one, location in self._lineage(version, self.location):
+                if isinstance(location, Path):
+                    self._copy(one, location)
         except (OSError, CheckpointError) as error:
             self._uncopied[version] = str(error)
             logger.error("version %s cannot be copied to this process's state: %s", version[:12], error)
@@ -179,7 +182,7 @@ class LocalState:
             self._uncopied.pop(version, None)
 
     def _copy(self, version: str, source: Path) -> None:
-        if self.copy(version) is not None:
+        if self.whole_copy(version) is not None:
             return
         target = self._copies / version
         shutil.rmtree(target, ignore_errors=True)
@@ -188,7 +191,7 @@ class LocalState:
                 shutil.copyfile(file, working / file.name)
             verify(working, version)
 
-    def _remove_unused(self, aliases: Sequence[AliasState]) -> None:
+    def _remove_unused(self, aliases: Sequence[Alias]) -> None:
         """Remove the copies of versions that no alias points at or did before, and what a crash has left."""
 
         def find(version: str) -> Path | None:
@@ -196,19 +199,26 @@ class LocalState:
             return folder if folder.is_dir() else None
 
         roots = [version for alias in aliases for version in (alias.version, alias.previous)]
-        needed = {version for root in roots for version, _ in self._chain(root, find)}
+        needed = {version for root in roots for version, _ in self._lineage(root, find)}
         for folder in self._copies.glob("*"):
             if folder.name not in needed:
                 shutil.rmtree(folder, ignore_errors=True)
         self._uncopied = {version: why for version, why in self._uncopied.items() if version in roots}
 
 
-def _base_version(place: Place) -> str | None:
-    """What a delta's folder says that it lies over."""
+def _base_version(location: WeightsLocation) -> str | None:
+    """The base that a delta's folder names; None for whole weights."""
     try:
-        return read_description(place).base_version if isinstance(place, Path) and is_delta(place) else None
+        if isinstance(location, Path) and is_delta(location):
+            return read_description(location).base_version
+        return None
     except (DeltaError, OSError):
         return None
+
+
+def _content(aliases: Sequence[Alias]) -> list[dict[str, str | int | None]]:
+    """What is kept of aliases: where each points, and not when it was moved."""
+    return [{name: getattr(alias, name) for name in _ALIAS_FIELDS} for alias in aliases]
 
 
 def _read(file: Path) -> Remembered | None:
@@ -216,12 +226,12 @@ def _read(file: Path) -> Remembered | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
-        places = {
+        locations = {
             str(version): Path(place["folder"]) if "folder" in place else str(place["reference"])
             for version, place in content["places"].items()
         }
-        aliases = tuple(AliasState(**alias) for alias in content["aliases"])
-        return Remembered(aliases, places, float(content["read_at"]))
+        aliases = tuple(Alias(**alias) for alias in content["aliases"])
+        return Remembered(aliases, locations, float(content["read_at"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -231,32 +241,32 @@ def _read(file: Path) -> Remembered | None:
 
 def _write(file: Path, remembered: Remembered) -> None:
     places = {
-        version: {"folder": str(place.absolute())} if isinstance(place, Path) else {"reference": place}
-        for version, place in remembered.places.items()
+        version: {"folder": str(location.absolute())}
+        if isinstance(location, Path)
+        else {"reference": location}
+        for version, location in remembered.locations.items()
     }
     content = {
         "format": FORMAT,
         "read_at": remembered.read_at,
-        "aliases": [asdict(alias) for alias in remembered.aliases],
+        "aliases": _content(remembered.aliases),
         "places": places,
     }
     write_atomic(file, json.dumps(content, indent=2) + "\n")
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path) -> BaseFileLock:
+    lock = FileLock(folder / "lock", mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        lock.acquire(blocking=False)
+    except Timeout:
         raise ConfigurationError(
-            f"{folder} cannot be written ({error.strerror}); name another folder in SDS_CLIP_STATE_DIR."
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
+            f"{folder} is another process's state: give each serving process a folder of its own in "
+            "SDS_CLIP_STATE_DIR."
+        ) from None
+    except (OSError, NotImplementedError) as error:
         raise ConfigurationError(
-            f"{folder} is another process's state, or its file system has no locks ({error.strerror}): give each "
-            "serving process a folder of its own in SDS_CLIP_STATE_DIR."
+            f"{folder} cannot be written or locked ({error}); name another folder in SDS_CLIP_STATE_DIR."
         ) from error
-    return descriptor
+    return lock

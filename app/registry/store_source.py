@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.registry.files import FileReports
-from app.registry.ports import AliasState, Registry
+from app.registry.source import FileReports, Registry, WeightsLocation
 from app.store import Store
 from app.store.alias_names import DEFAULT
 from app.store.assets import Move, NewVersion, Version, VersionStatus
@@ -25,46 +24,28 @@ SERVER = "sds-clip serve"
 _FORGET_REPORTS_S = 24 * 3600.0
 
 
-class StoreVersions:
-    """Finds registered versions; what a failed job may have left on the disk is none."""
-
-    def __init__(self, store: Store, data_dir: Path) -> None:
-        self._store = store
-        self._data_dir = data_dir
-
-    def find(self, version: str) -> Path | str | None:
-        """The version's folder, or the operator's reference to it. Raises StoreUnavailable."""
-        try:
-            found = self._store.versions.get(version)
-        except UnknownRecord:
-            return None
-        return None if found.status is VersionStatus.DELETED else place_of(found, self._data_dir)
-
-
-class StoreAliases:
-    """Reads the aliases."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def read(self) -> Sequence[AliasState]:
-        """All of them. Raises StoreUnavailable."""
-        return [
-            AliasState(alias.name, alias.version, alias.generation, alias.previous)
-            for alias in self._store.aliases.all()
-        ]
-
-
 def registry_of(store: Store, data_dir: Path) -> Registry:
     """What a serving process needs; its reports are files, which every process of the data folder sees."""
     reports = data_dir / "serving"
     _forget(reports)
     return Registry(
-        StoreVersions(store, data_dir),
-        StoreAliases(store),
-        FileReports(reports),
-        partial(mark_damaged, store),
+        find_version=partial(find_version, store, data_dir),
+        read_aliases=store.aliases.all,
+        reports=FileReports(reports),
+        mark_damaged=partial(mark_damaged, store),
     )
+
+
+def find_version(store: Store, data_dir: Path, version: str) -> WeightsLocation | None:
+    """Where a registered version's weights are; what a failed job has left on the disk is no version.
+
+    Raises: StoreUnavailable.
+    """
+    try:
+        found = store.versions.get(version)
+    except UnknownRecord:
+        return None
+    return None if found.status is VersionStatus.DELETED else weights_location(found, data_dir)
 
 
 def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
@@ -75,7 +56,7 @@ def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
         logger.warning("whether version %s is damaged cannot be recorded", version[:12])
 
 
-def place_of(version: Version, data_dir: Path) -> Path | str:
+def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
     """Where a version's weights are: a folder, or an operator's reference."""
     if version.folder is None:
         return str(version.description[REFERENCE])

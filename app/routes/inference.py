@@ -26,7 +26,7 @@ from app.openapi import describe_body, describe_errors
 from app.schemas.classify import ClassifyRequest, ClassifyResponse
 from app.schemas.embed import EmbedRequest, EmbedResponse
 from app.schemas.match import MatchRequest, MatchResponse
-from app.serving.inference import Inference
+from app.serving.predictor import Predictor
 
 ERRORS = (
     MalformedBody,
@@ -46,13 +46,13 @@ ERRORS = (
 router = APIRouter(tags=["inference"], dependencies=[Depends(requires("infer"))])
 
 
-async def inference(request: Request) -> Inference:
-    """The process's inference. Async, or FastAPI would fetch it in a thread."""
-    found: Inference = request.app.state.inference
+# Async, or FastAPI would call it in a thread, for every request.
+async def predictor(request: Request) -> Predictor:
+    found: Predictor = request.app.state.predictor
     return found
 
 
-InferenceDep = Annotated[Inference, Depends(inference)]
+PredictorDep = Annotated[Predictor, Depends(predictor)]
 
 
 @router.post(
@@ -62,10 +62,10 @@ InferenceDep = Annotated[Inference, Depends(inference)]
     openapi_extra=describe_body(MatchRequest),
 )
 async def match(
-    body: Annotated[MatchRequest, Depends(reads(MatchRequest))], inference: InferenceDep
+    body: Annotated[MatchRequest, Depends(reads(MatchRequest))], predictor: PredictorDep
 ) -> Response:
     """Score every text against every image with the model in service."""
-    return _json(await inference.match(body))
+    return _json(await predictor.match(body))
 
 
 @router.post(
@@ -75,10 +75,10 @@ async def match(
     openapi_extra=describe_body(ClassifyRequest),
 )
 async def classify(
-    body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], inference: InferenceDep
+    body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], predictor: PredictorDep
 ) -> Response:
     """Find the labels that fit each image best, each label averaged over prompt templates."""
-    return _json(await inference.classify(body))
+    return _json(await predictor.classify(body))
 
 
 @router.post(
@@ -88,10 +88,10 @@ async def classify(
     openapi_extra=describe_body(EmbedRequest),
 )
 async def embed(
-    body: Annotated[EmbedRequest, Depends(reads(EmbedRequest))], inference: InferenceDep
+    body: Annotated[EmbedRequest, Depends(reads(EmbedRequest))], predictor: PredictorDep
 ) -> Response:
     """Encode images or texts as vectors."""
-    return _json(await inference.embed(body))
+    return _json(await predictor.embed(body))
 
 
 def _json(answer: BaseModel) -> Response:

@@ -10,7 +10,7 @@ from app.schemas.listing import After, Limit
 from app.schemas.models import Health, Ready, ServedModel, ServingStatus
 from app.schemas.versions import AliasInfo, ModelsAndVersions, VersionInfo
 from app.serving.engine import Engine
-from app.serving.served import Served
+from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
 from app.store.errors import UnknownRecord
@@ -25,11 +25,9 @@ router = APIRouter(tags=["status"])
 )
 async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
     """List what is served (architecture, precision, size, version and generation), and what is registered."""
-    served_models = _engine(request).models
-    default = served_models.current(DEFAULT)
-    listed = ModelsAndVersions(
-        models=[_described(served, default=served is default) for served in served_models]
-    )
+    served = _engine(request).models
+    default = served.current(DEFAULT)
+    listed = ModelsAndVersions(models=[_described(model, default=model is default) for model in served])
     backend: Backend | None = request.app.state.backend
     if backend is None:
         return listed
@@ -88,10 +86,10 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
-def _described(served: Served, *, default: bool) -> ServedModel:
-    clip = served.clip
+def _described(model: ModelHandle, *, default: bool) -> ServedModel:
+    clip = model.clip
     return ServedModel(
-        **served.info.model_dump(),
+        **model.info.model_dump(),
         default=default,
         reference=clip.reference,
         architecture=clip.architecture,

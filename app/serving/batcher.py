@@ -5,8 +5,8 @@ one batch with others of the same key -> `run` in the worker thread -> the calle
 
 There is no waiting window when idle: a job that comes alone starts at once. Under load batches grow by
 themselves while the worker is busy. Where decoding and computing share the cores, doing both at once slows
-both; there the next batch also waits for what is being decoded at that moment (`coming`), since no core is
-idle meanwhile (docs/decisions/0008-decode-then-compute.md). Nothing here knows about images or CLIP.
+both; there the next batch also waits for what is being decoded at that moment (`pending_decodes`), since no core
+is idle meanwhile (docs/decisions/0008-decode-then-compute.md). It knows nothing else of images, and nothing of CLIP.
 """
 
 import asyncio
@@ -25,12 +25,20 @@ Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
-BACKGROUND_SHARE = 4  # under load every 4th batch is a background one, so that it is never starved
-RATE_MEMORY = 0.8  # the share of earlier batches in the measured rate
+# Under load every 4th batch is a background one: label sets are never starved, and requests lose a quarter at most.
+BACKGROUND_SHARE = 4
+# The weight of earlier batches in the measured rate: about the last five count, so that it follows the load.
+RATE_MEMORY = 0.8
+# The measured rate says little about a time further away than this.
 MAX_RETRY_AFTER_S = 60
-MAX_GATHER_S = 0.2
-TAIL_S = 0.01
-LINGER_PER_JOB_S = 0.001  # in which clients that were just answered send their next request
+# However long an image takes to decode, the jobs that are ready wait no longer than this.
+MAX_DECODE_WAIT_S = 0.2
+# Once a core is free again, the last few decodes get this long to join: one batch of all is faster than two.
+DECODE_TAIL_S = 0.01
+# Clients that were just answered send their next request within about this time each. Without it, half of them miss
+# the next batch, and batches stay at half the size that they could have.
+LINGER_PER_JOB_S = 0.001
+# `pending_decodes` is a count that threads change, so it is polled; a forward pass of ViT-B/32 takes 25 ms and more.
 POLL_S = 0.001
 
 
@@ -68,14 +76,14 @@ class Batcher(Generic[Key, Payload, Result]):
         max_batch: int,
         max_queue: int,
         on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None,
-        coming: Callable[[], int] | None = None,
+        pending_decodes: Callable[[], int] | None = None,
         cores: int = 1,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._on_batch = on_batch
-        self._coming = coming
+        self._pending_decodes = pending_decodes
         self._cores = cores
         self._queue: deque[Job[Key, Payload, Result]] = deque()
         self._background: deque[Job[Key, Payload, Result]] = deque()
@@ -184,11 +192,11 @@ class Batcher(Generic[Key, Payload, Result]):
         loop = asyncio.get_running_loop()
         batch: list[Job[Key, Payload, Result]] = []
         while True:
-            await self._gather(answered=len(batch))
+            await self._wait_for_decodes(answered=len(batch))
             while not (batch := self._next_batch()):
                 self._arrived.clear()
                 await self._arrived.wait()
-                await self._gather(answered=0)
+                await self._wait_for_decodes(answered=0)
             started_at = time.monotonic()
             for job in batch:
                 job.started_at = started_at
@@ -206,24 +214,24 @@ class Batcher(Generic[Key, Payload, Result]):
                 else:
                     job.future.set_result(result)
 
-    async def _gather(self, *, answered: int) -> None:
+    async def _wait_for_decodes(self, *, answered: int) -> None:
         """Let jobs that are being decoded join the next batch, while it has room and every core decodes.
 
         The last few get a little longer. After a batch of several jobs, their callers first get the time to
         come back.
         """
-        if self._coming is None:
+        if self._pending_decodes is None:
             return
         started_at = time.monotonic()
         linger_s = LINGER_PER_JOB_S * answered if answered > 1 else 0.0
         all_cores_until_s = 0.0
         while self.queued < self._max_batch:
             waited_s = time.monotonic() - started_at
-            coming = self._coming()
-            if coming >= self._cores:
+            pending = self._pending_decodes()
+            if pending >= self._cores:
                 all_cores_until_s = waited_s
-            pause_s = max(linger_s, all_cores_until_s + TAIL_S if coming else 0.0)
-            if waited_s >= min(pause_s, MAX_GATHER_S):
+            pause_s = max(linger_s, all_cores_until_s + DECODE_TAIL_S if pending else 0.0)
+            if waited_s >= min(pause_s, MAX_DECODE_WAIT_S):
                 return
             await asyncio.sleep(POLL_S)
 

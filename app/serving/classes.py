@@ -24,14 +24,18 @@ from torch import Tensor
 
 from app.errors import ClassesBuilding, Overloaded
 from app.serving.engine import Engine
-from app.serving.served import Served
+from app.serving.forward import Features, as_features
+from app.serving.served_models import ModelHandle
 from models.disk_cache import DiskCache
 from models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
 
+# Each holds [c, d] sums in memory and shares the background's part of the computing with the others.
 MAX_LARGE_BUILDS = 4
+# What a request can wait for: docs/decisions/0023-slow-uploads-small-sets.md.
 SMALL_SET_PROMPTS = 512
+# Encoded before a swap; the swap waits for them, so they are few.
 PREPARED_PROMPTS = 512
 PREPARED_CHUNK = 8  # prompts in one batch of what is not waited for: a larger one would hold requests up
 
@@ -92,36 +96,36 @@ class ClassWeights:
         self._builds: dict[tuple[str, str, str], Build] = {}
         self._writes: set[asyncio.Future[None]] = set()
 
-    async def of(self, served: Served, classes: ClassSet) -> tuple[Served, Tensor]:
-        """The weights [c, d] and whose they are: `served`'s, or those of the version that it replaced.
+    async def of(self, model: ModelHandle, classes: ClassSet) -> tuple[ModelHandle, Tensor]:
+        """The weights [c, d] and whose they are: `model`'s, or those of the version that it replaced.
 
         Raises: ClassesBuilding for a large set, with the progress, Overloaded when too many large sets are being built.
         """
-        key = (*served.key, classes.digest)
+        key = (*model.key, classes.digest)
         weights = self._lookup(key, classes)
         if weights is not None:
-            return served, weights
-        previous = self._engine.models.previous(served)
+            return model, weights
+        previous = self._engine.models.previous(model)
         if previous is not None and self._is_large(classes):
             weights = self._lookup((*previous.key, classes.digest), classes)
             if weights is not None:
                 with contextlib.suppress(Overloaded):
-                    self._build_of(key, served, classes)
+                    self._build_of(key, model, classes)
                 return previous, weights
-        build = self._build_of(key, served, classes)
+        build = self._build_of(key, model, classes)
         build.background = self._is_large(classes)
         # A small set has no time-out here: under load its prompts queue as every request's do, until its deadline.
         await asyncio.wait([build.task], timeout=self._wait_s if build.background else None)
         if not build.task.done() or build.task.cancelled():
             raise ClassesBuilding(
-                f"This label set is being encoded for {served.name}: {build.done} of {classes.size} prompts "
+                f"This label set is being encoded for {model.name}: {build.done} of {classes.size} prompts "
                 "are done. Send the same request again later.",
                 param="labels",
                 retry_after_s=self._engine.seconds_for(build.remaining),
             )
-        return served, build.task.result()
+        return model, build.task.result()
 
-    async def prepare(self, new: Served, old: Served, *, timeout_s: float) -> None:
+    async def prepare(self, new: ModelHandle, old: ModelHandle, *, timeout_s: float) -> None:
         """Make the small sets that `old` was asked for last ready for `new`, behind the requests that wait."""
         recent = [kept.classes for key, kept in reversed(self._ready.items()) if key[:2] == old.key]
         tasks, prompts = [], 0
@@ -174,7 +178,7 @@ class ClassWeights:
     def _is_large(self, classes: ClassSet) -> bool:
         return classes.size > SMALL_SET_PROMPTS
 
-    def _build_of(self, key: tuple[str, str, str], served: Served, classes: ClassSet) -> Build:
+    def _build_of(self, key: tuple[str, str, str], model: ModelHandle, classes: ClassSet) -> Build:
         """The build of a set, begun if need be. A small set is bounded by admission, as its request is."""
         if key in self._builds:
             return self._builds[key]
@@ -186,9 +190,7 @@ class ClassWeights:
                 retry_after_s=self._engine.seconds_for(sum(build.remaining for build in large)),
             )
         build = Build(classes, background=True)
-        build.task = asyncio.create_task(
-            self._build(key, served, build), name=f"classes {classes.digest[:8]}"
-        )
+        build.task = asyncio.create_task(self._build(key, model, build), name=f"classes {classes.digest[:8]}")
         build.task.add_done_callback(lambda task: self._end(key, task))
         self._builds[key] = build
         return build
@@ -198,25 +200,27 @@ class ClassWeights:
         if not task.cancelled() and task.exception() is not None:
             logger.error("a label set could not be encoded", exc_info=task.exception())
 
-    async def _build(self, key: tuple[str, str, str], served: Served, build: Build) -> Tensor:
+    async def _build(self, key: tuple[str, str, str], model: ModelHandle, build: Build) -> Tensor:
         """Sum each class's features as its prompts are encoded, so that memory holds no more than [c, d]."""
         classes, templates = build.classes, len(build.classes.templates)
         large = self._is_large(classes)
-        sums = np.zeros((len(classes.labels), served.clip.embed_dim), np.float32)
+        sums = np.zeros((len(classes.labels), model.clip.embed_dim), np.float32)
         # One at a time: all prompts of a large set at once would be a multiple of its request.
         texts = (fill(template, label) for label in classes.labels for template in classes.templates)
         while build.done < classes.size:
             yields = build.background and not large
             size = min(PREPARED_CHUNK, self._engine.max_batch) if yields else self._engine.max_batch
             chunk = list(itertools.islice(texts, size))
-            features = await self._engine.encode(
-                served, texts=chunk, finish=lambda features: features, background=build.background
-            )
+            features = await self._engine.encode(model, as_features, texts=chunk, background=build.background)
             rows = np.arange(build.done, build.done + len(chunk)) // templates
             np.add.at(sums, rows, features.texts.numpy())
             build.done += len(chunk)
         total = torch.from_numpy(sums)
-        weights = await self._engine.encode(served, finish=lambda _: F.normalize(total, dim=-1))
+
+        def normalized(_: Features) -> Tensor:
+            return F.normalize(total, dim=-1)
+
+        weights = await self._engine.encode(model, normalized)
         self._keep(key, Kept(classes, weights))
         # Not awaited: the request need not wait for the disk.
         writing = asyncio.get_running_loop().run_in_executor(

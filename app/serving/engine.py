@@ -1,14 +1,15 @@
 """The engine: requests become jobs, jobs become batches, and a batch is one forward of one model.
 
-Follow a request: `Engine.encode` submits an `Encode` to the batcher; the batcher hands jobs that hold the
-same `Served` to `Forward.run` in the forward thread; each job gets its `Features` back.
+Follow a request: `Engine.request` counts its cost and admits it; `Engine.encode` submits an `Encode` to the batcher;
+the batcher hands jobs that hold the same `ModelHandle` to `Forward.run` in the forward thread; each job gets back what
+its head made of its `Features`.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,14 +19,15 @@ from torch import Tensor
 from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
-from app.serving.forward import Encode, EncodeJob, Features, Forward
-from app.serving.served import Served, ServedModels
+from app.serving.forward import Encode, EncodeJob, Forward, Head, as_features
+from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
 
 Answer = TypeVar("Answer")
 
+# Characters of texts that one request has tokenized at a time while others wait: tokenizing holds the forward thread.
 TURN_CHARS = 65_536
-"""Characters of texts that one request has tokenized at a time while others wait."""
+# How long an answered forward pass counts as readiness: under load no probe is needed.
 PROBE_EVERY_S = 5.0
 PROBE_TIMEOUT_S = 10.0
 
@@ -42,7 +44,7 @@ class Engine:
         max_queue: int = 1024,
         deadline_s: float = 60.0,
         text_cache_size: int = 16_384,
-        coming: Callable[[], int] | None = None,
+        pending_decodes: Callable[[], int] | None = None,
         cores: int = 1,
     ) -> None:
         self.models = models
@@ -50,12 +52,12 @@ class Engine:
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._forward = Forward(metrics, max_batch=max_batch, text_cache_size=text_cache_size)
-        self._batcher: Batcher[Served, Encode, Any] = Batcher(
+        self._batcher: Batcher[ModelHandle, Encode[object], object] = Batcher(
             self._forward.run,
             max_batch=max_batch,
             max_queue=max_queue,
             on_batch=self._observe,
-            coming=coming,
+            pending_decodes=pending_decodes,
             cores=cores,
         )
         self._ready_probe: asyncio.Task[None] | None = None
@@ -77,21 +79,21 @@ class Engine:
 
     async def warm_up(self) -> None:
         """One forward through both towers of every model, so that the first request does not pay for set-up."""
-        for served in self.models:
-            await self._probe(served)
-            await self.encode(served, texts=[""], finish=lambda _: None)
+        for model in self.models:
+            await self._probe(model)
+            await self.encode(model, as_features, texts=[""])
 
-    async def warm_up_new(self, served: Served) -> None:
+    async def warm_up_new(self, model: ModelHandle) -> None:
         """Compute the shapes in use, behind the requests that wait, unless another model of that make did.
 
         What a new shape costs once (kernels chosen, workspaces taken) belongs to the make, not to the weights.
         """
-        if any(_make(served.clip) == _make(known.clip) for known in self.models):
+        if any(_make(model.clip) == _make(known.clip) for known in self.models):
             return
         for count in (1, self.max_batch):
-            pixels = [_blank(served.clip)] * count
+            pixels = [_blank(model.clip)] * count
             texts = [f"{number}" for number in range(count)]
-            await self.encode(served, pixels=pixels, texts=texts, finish=lambda _: None, background=True)
+            await self.encode(model, as_features, pixels=pixels, texts=texts, background=True)
 
     async def drain(self, timeout_s: float) -> bool:
         """Turn new requests away and wait for the accepted ones; False if that took too long."""
@@ -103,16 +105,20 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, served: Served, *, images: int = 0, texts: Sequence[str] = ()
-    ) -> AsyncIterator[None]:
-        """A place for a request's images and texts, from before decoding until its deadline.
+        self, model: ModelHandle, *, images: int = 0, texts: Sequence[str] = ()
+    ) -> AsyncIterator[Sequence[str]]:
+        """Hold a place for a request's images and texts, from before decoding until its deadline.
+
+        Yields the new ones of its texts, for `encode`: each once, if its features are not kept. With the images they
+        are what the request costs.
 
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
-        with self._batcher.admit(self._cost(served, images, texts)):
+        new_texts = self._new_texts(model, texts)
+        with self._batcher.admit(max(1, images + len(new_texts))):
             try:
                 async with asyncio.timeout(self._deadline_s):
-                    yield
+                    yield new_texts
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or come back.",
@@ -125,50 +131,42 @@ class Engine:
 
     async def encode(
         self,
-        served: Served,
+        model: ModelHandle,
+        head: Head[Answer],
         *,
         pixels: Sequence[Tensor] = (),
         texts: Sequence[str] = (),
-        finish: Callable[[Features], Answer],
+        new_texts: Sequence[str] | None = None,
         normalize: bool = True,
         background: bool = False,
     ) -> Answer:
-        """Encode with the weights of `served`, in one batch. `background` work yields to requests.
+        """Encode with the weights of `model`, in one batch, and answer with what `head` makes of the features.
 
-        `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise. `finish`
-        makes the answer of them, in the thread that computes. More texts than fit a turn are encoded turn by
-        turn before that, so that other requests are computed in between.
+        `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise. `new_texts` are
+        those that `request` yielded; without it they are counted now. If they fill more than a turn, they are encoded
+        turn by turn before the rest, so that other requests are computed in between. `background` work yields to
+        requests.
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
+        if new_texts is None:
+            new_texts = self._new_texts(model, texts)
         encoded: dict[str, Tensor] = {}
-        missing = [text for text in dict.fromkeys(texts) if (served.key, text) not in self._forward.cache]
-        turns = list(_turns(missing, self.max_batch))
-        for turn in turns if len(turns) > 1 else ():
-            work = Encode(texts=turn, normalize=False, cache_texts=not background)
-            features: Features = await self._batcher.submit(
-                served, work, cost=len(turn), background=background
-            )
-            encoded.update(zip(turn, features.texts, strict=True))
-        answer: Answer = await self._batcher.submit(
-            served,
-            Encode(pixels, texts, finish, normalize, cache_texts=not background, encoded=encoded),
-            cost=self._cost(served, len(pixels), [text for text in texts if text not in encoded]),
-            background=background,
+        turns = list(_turns(new_texts, self.max_batch))
+        if len(turns) > 1:
+            for turn in turns:
+                ahead = Encode(as_features, texts=turn, normalize=False, cache_texts=not background)
+                features = await self._submit(model, ahead, cost=len(turn), background=background)
+                encoded.update(zip(turn, features.texts, strict=True))
+            new_texts = ()
+        work = Encode(head, pixels, texts, normalize, cache_texts=not background, encoded=encoded)
+        return await self._submit(
+            model, work, cost=max(1, len(pixels) + len(new_texts)), background=background
         )
-        return answer
 
-    async def compute(self, served: Served, call: Callable[[], Answer]) -> Answer:
-        """Have the forward thread run `call`, no more work than a request's with the weights of `served`, next."""
-        answer: Answer = await self._batcher.submit(
-            served, Encode(finish=lambda _: call()), cost=1, first=True
-        )
-        return answer
-
-    async def replace(self, name: str, clip: Clip) -> Served:
-        """Warm other weights up and put them behind `name`; nobody's answer mixes old and new."""
-        await self._probe(Served(name, 0, clip))
-        return self.models.replace(name, clip)
+    async def compute(self, model: ModelHandle, call: Callable[[], Answer]) -> Answer:
+        """Have the forward thread run `call` next, no more work than a request's with the weights of `model`."""
+        return await self._submit(model, Encode(lambda _: call()), cost=1, first=True)
 
     async def check_ready(self) -> None:
         """Return if a forward pass answered just now, else try one. Raises Unavailable."""
@@ -192,12 +190,26 @@ class Engine:
         except (TimeoutError, ServiceError) as error:
             raise Unavailable("The model does not answer.", retry_after_s=5) from error
 
-    def _cost(self, served: Served, images: int, texts: Sequence[str]) -> int:
-        """Items to compute: a text whose features are kept, or that stands there twice, costs nothing."""
-        return max(1, images + sum((served.key, text) not in self._forward.cache for text in set(texts)))
+    def _new_texts(self, model: ModelHandle, texts: Sequence[str]) -> list[str]:
+        """Each text once whose features are not kept; the others cost nothing."""
+        key = model.key
+        return [text for text in dict.fromkeys(texts) if (key, text) not in self._forward.cache]
 
-    async def _probe(self, served: Served) -> None:
-        await self._batcher.submit(served, Encode([_blank(served.clip)]), cost=1, first=True)
+    async def _submit(
+        self,
+        model: ModelHandle,
+        work: Encode[Answer],
+        *,
+        cost: int,
+        background: bool = False,
+        first: bool = False,
+    ) -> Answer:
+        # One queue holds jobs with answers of every type; each gets what its own head returned.
+        answer = await self._batcher.submit(model, work, cost=cost, background=background, first=first)
+        return cast(Answer, answer)
+
+    async def _probe(self, model: ModelHandle) -> None:
+        await self._submit(model, Encode(as_features, [_blank(model.clip)]), cost=1, first=True)
 
     def _observe(self, jobs: Sequence[EncodeJob]) -> None:
         self._metrics.batch(
@@ -215,7 +227,7 @@ class Engine:
         yield gauge(
             "generation",
             "How often the weights behind a name were replaced, and once more.",
-            {(served.name, served.clip.version[:12]): served.generation for served in self.models},
+            {(model.name, model.clip.version[:12]): model.generation for model in self.models},
             ("model", "version"),
         )
 

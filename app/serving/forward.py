@@ -8,7 +8,7 @@ then takes half as long again (docs/decisions/0007-one-thread-computes.md).
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,23 +18,10 @@ from torch import Tensor
 from app.errors import InternalError, Unavailable
 from app.metrics import Metrics
 from app.serving.batcher import Job
-from app.serving.served import Served
+from app.serving.served_models import ModelHandle
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Encode:
-    """What one job wants encoded: preprocessed images, each [3, h, w] float32, and texts."""
-
-    pixels: Sequence[Tensor] = ()
-    texts: Sequence[str] = ()
-    finish: Callable[["Features"], Any] = lambda features: features
-    """What the job answers with, computed in the forward thread too."""
-    normalize: bool = True
-    cache_texts: bool = True
-    encoded: Mapping[str, Tensor] = field(default_factory=dict)
-    """Features of texts that were encoded ahead for this job, not normalised."""
+Answer = TypeVar("Answer", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -45,11 +32,35 @@ class Features:
     texts: Tensor
 
 
-EncodeJob = Job[Served, Encode, Any]
+class Head(Protocol[Answer]):
+    """Makes a job's answer of its features. It runs in the forward thread, since no other computes with torch."""
+
+    def __call__(self, features: Features, /) -> Answer: ...
+
+
+def as_features(features: Features) -> Features:
+    """The head of a job that wants nothing but its features."""
+    return features
+
+
+@dataclass(frozen=True)
+class Encode(Generic[Answer]):
+    """What one job wants encoded: preprocessed images, each [3, h, w] float32, and texts; and what is made of them."""
+
+    head: Head[Answer]
+    pixels: Sequence[Tensor] = ()
+    texts: Sequence[str] = ()
+    normalize: bool = True
+    cache_texts: bool = True
+    encoded: Mapping[str, Tensor] = field(default_factory=dict)
+    """Features of texts that were encoded ahead for this job, not normalised."""
+
+
+EncodeJob = Job[ModelHandle, Encode[object], object]
 
 
 class Forward:
-    """Runs batches of `Encode` jobs that hold the same `Served`. Lives in the forward thread."""
+    """Runs batches of `Encode` jobs that hold the same `ModelHandle`. Lives in the forward thread."""
 
     def __init__(self, metrics: Metrics, *, max_batch: int, text_cache_size: int) -> None:
         self.cache: LRUCache[tuple[tuple[str, str], str], Tensor] = LRUCache(text_cache_size)
@@ -58,37 +69,35 @@ class Forward:
         self._max_batch = max_batch
         self.last_answer_at = float("-inf")
 
-    def run(self, served: Served, jobs: Sequence[EncodeJob]) -> list[Any]:
+    def run(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> list[object]:
         """Each job's answer, or InternalError where the model gave numbers that are not finite."""
-        images = iter(self._encode_images(served, jobs))
-        texts = self._encode_texts(served, jobs)
-        answers = [
-            _answer(job.payload, self._features_of(served, job.payload, images, texts)) for job in jobs
-        ]
+        images = iter(self._encode_images(model, jobs))
+        texts = self._encode_texts(model, jobs)
+        answers = [_answer(job.payload, self._features_of(model, job.payload, images, texts)) for job in jobs]
         if not all(isinstance(answer, Exception) for answer in answers):
             self.last_answer_at = time.monotonic()
         return answers
 
     def _features_of(
-        self, served: Served, encode: Encode, images: Iterator[Tensor], texts: dict[str, Tensor]
+        self, model: ModelHandle, encode: Encode[object], images: Iterator[Tensor], texts: dict[str, Tensor]
     ) -> Features:
-        empty = torch.zeros(0, served.clip.embed_dim)
+        empty = torch.zeros(0, model.clip.embed_dim)
         own_images = torch.stack([next(images) for _ in encode.pixels]) if encode.pixels else empty
         own_texts = torch.stack([texts[text] for text in encode.texts]) if encode.texts else empty
         if not encode.normalize:
             return Features(own_images, own_texts)
         return Features(F.normalize(own_images, dim=-1), F.normalize(own_texts, dim=-1))
 
-    def _encode_images(self, served: Served, jobs: Sequence[EncodeJob]) -> list[Tensor]:
+    def _encode_images(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> list[Tensor]:
         pixels = [pixels for job in jobs for pixels in job.payload.pixels]
         return self._in_chunks(
             jobs,
             pixels,
-            lambda chunk: served.clip.encode_image(torch.stack(chunk), normalize=False),
+            lambda chunk: model.clip.encode_image(torch.stack(chunk), normalize=False),
             stage="image",
         )
 
-    def _encode_texts(self, served: Served, jobs: Sequence[EncodeJob]) -> dict[str, Tensor]:
+    def _encode_texts(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> dict[str, Tensor]:
         """Each distinct text once: from the cache, or encoded now and kept."""
         known = {text: features for job in jobs for text, features in job.payload.encoded.items()}
         ahead = len(known)
@@ -97,13 +106,13 @@ class Forward:
             for text in encode.texts:
                 if text in known or text in missing:
                     continue
-                features = self.cache.get((served.key, text)) if encode.cache_texts else None
+                features = self.cache.get((model.key, text)) if encode.cache_texts else None
                 if features is None:
                     missing[text] = encode.cache_texts
                 else:
                     known[text] = features
         self._metrics.texts_looked_up(hits=len(known) - ahead, misses=len(missing))
-        clip = served.clip
+        clip = model.clip
         encoded = self._in_chunks(
             jobs,
             list(missing),
@@ -113,7 +122,7 @@ class Forward:
         for (text, keep), features in zip(missing.items(), encoded, strict=True):
             known[text] = features
             if keep and self.cache.maxsize:
-                self.cache[served.key, text] = features.clone()
+                self.cache[model.key, text] = features.clone()
         return known
 
     def _in_chunks(
@@ -134,7 +143,7 @@ class Forward:
         return features
 
 
-def _answer(encode: Encode, features: Features) -> Any:
+def _answer(encode: Encode[object], features: Features) -> object:
     if features.images.isfinite().all() and features.texts.isfinite().all():
-        return encode.finish(features)
+        return encode.head(features)
     return InternalError("The model gave numbers that are not finite; the operator must replace its weights.")

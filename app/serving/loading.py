@@ -16,9 +16,9 @@ from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
 from app.registry.local_state import LocalState
 from app.registry.manifest import DamagedVersion, VersionError, kind_of, verify
-from app.registry.ports import VersionSource
+from app.registry.source import WeightsLocation
 from app.serving.engine import Engine
-from app.serving.served import Served
+from app.serving.served_models import ModelHandle
 from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -37,7 +37,7 @@ class UnknownVersion(VersionError):
     """No version of that hash was published here."""
 
 
-class Read(NamedTuple):
+class Unchecked(NamedTuple):
     """Weights as they were read, not yet computed with."""
 
     clip: Clip
@@ -48,7 +48,8 @@ class Read(NamedTuple):
 class VersionLoader:
     """Loads versions for the process's device and precision; `bases` are the operator's references.
 
-    `state` stands in where the registry is away, and where a version's files in it are damaged.
+    `find_version` and `mark_damaged` are the registry's (`app.registry.source.Registry`). `state` stands in where the
+    registry is away, and where a version's files in it are damaged.
 
     A version that is in memory anywhere in the process is not loaded again: that is what makes a rollback
     instant and lets deltas share their base.
@@ -57,8 +58,8 @@ class VersionLoader:
     def __init__(
         self,
         engine: Engine,
-        versions: VersionSource,
         *,
+        find_version: Callable[[str], WeightsLocation | None],
         device: str,
         precision: str,
         bases: Collection[str],
@@ -66,7 +67,7 @@ class VersionLoader:
         mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None,
     ) -> None:
         self._engine = engine
-        self._versions = versions
+        self._find_version = find_version
         self._state = state
         self._mark_damaged = mark_damaged
         self._device = device
@@ -80,14 +81,9 @@ class VersionLoader:
         self._reading: dict[str, threading.Lock] = {}
         self._loads: dict[str, asyncio.Task[Clip]] = {}
         self._copied: WeakSet[Clip] = WeakSet()
-        for served in engine.models:
-            self._loaded[served.clip.version] = served.clip
-            self._checked.add(served.clip)
-
-    @property
-    def under_way(self) -> int:
-        """Versions that are being loaded."""
-        return len(self._loads)
+        for model in engine.models:
+            self._loaded[model.clip.version] = model.clip
+            self._checked.add(model.clip)
 
     def loaded(self, version: str) -> Clip | None:
         """The version if it is in memory, checked and warm."""
@@ -98,13 +94,9 @@ class VersionLoader:
         """Whether it was read from this process's own copy, since the registry's files were damaged."""
         return clip in self._copied
 
-    def is_loading(self, version: str) -> bool:
-        """Whether somebody waits for the version already."""
-        return version in self._loads
-
     async def exists(self, version: str) -> bool:
         """Whether the version is published, and not deleted."""
-        return await in_own_thread(lambda: self._versions.find(version), f"find {version[:12]}") is not None
+        return await in_own_thread(lambda: self._find_version(version), f"find {version[:12]}") is not None
 
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if need be. A caller that gives up does not end the loading.
@@ -134,10 +126,10 @@ class VersionLoader:
     def _ended(self, version: str, task: "asyncio.Task[Clip]") -> None:
         del self._loads[version]
         if not task.cancelled():
-            task.exception()  # whoever waits gets it; nobody may wait any more
+            task.exception()  # retrieved here: every caller may have given up
 
     async def _load(self, version: str, by_alias: bool) -> Clip:
-        def read() -> Read:
+        def read() -> Unchecked:
             return with_one_torch_thread(lambda: self._read(version, (), by_alias), self._threads)
 
         clip, golden = await in_own_thread(read, f"load {version[:12]}")
@@ -145,7 +137,7 @@ class VersionLoader:
         self._checked.add(clip)
         return clip
 
-    def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Read:
+    def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Unchecked:
         """In a thread: everything but computing. `over` are the deltas that this is the base of."""
         found, is_registry = self._find(version) if is_version(version) else (None, False)
         if found is None:
@@ -154,23 +146,23 @@ class VersionLoader:
         if isinstance(found, str):
             if loaded is None and not by_alias:
                 self._allowed.check(found, version)
-            return Read(loaded or self._of_reference(found, version), None)
+            return Unchecked(loaded or self._of_reference(found, version), None)
         folder = self._whole(found, version, mark=is_registry)
         if kind_of(folder) == "full":
             clip = loaded or self._of_reference(str(Folder(str(folder))), version, called=version)
             golden = read_golden(folder)
         else:
             delta = read_delta(folder)
-            clip, golden = loaded or self._laid(delta, (*over, version), by_alias), delta.golden
+            clip, golden = loaded or self._apply_delta(delta, (*over, version), by_alias), delta.golden
         if folder != found:
             self._copied.add(clip)
-        return Read(clip, golden)
+        return Unchecked(clip, golden)
 
-    def _find(self, version: str) -> tuple[Path | str | None, bool]:
+    def _find(self, version: str) -> tuple[WeightsLocation | None, bool]:
         """Where the version is, and whether the registry says so; an alias's, where it was when that could be read."""
-        remembered = None if self._state is None else self._state.place(version)
+        remembered = None if self._state is None else self._state.location(version)
         try:
-            found = self._versions.find(version)
+            found = self._find_version(version)
         except Exception:
             if remembered is None:
                 raise
@@ -178,7 +170,7 @@ class VersionLoader:
         if found is None:
             return remembered, False
         if self._state is not None:
-            self._state.found(version, found)
+            self._state.note_location(version, found)
         return found, True
 
     def _whole(self, folder: Path, version: str, *, mark: bool) -> Path:
@@ -191,7 +183,7 @@ class VersionLoader:
         except DamagedVersion as error:
             if mark:
                 self._mark_damaged(version, True)
-            copy = None if self._state is None else self._state.copy(version)
+            copy = None if self._state is None else self._state.whole_copy(version)
             if copy is None:
                 raise
             logger.error("a version is damaged, and this process's own copy of it is used: %s", error)
@@ -200,10 +192,10 @@ class VersionLoader:
             self._mark_damaged(version, False)
         return folder
 
-    def _laid(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
+    def _apply_delta(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         base = self._base(delta, over, by_alias)
         clip = lay_over(base, delta)
-        clip = replace(clip, reference=clip.version)  # where it lies is this server's matter
+        clip = replace(clip, reference=clip.version)  # its path on this server is not for callers
         self._base_of[clip] = base
         self._loaded[clip.version] = clip
         return clip
@@ -235,11 +227,14 @@ class VersionLoader:
         return clip
 
     async def _check(self, clip: Clip, golden: Golden | None) -> None:
-        """Compute with it for the first time, in the forward thread: the few golden inputs next, so that a swap does
-        not wait for the backlog, and what a new make of model needs behind the requests."""
-        served = Served(clip.version, 0, clip)
+        """Compute with it for the first time, in the forward thread.
+
+        The few golden inputs jump the queue, so that a swap does not wait for the backlog; the warm-up of new shapes
+        runs behind the requests.
+        """
+        model = ModelHandle(clip.version, 0, clip)
         if golden is not None:
-            angle = await _telling_why(self._engine.compute(served, lambda: golden.angle(clip)))
+            angle = await _with_cause(self._engine.compute(model, lambda: golden.angle(clip)))
             allowed = TOLERANCE[clip.precision]
             if not angle <= allowed:
                 raise VersionError(
@@ -247,11 +242,11 @@ class VersionLoader:
                     f"when it was published ({allowed:g} are allowed in {clip.precision}): this program computes "
                     "something else."
                 )
-        await _telling_why(self._engine.warm_up_new(served))
+        await _with_cause(self._engine.warm_up_new(model))
 
 
-async def _telling_why(computed: Awaitable[Answer]) -> Answer:
-    """What was computed. A caller of the service is not told what went wrong inside; who loads a version is."""
+async def _with_cause(computed: Awaitable[Answer]) -> Answer:
+    """What was computed. Callers of the service are not told what went wrong inside; the log of a load says it."""
     try:
         return await computed
     except InternalError as error:

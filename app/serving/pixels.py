@@ -1,4 +1,4 @@
-"""Images of a request, decoded side by side; a bad one is that image's error and nobody else's."""
+"""Images of a request, decoded side by side; a bad one is that image's error and no other's."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from app.fetch import Fetcher
 from app.images import Decoder
 from app.metrics import Metrics
 from app.schemas.common import ImageInput, UrlImage
-from app.serving.served import Served
+from models.clip import Clip
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Decoded:
 
 
 class ImageReader:
-    """Turns what a request holds for an image into preprocessed pixels."""
+    """Turns what a request holds for an image into pixels, preprocessed as the model's own transform does."""
 
     def __init__(self, decoder: Decoder, fetcher: Fetcher | None, metrics: Metrics) -> None:
         self._decoder = decoder
@@ -33,10 +33,10 @@ class ImageReader:
         self._metrics = metrics
 
     async def read(
-        self, images: Sequence[ImageInput], served: Served, on_error: Literal["fail", "skip"]
+        self, images: Sequence[ImageInput], clip: Clip, on_error: Literal["fail", "skip"]
     ) -> Decoded:
         """Decode every image. With `fail`, the first bad image in the request's order is raised."""
-        results = await self._read_all(images, served)
+        results = await self._read_all(images, clip)
         errors = {index: result for index, result in enumerate(results) if isinstance(result, ServiceError)}
         if errors and on_error == "fail":
             first = next(iter(errors.values()))
@@ -48,9 +48,9 @@ class ImageReader:
         pixels = {index: result for index, result in enumerate(results) if isinstance(result, Tensor)}
         return Decoded(pixels, errors)
 
-    async def _read_all(self, images: Sequence[ImageInput], served: Served) -> list[Tensor | ServiceError]:
+    async def _read_all(self, images: Sequence[ImageInput], clip: Clip) -> list[Tensor | ServiceError]:
         tasks = [
-            asyncio.ensure_future(self._read_one(image, served, index)) for index, image in enumerate(images)
+            asyncio.ensure_future(self._read_one(image, clip, index)) for index, image in enumerate(images)
         ]
         try:
             return await asyncio.gather(*tasks)
@@ -58,23 +58,23 @@ class ImageReader:
             for task in tasks:
                 task.cancel()
 
-    async def _read_one(self, image: ImageInput, served: Served, index: int) -> Tensor | ServiceError:
+    async def _read_one(self, image: ImageInput, clip: Clip, index: int) -> Tensor | ServiceError:
         try:
             if not isinstance(image, UrlImage):
-                return await self._decode(image, served)
+                return await self._decode(image, clip)
             if self._fetcher is None:
                 raise InvalidRequest(
                     "This server does not fetch images; send the image itself as base64 or multipart.",
                     code="image_url_disabled",
                 )
             async with self._fetcher.slots:
-                return await self._decode(await self._fetcher.fetch(image.url), served)
+                return await self._decode(await self._fetcher.fetch(image.url), clip)
         except InvalidRequest as error:
             error.param, error.index = "images", index
             return error
 
-    async def _decode(self, file: bytes | str, served: Served) -> Tensor:
+    async def _decode(self, file: bytes | str, clip: Clip) -> Tensor:
         started_at = time.monotonic()
-        pixels = await self._decoder.pixels(file, served.clip)
+        pixels = await self._decoder.pixels(file, clip)
         self._metrics.stage("decode", time.monotonic() - started_at)
         return pixels

@@ -9,17 +9,19 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from app.errors import without_folder
-from app.registry.ports import ProcessReport, ReportSink
-from app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
-from app.serving.served import Served, ServedModels
-from app.serving.swap import Failure, Followed, Swapper
+from app.registry.local_state import LocalState
+from app.registry.source import FileReports, ProcessReport
+from app.schemas.models import AliasReading, NameStatus, ProcessStatus
+from app.serving.aliases import FollowedAlias, FollowedAliases
+from app.serving.loading import VersionLoader
+from app.serving.served_models import ModelHandle, ServedModels
 from app.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
 
+# The others show a process as long as its report is fresh (`app.registry.source.FORGET_AFTER_S`).
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
 TIMEOUT_S = 5.0
@@ -28,14 +30,23 @@ TIMEOUT_S = 5.0
 class StatusBoard:
     """Says what this process serves, and leaves it for the others where there is a place for that.
 
-    `hidden` is a folder whose path stays out of it.
+    `aliases` and `state` are None in a process that follows no aliases. `hidden` is a folder whose path stays out of
+    what is told.
     """
 
     def __init__(
-        self, models: ServedModels, swapper: Swapper, reports: ReportSink | None, hidden: Path
+        self,
+        models: ServedModels,
+        loader: VersionLoader,
+        aliases: FollowedAliases | None,
+        state: LocalState | None,
+        reports: FileReports | None,
+        hidden: Path,
     ) -> None:
         self._models = models
-        self._swapper = swapper
+        self._loader = loader
+        self._aliases = aliases
+        self._state = state
         self._reports = reports
         self._hidden = hidden
         self._started_at = time.time()
@@ -68,7 +79,21 @@ class StatusBoard:
     @property
     def aliases(self) -> AliasReading:
         """Whether the aliases can be read, and where those that are followed were read."""
-        return _reading(self._swapper)
+        aliases, state = self._aliases, self._state
+        if aliases is None or state is None:
+            return AliasReading(state="none")
+        remembered = state.remembered
+        reading = AliasReading(
+            state="away" if aliases.away is not None else "none" if aliases.read_at is None else "read",
+            read_at=aliases.read_at,
+            error=aliases.away,
+            state_error=state.error,
+        )
+        if aliases.read_at is not None:
+            reading.source = "registry"
+        elif remembered is not None:
+            reading.source, reading.read_at = "state", remembered.read_at
+        return reading
 
     async def all(self) -> list[ProcessStatus]:
         """This process first, then the others; it alone where the others' reports cannot be read."""
@@ -81,13 +106,27 @@ class StatusBoard:
         return [self.own(), *(status for status in found if status.process != self._process)]
 
     def _names(self) -> list[NameStatus]:
-        names = [_serving(served, self._swapper) for served in self._models]
+        followed = {} if self._aliases is None else self._aliases.by_name
+        models = {model.name: model for model in self._models}
         # An alias that was never loaded serves nothing, and that is what people look here for.
-        served = {name.name for name in names}
-        names += [NameStatus(name=name) for name in self._swapper.followed if name not in served]
-        return [_following(name, self._swapper.followed.get(name.name), self._hidden) for name in names]
+        names = dict.fromkeys([*models, *followed])
+        return [self._name(name, models.get(name), followed.get(name)) for name in names]
 
-    async def _report_for_ever(self, reports: ReportSink) -> None:
+    def _name(self, name: str, model: ModelHandle | None, followed: FollowedAlias | None) -> NameStatus:
+        status = NameStatus(name=name)
+        if model is not None:
+            status.version, status.generation = model.clip.version, model.generation
+            status.since, status.from_copy = model.since, self._loader.is_copy(model.clip)
+        if followed is not None:
+            status.wanted_version = followed.wanted.version
+            status.wanted_generation = followed.wanted.generation
+            status.loading = followed.wanted.version in followed.staging
+            if (failure := followed.failure) is not None:
+                reason = without_folder(failure.reason, self._hidden)
+                status.last_failed_load = failure.model_copy(update={"reason": reason})
+        return status
+
+    async def _report_for_ever(self, reports: FileReports) -> None:
         """Leave a report when something changed, else every few seconds, which says that the process lives."""
         last, left_at = None, float("-inf")
         while True:
@@ -98,58 +137,10 @@ class StatusBoard:
                 await self._leave(reports, status)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _leave(self, reports: ReportSink, status: ProcessStatus) -> None:
+    async def _leave(self, reports: FileReports, status: ProcessStatus) -> None:
         report = ProcessReport(status.process, status.at, status.model_dump(mode="json"))
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await in_own_thread(lambda: reports.write(report), "write report")
         except Exception as error:
             logger.debug("this process's report was not left: %s", error)
-
-
-def _reading(swapper: Swapper) -> AliasReading:
-    state: Literal["read", "away", "none"] = "none" if swapper.read_at is None else "read"
-    return AliasReading(
-        state=state if swapper.away is None else "away",
-        source=swapper.source,
-        read_at=swapper.last_read_at,
-        error=swapper.away,
-        state_error=swapper.state_error,
-    )
-
-
-def _serving(served: Served, swapper: Swapper) -> NameStatus:
-    return NameStatus(
-        name=served.name,
-        version=served.clip.version,
-        generation=served.generation,
-        since=served.since,
-        from_copy=swapper.is_copy(served),
-    )
-
-
-def _following(name: NameStatus, followed: Followed | None, hidden: Path) -> NameStatus:
-    """The name's status with where its alias points and what came of that."""
-    if followed is None:
-        return name
-    return name.model_copy(
-        update={
-            "wanted_version": followed.wanted.version,
-            "wanted_generation": followed.wanted.generation,
-            "loading": followed.wanted.version in followed.staging,
-            "last_failed_load": _failed_load(followed.failure, hidden),
-        }
-    )
-
-
-def _failed_load(failure: Failure | None, hidden: Path) -> FailedLoad | None:
-    if failure is None:
-        return None
-    return FailedLoad(
-        version=failure.version,
-        generation=failure.generation,
-        at=failure.at,
-        code=failure.code,
-        reason=without_folder(failure.reason, hidden),
-        attempts=failure.attempts,
-    )

@@ -60,13 +60,14 @@ class Version(NewVersion):
 
 @dataclass(frozen=True)
 class Alias:
-    """A name that points at a version. The generation rises by one with every move."""
+    """A name that points at a version. The generation rises by one with every move, also with a rollback."""
 
     name: str
     version: str
     generation: int
-    previous: str | None
-    updated_at: float
+    previous: str | None = None
+    updated_at: float = 0.0
+    """Seconds since the epoch; 0 where that was not kept."""
 
     @classmethod
     def of(cls, row: RowMapping) -> "Alias":

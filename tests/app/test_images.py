@@ -21,7 +21,6 @@ from app.errors import InvalidImage, OutOfMemory, Overloaded
 from app.images import Decoder, image_bytes
 from app.metrics import Metrics
 from app.serving.pixels import ImageReader
-from app.serving.served import Served
 from models.clip import Clip
 from models.images import ImageLimits
 
@@ -302,9 +301,9 @@ def test_lack_of_memory_is_an_error_that_keeps_nothing() -> None:
 
 
 def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip) -> None:
-    async def refused(reader: ImageReader, served: Served) -> "weakref.ref[InvalidImage]":
+    async def refused(reader: ImageReader) -> "weakref.ref[InvalidImage]":
         try:
-            await reader.read([base64.b64encode(_png()[:-20]).decode()], served, "fail")
+            await reader.read([base64.b64encode(_png()[:-20]).decode()], small_clip, "fail")
         except InvalidImage as error:
             return weakref.ref(error)
         raise AssertionError("the image was taken")
@@ -313,7 +312,7 @@ def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip)
         decoder = Decoder(ImageLimits(), threads=1)
         gc.disable()
         try:
-            error = await refused(ImageReader(decoder, None, Metrics()), Served("small", 1, small_clip))
+            error = await refused(ImageReader(decoder, None, Metrics()))
             await decoder.pixels(_png(), small_clip)  # the thread lets go of its last work
             assert error() is None
         finally:

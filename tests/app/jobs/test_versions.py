@@ -191,7 +191,7 @@ def status_of(service: Service, version: str) -> tuple[str, str, bool]:
 def test_damaged_version_is_told_as_such_by_everything_that_would_use_it(
     quick: Service, small_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.versions.RETRY_FAILED_AFTER_S", 0.0)
+    monkeypatch.setattr("app.serving.version_cache.RETRY_FAILED_AFTER_S", 0.0)
     version = published(quick, small_clip, tmp_path)
     weights = quick.settings.data_dir / "versions" / version / "delta.safetensors"
     content = weights.read_bytes()

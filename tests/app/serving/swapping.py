@@ -1,10 +1,12 @@
 """A service whose aliases can be moved, and every version's own answers to compare with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import torch
 from torch import Tensor
 
 from app.main import create_app
-from app.registry.files import FileAliases, FolderVersions
-from app.registry.ports import AliasSource, Registry, ReportSink, VersionSource
 from app.registry.publish import publish
+from app.registry.source import FileReports, Registry, WeightsLocation, find_folder
 from app.settings import Settings
+from app.store.assets import Alias
+from bench.file_aliases import FileAliases
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.images import ImageLimits, decode_image
@@ -59,6 +62,32 @@ def publish_tuned(root: Path, base: Clip, scratch: Path, *, seed: int) -> str:
     return publish(save_tuned(scratch, base, seed=seed), root, job="job_1", fence=1, base=base).version
 
 
+class Versions:
+    """Versions in a folder, in the order that they were looked for; `gate` holds the looking up, or that of `held`."""
+
+    def __init__(self, root: Path, held: Collection[str] | None = None) -> None:
+        self._root = root
+        self._held = held
+        self.found: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def find(self, version: str) -> Path | None:
+        self.found.append(version)
+        if self._held is None or version in self._held:
+            assert self.gate.wait(30)
+        return find_folder(self._root, version)
+
+
+def flip_a_byte(file: Path) -> None:
+    """In the file itself, so that every link to it has it too."""
+    with file.open("r+b") as opened:
+        opened.seek(-1, os.SEEK_END)
+        (last,) = opened.read(1)
+        opened.seek(-1, os.SEEK_END)
+        opened.write(bytes([last ^ 1]))
+
+
 class Service:
     """The service in this process, asked as a client asks it."""
 
@@ -96,6 +125,14 @@ class Service:
                         return found
                 await asyncio.sleep(0.01)
 
+    async def until_aliases_are(self, state: str) -> dict[str, Any]:
+        """Wait until the aliases are read, or away."""
+        async with asyncio.timeout(20):
+            while (found := (await self.status())["aliases"])["state"] != state:
+                await asyncio.sleep(0.01)
+        aliases: dict[str, Any] = found
+        return aliases
+
     async def until_served(self, version: str, *, name: str = "default") -> dict[str, Any]:
         return await self.until(lambda model: model["version"] == version, name=name)
 
@@ -106,15 +143,17 @@ async def serving(
     clips: Iterable[Clip],
     *,
     root: Path | None = None,
-    versions: VersionSource | None = None,
-    aliases: AliasSource | None = None,
-    reports: ReportSink | None = None,
+    find_version: Callable[[str], WeightsLocation | None] | None = None,
+    read_aliases: Callable[[], Sequence[Alias]] | None = None,
+    reports: FileReports | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     """The whole service with its poller, over ASGI."""
-    file_aliases = FileAliases(folder / "aliases.json")
+    aliases = FileAliases(folder / "aliases.json")
     registry = Registry(
-        versions or FolderVersions(root or folder / "versions"), aliases or file_aliases, reports
+        find_version or partial(find_folder, root or folder / "versions"),
+        read_aliases or aliases.read,
+        reports,
     )
     options = {"data_dir": folder / "data", "swap_poll_s": 0.02, "decode_threads": 1, "precision": "float32"}
     app = create_app(
@@ -126,7 +165,7 @@ async def serving(
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
     ):
-        yield Service(client, file_aliases)
+        yield Service(client, aliases)
 
 
 @cache

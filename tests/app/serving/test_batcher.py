@@ -12,6 +12,8 @@ import pytest
 from app.errors import InternalError, OutOfMemory, Overloaded, Unavailable
 from app.serving.batcher import Batcher, Job
 
+pytestmark = pytest.mark.anyio
+
 Work = Job[str, int, int]
 
 
@@ -22,14 +24,20 @@ class Doubler:
         self.batches: list[tuple[str, list[int]]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self._reached = threading.Event()
 
     def __call__(self, key: str, jobs: Sequence[Work]) -> list[int | Exception]:
-        assert self.gate.wait(10)
+        self._reached.set()
+        assert self.gate.wait(30)
         payloads = [job.payload for job in jobs]
         self.batches.append((key, payloads))
         if any(payload < 0 for payload in payloads):
             raise ValueError("negative")
         return [2 * payload for payload in payloads]
+
+    async def reached(self) -> None:
+        """Wait until a batch is at the gate."""
+        assert await asyncio.to_thread(self._reached.wait, 30)
 
 
 @asynccontextmanager
@@ -50,101 +58,76 @@ async def queued_behind_a_closed_gate(
     """Submit (key, payload, cost) jobs that all wait behind one that is being computed."""
     doubler.gate.clear()
     first = asyncio.create_task(batcher.submit("first", 0, cost=1))
-    await asyncio.sleep(0.05)
+    await doubler.reached()
     tasks = [asyncio.create_task(batcher.submit(key, payload, cost=cost)) for key, payload, cost in jobs]
     await asyncio.sleep(0)
     return [first, *tasks]
 
 
-def test_idle_batcher_runs_a_single_job_at_once() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            assert await batcher.submit("a", 21, cost=1) == 42
-        assert doubler.batches == [("a", [21])]
-
-    asyncio.run(scenario())
+async def test_idle_batcher_runs_a_single_job_at_once() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        assert await batcher.submit("a", 21, cost=1) == 42
+    assert doubler.batches == [("a", [21])]
 
 
-def test_jobs_that_wait_together_are_batched_up_to_the_limit() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 7)])
-            doubler.gate.set()
-            assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
-        assert doubler.batches == [("first", [0]), ("a", [1, 2, 3, 4]), ("a", [5, 6])]
-
-    asyncio.run(scenario())
+async def test_jobs_that_wait_together_are_batched_up_to_the_limit() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 7)])
+        doubler.gate.set()
+        assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
+    assert doubler.batches == [("first", [0]), ("a", [1, 2, 3, 4]), ("a", [5, 6])]
 
 
-def test_a_batch_never_mixes_keys() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            tasks = await queued_behind_a_closed_gate(
-                batcher, doubler, [("old", 1, 1), ("old", 2, 1), ("new", 3, 1), ("old", 4, 1)]
-            )
-            doubler.gate.set()
-            await asyncio.gather(*tasks)
-        assert doubler.batches[1:] == [("old", [1, 2]), ("new", [3]), ("old", [4])]
-
-    asyncio.run(scenario())
+async def test_a_batch_never_mixes_keys() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        tasks = await queued_behind_a_closed_gate(
+            batcher, doubler, [("old", 1, 1), ("old", 2, 1), ("new", 3, 1), ("old", 4, 1)]
+        )
+        doubler.gate.set()
+        await asyncio.gather(*tasks)
+    assert doubler.batches[1:] == [("old", [1, 2]), ("new", [3]), ("old", [4])]
 
 
-def test_a_job_larger_than_a_batch_runs_alone() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            tasks = await queued_behind_a_closed_gate(
-                batcher, doubler, [("a", 1, 1), ("a", 2, 99), ("a", 3, 1)]
-            )
-            doubler.gate.set()
-            await asyncio.gather(*tasks)
-        assert doubler.batches[1:] == [("a", [1]), ("a", [2]), ("a", [3])]
-
-    asyncio.run(scenario())
+async def test_a_job_larger_than_a_batch_runs_alone() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1), ("a", 2, 99), ("a", 3, 1)])
+        doubler.gate.set()
+        await asyncio.gather(*tasks)
+    assert doubler.batches[1:] == [("a", [1]), ("a", [2]), ("a", [3])]
 
 
-def test_a_failing_job_takes_no_other_down() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            tasks = await queued_behind_a_closed_gate(
-                batcher, doubler, [("a", 1, 1), ("a", -1, 1), ("a", 3, 1)]
-            )
-            doubler.gate.set()
-            first, one, failed, three = await asyncio.gather(*tasks, return_exceptions=True)
-        assert (first, one, three) == (0, 2, 6)
-        assert isinstance(failed, InternalError)
-
-    asyncio.run(scenario())
+async def test_a_failing_job_takes_no_other_down() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1), ("a", -1, 1), ("a", 3, 1)])
+        doubler.gate.set()
+        first, one, failed, three = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (first, one, three) == (0, 2, 6)
+    assert isinstance(failed, InternalError)
 
 
-def test_a_failure_is_followed_by_answers() -> None:
-    async def scenario() -> None:
-        async with batching(Doubler()) as batcher:
-            with pytest.raises(InternalError):
-                await batcher.submit("a", -1, cost=1)
-            assert await batcher.submit("a", 1, cost=1) == 2
-            assert batcher.alive
-
-    asyncio.run(scenario())
+async def test_a_failure_is_followed_by_answers() -> None:
+    async with batching(Doubler()) as batcher:
+        with pytest.raises(InternalError):
+            await batcher.submit("a", -1, cost=1)
+        assert await batcher.submit("a", 1, cost=1) == 2
+        assert batcher.alive
 
 
-def test_out_of_memory_sheds_the_request() -> None:
+async def test_out_of_memory_sheds_the_request() -> None:
     def out_of_memory(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    async def scenario() -> None:
-        async with batching(out_of_memory) as batcher:
-            with pytest.raises(Overloaded):
-                await batcher.submit("a", 1, cost=1)
-
-    asyncio.run(scenario())
+    async with batching(out_of_memory) as batcher:
+        with pytest.raises(Overloaded):
+            await batcher.submit("a", 1, cost=1)
 
 
-def test_lack_of_memory_is_an_answer_and_the_next_job_is_computed() -> None:
+async def test_lack_of_memory_is_an_answer_and_the_next_job_is_computed() -> None:
     errors: list[Exception] = [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 
     def run(key: str, jobs: Sequence[Work]) -> list[int]:
@@ -152,160 +135,141 @@ def test_lack_of_memory_is_an_answer_and_the_next_job_is_computed() -> None:
             raise errors.pop()
         return [2 * job.payload for job in jobs]
 
-    async def scenario() -> None:
-        async with batching(run) as batcher:
-            for _ in range(2):
-                with pytest.raises(OutOfMemory):
-                    await batcher.submit("a", 1, cost=1)
-            assert await batcher.submit("a", 1, cost=1) == 2
-
-    asyncio.run(scenario())
+    async with batching(run) as batcher:
+        for _ in range(2):
+            with pytest.raises(OutOfMemory):
+                await batcher.submit("a", 1, cost=1)
+        assert await batcher.submit("a", 1, cost=1) == 2
 
 
-def test_a_cancelled_job_frees_its_payload_at_once() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            first, one = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 5)])
-            assert batcher.queued == 5
-            one.cancel()
-            await asyncio.sleep(0)
-            assert batcher.queued == 0
-            doubler.gate.set()
-            await first
-
-    asyncio.run(scenario())
+async def test_a_cancelled_job_frees_its_payload_at_once() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        first, one = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 5)])
+        assert batcher.queued == 5
+        one.cancel()
+        await asyncio.sleep(0)
+        assert batcher.queued == 0
+        doubler.gate.set()
+        await first
 
 
-def test_a_cancelled_job_is_dropped_before_it_is_computed() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            first, one, two = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1), ("a", 2, 1)])
-            one.cancel()
-            await asyncio.sleep(0)
-            doubler.gate.set()
-            assert await asyncio.gather(first, two) == [0, 4]
-        assert doubler.batches == [("first", [0]), ("a", [2])]
-
-    asyncio.run(scenario())
+async def test_a_cancelled_job_is_dropped_before_it_is_computed() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        first, one, two = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1), ("a", 2, 1)])
+        one.cancel()
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        assert await asyncio.gather(first, two) == [0, 4]
+    assert doubler.batches == [("first", [0]), ("a", [2])]
 
 
-def test_background_jobs_yield_to_requests_but_are_not_starved() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler, max_batch=1) as batcher:
-            tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 7)])
-            slow = asyncio.create_task(batcher.submit("a", 100, cost=1, background=True))
-            await asyncio.sleep(0)
-            doubler.gate.set()
-            await asyncio.gather(slow, *tasks)
-        order = [payloads[0] for _, payloads in doubler.batches]
-        assert 1 < order.index(100) < len(order) - 1
-
-    asyncio.run(scenario())
+async def test_background_jobs_yield_to_requests_but_are_not_starved() -> None:
+    doubler = Doubler()
+    async with batching(doubler, max_batch=1) as batcher:
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 7)])
+        slow = asyncio.create_task(batcher.submit("a", 100, cost=1, background=True))
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        await asyncio.gather(slow, *tasks)
+    order = [payloads[0] for _, payloads in doubler.batches]
+    assert 1 < order.index(100) < len(order) - 1
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     def slow(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
         time.sleep(0.3)
         return [0] * len(jobs)
 
-    async def scenario() -> None:
-        async with batching(slow) as batcher:
-            await batcher.submit("a", 1, cost=1)
-            with batcher.admit(8), pytest.raises(Overloaded) as refused, batcher.admit(1):
-                pytest.fail("admitted a ninth item")
-            # 8 items at 0.3 s each are 2.4 s; a busy machine takes longer.
-            assert 3 <= refused.value.retry_after_s < 60
-            with batcher.admit(8):
-                pass
-
-    asyncio.run(scenario())
+    async with batching(slow) as batcher:
+        await batcher.submit("a", 1, cost=1)
+        with batcher.admit(8), pytest.raises(Overloaded) as refused, batcher.admit(1):
+            pytest.fail("admitted a ninth item")
+        # 8 items at 0.3 s each are 2.4 s; a busy machine takes longer.
+        assert 3 <= refused.value.retry_after_s < 60
+        with batcher.admit(8):
+            pass
 
 
-def test_a_request_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
-    async def scenario() -> None:
-        async with batching(Doubler()) as batcher:
-            with batcher.admit(100):
-                assert batcher.admitted == 100
-            assert batcher.admitted == 0
-
-    asyncio.run(scenario())
+async def test_a_request_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
+    async with batching(Doubler()) as batcher:
+        with batcher.admit(100):
+            assert batcher.admitted == 100
+        assert batcher.admitted == 0
 
 
-def test_draining_refuses_new_work_and_waits_for_the_admitted() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
+async def test_draining_refuses_new_work_and_waits_for_the_admitted() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
 
-            async def request() -> int:
-                with batcher.admit(1):
-                    return await batcher.submit("a", 1, cost=1)
-
-            doubler.gate.clear()
-            accepted = asyncio.create_task(request())
-            await asyncio.sleep(0.05)
-            drained = asyncio.create_task(batcher.drain(10))
-            await asyncio.sleep(0.05)
-            assert not drained.done()
-            with pytest.raises(Unavailable), batcher.admit(1):
-                pytest.fail("admitted while draining")
-            doubler.gate.set()
-            assert await accepted == 2
-            assert await drained
-
-    asyncio.run(scenario())
-
-
-def test_drain_gives_up_after_its_timeout() -> None:
-    async def scenario() -> None:
-        async with batching(Doubler()) as batcher:
+        async def request() -> int:
             with batcher.admit(1):
-                assert not await batcher.drain(0.01)
+                return await batcher.submit("a", 1, cost=1)
 
-    asyncio.run(scenario())
-
-
-def test_closing_answers_what_still_waits() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler) as batcher:
-            _, waiting = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1)])
-            await batcher.close()
-            doubler.gate.set()
-            with pytest.raises(Unavailable):
-                await waiting
-            with pytest.raises(Unavailable):
-                await batcher.submit("a", 1, cost=1)
-
-    asyncio.run(scenario())
-
-
-def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        decoding = 1
-        async with batching(doubler, coming=lambda: decoding) as batcher:
-            first = asyncio.create_task(batcher.submit("a", 1, cost=1))
-            await asyncio.sleep(0.02)
-            assert doubler.batches == []
-            second = asyncio.create_task(batcher.submit("a", 2, cost=1))
+        doubler.gate.clear()
+        accepted = asyncio.create_task(request())
+        await doubler.reached()
+        drained = asyncio.create_task(batcher.drain(10))
+        while not batcher.draining:
             await asyncio.sleep(0)
-            decoding = 0
-            assert await asyncio.gather(first, second) == [2, 4]
-        assert doubler.batches == [("a", [1, 2])]
+        assert not drained.done()
+        with pytest.raises(Unavailable), batcher.admit(1):
+            pytest.fail("admitted while draining")
+        doubler.gate.set()
+        assert await accepted == 2
+        assert await drained
 
-    asyncio.run(scenario())
+
+async def test_drain_gives_up_after_its_timeout() -> None:
+    async with batching(Doubler()) as batcher:
+        with batcher.admit(1):
+            assert not await batcher.drain(0.01)
 
 
-def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
-    async def scenario() -> None:
-        doubler = Doubler()
-        async with batching(doubler, coming=lambda: 1) as batcher:
-            assert await batcher.submit("a", 1, cost=1) == 2
-            tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 5)])
-            doubler.gate.set()
-            assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
+async def test_closing_answers_what_still_waits() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        _, waiting = await queued_behind_a_closed_gate(batcher, doubler, [("a", 1, 1)])
+        await batcher.close()
+        doubler.gate.set()
+        with pytest.raises(Unavailable):
+            await waiting
+        with pytest.raises(Unavailable):
+            await batcher.submit("a", 1, cost=1)
 
-    asyncio.run(scenario())
+
+async def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 30.0)
+
+    doubler = Doubler()
+    decoding, asked = 1, 0
+
+    def pending() -> int:
+        nonlocal asked
+        asked += 1
+        return decoding
+
+    async with batching(doubler, pending_decodes=pending) as batcher:
+        first = asyncio.create_task(batcher.submit("a", 1, cost=1))
+        await asyncio.sleep(0)
+        asked = 0
+        while asked < 3:
+            await asyncio.sleep(0)
+        assert doubler.batches == []
+        second = asyncio.create_task(batcher.submit("a", 2, cost=1))
+        await asyncio.sleep(0)
+        decoding = 0
+        assert await asyncio.gather(first, second) == [2, 4]
+    assert doubler.batches == [("a", [1, 2])]
+
+
+async def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
+    doubler = Doubler()
+    async with batching(doubler, pending_decodes=lambda: 1) as batcher:
+        assert await batcher.submit("a", 1, cost=1) == 2
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 5)])
+        doubler.gate.set()
+        assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]

@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,197 +11,135 @@ import torch
 from torch import Tensor
 
 from app.errors import ClassesBuilding, Overloaded
-from app.metrics import Metrics
-from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet, ClassWeights
-from app.serving.engine import Engine
-from app.serving.served import ServedModels
+from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
 from models.clip import Clip
-from models.disk_cache import DiskCache
+from tests.app.serving.building import CLASSES, building, gated, large_set
 
-CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
-
-
-@asynccontextmanager
-async def building(
-    clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4
-) -> AsyncIterator[tuple[Engine, ClassWeights]]:
-    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
-    engine.start()
-    classes = ClassWeights(engine, DiskCache(folder / "classes.sqlite3", max_bytes=10**9), wait_s=wait_s)
-    try:
-        yield engine, classes
-    finally:
-        await classes.close()
-        await engine.close()
+pytestmark = pytest.mark.anyio
 
 
-def gated(clip: Clip, gate: threading.Event) -> Clip:
-    """The same CLIP, whose tokenizer waits at the gate."""
-
-    def tokenize(texts: list[str]) -> Tensor:
-        assert gate.wait(10)
-        return clip.tokenizer(texts)
-
-    return replace(clip, tokenizer=tokenize)
-
-
-def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with building(small_clip, tmp_path) as (engine, classes):
-            served, weights = await classes.of(engine.models.resolve(None), CLASSES)
-        templates = [template.replace("{c}", "{}") for template in CLASSES.templates]
-        both_places = [
-            lambda label, template=template: template.replace("{}", label) for template in templates
-        ]
-        expected = open_clip.build_zero_shot_classifier(
-            small_clip.network, open_clip.get_tokenizer("ViT-B-32"), CLASSES.labels, both_places
-        )
-        torch.testing.assert_close(weights, expected.T, atol=1e-6, rtol=0)
-        assert served.clip is small_clip
-
-    asyncio.run(scenario())
+async def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: Path) -> None:
+    async with building(small_clip, tmp_path) as (engine, classes):
+        served, weights = await classes.of(engine.models.resolve(None), CLASSES)
+    templates = [template.replace("{c}", "{}") for template in CLASSES.templates]
+    both_places = [lambda label, template=template: template.replace("{}", label) for template in templates]
+    expected = open_clip.build_zero_shot_classifier(
+        small_clip.network, open_clip.get_tokenizer("ViT-B-32"), CLASSES.labels, both_places
+    )
+    torch.testing.assert_close(weights, expected.T, atol=1e-6, rtol=0)
+    assert served.clip is small_clip
 
 
-def test_a_restart_reads_the_weights_from_disk(small_clip: Clip, tmp_path: Path) -> None:
+async def test_a_restart_reads_the_weights_from_disk(small_clip: Clip, tmp_path: Path) -> None:
     def unused(texts: list[str]) -> Tensor:
         raise AssertionError("encoded again")
 
-    async def scenario() -> None:
-        async with building(small_clip, tmp_path) as (engine, classes):
-            _, built = await classes.of(engine.models.resolve(None), CLASSES)
-        async with building(replace(small_clip, tokenizer=unused), tmp_path) as (engine, classes):
-            _, read = await classes.of(engine.models.resolve(None), CLASSES)
-        assert torch.equal(built, read)
-
-    asyncio.run(scenario())
+    async with building(small_clip, tmp_path) as (engine, classes):
+        _, built = await classes.of(engine.models.resolve(None), CLASSES)
+    async with building(replace(small_clip, tokenizer=unused), tmp_path) as (engine, classes):
+        _, read = await classes.of(engine.models.resolve(None), CLASSES)
+    assert torch.equal(built, read)
 
 
-def test_a_damaged_file_is_encoded_again(small_clip: Clip, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with building(small_clip, tmp_path) as (engine, classes):
-            _, built = await classes.of(engine.models.resolve(None), CLASSES)
-        (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
-        file.write_bytes(file.read_bytes()[:40])
-        async with building(small_clip, tmp_path) as (engine, classes):
-            _, again = await classes.of(engine.models.resolve(None), CLASSES)
-        torch.testing.assert_close(again, built)
-
-    asyncio.run(scenario())
+async def test_a_damaged_file_is_encoded_again(small_clip: Clip, tmp_path: Path) -> None:
+    async with building(small_clip, tmp_path) as (engine, classes):
+        _, built = await classes.of(engine.models.resolve(None), CLASSES)
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:40])
+    async with building(small_clip, tmp_path) as (engine, classes):
+        _, again = await classes.of(engine.models.resolve(None), CLASSES)
+    torch.testing.assert_close(again, built)
 
 
-def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        gate = threading.Event()
-        async with building(gated(small_clip, gate), tmp_path, wait_s=0.05) as (engine, classes):
-            with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1} prompts") as building_:
-                await classes.of(engine.models.resolve(None), large_set(0))
-            assert building_.value.retry_after_s is not None
-            gate.set()
-            while True:
-                try:
-                    _, weights = await classes.of(engine.models.resolve(None), large_set(0))
-                    break
-                except ClassesBuilding:
-                    continue
-            assert weights.shape == (SMALL_SET_PROMPTS + 1, 32)
-
-    asyncio.run(scenario())
+async def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: Path) -> None:
+    gate = threading.Event()
+    async with building(gated(small_clip, gate), tmp_path, wait_s=0.05) as (engine, classes):
+        with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1} prompts") as building_:
+            await classes.of(engine.models.resolve(None), large_set(0))
+        assert building_.value.retry_after_s is not None
+        gate.set()
+        while True:
+            try:
+                _, weights = await classes.of(engine.models.resolve(None), large_set(0))
+                break
+            except ClassesBuilding:
+                continue
+        assert weights.shape == (SMALL_SET_PROMPTS + 1, 32)
 
 
-def test_a_small_set_under_load_is_waited_for_until_the_requests_deadline(
+async def test_a_small_set_under_load_is_waited_for_until_the_requests_deadline(
     small_clip: Clip, tmp_path: Path
 ) -> None:
     """Of four labels in 80 templates, say: 320 prompts."""
     small = ClassSet(("cat", "dog", "owl", "fox"), tuple(f"{number} {{}}" for number in range(80)))
 
-    async def scenario() -> None:
-        gate = threading.Event()
-        async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
-            served = engine.models.resolve(None)
-            waiting = asyncio.create_task(classes.of(served, small))
-            await asyncio.wait([waiting], timeout=0.2)
-            assert not waiting.done()
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):  # as Engine.request bounds every request
-                    await classes.of(served, small)
-            gate.set()
-            answered, weights = await waiting
-        assert answered is served
-        assert weights.shape == (4, 32)
-
-    asyncio.run(scenario())
+    gate = threading.Event()
+    async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
+        served = engine.models.resolve(None)
+        waiting = asyncio.create_task(classes.of(served, small))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):  # as Engine.request bounds every request
+                await classes.of(served, small)
+        assert not waiting.done()
+        gate.set()
+        answered, weights = await waiting
+    assert answered is served
+    assert weights.shape == (4, 32)
 
 
-def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) -> None:
+async def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) -> None:
     encoded: list[str] = []
 
     def counting(texts: list[str]) -> Tensor:
         encoded.extend(texts)
         return small_clip.tokenizer(texts)
 
-    async def scenario() -> None:
-        async with building(replace(small_clip, tokenizer=counting), tmp_path) as (engine, classes):
-            served = engine.models.resolve(None)
-            await asyncio.gather(classes.of(served, CLASSES), classes.of(served, CLASSES))
-        assert len(encoded) == CLASSES.size
-
-    asyncio.run(scenario())
+    async with building(replace(small_clip, tokenizer=counting), tmp_path) as (engine, classes):
+        served = engine.models.resolve(None)
+        await asyncio.gather(classes.of(served, CLASSES), classes.of(served, CLASSES))
+    assert len(encoded) == CLASSES.size
 
 
-def large_set(number: int) -> ClassSet:
-    """More prompts than a request is made to wait for."""
-    return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_PROMPTS + 1)), ("{}",))
-
-
-def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(
+async def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(
     small_clip: Clip, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        gate = threading.Event()
-        async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
-            served = engine.models.resolve(None)
-            for number in range(MAX_LARGE_BUILDS):
-                with pytest.raises(ClassesBuilding):
-                    await classes.of(served, large_set(number))
-            with pytest.raises(Overloaded):
-                await classes.of(served, large_set(MAX_LARGE_BUILDS))
-            small = asyncio.create_task(classes.of(served, ClassSet(("a small one",), ("{}",))))
-            await asyncio.sleep(0)
-            gate.set()
-            await small
-
-    asyncio.run(scenario())
+    gate = threading.Event()
+    async with building(gated(small_clip, gate), tmp_path, wait_s=0.01) as (engine, classes):
+        served = engine.models.resolve(None)
+        for number in range(MAX_LARGE_BUILDS):
+            with pytest.raises(ClassesBuilding):
+                await classes.of(served, large_set(number))
+        with pytest.raises(Overloaded):
+            await classes.of(served, large_set(MAX_LARGE_BUILDS))
+        small = asyncio.create_task(classes.of(served, ClassSet(("a small one",), ("{}",))))
+        await asyncio.sleep(0)
+        gate.set()
+        await small
 
 
-def test_after_a_swap_the_previous_version_answers_for_a_large_set_until_the_new_one_is_ready(
+async def test_after_a_swap_the_previous_version_answers_for_a_large_set_until_the_new_one_is_ready(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        gate = threading.Event()
-        async with building(small_clip, tmp_path) as (engine, classes):
-            old, old_weights = await classes.of(engine.models.resolve(None), large_set(0))
-            new = engine.models.replace("small", gated(other_clip, gate))
+    gate = threading.Event()
+    async with building(small_clip, tmp_path) as (engine, classes):
+        old, old_weights = await classes.of(engine.models.resolve(None), large_set(0))
+        new = engine.models.replace("small", gated(other_clip, gate))
+        answered, weights = await classes.of(new, large_set(0))
+        assert answered is old
+        assert torch.equal(weights, old_weights)
+        gate.set()
+        while answered is old:
+            await asyncio.sleep(0.01)
             answered, weights = await classes.of(new, large_set(0))
-            assert answered is old
-            assert torch.equal(weights, old_weights)
-            gate.set()
-            while answered is old:
-                await asyncio.sleep(0.01)
-                answered, weights = await classes.of(new, large_set(0))
-            assert answered is new
-            assert not torch.allclose(weights, old_weights, atol=1e-3)
-
-    asyncio.run(scenario())
+        assert answered is new
+        assert not torch.allclose(weights, old_weights, atol=1e-3)
 
 
-def test_after_a_swap_a_small_set_is_answered_by_the_new_version(
+async def test_after_a_swap_a_small_set_is_answered_by_the_new_version(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with building(small_clip, tmp_path) as (engine, classes):
-            await classes.of(engine.models.resolve(None), CLASSES)
-            new = await engine.replace("small", other_clip)
-            answered, _ = await classes.of(new, CLASSES)
-            assert answered is new
-
-    asyncio.run(scenario())
+    async with building(small_clip, tmp_path) as (engine, classes):
+        await classes.of(engine.models.resolve(None), CLASSES)
+        new = engine.models.replace("small", other_clip)
+        answered, _ = await classes.of(new, CLASSES)
+        assert answered is new

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
 from app.metrics import Metrics
 from app.serving.engine import TURN_CHARS, Engine
-from app.serving.forward import Features
-from app.serving.served import Served, ServedModels
+from app.serving.forward import Features, as_features
+from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
+
+pytestmark = pytest.mark.anyio
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -35,80 +37,65 @@ async def serving(clip: Clip, **options: float) -> AsyncIterator[Engine]:
         await engine.close()
 
 
-async def features_of(engine: Engine, served: Served, **items: Any) -> Features:
+async def features_of(engine: Engine, model: ModelHandle, **items: Any) -> Features:
     """What the engine makes of pixels and texts."""
-    return await engine.encode(served, finish=lambda features: features, **items)
+    return await engine.encode(model, as_features, **items)
 
 
-def test_features_equal_the_models_own(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            pixels = pictures(3)
-            features = await features_of(engine, engine.models.resolve(None), pixels=pixels, texts=TEXTS)
-        torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
-        torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(TEXTS)))
-
-    asyncio.run(scenario())
+async def test_features_equal_the_models_own(small_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        pixels = pictures(3)
+        features = await features_of(engine, engine.models.resolve(None), pixels=pixels, texts=TEXTS)
+    torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
+    torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(TEXTS)))
 
 
-def test_unnormalised_features_keep_their_length(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            pixels = pictures(2)
-            served = engine.models.resolve(None)
-            features = await features_of(engine, served, pixels=pixels, texts=TEXTS, normalize=False)
-        expected = small_clip.encode_image(torch.stack(pixels), normalize=False)
-        torch.testing.assert_close(features.images, expected)
-        assert (features.images.norm(dim=-1) - 1).abs().min() > 1e-3
-
-    asyncio.run(scenario())
+async def test_unnormalised_features_keep_their_length(small_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        pixels = pictures(2)
+        served = engine.models.resolve(None)
+        features = await features_of(engine, served, pixels=pixels, texts=TEXTS, normalize=False)
+    expected = small_clip.encode_image(torch.stack(pixels), normalize=False)
+    torch.testing.assert_close(features.images, expected)
+    assert (features.images.norm(dim=-1) - 1).abs().min() > 1e-3
 
 
-def test_scores_do_not_depend_on_what_else_is_in_the_batch(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            served = engine.models.resolve(None)
-            alone = await features_of(engine, served, pixels=pictures(1))
-            together = await asyncio.gather(
-                features_of(engine, served, pixels=pictures(1)),
-                *(
-                    features_of(engine, served, pixels=pictures(5, seed=n), texts=[f"text {n}"])
-                    for n in range(1, 9)
-                ),
-            )
-        torch.testing.assert_close(together[0].images, alone.images, atol=1e-6, rtol=0)
-
-    asyncio.run(scenario())
+async def test_scores_do_not_depend_on_what_else_is_in_the_batch(small_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        served = engine.models.resolve(None)
+        alone = await features_of(engine, served, pixels=pictures(1))
+        together = await asyncio.gather(
+            features_of(engine, served, pixels=pictures(1)),
+            *(
+                features_of(engine, served, pixels=pictures(5, seed=n), texts=[f"text {n}"])
+                for n in range(1, 9)
+            ),
+        )
+    torch.testing.assert_close(together[0].images, alone.images, atol=1e-6, rtol=0)
 
 
-def test_a_request_larger_than_a_batch_is_encoded_in_chunks(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip, max_batch=4) as engine:
-            pixels = pictures(11)
-            features = await features_of(engine, engine.models.resolve(None), pixels=pixels)
-        torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
-
-    asyncio.run(scenario())
+async def test_a_request_larger_than_a_batch_is_encoded_in_chunks(small_clip: Clip) -> None:
+    async with serving(small_clip, max_batch=4) as engine:
+        pixels = pictures(11)
+        features = await features_of(engine, engine.models.resolve(None), pixels=pixels)
+    torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
 
 
-def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None:
+async def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None:
     encoded: list[int] = []
 
     def counting(texts: list[str]) -> Tensor:
         encoded.append(len(texts))
         return small_clip.tokenizer(texts)
 
-    async def scenario() -> None:
-        async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
-            served = engine.models.resolve(None)
-            await features_of(engine, served, texts=TEXTS)
-            await features_of(engine, served, texts=[*TEXTS, "a third"])
-        assert encoded == [2, 1]
-
-    asyncio.run(scenario())
+    async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
+        served = engine.models.resolve(None)
+        await features_of(engine, served, texts=TEXTS)
+        await features_of(engine, served, texts=[*TEXTS, "a third"])
+    assert encoded == [2, 1]
 
 
-def test_another_request_is_answered_between_the_texts_of_a_long_one(small_clip: Clip) -> None:
+async def test_another_request_is_answered_between_the_texts_of_a_long_one(small_clip: Clip) -> None:
     began, others = threading.Event(), threading.Event()
     tokenized: list[int] = []
 
@@ -118,104 +105,83 @@ def test_another_request_is_answered_between_the_texts_of_a_long_one(small_clip:
         tokenized.append(len(texts))
         return small_clip.tokenizer(texts)
 
-    async def scenario() -> None:
-        clip = dataclasses.replace(small_clip, tokenizer=counting)
-        async with serving(clip, max_batch=4, text_cache_size=0) as engine:
-            served = engine.models.resolve(None)
-            texts = [f"text {number}" for number in range(40)]
-            long = asyncio.ensure_future(features_of(engine, served, texts=texts))
-            await asyncio.to_thread(began.wait, 60)
-            other = asyncio.ensure_future(features_of(engine, served, texts=["another"]))
-            await asyncio.sleep(0)  # it waits in the queue by now
-            others.set()
-            await other
-            before_the_other = sum(tokenized)
-            features = await long
-        assert before_the_other <= 4 + 4 + 1  # the turn that was running, and one batch with a turn of each
-        assert max(tokenized) <= 5
-        torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(texts)))
-
-    asyncio.run(scenario())
+    clip = dataclasses.replace(small_clip, tokenizer=counting)
+    async with serving(clip, max_batch=4, text_cache_size=0) as engine:
+        served = engine.models.resolve(None)
+        texts = [f"text {number}" for number in range(40)]
+        long = asyncio.ensure_future(features_of(engine, served, texts=texts))
+        await asyncio.to_thread(began.wait, 60)
+        other = asyncio.ensure_future(features_of(engine, served, texts=["another"]))
+        await asyncio.sleep(0)  # it waits in the queue by now
+        others.set()
+        await other
+        before_the_other = sum(tokenized)
+        features = await long
+    assert before_the_other <= 4 + 4 + 1  # the turn that was running, and one batch with a turn of each
+    assert max(tokenized) <= 5
+    torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(texts)))
 
 
-def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:
+async def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:
     tokenized: list[int] = []
 
     def counting(texts: list[str]) -> Tensor:
         tokenized.append(sum(map(len, texts)))
         return small_clip.tokenizer(texts)
 
-    async def scenario() -> None:
-        async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
-            texts = [f"{number} {'a' * 4000}" for number in range(40)]
-            await features_of(engine, engine.models.resolve(None), texts=texts)
-        assert len(tokenized) > 1
-        assert max(tokenized) <= TURN_CHARS
-
-    asyncio.run(scenario())
+    async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
+        texts = [f"{number} {'a' * 4000}" for number in range(40)]
+        await features_of(engine, engine.models.resolve(None), texts=texts)
+    assert len(tokenized) > 1
+    assert max(tokenized) <= TURN_CHARS
 
 
-def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            await features_of(engine, engine.models.resolve(None), texts=TEXTS)
-            await engine.replace("small", other_clip)
-            features = await features_of(engine, engine.models.resolve(None), texts=TEXTS)
-        torch.testing.assert_close(features.texts, other_clip.encode_text(other_clip.tokenizer(TEXTS)))
-
-    asyncio.run(scenario())
+async def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        await features_of(engine, engine.models.resolve(None), texts=TEXTS)
+        engine.models.replace("small", other_clip)
+        features = await features_of(engine, engine.models.resolve(None), texts=TEXTS)
+    torch.testing.assert_close(features.texts, other_clip.encode_text(other_clip.tokenizer(TEXTS)))
 
 
-def test_a_text_cache_of_size_zero_keeps_nothing(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip, text_cache_size=0) as engine:
-            served = engine.models.resolve(None)
-            first = await features_of(engine, served, texts=TEXTS)
-            second = await features_of(engine, served, texts=TEXTS)
-            torch.testing.assert_close(first.texts, second.texts)
-
-    asyncio.run(scenario())
+async def test_a_text_cache_of_size_zero_keeps_nothing(small_clip: Clip) -> None:
+    async with serving(small_clip, text_cache_size=0) as engine:
+        served = engine.models.resolve(None)
+        first = await features_of(engine, served, texts=TEXTS)
+        second = await features_of(engine, served, texts=TEXTS)
+        torch.testing.assert_close(first.texts, second.texts)
 
 
-def test_a_replacement_grows_the_generation_and_keeps_the_previous(
+async def test_a_replacement_grows_the_generation_and_keeps_the_previous(
     small_clip: Clip, other_clip: Clip
 ) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            old = engine.models.resolve("small")
-            new = await engine.replace("small", other_clip)
-            assert (old.generation, new.generation) == (1, 2)
-            assert engine.models.resolve("default") is new
-            assert engine.models.previous(new) is old
-
-    asyncio.run(scenario())
+    async with serving(small_clip) as engine:
+        old = engine.models.resolve("small")
+        new = engine.models.replace("small", other_clip)
+        assert (old.generation, new.generation) == (1, 2)
+        assert engine.models.resolve("default") is new
+        assert engine.models.previous(new) is old
 
 
-def test_a_request_finishes_on_the_weights_that_it_took(small_clip: Clip, other_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            held = engine.models.resolve(None)
-            await engine.replace("small", other_clip)
-            features = await features_of(engine, held, pixels=pictures(1))
-        torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pictures(1))))
-
-    asyncio.run(scenario())
+async def test_a_request_finishes_on_the_weights_that_it_took(small_clip: Clip, other_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        held = engine.models.resolve(None)
+        engine.models.replace("small", other_clip)
+        features = await features_of(engine, held, pixels=pictures(1))
+    torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pictures(1))))
 
 
-def test_numbers_that_are_not_finite_are_an_error_of_that_request_alone(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            served = engine.models.resolve(None)
-            broken = [torch.full((3, 32, 32), float("nan"))]
-            good, bad = await asyncio.gather(
-                features_of(engine, served, pixels=pictures(1)),
-                features_of(engine, served, pixels=broken),
-                return_exceptions=True,
-            )
-            assert isinstance(bad, InternalError)
-            assert not isinstance(good, BaseException)
-
-    asyncio.run(scenario())
+async def test_numbers_that_are_not_finite_are_an_error_of_that_request_alone(small_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        served = engine.models.resolve(None)
+        broken = [torch.full((3, 32, 32), float("nan"))]
+        good, bad = await asyncio.gather(
+            features_of(engine, served, pixels=pictures(1)),
+            features_of(engine, served, pixels=broken),
+            return_exceptions=True,
+        )
+        assert isinstance(bad, InternalError)
+        assert not isinstance(good, BaseException)
 
 
 def test_an_unknown_model_is_refused_with_the_names_served(small_clip: Clip) -> None:
@@ -235,54 +201,53 @@ class Stalled(nn.Module):
         return torch.ones(len(pixels), 32)
 
 
-def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        stalled = Stalled()
-        async with serving(dataclasses.replace(small_clip, network=stalled), deadline_s=0.05) as engine:
-            served = engine.models.resolve(None)
-            with pytest.raises(DeadlineExceeded):
-                async with engine.request(served, images=1):
-                    await features_of(engine, served, pixels=pictures(1))
-            stalled.stop.set()
-
-    asyncio.run(scenario())
+async def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:
+    stalled = Stalled()
+    async with serving(dataclasses.replace(small_clip, network=stalled), deadline_s=0.05) as engine:
+        served = engine.models.resolve(None)
+        with pytest.raises(DeadlineExceeded):
+            async with engine.request(served, images=1):
+                await features_of(engine, served, pixels=pictures(1))
+        stalled.stop.set()
 
 
-def test_not_ready_while_no_forward_pass_answers(small_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+async def is_ready(engine: Engine) -> bool:
+    try:
+        await engine.check_ready()
+    except Unavailable:
+        return False
+    return True
+
+
+async def test_not_ready_while_no_forward_pass_answers(
+    small_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.serving.engine.PROBE_TIMEOUT_S", 0.05)
 
-    async def scenario() -> None:
-        stalled = Stalled()
-        async with serving(dataclasses.replace(small_clip, network=stalled)) as engine:  # type: ignore[arg-type]
-            with pytest.raises(Unavailable, match="does not answer"):
-                await engine.check_ready()
-            stalled.stop.set()
-            await asyncio.sleep(0.1)
+    stalled = Stalled()
+    async with serving(dataclasses.replace(small_clip, network=stalled)) as engine:  # type: ignore[arg-type]
+        with pytest.raises(Unavailable, match="does not answer"):
             await engine.check_ready()
+        stalled.stop.set()
+        async with asyncio.timeout(30):
+            while not await is_ready(engine):
+                pass
 
-    asyncio.run(scenario())
 
-
-def test_not_ready_while_answers_are_not_finite(small_clip: Clip) -> None:
+async def test_not_ready_while_answers_are_not_finite(small_clip: Clip) -> None:
     class Broken(Stalled):
         def encode_image(self, pixels: Tensor, *, normalize: bool) -> Tensor:
             return torch.full((len(pixels), 32), float("nan"))
 
-    async def scenario() -> None:
-        async with serving(dataclasses.replace(small_clip, network=Broken())) as engine:
-            for _ in range(2):
-                with pytest.raises(Unavailable):
-                    await engine.check_ready()
-
-    asyncio.run(scenario())
-
-
-def test_not_ready_once_draining(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        async with serving(small_clip) as engine:
-            await engine.check_ready()
-            await engine.drain(1)
+    async with serving(dataclasses.replace(small_clip, network=Broken())) as engine:
+        for _ in range(2):
             with pytest.raises(Unavailable):
                 await engine.check_ready()
 
-    asyncio.run(scenario())
+
+async def test_not_ready_once_draining(small_clip: Clip) -> None:
+    async with serving(small_clip) as engine:
+        await engine.check_ready()
+        await engine.drain(1)
+        with pytest.raises(Unavailable):
+            await engine.check_ready()

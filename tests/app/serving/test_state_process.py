@@ -19,8 +19,7 @@ from app.store.assets import Move, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serverside import free_port
-from tests.app.serving.swapping import MATCH, Library, assert_of_its_version, publish_tuned
-from tests.app.serving.test_local_state import flip_a_byte
+from tests.app.serving.swapping import MATCH, Library, assert_of_its_version, flip_a_byte, publish_tuned
 from tests.databases import Databases, held, on_both
 from tests.postgres import PostgreSQL
 

@@ -14,21 +14,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.registry.files import FileAliases, FileReports, FolderVersions
-from app.registry.ports import AliasState, ProcessReport
+from app.registry.source import FileReports, ProcessReport
 from app.serving.classes import SMALL_SET_PROMPTS
+from app.store.assets import Alias
+from bench.file_aliases import FileAliases
 from models.clip import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
     MATCH,
     Library,
+    Versions,
     assert_of_its_version,
     make_library,
     metric,
     publish_tuned,
     serving,
 )
+
+pytestmark = pytest.mark.anyio
 
 VERBS = {"/match": MATCH, "/classify": CLASSIFY, "/embed": EMBED}
 
@@ -39,128 +43,91 @@ def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Libra
     return make_library(folder / "versions", small_clip, folder, 3)
 
 
-class CountingVersions(FolderVersions):
-    """Folders, and how often each was looked for; a version on the list hangs until the gate opens."""
-
-    def __init__(self, root: Path, hanging: Sequence[str] = ()) -> None:
-        super().__init__(root)
-        self.found: list[str] = []
-        self.gate = threading.Event()
-        self._hanging = hanging
-
-    def find(self, version: str) -> Path | None:
-        self.found.append(version)
-        if version in self._hanging:
-            assert self.gate.wait(30)
-        return super().find(version)
-
-
-def test_promoted_version_answers_and_is_named(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            before = await service.ask("/match", MATCH)
-            assert before["model"] == {"name": "small", "version": library.base.version, "generation": 1}
-            for generation, version in enumerate(library.published, 1):
-                service.aliases.point("default", version)
-                await service.until_served(version)
-                for path, body in VERBS.items():
-                    answer = await service.ask(path, body)
-                    assert answer["model"] == {
-                        "name": "default",
-                        "version": version,
-                        "generation": generation,
-                    }
-                    assert_of_its_version(answer, library)
-            listed = (await service.client.get("/models")).json()["models"]
-            assert [(model["name"], model["default"]) for model in listed] == [
-                ("small", False),
-                ("default", True),
-            ]
-            assert (await service.ask("/match", MATCH, model="small"))["model"] == before["model"]
-
-    asyncio.run(scenario())
+async def test_promoted_version_answers_and_is_named(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        before = await service.ask("/match", MATCH)
+        assert before["model"] == {"name": "small", "version": library.base.version, "generation": 1}
+        for generation, version in enumerate(library.published, 1):
+            service.aliases.point("default", version)
+            await service.until_served(version)
+            for path, body in VERBS.items():
+                answer = await service.ask(path, body)
+                assert answer["model"] == {
+                    "name": "default",
+                    "version": version,
+                    "generation": generation,
+                }
+                assert_of_its_version(answer, library)
+        listed = (await service.client.get("/models")).json()["models"]
+        assert [(model["name"], model["default"]) for model in listed] == [
+            ("small", False),
+            ("default", True),
+        ]
+        assert (await service.ask("/match", MATCH, model="small"))["model"] == before["model"]
 
 
-def test_alias_of_any_name_can_be_asked_for(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            unknown = await service.client.post("/match", json={**MATCH, "model": "canary"})
-            assert unknown.status_code == 404
-            service.aliases.point("canary", library.published[0])
-            await service.until_served(library.published[0], name="canary")
-            assert await service.version(model="canary") == library.published[0]
-            assert await service.version() == library.base.version
-
-    asyncio.run(scenario())
+async def test_alias_of_any_name_can_be_asked_for(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        unknown = await service.client.post("/match", json={**MATCH, "model": "canary"})
+        assert unknown.status_code == 404
+        service.aliases.point("canary", library.published[0])
+        await service.until_served(library.published[0], name="canary")
+        assert await service.version(model="canary") == library.published[0]
+        assert await service.version() == library.base.version
 
 
-def test_rollback_reads_nothing_again(library: Library, tmp_path: Path) -> None:
+async def test_rollback_reads_nothing_again(library: Library, tmp_path: Path) -> None:
     first, second = library.published[:2]
-    versions = CountingVersions(library.root)
+    versions = Versions(library.root)
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
-            for version in (first, second):
-                service.aliases.point("default", version)
-                await service.until_served(version)
-            service.aliases.roll_back("default")
-            status = await service.until_served(first)
-            assert status["generation"] == 3
-            assert_of_its_version(await service.ask("/match", MATCH), library)
-        assert versions.found == [first, second]
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+        for version in (first, second):
+            service.aliases.point("default", version)
+            await service.until_served(version)
+        service.aliases.roll_back("default")
+        status = await service.until_served(first)
+        assert status["generation"] == 3
+        assert_of_its_version(await service.ask("/match", MATCH), library)
+    assert versions.found == [first, second]
 
 
-def test_flapping_alias_ends_where_it_points(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            for number in range(30):
-                last = service.aliases.point("default", library.published[number % 3])
-                await asyncio.sleep(0.01)
-            status = await service.until(lambda model: model["generation"] == last.generation)
-            assert status["version"] == last.version
-            assert await service.version() == last.version
-
-    asyncio.run(scenario())
+async def test_flapping_alias_ends_where_it_points(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for number in range(30):
+            last = service.aliases.point("default", library.published[number % 3])
+            await service.status()  # some of them are read before the next move
+        status = await service.until(lambda model: model["generation"] == last.generation)
+        assert status["version"] == last.version
+        assert await service.version() == last.version
 
 
-def test_same_version_under_another_generation_is_named_so_and_keeps_the_way_back(
+async def test_same_version_under_another_generation_is_named_so_and_keeps_the_way_back(
     library: Library, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            for version in (library.published[0], library.published[0]):
-                service.aliases.point("default", version)
-            await service.until(lambda model: model["generation"] == 2)
-            answer = await service.ask("/match", MATCH)
-            assert answer["model"]["generation"] == 2
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for version in (library.published[0], library.published[0]):
+            service.aliases.point("default", version)
+        await service.until(lambda model: model["generation"] == 2)
+        answer = await service.ask("/match", MATCH)
+        assert answer["model"]["generation"] == 2
 
 
-def test_process_that_starts_serves_what_the_alias_points_at_from_its_first_answer(
+async def test_process_that_starts_serves_what_the_alias_points_at_from_its_first_answer(
     library: Library, tmp_path: Path
 ) -> None:
     FileAliases(tmp_path / "aliases.json").point("default", library.published[1])
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root, swap_poll_s=100) as service:
-            assert await service.version() == library.published[1]
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=library.root, swap_poll_s=100) as service:
+        assert await service.version() == library.published[1]
 
 
-def test_alias_on_a_reference_that_is_served_needs_no_folder(
+async def test_alias_on_a_reference_that_is_served_needs_no_folder(
     library: Library, other_clip: Clip, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base, other_clip], root=tmp_path / "none") as service:
-            service.aliases.point("default", other_clip.version)
-            await service.until_served(other_clip.version)
-            assert await service.version() == other_clip.version
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base, other_clip], root=tmp_path / "none") as service:
+        service.aliases.point("default", other_clip.version)
+        await service.until_served(other_clip.version)
+        assert await service.version() == other_clip.version
 
 
 # What fails
@@ -177,129 +144,125 @@ def damaged(library: Library, root: Path) -> str:
     return version
 
 
-def test_failed_load_leaves_the_old_version_serving_and_says_why(
+async def test_failed_load_leaves_the_old_version_serving_and_says_why(
     library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = tmp_path / "data" / "versions"
     bad, good = damaged(library, root), library.published[1]
     shutil.copytree(library.root / good, root / good)
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=root) as service:
-            service.aliases.point("default", good)
-            await service.until_served(good)
-            service.aliases.point("default", bad)
-            status = await service.until(lambda model: model["last_failed_load"] is not None)
-            assert (status["version"], status["wanted_version"]) == (good, bad)
-            failed = status["last_failed_load"]
-            assert (failed["version"], failed["generation"], failed["code"]) == (bad, 2, "version_damaged")
-            assert "delta.safetensors" in failed["reason"]
-            assert str(tmp_path) not in failed["reason"], "the server's paths are its own"
-            assert_of_its_version(await service.ask("/match", MATCH), library)
-            metrics = (await service.client.get("/metrics")).text
-            assert metric(metrics, 'sds_clip_swaps_total{model="default",result="failed"}') >= 1
-            assert metric(metrics, 'sds_clip_swaps_total{model="default",result="swapped"}') == 1
+    caplog.set_level(logging.WARNING, "app.serving.swap")
 
-    with caplog.at_level(logging.WARNING, "app.serving.swap"):
-        asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=root) as service:
+        service.aliases.point("default", good)
+        await service.until_served(good)
+        service.aliases.point("default", bad)
+        status = await service.until(lambda model: model["last_failed_load"] is not None)
+        assert (status["version"], status["wanted_version"]) == (good, bad)
+        failed = status["last_failed_load"]
+        assert (failed["version"], failed["generation"], failed["code"]) == (bad, 2, "version_damaged")
+        assert "delta.safetensors" in failed["reason"]
+        assert str(tmp_path) not in failed["reason"], "the server's paths are its own"
+        assert_of_its_version(await service.ask("/match", MATCH), library)
+        metrics = (await service.client.get("/metrics")).text
+        assert metric(metrics, 'sds_clip_swaps_total{model="default",result="failed"}') >= 1
+        assert metric(metrics, 'sds_clip_swaps_total{model="default",result="swapped"}') == 1
     assert any("delta.safetensors" in record.getMessage() for record in caplog.records)
 
 
-def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
+async def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 0.05)
     root = tmp_path / "versions"
     bad = damaged(library, root)
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=root) as service:
-            service.aliases.point("default", bad)
-            await service.until(lambda model: (model["last_failed_load"] or {}).get("attempts", 0) >= 2)
-            shutil.copy(library.root / bad / "delta.safetensors", root / bad)
-            await service.until_served(bad)
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=root) as service:
+        service.aliases.point("default", bad)
+        await service.until(lambda model: (model["last_failed_load"] or {}).get("attempts", 0) >= 2)
+        shutil.copy(library.root / bad / "delta.safetensors", root / bad)
+        await service.until_served(bad)
 
 
-def test_pauses_between_tries_grow(library: Library, tmp_path: Path) -> None:
-    versions = CountingVersions(tmp_path / "none")
+async def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_read(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 600.0)
+    versions = Versions(tmp_path / "none")
+    aliases = FileAliases(tmp_path / "aliases.json")
+    readings = 0
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
-            service.aliases.point("default", library.published[0])
-            await service.until(lambda model: model["last_failed_load"] is not None)
-            await asyncio.sleep(0.5)
-        assert len(versions.found) == 1  # the second try comes after a second
+    def read() -> Sequence[Alias]:
+        nonlocal readings
+        readings += 1
+        return aliases.read()
 
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find, read_aliases=read) as service:
+        aliases.point("default", library.published[0])
+        await service.until(lambda model: model["last_failed_load"] is not None)
+        failed_at = readings
+        async with asyncio.timeout(30):
+            while readings < failed_at + 5:
+                await asyncio.sleep(0.01)
+    assert len(versions.found) == 1
 
 
 @pytest.mark.parametrize("fails", ["damaged", "hangs"])
-def test_version_that_cannot_be_loaded_blocks_no_later_one(
+async def test_version_that_cannot_be_loaded_blocks_no_later_one(
     fails: str, library: Library, tmp_path: Path
 ) -> None:
     root = tmp_path / "versions"
     bad, good = damaged(library, root), library.published[1]
     shutil.copytree(library.root / good, root / good)
-    versions = CountingVersions(root, [bad] if fails == "hangs" else [])
+    versions = Versions(root, held=[bad] if fails == "hangs" else [])
+    versions.gate.clear()
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
-            service.aliases.point("default", bad)
-            await service.until(lambda model: model["loading"] or model["last_failed_load"] is not None)
-            service.aliases.point("default", good)
-            await service.until_served(good)
-            assert await service.version() == good
-            versions.gate.set()
-            await asyncio.sleep(0.1)
-            assert await service.version() == good
-
-    asyncio.run(scenario())
-
-
-def test_first_version_of_an_alias_that_fails_is_shown(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=tmp_path / "none") as service:
-            service.aliases.point("default", library.published[0])
-            status = await service.until(lambda model: model["last_failed_load"] is not None)
-            assert (status["version"], status["generation"]) == (None, None)
-            assert await service.version() == library.base.version
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+        service.aliases.point("default", bad)
+        await service.until(lambda model: model["loading"] or model["last_failed_load"] is not None)
+        service.aliases.point("default", good)
+        await service.until_served(good)
+        assert await service.version() == good
+        versions.gate.set()
+        async with asyncio.timeout(30):
+            while any(thread.name == f"load {bad[:12]}" for thread in threading.enumerate()):
+                await asyncio.sleep(0.01)
+        assert await service.version() == good
 
 
-def test_without_the_alias_source_serving_goes_on_and_says_so(library: Library, tmp_path: Path) -> None:
+async def test_first_version_of_an_alias_that_fails_is_shown(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=tmp_path / "none") as service:
+        service.aliases.point("default", library.published[0])
+        status = await service.until(lambda model: model["last_failed_load"] is not None)
+        assert (status["version"], status["generation"]) == (None, None)
+        assert await service.version() == library.base.version
+
+
+async def test_without_the_alias_source_serving_goes_on_and_says_so(library: Library, tmp_path: Path) -> None:
     file = tmp_path / "aliases.json"
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            service.aliases.point("default", library.published[0])
-            await service.until_served(library.published[0])
-            content = file.read_text()
-            file.write_text("not JSON")
-            async with asyncio.timeout(10):
-                while (await service.status())["aliases"]["state"] != "away":
-                    await asyncio.sleep(0.01)
-            assert "JSONDecodeError" in (await service.status())["aliases"]["error"]
-            assert metric((await service.client.get("/metrics")).text, "sds_clip_alias_source_up") == 0
-            assert await service.version() == library.published[0]
-            file.write_text(content)
-            service.aliases.point("default", library.published[1])
-            await service.until_served(library.published[1])
-            assert (await service.status())["aliases"]["state"] == "read"
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        service.aliases.point("default", library.published[0])
+        await service.until_served(library.published[0])
+        content = file.read_text()
+        file.write_text("not JSON")
+        assert "JSONDecodeError" in (await service.until_aliases_are("away"))["error"]
+        assert metric((await service.client.get("/metrics")).text, "sds_clip_alias_source_up") == 0
+        assert await service.version() == library.published[0]
+        file.write_text(content)
+        service.aliases.point("default", library.published[1])
+        await service.until_served(library.published[1])
+        assert (await service.status())["aliases"]["state"] == "read"
 
 
 class HangingAliases:
     """A source that answers once and then hangs."""
 
-    def __init__(self, first: list[AliasState]) -> None:
-        self.first: list[AliasState] | None = first
+    def __init__(self, first: list[Alias]) -> None:
+        self.first: list[Alias] | None = first
         self.gate = threading.Event()
 
-    def read(self) -> list[AliasState]:
+    def read(self) -> list[Alias]:
         if self.first is not None:
             first, self.first = self.first, None
             return first
@@ -307,28 +270,23 @@ class HangingAliases:
         return []
 
 
-def test_source_that_hangs_holds_nothing_up(
+async def test_source_that_hangs_holds_nothing_up(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.serving.swap.READ_TIMEOUT_S", 0.1)
-    aliases = HangingAliases([AliasState("default", library.published[0], 7)])
+    aliases = HangingAliases([Alias("default", library.published[0], 7)])
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root, aliases=aliases) as service:
-            async with asyncio.timeout(10):
-                while (await service.status())["aliases"]["state"] != "away":
-                    await asyncio.sleep(0.01)
-            answer = await service.ask("/match", MATCH)
-            assert answer["model"]["generation"] == 7
-            aliases.gate.set()
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=library.root, read_aliases=aliases.read) as service:
+        await service.until_aliases_are("away")
+        answer = await service.ask("/match", MATCH)
+        assert answer["model"]["generation"] == 7
+        aliases.gate.set()
 
 
 # Label sets
 
 
-def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(
+async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(
     library: Library, tmp_path: Path
 ) -> None:
     large = {
@@ -338,71 +296,61 @@ def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(
         "top_k": 1,
     }
 
-    async def scenario() -> None:
-        options: dict[str, Any] = {"max_batch_size": 8, "class_wait_s": 30}
-        async with serving(tmp_path, [library.base], root=library.root, **options) as service:
-            old = await service.ask("/classify", large)
-            service.aliases.point("default", library.published[0])
-            await service.until_served(library.published[0])
-            answer = await service.ask("/classify", large)
-            assert answer["model"] == old["model"]
-            for before, now in zip(old["results"], answer["results"], strict=True):
-                assert [(found["index"], found["score"]) for found in now["predictions"]] == [
-                    (found["index"], pytest.approx(found["score"], abs=1e-5))
-                    for found in before["predictions"]
-                ]
-            async with asyncio.timeout(20):
-                while answer["model"]["version"] != library.published[0]:
-                    answer = await service.ask("/classify", large)
-            assert answer["model"]["name"] == "default"
-
-    asyncio.run(scenario())
+    options: dict[str, Any] = {"max_batch_size": 8, "class_wait_s": 30}
+    async with serving(tmp_path, [library.base], root=library.root, **options) as service:
+        old = await service.ask("/classify", large)
+        service.aliases.point("default", library.published[0])
+        await service.until_served(library.published[0])
+        answer = await service.ask("/classify", large)
+        assert answer["model"] == old["model"]
+        for before, now in zip(old["results"], answer["results"], strict=True):
+            assert [(found["index"], found["score"]) for found in now["predictions"]] == [
+                (found["index"], pytest.approx(found["score"], abs=1e-5)) for found in before["predictions"]
+            ]
+        async with asyncio.timeout(20):
+            while answer["model"]["version"] != library.published[0]:
+                answer = await service.ask("/classify", large)
+        assert answer["model"]["name"] == "default"
 
 
 # Several processes
 
 
-def test_status_shows_every_process_that_left_a_report(library: Library, tmp_path: Path) -> None:
+async def test_status_shows_every_process_that_left_a_report(library: Library, tmp_path: Path) -> None:
     reports = FileReports(tmp_path / "reports")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
 
-    async def scenario() -> None:
-        async with (
-            serving(tmp_path / "one", [library.base], root=library.root, reports=reports) as one,
-            serving(tmp_path / "two", [library.base], root=library.root, reports=reports) as two,
-        ):
-            two.aliases.point("default", library.published[0])
-            await two.until_served(library.published[0])
-            async with asyncio.timeout(10):
-                while True:
-                    processes = (await one.client.get("/models/status")).json()["processes"]
-                    served = [
-                        {model["name"]: model["version"] for model in each["models"]} for each in processes
-                    ]
-                    if len(served) == 2 and "default" in served[1]:
-                        break
-                    await asyncio.sleep(0.05)
-            assert served[0] == {"small": library.base.version}
-            assert served[1]["default"] == library.published[0]
-            assert processes[0]["process"] != processes[1]["process"]
-
-    asyncio.run(scenario())
+    async with (
+        serving(tmp_path / "one", [library.base], root=library.root, reports=reports) as one,
+        serving(tmp_path / "two", [library.base], root=library.root, reports=reports) as two,
+    ):
+        two.aliases.point("default", library.published[0])
+        await two.until_served(library.published[0])
+        async with asyncio.timeout(10):
+            while True:
+                processes = (await one.client.get("/models/status")).json()["processes"]
+                served = [{model["name"]: model["version"] for model in each["models"]} for each in processes]
+                if len(served) == 2 and served[1].get("default") is not None:
+                    break
+                await asyncio.sleep(0.05)
+        assert served[0] == {"small": library.base.version}
+        assert served[1]["default"] == library.published[0]
+        assert processes[0]["process"] != processes[1]["process"]
 
 
-def test_reports_that_cannot_be_left_or_read_cost_only_themselves(library: Library, tmp_path: Path) -> None:
-    class Broken:
+async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(
+    library: Library, tmp_path: Path
+) -> None:
+    class Broken(FileReports):
         def write(self, report: ProcessReport) -> None:
             raise OSError("no place")
 
         def read(self) -> list[ProcessReport]:
             raise OSError("no place")
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], reports=Broken()) as service:
-            assert (await service.status())["models"][0]["version"] == library.base.version
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], reports=Broken(tmp_path)) as service:
+        assert (await service.status())["models"][0]["version"] == library.base.version
 
 
 # No mixing
@@ -444,7 +392,7 @@ def test_no_answer_mixes_versions_whatever_is_swapped_meanwhile(
                         for path, verb in VERBS.items()
                     ]
                 else:
-                    await asyncio.sleep(0.02)
+                    await service.status()
                 await asyncio.sleep(0)
             for answer in await asyncio.gather(*asked):
                 assert_of_its_version(answer, library)
@@ -459,20 +407,17 @@ def clip_of(version: str) -> "weakref.ref[Clip]":
     )
 
 
-def test_weights_of_versions_that_are_gone_are_freed(small_clip: Clip, tmp_path: Path) -> None:
+async def test_weights_of_versions_that_are_gone_are_freed(small_clip: Clip, tmp_path: Path) -> None:
     root = tmp_path / "versions"
     published = [publish_tuned(root, small_clip, tmp_path / f"d{seed}", seed=10 + seed) for seed in range(4)]
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [small_clip], root=root) as service:
-            clips = []
-            for version in published:
-                service.aliases.point("default", version)
-                await service.until_served(version)
-                await service.version()
-                clips.append(clip_of(version))
-            gc.collect()
-            alive = [clip() is not None for clip in clips]
-            assert alive == [False, False, True, True]  # the one before, and the one that is served
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [small_clip], root=root) as service:
+        clips = []
+        for version in published:
+            service.aliases.point("default", version)
+            await service.until_served(version)
+            await service.version()
+            clips.append(clip_of(version))
+        gc.collect()
+        alive = [clip() is not None for clip in clips]
+        assert alive == [False, False, True, True]  # the one before, and the one that is served

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from app.errors import ClassesBuilding
-from app.serving.served import Served
+from app.serving.served_models import ModelHandle
 from models.clip import Clip
-from tests.app.serving.test_classes import CLASSES, building, gated, large_set
+from tests.app.serving.building import CLASSES, building, gated, large_set
+
+pytestmark = pytest.mark.anyio
 
 
-def test_small_sets_in_use_are_ready_before_the_swap(
+async def test_small_sets_in_use_are_ready_before_the_swap(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
     encoded: list[str] = []
@@ -24,52 +26,43 @@ def test_small_sets_in_use_are_ready_before_the_swap(
         encoded.extend(texts)
         return other_clip.tokenizer(texts)
 
-    async def scenario() -> None:
-        async with building(small_clip, tmp_path) as (engine, classes):
-            old = engine.models.resolve(None)
-            await classes.of(old, CLASSES)
-            new = Served("small", 2, replace(other_clip, tokenizer=counting))
-            await classes.prepare(new, old, timeout_s=10)
-            assert len(encoded) == CLASSES.size
-            answered, weights = await classes.of(new, CLASSES)
-            assert answered is new
-            assert len(encoded) == CLASSES.size
-        async with building(other_clip, tmp_path / "another") as (engine, classes):
-            _, expected = await classes.of(engine.models.resolve(None), CLASSES)
-        torch.testing.assert_close(weights, expected)
-
-    asyncio.run(scenario())
+    async with building(small_clip, tmp_path) as (engine, classes):
+        old = engine.models.resolve(None)
+        await classes.of(old, CLASSES)
+        new = ModelHandle("small", 2, replace(other_clip, tokenizer=counting))
+        await classes.prepare(new, old, timeout_s=10)
+        assert len(encoded) == CLASSES.size
+        answered, weights = await classes.of(new, CLASSES)
+        assert answered is new
+        assert len(encoded) == CLASSES.size
+    async with building(other_clip, tmp_path / "another") as (engine, classes):
+        _, expected = await classes.of(engine.models.resolve(None), CLASSES)
+    torch.testing.assert_close(weights, expected)
 
 
-def test_swap_does_not_wait_for_sets_that_take_long_or_are_large(
+async def test_swap_does_not_wait_for_sets_that_take_long_or_are_large(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        gate = threading.Event()
-        async with building(small_clip, tmp_path) as (engine, classes):
-            old = engine.models.resolve(None)
-            await classes.of(old, large_set(0))
-            encoded_nothing = Served("small", 2, gated(other_clip, gate))
-            await classes.prepare(encoded_nothing, old, timeout_s=10)  # would hang at the gate
-            await classes.of(old, CLASSES)
-            await classes.prepare(encoded_nothing, old, timeout_s=0.01)
-            gate.set()
-
-    asyncio.run(scenario())
+    gate = threading.Event()
+    async with building(small_clip, tmp_path) as (engine, classes):
+        old = engine.models.resolve(None)
+        await classes.of(old, large_set(0))
+        encoded_nothing = ModelHandle("small", 2, gated(other_clip, gate))
+        await classes.prepare(encoded_nothing, old, timeout_s=10)  # would hang at the gate
+        await classes.of(old, CLASSES)
+        await classes.prepare(encoded_nothing, old, timeout_s=0.01)
+        gate.set()
 
 
-def test_large_set_of_a_version_that_is_gone_is_given_up_and_its_request_told(
+async def test_large_set_of_a_version_that_is_gone_is_given_up_and_its_request_told(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        gate = threading.Event()
-        async with building(small_clip, tmp_path) as (engine, classes):
-            gone = Served("small", 1, gated(other_clip, gate))
-            waiting = asyncio.create_task(classes.of(gone, large_set(0)))
-            await asyncio.sleep(0.02)
-            classes.give_up_all_but({engine.models.resolve(None).key})
-            with pytest.raises(ClassesBuilding):
-                await waiting
-            gate.set()
-
-    asyncio.run(scenario())
+    gate, reached = threading.Event(), threading.Event()
+    async with building(small_clip, tmp_path) as (engine, classes):
+        gone = ModelHandle("small", 1, gated(other_clip, gate, reached))
+        waiting = asyncio.create_task(classes.of(gone, large_set(0)))
+        assert await asyncio.to_thread(reached.wait, 30)
+        classes.give_up_all_but({engine.models.resolve(None).key})
+        with pytest.raises(ClassesBuilding):
+            await waiting
+        gate.set()

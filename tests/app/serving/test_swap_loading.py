@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ from torch import Tensor
 
 from app.metrics import Metrics
 from app.registry.bases import BaseNotAllowed
-from app.registry.files import FolderVersions
 from app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
-from app.registry.ports import VersionSource
 from app.registry.publish import publish
+from app.registry.source import WeightsLocation, find_folder
 from app.serving.engine import Engine
 from app.serving.loading import UnknownVersion, VersionLoader
-from app.serving.served import ServedModels
+from app.serving.served_models import ServedModels
 from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -30,21 +30,25 @@ from models.delta_file import DeltaError
 from models.golden import Golden
 from models.references import CheckpointError
 from models.sharing import bytes_apart, storages
+from tests.app.serving.swapping import Versions
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 
+pytestmark = pytest.mark.anyio
+
 TENSORS = "delta.safetensors"
 DESCRIPTION = "sds_clip_delta.json"
+Find = Callable[[str], WeightsLocation | None]
 
 
 @asynccontextmanager
 async def loading(
-    clip: Clip, versions: Path | VersionSource, *, bases: Sequence[str] = ()
+    clip: Clip, versions: Path | Find, *, bases: Sequence[str] = ()
 ) -> AsyncIterator[VersionLoader]:
     engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=4)
     engine.start()
-    source = FolderVersions(versions) if isinstance(versions, Path) else versions
-    loader = VersionLoader(engine, source, device="cpu", precision="float32", bases=bases)
+    find = partial(find_folder, versions) if isinstance(versions, Path) else versions
+    loader = VersionLoader(engine, find_version=find, device="cpu", precision="float32", bases=bases)
     try:
         yield loader
     finally:
@@ -52,7 +56,7 @@ async def loading(
         await engine.close()
 
 
-def load(clip: Clip, versions: Path | VersionSource, version: str, **options: Any) -> Clip:
+def load(clip: Clip, versions: Path | Find, version: str, **options: Any) -> Clip:
     async def scenario() -> Clip:
         async with loading(clip, versions, **options) as loader:
             return await loader.load(version)
@@ -82,37 +86,28 @@ def test_delta_over_the_served_base_shares_its_memory(small_clip: Clip, root: Pa
     assert torch.equal(clip.encode_text(clip.tokenizer(["a dog"])), own.encode_text(own.tokenizer(["a dog"])))
 
 
-def test_version_is_read_once_however_many_ask(small_clip: Clip, root: Path, version: str) -> None:
-    class Slow(FolderVersions):
-        asked = 0
+async def test_version_is_read_once_however_many_ask(small_clip: Clip, root: Path, version: str) -> None:
+    versions = Versions(root)
+    versions.gate.clear()
 
-        def find(self, version: str) -> Path | None:
-            self.asked += 1
-            assert gate.wait(10)
-            return super().find(version)
-
-    gate, source = threading.Event(), Slow(root)
-
-    async def scenario() -> None:
-        async with loading(small_clip, source) as loader:
-            waiting = [asyncio.create_task(loader.load(version)) for _ in range(20)]
-            await asyncio.sleep(0.05)
-            waiting[0].cancel()  # whoever asked first may give up
-            assert loader.loaded(version) is None
-            gate.set()
-            clips = await asyncio.gather(*waiting[1:])
-            assert all(clip is clips[0] for clip in clips)
-            assert await loader.load(version) is loader.loaded(version) is clips[0]
-        assert source.asked == 1
-
-    asyncio.run(scenario())
+    async with loading(small_clip, versions.find) as loader:
+        waiting = [asyncio.create_task(loader.load(version)) for _ in range(20)]
+        while not versions.found:
+            await asyncio.sleep(0)
+        waiting[0].cancel()  # whoever asked first may give up
+        assert loader.loaded(version) is None
+        versions.gate.set()
+        clips = await asyncio.gather(*waiting[1:])
+        assert all(clip is clips[0] for clip in clips)
+        assert await loader.load(version) is loader.loaded(version) is clips[0]
+    assert versions.found == [version]
 
 
 def test_served_model_is_not_loaded_again(small_clip: Clip, root: Path) -> None:
     assert load(small_clip, root, small_clip.version) is small_clip
 
 
-def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp_path: Path) -> None:
+async def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp_path: Path) -> None:
     folder = save_tiny_clip(tmp_path / "whole", seed=5)
     whole = load_clip(f"local-dir:{folder}", precision="float32")
     published = publish(folder, root, job="import", fence=0)
@@ -123,15 +118,12 @@ def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Path, tmp
         for seed in (1, 2)
     ]
 
-    async def scenario() -> None:
-        async with loading(small_clip, root) as loader:
-            one, two = await asyncio.gather(*(loader.load(version) for version in versions))
-            base = await loader.load(published.version)
-            total = sum(storages(base.network).values())
-            assert bytes_apart([one.network], [base.network]) < total / 50
-            assert bytes_apart([two.network], [one.network]) < total / 50
-
-    asyncio.run(scenario())
+    async with loading(small_clip, root) as loader:
+        one, two = await asyncio.gather(*(loader.load(version) for version in versions))
+        base = await loader.load(published.version)
+        total = sum(storages(base.network).values())
+        assert bytes_apart([one.network], [base.network]) < total / 50
+        assert bytes_apart([two.network], [one.network]) < total / 50
 
 
 def test_delta_over_a_published_delta(small_clip: Clip, root: Path, version: str, tmp_path: Path) -> None:
@@ -165,27 +157,21 @@ def test_base_that_is_neither_served_nor_published_must_be_on_the_operators_list
     assert load(small_clip, root, tuned.version, bases=["./whole"]).version == tuned.version
 
 
-class References(FolderVersions):
+def folders_or(reference: str, root: Path) -> Find:
     """Folders, and one reference under the versions that are not there."""
-
-    def __init__(self, root: Path, reference: str) -> None:
-        super().__init__(root)
-        self._reference = reference
-
-    def find(self, version: str) -> Path | str:  # type: ignore[override]
-        return super().find(version) or self._reference
+    return lambda version: find_folder(root, version) or reference
 
 
 def test_operators_reference_stands_for_a_version(small_clip: Clip, root: Path, tmp_path: Path) -> None:
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=5)}"
-    whole, versions = load_clip(reference, precision="float32"), References(root, reference)
+    whole, versions = load_clip(reference, precision="float32"), folders_or(reference, root)
     assert load(small_clip, versions, whole.version, bases=[reference]).version == whole.version
     with pytest.raises(VersionError, match="it was changed"):
         load(small_clip, versions, "0" * 64, bases=[reference])
 
 
 @pytest.mark.parametrize("named", ["the reference's version", "a version over it"])
-def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alone(
+async def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alone(
     named: str, small_clip: Clip, root: Path, tmp_path: Path
 ) -> None:
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=5)}"
@@ -193,15 +179,12 @@ def test_reference_that_the_operator_does_not_list_is_followed_for_an_alias_alon
     tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
     version = tuned.version if named == "a version over it" else whole.version
 
-    async def scenario() -> None:
-        async with loading(small_clip, References(root, reference)) as loader:
-            with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*SDS_CLIP_ALLOWED_MODELS"):
-                await loader.load(version)
-            assert loader.loaded(whole.version) is None
-            assert (await loader.load(version, by_alias=True)).version == version
-            assert (await loader.load(version)).version == version
-
-    asyncio.run(scenario())
+    async with loading(small_clip, folders_or(reference, root)) as loader:
+        with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*SDS_CLIP_ALLOWED_MODELS"):
+            await loader.load(version)
+        assert loader.loaded(whole.version) is None
+        assert (await loader.load(version, by_alias=True)).version == version
+        assert (await loader.load(version)).version == version
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "nothing like a version", "../../etc"])
@@ -266,7 +249,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_version_is_refused_and_never_in_memory(
+async def test_wrong_version_is_refused_and_never_in_memory(
     wrong: str, small_clip: Clip, root: Path, version: str
 ) -> None:
     spoil, told = WRONG[wrong]
@@ -274,14 +257,11 @@ def test_wrong_version_is_refused_and_never_in_memory(
     (root / version / MANIFEST_FILE).unlink()
     write_manifest(root / version, version, "job_1", {})
 
-    async def scenario() -> None:
-        async with loading(small_clip, root) as loader:
-            for _ in range(2):
-                with pytest.raises(CheckpointError, match=told):
-                    await loader.load(version)
-                assert loader.loaded(version) is None
-
-    asyncio.run(scenario())
+    async with loading(small_clip, root) as loader:
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match=told):
+                await loader.load(version)
+            assert loader.loaded(version) is None
 
 
 def test_deltas_that_say_they_lie_over_each_other_are_refused(

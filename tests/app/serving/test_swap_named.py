@@ -2,13 +2,11 @@
 
 import asyncio
 import shutil
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from app.registry.files import FolderVersions
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serving.swapping import (
@@ -16,11 +14,14 @@ from tests.app.serving.swapping import (
     EMBED,
     MATCH,
     Library,
+    Versions,
     assert_of_its_version,
     make_library,
     serving,
 )
 from tests.checkpoints import save_tiny_clip
+
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
@@ -29,157 +30,121 @@ def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Libra
     return make_library(folder / "versions", small_clip, folder, 3)
 
 
-class Versions(FolderVersions):
-    """Folders, which version was looked for, and a gate to hold the looking up."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.found: list[str] = []
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def find(self, version: str) -> Path | None:
-        self.found.append(version)
-        assert self.gate.wait(30)
-        return super().find(version)
+async def test_named_version_answers_under_its_own_name(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for version in library.published:
+            for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
+                answer = await service.ask(path, body, model=version)
+                assert answer["model"] == {"name": version, "version": version, "generation": 1}
+                assert_of_its_version(answer, library)
+        assert await service.version() == library.base.version
 
 
-def test_named_version_answers_under_its_own_name(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            for version in library.published:
-                for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
-                    answer = await service.ask(path, body, model=version)
-                    assert answer["model"] == {"name": version, "version": version, "generation": 1}
-                    assert_of_its_version(answer, library)
-            assert await service.version() == library.base.version
-
-    asyncio.run(scenario())
-
-
-def test_version_that_is_deleted_is_unknown_though_it_was_in_memory(
+async def test_version_that_is_deleted_is_unknown_though_it_was_in_memory(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.versions.LOOK_UP_EVERY_S", 0.0)
+    monkeypatch.setattr("app.serving.version_cache.LOOK_UP_EVERY_S", 0.0)
     shutil.copytree(library.root, tmp_path / "versions")
     name = library.published[0]
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base]) as service:
-            assert await service.version(model=name) == name
-            (tmp_path / "versions" / name).rename(tmp_path / "versions" / f".removing.{name}")
-            answer = await service.client.post("/match", json={**MATCH, "model": name})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_model")
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base]) as service:
+        assert await service.version(model=name) == name
+        (tmp_path / "versions" / name).rename(tmp_path / "versions" / f".removing.{name}")
+        answer = await service.client.post("/match", json={**MATCH, "model": name})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_model")
 
 
-def test_unknown_version_is_the_same_404_as_an_unknown_model(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root) as service:
-            answers = [
-                await service.client.post("/match", json={**MATCH, "model": name})
-                for name in ("0" * 64, library.published[0][:12], library.published[0].upper(), "nothing")
-            ]
-            assert [answer.status_code for answer in answers] == [404] * 4
-            assert len({answer.text for answer in answers}) == 1
-            assert answers[0].json()["error"]["code"] == "unknown_model"
-
-    asyncio.run(scenario())
+async def test_unknown_version_is_the_same_404_as_an_unknown_model(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        answers = [
+            await service.client.post("/match", json={**MATCH, "model": name})
+            for name in ("0" * 64, library.published[0][:12], library.published[0].upper(), "nothing")
+        ]
+        assert [answer.status_code for answer in answers] == [404] * 4
+        assert len({answer.text for answer in answers}) == 1
+        assert answers[0].json()["error"]["code"] == "unknown_model"
 
 
-def test_many_requests_load_a_version_once(library: Library, tmp_path: Path) -> None:
+async def test_many_requests_load_a_version_once(library: Library, tmp_path: Path) -> None:
     versions = Versions(library.root)
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
-            name = library.published[0]
-            answers = await asyncio.gather(*(service.ask("/match", MATCH, model=name) for _ in range(12)))
-            assert {answer["model"]["version"] for answer in answers} == {name}
-        assert versions.found == [name]
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+        name = library.published[0]
+        answers = await asyncio.gather(*(service.ask("/match", MATCH, model=name) for _ in range(12)))
+        assert {answer["model"]["version"] for answer in answers} == {name}
+    assert versions.found == [name]
 
 
-def test_version_still_loading_is_a_503_that_says_when_and_is_kept_once_it_is_there(
+async def test_version_still_loading_is_a_503_that_says_when_and_is_kept_once_it_is_there(
     library: Library, tmp_path: Path
 ) -> None:
     versions = Versions(library.root)
     versions.gate.clear()
     name = library.published[0]
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions, version_wait_s=0.05) as service:
-            for _ in range(2):
+    async with serving(tmp_path, [library.base], find_version=versions.find, version_wait_s=0.05) as service:
+        for _ in range(2):
+            answer = await service.client.post("/match", json={**MATCH, "model": name})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "version_loading")
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert await service.version() == library.base.version  # the others are not held up
+        versions.gate.set()
+        async with asyncio.timeout(10):
+            while answer.status_code != 200:
                 answer = await service.client.post("/match", json={**MATCH, "model": name})
-                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "version_loading")
-                assert int(answer.headers["Retry-After"]) >= 1
-            assert await service.version() == library.base.version  # the others are not held up
-            versions.gate.set()
-            async with asyncio.timeout(10):
-                while answer.status_code != 200:
-                    answer = await service.client.post("/match", json={**MATCH, "model": name})
-        assert versions.found == [name]
-
-    asyncio.run(scenario())
+    assert versions.found == [name]
 
 
-def test_no_more_than_a_few_versions_are_loaded_at_once(library: Library, tmp_path: Path) -> None:
+async def test_no_more_than_a_few_versions_are_loaded_at_once(library: Library, tmp_path: Path) -> None:
     versions = Versions(library.root)
     versions.gate.clear()
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions, version_wait_s=0.01) as service:
-            for number in range(10):
-                name = f"{number:064x}"
-                answer = await service.client.post("/match", json={**MATCH, "model": name})
-                assert answer.status_code == 503
-            versions.gate.set()
-        assert len(versions.found) == 4
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find, version_wait_s=0.01) as service:
+        for number in range(10):
+            name = f"{number:064x}"
+            answer = await service.client.post("/match", json={**MATCH, "model": name})
+            assert answer.status_code == 503
+        versions.gate.set()
+    assert len(versions.found) == 4
 
 
 async def ask_in_turn(
     folder: Path, versions: Versions, base: Clip, names: Sequence[str], **limits: int
 ) -> None:
-    async with serving(folder, [base], versions=versions, **limits) as service:
+    async with serving(folder, [base], find_version=versions.find, **limits) as service:
         for name in names:
             assert await service.version(model=name) == name
 
 
-def test_version_used_longest_ago_is_dropped_beyond_the_count(library: Library, tmp_path: Path) -> None:
+async def test_version_used_longest_ago_is_dropped_beyond_the_count(library: Library, tmp_path: Path) -> None:
     one, two, three = library.published
     versions = Versions(library.root)
     turn = [one, two, one, three, one, two]
-    asyncio.run(ask_in_turn(tmp_path, versions, library.base, turn, max_versions=2))
+    await ask_in_turn(tmp_path, versions, library.base, turn, max_versions=2)
     assert versions.found == [one, two, three, two]
 
 
-def test_version_used_longest_ago_is_dropped_beyond_the_bytes(library: Library, tmp_path: Path) -> None:
+async def test_version_used_longest_ago_is_dropped_beyond_the_bytes(library: Library, tmp_path: Path) -> None:
     one, two, three = library.published
     versions = Versions(library.root)
     size = (library.root / one / "delta.safetensors").stat().st_size  # a little more than its tensors
     turn = [one, two, one, three, one, two]
-    asyncio.run(ask_in_turn(tmp_path, versions, library.base, turn, max_version_bytes=2 * size))
+    await ask_in_turn(tmp_path, versions, library.base, turn, max_version_bytes=2 * size)
     assert versions.found == [one, two, three, two]
 
 
-def test_version_that_an_alias_serves_takes_no_place(library: Library, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=library.root, max_version_bytes=0) as service:
-            name = library.published[0]
-            service.aliases.point("default", name)
-            await service.until_served(name)
-            assert await service.version(model=name) == name
-            refused = await service.client.post("/match", json={**MATCH, "model": library.published[1]})
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "version_unusable")
-            assert "SDS_CLIP_MAX_VERSION_BYTES" in refused.text
-
-    asyncio.run(scenario())
+async def test_version_that_an_alias_serves_takes_no_place(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root, max_version_bytes=0) as service:
+        name = library.published[0]
+        service.aliases.point("default", name)
+        await service.until_served(name)
+        assert await service.version(model=name) == name
+        refused = await service.client.post("/match", json={**MATCH, "model": library.published[1]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "version_unusable")
+        assert "SDS_CLIP_MAX_VERSION_BYTES" in refused.text
 
 
-def test_damaged_version_says_so_without_its_path_and_is_not_read_for_every_request(
+async def test_damaged_version_says_so_without_its_path_and_is_not_read_for_every_request(
     library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = library.published[0]
@@ -187,21 +152,20 @@ def test_damaged_version_says_so_without_its_path_and_is_not_read_for_every_requ
     (tmp_path / "versions" / name / "delta.safetensors").unlink()
     versions = Versions(tmp_path / "versions")
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
-            for _ in range(3):
-                answer = await service.client.post("/match", json={**MATCH, "model": name})
-                assert (answer.status_code, answer.json()["error"]["code"]) == (409, "version_damaged")
-                assert answer.json()["error"]["type"] == "invalid_request_error"
-                assert str(tmp_path) not in answer.text
-                assert "Retry-After" not in answer.headers  # sending it again is of no use
-        assert versions.found == [name]
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+        for _ in range(3):
+            answer = await service.client.post("/match", json={**MATCH, "model": name})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "version_damaged")
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+            assert str(tmp_path) not in answer.text
+            assert "Retry-After" not in answer.headers  # sending it again is of no use
+    assert versions.found == [name]
     assert "delta.safetensors is missing" in caplog.text
 
 
-def test_versions_that_cannot_be_looked_up_are_asked_for_again(library: Library, tmp_path: Path) -> None:
+async def test_versions_that_cannot_be_looked_up_are_asked_for_again(
+    library: Library, tmp_path: Path
+) -> None:
     class Away(Versions):
         away = True
 
@@ -212,47 +176,34 @@ def test_versions_that_cannot_be_looked_up_are_asked_for_again(library: Library,
 
     versions = Away(library.root)
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=versions) as service:
-            name = library.published[0]
-            answer = await service.client.post("/match", json={**MATCH, "model": name})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-            assert "database" not in answer.text
-            versions.away = False
-            assert await service.version(model=name) == name
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+        name = library.published[0]
+        answer = await service.client.post("/match", json={**MATCH, "model": name})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert "database" not in answer.text
+        versions.away = False
+        assert await service.version(model=name) == name
 
 
-def test_reference_that_is_not_listed_is_served_by_its_alias_and_not_loaded_for_who_names_it(
+async def test_reference_that_is_not_listed_is_served_by_its_alias_and_not_loaded_for_who_names_it(
     library: Library, tmp_path: Path
 ) -> None:
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=9)}"
     version = load_clip(reference, device="cpu", precision="float32").version
 
-    class References:
-        def find(self, version: str) -> str:
-            return reference
-
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], versions=References()) as service:
-            refused = await service.client.post("/match", json={**MATCH, "model": version})
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "version_unusable")
-            service.aliases.point("default", version)
-            await service.until_served(version)
-            assert await service.version(model=version) == version
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], find_version=lambda version: reference) as service:
+        refused = await service.client.post("/match", json={**MATCH, "model": version})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "version_unusable")
+        service.aliases.point("default", version)
+        await service.until_served(version)
+        assert await service.version(model=version) == version
 
 
-def test_whole_version_beside_the_served_ones(library: Library, tmp_path: Path) -> None:
+async def test_whole_version_beside_the_served_ones(library: Library, tmp_path: Path) -> None:
     from app.registry.publish import publish
 
     root = tmp_path / "versions"
     whole = publish(save_tiny_clip(tmp_path / "whole", seed=9), root, job="import", fence=0)
 
-    async def scenario() -> None:
-        async with serving(tmp_path, [library.base], root=root) as service:
-            assert await service.version(model=whole.version) == whole.version
-
-    asyncio.run(scenario())
+    async with serving(tmp_path, [library.base], root=root) as service:
+        assert await service.version(model=whole.version) == whole.version

@@ -14,22 +14,25 @@ from typing import Any
 
 import httpx
 
-from app.registry.files import FileAliases
+from bench.file_aliases import FileAliases
 from models.clip import Clip
 from tests.app.serverside import RunningServer, _wait_until_ready, free_port
 from tests.app.serving.swapping import CLASSIFY, EMBED, MATCH, Library, assert_of_its_version, make_library
 
 SERVE = """
 import sys
+from functools import partial
 from pathlib import Path
 from app.main import run
-from app.registry.files import FileAliases, FileReports, FolderVersions
-from app.registry.ports import Registry
+from app.registry.source import FileReports, Registry, find_folder
 from app.settings import Settings
+from bench.file_aliases import FileAliases
 
 folder = Path(sys.argv[1])
 registry = Registry(
-    FolderVersions(folder / "versions"), FileAliases(folder / "aliases.json"), FileReports(folder / "reports")
+    partial(find_folder, folder / "versions"),
+    FileAliases(folder / "aliases.json").read,
+    FileReports(folder / "reports"),
 )
 run(Settings(), registry)
 """

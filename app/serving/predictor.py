@@ -1,12 +1,13 @@
 """The three verbs: match, classify and embed, from a checked body to the answer.
 
-Each takes its reference to the model once, at the start, and holds it to the end: images, texts and class
-weights of one answer are of one version, whatever is swapped in meanwhile.
+Each takes its model once, at the start, and holds it to the end: images, texts and class weights of one answer are of
+one version, whatever is swapped in meanwhile.
 """
 
 import base64
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -18,34 +19,46 @@ from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
 from app.schemas.match import ImageMatch, MatchRequest, MatchResponse
 from app.serving.classes import ClassSet, ClassWeights
 from app.serving.engine import Engine
+from app.serving.forward import Features, as_features
 from app.serving.pixels import Decoded, ImageReader
-from app.serving.served import Served
+from app.serving.served_models import ModelHandle
+from app.serving.version_cache import VersionCache
 from models import scoring, zero_shot
+from models.clip import Clip
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
 
 
-class Inference:
+class Predictor:
     """Answers requests with the engine, the image reader and the class weights of the process."""
 
-    def __init__(self, engine: Engine, images: ImageReader, classes: ClassWeights, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        versions: VersionCache,
+        images: ImageReader,
+        classes: ClassWeights,
+        limits: Limits,
+    ) -> None:
         self._engine = engine
+        self._versions = versions
         self._images = images
         self._classes = classes
         self._limits = limits
 
     async def match(self, request: MatchRequest) -> MatchResponse:
         """Score every text against every image."""
-        served = self._engine.models.resolve(request.model)
+        model = await self._model(request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
-        async with self._engine.request(served, images=len(request.images), texts=request.texts):
-            decoded = await self._images.read(request.images, served, request.on_error)
+        async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
+            decoded = await self._images.read(request.images, model.clip, request.on_error)
             match = await self._engine.encode(
-                served,
+                model,
+                MatchHead(model.clip),
                 pixels=list(decoded.pixels.values()),
                 texts=request.texts,
-                finish=lambda features: _match(served, features.images, features.texts),
+                new_texts=new_texts,
             )
         rows = zip(match.scores.tolist(), match.logits.tolist(), match.probabilities.tolist(), strict=True)
         answers = [
@@ -59,42 +72,44 @@ class Inference:
             for index, (scores, logits, probabilities) in zip(decoded.pixels, rows, strict=True)
         ]
         return MatchResponse(
-            model=served.info,
+            model=model.info,
             results=_in_order(answers, decoded),
             text_probabilities=match.text_probabilities.tolist(),
         )
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
         """Find each image's most probable labels."""
-        served = self._engine.models.resolve(request.model)
+        model = await self._model(request.model)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
-        async with self._engine.request(served, images=len(request.images)):
-            served, weights = await self._classes.of(served, classes)
-            decoded = await self._images.read(request.images, served, request.on_error)
+        async with self._engine.request(model, images=len(request.images)):
+            # The version before answers while a large set is encoded for this one.
+            model, weights = await self._classes.of(model, classes)
+            decoded = await self._images.read(request.images, model.clip, request.on_error)
             top = await self._engine.encode(
-                served,
+                model,
+                ClassifyHead(model.clip, weights, request.top_k),
                 pixels=list(decoded.pixels.values()),
-                finish=lambda features: _top(served, features.images, weights, request.top_k),
             )
         answers = [
-            ImageClasses(index=index, predictions=_predictions(classes.labels, *row))
-            for index, row in zip(decoded.pixels, top, strict=True)
+            ImageClasses(index=index, predictions=_predictions(classes.labels, best))
+            for index, best in zip(decoded.pixels, top, strict=True)
         ]
-        return ClassifyResponse(model=served.info, results=_in_order(answers, decoded))
+        return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """Encode images or texts."""
-        served = self._engine.models.resolve(request.model)
+        model = await self._model(request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
-        async with self._engine.request(served, images=len(request.images), texts=request.texts):
-            decoded = await self._images.read(request.images, served, request.on_error)
+        async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
+            decoded = await self._images.read(request.images, model.clip, request.on_error)
             features = await self._engine.encode(
-                served,
+                model,
+                as_features,
                 pixels=list(decoded.pixels.values()),
                 texts=request.texts,
-                finish=lambda features: features,
+                new_texts=new_texts,
                 normalize=request.normalize,
             )
         vectors = features.images if request.images else features.texts
@@ -104,10 +119,14 @@ class Inference:
             for index, embedding in zip(indices, _encoded(vectors, request.encoding_format), strict=True)
         ]
         return EmbedResponse(
-            model=served.info,
-            dimensions=served.clip.embed_dim,
+            model=model.info,
+            dimensions=model.clip.embed_dim,
             results=_in_order(answers, decoded),
         )
+
+    async def _model(self, name: str | None) -> ModelHandle:
+        """A version by its hash, loaded if need be, else what the name serves now."""
+        return await self._versions.get(name) or self._engine.models.resolve(name)
 
     def _class_set(self, request: ClassifyRequest) -> ClassSet:
         labels = zero_shot.IMAGENET_LABELS if request.labels == "imagenet" else tuple(request.labels)
@@ -123,29 +142,50 @@ class Inference:
         return ClassSet(labels, templates)
 
 
-def _match(served: Served, image_features: Tensor, text_features: Tensor) -> scoring.Match:
-    clip = served.clip
+@dataclass(frozen=True, eq=False)
+class MatchHead:
+    """Cosines, logits and probabilities of every image and text."""
+
+    clip: Clip
+
+    def __call__(self, features: Features) -> scoring.Match:
+        return _match(self.clip, features.images, features.texts)
+
+
+class TopClasses(NamedTuple):
+    """An image's best classes, the best first."""
+
+    indices: list[int]
+    scores: list[float]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyHead:
+    """The `top_k` best classes of every image. `class_weights` are [c, d]."""
+
+    clip: Clip
+    class_weights: Tensor
+    top_k: int
+
+    def __call__(self, features: Features) -> list[TopClasses]:
+        match = _match(self.clip, features.images, self.class_weights)
+        scores, indices = match.scores.topk(min(self.top_k, len(self.class_weights)), dim=1)
+        probabilities = match.probabilities.gather(1, indices)
+        rows = zip(indices.tolist(), scores.tolist(), probabilities.tolist(), strict=True)
+        return [TopClasses(*row) for row in rows]
+
+
+def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> scoring.Match:
     return scoring.match(
         image_features, text_features, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias
     )
 
 
-def _top(
-    served: Served, image_features: Tensor, weights: Tensor, count: int
-) -> list[tuple[list[int], list[float], list[float]]]:
-    """Each image's best classes: their indices, cosines and probabilities, the best first."""
-    match = _match(served, image_features, weights)
-    scores, indices = match.scores.topk(min(count, len(weights)), dim=1)
-    probabilities = match.probabilities.gather(1, indices)
-    return list(zip(indices.tolist(), scores.tolist(), probabilities.tolist(), strict=True))
-
-
-def _predictions(
-    labels: Sequence[str], indices: list[int], scores: list[float], probabilities: list[float]
-) -> list[Prediction]:
+def _predictions(labels: Sequence[str], best: TopClasses) -> list[Prediction]:
     return [
         Prediction(label=labels[index], index=index, score=score, probability=probability)
-        for index, score, probability in zip(indices, scores, probabilities, strict=True)
+        for index, score, probability in zip(*best, strict=True)
     ]
 
 

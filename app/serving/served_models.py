@@ -1,0 +1,102 @@
+"""What is in service: each name's weights behind one handle, so that a swap is one assignment."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from app.errors import ServiceError, UnknownModel
+from app.schemas.common import ModelInfo
+from app.serving.aliases import FollowedAliases
+from app.store.alias_names import DEFAULT
+from models.clip import Clip
+
+
+@dataclass(frozen=True, eq=False)
+class ModelHandle:
+    """One set of weights as a name serves it. A request holds one from its first step to its answer."""
+
+    name: str
+    generation: int
+    clip: Clip
+    since: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """How an answer names the weights that gave it."""
+        return ModelInfo(name=self.name, version=self.clip.version, generation=self.generation)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What text features and class weights depend on."""
+        return self.clip.version, self.clip.precision
+
+
+class ServedModels:
+    """The names that callers may use: the operator's references, then aliases, which may take a reference's name.
+
+    `default` is the alias of that name if there is one, else the first reference. `aliases` is what the process knows
+    of the aliases, if it follows any: a reference answers only for a name that it does not withhold.
+    """
+
+    def __init__(self, clips: dict[str, Clip], aliases: FollowedAliases | None = None) -> None:
+        self._references = {name: ModelHandle(name, 1, clip) for name, clip in clips.items()}
+        self._aliases = aliases
+        self._swapped_in: dict[str, ModelHandle] = {}
+        self._previous: dict[str, ModelHandle] = {}
+        self._first = next(iter(clips))
+        self._replacing = threading.Lock()
+
+    def __iter__(self) -> Iterator[ModelHandle]:
+        return iter((self._references | self._swapped_in).values())
+
+    def resolve(self, name: str | None) -> ModelHandle:
+        """What `name` serves now.
+
+        Raises: UnknownModel, which lists the names; the reason for which a name is withheld.
+        """
+        name = DEFAULT if name is None else name
+        model = self.current(name)
+        if model is not None:
+            return model
+        if (reason := self._withheld(name)) is not None:
+            raise reason
+        known = ", ".join(dict.fromkeys([DEFAULT, *self._references, *self._swapped_in]))
+        raise UnknownModel(f"No model of that name is served here; choose one of: {known}.", param="model")
+
+    def current(self, name: str) -> ModelHandle | None:
+        """What a name serves now, or None."""
+        if name in self._swapped_in:
+            return self._swapped_in[name]
+        if self._withheld(name) is not None:
+            return None
+        if name == DEFAULT:
+            return self.current(self._first)
+        return self._references.get(name)
+
+    def previous(self, model: ModelHandle) -> ModelHandle | None:
+        """The weights that `model` replaced, kept for an instant rollback and for label sets."""
+        return self._previous.get(model.name)
+
+    def held(self) -> list[ModelHandle]:
+        """All that is kept in memory here: what names serve, and what they served before."""
+        return [*self, *self._previous.values()]
+
+    def replace(self, name: str, clip: Clip, generation: int | None = None) -> ModelHandle:
+        """Put other weights behind a name, or make the name; the generation is the next one if not given.
+
+        Requests in flight finish on the weights that they hold.
+        """
+        with self._replacing:
+            old = self.current(name)
+            following = 1 if old is None else old.generation + 1
+            new = ModelHandle(name, following if generation is None else generation, clip)
+            # The same weights under another generation leave the way back open.
+            if old is not None and old.key != new.key:
+                self._previous[name] = old
+            self._swapped_in[name] = new
+        return new
+
+    def _withheld(self, name: str) -> ServiceError | None:
+        return None if self._aliases is None else self._aliases.withheld(name)

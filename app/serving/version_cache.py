@@ -1,0 +1,198 @@
+"""Versions that requests name by their hash: loaded when first asked for, the least recently used dropped."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from app.errors import ServiceError, Unavailable
+from app.registry.manifest import DamagedVersion
+from app.serving.loading import UnknownVersion, VersionLoader
+from app.serving.served_models import ModelHandle, ServedModels
+from app.store.errors import VersionDamaged
+from models.clip import Clip
+from models.errors import ModelError
+from models.references import is_version
+from models.sharing import bytes_apart
+
+logger = logging.getLogger(__name__)
+
+MAX_LOADS = 4  # each reads a whole model, so more at once only make each other slower
+MAX_FAILURES = 64
+# A damaged version is not read again, gigabytes of it, for every request that names it.
+RETRY_FAILED_AFTER_S = 30.0
+AWAY_RETRY_S = 5
+# How long a deleted version may still answer from memory; looking it up costs a query.
+LOOK_UP_EVERY_S = 2.0
+
+
+class VersionLoading(Unavailable):
+    """A version that was named is still being loaded."""
+
+    code = "version_loading"
+
+
+class VersionUnusable(Unavailable):
+    """A version that was named is here and cannot be loaded; the log has the reason."""
+
+    code = "version_unusable"
+
+
+@dataclass
+class CachedVersion:
+    """A version in memory, and when it was last found to be published, on the monotonic clock."""
+
+    model: ModelHandle
+    looked_up_at: float
+
+
+class VersionCache:
+    """Keeps at most `max_count` versions, and `max_bytes` of memory that they share with nothing else served."""
+
+    def __init__(
+        self, models: ServedModels, loader: VersionLoader, *, max_count: int, max_bytes: int, wait_s: float
+    ) -> None:
+        self._models = models
+        self._loader = loader
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._wait_s = wait_s
+        self._cached: OrderedDict[str, CachedVersion] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        """When a version could not be loaded, and whether it was damaged."""
+        self._loads: dict[str, asyncio.Task[ModelHandle | None]] = {}
+        self._load_s = 1.0  # of the last load: what a caller is told to wait; before the first, a guess
+
+    async def get(self, name: str | None) -> ModelHandle | None:
+        """The version of that hash; None for another name, and for a version that is not published here.
+
+        Raises VersionLoading if loading it takes longer than a request waits, VersionDamaged, VersionUnusable.
+        """
+        if name is None or not is_version(name) or self._models.current(name) is not None:
+            return None
+        cached = self._cached.get(name)
+        if cached is not None:
+            self._cached.move_to_end(name)
+            if await self._was_deleted(cached):
+                self._cached.pop(name, None)
+                return None
+            return cached.model
+        clip = self._loader.loaded(name)
+        if clip is not None:
+            return self._add(name, clip)
+        try:
+            # A caller that gives up does not end the load, whose result is kept.
+            async with asyncio.timeout(self._wait_s):
+                return await asyncio.shield(self._load_of(name))
+        except TimeoutError:
+            raise self._loading(name) from None
+
+    async def close(self) -> None:
+        """Give up what is being loaded."""
+        for task in self._loads.values():
+            task.cancel()
+        await asyncio.gather(*self._loads.values(), return_exceptions=True)
+
+    async def _was_deleted(self, cached: CachedVersion) -> bool:
+        """Whether a version in memory was deleted; asked now and then, and not while the registry is away."""
+        now = time.monotonic()
+        if now - cached.looked_up_at < LOOK_UP_EVERY_S:
+            return False
+        cached.looked_up_at = now
+        try:
+            return not await self._loader.exists(cached.model.name)
+        except Exception:  # the registry is away
+            return False
+
+    def _load_of(self, version: str) -> "asyncio.Task[ModelHandle | None]":
+        """The one load of a version, begun if need be."""
+        if version in self._loads:
+            return self._loads[version]
+        self._refuse_failed(version)
+        if len(self._loads) >= MAX_LOADS:
+            raise self._loading(version)
+        task = asyncio.create_task(self._load(version), name=f"named {version[:12]}")
+        self._loads[version] = task
+        task.add_done_callback(lambda task: self._ended(version, task))
+        return task
+
+    def _ended(self, version: str, task: "asyncio.Task[ModelHandle | None]") -> None:
+        del self._loads[version]
+        if not task.cancelled():
+            task.exception()  # retrieved here: every caller may have given up
+
+    async def _load(self, version: str) -> ModelHandle | None:
+        started_at = time.monotonic()
+        try:
+            clip = await self._loader.load(version)
+        except UnknownVersion:
+            return None
+        except ModelError as error:
+            raise self._failed(version, error) from error
+        except ServiceError:
+            raise
+        except Exception as error:  # the registry is away
+            logger.exception("version %s cannot be looked up", version[:12])
+            raise Unavailable(
+                "Versions cannot be looked up at the moment; send the request again later.",
+                param="model",
+                retry_after_s=AWAY_RETRY_S,
+            ) from error
+        self._load_s = time.monotonic() - started_at
+        return self._add(version, clip)
+
+    def _add(self, version: str, clip: Clip) -> ModelHandle:
+        model = ModelHandle(version, 1, clip)
+        self._cached[version] = CachedVersion(model, time.monotonic())
+        while len(self._cached) > self._max_count or self._bytes() > self._max_bytes:
+            dropped, _ = self._cached.popitem(last=False)
+            if dropped == version:
+                logger.warning("version %s is larger than all that may be kept of versions", version[:12])
+                raise VersionUnusable(
+                    "This version is larger than this server may keep beside what it serves; the operator can "
+                    "raise SDS_CLIP_MAX_VERSION_BYTES.",
+                    param="model",
+                )
+        return model
+
+    def _bytes(self) -> int:
+        # Not a sum of sizes, as a library's LRU has it: deltas share their base with each other and what is served.
+        others = [model.clip.network for model in self._models.held()]
+        return bytes_apart((cached.model.clip.network for cached in self._cached.values()), others)
+
+    def _loading(self, version: str) -> VersionLoading:
+        return VersionLoading(
+            f"Version {version[:12]} is being loaded; send the same request again later.",
+            param="model",
+            retry_after_s=max(1, math.ceil(self._load_s)),
+        )
+
+    def _failed(self, version: str, error: ModelError) -> ServiceError:
+        logger.error("version %s cannot be loaded: %s", version[:12], error)
+        is_damaged = isinstance(error, DamagedVersion)
+        self._failures[version] = time.monotonic(), is_damaged
+        while len(self._failures) > MAX_FAILURES:
+            self._failures.popitem(last=False)
+        return _unusable(version, RETRY_FAILED_AFTER_S, is_damaged)
+
+    def _refuse_failed(self, version: str) -> None:
+        if version not in self._failures:
+            return
+        failed_at, is_damaged = self._failures[version]
+        remaining_s = failed_at + RETRY_FAILED_AFTER_S - time.monotonic()
+        if remaining_s > 0:
+            raise _unusable(version, remaining_s, is_damaged)
+        del self._failures[version]
+
+
+def _unusable(version: str, retry_after_s: float, is_damaged: bool) -> ServiceError:
+    if is_damaged:
+        return VersionDamaged(version, param="model")
+    return VersionUnusable(
+        f"Version {version[:12]} is here and cannot be loaded; the server's log says why. Name another, or ask "
+        "its operator to publish it anew.",
+        param="model",
+        retry_after_s=math.ceil(retry_after_s),
+    )

@@ -1,0 +1,46 @@
+"""Aliases in one JSON file: the registry of a server that is measured or tested without a database."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from app.store.assets import Alias
+
+
+class FileAliases:
+    """A move replaces the file; there is one writer, and any number of readers."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def read(self) -> Sequence[Alias]:
+        """All aliases; none while there is no file. Raises OSError or ValueError for one that cannot be read."""
+        try:
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        return [Alias(**alias) for alias in content]
+
+    def point(self, name: str, version: str) -> Alias:
+        """Move an alias to a version, or make it."""
+        aliases = {alias.name: alias for alias in self.read()}
+        old = aliases.get(name)
+        new = (
+            Alias(name, version, 1)
+            if old is None
+            else Alias(name, version, old.generation + 1, previous=old.version)
+        )
+        aliases[name] = new
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        written = self._file.with_suffix(".new")
+        written.write_text(json.dumps([asdict(alias) for alias in aliases.values()]), encoding="utf-8")
+        written.replace(self._file)
+        return new
+
+    def roll_back(self, name: str) -> Alias:
+        """Move an alias back to the version before. Raises ValueError where there is none."""
+        previous = next((alias.previous for alias in self.read() if alias.name == name), None)
+        if previous is None:
+            raise ValueError(f"{name} has no previous version")
+        return self.point(name, previous)

@@ -1,0 +1,49 @@
+"""An engine with class weights over a small CLIP, label sets for it, and a tokenizer that can be held."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from app.metrics import Metrics
+from app.serving.classes import SMALL_SET_PROMPTS, ClassSet, ClassWeights
+from app.serving.engine import Engine
+from app.serving.served_models import ServedModels
+from models.clip import Clip
+from models.disk_cache import DiskCache
+
+CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
+
+
+@asynccontextmanager
+async def building(
+    clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4
+) -> AsyncIterator[tuple[Engine, ClassWeights]]:
+    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
+    engine.start()
+    classes = ClassWeights(engine, DiskCache(folder / "classes.sqlite3", max_bytes=10**9), wait_s=wait_s)
+    try:
+        yield engine, classes
+    finally:
+        await classes.close()
+        await engine.close()
+
+
+def gated(clip: Clip, gate: threading.Event, reached: threading.Event | None = None) -> Clip:
+    """The same CLIP, whose tokenizer says that it is there and waits at the gate."""
+
+    def tokenize(texts: list[str]) -> Tensor:
+        if reached is not None:
+            reached.set()
+        assert gate.wait(30)
+        return clip.tokenizer(texts)
+
+    return replace(clip, tokenizer=tokenize)
+
+
+def large_set(number: int) -> ClassSet:
+    """More prompts than a request is made to wait for."""
+    return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_PROMPTS + 1)), ("{}",))
