@@ -199,7 +199,7 @@ def test_examples_of_endless_length_are_not_read(tmp_path: Path) -> None:
     folder = save_set(tmp_path / "set", [item(0)])
     with (folder / "examples.jsonl").open("r+b") as file:
         file.truncate(2**40)
-    assert "split the set" in checked(folder).problems[0].message
+    assert "split" in checked(folder).problems[0].message
 
 
 def test_transparent_and_palette_images_are_good(tmp_path: Path) -> None:
