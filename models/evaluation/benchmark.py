@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.evaluation.checked import LISTED, Problems, Say, data_hash, look_at_images
+from models.evaluation.checked import Problems, Say, data_hash, look_at_images
 from models.evaluation.computed_by import code_version
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ArchiveImage, Item
@@ -19,6 +19,7 @@ from models.evaluation.measured import Measured
 from models.evaluation.names import BENCHMARKS
 from models.evaluation.results import ImageRegion, ItemOutcome, Results
 from models.evaluation.scorers import Scorer
+from models.findings import LISTED
 
 
 @dataclass(frozen=True)

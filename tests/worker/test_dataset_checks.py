@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 
 from app.datasets.errors import SourceForbidden
-from app.datasets.folders import DatasetFolders
-from app.datasets.intake import ARCHIVE, SHARDS
-from app.datasets.shards import shard_name
+from app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
 from app.store import Store
 from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import MAX_CHECKS
