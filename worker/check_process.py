@@ -3,17 +3,20 @@
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 
 from app import logs
+from app.datasets.limits import ArchiveLimits
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from app.store.assets import Dataset
 from app.store.errors import LeaseLost, StoreUnavailable
 from app.store.states import JobKind, JobStatus
+from models.machine import usable_cores
 from worker.config import WorkerConfig
 from worker.context import Ticks
 from worker.dataset_checks import check
@@ -24,6 +27,8 @@ from worker.job_process import Assignment, end_with
 logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_S = 1.0
+_MEMORY_BYTES = 4 * 2**30
+_MEMORY_PER_THREAD_BYTES = 2 * 2**30  # decoding the largest image allowed takes 1 GiB
 
 
 def main() -> None:
@@ -32,6 +37,7 @@ def main() -> None:
     parser.add_argument("--ticks", type=int)
     args = parser.parse_args()
     logs.configure()
+    limit_resources()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
@@ -47,6 +53,23 @@ def main() -> None:
         logger.exception("the checker's process failed")
     logging.shutdown()
     os._exit(code)
+
+
+def limit_resources() -> None:
+    """Set what this process may take of memory and of a file, beside the limits that its code keeps by itself.
+
+    The time on a processor has no limit: hours are right for a large data set, and a check that stands still is ended.
+    """
+    with open("/proc/self/statm", encoding="ascii") as file:
+        mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    # Above what is mapped already, which for torch with CUDA is many gigabytes that nobody uses.
+    memory_bytes = mapped_bytes + _MEMORY_BYTES + usable_cores() * _MEMORY_PER_THREAD_BYTES
+    for kind, most in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, ArchiveLimits().max_file_bytes),
+    ):
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def check_all(config: WorkerConfig, ticks: Ticks) -> None:

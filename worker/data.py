@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.checks import Content
-from app.datasets.folders import DatasetFolders
-from app.datasets.intake import set_content
+from app.datasets.folders import Content, DatasetFolders, set_content
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import content_root
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
+from app.store.assets import SOURCE_PATH, Dataset, DatasetStatus
 from models.data.errors import DataError
 from models.evaluation.items import image_folder
 from worker.config import WorkerConfig
@@ -49,7 +47,7 @@ def files_of(config: WorkerConfig, dataset: Dataset) -> Content:
     Raises: FileNotFoundError; SourceMissing for a registered one that is no longer there, SourceForbidden for one
     that leads out of the operator's folders.
     """
-    registered = dataset.source.get("path")
+    registered = dataset.source.get(SOURCE_PATH)
     if registered is None:
         return set_content(DatasetFolders(config.datasets_dir).content(dataset.id))
     roots = SourceRoots(config.dataset_roots)

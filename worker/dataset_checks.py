@@ -10,36 +10,30 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-from app.datasets.checks import Checker, CheckResult, Content, Problems, Progress, rejected
-from app.datasets.folders import DatasetFolders
-from app.datasets.intake import check_registered, check_upload
+from app.datasets.check import Checker, CheckResult, check_registered, check_upload, rejected
+from app.datasets.errors import ArchiveFormat
+from app.datasets.folders import Content, DatasetFolders
 from app.datasets.roots import SourceRoots
-from app.datasets.winoground import check_winoground
+from app.datasets.unpack import Progress
 from app.errors import InvalidRequest, ServiceError
 from app.store import Store
-from app.store.assets import Dataset
+from app.store.assets import FORMATS, PAIRS, SOURCE_PATH, Dataset
 from app.store.records import Job
-from models.data.check import DataReport, check_pairs
+from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import ModelError
-from models.evaluation.catalog import BENCHMARKS
-from models.evaluation.checked import Problems as ItemProblems
-from models.evaluation.checked import data_hash, look_at_images
+from models.evaluation.checked import Problems, data_hash, look_at_images
 from models.evaluation.errors import EvaluationError
+from models.findings import Findings
 from worker.config import WorkerConfig
 from worker.data import pairs_place
 from worker.measuring import read_data, root_of
 
 logger = logging.getLogger(__name__)
 
-PAIRS, WINOGROUND = "pairs", "winoground"
-FORMATS = (PAIRS, *BENCHMARKS)
-"""What a data set's `format` may be: pairs to train on, or the name of a benchmark that reads it."""
-
-PATH = "path"
+WINOGROUND = "winoground"
 WAITS_S = (5.0, 30.0, 120.0)
 """Between tries where the disk is full or another process holds the files."""
 
@@ -82,8 +76,6 @@ def check(
 
 def checker_of(dataset: Dataset) -> Checker:
     """What checks a data set's format."""
-    if dataset.format == WINOGROUND:
-        return partial(check_winoground, max_bad_share=dataset.max_bad_share)
     if dataset.format == PAIRS:
         return PairsChecker(dataset.max_bad_share)
     return BenchmarkChecker(dataset.format, dataset.max_bad_share)
@@ -106,18 +98,19 @@ class PairsChecker:
                 checked = check_pairs(opened, max_bad_share=1.0, progress=progress)
             except ModelError as error:
                 return rejected(error, hidden=hidden)
-            problems = _problems(checked.report, hidden)
+            report = checked.report
+            findings = Findings()
+            for each in (report.missing_files, report.unreadable_images, report.bad_captions):
+                findings.extend(each)
             counts = {
-                "samples": checked.report.samples,
-                "usable": checked.report.usable,
+                "samples": report.samples,
+                "usable": report.usable,
                 "captions": sum(
                     len(checked.pairs.sample(index).captions) for index in range(len(checked.pairs))
                 ),
             }
-            if checked.report.bad_share > self._max_bad_share:
-                return problems.rejected(counts)
-            content_hash = checked.pairs.content_hash
-        return CheckResult(True, content_hash, counts, tuple(problems.listed), problems.count)
+            content_hash = checked.pairs.content_hash if report.bad_share <= self._max_bad_share else None
+        return CheckResult.of(findings, counts, content_hash, hidden)
 
 
 class BenchmarkChecker:
@@ -135,26 +128,26 @@ class BenchmarkChecker:
             if progress is not None:
                 progress(done, total)
 
+        if self._benchmark == WINOGROUND and not content.is_folder:
+            return rejected(ArchiveFormat("A Winoground set is a folder, not shards; send its archive."))
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
             try:
                 benchmark = read_data(self._benchmark, content, Path(work))
             except ModelError as error:
                 return rejected(error, hidden=hidden)
-            found = ItemProblems(len(benchmark.items), self._max_bad_share)
+            problems = Problems(len(benchmark.items), self._max_bad_share)
             try:
-                images = look_at_images(benchmark.items, found, say)
-            except EvaluationError:  # there are too many
+                images = look_at_images(benchmark.items, problems, say, decode=True)
+            except EvaluationError:  # too many items are bad
                 images = None
-        usable = found.usable(benchmark.items)
-        problems = Problems(hidden)
-        for item_id, reason in found.found.items():
-            problems.add("item_unusable", f"item {item_id}: {reason}")
-        counts = {"items": len(benchmark.items), "usable": len(usable)}
-        if images is None:
-            return problems.rejected(counts)
-        counts["images"] = len({images.keys[region] for item in usable for region in item.images})
-        content_hash = data_hash(usable, images.keys, benchmark.settings)
-        return CheckResult(True, content_hash, counts, tuple(problems.listed), problems.count)
+        usable = problems.usable(benchmark.items)
+        counts = {
+            "items": len(benchmark.items),
+            "usable": len(usable),
+            "images": len({region for item in usable for region in item.images}),
+        }
+        content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
+        return CheckResult.of(problems.images, counts, content_hash, hidden)
 
 
 def _look(
@@ -167,7 +160,7 @@ def _look(
         record(rejected(InvalidRequest(f"There is no format {dataset.format!r}.", param="format")))
         return
     checker = checker_of(dataset)
-    path = dataset.source.get(PATH)
+    path = dataset.source.get(SOURCE_PATH)
     if path is None:
         try:
             check_upload(DatasetFolders(config.datasets_dir), dataset.id, checker, record, progress=progress)
@@ -191,20 +184,6 @@ def _record(store: Store, claimed: Dataset, result: CheckResult) -> tuple[Job, .
         )
     counts = {**result.counts, "problems": result.problem_count}
     return store.datasets.reject(claimed, problems=problems, counts=counts)
-
-
-def _problems(report: DataReport, hidden: Path) -> Problems:
-    """A report's findings as a list; those that it counts and does not list are counted."""
-    problems = Problems(hidden=hidden)
-    for code, finding in (
-        ("missing_file", report.missing_files),
-        ("image_unreadable", report.unreadable_images),
-        ("bad_caption", report.bad_captions),
-    ):
-        for message in finding.listed:
-            problems.add(code, message)
-        problems.count += finding.count - len(finding.listed)
-    return problems
 
 
 def _as_refusal(error: ServiceError | OSError) -> ServiceError:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.datasets.checks import Content
+from app.datasets.folders import Content
 from app.datasets.unpack import content_root
 from models.clip import Clip
 from models.evaluation.benchmark import Benchmark, run_benchmark

@@ -10,21 +10,56 @@ whole. Who is there is for the caller's records to say, which are made and chang
 whatever nobody locks and no record wants is rubbish, exactly, with no guess at its age.
 """
 
+import errno
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from app.datasets.disk import storage_errors
-from app.datasets.errors import DatasetBusy
-from app.datasets.locks import held
+from app.datasets.errors import DatasetBusy, StorageFull
 from models.atomic import sync_folder
+
+ARCHIVE = "archive"
+"""In an upload's folder: an archive, to be unpacked."""
+SHARDS = "shards"
+"""In an upload's or a data set's folder: the folder of shards, each under its `shard_name`."""
+FILES = "files"
+"""In a data set's folder: what its archive held."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOCK = ".lock"
 _NEW, _OLD = "new", "old"
+# EFBIG: over the size that the file system, or the process's limit, allows a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Where a data set's files are: one folder, or shards in their order."""
+
+    paths: tuple[Path, ...]
+    is_folder: bool
+
+
+def set_content(folder: Path) -> Content:
+    """What a data set's folder holds, for whoever trains on it or evaluates with it.
+
+    Raises: FileNotFoundError.
+    """
+    files = folder / FILES
+    if files.is_dir():
+        return Content((files,), is_folder=True)
+    return Content(tuple(sorted((folder / SHARDS).iterdir())), is_folder=False)
+
+
+def shard_name(index: int) -> str:
+    """The name under which the index-th shard of an upload is kept: never one that the caller chose."""
+    return f"{index:06d}.tar"
 
 
 class DatasetFolders:
@@ -51,7 +86,7 @@ class DatasetFolders:
         Raises: DatasetBusy.
         """
         _checked(dataset_id)
-        with held(self.work / (dataset_id + _LOCK)):
+        with _held(self.work / (dataset_id + _LOCK)):
             working = self.work / dataset_id
             _remove(working)
             try:
@@ -177,3 +212,74 @@ def _checked(dataset_id: str) -> str:
     if not _ID.fullmatch(dataset_id):
         raise ValueError(f"not a data set's id: {dataset_id!r}")
     return dataset_id
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """Hold the lock that `file` stands for; the file is removed with it.
+
+    The kernel drops an flock with the process that held it: no process number that another may have by now, no clock,
+    and no matter whether the processes share a container. filelock leaves a file for every id that was ever locked.
+
+    Raises: StorageFull; DatasetBusy, at once, when another process or thread holds it.
+    """
+    descriptor = _acquire(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is held: whoever opens the name next makes a new file
+        os.close(descriptor)
+
+
+def _acquire(file: Path) -> int:
+    while True:
+        with storage_errors():
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(file, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DatasetBusy(
+                "The data set is being received, checked or removed; try again later."
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last holder has removed it between our opening and our locking
+
+
+def _is(file: Path, descriptor: int) -> bool:
+    """Is the open file still the one of that name?"""
+    try:
+        return os.path.samestat(os.stat(file, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what the system says of a full disk into StorageFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull from error
+        raise
+
+
+def create_file(path: Path) -> BinaryIO:
+    """A new file to write to, unbuffered; never one that is there, nor one that a link leads to.
+
+    Raises: FileExistsError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0)
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write every byte: an unbuffered file may take fewer than it is given."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from app.datasets.errors import ArchiveBomb
+
 
 @dataclass(frozen=True)
 class ArchiveLimits:
@@ -19,3 +21,10 @@ class ArchiveLimits:
     free_bytes: int = 64 * 2**20
     max_name_bytes: int = 1024
     max_depth: int = 32
+
+    def check_ratio(self, packed_bytes: int, unpacked_bytes: int) -> None:
+        """Raises: ArchiveBomb."""
+        if unpacked_bytes > self.free_bytes + self.max_ratio * packed_bytes:
+            raise ArchiveBomb(
+                f"The archive unpacks to more than {self.max_ratio} times its size; send the files less compressed."
+            )

@@ -4,14 +4,24 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.disk import create_file, storage_errors, write_all
-from app.datasets.errors import EmptyUpload, UploadTooLarge
+from app.datasets.archives import SNIFF_BYTES, kind_of
+from app.datasets.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
+from app.datasets.folders import (
+    ARCHIVE,
+    SHARDS,
+    Claim,
+    create_file,
+    shard_name,
+    storage_errors,
+    write_all,
+)
 from models.atomic import sync_folder
 
+MAX_SHARDS = 10_000
 _WRITE_BYTES = 2**20
 
 
@@ -22,6 +32,43 @@ class Received:
     path: Path
     size_bytes: int
     sha256: str
+
+
+async def receive_archive(claim: Claim, chunks: AsyncIterable[bytes], *, max_bytes: int) -> Received:
+    """Receive an archive; what is none by its first bytes is refused as soon as these are there.
+
+    Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull.
+    """
+    received = await receive(_archive_only(chunks), claim.folder / ARCHIVE, max_bytes=max_bytes)
+    claim.keep_upload()
+    return received
+
+
+async def receive_shards(
+    claim: Claim, shards: AsyncIterable[AsyncIterable[bytes]], *, max_bytes: int
+) -> list[Received]:
+    """Receive shards one after another, kept in this order; `max_bytes` is for all of them.
+
+    Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull; `index` is the shard's.
+    """
+    folder = claim.folder / SHARDS
+    folder.mkdir()
+    received: list[Received] = []
+    left = max_bytes
+    async for chunks in shards:
+        index = len(received)
+        if index == MAX_SHARDS:
+            raise UploadTooLarge(f"The upload has more than {MAX_SHARDS} shards; send fewer, larger ones.")
+        try:
+            received.append(await receive(_tar_only(chunks), folder / shard_name(index), max_bytes=left))
+        except (EmptyUpload, ArchiveFormat, UploadTooLarge) as error:
+            error.index = index
+            raise
+        left -= received[-1].size_bytes
+    if not received:
+        raise EmptyUpload("The upload has no shards; send at least one.", param="file")
+    claim.keep_upload()
+    return received
 
 
 async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -> Received:
@@ -53,6 +100,34 @@ async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -
         sink.discard()
         raise
     return Received(path, size_bytes, sink.sha256)
+
+
+async def _archive_only(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, once the first of them are those of an archive."""
+    head = b""
+    async for chunk in chunks:
+        if len(head) < SNIFF_BYTES:
+            head += chunk
+            if len(head) < SNIFF_BYTES:
+                continue
+            kind_of(head)
+            yield head
+        else:
+            yield chunk
+    if head and len(head) < SNIFF_BYTES:
+        kind_of(head)
+        yield head
+
+
+async def _tar_only(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    seen = False
+    async for chunk in _archive_only(chunks):
+        if not seen and kind_of(chunk) != "tar":
+            raise ArchiveFormat(
+                "A shard must be a tar file without compression; unpack its compression first."
+            )
+        seen = True
+        yield chunk
 
 
 class _Sink:

@@ -3,21 +3,21 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Container
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 from pydantic import ValidationError
 
 from app.bodies import translated
 from app.datasets.errors import DatasetBusy
 from app.datasets.folders import Claim, DatasetFolders
+from app.datasets.receive import receive_archive, receive_shards
 from app.datasets.roots import SourceRoots
-from app.datasets.uploads import receive_archive, receive_shards
 from app.errors import InvalidRequest, MalformedBody
 from app.form_stream import FormStream, Part
 from app.places import Places
-from app.schemas.datasets import MAX_BAD_SHARE, SOURCE_PATH, DatasetFields, RegisterDataset
+from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
+from app.store.assets import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus
 from app.store.datasets import new_dataset_id
 from app.store.errors import UnknownRecord
 from app.store.records import Json, Page
@@ -139,23 +139,17 @@ class DatasetService:
     @asynccontextmanager
     async def _claimed(self, dataset_id: str) -> AsyncIterator[Claim]:
         """The claim on a new data set, whose upload goes with it unless the block comes to its end."""
-        claimed = self._folders.claim(dataset_id)
-        claim = claimed.__enter__()  # an empty folder and a lock that nobody else knows: no time for a thread
-        is_done = False
-
-        def leave() -> None:
+        with ExitStack() as stack:
+            claim = stack.enter_context(self._folders.claim(dataset_id))
+            undo = stack.enter_context(ExitStack())
+            undo.callback(claim.drop_upload)
             try:
-                if not is_done:
-                    claim.drop_upload()
+                yield claim
+                undo.pop_all()
             finally:
-                claimed.__exit__(None, None, None)
-
-        try:
-            yield claim
-            is_done = True
-        finally:
-            # To its end, whoever has given up.
-            await asyncio.shield(in_own_thread(leave, "leave upload"))
+                # In a thread, since gigabytes may have to be removed; and to its end, whoever has given up.
+                leave = stack.pop_all()
+                await asyncio.shield(in_own_thread(leave.close, "leave upload"))
 
     async def _received(self, claim: Claim, form: FormStream) -> tuple[DatasetFields, Json]:
         values: dict[str, str] = {}

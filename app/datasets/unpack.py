@@ -1,20 +1,28 @@
-"""An archive becomes a folder, whole, or nothing of it stays."""
+"""An archive becomes a folder, whole, or nothing of it stays. A shard stays the tar file that it is, once its entries
+are found safe."""
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.archive import read_archive
-from app.datasets.disk import create_file, storage_errors, write_all
-from app.datasets.errors import ArchiveTooLarge, DuplicateMember, InvalidArchive
+from app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
+from app.datasets.errors import (
+    ArchiveDamaged,
+    ArchiveFormat,
+    ArchiveTooLarge,
+    DuplicateMember,
+    EmptyUpload,
+    InvalidArchive,
+)
+from app.datasets.folders import create_file, storage_errors, write_all
 from app.datasets.limits import ArchiveLimits
-from app.datasets.members import Member
 from app.datasets.names import NameBook, is_clutter, member_parts
 
 Progress = Callable[[int, int], None]
-"""Called with (files, bytes) unpacked so far. What it raises ends the unpacking, and nothing is left."""
+"""Called as work goes on with (done, in all), the latter 0 where that is not known. What it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,88 @@ def _first_two(folder: Path) -> Iterator[Path]:
             return
 
 
+@dataclass(frozen=True)
+class ShardContent:
+    """What a shard holds, by its headers: nothing of the content was read."""
+
+    files: int
+    size_bytes: int
+
+
+def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardContent:
+    """Look at every entry of an uncompressed tar file as `unpack` does, without writing anything.
+
+    Names must be unique within a shard; two shards may have the same.
+
+    Raises: EmptyUpload, InvalidArchive.
+    """
+    names = NameBook(limits)
+    files = size_bytes = 0
+    with shard.open("rb") as file:
+        if kind_of(file.read(SNIFF_BYTES)) != "tar":
+            raise ArchiveFormat(
+                "A shard must be a tar file without compression; unpack its compression first."
+            )
+        file.seek(0)
+        for member in read_tar(file, limits):
+            parts = member_parts(member.name, limits, is_folder=member.is_folder)
+            if parts:
+                names.add(parts, is_folder=member.is_folder)
+            if member.size_bytes > limits.max_file_bytes:
+                raise ArchiveTooLarge(
+                    f"has {member.size_bytes} bytes; a file may have {limits.max_file_bytes}.",
+                    member=member.name,
+                )
+            files += not member.is_folder
+            size_bytes += member.size_bytes
+    if files == 0:
+        raise InvalidArchive("The shard holds no files; send shards with samples.")
+    return ShardContent(files, size_bytes)
+
+
+def check_shards(
+    shards: Sequence[Path], limits: ArchiveLimits = ArchiveLimits(), *, progress: Progress | None = None
+) -> ShardContent:
+    """Look at every shard. `max_entries` is each shard's, since nothing is unpacked.
+
+    Raises: EmptyUpload and InvalidArchive, whose `index` is the shard's.
+    """
+    found: list[ShardContent] = []
+    for index, shard in enumerate(shards):
+        try:
+            found.append(check_shard(shard, limits))
+        except (EmptyUpload, InvalidArchive) as error:
+            error.index = index
+            raise
+        if progress is not None:
+            progress(index + 1, len(shards))
+    return ShardContent(sum(each.files for each in found), sum(each.size_bytes for each in found))
+
+
+def check_tars_within(
+    folder: Path,
+    files: Iterable[Path],
+    limits: ArchiveLimits = ArchiveLimits(),
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Hold the tar files among a folder's to what shards are held to: they are read where they lie, too.
+
+    Raises: InvalidArchive, whose `member` is the tar file's path from the folder.
+    """
+    # Not the hidden ones, which nobody reads.
+    tars = sorted(file for file in files if file.suffix == ".tar" and file.name[0] != "." and file.is_file())
+    for done, tar in enumerate(tars, start=1):
+        try:
+            check_shard(tar, limits)
+        except (EmptyUpload, InvalidArchive) as error:
+            named = InvalidArchive(error.message, member=os.path.relpath(tar, folder))
+            named.code = error.code
+            raise named from error
+        if progress is not None:
+            progress(done, len(tars))
+
+
 @contextmanager
 def _removed_on_failure(folder: Path) -> Iterator[None]:
     try:
@@ -100,7 +190,7 @@ class _Writer:
         self._write(member, path)
         self._files += 1
         if self._progress is not None:
-            self._progress(self._files, self._bytes)
+            self._progress(self._files, 0)
 
     def result(self) -> Unpacked:
         if self._files == 0:
@@ -120,6 +210,10 @@ class _Writer:
                 written += len(chunk)
                 self._check_size(member, written)
                 write_all(file, chunk)
+        if written != member.size_bytes:
+            raise ArchiveDamaged(
+                "has less content than the archive states; pack it again.", member=member.name
+            )
         self._bytes += written
 
     def _check_size(self, member: Member, size_bytes: int) -> None:

@@ -9,11 +9,10 @@ from app.jobs.estimate import steps_of
 from app.jobs.limits import JobLimits
 from app.jobs.named_models import NamedModels
 from app.keys import Caller
-from app.schemas.datasets import PAIRS
 from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.store import Store
 from app.store.alias_names import check_alias
-from app.store.assets import Dataset, DatasetStatus
+from app.store.assets import PAIRS, Dataset, DatasetStatus
 from app.store.errors import UnknownRecord, UnusableRecord
 from app.store.records import Job, NewJob
 from app.store.specs import EvaluateJob, FinetuneJob, parse_evaluate, parse_finetune

@@ -6,16 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.schemas.common import Body
 from app.schemas.listing import Listing
-from app.store.assets import Dataset, DatasetStatus
+from app.store.assets import FORMATS, PAIRS, SOURCE_PATH, Dataset, DatasetStatus
 from app.store.specs import MAX_SOURCE_CHARS, known_benchmark
-from models.evaluation.catalog import BENCHMARKS
-
-PAIRS = "pairs"
-FORMATS = (PAIRS, *BENCHMARKS)
-"""Pairs to train on, or what a benchmark reads; `worker.dataset_checks` checks each."""
-
-SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
-"""In a data set's `source`, as the worker reads it."""
 
 
 class DatasetFields(Body):

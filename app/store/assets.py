@@ -7,6 +7,7 @@ from enum import StrEnum
 from sqlalchemy import RowMapping
 
 from app.store.records import Json, values_of
+from models.evaluation.catalog import BENCHMARKS
 
 
 class DatasetStatus(StrEnum):
@@ -111,6 +112,13 @@ class Promotion:
         return cls(**values_of(cls, row))
 
 
+PAIRS = "pairs"
+FORMATS = (PAIRS, *BENCHMARKS)
+"""What a data set's `format` may be: pairs to train on, or the name of a benchmark that reads it."""
+SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
+"""Keys of a data set's `source`: the path of one that was registered, and what `Dataset.max_bad_share` is."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """An uploaded or registered data set. `source` says where it came from, `folder` where it lies."""
@@ -138,7 +146,7 @@ class Dataset:
     @property
     def max_bad_share(self) -> float:
         """The share of it that may be unusable, and is left out."""
-        return float(self.source.get("max_bad_share") or 0.0)
+        return float(self.source.get(MAX_BAD_SHARE) or 0.0)
 
     @classmethod
     def of(cls, row: RowMapping) -> "Dataset":

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -18,31 +18,16 @@ from models.data.pairs import (
     combined_hash,
     sample_digest,
 )
+from models.findings import Findings
 from models.machine import usable_cores
 
-LISTED = 20
-"""How many findings of a kind are listed by name; all are counted."""
-
 _AHEAD = 4
+_CODES = {MissingImage: "missing_file", UnreadableImage: "image_unreadable", DataError: "bad_caption"}
 
 Found = bytes | DataError
 """A sample's digest, or what is wrong with it."""
 Exchange = Callable[[Any], list[Any]]
 """Gives each process what all of them have given, in the order of their ranks."""
-
-
-@dataclass
-class Finding:
-    """How many samples have a fault, and the first of them in words."""
-
-    count: int = 0
-    listed: list[str] = field(default_factory=list)
-
-    def add(self, message: str) -> None:
-        """Count one more."""
-        self.count += 1
-        if len(self.listed) < LISTED:
-            self.listed.append(message)
 
 
 @dataclass(frozen=True)
@@ -51,9 +36,9 @@ class DataReport:
 
     samples: int
     usable: int
-    missing_files: Finding
-    unreadable_images: Finding
-    bad_captions: Finding
+    missing_files: Findings
+    unreadable_images: Findings
+    bad_captions: Findings
 
     @property
     def bad_share(self) -> float:
@@ -65,11 +50,11 @@ class DataReport:
         for kind, finding in self._findings():
             if finding.count:
                 more = finding.count - len(finding.listed)
-                lines += [f"{finding.count} {kind}:", *(f"  {item}" for item in finding.listed)]
+                lines += [f"{finding.count} {kind}:", *(f"  {item.message}" for item in finding.listed)]
                 lines += [f"  and {more} more"] if more else []
         return "\n".join(lines)
 
-    def _findings(self) -> tuple[tuple[str, Finding], ...]:
+    def _findings(self) -> tuple[tuple[str, Findings], ...]:
         return (
             ("missing files", self.missing_files),
             ("unreadable images", self.unreadable_images),
@@ -103,7 +88,7 @@ def check_pairs(
     Raises:
         DataError: more than `max_bad_share` of the samples are bad, none is left, or processes see other data.
     """
-    report = {MissingImage: Finding(), UnreadableImage: Finding(), DataError: Finding()}
+    report = {MissingImage: Findings(), UnreadableImage: Findings(), DataError: Findings()}
     usable: list[int] = []
     digests: list[bytes] = []
     own = range(rank, len(pairs), world_size)
@@ -116,7 +101,7 @@ def check_pairs(
     for index in range(len(pairs)):
         found = parts[index % world_size][index // world_size]
         if isinstance(found, DataError):
-            report[type(found)].add(str(found))
+            report[type(found)].add(_CODES[type(found)], str(found))
         else:
             usable.append(index)
             digests.append(found)

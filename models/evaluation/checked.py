@@ -14,11 +14,9 @@ from typing import Any
 from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ImageProblem, Item, box_problem, image_name, read_bytes
 from models.evaluation.results import ImageRegion
-from models.images import ImageError, read_header
+from models.findings import LISTED, Finding, Findings
+from models.images import ImageError, decode_image, read_header
 from models.machine import usable_cores
-
-LISTED = 20
-"""How many problems are listed by name; all are counted."""
 
 _AHEAD = 256
 
@@ -33,6 +31,8 @@ class Problems:
     total: int
     max_bad_share: float = 0.0
     found: dict[str, str] = field(default_factory=dict)
+    images: Findings = field(default_factory=Findings)
+    """What is wrong with their images, each named once, however many items have it."""
 
     def add(self, item_id: str, reason: str) -> None:
         """Leave an item out; its first problem is kept."""
@@ -72,18 +72,24 @@ class Images:
     """Boxes that reach over their image's edge, which PIL's crop makes black."""
 
 
-def look_at_images(items: Sequence[Item], problems: Problems, say: Say | None = None) -> Images:
-    """Read every file once, in threads, without decoding it. Items whose images are bad go to `problems`."""
+def look_at_images(
+    items: Sequence[Item], problems: Problems, say: Say | None = None, *, decode: bool = False
+) -> Images:
+    """Read every file once, in threads, and decode it if asked to. Items whose images are bad go to `problems`."""
     regions: dict[tuple[Any, ...], list[ImageRegion]] = {}
     for item in items:
         for region in item.images:
             regions.setdefault(_file(region), []).append(region)
-    facts: dict[tuple[Any, ...], _File | str] = {}
+    facts: dict[tuple[Any, ...], _File | Finding] = {}
     files = list(regions)
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         for start in range(0, len(files), _AHEAD):
             batch = files[start : start + _AHEAD]
-            facts.update(zip(batch, pool.map(lambda file: _look(regions[file][0]), batch), strict=True))
+            looked = list(pool.map(lambda file: _look(regions[file][0], decode), batch))
+            facts.update(zip(batch, looked, strict=True))
+            for fact in looked:
+                if isinstance(fact, Finding):
+                    problems.images.add(fact.code, fact.message)
             if say is not None:
                 say("files", start + len(batch), len(files))
     keys: dict[ImageRegion, bytes] = {}
@@ -91,10 +97,12 @@ def look_at_images(items: Sequence[Item], problems: Problems, say: Say | None = 
     for item in items:
         for region in item.images:
             fact = facts[_file(region)]
-            reason = fact if isinstance(fact, str) else _box_reason(region, fact)
-            if reason is not None:
+            if isinstance(fact, Finding):
+                problems.add(item.id, fact.message)
+            elif (reason := _box_reason(region, fact)) is not None:
+                problems.images.add("item_unusable", f"item {item.id}: {reason}")
                 problems.add(item.id, reason)
-            elif isinstance(fact, _File) and region not in keys:
+            elif region not in keys:
                 keys[region] = _key(fact.digest, region.box)
                 over += _is_over(region.box, fact)
     problems.check()
@@ -122,14 +130,16 @@ def _file(region: ImageRegion) -> tuple[Any, ...]:
     return (region.path, getattr(region, "offset", None))
 
 
-def _look(region: ImageRegion) -> _File | str:
+def _look(region: ImageRegion, decode: bool) -> _File | Finding:
     try:
         data = read_bytes(region)
+        if decode:
+            decode_image(data, orient=False)
         file = read_header(data)
     except ImageProblem as error:
-        return str(error)
+        return Finding(error.code, str(error))
     except ImageError as error:
-        return f"{image_name(region)}: {error}"
+        return Finding(error.code, f"{image_name(region)}: {error}")
     return _File(hashlib.sha256(data).digest(), file.width, file.height)
 
 

@@ -42,6 +42,14 @@ class Item:
 class ImageProblem(EvaluationError):
     """An image that is missing or cannot be decoded, or whose box holds nothing of it."""
 
+    code = "image_unreadable"
+
+
+class ImageMissing(ImageProblem):
+    """There is no such image file."""
+
+    code = "missing_file"
+
 
 def image_name(region: ImageRegion) -> str:
     """How messages call an image."""
@@ -71,7 +79,7 @@ def read_bytes(region: ImageRegion) -> bytes:
     except ImageProblem:  # a ValueError too
         raise
     except FileNotFoundError as error:
-        raise ImageProblem(f"{image_name(region)}: there is no such file.") from error
+        raise ImageMissing(f"{image_name(region)}: there is no such file.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise ImageProblem(f"{image_name(region)}: cannot be read ({reason}).") from error

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.datasets.folders import DatasetFolders
-from app.datasets.intake import FILES
+from app.datasets.folders import FILES, DatasetFolders
 from app.store import Store
 from tests.training import captions
 from worker.config import WorkerConfig

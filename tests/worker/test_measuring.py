@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.checks import Content
+from app.datasets.folders import Content
 from app.store import Store
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus

@@ -182,5 +182,15 @@ def refused(folder: Path, data: bytes, limits: ArchiveLimits = ArchiveLimits()) 
     return caught.value
 
 
+def check_harmless(folder: Path, data: bytes) -> None:
+    """Readers differ on it: an archive is refused and leaves nothing, or all that it unpacks to is in its folder."""
+    try:
+        assert unpacked(folder, data)
+    except InvalidArchive:
+        assert [left.name for left in folder.iterdir()] == ["upload"]
+    else:
+        assert {left.name for left in folder.iterdir()} == {"upload", "out"}
+
+
 def codes(folder: Path, archives: Sequence[bytes]) -> list[str]:
     return [refused(folder, data).code for data in archives]

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from app.datasets.check import check_upload
 from app.datasets.errors import StorageFull
-from app.datasets.folders import DatasetFolders
-from app.datasets.intake import ARCHIVE, check_upload
+from app.datasets.folders import ARCHIVE, DatasetFolders
 from app.datasets.receive import receive
 from app.datasets.unpack import unpack
-from app.datasets.winoground import check_winoground
 from tests.app.datasets.archives import tar_of, zip_of
+from worker.dataset_checks import BenchmarkChecker
+
+check_winoground = BenchmarkChecker("winoground")
 
 NOISE = bytes(range(256)) * 4096  # 1 MiB
 

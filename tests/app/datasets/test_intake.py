@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.checks import CheckResult, Content
+from app.datasets.check import CheckResult, check_registered, check_upload
 from app.datasets.errors import DatasetBusy
-from app.datasets.folders import DatasetFolders
-from app.datasets.intake import ARCHIVE, SHARDS, check_registered, check_upload, set_content
+from app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, set_content, shard_name
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
-from app.datasets.shards import shard_name
-from app.datasets.winoground import check_winoground
 from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
-from tests.app.datasets.test_winoground import item, save_set
+from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
+from worker.dataset_checks import BenchmarkChecker
+
+check_winoground = BenchmarkChecker("winoground")
 
 
 @pytest.fixture

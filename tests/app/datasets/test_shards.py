@@ -15,8 +15,9 @@ from app.datasets.errors import (
     InvalidArchive,
     UnsafeMember,
 )
+from app.datasets.folders import shard_name
 from app.datasets.limits import ArchiveLimits
-from app.datasets.shards import ShardContent, check_shard, check_shards, shard_name
+from app.datasets.unpack import ShardContent, check_shard, check_shards
 from models.data.shards import read_shards
 from tests.app.datasets.archives import END, tar_entry, tar_of, zip_of
 from tests.pictures import picture

@@ -20,7 +20,16 @@ from app.datasets.errors import (
     UnsafeMember,
 )
 from app.datasets.limits import ArchiveLimits
-from tests.app.datasets.archives import END, pax, refused, tar_entry, tar_header, tar_of, unpacked
+from tests.app.datasets.archives import (
+    END,
+    check_harmless,
+    pax,
+    refused,
+    tar_entry,
+    tar_header,
+    tar_of,
+    unpacked,
+)
 
 FILES = {
     "a.txt": b"one",
@@ -60,12 +69,11 @@ def test_header_s_odd_but_lawful_forms_are_read(tmp_path: Path) -> None:
         + tar_header(b"old-folder/", type=b"\0", magic=bytes(8))
         + tar_entry(b"contiguous", b"2", b"7")
         + tar_entry(b"c", b"3", prefix=b"a/b")
-        + tar_entry(b"gnu", b"4", magic=b"ustar  \0", prefix=b"14000000000\0")
         + tar_header(b"binary", b"\x80" + (1).to_bytes(11, "big")) + b"5" + bytes(511)
         + tar_header(b"spaces", b"          1 ") + b"6" + bytes(511)
     )  # fmt: skip
     assert unpacked(tmp_path, data + END) == {
-        "old": b"1", "contiguous": b"2", "a/b/c": b"3", "gnu": b"4", "binary": b"5", "spaces": b"6",
+        "old": b"1", "contiguous": b"2", "a/b/c": b"3", "binary": b"5", "spaces": b"6",
     }  # fmt: skip
     assert (tmp_path / "out" / "old-folder").is_dir()
 
@@ -104,7 +112,7 @@ def test_clutter_of_macos_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("type", "error"),
     [(b"1", "link"), (b"2", "link"), (b"3", "device"), (b"4", "device"), (b"6", "pipe"), (b"S", "sparse")]
-    + [(type, "unknown type") for type in (b"V", b"M", b"D", b"X", b"\xff", b"9")],
+    + [(type, "unknown type") for type in (b"V", b"M", b"D", b"\xff", b"9")],
 )
 def test_what_is_no_file_or_folder_is_refused(tmp_path: Path, type: bytes, error: str) -> None:
     found = refused(tmp_path, tar_entry(b"good", b"1") + tar_entry(b"bad", type=type) + END)
@@ -188,9 +196,8 @@ def test_pax_and_gnu_headers_rule_the_entry_that_follows_and_no_other(tmp_path: 
         + pax({b"path": b"longer", b"size": b"3", b"mtime": b"1.5"}) + tar_header(b"x", 0) + b"abc" + bytes(509)
         + tar_entry(b"y", b"1")
         + tar_entry(b"././@LongLink", b"gnu-name\0", b"L") + tar_entry(b"z", b"2")
-        + pax({b"path": b""}) + tar_entry(b"w", b"3")
     )  # fmt: skip
-    assert unpacked(tmp_path, data + END) == {"longer": b"abc", "y": b"1", "gnu-name": b"2", "w": b"3"}
+    assert unpacked(tmp_path, data + END) == {"longer": b"abc", "y": b"1", "gnu-name": b"2"}
 
 
 @pytest.mark.parametrize(
@@ -202,17 +209,11 @@ def test_pax_and_gnu_headers_rule_the_entry_that_follows_and_no_other(tmp_path: 
         (pax({b"GNU.sparse.map": b"0,1"}) + tar_entry(b"a"), UnsafeMember),
         (pax({b"SCHILY.realsize": b"1"}) + tar_entry(b"a"), UnsafeMember),
         (pax({b"size": b"-1"}) + tar_entry(b"a"), ArchiveDamaged),
-        (pax({b"size": b"1e3"}) + tar_entry(b"a"), ArchiveDamaged),
         (pax({b"size": b"9" * 19}) + tar_entry(b"a"), ArchiveTooLarge),
-        (pax({b"path": b"one"}) + tar_entry(b"L", b"two\0", b"L") + tar_entry(b"a"), ArchiveDamaged),
-        (tar_entry(b"h", b"5 a=1\n", b"x") + tar_entry(b"a"), ArchiveDamaged),
         (tar_entry(b"h", b"0 a=1\n", b"x") + tar_entry(b"a"), ArchiveDamaged),
-        (tar_entry(b"h", b"99 a=1\n", b"x") + tar_entry(b"a"), ArchiveDamaged),
-        (tar_entry(b"h", b"7 abcd\n", b"x") + tar_entry(b"a"), ArchiveDamaged),
         (tar_entry(b"h", b"9" * 5000, b"x") + tar_entry(b"a"), ArchiveDamaged),
         (tar_header(b"h", 2**20 + 1, b"x"), ArchiveTooLarge),
         (tar_header(b"h", 2**33 - 1, b"L"), ArchiveTooLarge),
-        (pax({b"a": b"1"}) * 8 + tar_entry(b"a"), ArchiveDamaged),
         (pax({b"path": b"lost"}), ArchiveTruncated),
         (tar_header(b"a", b"\xff" * 12), ArchiveDamaged),
         (tar_header(b"a", b"-0000000001\0"), ArchiveDamaged),
@@ -225,6 +226,21 @@ def test_pax_and_gnu_headers_rule_the_entry_that_follows_and_no_other(tmp_path: 
 )
 def test_odd_headers_are_refused(tmp_path: Path, data: bytes, error: type[InvalidArchive]) -> None:
     assert type(refused(tmp_path, data + END)) is error
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pax({b"size": b"1e3"}) + tar_entry(b"a"),
+        pax({b"path": b"one"}) + tar_entry(b"L", b"two\0", b"L") + tar_entry(b"a"),
+        tar_entry(b"h", b"5 a=1\n", b"x") + tar_entry(b"a"),
+        tar_entry(b"h", b"99 a=1\n", b"x") + tar_entry(b"a"),
+        tar_entry(b"h", b"7 abcd\n", b"x") + tar_entry(b"a"),
+        pax({b"a": b"1"}) * 8 + tar_entry(b"a"),
+    ],
+)
+def test_odd_headers_that_do_no_harm_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
+    check_harmless(tmp_path, data + END)
 
 
 def test_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from app.datasets.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
 from app.datasets.folders import DatasetFolders
-from app.datasets.receive import Received
-from app.datasets.uploads import receive_archive, receive_shards
+from app.datasets.receive import Received, receive_archive, receive_shards
 from app.errors import ServiceError
 from tests.app.datasets.archives import tar_of, tree, zip_of
 

@@ -8,30 +8,14 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from app.datasets.checks import LISTED, CheckResult, Content
-from app.datasets.winoground import check_winoground
+from app.datasets.check import CheckResult
+from app.datasets.folders import Content
+from models.findings import LISTED
+from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
+from worker.dataset_checks import BenchmarkChecker
 
-
-def item(number: int, **fields: Any) -> dict[str, Any]:
-    return {
-        "id": number,
-        "image_0": f"ex_{number}_img_0",
-        "image_1": f"ex_{number}_img_1",
-        "caption_0": f"a {number} over b",
-        "caption_1": f"b over a {number}",
-        "collapsed_tag": "Relation",
-        **fields,
-    }
-
-
-def save_set(folder: Path, items: list[dict[str, Any]]) -> Path:
-    (folder / "images").mkdir(parents=True)
-    for number in range(len(items)):
-        for side in (0, 1):
-            (folder / "images" / f"ex_{number}_img_{side}.png").write_bytes(picture(2 * number + side))
-    (folder / "examples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in items))
-    return folder
+check_winoground = BenchmarkChecker("winoground")
 
 
 def checked(folder: Path) -> CheckResult:
@@ -111,9 +95,9 @@ def test_items_that_cannot_be_used_are_left_out_up_to_the_share_that_is_allowed(
     (folder / "images" / "ex_1_img_0.png").unlink()
     (folder / "images" / "ex_1_img_1.png").write_bytes(b"no image")
     content = Content((folder,), is_folder=True)
-    refused = check_winoground(content, max_bad_share=0.24)
+    refused = BenchmarkChecker("winoground", 0.24)(content)
     assert (refused.ready, refused.content_hash, refused.problem_count) == (False, None, 2)
-    result = check_winoground(content, max_bad_share=0.25)
+    result = BenchmarkChecker("winoground", 0.25)(content)
     assert (result.ready, result.problem_count) == (True, 2)
     assert result.counts == {"items": 4, "usable": 3, "images": 6}
     assert result.problems == refused.problems
@@ -129,7 +113,7 @@ def test_items_that_cannot_be_used_are_left_out_up_to_the_share_that_is_allowed(
 def test_set_without_one_item_that_can_be_used_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
     folder = save_set(tmp_path / "set", [item(0)])
     (folder / "images" / "ex_0_img_0.png").unlink()
-    assert not check_winoground(Content((folder,), is_folder=True), max_bad_share=1.0).ready
+    assert not BenchmarkChecker("winoground", 1.0)(Content((folder,), is_folder=True)).ready
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", "/", "a\0b", "y" * 10_000])
@@ -199,7 +183,7 @@ def test_examples_of_endless_length_are_not_read(tmp_path: Path) -> None:
     folder = save_set(tmp_path / "set", [item(0)])
     with (folder / "examples.jsonl").open("r+b") as file:
         file.truncate(2**40)
-    assert "split the set" in checked(folder).problems[0].message
+    assert "split" in checked(folder).problems[0].message
 
 
 def test_transparent_and_palette_images_are_good(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from app.datasets.errors import (
     UnsafeMember,
 )
 from app.datasets.limits import ArchiveLimits
-from tests.app.datasets.archives import ZipEntry, refused, unpacked, zip_by_hand, zip_of
+from tests.app.datasets.archives import ZipEntry, check_harmless, refused, unpacked, zip_by_hand, zip_of
 
 FILES = {
     "a.txt": b"one",
@@ -89,9 +89,8 @@ def test_64_bit_end_records_are_read(tmp_path: Path) -> None:
     assert unpacked(tmp_path, data) == {"a.txt": b"x" * 40}
 
 
-def test_comment_may_hold_the_end_s_own_mark(tmp_path: Path) -> None:
-    data = zip_by_hand(ZipEntry(), comment=b"PK\5\6" + bytes(30))
-    assert unpacked(tmp_path, data) == {"a.txt": b"content"}
+def test_comment_that_holds_the_end_s_own_mark_does_no_harm(tmp_path: Path) -> None:
+    check_harmless(tmp_path, zip_by_hand(ZipEntry(), comment=b"PK\5\6" + bytes(30)))
 
 
 def test_permissions_are_not_taken_over(tmp_path: Path) -> None:
@@ -175,22 +174,14 @@ DEFLATED = ZipEntry(content=b"x" * 1000).body()
         ZipEntry(method=0, size=6),
         ZipEntry(content=b"x" * 1000, size=10),
         ZipEntry(content=b"x" * 1000, size=100_000),
-        ZipEntry(content=b"x" * 1000, packed=DEFLATED[:-1]),
-        ZipEntry(content=b"x" * 1000, packed=DEFLATED + b"\0"),
-        ZipEntry(content=b"x" * 1000, packed=DEFLATED + DEFLATED),
         ZipEntry(content=b"x" * 1000, packed=b"\xff" + DEFLATED),
-        ZipEntry(content=b"", packed=b""),
         ZipEntry(content=b"", packed=b"\3\0", size=1),
         ZipEntry(local_name=b"b.txt"),
         ZipEntry(local_name=b"../a.t"),
-        ZipEntry(local_size=8),
-        ZipEntry(local_flags=1),
-        ZipEntry(local_flags=0x0800),
         ZipEntry(offset=1),
         ZipEntry(stated_packed=10_000_000),
         ZipEntry(stated_packed=MAX32),
         ZipEntry(size=MAX32, extra=struct.pack("<2HL", 1, 4, 7)),
-        ZipEntry(size=MAX32, extra=struct.pack("<2HQ", 2, 8, 7)),
         ZipEntry(stated_packed=MAX32, extra=struct.pack("<2HQ", 1, 8, 2**63)),
     ],
     ids=repr,
@@ -202,6 +193,24 @@ def test_entry_that_lies_is_refused(tmp_path: Path, entry: ZipEntry) -> None:
     assert isinstance(found, ArchiveDamaged)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ZipEntry(content=b"x" * 1000, packed=DEFLATED[:-1]),
+        ZipEntry(content=b"x" * 1000, packed=DEFLATED + b"\0"),
+        ZipEntry(content=b"x" * 1000, packed=DEFLATED + DEFLATED),
+        ZipEntry(content=b"", packed=b""),
+        ZipEntry(local_size=8),
+        ZipEntry(local_flags=1),
+        ZipEntry(local_flags=0x0800),
+        ZipEntry(size=MAX32, extra=struct.pack("<2HQ", 2, 8, 7)),
+    ],
+    ids=repr,
+)
+def test_entry_whose_lie_does_no_harm_is_read_or_refused(tmp_path: Path, entry: ZipEntry) -> None:
+    check_harmless(tmp_path, zip_by_hand(ZipEntry(b"good"), entry, ZipEntry(b"last")))
+
+
 def test_entry_that_states_a_64_bit_size_is_held_to_the_limit(tmp_path: Path) -> None:
     entry = ZipEntry(size=MAX32, extra=struct.pack("<2HQ", 1, 8, 2**62))
     assert isinstance(refused(tmp_path, zip_by_hand(entry)), ArchiveTooLarge)
@@ -211,11 +220,11 @@ def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
     """The kernel of David Fifield's bomb (2019): many names for one stretch of deflate."""
     shared = ZipEntry(b"aaaa", b"x" * 10_000)
     found = refused(tmp_path, zip_by_hand(shared, ZipEntry(b"bbbb", b"x" * 10_000, offset=0)))
-    assert "share bytes" in found.message
+    assert isinstance(found, ArchiveDamaged)
     quoted = ZipEntry(b"aaaa", method=0, content=shared.local())
     outer = len(quoted.local()) - len(shared.local())
     found = refused(tmp_path, zip_by_hand(quoted, ZipEntry(b"aaab", b"x" * 10_000, offset=outer)))
-    assert "share bytes" in found.message
+    assert isinstance(found, ArchiveDamaged)
 
 
 def test_content_that_a_long_local_extra_pushes_into_the_next_entry_is_refused(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from models.data.check import LISTED, CheckedPairs, check_pairs
+from models.data.check import CheckedPairs, check_pairs
 from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
+from models.findings import LISTED
 from tests.pictures import save_pictures
 
 

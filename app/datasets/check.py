@@ -1,22 +1,70 @@
-"""From a whole upload to a data set that is ready or rejected: what the background check does, top to bottom."""
+"""From an upload, or from registered files, to a data set that is ready or rejected: what the background check does.
 
-from collections.abc import Callable
+Each format has its `Checker`, which the worker brings: it reads by models.data, which the service does not import.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from app.datasets.checks import Checker, CheckResult, Content, Progress, rejected
-from app.datasets.folders import Claim, DatasetFolders
+from app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
-from app.datasets.shards import check_shards, check_tars_within
-from app.datasets.unpack import unpack
+from app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
 from app.errors import ServiceError
+from models.errors import ModelError
+from models.findings import Finding, Findings
 
-ARCHIVE = "archive"
-"""In an upload's folder: an archive, to be unpacked."""
-SHARDS = "shards"
-"""In an upload's or a data set's folder: the folder of shards, each under its `shard_name`."""
-FILES = "files"
-"""In a data set's folder: what its archive held."""
+_MAX_MESSAGE_CHARS = 1000
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What became of a data set: ready or rejected, and why. All of it goes into the record as it is."""
+
+    ready: bool
+    content_hash: str | None
+    """SHA-256 of all that a model sees of it, the same wherever it lies; None where it is rejected."""
+    counts: Mapping[str, int]
+    problems: tuple[Finding, ...]
+    """The first of them."""
+    problem_count: int
+
+    @classmethod
+    def of(
+        cls,
+        findings: Findings,
+        counts: Mapping[str, int],
+        content_hash: str | None = None,
+        hidden: Path | None = None,
+    ) -> "CheckResult":
+        """Ready where there is a hash. What lies below the folder `hidden` is named in messages by its path from there,
+        since the server's own paths are nobody's business.
+        """
+
+        def shown(message: str) -> str:
+            if hidden is not None:
+                message = message.replace(f"{hidden}/", "").replace(str(hidden), "the data set")
+            return message if len(message) <= _MAX_MESSAGE_CHARS else message[:_MAX_MESSAGE_CHARS] + "..."
+
+        listed = tuple(Finding(finding.code, shown(finding.message)) for finding in findings.listed)
+        return cls(content_hash is not None, content_hash, counts, listed, findings.count)
+
+
+class Checker(Protocol):
+    """Checks one format."""
+
+    def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
+        """Look at every item, decode every image. What is wrong with the data is in the result, never raised."""
+
+
+def rejected(error: ServiceError | ModelError, *, hidden: Path | None = None) -> CheckResult:
+    """The result of a check that one error ended."""
+    findings = Findings()
+    findings.add(error.code, str(error))
+    return CheckResult.of(findings, {}, hidden=hidden)
+
 
 Record = Callable[[CheckResult], None]
 """Commits the result to the data set's record."""
@@ -64,7 +112,7 @@ def _checked(
     archive = upload / ARCHIVE
     if archive.exists():
         files = claim.folder / FILES
-        unpack(archive, files, limits, progress=progress and (lambda count, size_bytes: progress(count, 0)))
+        unpack(archive, files, limits, progress=progress)
         check_tars_within(files, files.rglob("*.tar"), limits, progress=progress)
         result = checker(Content((files,), is_folder=True), progress=progress)
         if result.ready:
@@ -95,14 +143,3 @@ def check_registered(
         if error.retryable:
             raise
         return rejected(error)
-
-
-def set_content(folder: Path) -> Content:
-    """What a data set's folder holds, for whoever trains on it or evaluates with it.
-
-    Raises: FileNotFoundError.
-    """
-    files = folder / FILES
-    if files.is_dir():
-        return Content((files,), is_folder=True)
-    return Content(tuple(sorted((folder / SHARDS).iterdir())), is_folder=False)

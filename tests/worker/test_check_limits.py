@@ -1,0 +1,23 @@
+"""What the process that checks data sets may take."""
+
+import subprocess
+import sys
+
+from app.datasets.limits import ArchiveLimits
+
+LIMITED = """
+import resource
+from worker.check_process import limit_resources
+
+limit_resources()
+print(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+try:
+    bytearray(2**44)
+except MemoryError:
+    print("no memory")
+"""
+
+
+def test_process_that_checks_has_limits_on_files_and_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == [str(ArchiveLimits().max_file_bytes), "no memory"]
