@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sds_clip import Client, Job
-from sds_clip.client import errors, events
+from sds_clip.client import connection, errors
 from tests.sds_clip.scripted import Answer, scripted
 
 STREAM = {"Content-Type": "text/event-stream"}
@@ -27,7 +27,7 @@ REST = (
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(connection, "RECONNECT_PAUSE_S", 0.01)
 
 
 def the_job(client: Client) -> Job:
@@ -77,7 +77,7 @@ def test_a_job_that_is_not_there_is_an_error_at_once() -> None:
 
 @pytest.mark.usefixtures("no_pause")
 def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.2)
     with scripted(JOB) as server:
         client = Client(server.url)
         job = the_job(client)

@@ -4,10 +4,11 @@ import io
 import tarfile
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sds_clip import Client, UnreadableFile
-from sds_clip.client.upload import Form
+from sds_clip.client.upload import UploadFile
 from tests.sds_clip.scripted import Answer, Asked, scripted
 
 
@@ -66,12 +67,14 @@ def test_what_cannot_be_packed_is_named_and_nothing_is_sent(tmp_path: Path) -> N
 def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_one_that_grows_is_cut(tmp_path: Path) -> None:
     file = tmp_path / "log.txt"
     file.write_bytes(b"12345")
-    form = Form(tmp_path, {})
+    growing = UploadFile(tmp_path)
     file.write_bytes(b"1234567")
-    sent = b"".join(form.chunks())
+    form = httpx.Request("POST", "http://unused", files=growing.as_form_file())
+    sent = form.read()
     assert b"12345" in sent
     assert b"123456" not in sent
     assert form.headers["Content-Length"] == str(len(sent))
+    shrinking = UploadFile(tmp_path)
     file.write_bytes(b"123")
     with pytest.raises(OSError, match="became shorter"):
-        list(form.chunks())
+        httpx.Request("POST", "http://unused", files=shrinking.as_form_file()).read()
