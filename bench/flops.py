@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
+from bench.report import markdown
 from bench.train_parts import CONTEXT_LENGTH, new_unet, student_config, text_config
-from bench.train_report import markdown
 from models.attention import attend_batch_first
 from models.student import trainable_parameters
 

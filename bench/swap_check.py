@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.load import Call
-from bench.open_load import TEXT, Answer, text_of
+from bench.load import TEXT, Answer, Call, text_of
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.images import ImageLimits, decode_image
