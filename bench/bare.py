@@ -126,7 +126,6 @@ def _seconds(work: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Read a specification, measure, write the result."""
     json.dump(asdict(measure(BareSpec(**json.load(sys.stdin)))), sys.stdout)
 
 

@@ -53,7 +53,6 @@ class Memory:
 
     @property
     def bound(self) -> int:
-        """Base and budget, and a fifth."""
         return int(FIFTH * (self.base + self.budget))
 
     @property

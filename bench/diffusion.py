@@ -55,11 +55,9 @@ class Choices:
 
     @property
     def accuracy(self) -> float:
-        """The share of true captions."""
         return self.decisions.count(0) / len(self.decisions)
 
     def agreeing(self, other: Choices) -> int:
-        """Equal decisions."""
         return sum(one == two for one, two in zip(self.decisions, other.decisions, strict=True))
 
 

@@ -47,7 +47,6 @@ class Plan:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure everything and print the report."""
     plan = parse(arguments)
     heading = report.machine()
     peaks = measure_memory(plan)
@@ -101,7 +100,6 @@ def measure_memory(plan: Plan) -> dict[int, list[float]]:
 
 
 def parse(arguments: Sequence[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.evaluate", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny sets, few rounds: a smoke test, not a measurement")
@@ -131,7 +129,6 @@ def parse(arguments: Sequence[str] | None) -> Plan:
 
 
 def race_table(races: Sequence[Race]) -> str:
-    """Seconds of both, and what each encodes."""
     rows = [
         [
             race.name,
@@ -154,7 +151,6 @@ def race_table(races: Sequence[Race]) -> str:
 
 
 def memory_table(peaks: dict[int, list[float]]) -> str:
-    """Peak memory by number of items."""
     least = min(peaks)
     rows = [
         [
@@ -168,7 +164,6 @@ def memory_table(peaks: dict[int, list[float]]) -> str:
 
 
 def diffusion_table(found: ScoringTimes) -> str:
-    """Pairs a second of both ways."""
     rows = [
         [
             "batches of 64",
@@ -181,7 +176,6 @@ def diffusion_table(found: ScoringTimes) -> str:
 
 
 def targets(winoground: Race, sugarcrepe: Race, peaks: dict[int, list[float]]) -> list[report.Target]:
-    """What evaluation promises."""
     return [
         report.Target(
             "Winoground: throughput over CLIP_benchmark's",

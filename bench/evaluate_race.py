@@ -68,7 +68,6 @@ class Peer:
 
     @staticmethod
     def load(folder: Path) -> Peer:
-        """By its loader, from open_clip's layout."""
         model, transform, tokenizer = load_open_clip(f"local-dir:{folder}", None)
         return Peer(model.eval(), transform, tokenizer)
 
@@ -196,7 +195,6 @@ def _ours(clip: Clip, read: Callable[[], Benchmark]) -> tuple[Results, Encodes]:
 
 
 def _work(clip: Clip, encodes: Encodes) -> float:
-    """Floating-point operations of so many encodes."""
     image = operations(lambda: clip.encode_image(torch.zeros(1, 3, *clip.image_size)))
     text = operations(lambda: clip.encode_text(clip.tokenizer(["a"])))
     return encodes.images * image + encodes.texts * text

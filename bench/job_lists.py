@@ -31,7 +31,6 @@ class Lists:
 
     @property
     def ratio(self) -> float:
-        """How much longer it takes over many."""
         return self.many_ms / self.few_ms
 
 

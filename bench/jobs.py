@@ -63,12 +63,10 @@ class Watching:
 
     @property
     def share(self) -> float:
-        """Of the run."""
         return (self.renewed_s + self.told_s) / self.ran_s
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and print the report."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
     heading = report.machine()
@@ -101,13 +99,11 @@ def start_table(imports_s: float, starts: Sequence[Start]) -> str:
 
 
 def list_table(lists: Sequence[Lists]) -> str:
-    """Latencies by request and number of jobs."""
     rows = [[each.name, f"{each.few_ms:.2f}", f"{each.many_ms:.2f}", f"{each.ratio:.2f}"] for each in lists]
     return report.markdown(("request", f"p50 ms, {FEW} jobs", f"p50 ms, {MANY} jobs", "ratio"), rows)
 
 
 def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching) -> list[report.Target]:
-    """What was promised."""
     return [
         report.Target(
             "slowest submission to trainer started, s",
@@ -126,7 +122,6 @@ def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching)
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.jobs", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke test, not a measurement")
     parser.add_argument("--starts", type=int, help="jobs to submit (10, or 2 with --quick)")
@@ -149,9 +144,7 @@ def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Sta
     """Seconds that imports take; the starts; and the last run's account."""
     log = folder / "logs" / "up.log"
     server = servers.Server(
-        "up",
-        lambda port: [sys.executable, "-m", "sds_clip", "up", "--port", str(port)],
-        ready="/ready",
+        "up", lambda port: [sys.executable, "-m", "sds_clip", "up", "--port", str(port)], ready="/ready"
     )
     imports_s = float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, check=True).stdout)
     with servers.running(server, folder, SDS_CLIP_LOG_LEVEL="info") as running:

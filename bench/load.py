@@ -36,7 +36,6 @@ class Call:
     body: str
 
     def filled(self, image: Path, text: str = "") -> bytes:
-        """The body of one request."""
         return self.body.replace(TEXT, text).replace(IMAGE, data_uri(image)).encode()
 
 

@@ -42,7 +42,6 @@ def evaluation_peak_mib(folder: Path) -> float:
 
 
 def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
-    """The child's work."""
     from bench.sets import make_pairs
     from bench.steps import gradient_of, set_checkpointing
     from bench.train_parts import build, new_loader
@@ -57,7 +56,6 @@ def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
 
 
 def evaluate(folder: Path) -> float:
-    """The child's work."""
     from models.checkpoints import load_clip
     from models.evaluation.benchmark import run_benchmark
     from models.evaluation.scorers import ClipScorer

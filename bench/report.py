@@ -52,7 +52,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]], *, text: S
 
 
 def verdicts(targets: Sequence[Target]) -> str:
-    """One line a target."""
     lines = []
     for target in targets:
         bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
@@ -71,7 +70,6 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """The ratio of two medians."""
     return median(over) / median(under)
 
 
@@ -112,7 +110,6 @@ def training_versions(device: torch.device) -> str:
 
 
 def peer_versions(environment: Path, names: Sequence[str]) -> str:
-    """The versions that a peer's environment holds."""
     code = (
         "import importlib.metadata as m, sys; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
     )

@@ -51,7 +51,6 @@ class Row:
     min_cosine: float | None = None
 
     def cells(self) -> list[str]:
-        """As the columns have them; what was not measured is empty."""
         rate = (
             report.spread(self.rates, 1)
             if len(self.rates) > 1
@@ -67,7 +66,6 @@ class Row:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure everything and print the report."""
     # A terminated benchmark still ends the server that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
@@ -94,7 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="one short round: a smoke test, not a measurement"
@@ -122,7 +119,6 @@ def parse(arguments: list[str] | None) -> Plan:
 
 
 def versions(plan: Plan) -> str:
-    """What ran, ours and the peers'."""
     lines = [f"This service: {report.versions(report.SERVICE)}."]
     if plan.peers:
         names = ["infinity-emb", "torch", "transformers", "pillow"]
@@ -192,7 +188,6 @@ def rows(measured: dict[str, Measured], bare: dict[str, list[BareResult]], extra
 def targets(
     plan: Plan, measured: dict[str, Measured], bare: dict[str, list[BareResult]], extras: Extras
 ) -> list[Target]:
-    """What the service promises."""
     ours = measured["auto"]
     promises = []
     if INFINITY in measured:
@@ -222,7 +217,6 @@ def targets(
 def notes(
     plan: Plan, measured: dict[str, Measured], bare: dict[str, list[BareResult]], extras: Extras
 ) -> str:
-    """How to read the table."""
     share = max(load.cpu_seconds / load.seconds for server in measured.values() for load in server.loads)
     ways = "; ".join(f"{shown(precision, extras)} {_by_way(results)}" for precision, results in bare.items())
     return (

@@ -34,7 +34,6 @@ class Plan:
 
     @property
     def warmup(self) -> int:
-        """Requests before the clock starts."""
         return 2 * CLIENTS
 
 
@@ -84,7 +83,6 @@ def prepare(plan: Plan) -> Inputs:
 
 
 def contestants(plan: Plan, inputs: Inputs) -> dict[str, servers.Server]:
-    """The servers in the order of a round."""
     systems = {"auto": servers.ours(f"local-dir:{inputs.folder}", "auto")}
     if plan.peers:
         copy = plan.cache / f"{weights.ARCHITECTURE}-hf"

@@ -53,7 +53,6 @@ class Running:
     pid: int
 
     def resident_bytes(self) -> int:
-        """Resident memory of the server's processes together."""
         return sum(_resident_bytes(pid) for pid in (self.pid, *descendants(self.pid)))
 
 
@@ -184,7 +183,6 @@ def post(port: int, path: str, body: str | bytes, timeout_s: float = 120.0) -> t
 
 
 def get(port: int, path: str) -> Any:
-    """The parsed answer of a GET."""
     return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30, verify=False).raise_for_status().json()
 
 

@@ -185,6 +185,5 @@ def _sds(model: Model, latents: Tensor, ready: StepInputs, gradient: str) -> Ten
 
 
 def clear(model: Model) -> None:
-    """Drop the gradients."""
     for parameter in (*model.student.values(), *model.mapper.parameters()):
         parameter.grad = None

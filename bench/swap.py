@@ -84,7 +84,6 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Versions and aliases."""
         return self.cache / "swap"
 
 
@@ -107,7 +106,6 @@ class Swap:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and print the report."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
     heading = report.machine()
@@ -262,12 +260,10 @@ def in_a_swap(answer: Answer, swaps: Sequence[Swap]) -> bool:
 
 
 def milliseconds(answers: Sequence[Answer], swaps: Sequence[Swap], *, during: bool) -> list[float]:
-    """Latencies during swaps, or outside them."""
     return [answer.seconds * 1000 for answer in answers if in_a_swap(answer, swaps) is during]
 
 
 def table(answers: Sequence[Answer], swaps: Sequence[Swap]) -> str:
-    """Latency by endpoint, steady and during a swap."""
     rows = []
     for path in ("all", "/match", "/classify"):
         some = [each for each in answers if path in ("all", CALLS[each.number % len(CALLS)].path)]
@@ -297,7 +293,6 @@ def share_apart(plan: Plan, base: Clip, version: str) -> float:
 def targets(
     answers: Sequence[Answer], swaps: Sequence[Swap], moves: int, checked: Checked, apart: float
 ) -> list[report.Target]:
-    """What was promised."""
     failed = sum(answer.status != "200" for answer in answers)
     steady = report.percentile(milliseconds(answers, swaps, during=False), 99)
     during = report.percentile(milliseconds(answers, swaps, during=True) or [float("inf")], 99)
@@ -313,7 +308,6 @@ def targets(
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.swap", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="3 swaps of the demo model: a smoke test, not a measurement"

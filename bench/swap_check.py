@@ -44,11 +44,9 @@ class Reference:
         return self.texts(answer) @ self.image(answer)
 
     def image(self, answer: Answer) -> Tensor:
-        """The request's image, encoded."""
         return self.images[answer.number % len(self.images)]
 
     def texts(self, answer: Answer) -> Tensor:
-        """The request's texts, or its classes."""
         call = self._calls[answer.number % len(self._calls)]
         if call.path == "/classify":
             return self.classes

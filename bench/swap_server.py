@@ -10,7 +10,6 @@ from app.settings import Settings
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
     port, model, precision, folder = sys.argv[1:]
     registry = Registry(FolderVersions(Path(folder) / "versions"), FileAliases(Path(folder) / "aliases.json"))
     run(Settings(port=int(port), models=[model], precision=precision), registry)

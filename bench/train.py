@@ -38,7 +38,6 @@ class Plan:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure everything and print the report."""
     plan = parse(arguments)
     heading = report.machine()
     shapes, choice = plan.shapes, plan.choice
@@ -73,7 +72,6 @@ _READING = (
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny shapes, few rounds: a smoke test, not a measurement")
@@ -118,7 +116,6 @@ def parse(arguments: list[str] | None) -> Plan:
 
 
 def step_table(seconds: Seconds, memory: dict[str, Memory], batch_size: int) -> str:
-    """Time and memory of a step by variant."""
     rows = []
     for variant in VARIANTS:
         step, bare = seconds[variant, STEP], seconds.get((variant, BARE))
@@ -143,7 +140,6 @@ def step_table(seconds: Seconds, memory: dict[str, Memory], batch_size: int) -> 
 
 
 def waits_table(waits: Sequence[Waits]) -> str:
-    """What the steps of a run wait for."""
     rows = [
         [
             wait.name,
@@ -166,7 +162,6 @@ def waiting(wait: Waits) -> float:
 
 
 def choice_table(exhaustive: Choices, pruned: dict[float, Choices]) -> str:
-    """Pruning at each z beside scoring everything."""
     count = len(exhaustive.decisions)
     ways = [
         ("every caption on every draw", exhaustive),
@@ -192,7 +187,6 @@ def choice_table(exhaustive: Choices, pruned: dict[float, Choices]) -> str:
 
 
 def choice_note(teacher: str, plan: ChoicePlan) -> str:
-    """How the choices were made."""
     return (
         f"Teacher {teacher}; {plan.scenes} validation scenes of the demo world, each with its caption, up to two of "
         f"its own with words swapped and other scenes' captions, {CAPTIONS} in all; {plan.draws} draws common to all "
@@ -204,7 +198,6 @@ def choice_note(teacher: str, plan: ChoicePlan) -> str:
 def targets(
     seconds: Seconds, waits: Sequence[Waits], exhaustive: Choices, pruned: dict[float, Choices], z: float
 ) -> list[report.Target]:
-    """What training promises."""
     count = len(exhaustive.decisions)
     of_bare = [
         report.Target(

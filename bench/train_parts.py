@@ -61,7 +61,6 @@ class Shapes:
 
     @property
     def place(self) -> torch.device:
-        """The device itself."""
         return choose_device(self.device)
 
     @property
@@ -102,7 +101,6 @@ class Model:
 
 
 def build(shapes: Shapes) -> Model:
-    """Draw the weights."""
     torch.manual_seed(SEED)
     config = student_config(shapes.student)
     network: Any = attend_batch_first(open_clip.CLIP(**config)).to(shapes.place)
@@ -163,7 +161,6 @@ def new_unet(name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 
 def new_loader(model: Model, pairs: PairSet, steps: int) -> Loader:
-    """Batches as a run loads them."""
     return Loader(
         pairs, model.preprocess, batch_size=model.shapes.batch_size, seed=SEED, first_step=0, last_step=steps
     )
