@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint graph format bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-images lint graph format client bench bench-train bench-evaluate bench-swap \
 	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
@@ -42,11 +42,12 @@ soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an ho
 test-images: $(STAMP) ## Install each container's own dependencies in its own venv, and start it there (minutes)
 	SDS_CLIP_TEST_IMAGES=1 $(BIN)/python -m pytest tests/docker $(ARGS)
 
-lint: $(STAMP) ## Formatting, lint, types and the import rule
+lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.generate_client --check
 
 graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker": another package)
 	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
@@ -54,6 +55,9 @@ graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's langu
 format: $(STAMP) ## Format the sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+client: $(STAMP) ## Generate the blocking half of the client from the awaited one
+	$(BIN)/python -m tools.generate_client
 
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)

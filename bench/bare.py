@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
-
-from bench.report import median
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,6 @@ def _seconds(work: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Read a specification, measure, write the result."""
     json.dump(asdict(measure(BareSpec(**json.load(sys.stdin)))), sys.stdout)
 
 

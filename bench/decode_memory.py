@@ -20,16 +20,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bench.load import Call
-from bench.servers import Running, Server, post, running
-from bench.step_memory import read_peak, start_peak
+from bench.memory import read_peak, start_peak
+from bench.servers import Running, ours, post, running
 
 BUDGET_BYTES = 2 * 2**30
 MAX_PIXELS = 64_000_000
@@ -55,7 +53,6 @@ class Memory:
 
     @property
     def bound(self) -> int:
-        """Base and budget, and a fifth."""
         return int(FIFTH * (self.base + self.budget))
 
     @property
@@ -129,17 +126,6 @@ def _png_of_zeros(side: int, *, bits: int, colour: int, interlaced: bool = False
     )
 
 
-def serving(model: str, cache: Path, **settings: str) -> AbstractContextManager[Running]:
-    """The service over a model, in a process of its own."""
-
-    def command(port: int) -> list[str]:
-        options = ["--host", "127.0.0.1", "--port", str(port), "--model", model]
-        return [sys.executable, "-m", "sds_clip", "serve", *options]
-
-    server = Server("sds-clip", command, Call("embed", "/embed", ""), _no_vector, ready="/ready")
-    return running(server, cache, **settings)
-
-
 def measure(
     images: list[bytes],
     *,
@@ -156,7 +142,8 @@ def measure(
         "SDS_CLIP_MAX_DECODE_BYTES": str(budget_bytes),
         "SDS_CLIP_DEADLINE_S": "600",
     }
-    with serving(model, cache, **settings) as process, ThreadPoolExecutor(at_once or threads + 2) as clients:
+    server = ours(model, "auto")
+    with running(server, cache, **settings) as process, ThreadPoolExecutor(at_once or threads + 2) as clients:
         send = _sender(process)
         for _ in range(3):
             list(clients.map(send, [_flat("RGB", 64, "PNG")] * (threads + 2)))
@@ -176,10 +163,6 @@ def _sender(process: Running) -> Callable[[bytes], int]:
         return post(process.port, "/embed", body, timeout_s=900)[0]
 
     return send
-
-
-def _no_vector(_: object) -> np.ndarray:
-    return np.zeros(0)
 
 
 def _peak_bytes(pid: int) -> int:

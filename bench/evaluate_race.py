@@ -1,7 +1,12 @@
-"""Our evaluation and CLIP_benchmark's in alternating rounds: what each encodes, and how long it takes."""
+"""Our evaluation and CLIP_benchmark's own of the same weights on the same files, in alternating rounds.
+
+CLIP_benchmark's model, data set, `DataLoader`, collating and metric are put together as its command line does with
+`--no_amp`, with as many workers as ours has. Winoground alone has its data set made here, as its own reads the hub.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -11,16 +16,87 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from clip_benchmark.datasets.builder import image_captions_collate_fn
+from clip_benchmark.datasets.sugar_crepe import SugarCrepe
+from clip_benchmark.metrics import image_caption_selection
+from clip_benchmark.models.open_clip import load_open_clip
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from bench.evaluate_peer import BATCH_SIZE, Peer
 from bench.flops import operations
-from bench.measure import note
+from bench.report import note
+from bench.sets import PARTS
 from models.clip import Clip
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.results import Metric, Results
 from models.evaluation.scorers import ClipScorer
 from models.evaluation.sugarcrepe import sugarcrepe
 from models.evaluation.winoground import winoground_benchmark
+from models.machine import usable_cores
+
+BATCH_SIZE = 32
+"""Images in one forward."""
+
+
+class WinogroundFolder(Dataset[tuple[Tensor, list[str]]]):
+    """What CLIP_benchmark's `WinoGround` gives, from files instead of the hub."""
+
+    def __init__(self, folder: Path, transform: Any) -> None:
+        lines = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+        self._records = [json.loads(line) for line in lines]
+        self._images = folder / "images"
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
+        record = self._records[index]
+        images = [Image.open(self._images / f"{record[f'image_{side}']}.jpg") for side in (0, 1)]
+        captions = [record["caption_0"], record["caption_1"]]
+        return torch.stack([self._transform(image) for image in images]), captions
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model as CLIP_benchmark loads it."""
+
+    model: Any
+    transform: Any
+    tokenizer: Any
+
+    @staticmethod
+    def load(folder: Path) -> Peer:
+        model, transform, tokenizer = load_open_clip(f"local-dir:{folder}", None)
+        return Peer(model.eval(), transform, tokenizer)
+
+    def winoground(self, folder: Path) -> dict[str, float]:
+        """Its text, image and group accuracy, under our names."""
+        found = self._evaluate(WinogroundFolder(folder, self.transform), BATCH_SIZE // 2)
+        names = {"text_score": "text_acc", "image_score": "image_acc", "group_score": "acc"}
+        return {ours: found[theirs] for ours, theirs in names.items()}
+
+    def sugarcrepe(self, folder: Path) -> dict[str, float]:
+        """Its accuracy on each of the seven files, one run after the other, as it has them."""
+        found = {}
+        for name in PARTS:
+            part = SugarCrepe(str(folder / "val2017"), str(folder / f"{name}.json"), self.transform)
+            found[name] = self._evaluate(part, BATCH_SIZE)["acc"]
+        return found
+
+    def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]:
+        loader = DataLoader(
+            data,
+            batch_size=batch_size,
+            shuffle=False,
+            num_workers=usable_cores(),
+            collate_fn=image_captions_collate_fn,
+        )
+        found: dict[str, float] = image_caption_selection.evaluate(
+            self.model, loader, self.tokenizer, "cpu", amp=False
+        )
+        return found
 
 
 @dataclass(frozen=True)
@@ -119,7 +195,6 @@ def _ours(clip: Clip, read: Callable[[], Benchmark]) -> tuple[Results, Encodes]:
 
 
 def _work(clip: Clip, encodes: Encodes) -> float:
-    """Floating-point operations of so many encodes."""
     image = operations(lambda: clip.encode_image(torch.zeros(1, 3, *clip.image_size)))
     text = operations(lambda: clip.encode_text(clip.tokenizer(["a"])))
     return encodes.images * image + encodes.texts * text

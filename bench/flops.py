@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
+from bench.report import markdown
 from bench.train_parts import CONTEXT_LENGTH, new_unet, student_config, text_config
-from bench.train_report import markdown
 from models.attention import attend_batch_first
 from models.student import trainable_parameters
 
@@ -43,7 +43,6 @@ class Cost:
 
 
 def main() -> None:
-    """Count, and print the table."""
     costs = [unet_cost("sd15"), text_encoder_cost("sd15"), *map(student_cost, STUDENTS)]
     rows = [
         [
@@ -146,7 +145,6 @@ def _fused_attention(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module holds."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -1,14 +1,14 @@
 """GET /jobs over few and over many finished jobs."""
 
-import http.client
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
+import httpx
 from sqlalchemy import insert, select
 
 from app.store import Store
@@ -17,8 +17,6 @@ from app.store.specs import parse_finetune
 from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers
-from bench.load import Call
-from bench.report import median
 
 FEW, MANY = 100, 10_000
 
@@ -33,7 +31,6 @@ class Lists:
 
     @property
     def ratio(self) -> float:
-        """How much longer it takes over many."""
         return self.many_ms / self.few_ms
 
 
@@ -45,8 +42,8 @@ def measure_lists(folder: Path, requests: int) -> list[Lists]:
         asked = [_asked(stack, folder, count) for count in (FEW, MANY)]
         for number in range(requests + 1):
             for name, times in found.items():
-                for (connection, middle), of_it in zip(asked, times, strict=True):
-                    took_ms = _ask(connection, name.format(middle=middle))
+                for (client, middle), of_it in zip(asked, times, strict=True):
+                    took_ms = _ask(client, name.format(middle=middle))
                     if number:  # the first finds nothing warm
                         of_it.append(took_ms)
     return [Lists(name, median(few), median(many)) for name, (few, many) in found.items()]
@@ -77,27 +74,23 @@ def _copy(row: dict[str, Any], id: str, number: int) -> dict[str, Any]:
     return {**row, "id": id, "created_at": row["created_at"] + number}
 
 
-def _asked(stack: ExitStack, folder: Path, count: int) -> tuple[http.client.HTTPConnection, str]:
-    """A connection to a server over so many jobs, and the id of the job in their middle."""
+def _asked(stack: ExitStack, folder: Path, count: int) -> tuple[httpx.Client, str]:
+    """A client of a server over so many jobs, and the id of the job in their middle."""
     own = folder / str(count)
     url = f"sqlite:///{own / 'jobs.db'}"
     middle = fill(url, count)
     server = servers.Server(
         f"jobs {count}",
         lambda port: [sys.executable, "-m", "sds_clip", "serve", "--port", str(port), "--model", "demo"],
-        Call("jobs", "/jobs", ""),
-        lambda answer: np.zeros(0),
         ready="/ready",
     )
     running = stack.enter_context(servers.running(server, own, SDS_CLIP_DATABASE_URL=url))
-    return http.client.HTTPConnection("127.0.0.1", running.port, timeout=60), middle
+    return stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{running.port}", timeout=60)), middle
 
 
-def _ask(connection: http.client.HTTPConnection, path: str) -> float:
+def _ask(client: httpx.Client, path: str) -> float:
     began = time.perf_counter()
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read()
+    response = client.get(path)
     took_ms = 1000 * (time.perf_counter() - began)
-    assert answer.status == http.client.OK, body
+    response.raise_for_status()
     return took_ms

@@ -6,18 +6,32 @@ Watching: a training run's heartbeats, events and progress, by its process's own
 """
 
 import argparse
-import datetime
+import io
+import json
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import tarfile
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-from bench import report
+import httpx
+
+from bench import report, servers
 from bench.job_lists import FEW, MANY, Lists, measure_lists
-from bench.job_runs import Start, Watching, measure_runs
-from bench.measure import note
+from bench.report import note
+from bench.sets import make_images
+
+IMAGES = 64
+PATIENCE_S = 600.0
+_IMPORT = (
+    "import time; began = time.perf_counter(); import worker.finetune_job; print(time.perf_counter() - began)"
+)
 
 
 @dataclass(frozen=True)
@@ -30,19 +44,39 @@ class Plan:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Start:
+    """Seconds from sending the request until it was answered, a worker had the job, and the trainer was set up."""
+
+    accepted_s: float
+    claimed_s: float
+    trains_s: float
+
+
+@dataclass(frozen=True)
+class Watching:
+    """A run, and the time in it that went into its lease and into what it told."""
+
+    ran_s: float
+    renewed_s: float
+    told_s: float
+
+    @property
+    def share(self) -> float:
+        return (self.renewed_s + self.told_s) / self.ran_s
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and print the report."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
-    heading = f"{report.machine()}."
+    heading = report.machine()
     shutil.rmtree(plan.folder, ignore_errors=True)
     note(f"lists of {FEW} and {MANY} jobs")
     lists = measure_lists(plan.folder / "lists", plan.requests)
     note(f"{plan.starts} submissions, and a run of {plan.steps} steps")
     imports_s, starts, watching = measure_runs(plan.folder / "runs", plan.starts, plan.steps)
-    command = " ".join(["python -m bench.jobs", *(arguments if arguments is not None else sys.argv[1:])])
-    print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{command}`\n")
-    print(f"{heading}\n{report.own_versions()}.\n")
+    print(report.command("bench.jobs", arguments) + "\n")
+    print(f"{heading}\n{report.versions(report.SERVICE)}.\n")
     print(start_table(imports_s, starts) + "\n")
     print(list_table(lists) + "\n")
     print(
@@ -54,32 +88,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 def start_table(imports_s: float, starts: Sequence[Start]) -> str:
     """When what had happened, after the request was sent."""
-    lines = ["| after the submission, s | median | slowest |", "| --- | ---: | ---: |"]
-    for name, times in (
-        ("accepted", [start.accepted_s for start in starts]),
-        ("a worker has it", [start.claimed_s for start in starts]),
-        ("model and data are loaded, the trainer starts", [start.trains_s for start in starts]),
-    ):
-        lines.append(f"| {name} | {report.median(times):.2f} | {max(times):.2f} |")
-    return "\n".join(
-        [*lines, f"\nImporting what a job needs, which is done before it comes: {imports_s:.2f} s."]
-    )
+    times = {
+        "accepted": [start.accepted_s for start in starts],
+        "a worker has it": [start.claimed_s for start in starts],
+        "model and data are loaded, the trainer starts": [start.trains_s for start in starts],
+    }
+    rows = [[name, f"{median(found):.2f}", f"{max(found):.2f}"] for name, found in times.items()]
+    table = report.markdown(("after the submission, s", "median", "slowest"), rows)
+    return f"{table}\n\nImporting what a job needs, which is done before it comes: {imports_s:.2f} s."
 
 
 def list_table(lists: Sequence[Lists]) -> str:
-    """Latencies by request and number of jobs."""
-    lines = [
-        f"| request | p50 ms, {FEW} jobs | p50 ms, {MANY} jobs | ratio |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {each.name} | {each.few_ms:.2f} | {each.many_ms:.2f} | {each.ratio:.2f} |" for each in lists
-    ]
-    return "\n".join(lines)
+    rows = [[each.name, f"{each.few_ms:.2f}", f"{each.many_ms:.2f}", f"{each.ratio:.2f}"] for each in lists]
+    return report.markdown(("request", f"p50 ms, {FEW} jobs", f"p50 ms, {MANY} jobs", "ratio"), rows)
 
 
 def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching) -> list[report.Target]:
-    """What was promised."""
     return [
         report.Target(
             "slowest submission to trainer started, s",
@@ -98,7 +122,6 @@ def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching)
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.jobs", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke test, not a measurement")
     parser.add_argument("--starts", type=int, help="jobs to submit (10, or 2 with --quick)")
@@ -115,6 +138,112 @@ def parse(arguments: list[str] | None) -> Plan:
         steps=options.steps or (20 if quick else 400),
         folder=options.cache.resolve() / "jobs",
     )
+
+
+def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Start], Watching]:
+    """Seconds that imports take; the starts; and the last run's account."""
+    log = folder / "logs" / "up.log"
+    server = servers.Server(
+        "up", lambda port: [sys.executable, "-m", "sds_clip", "up", "--port", str(port)], ready="/ready"
+    )
+    imports_s = float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, check=True).stdout)
+    with servers.running(server, folder, SDS_CLIP_LOG_LEVEL="info") as running:
+        client = httpx.Client(base_url=f"http://127.0.0.1:{running.port}", timeout=60)
+        dataset = _upload(client, folder / "images")
+        found = []
+        for _ in range(starts):
+            _wait_until_warm(running)
+            found.append(_start(client, dataset, folder / "data"))
+        job = _submit(client, dataset, steps)
+        _wait_until_done(client, job)
+    return imports_s, found, _account(log, job)
+
+
+def _upload(client: httpx.Client, images: Path) -> str:
+    """Pictures with captions, sent as a data set; its id once it has been checked."""
+    archive, lines = io.BytesIO(), ["filepath\ttitle"]
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for number, image in enumerate(make_images(images, IMAGES)):
+            tar.add(image, image.name)
+            lines.append(f"{image.name}\ta scene of number {number}")
+        text = "\n".join(lines).encode()
+        entry = tarfile.TarInfo("pairs.tsv")
+        entry.size = len(text)
+        tar.addfile(entry, io.BytesIO(text))
+    sent = client.post(
+        "/datasets", data={"name": "bench", "format": "pairs"}, files={"file": archive.getvalue()}
+    )
+    dataset: str = sent.raise_for_status().json()["id"]
+    _until(lambda: client.get(f"/datasets/{dataset}").json()["status"] != "validating")
+    found = client.get(f"/datasets/{dataset}").json()
+    if found["status"] != "ready":
+        raise RuntimeError(f"the data set was not accepted: {found}")
+    return dataset
+
+
+def _submit(client: httpx.Client, dataset: str, steps: int) -> str:
+    options = {"steps": steps, "batch_size": 32, "warmup_steps": 1, "log_every": 1, "save_every": 50}
+    body = {"base": "demo", "objective": "clip", "training_data": dataset, "hyperparameters": options}
+    job: str = client.post("/finetune", json=body).raise_for_status().json()["id"]
+    return job
+
+
+def _start(client: httpx.Client, dataset: str, data_dir: Path) -> Start:
+    """Submit a job, and look at the clock at each of its stations."""
+    sent_at = time.time()
+    job = _submit(client, dataset, steps=2000)
+    accepted_at = time.time()
+    # The run writes down its configuration when everything is loaded, just before its first step.
+    written = data_dir / "jobs" / job / "1" / "run" / "config.yaml"
+    _until(written.exists)
+    trains_at = written.stat().st_mtime
+    claimed_at = float(client.get(f"/jobs/{job}").json()["started_at"])
+    client.post(f"/jobs/{job}/cancel").raise_for_status()
+    _wait_until_done(client, job)
+    return Start(accepted_at - sent_at, claimed_at - sent_at, trains_at - sent_at)
+
+
+def _wait_until_done(client: httpx.Client, job: str) -> None:
+    _until(lambda: client.get(f"/jobs/{job}").json()["finished_at"])
+
+
+def _wait_until_warm(up: servers.Running) -> None:
+    """Until the process that waits for a fine-tuning job has imported everything, and computes no more."""
+    before: dict[int, int] = {}
+
+    def rests() -> bool:
+        nonlocal before
+        last, before = before, _spent(up)
+        time.sleep(1.0)
+        return bool(last) and last == before
+
+    _until(rests)
+
+
+def _spent(up: servers.Running) -> dict[int, int]:
+    """Clock ticks that each process which waits for a job has computed; none where there is no such process."""
+    return {
+        pid: sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        for pid in servers.descendants(up.pid)
+        if b"--kind\0finetune" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
+
+
+def _account(log: Path, job: str) -> Watching:
+    """What the job's process has written down at its end."""
+    for line in log.read_text().splitlines():
+        if f"job {job}: what being watched took" in line:
+            fields = json.loads(line[line.index("{") :])
+            return Watching(fields["ran_s"], fields["renewed_s"], fields["told_s"])
+    raise RuntimeError(f"{log} does not say what watching {job} took")
+
+
+def _until(happened: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        if time.monotonic() > deadline:
+            raise RuntimeError("it never happened; see the log")
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

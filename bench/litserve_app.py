@@ -26,7 +26,6 @@ class EmbedAPI(litserve.LitAPI):  # type: ignore[misc]
         self.folder, self.clip_precision = folder, precision
 
     def setup(self, device: str) -> None:
-        """Load the model in the worker."""
         torch.set_num_threads(THREADS)
         self.pool = ThreadPoolExecutor(THREADS)
         self.clip, _, self.preprocess = open_clip.create_model_and_transforms(
@@ -44,18 +43,15 @@ class EmbedAPI(litserve.LitAPI):  # type: ignore[misc]
         return torch.stack(list(self.pool.map(self._pixels, inputs)))
 
     def predict(self, pixels: torch.Tensor) -> list[list[float]]:
-        """One forward a batch."""
         with torch.inference_mode():
             features = self.clip.encode_image(pixels.to(self.dtype)).float()
         rows: list[list[float]] = torch.nn.functional.normalize(features, dim=-1).tolist()
         return rows
 
     def unbatch(self, output: list[list[float]]) -> list[list[float]]:
-        """A row an image."""
         return output
 
     def encode_response(self, output: list[float]) -> dict[str, list[float]]:
-        """The answer's body."""
         return {"embedding": output}
 
     def _pixels(self, uri: str) -> torch.Tensor:
@@ -65,7 +61,6 @@ class EmbedAPI(litserve.LitAPI):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Serve on loopback until killed."""
     folder, precision, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     api = EmbedAPI(folder, precision, max_batch_size=32, batch_timeout=0.01, api_path="/predict")
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=120)

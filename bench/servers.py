@@ -1,6 +1,5 @@
 """The servers under test: how each is installed, started, asked and stopped."""
 
-import base64
 import json
 import os
 import signal
@@ -8,14 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 
 from bench.load import IMAGE, Call
@@ -32,6 +30,7 @@ INFINITY_REQUIREMENTS = (
     "numpy<2",
 )
 LITSERVE_REQUIREMENTS = ("litserve==0.2.17", "open_clip_torch", "torch", "torchvision")
+NO_CALL = Call("none", "/", "")
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Server:
 
     name: str
     command: Callable[[int], list[str]]
-    embed: Call
-    vector: Callable[[Any], np.ndarray]
+    embed: Call = NO_CALL
+    vector: Callable[[Any], np.ndarray] = lambda answer: np.zeros(0)
     ready: str = "/health"
     start_timeout_s: float = 300.0
 
@@ -54,13 +53,11 @@ class Running:
     pid: int
 
     def resident_bytes(self) -> int:
-        """Resident memory of the server's processes together."""
         return sum(_resident_bytes(pid) for pid in (self.pid, *descendants(self.pid)))
 
 
-def ours(folder: Path, precision: str) -> Server:
+def ours(model: str, precision: str) -> Server:
     """This project's service, started as a user starts it."""
-    model = f"local-dir:{folder}"
 
     def command(port: int) -> list[str]:
         options = ["--host", "127.0.0.1", "--port", str(port), "--model", model, "--precision", precision]
@@ -173,27 +170,20 @@ def free_port() -> int:
         return port
 
 
-def post(port: int, path: str, body: str, timeout_s: float = 120.0) -> tuple[int, Any]:
+def post(port: int, path: str, body: str | bytes, timeout_s: float = 120.0) -> tuple[int, Any]:
     """One request off the clock: (status, parsed answer)."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", body.encode(), {"Content-Type": "application/json"}
+    response = httpx.post(
+        f"http://127.0.0.1:{port}{path}",
+        content=body,
+        headers={"Content-Type": "application/json"},
+        timeout=timeout_s,
+        verify=False,  # reading certificates would take longer than the request
     )
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read() or b"null")
+    return response.status_code, response.json() if response.content else None
 
 
 def get(port: int, path: str) -> Any:
-    """The parsed answer of a GET."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
-        return json.load(response)
-
-
-def data_uri(image: Path) -> str:
-    """An image as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
+    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30, verify=False).raise_for_status().json()
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -201,12 +191,10 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], port: in
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{server.name} ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{server.ready}", timeout=5) as response:
-                if response.status == 200:
-                    return
-        except OSError:
-            pass
+        with suppress(httpx.TransportError):
+            ready = httpx.get(f"http://127.0.0.1:{port}{server.ready}", timeout=5, verify=False)
+            if ready.status_code == 200:
+                return
         time.sleep(0.25)
     raise RuntimeError(
         f"{server.name} was not ready in {server.start_timeout_s:.0f} s:\n{log.read_text()[-3000:]}"

@@ -8,7 +8,6 @@ from when `GET /models/status` says.
 """
 
 import argparse
-import datetime
 import json
 import os
 import shutil
@@ -25,12 +24,23 @@ import numpy as np
 import torch
 
 from app.registry.publish import publish
-from bench import open_load, report, servers, weights
+from bench import report, servers, weights
 from bench.file_aliases import FileAliases
-from bench.images import make_images
-from bench.load import IMAGE, Call, LoadSpec, run_load
-from bench.measure import build_classes, note
-from bench.open_load import TEXT, Answer, OpenSpec
+from bench.load import (
+    IMAGE,
+    TEXT,
+    Answer,
+    Call,
+    LoadSpec,
+    OpenSpec,
+    answers_of,
+    run_load,
+    start_open,
+    text_of,
+)
+from bench.report import note
+from bench.serve_measure import build_classes
+from bench.sets import make_images
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
 from demo.folders import write_pairs
 from demo.sets import pairs
@@ -43,33 +53,16 @@ from models.delta_file import read_delta
 from models.sharing import bytes_apart, storages
 from models.student import trainable_parameters
 
-LABELS = [
-    "a dog",
-    "a car",
-    "a house",
-    "a tree",
-    "a boat",
-    "a chair",
-    "a bird",
-    "a clock",
-    "a bridge",
-    "a shoe",
-]
+LABELS = ["dog", "car", "house", "tree", "boat", "chair", "bird", "clock", "bridge", "shoe"]
+CLASSES = {
+    "labels": [f"a {label}" for label in LABELS],
+    "templates": ["a photo of {}.", "a drawing of {}."],
+    "top_k": len(LABELS),
+}
 CALLS = [
     Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]})),
     Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [f"{TEXT} again", "an empty room"]})),
-    Call(
-        "classify",
-        "/classify",
-        json.dumps(
-            {
-                "images": [IMAGE],
-                "labels": LABELS,
-                "templates": ["a photo of {}.", "a drawing of {}."],
-                "top_k": len(LABELS),
-            }
-        ),
-    ),
+    Call("classify", "/classify", json.dumps({"images": [IMAGE], **CLASSES})),
 ]
 AFTER_S = 1.0
 MOVED = 0.05
@@ -91,7 +84,6 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Versions and aliases."""
         return self.cache / "swap"
 
 
@@ -114,10 +106,9 @@ class Swap:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and print the report."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
-    heading = f"{report.machine()}."
+    heading = report.machine()
     beside = "a training run beside" if plan.trainer else "nothing beside"
     images = [str(path) for path in make_images(plan.cache / "images", 64)]
     base = load_clip(plan.model, device="cpu", precision="float32")
@@ -142,11 +133,10 @@ def main(arguments: list[str] | None = None) -> None:
     allowed = min(TOLERANCE[precision], apart / 2)
     checked = check(good, references, allowed)
     swaps = in_effect(moves, good)
+    print(report.command("bench.swap", arguments) + "\n")
     print(
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `python -m bench.swap {' '.join(sys.argv[1:])}`\n"
-    )
-    print(
-        f"{heading}\n{report.own_versions()}. {plan.model}, {precision}; {rate:.1f} requests a second, {beside}.\n"
+        f"{heading}\n{report.versions(report.SERVICE)}. {plan.model}, {precision}; "
+        f"{rate:.1f} requests a second, {beside}.\n"
     )
     print(table(answers, swaps) + "\n")
     print(f"Answers compared: {checked.answers}; the furthest score is {checked.furthest:.2g} from its")
@@ -176,8 +166,6 @@ def swap_server(plan: Plan) -> servers.Server:
     return servers.Server(
         f"swap {plan.precision}",
         lambda port: [*command, str(port), plan.model, plan.precision, str(plan.folder)],
-        CALLS[0],
-        lambda answer: np.zeros(0),
         ready="/ready",
     )
 
@@ -216,7 +204,7 @@ def trainer(plan: Plan) -> Iterator[None]:
 def capacity_of(plan: Plan, port: int, images: Sequence[str]) -> float:
     """Requests a second of 32 clients who never pause; their texts change with the image alone."""
     numbered = [
-        Call(call.name, call.path, call.body.replace(TEXT, open_load.text_of(10_000 + number)))
+        Call(call.name, call.path, call.body.replace(TEXT, text_of(10_000 + number)))
         for number in range(plan.capacity_requests // len(CALLS))
         for call in CALLS
     ]
@@ -230,7 +218,7 @@ def load_and_swap(
     """Answers of the whole run, and each move of the alias."""
     aliases = FileAliases(plan.folder / "aliases.json")
     seconds = plan.steady_s + plan.swaps * plan.every_s + AFTER_S
-    load = open_load.start(OpenSpec(port, CALLS, images, rate, seconds))
+    load = start_open(OpenSpec(port, CALLS, images, rate, seconds))
     moves = []
     time.sleep(plan.steady_s)
     for number in range(plan.swaps):
@@ -239,7 +227,7 @@ def load_and_swap(
         aliases.point("default", version)
         time.sleep(plan.every_s)
         moves.append(Move(at, version, serving_since(port, version)))
-    return open_load.result(load), moves
+    return answers_of(load), moves
 
 
 def serving_since(port: int, version: str) -> float | None:
@@ -272,25 +260,18 @@ def in_a_swap(answer: Answer, swaps: Sequence[Swap]) -> bool:
 
 
 def milliseconds(answers: Sequence[Answer], swaps: Sequence[Swap], *, during: bool) -> list[float]:
-    """Latencies during swaps, or outside them."""
     return [answer.seconds * 1000 for answer in answers if in_a_swap(answer, swaps) is during]
 
 
 def table(answers: Sequence[Answer], swaps: Sequence[Swap]) -> str:
-    """Latency by endpoint, steady and during a swap."""
-    lines = [
-        "| requests | | number | p50 ms | p95 ms | p99 ms |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for path in ("all", "/match", "/classify"):
         some = [each for each in answers if path in ("all", CALLS[each.number % len(CALLS)].path)]
         for during in (False, True):
             found = milliseconds(some, swaps, during=during)
             cells = [f"{report.percentile(found, percent):.0f}" if found else "" for percent in (50, 95, 99)]
-            lines.append(
-                f"| {path} | {'during a swap' if during else 'steady'} | {len(found)} | {' | '.join(cells)} |"
-            )
-    return "\n".join(lines)
+            rows.append([path, "during a swap" if during else "steady", len(found), *cells])
+    return report.markdown(("requests", "", "number", "p50 ms", "p95 ms", "p99 ms"), rows, text=(0, 1))
 
 
 def until_answered(swaps: Sequence[Swap]) -> str:
@@ -312,7 +293,6 @@ def share_apart(plan: Plan, base: Clip, version: str) -> float:
 def targets(
     answers: Sequence[Answer], swaps: Sequence[Swap], moves: int, checked: Checked, apart: float
 ) -> list[report.Target]:
-    """What was promised."""
     failed = sum(answer.status != "200" for answer in answers)
     steady = report.percentile(milliseconds(answers, swaps, during=False), 99)
     during = report.percentile(milliseconds(answers, swaps, during=True) or [float("inf")], 99)
@@ -328,7 +308,6 @@ def targets(
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.swap", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="3 swaps of the demo model: a smoke test, not a measurement"

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.load import Call
-from bench.open_load import TEXT, Answer, text_of
+from bench.load import TEXT, Answer, Call, text_of
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.images import ImageLimits, decode_image
@@ -45,11 +44,9 @@ class Reference:
         return self.texts(answer) @ self.image(answer)
 
     def image(self, answer: Answer) -> Tensor:
-        """The request's image, encoded."""
         return self.images[answer.number % len(self.images)]
 
     def texts(self, answer: Answer) -> Tensor:
-        """The request's texts, or its classes."""
         call = self._calls[answer.number % len(self._calls)]
         if call.path == "/classify":
             return self.classes

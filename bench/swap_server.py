@@ -11,7 +11,6 @@ from bench.file_aliases import FileAliases
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
     port, model, precision, folder = sys.argv[1:]
     aliases = FileAliases(Path(folder) / "aliases.json")
     registry = Registry(partial(find_folder, Path(folder) / "versions"), aliases.read)

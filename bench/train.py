@@ -8,17 +8,18 @@ shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Image
 from __future__ import annotations
 
 import argparse
-import datetime
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from bench import report, train_report
-from bench.caption_choice import DEFAULT_Z, ChoicePlan, compare_choices
-from bench.measure import note
-from bench.step_memory import measure_memory
-from bench.step_time import VARIANTS, measure_waits, time_steps
-from bench.train_parts import UNETS, Shapes, build, describe, make_pairs
+from bench import report
+from bench.diffusion import CAPTIONS, DEFAULT_Z, ChoicePlan, Choices, compare_choices
+from bench.memory import Memory, measure_memory
+from bench.report import note
+from bench.sets import make_pairs
+from bench.steps import BARE, FULL, SDS, STEP, VARIANTS, Seconds, Waits, measure_waits, time_steps
+from bench.train_parts import UNETS, Shapes, build, describe
 from models.teacher.load import load_teacher
 
 
@@ -35,9 +36,8 @@ class Plan:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure everything and print the report."""
     plan = parse(arguments)
-    heading = f"{report.machine()}."
+    heading = report.machine()
     shapes, choice = plan.shapes, plan.choice
     judge = load_teacher(plan.teacher, device=shapes.device, precision=shapes.precision, vae=True)
     note("images")
@@ -51,16 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
     waits = measure_waits(model, pairs, plan.wait_steps)
     exhaustive, pruned = compare_choices(judge, choice)
 
-    command = " ".join(["python -m bench.train", *(arguments if arguments is not None else sys.argv[1:])])
-    print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{command}`\n")
+    print(report.command("bench.train", arguments) + "\n")
     print(heading)
-    print(train_report.versions(shapes.place) + "\n")
+    print(report.training_versions(shapes.place) + "\n")
     print(f"{describe(model)} {plan.rounds} interleaved rounds: {_READING}\n")
-    print(train_report.step_table(seconds, memory, shapes.batch_size) + "\n")
-    print(train_report.waits_table(waits) + "\n")
-    print(train_report.choice_note(plan.teacher, choice) + "\n")
-    print(train_report.choice_table(exhaustive, pruned) + "\n")
-    print(report.verdicts(train_report.targets(seconds, waits, exhaustive, pruned, DEFAULT_Z)))
+    print(step_table(seconds, memory, shapes.batch_size) + "\n")
+    print(waits_table(waits) + "\n")
+    print(choice_note(plan.teacher, choice) + "\n")
+    print(choice_table(exhaustive, pruned) + "\n")
+    print(report.verdicts(targets(seconds, waits, exhaustive, pruned, DEFAULT_Z)))
 
 
 _READING = (
@@ -71,7 +70,6 @@ _READING = (
 
 
 def parse(arguments: list[str] | None) -> Plan:
-    """The command line as a plan."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny shapes, few rounds: a smoke test, not a measurement")
@@ -113,6 +111,111 @@ def parse(arguments: list[str] | None) -> Plan:
         ),
         cache=options.cache.resolve(),
     )
+
+
+def step_table(seconds: Seconds, memory: dict[str, Memory], batch_size: int) -> str:
+    rows = []
+    for variant in VARIANTS:
+        step, bare = seconds[variant, STEP], seconds.get((variant, BARE))
+        rows.append(
+            [
+                variant,
+                report.spread(step, 3),
+                f"{batch_size / median(step):.2f}",
+                report.spread(bare, 3) if bare else "",
+                report.shown_ratio(step, bare) if bare else "",
+                report.shown_ratio(step, seconds[FULL, STEP]),
+                f"{memory[variant].step_mib:.0f}",
+                f"{memory[variant].step_mib / memory[FULL].step_mib:.2f}",
+                f"{memory[variant].before_mib:.0f}",
+            ]
+        )
+    header = (
+        "gradient", "step s", "examples/s", "bare s", "step / bare", "time / full",
+        "step's peak MiB", "peak / full", "MiB before",
+    )  # fmt: skip
+    return report.markdown(header, rows)
+
+
+def waits_table(waits: Sequence[Waits]) -> str:
+    rows = [
+        [
+            wait.name,
+            wait.steps,
+            f"{wait.seconds / wait.steps:.3f}",
+            f"{wait.examples / wait.seconds:.2f}",
+            f"{wait.data_s / wait.seconds:.2%}",
+            f"{wait.captions_s / wait.seconds:.2%}",
+            f"{waiting(wait):.2%}",
+        ]
+        for wait in waits
+    ]
+    header = ("training from JPEGs on disk", "steps", "step s", "examples/s", "data", "captions", "both")
+    return report.markdown(header, rows)
+
+
+def waiting(wait: Waits) -> float:
+    """The share of the time in which the student and the U-Net have nothing to do."""
+    return (wait.data_s + wait.captions_s) / wait.seconds
+
+
+def choice_table(exhaustive: Choices, pruned: dict[float, Choices]) -> str:
+    count = len(exhaustive.decisions)
+    ways = [
+        ("every caption on every draw", exhaustive),
+        *((f"pruned, z = {z:g}", way) for z, way in pruned.items()),
+    ]
+    rows = [
+        [
+            name,
+            f"{way.unet_calls / count:.1f}",
+            f"{way.unet_calls / exhaustive.unet_calls:.3f}",
+            f"{1000 * way.seconds / count:.1f}",
+            f"{way.seconds / exhaustive.seconds:.3f}",
+            f"{way.agreeing(exhaustive)} of {count} ({way.agreeing(exhaustive) / count:.1%})",
+            f"{way.accuracy:.1%}",
+        ]
+        for name, way in ways
+    ]
+    header = (
+        "choice among 5 captions", "U-Net calls an image", "calls / all", "ms an image", "time / all",
+        "equal decisions", "true caption chosen",
+    )  # fmt: skip
+    return report.markdown(header, rows)
+
+
+def choice_note(teacher: str, plan: ChoicePlan) -> str:
+    return (
+        f"Teacher {teacher}; {plan.scenes} validation scenes of the demo world, each with its caption, up to two of "
+        f"its own with words swapped and other scenes' captions, {CAPTIONS} in all; {plan.draws} draws common to all "
+        f"captions, used in rounds of {plan.round_size}; {plan.error_of} errors; at most {plan.batch_size} latents in "
+        "one U-Net call. A call is one noised latent; embedding captions and images is not counted."
+    )
+
+
+def targets(
+    seconds: Seconds, waits: Sequence[Waits], exhaustive: Choices, pruned: dict[float, Choices], z: float
+) -> list[report.Target]:
+    count = len(exhaustive.decisions)
+    of_bare = [
+        report.Target(
+            f"a step ({variant}) over the bare forward and backward of its parts",
+            report.ratio(seconds[variant, STEP], seconds[variant, BARE]),
+            1.15,
+            at_least=False,
+        )
+        for variant in (FULL, SDS)
+    ]
+    shares = [
+        report.Target(f"share of step time spent waiting, {wait.name}", waiting(wait), 0.05, at_least=False)
+        for wait in waits
+    ]
+    equal = pruned[z].agreeing(exhaustive) / count
+    return [
+        *of_bare,
+        *shares,
+        report.Target(f"equal decisions with pruning at z = {z:g}, the default", equal, 0.99, at_least=True),
+    ]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 import tempfile
 from dataclasses import dataclass
 from math import prod
@@ -18,11 +16,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.images import make_images
 from bench.weights import write_tokenizer
 from models.attention import attend_batch_first
 from models.data.batches import Loader
-from models.data.open import open_pairs
 from models.data.pairs import PairSet
 from models.mapper import Mapper
 from models.precision import DTYPES, choose_device, choose_precision
@@ -50,11 +46,6 @@ TINY_STUDENT: dict[str, Any] = {
         "context_length": CONTEXT_LENGTH, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2,
     },
 }  # fmt: skip
-WORDS = (
-    "a", "the", "two", "small", "large", "red", "blue", "green", "old", "young", "wooden", "dog", "cat", "horse",
-    "car", "table", "man", "woman", "child", "boat", "tree", "house", "street", "beach", "kitchen", "sits", "stands",
-    "runs", "holds", "near", "under", "above", "beside", "with", "on",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,6 @@ class Shapes:
 
     @property
     def place(self) -> torch.device:
-        """The device itself."""
         return choose_device(self.device)
 
     @property
@@ -111,7 +101,6 @@ class Model:
 
 
 def build(shapes: Shapes) -> Model:
-    """Draw the weights."""
     torch.manual_seed(SEED)
     config = student_config(shapes.student)
     network: Any = attend_batch_first(open_clip.CLIP(**config)).to(shapes.place)
@@ -171,23 +160,7 @@ def new_unet(name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
     return unet.eval().requires_grad_(False)
 
 
-def make_pairs(folder: Path, count: int) -> PairSet:
-    """`count` JPEGs of 640x480 with a caption each, as a COCO captions file on disk."""
-    paths = make_images(folder / "images", count)
-    draw = random.Random(SEED)
-    content = {
-        "images": [{"id": number, "file_name": path.name} for number, path in enumerate(paths)],
-        "annotations": [
-            {"image_id": number, "caption": " ".join(draw.choices(WORDS, k=10))} for number in range(count)
-        ],
-    }
-    file = folder / f"captions-{count}.json"
-    file.write_text(json.dumps(content), encoding="utf-8")
-    return open_pairs(file, images=folder / "images")
-
-
 def new_loader(model: Model, pairs: PairSet, steps: int) -> Loader:
-    """Batches as a run loads them."""
     return Loader(
         pairs, model.preprocess, batch_size=model.shapes.batch_size, seed=SEED, first_step=0, last_step=steps
     )

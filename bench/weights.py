@@ -154,19 +154,17 @@ def huggingface_preprocessor(preprocess: dict[str, object]) -> dict[str, object]
     }
 
 
-def open_clip_features(folder: Path, images: list[Path], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def open_clip_features(folder: Path, images: list[Path]) -> np.ndarray:
     """open_clip's own float32 embeddings, L2-normalised: the reference that every server is held to."""
     name = f"local-dir:{folder}"
     model, _, preprocess = open_clip.create_model_and_transforms(name, precision="fp32")
-    tokenizer = open_clip.get_tokenizer(name)
     model.eval()
     with torch.inference_mode():
         rows = [
             model.encode_image(torch.stack([preprocess(Image.open(path)) for path in part]), normalize=True)
             for part in (images[start : start + 32] for start in range(0, len(images), 32))
         ]
-        text_features = model.encode_text(tokenizer(texts), normalize=True)
-    return torch.cat(rows).numpy(), text_features.numpy()
+    return torch.cat(rows).numpy()
 
 
 def _rename(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Every request, built without sending it, so that both faces send the same."""
+"""Every request, built without sending it."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
@@ -81,3 +81,16 @@ def below(*parts: str) -> str:
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not None; the service has the defaults."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def strings(name: str, given: Iterable[str]) -> list[str]:
+    """A list of strings. Raises TypeError for one string in its place, and for an item that is not a string."""
+    if isinstance(given, str | bytes):
+        raise TypeError(
+            f"{name} must be a list of strings, and is one string: put it into a list, [{given!r}]."
+        )
+    found = list(given)
+    for index, each in enumerate(found):
+        if not isinstance(each, str):
+            raise TypeError(f"{name}[{index}] must be a string, and is of the type {type(each).__name__}.")
+    return found

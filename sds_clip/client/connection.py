@@ -1,24 +1,107 @@
-"""Where the service is, and how it is spoken to."""
+"""Where the service is, how its answers are read, and when a call is sent again."""
 
 import os
 from typing import Any
 
 import httpx
+from httpx_sse import SSEError
 
-from sds_clip.client.events import SILENCE_S
+from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, ServerError, of_status
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+# Longer than the service's own deadline, so that its answer says what took too long.
 TIMEOUT_S = 90.0
-"""For an answer: longer than the service's own deadline."""
 CONNECT_TIMEOUT_S = 10.0
-STREAM_TIMEOUT = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S)
+# The service sends a heartbeat every 15 s, so a stream that is silent for longer is a dead one.
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=CONNECT_TIMEOUT_S)
+
+MAX_ATTEMPTS = 5
+# A longer Retry-After is the caller's to wait for.
+MAX_PAUSE_S = 60.0
+# After a lost answer, doubled for each further attempt.
+LOST_PAUSE_S = 0.5
+# How long the service may be away while a job is followed: longer than a restart that loads a model takes.
+PATIENCE_S = 120.0
+RECONNECT_PAUSE_S = 1.0
 
 
 def options(url: str | None, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """Of httpx's clients; what is not given is SDS_CLIP_URL and SDS_CLIP_API_KEY."""
+    """The arguments of httpx's clients; the defaults are SDS_CLIP_URL and SDS_CLIP_API_KEY."""
     key = api_key or os.environ.get("SDS_CLIP_API_KEY")
     return {
         "base_url": url or os.environ.get("SDS_CLIP_URL") or DEFAULT_URL,
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
         "timeout": httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
     }
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response itself. Raises APIError for an error; the body of one must have been read."""
+    if response.is_success:
+        return response
+    try:
+        error = response.json()["error"]
+        message, code = str(error["message"]), error["code"]
+    except (ValueError, KeyError, TypeError):  # a proxy's answer, for instance
+        error, code = {}, None
+        message = f"{response.url} answered {response.status_code} {response.reason_phrase}".rstrip()
+    retry_after = response.headers.get("retry-after", "")
+    raise of_status(response.status_code)(
+        message,
+        code=code,
+        status=response.status_code,
+        param=error.get("param"),
+        index=error.get("index"),
+        request_id=response.headers.get("x-request-id"),
+        retry_after_s=float(retry_after) if retry_after.isdecimal() else None,
+    )
+
+
+def json_of(response: httpx.Response) -> dict[str, Any]:
+    """The JSON of a response. Raises ServerError for another content, as a proxy may send it."""
+    try:
+        content: dict[str, Any] = response.json()
+    except ValueError:
+        raise ServerError(
+            f"{response.url} answered with something that is not JSON; is it this service?",
+            status=response.status_code,
+        ) from None
+    return content
+
+
+def failure(error: httpx.TransportError, url: httpx.URL) -> ClientError:
+    """The client's error for one of httpx."""
+    if isinstance(error, SSEError):
+        return ServerError(f"{url} did not answer with an event stream; is it this service? ({error})")
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol):
+        return ConnectionFailed(
+            f"{url} cannot be reached ({reason}); start the service with `sds-clip up`, or name its address.",
+            reached=False,
+        )
+    return ConnectionFailed(f"{url} did not answer to the end: {reason}", reached=True)
+
+
+def retry_pause_s(error: ClientError, attempt: int, max_attempts: int) -> float | None:
+    """How long to wait before an idempotent call is sent again, or None where it is not.
+
+    An answer that was lost is asked for again with exponential backoff. A 429 or 503 is retried after its
+    Retry-After; without that header nobody has said that waiting helps.
+    """
+    if attempt >= max_attempts:
+        return None
+    if isinstance(error, ConnectionFailed):
+        return LOST_PAUSE_S * 2 ** (attempt - 1) if error.reached else None
+    if error.retry_after_s is None or error.retry_after_s > MAX_PAUSE_S:
+        return None
+    return (
+        error.retry_after_s if error.status in (429, 503) or error.code == "idempotency_in_flight" else None
+    )
+
+
+def reconnect_pause_s(error: ClientError, away_s: float) -> float:
+    """How long to wait before a job's events are asked for again. Raises the error where that is of no use."""
+    hopeless = isinstance(error, APIError) and error.retry_after_s is None
+    if hopeless or away_s > PATIENCE_S:
+        raise error
+    return error.retry_after_s or RECONNECT_PAUSE_S

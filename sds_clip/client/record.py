@@ -1,6 +1,8 @@
-"""What both kinds of job object know of a job without asking the service again."""
+"""A job as the service described it last, and its progress as a bar on a terminal."""
 
 from typing import Any
+
+from tqdm import tqdm
 
 from sds_clip.client.errors import JobFailed
 
@@ -8,7 +10,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class JobRecord:
-    """A job as the service described it last; `info` has all of GET /jobs/{id}."""
+    """What is known of a job without asking again; `info` has every field of GET /jobs/{id}."""
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.info = info
@@ -18,7 +20,6 @@ class JobRecord:
 
     @property
     def id(self) -> str:
-        """Its id."""
         return str(self.info["id"])
 
     @property
@@ -33,28 +34,53 @@ class JobRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing befalls it any more."""
         return self.status in TERMINAL
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Metrics, evaluations, and what came of promoting."""
+        """Metrics, evaluations, and whether the version was promoted."""
         result: dict[str, Any] | None = self.info["result"]
         return result
 
     @property
     def version(self) -> str | None:
-        """The version that it made."""
+        """The version that the job made."""
         version: str | None = self.info["result_version"]
         return version
 
     @property
     def error(self) -> dict[str, Any] | None:
-        """Why it failed: code, message, param, retryable."""
+        """Why the job failed: code, message, param, retryable."""
         error: dict[str, Any] | None = self.info["error"]
         return error
 
     def raise_for_failure(self) -> None:
-        """Raise JobFailed where it has failed or was cancelled."""
+        """Raise JobFailed if the job has failed or was cancelled."""
         if self.status in TERMINAL - {"succeeded"}:
             raise JobFailed(self.info)
+
+
+class ProgressBar:
+    """Shows the `progress` events of a job; a new stage starts a new count."""
+
+    def __init__(self, job_id: str, *, shown: bool) -> None:
+        self._name = job_id
+        self._bar: Any = tqdm(disable=not shown, unit="step", desc=job_id, dynamic_ncols=True)
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, event: dict[str, Any]) -> None:
+        progress = event["progress"]
+        stage = event["stage"] or event["status"]
+        if event.get("no_worker"):
+            stage = f"{event['status']}, and no worker of its queue is alive"
+        if (self._bar.n or 0) > progress["step"]:
+            self._bar.reset()
+        self._bar.total = progress["steps"]
+        self._bar.n = progress["step"]
+        self._bar.set_description_str(f"{self._name} {stage}")
+        self._bar.refresh()

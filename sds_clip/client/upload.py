@@ -1,10 +1,10 @@
-"""A data set's files as one form, streamed: an archive as it is, a folder as a tar made on the way."""
+"""The file of an upload: an archive as it is, or a folder as a tar that is made while it is sent."""
 
 import os
 import tarfile
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from sds_clip.client.errors import UnreadableFile
 
@@ -13,53 +13,40 @@ _BLOCK = tarfile.BLOCKSIZE
 _END = 2 * _BLOCK
 
 
-class Form:
-    """multipart/form-data with fields and one file, whose size is known before it is sent."""
+class UploadFile:
+    """As much of a file object as httpx needs to send it in a form whose size is known before.
 
-    def __init__(self, path: Path, fields: Mapping[str, str]) -> None:
-        """Raises: OSError for what cannot be read, ValueError for a folder that cannot be packed."""
-        self._path = path
-        self._entries = _entries(path) if path.is_dir() else None
-        boundary = uuid.uuid4().hex
-        file_name = path.name if self._entries is None else "folder.tar"
-        self._head = b"".join(
-            _part(boundary, f'name="{name}"') + value.encode() + b"\r\n" for name, value in fields.items()
-        ) + _part(boundary, f'name="file"; filename="{_plain(file_name)}"')
-        self._tail = f"\r\n--{boundary}--\r\n".encode()
-        size_bytes = path.stat().st_size if self._entries is None else _tar_bytes(self._entries)
-        self.headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(len(self._head) + size_bytes + len(self._tail)),
-        }
-
-    def chunks(self) -> Iterator[bytes]:
-        """Its bytes. Raises OSError where a file is not what it was."""
-        yield self._head
-        if self._entries is None:
-            yield from _file(self._path, self._path.stat().st_size)
-        else:
-            yield from _tar(self._entries)
-        yield self._tail
-
-
-def dataset_form(
-    path: str | os.PathLike[str], *, format: str, name: str | None, max_bad_share: float
-) -> Form:
-    """A data set's form, named for its file or folder where it is not given a name.
-
-    Raises: UnreadableFile, and ValueError for a folder that cannot be packed.
+    Raises: UnreadableFile, and ValueError for a folder that cannot be packed. Reading raises OSError where a file has
+    become shorter meanwhile; one that has grown is cut at its former size.
     """
-    source = Path(path)
-    fields = {
-        "name": name or source.resolve().name,
-        "format": format,
-        "max_bad_share": str(max_bad_share),
-    }
-    try:
-        return Form(source, fields)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UnreadableFile(f"{error.filename or source} cannot be read: {reason}.", param="file") from error
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        source = Path(path)
+        try:
+            self._entries = _entries(source) if source.is_dir() else None
+            self._size_bytes = source.stat().st_size if self._entries is None else _tar_bytes(self._entries)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UnreadableFile(
+                f"{error.filename or source} cannot be read: {reason}.", param="file"
+            ) from error
+        self._name = "folder.tar" if source.is_dir() else source.name
+        content = _file(source, self._size_bytes) if self._entries is None else _tar(self._entries)
+        self._chunks = filter(None, content)
+
+    def as_form_file(self) -> dict[str, tuple[str, IO[bytes]]]:
+        """The argument `files` of httpx."""
+        return {"file": (self._name, cast(IO[bytes], self))}
+
+    def read(self, _: int) -> bytes:
+        return next(self._chunks, b"")
+
+    def tell(self) -> int:
+        return 0
+
+    def seek(self, _: int, whence: int = os.SEEK_SET) -> int:
+        """httpx asks for the end to learn the size, and for the start before it reads, which is done once."""
+        return self._size_bytes if whence == os.SEEK_END else 0
 
 
 def _entries(folder: Path) -> list[tuple[tarfile.TarInfo, Path]]:
@@ -107,11 +94,3 @@ def _header(info: tarfile.TarInfo) -> bytes:
 
 def _padding(size_bytes: int) -> int:
     return -size_bytes % _BLOCK
-
-
-def _part(boundary: str, disposition: str) -> bytes:
-    return f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
-
-
-def _plain(name: str) -> str:
-    return "".join(character if character.isalnum() or character in "._-" else "_" for character in name)

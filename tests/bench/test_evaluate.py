@@ -7,9 +7,9 @@ import pytest
 if "CI" not in os.environ:
     pytest.importorskip("clip_benchmark", reason="needs pip install --no-deps clip-benchmark==1.6.1")
 
-from bench import evaluate, evaluate_report
+from bench import evaluate
 from bench.evaluate_race import Encodes, Race, Times, check_same
-from bench.evaluate_sets import PARTS, sugarcrepe_set
+from bench.sets import PARTS, sugarcrepe_set
 from models.evaluation.results import Metric
 
 
@@ -42,7 +42,7 @@ def test_missed_targets_are_named() -> None:
         encodes = Encodes(8, 8)
         return Race("one", 4, encodes, encodes, expected, Times([2.0]), Times([1.8]))
 
-    targets = evaluate_report.targets(race(1.0), race(2.0), {100: [500.0], 400: [530.0]})
+    targets = evaluate.targets(race(1.0), race(2.0), {100: [500.0], 400: [530.0]})
 
     assert [target.value for target in targets] == pytest.approx([0.9, 0.45, 1.06])
     assert not any(target.met for target in targets)
@@ -53,7 +53,7 @@ def test_missed_targets_are_named() -> None:
 def test_quick_run_prints_every_table(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate, "peak_mib", lambda _: 100.0)
+    monkeypatch.setattr(evaluate, "evaluation_peak_mib", lambda _: 100.0)
 
     evaluate.main(["--quick", "--model", str(tiny_folder), "--cache", str(tmp_path)])
 

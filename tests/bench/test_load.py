@@ -3,7 +3,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from bench.load import Call, LoadResult, LoadSpec, generate
+from bench.load import Call, LoadResult, LoadSpec, closed_loop
 
 CALLS = [Call("embed", "/embed", '{"image": "@IMAGE@"}'), Call("match", "/match", "{}")]
 
@@ -44,7 +44,7 @@ def drive(recorder: Recorder, image: Path, **options: int) -> LoadResult:
         server = await asyncio.start_server(recorder.handle, "127.0.0.1", 0, limit=2**20)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            result = await generate(LoadSpec(port, CALLS, [str(image)], **options))
+            result = await closed_loop(LoadSpec(port, CALLS, [str(image)], **options))
             await asyncio.sleep(0.02)  # the handlers see the clients hang up
         return result
 

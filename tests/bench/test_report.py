@@ -1,4 +1,5 @@
-from bench.report import Row, Target, median, percentile, table, verdicts
+from bench.report import Target, percentile, verdicts
+from bench.serve import Row, table
 
 
 def test_percentiles_are_nearest_ranks() -> None:
@@ -9,11 +10,6 @@ def test_percentiles_are_nearest_ranks() -> None:
     assert percentile(values, 99) == 99
     assert percentile([3.0], 99) == 3
     assert percentile([1.0, 2.0], 0) == 1
-
-
-def test_median_of_an_even_count_lies_between() -> None:
-    assert median([4.0, 1.0, 2.0]) == 2
-    assert median([4.0, 1.0, 2.0, 8.0]) == 3
 
 
 def test_row_shows_its_median_rate_and_leaves_unmeasured_cells_empty() -> None:

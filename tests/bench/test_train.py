@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import caption_choice, flops, step_memory, train, train_report
-from bench.bare_step import bare_step, clear, prepare
-from bench.caption_choice import Choices, five_captions
-from bench.step_memory import Memory
-from bench.step_time import FULL, SDS, STEP, VARIANTS, Waits, set_checkpointing
-from bench.train_parts import Model, Shapes, build, make_pairs, new_loader, new_unet
+from bench import diffusion, flops, memory, report, train
+from bench.diffusion import Choices, five_captions
+from bench.memory import Memory
+from bench.sets import make_pairs
+from bench.steps import FULL, SDS, STEP, VARIANTS, Waits, bare_step, clear, prepare, set_checkpointing
+from bench.train_parts import Model, Shapes, build, new_loader, new_unet
 from demo.sets import pairs
 from demo.world import Split
 from models.data.batches import Batch
@@ -20,11 +20,11 @@ from tests.teachers import save_sd_teacher
 
 PEAK = """
 import torch
-from bench import step_memory
+from bench import memory
 torch.ones(256 * 2**18)  # a higher peak before does not count
-before = step_memory.start_peak(torch.device("cpu"))
+before = memory.start_peak(torch.device("cpu"))
 torch.ones(128 * 2**18)
-print(step_memory.read_peak(torch.device("cpu")) - before)
+print(memory.read_peak(torch.device("cpu")) - before)
 """
 SHAPES = Shapes("tiny", "tiny", "cpu", "float32", batch_size=4, sds_batch_size=2)
 
@@ -86,20 +86,20 @@ def test_peak_is_what_was_held_at_once_and_given_back() -> None:
 
 @pytest.mark.slow
 def test_step_is_taken_in_a_process_of_its_own_and_takes_memory(tmp_path: Path) -> None:
-    memory = step_memory.measure_memory(SHAPES, SDS, tmp_path)
+    measured = memory.measure_memory(SHAPES, SDS, tmp_path)
 
-    assert memory.before_mib > 100
-    assert memory.step_mib > 1
+    assert measured.before_mib > 100
+    assert measured.step_mib > 1
 
 
 @pytest.mark.slow
 def test_failed_step_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="nowhere"):
-        step_memory.measure_memory(replace(SHAPES, device="nowhere"), SDS, tmp_path)
+        memory.measure_memory(replace(SHAPES, device="nowhere"), SDS, tmp_path)
 
 
 def test_scene_is_compared_with_four_wrong_captions_its_own_words_swapped_among_them() -> None:
-    drawn = pairs(Split.VALIDATION, caption_choice.SEED, 0, 60)
+    drawn = pairs(Split.VALIDATION, diffusion.SEED, 0, 60)
 
     choices = [five_captions(drawn, index) for index in range(40)]
 
@@ -114,10 +114,10 @@ def test_report_shows_agreement_and_ratios_of_medians() -> None:
     every = Choices([0, 0, 1, 0], unet_calls=640, seconds=4.0)
     pruned = {2.5: Choices([0, 0, 0, 0], unet_calls=160, seconds=1.5)}
 
-    last = train_report.choice_table(every, pruned).splitlines()[-1]
+    last = train.choice_table(every, pruned).splitlines()[-1]
 
     assert last == "| pruned, z = 2.5 | 40.0 | 0.250 | 375.0 | 0.375 | 3 of 4 (75.0%) | 100.0% |"
-    assert train_report.shown_ratio([2.0, 3.0, 2.2], [1.0, 2.0, 2.0]) == "1.100 (1.100 to 2.000)"
+    assert report.shown_ratio([2.0, 3.0, 2.2], [1.0, 2.0, 2.0]) == "1.100 (1.100 to 2.000)"
 
 
 def test_missed_targets_are_named() -> None:
@@ -127,7 +127,7 @@ def test_missed_targets_are_named() -> None:
     waits = [Waits("cold", steps=2, examples=8, seconds=10.0, data_s=0.3, captions_s=0.3)]
     every, pruned = Choices([0], 10, 1.0), {2.5: Choices([1], 5, 1.0)}
 
-    targets = train_report.targets(seconds, waits, every, pruned, 2.5)
+    targets = train.targets(seconds, waits, every, pruned, 2.5)
 
     assert [target.met for target in targets] == [False] * 4
     assert targets[2].value == pytest.approx(0.06)

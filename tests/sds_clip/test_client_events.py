@@ -4,14 +4,13 @@ import json
 
 import pytest
 
-from sds_clip import Client
-from sds_clip.client import errors, events
-from sds_clip.client.events import Follower, Frame
-from sds_clip.client.sync_http import Http
+from sds_clip import Client, Job
+from sds_clip.client import connection, errors
 from tests.sds_clip.scripted import Answer, scripted
 
 STREAM = {"Content-Type": "text/event-stream"}
 SEPARATOR = "a caption\u2028with a separator"
+JOB = Answer(200, json.dumps({"id": "job_1", "kind": "finetune", "status": "succeeded"}).encode())
 
 
 def frame(name: str, data: dict[str, object], number: int | None = None) -> bytes:
@@ -26,66 +25,61 @@ REST = (
 )
 
 
-@pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_frames_do_not_depend_on_how_the_bytes_arrive(size: int) -> None:
-    follower = Follower("job_1")
-    stream = FIRST + REST
-    frames = [
-        found
-        for start in range(0, len(stream), size)
-        for found in follower.feed(stream[start : start + size])
-    ]
-    assert frames == [
-        Frame("status", {"id": 1}, 1),
-        Frame("message", {"id": 2, "of": SEPARATOR}, 2),
-        Frame("metrics", {"id": 3}, 3),
-        Frame("progress", {"status": "running"}),
-        Frame("done", {"status": "succeeded"}),
-    ]
-    assert follower.ended
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_PAUSE_S", 0.01)
 
 
-def test_a_connection_that_is_cut_is_taken_up_after_the_last_whole_event(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(events, "_PAUSE_S", 0.01)
+def the_job(client: Client) -> Job:
+    return client.job("job_1")
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_connection_that_is_cut_is_taken_up_after_the_last_whole_event() -> None:
     cut = Answer(200, FIRST + b"id: 3\nevent: metr", STREAM, cut=True)
     away = Answer(503, b'{"error": {"code": "unavailable", "message": "Ending."}}', {"Retry-After": "0"})
     ended_early = Answer(200, b"retry: 2000\n\n", STREAM)
-    with scripted(cut, away, ended_early, Answer(200, REST, STREAM)) as server:
-        http = Http(server.url, None, 10)
-        names = [found.id or found.name for found in http.follow(Follower("job_1"))]
-        http.close()
-        assert names == [1, 2, 3, "progress", "done"]
-        assert [asked.headers.get("last-event-id") for asked in server.asked] == [None, "2", "2", "2"]
+    with (
+        scripted(JOB, cut, away, ended_early, Answer(200, REST, STREAM)) as server,
+        Client(server.url) as client,
+    ):
+        assert list(the_job(client).events()) == [{"id": 1}, {"id": 2, "of": SEPARATOR}, {"id": 3}]
+        assert [asked.headers.get("last-event-id") for asked in server.asked[1:]] == [None, "2", "2", "2"]
+
+
+def test_events_after_a_number_are_asked_for() -> None:
+    with scripted(JOB, Answer(200, REST, STREAM)) as server, Client(server.url) as client:
+        assert list(the_job(client).events(after=2)) == [{"id": 3}]
+        assert server.asked[1].path == "/jobs/job_1/events?after=2"
 
 
 def test_a_job_that_has_ended_meanwhile_is_not_waited_for() -> None:
-    job = {"id": "job_1", "kind": "finetune", "status": "succeeded"}
-    with (
-        scripted(
-            Answer(200, json.dumps(job).encode()), Answer(204, b""), Answer(200, json.dumps(job).encode())
-        ) as server,
-        Client(server.url) as client,
-    ):
-        assert client.job("job_1").wait().status == "succeeded"
+    with scripted(JOB, Answer(204, b""), JOB) as server, Client(server.url) as client:
+        assert the_job(client).wait().status == "succeeded"
         assert len(server.asked) == 3
+
+
+def test_waiting_shows_progress_until_the_job_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {"status": "running", "stage": "training", "progress": {"step": 3, "steps": 4}}
+    stream = frame("status", {"id": 1}, 1) + frame("progress", shown) + frame("done", {})
+    with scripted(JOB, Answer(200, stream, STREAM), JOB) as server, Client(server.url) as client:
+        assert the_job(client).wait(progress=True).status == "succeeded"
+    assert "job_1 training" in capsys.readouterr().err
 
 
 def test_a_job_that_is_not_there_is_an_error_at_once() -> None:
     missing = Answer(404, b'{"error": {"code": "job_not_found", "message": "No job."}}')
-    with scripted(missing) as server:
-        http = Http(server.url, None, 10)
+    with scripted(JOB, missing) as server, Client(server.url) as client:
         with pytest.raises(errors.NotFound):
-            list(http.follow(Follower("job_1")))
-        http.close()
-        assert len(server.asked) == 1
+            list(the_job(client).events())
+        assert len(server.asked) == 2
 
 
+@pytest.mark.usefixtures("no_pause")
 def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(events, "PATIENCE_S", 0.2)
-    http = Http("http://127.0.0.1:1", None, 10)
-    with pytest.raises(errors.ConnectionFailed):
-        list(http.follow(Follower("job_1")))
-    http.close()
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.2)
+    with scripted(JOB) as server:
+        client = Client(server.url)
+        job = the_job(client)
+    with client, pytest.raises(errors.ConnectionFailed):
+        list(job.events())

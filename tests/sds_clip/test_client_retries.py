@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sds_clip import AsyncClient, Client, ConnectionFailed
-from sds_clip.client import errors, retries
+from sds_clip.client import connection, errors
 from tests.sds_clip.scripted import Answer, scripted
 
 BUSY = Answer(
@@ -22,7 +22,7 @@ def test_a_busy_service_is_asked_again_and_no_more_than_so_often() -> None:
     with scripted(BUSY) as server, Client(server.url) as client:
         with pytest.raises(errors.Unavailable, match=r"Later\."):
             client.models()
-        assert len(server.asked) == retries.MAX_ATTEMPTS
+        assert len(server.asked) == connection.MAX_ATTEMPTS
     with scripted(BUSY) as server, Client(server.url, max_attempts=1) as client:
         with pytest.raises(errors.Unavailable):
             client.models()

@@ -1,7 +1,6 @@
-"""The most memory that one training step takes above what is there before it, in a process of its own.
+"""The most memory that a training step or an evaluation takes, in a process of its own.
 
-The specification comes as JSON on standard input, the result goes as JSON to standard output; `measure_memory` is
-both ends of that.
+A child's specification comes as JSON on standard input, and its result goes as JSON to standard output.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -31,18 +32,19 @@ class Memory:
 
 def measure_memory(shapes: Shapes, variant: str, data: Path) -> Memory:
     """Take one step of a variant in a child process; the optimizer's state is made in it."""
-    command = [sys.executable, "-m", "bench.step_memory"]
-    spec = {"shapes": asdict(shapes), "variant": variant, "data": str(data)}
-    done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"the step whose memory is measured failed:\n{done.stderr[-3000:]}")
-    return Memory(**json.loads(done.stdout))
+    return Memory(**_in_child("step", {"shapes": asdict(shapes), "variant": variant, "data": str(data)}))
+
+
+def evaluation_peak_mib(folder: Path) -> float:
+    """Evaluate the demo model on a Winoground-shaped set in a child process; its highest resident memory."""
+    peak: float = _in_child("evaluation", {"folder": str(folder)})
+    return peak
 
 
 def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
-    """The child's work."""
-    from bench.step_time import gradient_of, set_checkpointing
-    from bench.train_parts import build, make_pairs, new_loader
+    from bench.sets import make_pairs
+    from bench.steps import gradient_of, set_checkpointing
+    from bench.train_parts import build, new_loader
 
     model = build(shapes)
     set_checkpointing(model, variant)
@@ -53,15 +55,26 @@ def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
     return Memory(before, read_peak(shapes.place) - before)
 
 
+def evaluate(folder: Path) -> float:
+    from models.checkpoints import load_clip
+    from models.evaluation.benchmark import run_benchmark
+    from models.evaluation.scorers import ClipScorer
+    from models.evaluation.winoground import winoground_benchmark
+
+    clip = load_clip("demo", device="cpu", precision="float32")
+    with TemporaryDirectory() as kept, ClipScorer(clip, Path(kept)) as scorer:
+        run_benchmark(winoground_benchmark(folder), scorer)
+    return read_peak(torch.device("cpu"))
+
+
 def start_peak(device: torch.device) -> float:
     """Forget the peak so far; MiB held now: of the GPU where one is used, resident otherwise."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 2**20
     gc.collect()
-    with contextlib.suppress(
-        OSError, AttributeError
-    ):  # glibc: a step in what is free already would look like none
+    # glibc: a step in what is free already would look like none.
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
@@ -81,11 +94,21 @@ def read_peak(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
+def _in_child(work: str, spec: dict[str, Any]) -> Any:
+    command = [sys.executable, "-m", "bench.memory", work]
+    done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the {work} whose memory is measured failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout)
+
+
 def main() -> None:
-    """Read a specification, take the step, write the result."""
     spec = json.load(sys.stdin)
-    memory = take_step(Shapes(**spec["shapes"]), spec["variant"], Path(spec["data"]))
-    json.dump(asdict(memory), sys.stdout)
+    if sys.argv[1] == "step":
+        memory = take_step(Shapes(**spec["shapes"]), spec["variant"], Path(spec["data"]))
+        json.dump(asdict(memory), sys.stdout)
+    else:
+        json.dump(evaluate(Path(spec["folder"])), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +11,14 @@ import open_clip
 
 from bench import servers, weights
 from bench.bare import BareResult, BareSpec, run_bare
-from bench.images import make_images
 from bench.load import IMAGE, Call, LoadResult, LoadSpec, run_load
+from bench.report import note
+from bench.sets import make_images
 
 CLIENTS = 32
 BATCH_SIZE = 32
 INFINITY, LITSERVE = "infinity", "litserve"
 PRECISIONS = ("auto", "float32")
-PARITY_TEXTS = ["a photo of a dog", "Two cats, sitting on a RED mat!", "café naïve, 12,345 things"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class Plan:
 
     @property
     def warmup(self) -> int:
-        """Requests before the clock starts."""
         return 2 * CLIENTS
 
 
@@ -72,49 +69,26 @@ class Extras:
 
 
 def prepare(plan: Plan) -> Inputs:
-    """Weights, images and reference embeddings; with peers also their environments and folder."""
+    """Weights, images and reference embeddings; with peers also their environments and copy of the weights."""
     folder = weights.make_open_clip(plan.cache / weights.ARCHITECTURE)
     paths = make_images(plan.cache / "images", plan.requests + plan.warmup)
     sample = paths[plan.warmup : plan.warmup + 64]
-    features, texts = weights.open_clip_features(folder, sample, PARITY_TEXTS)
+    features = weights.open_clip_features(folder, sample)
     if plan.peers:
-        environment = servers.install(plan.cache / "venv-infinity", servers.INFINITY_REQUIREMENTS)
+        servers.install(plan.cache / "venv-infinity", servers.INFINITY_REQUIREMENTS)
         servers.install(plan.cache / "venv-litserve", servers.LITSERVE_REQUIREMENTS)
-        copy = weights.make_huggingface(folder, plan.cache / f"{weights.ARCHITECTURE}-hf")
-        check_parity(plan.cache, environment, copy, sample[:16], features[:16], texts)
+        weights.make_huggingface(folder, plan.cache / f"{weights.ARCHITECTURE}-hf")
     reference = {path.name: row for path, row in zip(sample, features, strict=True)}
     return Inputs(folder, [str(path) for path in paths], reference)
 
 
-def check_parity(
-    cache: Path, environment: Path, folder: Path, images: list[Path], features: np.ndarray, texts: np.ndarray
-) -> None:
-    """Raise RuntimeError unless the peer's copy of the weights embeds images and texts alike, to 1e-5."""
-    out = cache / "parity.npz"
-    task = {
-        "folder": str(folder),
-        "images": [str(path) for path in images],
-        "texts": PARITY_TEXTS,
-        "out": str(out),
-    }
-    command = [environment / "bin" / "python", Path(__file__).with_name("hf_features.py")]
-    variables = servers.environment_variables(cache)
-    subprocess.run(command, input=json.dumps(task), text=True, check=True, env=variables, capture_output=True)
-    theirs = np.load(out)
-    worst = max(np.abs(theirs["images"] - features).max(), np.abs(theirs["texts"] - texts).max())
-    note(f"the Hugging Face copy of the weights differs from open_clip by at most {worst:.1e}")
-    if worst > 1e-5:
-        raise RuntimeError(f"the copy of the weights embeds differently: {worst}")
-
-
 def contestants(plan: Plan, inputs: Inputs) -> dict[str, servers.Server]:
-    """The servers in the order of a round."""
-    systems = {"auto": servers.ours(inputs.folder, "auto")}
+    systems = {"auto": servers.ours(f"local-dir:{inputs.folder}", "auto")}
     if plan.peers:
         copy = plan.cache / f"{weights.ARCHITECTURE}-hf"
         systems[INFINITY] = servers.infinity(copy, plan.cache / "venv-infinity")
         systems[LITSERVE] = servers.litserve(inputs.folder, plan.cache / "venv-litserve", "fp32")
-    systems["float32"] = servers.ours(inputs.folder, "float32")
+    systems["float32"] = servers.ours(f"local-dir:{inputs.folder}", "float32")
     if plan.peers:
         systems[f"{LITSERVE}-bf16"] = servers.litserve(inputs.folder, plan.cache / "venv-litserve", "bf16")
     return systems
@@ -163,6 +137,8 @@ def min_cosine(server: servers.Server, loaded: LoadResult, reference: dict[str, 
             cosines.append(float(vector @ reference[name] / np.linalg.norm(vector)))
     if not cosines:
         raise RuntimeError(f"{server.name}: no answer could be checked")
+    if min(cosines) < 0.999:
+        raise RuntimeError(f"{server.name} does not compute the same model: a cosine is {min(cosines)}")
     return min(cosines)
 
 
@@ -197,7 +173,7 @@ def measure_extras(plan: Plan, inputs: Inputs, server: servers.Server) -> Extras
 
 def build_classes(port: int, call: Call, image: Path, timeout_s: float = 900.0) -> float:
     """Ask until the label set is encoded; seconds that took."""
-    body = call.body.replace(IMAGE, servers.data_uri(image))
+    body = call.filled(image)
     start = time.monotonic()
     while time.monotonic() < start + timeout_s:
         status, answer = servers.post(port, call.path, body)
@@ -207,8 +183,3 @@ def build_classes(port: int, call: Call, image: Path, timeout_s: float = 900.0) 
             raise RuntimeError(f"{call.path} answered {status}: {answer}")
         time.sleep(1)
     raise RuntimeError(f"{call.path} was not ready in {timeout_s:.0f} s")
-
-
-def note(text: str) -> None:
-    """Progress, beside the report."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)

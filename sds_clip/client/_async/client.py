@@ -1,6 +1,7 @@
-"""The client that is awaited."""
+"""The client and its jobs."""
 
-import asyncio
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -8,22 +9,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from sds_clip.client import calls, connection, inference, retries
-from sds_clip.client.aio_http import AsyncHttp
-from sds_clip.client.aio_job import AsyncJob
+from sds_clip.client import calls, connection
+from sds_clip.client._async import inference
+from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.images import ImageLike
-from sds_clip.client.upload import dataset_form
+from sds_clip.client.record import JobRecord, ProgressBar
+from sds_clip.client.upload import UploadFile
+from sds_clip.client.waiting import in_thread
 
 
 class AsyncClient:
-    """Speaks to a service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
-
-        async with AsyncClient() as client:
-            (await client.match(["cat.jpg"], ["a cat", "a dog"]))["results"][0]["probabilities"]
+    """A client of the service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
 
     Images are paths, URLs, bytes, file objects, PIL images or arrays of uint8. Lists longer than the service takes in
     one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of the service
-    describes every field. Whatever fails raises a `ClientError`.
+    describes every field. Whatever fails raises a `ClientError`, after up to `max_attempts` where the call is
+    idempotent; a job's events are followed over as many connections as that takes. Threads and tasks may share a
+    client.
     """
 
     def __init__(
@@ -32,11 +34,11 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_s: float = connection.TIMEOUT_S,
-        max_attempts: int = retries.MAX_ATTEMPTS,
+        max_attempts: int = connection.MAX_ATTEMPTS,
     ) -> None:
         self._http = AsyncHttp(url, api_key, timeout_s, max_attempts)
 
-    async def __aenter__(self) -> "AsyncClient":
+    async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(
@@ -52,13 +54,13 @@ class AsyncClient:
         self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any
     ) -> dict[str, Any]:
         """Score every text against every image. Options: model, on_error."""
-        return await self._http.exchange(inference.match(images, texts, options))
+        return await inference.match(self._http, images, texts, options)
 
     async def classify(
         self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
     ) -> dict[str, Any]:
         """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
-        return await self._http.exchange(inference.classify(images, labels, options))
+        return await inference.classify(self._http, images, labels, options)
 
     async def embed(
         self,
@@ -68,7 +70,7 @@ class AsyncClient:
         **options: Any,
     ) -> dict[str, Any]:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
-        return await self._http.exchange(inference.embed(images, texts, options))
+        return await inference.embed(self._http, images, texts, options)
 
     async def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
         """What is served, the aliases, and a page of versions, the newest first."""
@@ -113,10 +115,12 @@ class AsyncClient:
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
         """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
-        form = await asyncio.to_thread(
-            dataset_form, path, format=format, name=name, max_bad_share=max_bad_share
-        )
-        return await self._http.upload(form)
+        fields = {
+            "name": name or Path(path).resolve().name,
+            "format": format,
+            "max_bad_share": str(max_bad_share),
+        }
+        return await self._http.upload(fields, await in_thread(UploadFile, path))
 
     async def register_dataset(
         self, source: str, *, format: str, name: str, **options: Any
@@ -173,3 +177,78 @@ class AsyncClient:
         """Every worker of the last day, whether it is alive, and the job that it has."""
         found: list[dict[str, Any]] = (await self._http.json(calls.get("workers")))["data"]
         return found
+
+
+class AsyncJob(JobRecord):
+    """A job, and what can be asked of it."""
+
+    def __init__(self, http: AsyncHttp, info: dict[str, Any]) -> None:
+        super().__init__(info)
+        self._http = http
+
+    async def refresh(self) -> AsyncJob:
+        """Ask the service for the job's present state."""
+        self.info = await self._http.json(calls.get("jobs", self.id))
+        return self
+
+    async def wait(self, *, progress: bool = False) -> AsyncJob:
+        """Wait until the job has ended, paused or not, with a bar if `progress`.
+
+        Raises: JobFailed if it has failed or was cancelled; ConnectionFailed if the service stays away.
+        """
+        with ProgressBar(self.id, shown=progress) as bar:
+            async for event in self._http.follow(self.id):
+                if event.event == "progress":
+                    bar.show(event.json())
+        (await self.refresh()).raise_for_failure()
+        return self
+
+    async def events(self, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
+        """The job's events after the one with that number, then new ones as they happen, until it ends."""
+        async for event in self._http.follow(self.id, after):
+            if event.event not in ("progress", "done"):  # which are not kept and have no number
+                yield event.json()
+
+    async def metrics(self) -> list[dict[str, Any]]:
+        """The job's curves: all metrics of a step together."""
+        found: list[dict[str, Any]] = []
+        while True:
+            after = found[-1]["step"] if found else None
+            page = await self._http.json(calls.get("jobs", self.id, "metrics", after=after))
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+
+    async def log(self) -> AsyncIterator[dict[str, Any]]:
+        """The log of a fine-tuning run, record by record, as far as it is written."""
+        async for line in self._http.lines(calls.get("jobs", self.id, "log")):
+            yield json.loads(line)
+
+    async def report(self) -> str:
+        """The report of an evaluation, as HTML."""
+        return (await self._http.send(calls.get("jobs", self.id, "report"))).text
+
+    async def cancel(self) -> AsyncJob:
+        """Cancel the job; a running one is `cancelling` until its worker has stopped."""
+        return await self._act("cancel")
+
+    async def pause(self) -> AsyncJob:
+        """Pause the job; a running one is `pausing` until its worker has written a checkpoint."""
+        return await self._act("pause")
+
+    async def resume(self) -> AsyncJob:
+        """Queue a paused job again; it continues from its checkpoint."""
+        return await self._act("resume")
+
+    async def retry(self) -> AsyncJob:
+        """Queue a failed or cancelled job again; it continues from its newest checkpoint."""
+        return await self._act("retry")
+
+    async def delete(self) -> AsyncJob:
+        """Remove the files of a job that has ended; its record and its version stay."""
+        self.info = await self._http.json(calls.delete("jobs", self.id))
+        return self
+
+    async def _act(self, action: calls.Action) -> AsyncJob:
+        self.info = await self._http.json(calls.act(self.id, action))
+        return self

@@ -1,4 +1,7 @@
-"""The client that blocks."""
+# Generated from _async by `make client`. Edit that instead.
+"""The client and its jobs."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -7,23 +10,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from sds_clip.client import calls, connection, inference, retries
+from sds_clip.client import calls, connection
+from sds_clip.client._sync import inference
+from sds_clip.client._sync.http import Http
 from sds_clip.client.images import ImageLike
-from sds_clip.client.sync_http import Http
-from sds_clip.client.sync_job import Job
-from sds_clip.client.upload import dataset_form
+from sds_clip.client.record import JobRecord, ProgressBar
+from sds_clip.client.upload import UploadFile
+from sds_clip.client.waiting import at_once
 
 
 class Client:
-    """Speaks to a service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
-
-        with Client() as client:
-            client.match(["cat.jpg"], ["a cat", "a dog"])["results"][0]["probabilities"]
+    """A client of the service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
 
     Images are paths, URLs, bytes, file objects, PIL images or arrays of uint8. Lists longer than the service takes in
     one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of the service
-    describes every field. Whatever fails raises a `ClientError`, after as many as `max_attempts` where it is safe to
-    ask again; a job's events are followed over as many connections as it takes. Threads may share a client.
+    describes every field. Whatever fails raises a `ClientError`, after up to `max_attempts` where the call is
+    idempotent; a job's events are followed over as many connections as that takes. Threads and tasks may share a
+    client.
     """
 
     def __init__(
@@ -32,11 +35,11 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_s: float = connection.TIMEOUT_S,
-        max_attempts: int = retries.MAX_ATTEMPTS,
+        max_attempts: int = connection.MAX_ATTEMPTS,
     ) -> None:
         self._http = Http(url, api_key, timeout_s, max_attempts)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -50,13 +53,13 @@ class Client:
 
     def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]:
         """Score every text against every image. Options: model, on_error."""
-        return self._http.exchange(inference.match(images, texts, options))
+        return inference.match(self._http, images, texts, options)
 
     def classify(
         self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
     ) -> dict[str, Any]:
         """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
-        return self._http.exchange(inference.classify(images, labels, options))
+        return inference.classify(self._http, images, labels, options)
 
     def embed(
         self,
@@ -66,7 +69,7 @@ class Client:
         **options: Any,
     ) -> dict[str, Any]:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
-        return self._http.exchange(inference.embed(images, texts, options))
+        return inference.embed(self._http, images, texts, options)
 
     def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
         """What is served, the aliases, and a page of versions, the newest first."""
@@ -109,7 +112,12 @@ class Client:
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
         """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
-        return self._http.upload(dataset_form(path, format=format, name=name, max_bad_share=max_bad_share))
+        fields = {
+            "name": name or Path(path).resolve().name,
+            "format": format,
+            "max_bad_share": str(max_bad_share),
+        }
+        return self._http.upload(fields, at_once(UploadFile, path))
 
     def register_dataset(self, source: str, *, format: str, name: str, **options: Any) -> dict[str, Any]:
         """Make data known that lie on the server already. Options: max_bad_share."""
@@ -130,7 +138,8 @@ class Client:
     def finetune(self, training_data: str, **fields: Any) -> Job:
         """Submit a fine-tuning job. Fields: those of POST /finetune (base, teacher, hyperparameters, ...)."""
         return Job(
-            self._http, self._http.json(calls.submit("finetune", {"training_data": training_data, **fields}))
+            self._http,
+            self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
     def evaluate(self, benchmark: str, data: str, **fields: Any) -> Job:
@@ -154,5 +163,80 @@ class Client:
 
     def workers(self) -> list[dict[str, Any]]:
         """Every worker of the last day, whether it is alive, and the job that it has."""
-        found: list[dict[str, Any]] = self._http.json(calls.get("workers"))["data"]
+        found: list[dict[str, Any]] = (self._http.json(calls.get("workers")))["data"]
         return found
+
+
+class Job(JobRecord):
+    """A job, and what can be asked of it."""
+
+    def __init__(self, http: Http, info: dict[str, Any]) -> None:
+        super().__init__(info)
+        self._http = http
+
+    def refresh(self) -> Job:
+        """Ask the service for the job's present state."""
+        self.info = self._http.json(calls.get("jobs", self.id))
+        return self
+
+    def wait(self, *, progress: bool = False) -> Job:
+        """Wait until the job has ended, paused or not, with a bar if `progress`.
+
+        Raises: JobFailed if it has failed or was cancelled; ConnectionFailed if the service stays away.
+        """
+        with ProgressBar(self.id, shown=progress) as bar:
+            for event in self._http.follow(self.id):
+                if event.event == "progress":
+                    bar.show(event.json())
+        (self.refresh()).raise_for_failure()
+        return self
+
+    def events(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The job's events after the one with that number, then new ones as they happen, until it ends."""
+        for event in self._http.follow(self.id, after):
+            if event.event not in ("progress", "done"):  # which are not kept and have no number
+                yield event.json()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The job's curves: all metrics of a step together."""
+        found: list[dict[str, Any]] = []
+        while True:
+            after = found[-1]["step"] if found else None
+            page = self._http.json(calls.get("jobs", self.id, "metrics", after=after))
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """The log of a fine-tuning run, record by record, as far as it is written."""
+        for line in self._http.lines(calls.get("jobs", self.id, "log")):
+            yield json.loads(line)
+
+    def report(self) -> str:
+        """The report of an evaluation, as HTML."""
+        return (self._http.send(calls.get("jobs", self.id, "report"))).text
+
+    def cancel(self) -> Job:
+        """Cancel the job; a running one is `cancelling` until its worker has stopped."""
+        return self._act("cancel")
+
+    def pause(self) -> Job:
+        """Pause the job; a running one is `pausing` until its worker has written a checkpoint."""
+        return self._act("pause")
+
+    def resume(self) -> Job:
+        """Queue a paused job again; it continues from its checkpoint."""
+        return self._act("resume")
+
+    def retry(self) -> Job:
+        """Queue a failed or cancelled job again; it continues from its newest checkpoint."""
+        return self._act("retry")
+
+    def delete(self) -> Job:
+        """Remove the files of a job that has ended; its record and its version stay."""
+        self.info = self._http.json(calls.delete("jobs", self.id))
+        return self
+
+    def _act(self, action: calls.Action) -> Job:
+        self.info = self._http.json(calls.act(self.id, action))
+        return self

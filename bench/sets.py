@@ -1,20 +1,28 @@
-"""Sets in the shapes of Winoground and SugarCrepe, made from a seed."""
+"""Images and sets made from seeds: photograph-like JPEGs, and sets in the shapes of Winoground and SugarCrepe."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
+from PIL import Image
 
-from bench.images import make_images
-from bench.train_parts import WORDS
 from demo.sets import pairs
 from demo.world import Split
+from models.data.open import open_pairs
+from models.data.pairs import PairSet
 
+WIDTH, HEIGHT = 640, 480
+QUALITY = 90
+WORDS = (
+    "a", "the", "two", "small", "large", "red", "blue", "green", "old", "young", "wooden", "dog", "cat", "horse",
+    "car", "table", "man", "woman", "child", "boat", "tree", "house", "street", "beach", "kitchen", "sits", "stands",
+    "runs", "holds", "near", "under", "above", "beside", "with", "on",
+)  # fmt: skip
 SEED = 5
 PARTS = {
     "add_att": 692,
@@ -26,6 +34,69 @@ PARTS = {
     "swap_obj": 246,
 }
 """SugarCrepe's files, and the published number of items in each."""
+
+
+def scene(seed: int) -> bytes:
+    """A 640x480 JPEG: a sky-like gradient, soft-edged ellipses, coarse texture and sensor grain.
+
+    Natural images fall off in frequency and carry noise; both decide what a decoder costs. The
+    grain is set so that a file takes 60 to 100 KB, as a phone's picture of this size does.
+    """
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    slope = generator.uniform(-1, 1, size=(2, 3)) * 60
+    pixels = (
+        generator.uniform(60, 200, size=3)
+        + (x[..., None] / WIDTH) * slope[0]
+        + (y[..., None] / HEIGHT) * slope[1]
+    )
+    for _ in range(12):
+        centre_x, centre_y = generator.uniform(0, WIDTH), generator.uniform(0, HEIGHT)
+        radius_x, radius_y = generator.uniform(20, 160, size=2)
+        distance = np.hypot((x - centre_x) / radius_x, (y - centre_y) / radius_y)
+        cover = np.clip((1 - distance) * 20, 0, 1)[..., None]
+        pixels = pixels * (1 - cover) + generator.uniform(0, 255, size=3) * cover
+    pixels = (
+        pixels
+        + _texture(generator, cells=(30, 40), strength=12)
+        + _texture(generator, cells=(120, 160), strength=9)
+    )
+    grain = generator.uniform(2.5, 5.5)
+    pixels = pixels + generator.normal(0, grain, size=(HEIGHT, WIDTH, 1))
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def make_images(folder: Path, count: int) -> list[Path]:
+    """The first `count` scenes as files in `folder`; those already there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{seed:04d}.jpg" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        if not path.exists():
+            path.write_bytes(scene(seed))
+    return paths
+
+
+def _texture(generator: np.random.Generator, *, cells: tuple[int, int], strength: float) -> np.ndarray:
+    coarse = Image.fromarray(generator.normal(0, strength, size=cells).astype(np.float32))
+    return np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))[..., None]
+
+
+def make_pairs(folder: Path, count: int) -> PairSet:
+    """`count` JPEGs of 640x480 with a caption each, as a COCO captions file on disk."""
+    paths = make_images(folder / "images", count)
+    draw = random.Random(SEED)
+    content = {
+        "images": [{"id": number, "file_name": path.name} for number, path in enumerate(paths)],
+        "annotations": [
+            {"image_id": number, "caption": " ".join(draw.choices(WORDS, k=10))} for number in range(count)
+        ],
+    }
+    file = folder / f"captions-{count}.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return open_pairs(file, images=folder / "images")
 
 
 def winoground_set(folder: Path, items: int) -> Path:
@@ -70,7 +141,7 @@ def noise_set(folder: Path, items: int) -> Path:
     generator = np.random.default_rng(SEED)
     for name in names:
         pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        PIL.Image.fromarray(pixels).save(images / f"{name}.png")
+        Image.fromarray(pixels).save(images / f"{name}.png")
     captions = [(f"{number} before another", f"another before {number}") for number in range(items)]
     return _write_winoground(folder, names, captions)
 
@@ -81,7 +152,7 @@ def demo_set(folder: Path, items: int) -> Path:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = [f"{number:04d}" for number in range(2 * items)]
     for name, pixels in zip(names, drawn.images, strict=True):
-        PIL.Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
     return _write_winoground(folder, names, list(zip(drawn.captions[::2], drawn.captions[1::2], strict=True)))
 
 

@@ -1,0 +1,128 @@
+"""HTTP calls with retries, and streams."""
+
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
+
+from sds_clip.client import calls, connection
+from sds_clip.client.calls import Call
+from sds_clip.client.errors import ClientError
+from sds_clip.client.upload import UploadFile
+from sds_clip.client.waiting import async_sleep, each_in_thread, in_thread
+
+
+class AsyncHttp:
+    """The connections to one service. Every method raises ConnectionFailed, and APIError for an error response."""
+
+    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is {max_attempts}; a call is sent once at least.")
+        self._max_attempts = max_attempts
+        self._client = httpx.AsyncClient(**connection.options(url, api_key, timeout_s))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def json(self, call: Call) -> dict[str, Any]:
+        return connection.json_of(await self.send(call))
+
+    async def send(self, call: Call) -> httpx.Response:
+        """Send a call, and send it again where `connection.retry_pause_s` says so."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._send_once(
+                    call.method, call.path, params=call.params, json=call.json, headers=call.headers
+                )
+            except ClientError as error:
+                pause_s = connection.retry_pause_s(error, attempt, self._max_attempts)
+                if pause_s is None or not call.repeatable:
+                    raise
+            await async_sleep(pause_s)
+
+    async def items(self, path: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
+        """The first items of a list, over as many pages as that takes."""
+        found: list[dict[str, Any]] = []
+        while len(found) < limit:
+            after = found[-1]["id"] if found else None
+            page = await self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
+            found += page["data"]
+            if not page["has_more"]:
+                break
+        return found
+
+    async def upload(self, fields: dict[str, str], file: UploadFile) -> dict[str, Any]:
+        """Send a data set, once."""
+        form = self._client.build_request("POST", "/datasets", data=fields, files=file.as_form_file())
+        headers = {name: form.headers[name] for name in ("Content-Type", "Content-Length")}
+        assert isinstance(form.stream, httpx.SyncByteStream)
+        return connection.json_of(
+            await self._send_once("POST", "/datasets", content=each_in_thread(form.stream), headers=headers)
+        )
+
+    async def download(self, call: Call, file: Path) -> None:
+        """Write a response to a file, whole or not at all."""
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
+            try:
+                async with self._stream(call) as response:
+                    async for chunk in response.aiter_bytes():
+                        await in_thread(part.write, chunk)
+                part.flush()
+                os.replace(part.name, file)
+            finally:
+                Path(part.name).unlink(missing_ok=True)
+
+    async def lines(self, call: Call) -> AsyncIterator[str]:
+        """The lines of a response as they arrive."""
+        async with self._stream(call) as response:
+            async for line in response.aiter_lines():
+                yield line
+
+    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+        """The events of a job until it ends, over as many connections as that takes."""
+        call = calls.get("jobs", job_id, "events", after=after)
+        headers = {"Accept": "text/event-stream"}
+        lost_at: float | None = None
+        while True:
+            pause_s = connection.RECONNECT_PAUSE_S
+            try:
+                async with self._stream(call, headers=headers, timeout=connection.STREAM_TIMEOUT) as response:
+                    lost_at = None
+                    if response.status_code == httpx.codes.NO_CONTENT:
+                        return
+                    async for event in EventSource(response).aiter_sse():
+                        if not event.data:  # a heartbeat, or when to reconnect
+                            continue
+                        if event.id:
+                            headers["Last-Event-ID"] = event.id
+                        yield event
+                        if event.event == "done":
+                            return
+            except ClientError as error:
+                lost_at = lost_at or time.monotonic()
+                pause_s = connection.reconnect_pause_s(error, time.monotonic() - lost_at)
+            await async_sleep(pause_s)
+
+    async def _send_once(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return connection.checked(await self._client.request(method, path, **options))
+        except httpx.TransportError as error:
+            raise connection.failure(error, self._client.base_url) from error
+
+    @asynccontextmanager
+    async def _stream(self, call: Call, **options: Any) -> AsyncIterator[httpx.Response]:
+        try:
+            async with self._client.stream(call.method, call.path, params=call.params, **options) as response:
+                if response.is_error:
+                    await response.aread()
+                yield connection.checked(response)
+        except httpx.TransportError as error:
+            raise connection.failure(error, self._client.base_url) from error

@@ -1,0 +1,129 @@
+# Generated from _async by `make client`. Edit that instead.
+"""HTTP calls with retries, and streams."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
+
+from sds_clip.client import calls, connection
+from sds_clip.client.calls import Call
+from sds_clip.client.errors import ClientError
+from sds_clip.client.upload import UploadFile
+from sds_clip.client.waiting import at_once, each_at_once, sleep
+
+
+class Http:
+    """The connections to one service. Every method raises ConnectionFailed, and APIError for an error response."""
+
+    def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is {max_attempts}; a call is sent once at least.")
+        self._max_attempts = max_attempts
+        self._client = httpx.Client(**connection.options(url, api_key, timeout_s))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def json(self, call: Call) -> dict[str, Any]:
+        return connection.json_of(self.send(call))
+
+    def send(self, call: Call) -> httpx.Response:
+        """Send a call, and send it again where `connection.retry_pause_s` says so."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._send_once(
+                    call.method, call.path, params=call.params, json=call.json, headers=call.headers
+                )
+            except ClientError as error:
+                pause_s = connection.retry_pause_s(error, attempt, self._max_attempts)
+                if pause_s is None or not call.repeatable:
+                    raise
+            sleep(pause_s)
+
+    def items(self, path: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
+        """The first items of a list, over as many pages as that takes."""
+        found: list[dict[str, Any]] = []
+        while len(found) < limit:
+            after = found[-1]["id"] if found else None
+            page = self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
+            found += page["data"]
+            if not page["has_more"]:
+                break
+        return found
+
+    def upload(self, fields: dict[str, str], file: UploadFile) -> dict[str, Any]:
+        """Send a data set, once."""
+        form = self._client.build_request("POST", "/datasets", data=fields, files=file.as_form_file())
+        headers = {name: form.headers[name] for name in ("Content-Type", "Content-Length")}
+        assert isinstance(form.stream, httpx.SyncByteStream)
+        return connection.json_of(
+            self._send_once("POST", "/datasets", content=each_at_once(form.stream), headers=headers)
+        )
+
+    def download(self, call: Call, file: Path) -> None:
+        """Write a response to a file, whole or not at all."""
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
+            try:
+                with self._stream(call) as response:
+                    for chunk in response.iter_bytes():
+                        at_once(part.write, chunk)
+                part.flush()
+                os.replace(part.name, file)
+            finally:
+                Path(part.name).unlink(missing_ok=True)
+
+    def lines(self, call: Call) -> Iterator[str]:
+        """The lines of a response as they arrive."""
+        with self._stream(call) as response:
+            for line in response.iter_lines():
+                yield line
+
+    def follow(self, job_id: str, after: int = 0) -> Iterator[ServerSentEvent]:
+        """The events of a job until it ends, over as many connections as that takes."""
+        call = calls.get("jobs", job_id, "events", after=after)
+        headers = {"Accept": "text/event-stream"}
+        lost_at: float | None = None
+        while True:
+            pause_s = connection.RECONNECT_PAUSE_S
+            try:
+                with self._stream(call, headers=headers, timeout=connection.STREAM_TIMEOUT) as response:
+                    lost_at = None
+                    if response.status_code == httpx.codes.NO_CONTENT:
+                        return
+                    for event in EventSource(response).iter_sse():
+                        if not event.data:  # a heartbeat, or when to reconnect
+                            continue
+                        if event.id:
+                            headers["Last-Event-ID"] = event.id
+                        yield event
+                        if event.event == "done":
+                            return
+            except ClientError as error:
+                lost_at = lost_at or time.monotonic()
+                pause_s = connection.reconnect_pause_s(error, time.monotonic() - lost_at)
+            sleep(pause_s)
+
+    def _send_once(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return connection.checked(self._client.request(method, path, **options))
+        except httpx.TransportError as error:
+            raise connection.failure(error, self._client.base_url) from error
+
+    @contextmanager
+    def _stream(self, call: Call, **options: Any) -> Iterator[httpx.Response]:
+        try:
+            with self._client.stream(call.method, call.path, params=call.params, **options) as response:
+                if response.is_error:
+                    response.read()
+                yield connection.checked(response)
+        except httpx.TransportError as error:
+            raise connection.failure(error, self._client.base_url) from error

@@ -1,0 +1,114 @@
+# Generated from _async by `make client`. Edit that instead.
+"""Match, classify and embed: lists of any length, in as many requests as the service takes, answered as one.
+
+What fits into one request is one request, and its answer is the service's own.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from sds_clip.client._sync.http import Http
+from sds_clip.client.calls import Call, given, strings
+from sds_clip.client.errors import APIError, ClientError
+from sds_clip.client.images import ImageLike, encoded, listed
+from sds_clip.client.joining import Part, joined, joined_match
+from sds_clip.client.waiting import at_once
+
+Json: TypeAlias = dict[str, Any]
+
+# The service's default limits of one request. One with lower limits says so, and is sent smaller requests.
+MAX_IMAGES = 64
+MAX_TEXTS = 1024
+_TOO_MUCH = ("too_many_images", "too_many_texts", "body_too_large")
+# Responses of two versions are never joined: where the model is swapped in between, everything is asked again.
+_TRIES = 3
+_NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
+
+
+def match(http: Http, images: Iterable[ImageLike], texts: Iterable[str], options: Mapping[str, Any]) -> Json:
+    """POST /match. The probabilities of a joined answer are computed anew, over all texts and over all images."""
+    pictures = at_once(listed, images)
+    parts = _answers(http, "/match", pictures, strings("texts", texts), given(options))
+    return parts[0].answer if len(parts) == 1 else at_once(joined_match, parts)
+
+
+def classify(
+    http: Http, images: Iterable[ImageLike], labels: Iterable[str] | str, options: Mapping[str, Any]
+) -> Json:
+    """POST /classify. Labels are not split, because each is compared with all others."""
+    body = given(options) | {"labels": _strings_or_name("labels", labels)}
+    if "templates" in body:
+        body["templates"] = _strings_or_name("templates", body["templates"])
+    return joined(_answers(http, "/classify", at_once(listed, images), None, body))
+
+
+def embed(
+    http: Http,
+    images: Iterable[ImageLike] | None,
+    texts: Iterable[str] | None,
+    options: Mapping[str, Any],
+) -> Json:
+    """POST /embed."""
+    pictures = None if images is None else at_once(listed, images)
+    listed_texts = None if texts is None else strings("texts", texts)
+    return joined(_answers(http, "/embed", pictures, listed_texts, given(options)))
+
+
+def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:
+    return given if isinstance(given, str) and given in _NAMED[name] else strings(name, given)
+
+
+def _answers(
+    http: Http, path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json
+) -> list[Part]:
+    """The responses of one version of the model, in the order of the images and, for each, of the texts."""
+    for _ in range(_TRIES):
+        parts = _ask(http, path, images, texts, body)
+        if all(part.answer.get("model") == parts[0].answer.get("model") for part in parts):
+            return parts
+    raise ClientError(
+        "The model was swapped again and again between the requests for one answer: ask again, or name a version "
+        "as model.",
+        code="model_swapped",
+        param="model",
+    )
+
+
+def _ask(
+    http: Http, path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json
+) -> list[Part]:
+    """Send what fits into a request at a time, and half as much where the service finds that too much."""
+    size = {"images": MAX_IMAGES, "texts": MAX_TEXTS}
+    parts: list[Part] = []
+    waiting = [(range(len(images or ())), range(len(texts or ())))]
+    while waiting:
+        rows, columns = waiting.pop()
+        if len(rows) > size["images"]:
+            waiting += [(rows[size["images"] :], columns), (rows[: size["images"]], columns)]
+            continue
+        if len(columns) > size["texts"]:
+            waiting += [(rows, columns[size["texts"] :]), (rows, columns[: size["texts"]])]
+            continue
+        fields = at_once(_fields, images, rows, texts, columns)
+        try:
+            answer = http.json(Call("POST", path, json=fields | body))
+            parts.append(Part(rows.start, columns.start, answer))
+        except APIError as error:
+            name = "texts" if error.code == "too_many_texts" or len(rows) < 2 else "images"
+            count = len(columns) if name == "texts" else len(rows)
+            if error.code not in _TOO_MUCH or count < 2:
+                if error.index is not None:
+                    error.index += {"images": rows.start, "texts": columns.start}.get(str(error.param), 0)
+                raise
+            size[name] = count // 2
+            waiting.append((rows, columns))
+    return parts
+
+
+def _fields(images: list[ImageLike] | None, rows: range, texts: list[str] | None, columns: range) -> Json:
+    fields: Json = {}
+    if images is not None:
+        fields["images"] = [encoded(images[row], row) for row in rows]
+    if texts is not None:
+        fields["texts"] = [texts[column] for column in columns]
+    return fields

@@ -1,0 +1,100 @@
+"""Parts of an answer, which came in several responses, joined as if they had come in one."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from sds_clip.client.errors import ClientError
+
+Json: TypeAlias = dict[str, Any]
+
+
+class Part(NamedTuple):
+    """A response, and the indices of its first image and first text among all."""
+
+    image: int
+    text: int
+    answer: Json
+
+
+def joined(parts: Sequence[Part]) -> Json:
+    """Results of images, or of texts, one after another."""
+    results = [_moved(result, part.image + part.text) for part in parts for result in part.answer["results"]]
+    return {**parts[0].answer, "results": results}
+
+
+def joined_match(parts: Sequence[Part]) -> Json:
+    rows: dict[int, Json] = {}
+    for part in parts:
+        for result in part.answer["results"]:
+            moved = _moved(result, part.image)
+            row = rows.setdefault(moved["index"], moved)
+            if "error" in moved:
+                rows[moved["index"]] = moved
+            elif row is not moved and "error" not in row:
+                row["scores"] = row["scores"] + moved["scores"]
+                row["logits"] = row["logits"] + moved["logits"]
+    activation = _activation(parts)
+    answered = [row for row in rows.values() if "error" not in row]
+    for row in answered:
+        row["probabilities"] = activation(row["logits"])
+        row["best"] = row["scores"].index(max(row["scores"]))
+    count = max(part.text + len(part.answer["text_probabilities"]) for part in parts)
+    columns = [[row["logits"][column] for row in answered] for column in range(count)]
+    return {
+        **parts[0].answer,
+        "results": [rows[index] for index in sorted(rows)],
+        "text_probabilities": [activation(column) for column in columns],
+    }
+
+
+def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float]]:
+    """What makes probabilities of logits: the one that made those in the parts. Raises ClientError."""
+    fitting = [
+        activation
+        for activation in (_softmax, _sigmoids)
+        if all(
+            math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-9)
+            for logits, probabilities in _pairs(parts)
+            for one, other in zip(activation(logits), probabilities, strict=True)
+        )
+    ]
+    if len(fitting) == 1 or not any(_pairs(parts)):
+        return fitting[0]
+    raise ClientError(
+        "It cannot be told from the answers how the model makes probabilities of logits, so they cannot be joined: "
+        "send fewer texts and images in one call.",
+        code="cannot_join",
+        param="texts",
+    )
+
+
+def _pairs(parts: Sequence[Part]) -> Iterator[tuple[list[float], list[float]]]:
+    """Every row of logits and every column of them, with their probabilities."""
+    for part in parts:
+        answered = [result for result in part.answer["results"] if "error" not in result]
+        yield from ((result["logits"], result["probabilities"]) for result in answered)
+        if answered:
+            for column, probabilities in enumerate(part.answer["text_probabilities"]):
+                yield [result["logits"][column] for result in answered], probabilities
+
+
+def _softmax(logits: Sequence[float]) -> list[float]:
+    highest = max(logits, default=0.0)
+    powers = [math.exp(logit - highest) for logit in logits]
+    total = math.fsum(powers)
+    return [power / total for power in powers]
+
+
+def _sigmoids(logits: Sequence[float]) -> list[float]:
+    # The power of a negative number alone, which cannot overflow.
+    powers = [math.exp(-abs(logit)) for logit in logits]
+    return [(1 if logit >= 0 else power) / (1 + power) for logit, power in zip(logits, powers, strict=True)]
+
+
+def _moved(result: Json, by: int) -> Json:
+    """A result with its place among all."""
+    moved = {**result, "index": result["index"] + by}
+    if "error" in moved:
+        moved["error"] = {**moved["error"], "index": moved["index"]}
+    return moved
