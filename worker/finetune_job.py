@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from app.crash import reach
 from app.jobs.estimate import steps_of
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
@@ -115,7 +114,6 @@ class _Progress:
 
     def step_done(self) -> bool:
         """Called after every step; whether to stop at it."""
-        reach("mid-step")
         self._done += 1
         self._context.advance(self._done, self._steps, self._estimate())
         if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
@@ -168,7 +166,6 @@ def _train(
         progress=progress.record,
         stepped=progress.stepped,
         should_stop=progress.step_done,
-        half_saved=lambda: reach("mid-checkpoint"),
         between=context.check,
         before_saving=context.check_disk,
         min_save_interval_s=context.config.min_save_interval_s,
@@ -269,7 +266,7 @@ def _end(
 def _publish(context: JobContext, base: Clip, result: Result) -> Published:
     assert result.delta is not None
     context.stage("publishing")
-    published = publish(
+    return publish(
         result.delta,
         context.config.versions_dir,
         job=context.job.id,
@@ -277,8 +274,6 @@ def _publish(context: JobContext, base: Clip, result: Result) -> Published:
         base=base,
         log=context.folder.log,
     )
-    reach("after-rename")
-    return published
 
 
 def as_version(config: WorkerConfig, base: Clip, published: Published, measured: Measured) -> NewVersion:

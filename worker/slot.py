@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from app.crash import reach
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Job, JobError, Lease
@@ -112,7 +111,6 @@ class Slot:
                 )
                 if job is None:
                     return
-                reach("after-claim")
                 self._supervise(job)
             except StoreUnavailable:  # it is logged where it is found out
                 return

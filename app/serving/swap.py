@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.crash import reach
 from app.errors import ModelNotReady, RegistryAway, ServiceError
 from app.registry.local_state import LocalState
 from app.registry.ports import AliasSource, AliasState
@@ -249,7 +248,6 @@ class Swapper:
         return clip
 
     def _put(self, wanted: AliasState, clip: Clip, seconds: float) -> None:
-        reach("mid-swap")
         self._models.replace(wanted.name, clip, wanted.generation)
         self._classes.give_up_all_but({held.key for held in self._models.held()})
         self._metrics.swapped(wanted.name, seconds)
