@@ -1,43 +1,26 @@
-"""What nobody else sees to: wake-ups that were lost, jobs whose worker is gone, and files that are kept too long.
+"""Periodic cleanup: jobs whose worker is gone, and files that are kept too long.
 
-Several of them do no harm to each other: a wake-up more finds nothing to do, and the rest is decided by the store.
+Every worker does it; several do no harm to each other, since the store decides.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 
 from app.store import Store
 from app.store.errors import StoreUnavailable
-from app.store.states import JobKind
-from app.store.work import MAX_BACK_OFF_S
 from worker.config import WorkerConfig
 from worker.retention import Retention
 
 logger = logging.getLogger(__name__)
 
-_FORGET_AFTER_S = 3600.0
-
 
 class Reaper:
     """Looks every `reap_every_s` seconds, in a thread."""
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store: Store,
-        publish: Callable[[JobKind], object],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._config = config
+    def __init__(self, config: WorkerConfig, store: Store) -> None:
+        self._every_s = config.reap_every_s
         self._store = store
-        self._publish = publish
-        self._clock = clock
         self._retention = Retention(config, store)
-        self._next: dict[str, tuple[float, float]] = {}
-        """By job: when to wake for it again, and how long to wait after that."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -53,24 +36,10 @@ class Reaper:
         """Once. Raises StoreUnavailable."""
         for job in self._store.reaper.settle_abandoned():
             logger.info("job %s is %s: its worker is gone", job.id, job.status)
-        now = self._clock()
-        stale = self._store.reaper.stale(self._config.reap_every_s)
-        due = {job.kind for job in stale if self._is_due(job.id, now)}
-        for kind in sorted(due):
-            self._publish(kind)
-        self._next = {name: at for name, at in self._next.items() if at[0] > now - _FORGET_AFTER_S}
         self._retention.look()
 
-    def _is_due(self, job_id: str, now: float) -> bool:
-        """Whether to wake somebody for a job; each time the wait for the next time doubles."""
-        at, wait_s = self._next.get(job_id, (now, self._config.reap_every_s))
-        if now < at:
-            return False
-        self._next[job_id] = now + wait_s, min(MAX_BACK_OFF_S, 2 * wait_s)
-        return True
-
     def _run(self) -> None:
-        while not self._stopping.wait(self._config.reap_every_s):
+        while not self._stopping.wait(self._every_s):
             try:
                 self.look()
             except StoreUnavailable:  # it is logged where it is found out

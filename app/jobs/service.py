@@ -198,7 +198,7 @@ class JobService:
         return _view(job, self._store.workers.living_queues())
 
     def _woken(self, job: Job) -> JobView:
-        self._waker.wake(job.kind)
+        self._waker.wake(job)
         return self._told(job)
 
     def _submit(self, prepare: Callable[[str | None], NewJob | Job], key: str | None) -> tuple[JobView, bool]:
@@ -209,7 +209,7 @@ class JobService:
         living = self._store.workers.living_queues()  # nothing may fail between the commit and the answer
         job, is_new = self._store.jobs.submit(prepared)
         if is_new and job.status is JobStatus.QUEUED:
-            self._waker.wake(job.kind)
+            self._waker.wake(job)
         return _view(job, living), is_new
 
     def _tried(self, prepared: NewJob | Job) -> DryRunResult:

@@ -195,7 +195,7 @@ def two_workers_race(system: System, random: Random) -> Injected:
     for worker in system.workers:
         worker.send(signal.SIGSTOP)
     job = submitted(system, random)
-    _wake(system, 1)
+    _wake(system, job, 1)
     for worker in system.workers:
         worker.send(signal.SIGCONT)
     return _begun_once(system, job)
@@ -204,13 +204,13 @@ def two_workers_race(system: System, random: Random) -> Injected:
 def wake_up_comes_five_times(system: System, random: Random) -> Injected:
     """As a broker may deliver it."""
     job = submitted(system, random)
-    _wake(system, 4)
+    _wake(system, job, 4)
     return _begun_once(system, job)
 
 
-def _wake(system: System, times: int) -> None:
+def _wake(system: System, job: str, times: int) -> None:
     wake_ups = WakeUps(system.broker_url)
-    assert all(wake_ups.publish(JobKind.FINETUNE) for _ in range(times))
+    assert all(wake_ups.publish(JobKind.FINETUNE, job) for _ in range(times))
     wake_ups.close()
 
 
