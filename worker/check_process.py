@@ -15,11 +15,9 @@ from app.store.assets import Dataset
 from app.store.errors import LeaseLost, StoreUnavailable
 from app.store.states import JobStatus
 from worker.config import WorkerConfig
-from worker.context import Ticks
 from worker.dataset_checks import check
-from worker.exits import Exit
 from worker.identity import CHECK, owner_name
-from worker.job_process import Assignment, end_with
+from worker.protocol import Assignment, Exit, Ticks, end_with
 
 logger = logging.getLogger(__name__)
 

@@ -1,17 +1,33 @@
-"""Periodic cleanup: jobs whose worker is gone, and files that are kept too long.
+"""Periodic cleanup: jobs whose worker is gone, old job files and events, versions of no use, and the feature cache.
 
 Every worker does it; several do no harm to each other, since the store decides.
 """
 
+import contextlib
 import logging
+import shutil
 import threading
+import time
+from pathlib import Path
 
+from app.jobs.removal import remove_job_files
+from app.registry.manifest import VersionError, read_manifest
+from app.registry.publish import remove_leftovers
+from app.registry.removal import remove_files
+from app.removal import REMOVING
 from app.store import Store
-from app.store.errors import StoreUnavailable
+from app.store.assets import VersionStatus
+from app.store.errors import JobStateConflict, StoreUnavailable, UnknownRecord
+from app.store.records import Job, Lease
+from app.store.states import HELD, TERMINAL, JobStatus
+from models.references import is_version
 from worker.config import WorkerConfig
-from worker.retention import Retention
+from worker.features import keep_within
+from worker.folders import JobFolder
 
 logger = logging.getLogger(__name__)
+
+EVERY_S = 600.0
 
 
 class Reaper:
@@ -46,3 +62,108 @@ class Reaper:
                 pass
             except Exception:
                 logger.exception("the reaper failed; it looks again")
+
+
+class Retention:
+    """Looks now and then; removes only what belongs to jobs that have ended."""
+
+    def __init__(self, config: WorkerConfig, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._last = float("-inf")
+
+    def look(self) -> None:
+        """Free what cancelled jobs need no more; the rest once in ten minutes. Raises StoreUnavailable."""
+        for job in self._store.jobs.list(status=JobStatus.CANCELLED).items:
+            self._clean_cancelled(job)
+        now = time.monotonic()
+        if now - self._last < EVERY_S:
+            return
+        self._last = now
+        self.clean()
+
+    def clean(self) -> None:
+        """Now. Raises StoreUnavailable."""
+        if self._config.jobs_dir.is_dir():
+            for folder in sorted(self._config.jobs_dir.iterdir()):
+                self._clean_job(folder)
+        if self._config.versions_dir.is_dir():
+            remove_leftovers(self._config.versions_dir, is_live=self._is_live)
+            for folder in sorted(self._config.versions_dir.iterdir()):
+                if is_version(folder.name) and self._is_of_no_use(folder):
+                    self._remove_version(folder)
+        keep_within(self._config.features_dir, self._config.feature_cache_bytes)
+        while self._store.journal.prune(self._config.keep_events_s):
+            pass
+
+    def _clean_job(self, folder: Path) -> None:
+        if folder.name.startswith(REMOVING):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        try:
+            job = self._store.jobs.get(folder.name)
+        except UnknownRecord:
+            return  # not one of ours
+        if job.status is JobStatus.SUCCEEDED and job.files_removed_at is None:
+            self._clean_succeeded(folder, job)
+        elif self._ended_long_ago(job) or (job.status in TERMINAL and job.files_removed_at is not None):
+            self._remove_job(job)
+        elif job.status is JobStatus.CANCELLED:
+            self._clean_cancelled(job)
+
+    def _clean_cancelled(self, job: Job) -> None:
+        """Its newest whole checkpoint is what a retry goes on from."""
+        if (self._config.jobs_dir / job.id).is_dir():
+            JobFolder(self._config.jobs_dir, Lease.of(job)).keep_newest_checkpoint()
+
+    def _remove_job(self, job: Job) -> None:
+        """Remove what an ended job has left, after a while; at once what was written after its files were removed."""
+        keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
+        with contextlib.suppress(JobStateConflict):  # it was taken up again meanwhile
+            try:
+                remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
+                logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
+            except OSError as error:
+                logger.warning("the files of job %s stay: %s", job.id, error)
+
+    def _clean_succeeded(self, folder: Path, job: Job) -> None:
+        """What it has made is a version, or results that its row names; the rest it removes itself, if not killed."""
+        if job.result is not None and job.result.get("files"):
+            attempt = JobFolder(self._config.jobs_dir, Lease.of(job))
+            attempt.drop_earlier()
+            attempt.drop()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_of_no_use(self, folder: Path) -> bool:
+        """Whether a version was deleted, or its job has long ended without making it known.
+
+        What is unknown here and of a job that is unknown too is another database's, and left alone.
+        """
+        try:
+            return self._store.versions.get(folder.name).status is VersionStatus.DELETED
+        except UnknownRecord:
+            pass
+        try:
+            return self._ended_long_ago(self._store.jobs.get(read_manifest(folder).job))
+        except (UnknownRecord, VersionError):
+            return False
+
+    def _remove_version(self, folder: Path) -> None:
+        try:
+            if remove_files(self._store, folder):
+                logger.info("the files of version %s, which is of no use, are removed", folder.name[:12])
+        except OSError as error:
+            logger.warning("the files of version %s stay: %s", folder.name[:12], error)
+
+    def _ended_long_ago(self, job: Job) -> bool:
+        if job.status not in TERMINAL or job.finished_at is None:
+            return False
+        return time.time() - job.finished_at >= self._config.keep_files_s
+
+    def _is_live(self, job_id: str, fence: int) -> bool:
+        try:
+            job = self._store.jobs.get(job_id)
+        except UnknownRecord:
+            return False
+        return job.fence == fence and job.status in HELD

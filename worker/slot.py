@@ -1,7 +1,7 @@
 """A slot: claims jobs of one kind, one at a time, and runs a process for each.
 
 What becomes of a job whose process:
-    ends by itself (`worker.exits`)        its row says it already
+    ends by itself (`worker.protocol`)        its row says it already
     dies                                   the attempt has failed; again after a while, up to the job's attempts
     runs for longer than it may            asked to stop; the store fails the job at its checkpoint
     takes no step for stall_timeout_s      killed, then the same
@@ -26,10 +26,9 @@ from app.store.records import Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
 from app.store.work import back_off_s
 from worker.config import WorkerConfig
-from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
-from worker.job_process import Assignment
+from worker.protocol import Assignment, Exit
 from worker.supervised import COMMAND, ChildProcess, died
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from worker.config import WorkerConfig
 from worker.evaluate_job import evaluate
 from worker.features import keep_within
 from worker.finetune_job import finetune
-from worker.retention import Retention
+from worker.reaper import Retention
 
 Submit = Callable[..., Job]
 Encoded = list[dict[str, int]]

@@ -17,10 +17,9 @@ from app.store.states import JobKind, JobStatus
 from tests.databases import held, on_both
 from tests.worker.waiting import LIGHT, Running, end, job_process, notes, until, until_status
 from worker.config import WorkerConfig
-from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import ProcessId, identify, is_alive
-from worker.job_process import Assignment
+from worker.protocol import Assignment, Exit
 from worker.slot import end_orphans
 from worker.supervised import ChildProcess
 
