@@ -34,10 +34,10 @@ test-long: $(STAMP) ## Run the tests that take minutes each: 20,000 generated re
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
 faults: $(STAMP) ## Kill, cut, stall and fill at random, and count what was lost (ARGS="--injections 100")
-	$(BIN)/python -m tests.faults.table $(ARGS)
+	$(BIN)/python -m bench.faults.table $(ARGS)
 
 soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an hour; ARGS="--jobs 10 --faults 50")
-	$(BIN)/python -m tests.faults.soak $(ARGS)
+	$(BIN)/python -m bench.faults.soak $(ARGS)
 
 test-images: $(STAMP) ## Install each container's own dependencies in its own venv, and start it there (minutes)
 	SDS_CLIP_TEST_IMAGES=1 $(BIN)/python -m pytest tests/docker $(ARGS)

@@ -1,8 +1,8 @@
-"""The tasks that wake a slot. They carry no job, so one that is lost, repeated or late does no harm."""
+"""The Celery side of a worker: one task, which claims a job and lasts as long as the job's process."""
 
 from collections.abc import Callable
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
 from app.jobs.wakeups import QUEUES, TASKS, broker_options
@@ -11,11 +11,11 @@ from worker.config import WorkerConfig
 _BROKER_TIMEOUT_S = 5.0
 
 
-def make_app(config: WorkerConfig, wake: Callable[[], None]) -> Celery:
-    """A Celery application whose one task calls `wake`, which returns when there is nothing left to do.
+def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
+    """A Celery application whose one task calls `run_job` with a job's id; what that returns is the task's result.
 
-    Acknowledged before it is run: a wake-up that is lost with its worker is sent again by the reaper. A worker
-    at work fetches none, so that they go to those that are idle.
+    A message is acknowledged before its task is run: the row knows what became of the job, and a slot finds one
+    whose message was lost. A worker at work fetches no message, so that it goes to a worker that is idle.
     """
     app = Celery("sds_clip", broker=config.broker_url, set_as_current=False)
     app.conf.update(
@@ -27,8 +27,7 @@ def make_app(config: WorkerConfig, wake: Callable[[], None]) -> Celery:
         task_default_queue=QUEUES[config.kind],
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
+        worker_send_task_events=True,
         worker_redirect_stdouts=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry=True,
@@ -37,29 +36,46 @@ def make_app(config: WorkerConfig, wake: Callable[[], None]) -> Celery:
         broker_connection_timeout=_BROKER_TIMEOUT_S,
         broker_transport_options=broker_options(_BROKER_TIMEOUT_S),
     )
-    app.task(wake, name=TASKS[config.kind], ignore_result=True)
+
+    def task(job_id: str) -> str:
+        return str(run_job(job_id))
+
+    app.task(task, name=TASKS[config.kind], ignore_result=True)
     return app
 
 
-def run(app: Celery, queue: str, on_shutdown: Callable[[], None]) -> None:
-    """Take wake-ups until SIGTERM or SIGINT, which first call `on_shutdown`. For a process's main thread."""
+def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> None:
+    """Run tasks until SIGTERM, SIGINT or `celery control shutdown`, and first call `on_shutdown`; in the main thread.
+
+    `on_shutdown` has the job at hand stopped, for which Celery then waits. It may be called twice.
+    """
+
+    class StopJob(bootsteps.StartStopStep):  # type: ignore[misc]
+        """However the shutdown was asked for, it comes here before the pool waits for its task."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def stop(self, worker: object) -> None:
+            on_shutdown()
 
     def shutting_down(**_: object) -> None:
+        """At a signal, at once: the step above may have to wait for a broker that does not answer."""
         on_shutdown()
 
     def leave_logging(**_: object) -> None:
         """With somebody connected, Celery leaves logging as this program has set it up."""
 
+    app.steps["worker"].add(StopJob)
     worker_shutting_down.connect(shutting_down, weak=False)
     setup_logging.connect(leave_logging, weak=False)
     try:
         worker = app.Worker(
+            hostname=name,
             pool_cls="threads",
             concurrency=1,
             queues=[queue],
             without_gossip=True,
             without_mingle=True,
-            without_heartbeat=True,
             quiet=True,
         )
         worker.start()

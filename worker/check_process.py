@@ -15,14 +15,12 @@ from app.jobs.wakeups import WakeUps
 from app.store import Store
 from app.store.assets import Dataset
 from app.store.errors import LeaseLost, StoreUnavailable
-from app.store.states import JobKind, JobStatus
+from app.store.states import JobStatus
 from models.machine import usable_cores
 from worker.config import WorkerConfig
-from worker.context import Ticks
 from worker.dataset_checks import check
-from worker.exits import Exit
 from worker.identity import CHECK, owner_name
-from worker.job_process import Assignment, end_with
+from worker.protocol import Assignment, Exit, Ticks, end_with
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +88,9 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
         except StoreUnavailable:
             claim.give_back()
             raise
-        kinds: set[JobKind] = {job.kind for job in moved if job.status is JobStatus.QUEUED}
-        for kind in sorted(kinds):
-            wake_ups.publish(kind)
+        for job in moved:
+            if job.status is JobStatus.QUEUED and not wake_ups.publish(job.kind, job.id):
+                break  # each of the others would wait as long for the broker; slots look by themselves
 
 
 class Claim:

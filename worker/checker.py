@@ -13,7 +13,7 @@ from app.store.errors import StoreUnavailable
 from app.store.records import Lease
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name
-from worker.job_process import Assignment
+from worker.protocol import Assignment
 from worker.supervised import ChildProcess, died
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
-"""What a job's code has to hand: its record, its folder, a voice, and an ear for being asked to stop."""
+"""What a job's code can use: its record, folder, reporter, and the flag that asks it to stop."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from app.store.records import Job, Lease
 from worker.config import WorkerConfig
 from worker.errors import Stopped
 from worker.folders import JobFolder
+from worker.protocol import Ticks
 from worker.reporter import Reporter
 
 _TRY_AGAIN_S = 1.0
@@ -30,37 +30,6 @@ class StopFlag:
         self.reason = self.reason or reason
 
 
-class Ticks:
-    """Tells the supervisor by a pipe that the job goes on, and how far it is: a line at most ten times a second."""
-
-    def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
-        self._last = 0.0
-        if descriptor is not None:
-            os.set_blocking(descriptor, False)
-
-    def begin(self) -> None:
-        """The process renews its lease by itself from now on."""
-        self._write(0)
-
-    def tick(self, done: int = 0) -> None:
-        """The job has come on a step, to so many of them."""
-        now = time.monotonic()
-        if now - self._last >= 0.1:
-            self._last = now
-            self._write(done)
-
-    def _write(self, done: int) -> None:
-        if self._descriptor is None:
-            return
-        try:
-            os.write(self._descriptor, b"%d\n" % done)
-        except BlockingIOError:  # it is full: the supervisor has not looked for long, and will find a step
-            pass
-        except OSError:  # the supervisor has gone, which another thread finds out
-            self._descriptor = None
-
-
 @dataclass
 class JobContext:
     """One attempt at a job, in the job's own process."""
@@ -73,7 +42,7 @@ class JobContext:
     ticks: Ticks
     stopping: StopFlag = field(default_factory=StopFlag)
     lease_left_s: Callable[[], float] = lambda: float("inf")
-    let_go: Callable[[], None] = lambda: None
+    stop_renewing: Callable[[], None] = lambda: None
     """Called when the job has ended, so that its lease is kept no longer."""
     done: int = 0
     """Steps done of all that was counted, the same for every attempt that comes as far."""
@@ -152,7 +121,7 @@ class JobContext:
                     raise
                 time.sleep(_TRY_AGAIN_S)
             else:
-                self.let_go()
+                self.stop_renewing()
                 return ended
 
     def stop(self) -> NoReturn:

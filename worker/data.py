@@ -69,7 +69,7 @@ def pairs_place(content: Content, links: Path) -> PairsPlace:
     tables = captions_files(folder, _TABLES)
     if any(folder.glob("[!.]*.tar")) or not tables:
         return PairsPlace(folder)
-    return PairsPlace(the_one(tables, folder), image_folder(None, folder, "images"))
+    return PairsPlace(exactly_one(tables, folder), image_folder(None, folder, "images"))
 
 
 def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -81,8 +81,8 @@ def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     )
 
 
-def the_one(files: Sequence[Path], folder: Path) -> Path:
-    """Raises DataError where there are none or several."""
+def exactly_one(files: Sequence[Path], folder: Path) -> Path:
+    """The only file. Raises DataError where there are none or several."""
     if len(files) != 1:
         found = ", ".join(file.name for file in files[:3]) or "none"
         raise DataError(

@@ -58,7 +58,7 @@ def _failure(error: BaseException) -> Failure:
     if isinstance(error, JobFailed):
         return Failure(error.error, again=False)
     chain = list(_chain(error))
-    if any(_is_want_of_memory(cause) for cause in chain):
+    if any(_is_out_of_memory(cause) for cause in chain):
         message = (
             "The device has not enough memory for the job. Take smaller batches (micro_batch_size, sds_batch_size), "
             "activation_checkpointing, or a lower precision."
@@ -98,7 +98,7 @@ def _errno(error: BaseException) -> int:
     return int(found[1]) if found else 0
 
 
-def _is_want_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATION)

@@ -3,11 +3,10 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.crash import reach
 from app.jobs.estimate import steps_of
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
@@ -30,7 +29,7 @@ from worker.context import JobContext
 from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
 from worker.measuring import measure, read_data, summary
-from worker.promotion import Measured, Verdict, judge
+from worker.promotion import CandidateScores, Verdict, judge
 from worker.references import check_version, loadable, of_version
 
 logger = logging.getLogger(__name__)
@@ -58,8 +57,8 @@ def finetune(context: JobContext) -> None:
     tuned = apply_delta(parts.base, result.delta)
     if tuned.version == parts.base.version:
         raise JobFailed("nothing_learned", "Training changed no weight; train longer or with a higher lr.")
-    measured = _evaluate(context, job, tuned, {name: float(value) for name, value in result.metrics.items()})
-    _finish(context, job, config, parts, result, measured)
+    scores = _evaluate(context, job, tuned, {name: float(value) for name, value in result.metrics.items()})
+    _Conclusion(context, job, config, parts, result, scores).end_job()
     context.folder.drop_earlier()
     context.folder.drop()
 
@@ -115,7 +114,6 @@ class _Progress:
 
     def step_done(self) -> bool:
         """Called after every step; whether to stop at it."""
-        reach("mid-step")
         self._done += 1
         self._context.advance(self._done, self._steps, self._estimate())
         if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
@@ -168,7 +166,6 @@ def _train(
         progress=progress.record,
         stepped=progress.stepped,
         should_stop=progress.step_done,
-        half_saved=lambda: reach("mid-checkpoint"),
         between=context.check,
         before_saving=context.check_disk,
         min_save_interval_s=context.config.min_save_interval_s,
@@ -187,13 +184,15 @@ def _tell_again(context: JobContext, start: int) -> None:
             context.reporter.metrics(int(record["step"]), figures(record))
 
 
-def _evaluate(context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]) -> Measured:
+def _evaluate(
+    context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]
+) -> CandidateScores:
     """A model on all that the job names."""
     results: dict[str, Results] = {}
     for evaluation in job.evaluate:
         context.stage("evaluating")
         results[name_of(evaluation)] = _measure(context, evaluation, clip)
-    return Measured(clip.version, results, validation)
+    return CandidateScores(clip.version, results, validation)
 
 
 def name_of(evaluation: Evaluation) -> str:
@@ -219,149 +218,143 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
     )
 
 
-def _finish(
-    context: JobContext,
-    job: FinetuneJob,
-    config: FinetuneConfig,
-    parts: Parts,
-    result: Result,
-    measured: Measured,
-) -> None:
-    """End the job with its version: anew where the alias was moved, or the base or the files deleted, meanwhile."""
-    while True:
-        try:
-            _end(context, job, config, parts, result, measured)
-            return
-        except (AliasMoved, UnusableRecord, VersionGone) as error:
-            context.reporter.event(str(error))
+class _Conclusion:
+    """The end of a job whose training has ended: publish the version, decide about the alias, end the row."""
 
+    def __init__(
+        self,
+        context: JobContext,
+        job: FinetuneJob,
+        config: FinetuneConfig,
+        parts: Parts,
+        result: Result,
+        scores: CandidateScores,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._job = job
+        self._config = config
+        self._parts = parts
+        self._result = result
+        self._scores = scores
 
-def _end(
-    context: JobContext,
-    job: FinetuneJob,
-    config: FinetuneConfig,
-    parts: Parts,
-    result: Result,
-    measured: Measured,
-) -> None:
-    verdict, move = _decide(context, job, config, parts, measured)
-    outcome = {
-        "steps": result.steps_done,
-        "metrics": dict(measured.validation),
-        "warnings": [asdict(warning) for warning in result.warnings],
-        "evaluations": {name: summary(results) for name, results in measured.results.items()},
-        "promotion": None
-        if job.promote == "never"
-        else {
-            "alias": job.alias,
+    def end_job(self) -> None:
+        """End the job with its version: anew where the alias was moved, or the base or the files deleted, meanwhile.
+
+        Each try takes the row's news into account, and ends with Stopped where that was asked for.
+        """
+        while True:
+            try:
+                self._try_to_end()
+                return
+            except (AliasMoved, UnusableRecord, VersionGone) as error:
+                self._context.reporter.event(str(error))
+
+    def _try_to_end(self) -> None:
+        verdict, move = self._decide()
+        promotion = {
+            "alias": self._job.alias,
             "promoted": move is not None,
             "why": verdict.why,
             **verdict.figures,
-        },
-    }
-    published = _publish(context, parts.base, result)
-    version = as_version(context.config, parts.base, published, measured)
-    # A version's base is registered before it; most are an operator's own, and known by reference alone.
-    context.store.versions.register(as_reference(parts.base))
-    context.succeed(version=version, result=outcome, promotion=move)
+        }
+        outcome = {
+            "steps": self._result.steps_done,
+            "metrics": dict(self._scores.validation),
+            "warnings": [asdict(warning) for warning in self._result.warnings],
+            "evaluations": _summaries(self._scores),
+            "promotion": None if self._job.promote == "never" else promotion,
+        }
+        version = as_version(self._context.config, self._parts.base, self._publish(), self._scores)
+        # A version's base is registered before it; most are an operator's own, and known by reference alone.
+        self._store.versions.register(as_reference(self._parts.base))
+        self._context.succeed(version=version, result=outcome, promotion=move)
+
+    def _publish(self) -> Published:
+        assert self._result.delta is not None
+        self._context.stage("publishing")
+        return publish(
+            self._result.delta,
+            self._context.config.versions_dir,
+            job=self._context.job.id,
+            fence=self._context.job.fence,
+            base=self._parts.base,
+            log=self._context.folder.log,
+        )
+
+    def _decide(self) -> tuple[Verdict, Move | None]:
+        """Whether to promote, and the alias's move, which holds only while the alias is as it was looked at."""
+        job, base = self._job, self._parts.base
+        if job.promote == "never":
+            return Verdict(False, "Promoting was not asked for.", {}), None
+        self._context.stage("promoting")
+        holder, generation = self._holder()
+        if job.promote == "always":
+            verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
+        else:
+            clip = base if holder is None or holder == base.version else self._load(holder)
+            verdict = judge(self._scores_of(clip), self._scores, job.thresholds)
+        self._context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.better})
+        if not verdict.better:
+            return verdict, None
+        move = Move(
+            alias=job.alias,
+            who=self._context.job.owner or "job",
+            why=f"job {self._context.job.id}: {verdict.why}",
+            expected_generation=generation,
+            metrics=verdict.figures,
+        )
+        return verdict, move
+
+    def _holder(self) -> tuple[str | None, int]:
+        """The version that the alias points at, and its generation; none and 0 where there is no such alias."""
+        try:
+            found = self._store.aliases.get(self._job.alias)
+        except UnknownRecord:
+            return None, 0
+        return found.version, found.generation
+
+    def _load(self, version: str) -> Clip:
+        """What the alias points at. Raises AliasMoved where that was deleted after the alias had been moved."""
+        config = self._context.config
+        try:
+            reference = of_version(self._store, config, version, param="alias")
+            clip = load_clip(reference, device=config.device, precision="float32")
+            check_version(clip, version, param="alias")
+            return clip
+        except (JobFailed, CheckpointError) as error:
+            if self._holder()[0] == version:
+                raise
+            raise AliasMoved(
+                f"The alias {self._job.alias} was moved while its version was loaded."
+            ) from error
+
+    def _scores_of(self, clip: Clip) -> CandidateScores:
+        """The same figures of the version that is in service."""
+        if clip.version == self._scores.version:
+            return self._scores
+        validation: Mapping[str, float] = {}
+        if self._parts.validation is not None:
+            validation = validate(clip, self._parts.validation, self._config.batch_size, self._context.check)
+        return _evaluate(self._context, self._job, clip, validation)
 
 
-def _publish(context: JobContext, base: Clip, result: Result) -> Published:
-    assert result.delta is not None
-    context.stage("publishing")
-    published = publish(
-        result.delta,
-        context.config.versions_dir,
-        job=context.job.id,
-        fence=context.job.fence,
-        base=base,
-        log=context.folder.log,
-    )
-    reach("after-rename")
-    return published
-
-
-def as_version(config: WorkerConfig, base: Clip, published: Published, measured: Measured) -> NewVersion:
+def as_version(config: WorkerConfig, base: Clip, published: Published, scores: CandidateScores) -> NewVersion:
     """The row of what was published; its folder is named from the data folder, wherever that is mounted."""
-    evaluations = {name: summary(results) for name, results in measured.results.items()}
-    published_base = lies_among(
-        parse(base.reference), config.versions_dir
-    )  # its reference is this server's path
+    # The reference of a base that was published here is this server's path; its version is known everywhere.
+    is_published = lies_among(parse(base.reference), config.versions_dir)
     return NewVersion(
         id=published.version,
         folder=published.folder.relative_to(config.data_dir).as_posix(),
-        description={**published.description, "evaluations": evaluations},
+        description={**published.description, "evaluations": _summaries(scores)},
         size_bytes=published.size_bytes,
-        base=base.version if published_base else base.reference,
+        base=base.version if is_published else base.reference,
         base_version=base.version,
     )
 
 
-def _decide(
-    context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, measured: Measured
-) -> tuple[Verdict, Move | None]:
-    """Whether to promote, and the alias's move, which holds only while the alias is as it was looked at."""
-    if job.promote == "never":
-        return Verdict(False, "Promoting was not asked for.", {}), None
-    context.stage("promoting")
-    holder, generation = _holder(context, job.alias)
-    if job.promote == "always":
-        verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
-    else:
-        clip = parts.base if holder in (None, parts.base.version) else _load(context, job.alias, str(holder))
-        verdict = judge(
-            _measured_holder(context, job, config, parts, clip, measured), measured, job.thresholds
-        )
-    context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.better})
-    if not verdict.better:
-        return verdict, None
-    move = Move(
-        alias=job.alias,
-        who=context.job.owner or "job",
-        why=f"job {context.job.id}: {verdict.why}",
-        expected_generation=generation,
-        metrics=verdict.figures,
-    )
-    return verdict, move
-
-
-def _holder(context: JobContext, alias: str) -> tuple[str | None, int]:
-    """The version that an alias points at, and its generation; none and 0 where there is no such alias."""
-    try:
-        found = context.store.aliases.get(alias)
-    except UnknownRecord:
-        return None, 0
-    return found.version, found.generation
-
-
-def _load(context: JobContext, alias: str, version: str) -> Clip:
-    """What an alias points at. Raises AliasMoved where that was deleted after the alias had been moved."""
-    try:
-        reference = of_version(context.store, context.config, version, param="alias")
-        clip = load_clip(reference, device=context.config.device, precision="float32")
-        check_version(clip, version, param="alias")
-        return clip
-    except (JobFailed, CheckpointError) as error:
-        if _holder(context, alias)[0] == version:
-            raise
-        raise AliasMoved(f"The alias {alias} was moved while its version was loaded.") from error
-
-
-def _measured_holder(
-    context: JobContext,
-    job: FinetuneJob,
-    config: FinetuneConfig,
-    parts: Parts,
-    clip: Clip,
-    measured: Measured,
-) -> Measured:
-    """The same figures of the version that is in service."""
-    if clip.version == measured.version:
-        return measured
-    validation: Mapping[str, float] = {}
-    if parts.validation is not None:
-        validation = validate(clip, parts.validation, config.batch_size, context.check)
-    return replace(_evaluate(context, job, clip, validation), version=clip.version)
+def _summaries(scores: CandidateScores) -> dict[str, Any]:
+    return {name: summary(results) for name, results in scores.results.items()}
 
 
 def _say(context: JobContext) -> Any:

@@ -43,6 +43,11 @@ def owner_name(pid: int, role: str) -> str:
     return f"{socket.gethostname()}/{pid}/{role}"
 
 
+def node_name(pid: int, role: str) -> str:
+    """The name of a worker of this machine in Celery's tools."""
+    return f"{role}-{pid}@{socket.gethostname()}"
+
+
 def is_alive(process: ProcessId) -> bool:
     """Whether that very process runs, and in this process's namespace."""
     return identify(process.pid) == process

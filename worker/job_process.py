@@ -5,29 +5,25 @@ supervisor is gone, and it ends too.
 """
 
 import argparse
-import json
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Callable
 
 from app import logs
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
-from app.store.records import Lease
 from app.store.states import HELD, JobKind, JobStatus
 from app.store.work import back_off_s
 from worker.config import WorkerConfig
-from worker.context import JobContext, StopFlag, Ticks
+from worker.context import JobContext, StopFlag
 from worker.errors import Stopped, failure_of
-from worker.exits import Exit
 from worker.folders import JobFolder
 from worker.lease_keeper import LeaseKeeper
+from worker.protocol import Assignment, Exit, Ticks, end_with
 from worker.reporter import Reporter
 
 logger = logging.getLogger(__name__)
@@ -37,25 +33,6 @@ Runner = Callable[[JobContext], None]
 
 _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
 """Why a job stops, where its row says so: its worker's signal, which says less, may come first."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a supervisor writes into a job process's input."""
-
-    config: WorkerConfig
-    lease: Lease
-
-    def dumps(self) -> bytes:
-        """As one line."""
-        content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}
-        return json.dumps(content).encode() + b"\n"
-
-    @classmethod
-    def loads(cls, line: bytes) -> "Assignment":
-        """From what `dumps` wrote."""
-        content = json.loads(line)
-        return cls(WorkerConfig.loads(content["config"]), Lease(content["job"], content["fence"]))
 
 
 def main() -> None:
@@ -111,16 +88,6 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     os._exit(1 if code is None else code)
 
 
-def end_with(supervisor: BinaryIO) -> None:
-    """End this process, in whatever state it is, when the pipe from its supervisor closes."""
-
-    def wait() -> None:
-        supervisor.read()
-        os._exit(Exit.ORPHANED)
-
-    threading.Thread(target=wait, name="supervisor", daemon=True).start()
-
-
 def _work(
     assignment: Assignment, ticks: Ticks, stopping: StopFlag, runner_of: Callable[[JobKind], Runner]
 ) -> Exit:
@@ -147,7 +114,7 @@ def _work(
         ticks,
         stopping,
         lease_left_s=lambda: keeper.left_s,
-        let_go=keeper.close,
+        stop_renewing=keeper.close,
     )
     try:
         return _attempt(context, runner_of)
@@ -175,7 +142,7 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         context.reporter.close()
         asked = _ASKED.get(context.store.jobs.get(job.id).status, str(reason))
         left = context.store.work.release(context.lease, f"Stopped: {asked}.")
-        logger.info("job %s was let go and is %s", job.id, left.status)
+        logger.info("job %s was released and is %s", job.id, left.status)
         return Exit.RELEASED
     except (LeaseLost, StoreUnavailable):
         raise
@@ -203,15 +170,6 @@ def _limit(config: WorkerConfig) -> None:
         torch.set_num_threads(config.threads)
     if config.gpu_memory_share is not None:
         limit_memory(config.device, config.gpu_memory_share)
-
-
-def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a job's process: one that was started by a launcher is not part of its run."""
-    return {
-        name: value
-        for name, value in inherited.items()
-        if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    }
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from app.store import Store
 from app.store.errors import StoreUnavailable
 from app.store.records import Lease
 from app.store.states import JobStatus
-from worker.exits import Exit
+from worker.protocol import Exit
 
 logger = logging.getLogger(__name__)
 

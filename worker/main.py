@@ -9,13 +9,14 @@ from app.store import Store
 from worker.celery_app import make_app, run
 from worker.config import WorkerConfig
 from worker.heartbeat import Heartbeat
-from worker.identity import owner_name
+from worker.identity import node_name, owner_name
 
 logger = logging.getLogger(__name__)
 
 
 def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) -> None:
-    """Take jobs until SIGTERM or SIGINT; the one at hand is then stopped at a checkpoint and let go.
+    """Take jobs until SIGTERM, SIGINT or `celery control shutdown`; the one at hand then stops at a checkpoint and is
+    released.
 
     A broker that is away is waited for, while jobs are found without it. `command` starts a job's process, in place
     of this program's own.
@@ -38,7 +39,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     from worker.supervised import COMMAND
 
     slot = Slot(config, store, wake_ups.publish, command=command or COMMAND)
-    reaper = Reaper(config, store, wake_ups.publish)
+    reaper = Reaper(config, store)
     checker = Checker(config, store) if config.checks_datasets else None
 
     def stop() -> None:
@@ -47,16 +48,12 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
         if checker is not None:
             checker.stop()
 
-    def wake() -> None:
-        slot.wake()
-        slot.wait_until_idle()
-
     slot.start()
     reaper.start()
     if checker is not None:
         checker.start()
     try:
-        run(make_app(config, wake), config.queue, stop)
+        run(make_app(config, slot.run), node_name(os.getpid(), config.queue), config.queue, stop)
     finally:
         stop()
         slot.join()

@@ -13,7 +13,7 @@ from models.evaluation.read import read_benchmark
 from models.evaluation.results import Results, as_json
 from models.evaluation.scorers import ClipScorer
 from worker.context import JobContext
-from worker.data import captions_files, the_one
+from worker.data import captions_files, exactly_one
 
 
 def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchmark:
@@ -23,7 +23,7 @@ def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchm
     """
     folder = root_of(content)
     if name == "retrieval":
-        captions = the_one(captions_files(folder, (".json",)), folder)
+        captions = exactly_one(captions_files(folder, (".json",)), folder)
         return read_benchmark(name, captions, work=work, **options)
     return read_benchmark(name, folder, work=work, **options)
 

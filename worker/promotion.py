@@ -21,8 +21,8 @@ _VALIDATION = ("validation_image_to_text", "validation_text_to_image")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found of one model: results by benchmark and data set, and its figures on the validation pairs."""
+class CandidateScores:
+    """Scores of one candidate for an alias: results by benchmark and data set, and figures on the validation pairs."""
 
     version: str
     results: Mapping[str, Results]
@@ -38,7 +38,7 @@ class Verdict:
     figures: dict[str, Any]
 
 
-def judge(holder: Measured, model: Measured, thresholds: Thresholds) -> Verdict:
+def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:
     """Compare a model with the one that an alias points at.
 
     Raises: EvaluationError where the two were not measured on the same items.
@@ -98,7 +98,7 @@ def _in_words(gain: Mapping[str, Any]) -> str:
     return f"{words}; under chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
 
 
-def _losses(holder: Measured, model: Measured) -> dict[str, dict[str, float]]:
+def _losses(holder: CandidateScores, model: CandidateScores) -> dict[str, dict[str, float]]:
     """What should not get worse: the first of zero-shot, retrieval and validation that there is."""
     for benchmark, metrics in (("zero-shot", ("acc1",)), ("retrieval", _RETRIEVAL)):
         names = _of(model, benchmark)
@@ -118,8 +118,8 @@ def _losses(holder: Measured, model: Measured) -> dict[str, dict[str, float]]:
     return {"retrieval on the validation data": {"baseline": means[0], "model": means[1]}}
 
 
-def _of(measured: Measured, benchmark: str) -> list[str]:
-    return [name for name, results in measured.results.items() if results.benchmark == benchmark]
+def _of(scores: CandidateScores, benchmark: str) -> list[str]:
+    return [name for name, results in scores.results.items() if results.benchmark == benchmark]
 
 
 def _mean(results: Results, metrics: tuple[str, ...]) -> float:

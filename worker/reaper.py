@@ -1,43 +1,41 @@
-"""What nobody else sees to: wake-ups that were lost, jobs whose worker is gone, and files that are kept too long.
+"""Periodic cleanup: jobs whose worker is gone, old job files and events, and versions of no use.
 
-Several of them do no harm to each other: a wake-up more finds nothing to do, and the rest is decided by the store.
+Every worker does it; several do no harm to each other, since the store decides.
 """
 
+import contextlib
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from pathlib import Path
 
+from app.jobs.removal import remove_job_files
+from app.registry.manifest import VersionError, read_manifest
+from app.registry.publish import remove_leftovers
+from app.registry.removal import remove_files
+from app.removal import REMOVING
 from app.store import Store
-from app.store.errors import StoreUnavailable
-from app.store.states import JobKind
-from app.store.work import MAX_BACK_OFF_S
+from app.store.assets import VersionStatus
+from app.store.errors import JobStateConflict, StoreUnavailable, UnknownRecord
+from app.store.records import Job, Lease
+from app.store.states import HELD, TERMINAL, JobStatus
+from models.references import is_version
 from worker.config import WorkerConfig
-from worker.retention import Retention
+from worker.folders import JobFolder
 
 logger = logging.getLogger(__name__)
 
-_FORGET_AFTER_S = 3600.0
+EVERY_S = 600.0
 
 
 class Reaper:
     """Looks every `reap_every_s` seconds, in a thread."""
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store: Store,
-        publish: Callable[[JobKind], object],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._config = config
+    def __init__(self, config: WorkerConfig, store: Store) -> None:
+        self._every_s = config.reap_every_s
         self._store = store
-        self._publish = publish
-        self._clock = clock
         self._retention = Retention(config, store)
-        self._next: dict[str, tuple[float, float]] = {}
-        """By job: when to wake for it again, and how long to wait after that."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -53,27 +51,117 @@ class Reaper:
         """Once. Raises StoreUnavailable."""
         for job in self._store.reaper.settle_abandoned():
             logger.info("job %s is %s: its worker is gone", job.id, job.status)
-        now = self._clock()
-        stale = self._store.reaper.stale(self._config.reap_every_s)
-        due = {job.kind for job in stale if self._is_due(job.id, now)}
-        for kind in sorted(due):
-            self._publish(kind)
-        self._next = {name: at for name, at in self._next.items() if at[0] > now - _FORGET_AFTER_S}
         self._retention.look()
 
-    def _is_due(self, job_id: str, now: float) -> bool:
-        """Whether to wake somebody for a job; each time the wait for the next time doubles."""
-        at, wait_s = self._next.get(job_id, (now, self._config.reap_every_s))
-        if now < at:
-            return False
-        self._next[job_id] = now + wait_s, min(MAX_BACK_OFF_S, 2 * wait_s)
-        return True
-
     def _run(self) -> None:
-        while not self._stopping.wait(self._config.reap_every_s):
+        while not self._stopping.wait(self._every_s):
             try:
                 self.look()
             except StoreUnavailable:  # it is logged where it is found out
                 pass
             except Exception:
                 logger.exception("the reaper failed; it looks again")
+
+
+class Retention:
+    """Looks now and then; removes only what belongs to jobs that have ended."""
+
+    def __init__(self, config: WorkerConfig, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._last = float("-inf")
+
+    def look(self) -> None:
+        """Free what cancelled jobs need no more; the rest once in ten minutes. Raises StoreUnavailable."""
+        for job in self._store.jobs.list(status=JobStatus.CANCELLED).items:
+            self._clean_cancelled(job)
+        now = time.monotonic()
+        if now - self._last < EVERY_S:
+            return
+        self._last = now
+        self.clean()
+
+    def clean(self) -> None:
+        """Now. Raises StoreUnavailable."""
+        if self._config.jobs_dir.is_dir():
+            for folder in sorted(self._config.jobs_dir.iterdir()):
+                self._clean_job(folder)
+        if self._config.versions_dir.is_dir():
+            remove_leftovers(self._config.versions_dir, is_live=self._is_live)
+            for folder in sorted(self._config.versions_dir.iterdir()):
+                if is_version(folder.name) and self._is_of_no_use(folder):
+                    self._remove_version(folder)
+        while self._store.journal.prune(self._config.keep_events_s):
+            pass
+
+    def _clean_job(self, folder: Path) -> None:
+        if folder.name.startswith(REMOVING):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        try:
+            job = self._store.jobs.get(folder.name)
+        except UnknownRecord:
+            return  # not one of ours
+        if job.status is JobStatus.SUCCEEDED and job.files_removed_at is None:
+            self._clean_succeeded(folder, job)
+        elif self._ended_long_ago(job) or (job.status in TERMINAL and job.files_removed_at is not None):
+            self._remove_job(job)
+        elif job.status is JobStatus.CANCELLED:
+            self._clean_cancelled(job)
+
+    def _clean_cancelled(self, job: Job) -> None:
+        """Its newest whole checkpoint is what a retry goes on from."""
+        if (self._config.jobs_dir / job.id).is_dir():
+            JobFolder(self._config.jobs_dir, Lease.of(job)).keep_newest_checkpoint()
+
+    def _remove_job(self, job: Job) -> None:
+        """Remove what an ended job has left, after a while; at once what was written after its files were removed."""
+        keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
+        with contextlib.suppress(JobStateConflict):  # it was taken up again meanwhile
+            try:
+                remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
+                logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
+            except OSError as error:
+                logger.warning("the files of job %s stay: %s", job.id, error)
+
+    def _clean_succeeded(self, folder: Path, job: Job) -> None:
+        """What it has made is a version, or results that its row names; the rest it removes itself, if not killed."""
+        if job.result is not None and job.result.get("files"):
+            attempt = JobFolder(self._config.jobs_dir, Lease.of(job))
+            attempt.drop_earlier()
+            attempt.drop()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_of_no_use(self, folder: Path) -> bool:
+        """Whether a version was deleted, or its job has long ended without making it known.
+
+        What is unknown here and of a job that is unknown too is another database's, and left alone.
+        """
+        try:
+            return self._store.versions.get(folder.name).status is VersionStatus.DELETED
+        except UnknownRecord:
+            pass
+        try:
+            return self._ended_long_ago(self._store.jobs.get(read_manifest(folder).job))
+        except (UnknownRecord, VersionError):
+            return False
+
+    def _remove_version(self, folder: Path) -> None:
+        try:
+            if remove_files(self._store, folder):
+                logger.info("the files of version %s, which is of no use, are removed", folder.name[:12])
+        except OSError as error:
+            logger.warning("the files of version %s stay: %s", folder.name[:12], error)
+
+    def _ended_long_ago(self, job: Job) -> bool:
+        if job.status not in TERMINAL or job.finished_at is None:
+            return False
+        return time.time() - job.finished_at >= self._config.keep_files_s
+
+    def _is_live(self, job_id: str, fence: int) -> bool:
+        try:
+            job = self._store.jobs.get(job_id)
+        except UnknownRecord:
+            return False
+        return job.fence == fence and job.status in HELD

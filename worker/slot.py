@@ -1,7 +1,7 @@
-"""A slot: claims jobs of one kind, one after another, and runs a process for each.
+"""A slot: claims jobs of one kind, one at a time, and runs a process for each.
 
 What becomes of a job whose process:
-    ends by itself (`worker.exits`)        its row says it already
+    ends by itself (`worker.protocol`)        its row says it already
     dies                                   the attempt has failed; again after a while, up to the job's attempts
     runs for longer than it may            asked to stop; the store fails the job at its checkpoint
     takes no step for stall_timeout_s      killed, then the same
@@ -18,34 +18,39 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from app.crash import reach
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
 from app.store.work import back_off_s
 from worker.config import WorkerConfig
-from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
-from worker.job_process import Assignment
+from worker.protocol import Assignment, Exit
 from worker.supervised import COMMAND, ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
 _ASKED = (JobStatus.PAUSING, JobStatus.CANCELLING)
 _LOOK_S = 0.1
+_SEND_AGAIN_S = 60.0
+"""While the slot is at work. Rarely, since messages stay in the queue until a worker is idle."""
 
 
 class Slot:
-    """Supervises one device's jobs in a thread of its own. `wake` may be called from anywhere, at any time."""
+    """Supervises one device's jobs. A Celery task calls `run` for each.
+
+    The slot also looks for jobs by itself, since a message may be lost and the broker away: it sends a task for the
+    job that is due. When the broker does not take it, or no task has come by the next look, the job runs without one.
+    """
 
     def __init__(
         self,
         config: WorkerConfig,
         store: Store,
-        publish: Callable[[JobKind], object] = lambda kind: None,
+        publish: Callable[[JobKind, str], bool] = lambda kind, job_id: False,
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
@@ -54,91 +59,121 @@ class Slot:
         self._publish = publish
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
         self.owner = owner_name(os.getpid(), config.queue)
+        self._at_work = threading.Lock()
         self._stopping = threading.Event()
-        self._woken = threading.Event()
-        self._idle = threading.Event()
+        self._sent: tuple[str, int] | None = None
+        """The job and fence for which a task was sent last, while none has been run since."""
+        self._sent_at = 0.0
         self._spare: ChildProcess | None = None
-        self._thread = threading.Thread(target=self._run, name=f"slot-{config.queue}")
+        self._thread = threading.Thread(target=self._look_for_jobs, name=f"slot-{config.queue}")
 
     def start(self) -> None:
-        """End what a crashed predecessor has left, and begin to take jobs."""
+        """End what a crashed predecessor has left, and begin to look for jobs."""
         end_orphans(self._config)
+        self._warm_up()
         self._thread.start()
 
-    def wake(self) -> None:
-        """There may be a job. Returns at once; a slot that is at work looks when it is done."""
-        self._idle.clear()
-        self._woken.set()
-        if self._stopping.is_set():  # nobody may be there to answer any more
-            self._idle.set()
+    def run(self, job_id: str) -> str:
+        """Claim a job if it is due, and stay with it until its process has ended.
 
-    def wait_until_idle(self, timeout_s: float | None = None) -> bool:
-        """Wait until a wake-up is answered: nothing was left to claim, or the slot has stopped."""
-        return self._idle.wait(timeout_s)
+        Returns its JobStatus, or why it was not run.
+
+        The message that asks for it may be repeated or late: the row says whether there is anything to do. Where the
+        slot is at work or stops, the job is left to whoever looks for it next.
+        """
+        if self._stopping.is_set() or not self._at_work.acquire(blocking=False):
+            return "not taken"
+        try:
+            return self._claim_and_supervise(job_id) or "nothing to do"
+        except StoreUnavailable:  # it is logged where it is found out
+            return "the database does not answer"
+        finally:
+            self._sent = None
+            self._at_work.release()
 
     def stop(self) -> None:
         """Take no more jobs, and have the one at hand stopped at a checkpoint. Returns at once."""
         self._stopping.set()
-        self._woken.set()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until the slot has stopped; whether it has."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _look_for_jobs(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._woken.clear()
-                self._drain()
-                if not self._woken.is_set():
-                    self._idle.set()
-                self._woken.wait(self._config.idle_tick_s)
+                try:
+                    if self._look():
+                        continue
+                except StoreUnavailable:  # it is logged where it is found out
+                    pass
+                except Exception:
+                    logger.exception("the slot failed; it looks again")
+                self._stopping.wait(self._config.idle_tick_s)
         finally:
-            self._idle.set()
-            if self._spare is not None:
-                self._spare.close()
+            with self._at_work:
+                if self._spare is not None:
+                    self._spare.close()
 
-    def _drain(self) -> None:
-        """Run jobs until there are none. Nothing that goes wrong with one ends the slot."""
-        while not self._stopping.is_set():
-            try:
-                self._warm_up()
-                job = self._store.work.claim(
-                    self._config.kind,
-                    self.owner,
-                    self._config.lease_ttl_s,
-                    retry_base_s=self._config.retry_base_s,
-                )
-                if job is None:
-                    return
-                reach("after-claim")
-                self._supervise(job)
-            except StoreUnavailable:  # it is logged where it is found out
-                return
-            except Exception:
-                logger.exception("the slot failed; it goes on with the next job")
-                return
+    def _look(self) -> bool:
+        """See to the job that is due first; whether it was run here, without a task."""
+        job = self._store.work.next_due(self._config.kind)
+        if job is None:
+            return False
+        is_sent = self._sent == (job.id, job.fence)
+        if self._at_work.locked():
+            if not is_sent or time.monotonic() - self._sent_at > _SEND_AGAIN_S:
+                self._send(job)
+            return False
+        if not is_sent and self._send(job):
+            return False
+        logger.info("job %s runs without a task: the broker has not delivered one", job.id)
+        return isinstance(self.run(job.id), JobStatus)
+
+    def _send(self, job: Job) -> bool:
+        self._sent, self._sent_at = (job.id, job.fence), time.monotonic()
+        return self._publish(job.kind, job.id)
+
+    def _claim_and_supervise(self, job_id: str) -> JobStatus | None:
+        """The job's status afterwards; None where there was nothing to claim."""
+        job = self._store.work.claim(
+            self._config.kind,
+            self.owner,
+            self._config.lease_ttl_s,
+            job_id=job_id,
+            retry_base_s=self._config.retry_base_s,
+        )
+        if job is None:
+            return None
+        self._supervise(job)
+        self._warm_up()
+        return self._store.jobs.get(job.id).status
 
     def _warm_up(self) -> None:
-        if self._spare is not None and self._spare.wait(0) is not None:
-            self._spare.close()
-            self._spare = None
-        if self._spare is None and self._config.keep_warm:
+        if self._config.keep_warm and not self._stopping.is_set():
             self._spare = ChildProcess(self._command)
+
+    def _take_process(self) -> ChildProcess:
+        """The one that has been warming up, if it lives."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.wait(0) is not None:
+            spare.close()
+            spare = None
+        return spare or ChildProcess(self._command)
 
     def _supervise(self, job: Job) -> None:
         logger.info("job %s: attempt %d, fence %d", job.id, job.attempt, job.fence)
-        child, self._spare = self._spare or ChildProcess(self._command), None
+        child = self._take_process()
         folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
             self._write_down(child, folder)
             child.assign(Assignment(self._config, Lease.of(job)))
-            code, reason = self._watch(child, job)
+            end = _Watch(self._config, self._store, child, job, self._stopping).until_end()
         finally:
             child.close()
         folder.vacate()
-        self._settle(job, code, reason, child.done)
+        self._settle(job, end, child.done)
 
     def _write_down(self, child: ChildProcess, folder: JobFolder) -> None:
         process, supervisor = child.identify(), identify(os.getpid())
@@ -149,63 +184,13 @@ class Slot:
         except OSError as error:  # the job finds out, and has a reason for its row
             logger.warning("%s cannot be written: %s", folder.path, error.strerror)
 
-    def _watch(self, child: ChildProcess, job: Job) -> tuple[int, str | None]:
-        """Its exit code, and why it was killed where it was."""
-        looked_at = asked_at = lapsed_at = None
-        ends_at = time.monotonic() + job.max_run_time_s - job.run_time_s
-        while True:
-            code = child.wait(_LOOK_S)
-            if asked_at is not None and code == -signal.SIGTERM:
-                return Exit.RELEASED, "it had hardly begun when it was told to stop"
-            if code is not None:
-                return code, None
-            now = time.monotonic()
-            if asked_at is None and (self._stopping.is_set() or now > ends_at):
-                child.ask_to_stop()
-                asked_at = now
-            if looked_at is None or now - looked_at >= self._config.watch_every_s:
-                looked_at = now
-                if not child.has_begun:
-                    self._renew(job)
-                found = self._row(job)
-                if (
-                    found is not None and found.fence != job.fence
-                ):  # its process hangs, or it would have found out
-                    child.kill()
-                    return Exit.LEASE_LOST, None
-                lapsed_at = (lapsed_at or now) if found is not None and _has_lapsed(found) else None
-                if lapsed_at is not None and now - lapsed_at > self._config.lease_ttl_s:
-                    child.kill()
-                    return Exit.RELEASED, "it did not renew its lease"
-                if asked_at is None and found is not None and found.status in _ASKED:
-                    child.ask_to_stop()
-                    asked_at = now
-            if asked_at is not None and now - asked_at > self._config.stop_grace_s:
-                child.kill()
-                return Exit.RELEASED, "it did not stop in time"
-            if child.stalled_s() > self._config.stall_timeout_s:
-                child.kill()
-                return 1, f"it took no step for {self._config.stall_timeout_s:g} s"
-
-    def _renew(self, job: Job) -> None:
-        """Keep the lease while the process starts, which may take longer than a lease on a busy machine."""
-        with contextlib.suppress(StoreUnavailable):
-            self._store.work.renew(Lease.of(job), self._config.lease_ttl_s)
-
-    def _row(self, job: Job) -> Job | None:
-        """The job as it is now; None where that cannot be read."""
-        try:
-            return self._store.jobs.get(job.id)
-        except (StoreUnavailable, UnknownRecord):
-            return None
-
-    def _settle(self, job: Job, code: int, killed: str | None, done: int) -> None:
+    def _settle(self, job: Job, end: "_End", done: int) -> None:
         """Write the end of a job whose process could not."""
         lease = Lease.of(job)
         try:
-            if killed is not None and code == Exit.RELEASED:
-                self._store.work.release(lease, f"Its process was killed: {killed}.")
-            elif (how := killed or died(code)) is not None:
+            if end.killed_because is not None and end.code == Exit.RELEASED:
+                self._store.work.release(lease, f"Its process was killed: {end.killed_because}.")
+            elif (how := end.killed_because or died(end.code)) is not None:
                 logger.error("job %s: its process died: %s", job.id, how)
                 error = JobError("process_died", f"The job's process died: {how}.", retryable=True)
                 retry_in_s = back_off_s(self._config.retry_base_s, job.attempt)
@@ -215,7 +200,91 @@ class Slot:
         except StoreUnavailable:  # the lease ends by itself
             logger.warning("job %s: its end could not be written; its lease will end", job.id)
         if self._stopping.is_set():
-            self._publish(self._config.kind)  # for whoever takes over
+            self._publish(job.kind, job.id)  # for whoever takes over
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a process ended. One that was killed has the code that it should have ended with."""
+
+    code: int
+    killed_because: str | None = None
+
+
+class _Watch:
+    """Watches one process until it ends: asks it to stop where it should, and kills it where it hangs."""
+
+    def __init__(
+        self, config: WorkerConfig, store: Store, child: ChildProcess, job: Job, stopping: threading.Event
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._child = child
+        self._job = job
+        self._stopping = stopping
+        now = time.monotonic()
+        self._may_run_until = now + job.max_run_time_s - job.run_time_s
+        self._next_row_at = now
+        self._asked_at: float | None = None
+        """When it was asked to stop."""
+        self._lapsed_at: float | None = None
+        """When its lease was first seen to have lapsed."""
+
+    def until_end(self) -> _End:
+        while (code := self._child.wait(_LOOK_S)) is None:
+            if (end := self._look(time.monotonic())) is not None:
+                self._child.kill()
+                return end
+        if self._asked_at is not None and code == -signal.SIGTERM:
+            return _End(Exit.RELEASED, "it had hardly begun when it was told to stop")
+        return _End(code)
+
+    def _look(self, now: float) -> _End | None:
+        """Why to kill the process now, if there is a reason."""
+        if self._stopping.is_set() or now > self._may_run_until:
+            self._ask_to_stop(now)
+        if now >= self._next_row_at:
+            self._next_row_at = now + self._config.watch_every_s
+            if (end := self._look_at_row(now)) is not None:
+                return end
+        if self._asked_at is not None and now - self._asked_at > self._config.stop_grace_s:
+            return _End(Exit.RELEASED, "it did not stop in time")
+        if self._child.stalled_s() > self._config.stall_timeout_s:
+            return _End(1, f"it took no step for {self._config.stall_timeout_s:g} s")
+        return None
+
+    def _look_at_row(self, now: float) -> _End | None:
+        if not self._child.has_begun:
+            self._renew()
+        row = self._row()
+        if row is None:
+            self._lapsed_at = None
+            return None
+        if row.fence != self._job.fence:  # its process hangs, or it would have found out
+            return _End(Exit.LEASE_LOST)
+        self._lapsed_at = (self._lapsed_at or now) if _has_lapsed(row) else None
+        if self._lapsed_at is not None and now - self._lapsed_at > self._config.lease_ttl_s:
+            return _End(Exit.RELEASED, "it did not renew its lease")
+        if row.status in _ASKED:
+            self._ask_to_stop(now)
+        return None
+
+    def _ask_to_stop(self, now: float) -> None:
+        if self._asked_at is None:
+            self._child.ask_to_stop()
+            self._asked_at = now
+
+    def _renew(self) -> None:
+        """Keep the lease while the process starts, which may take longer than a lease on a busy machine."""
+        with contextlib.suppress(StoreUnavailable):
+            self._store.work.renew(Lease.of(self._job), self._config.lease_ttl_s)
+
+    def _row(self) -> Job | None:
+        """The job as it is now; None where that cannot be read."""
+        try:
+            return self._store.jobs.get(self._job.id)
+        except (StoreUnavailable, UnknownRecord):
+            return None
 
 
 def _has_lapsed(job: Job) -> bool:

@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from worker.exits import Exit
 from worker.identity import ProcessId, identify
-from worker.job_process import Assignment, environment
+from worker.protocol import Assignment, Exit, environment
 
 logger = logging.getLogger(__name__)
 

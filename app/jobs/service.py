@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from app.crash import reach
 from app.errors import NotFound
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
@@ -199,7 +198,7 @@ class JobService:
         return _view(job, self._store.workers.living_queues())
 
     def _woken(self, job: Job) -> JobView:
-        self._waker.wake(job.kind)
+        self._waker.wake(job)
         return self._told(job)
 
     def _submit(self, prepare: Callable[[str | None], NewJob | Job], key: str | None) -> tuple[JobView, bool]:
@@ -209,9 +208,8 @@ class JobService:
             return self._told(prepared), False
         living = self._store.workers.living_queues()  # nothing may fail between the commit and the answer
         job, is_new = self._store.jobs.submit(prepared)
-        reach("after-commit")
         if is_new and job.status is JobStatus.QUEUED:
-            self._waker.wake(job.kind)
+            self._waker.wake(job)
         return _view(job, living), is_new
 
     def _tried(self, prepared: NewJob | Job) -> DryRunResult:

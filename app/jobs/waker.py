@@ -2,24 +2,26 @@
 
 import logging
 import threading
+from collections import deque
 
+from app.store.records import Job
 from app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
+_MAX_WAITING = 1000
 
 
 class Waker:
     """Publishes wake-ups; without a broker it does nothing, and workers look by themselves.
 
-    Wake-ups that wait while the broker is slow become one: it carries no job, and a worker that gets one takes
-    whatever there is.
+    Once the broker has not answered, the wake-ups that wait are dropped: each of them would wait as long.
     """
 
     def __init__(self, broker_url: str | None) -> None:
         self._broker_url = broker_url
-        self._kinds: set[JobKind] = set()
+        self._waiting: deque[tuple[JobKind, str]] = deque(maxlen=_MAX_WAITING)
         self._news = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
@@ -29,10 +31,10 @@ class Waker:
         if self._broker_url is not None:
             self._thread.start()
 
-    def wake(self, kind: JobKind) -> None:
-        """Wake a worker of a kind, from any thread, after the job's row is committed. Returns at once."""
+    def wake(self, job: Job) -> None:
+        """Wake a worker for a job whose row is committed, from any thread. Returns at once."""
         with self._news:
-            self._kinds.add(kind)
+            self._waiting.append((job.kind, job.id))
             self._news.notify()
 
     def close(self) -> None:
@@ -48,17 +50,19 @@ class Waker:
 
         assert self._broker_url is not None
         wakeups = WakeUps(self._broker_url)
-        while (kinds := self._taken()) is not None:
-            for kind in sorted(kinds):
-                try:
-                    wakeups.publish(kind)
-                except Exception:
-                    logger.exception("a wake-up for %s failed; the reaper sends another", kind)
+        while (waiting := self._next()) is not None:
+            try:
+                is_published = wakeups.publish(*waiting)
+            except Exception:
+                logger.exception("a wake-up for job %s failed; a worker finds the job by itself", waiting[1])
+                continue
+            if not is_published:
+                with self._news:
+                    self._waiting.clear()
         wakeups.close()
 
-    def _taken(self) -> set[JobKind] | None:
-        """The kinds to be woken, waited for; None at the end."""
+    def _next(self) -> tuple[JobKind, str] | None:
+        """The next job to publish a wake-up for, waited for; None at the end."""
         with self._news:
-            self._news.wait_for(lambda: self._kinds or self._closing)
-            kinds, self._kinds = self._kinds, set()
-        return kinds or None
+            self._news.wait_for(lambda: self._waiting or self._closing)
+            return self._waiting.popleft() if self._waiting else None

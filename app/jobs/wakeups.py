@@ -1,4 +1,4 @@
-"""Waking workers by the broker. A wake-up carries no job: the row is the truth, and a lost one is sent again."""
+"""Wake-ups: messages that have a Celery task run a job. The row is the truth: one that is lost does no harm."""
 
 import logging
 from collections.abc import Mapping
@@ -43,15 +43,15 @@ class WakeUps:
             task_publish_retry=False,
         )
 
-    def publish(self, kind: JobKind) -> bool:
-        """Wake a worker of a kind, after the job's row is committed.
+    def publish(self, kind: JobKind, job_id: str) -> bool:
+        """Have a worker of the kind run a job whose row is committed.
 
-        Returns whether the broker took it. One that is away is logged and no error: the reaper sends it again.
+        Returns whether the broker took it. One that is away is logged and is no error: workers look for jobs, too.
         """
         try:
-            self._app.send_task(TASKS[kind], queue=QUEUES[kind])
+            self._app.send_task(TASKS[kind], args=[job_id], queue=QUEUES[kind])
         except (OperationalError, OSError) as error:
-            logger.warning("no wake-up for %s, the broker does not answer: %s", kind, error)
+            logger.warning("no wake-up for job %s, the broker does not answer: %s", job_id, error)
             return False
         return True
 

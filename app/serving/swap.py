@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.crash import reach
 from app.errors import ServiceError
 from app.metrics import SECONDS, Metrics
 from app.registry.local_state import LocalState
@@ -172,7 +171,6 @@ class Swapper:
         return clip
 
     def _put(self, wanted: Alias, clip: Clip, seconds: float) -> None:
-        reach("mid-swap")
         self._models.replace(wanted.name, clip, wanted.generation)
         self._classes.give_up_all_but({held.key for held in self._models.held()})
         self._metrics.swapped(wanted.name, seconds)

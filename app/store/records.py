@@ -165,16 +165,6 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class StaleJob:
-    """A job that waits for a worker, for whom a wake-up may have been lost."""
-
-    id: str
-    kind: JobKind
-    since: float
-    """When it became due: queued, or its lease ended."""
-
-
-@dataclass(frozen=True)
 class Event:
     """Something that happened to a job. Numbers rise by one within a job, from 1."""
 

@@ -43,9 +43,17 @@ class Work:
         self._journal = journal
 
     def claim(
-        self, kind: JobKind, owner: str, ttl_s: float, *, retry_base_s: float = RETRY_BASE_S
+        self,
+        kind: JobKind,
+        owner: str,
+        ttl_s: float,
+        *,
+        job_id: str | None = None,
+        retry_base_s: float = RETRY_BASE_S,
     ) -> Job | None:
         """Take the oldest job of a kind that is queued, or running under a lease that has lapsed, and is due.
+
+        With `job_id`, take that job or none.
 
         Returns the job, `running`, its fence one higher and its lease `ttl_s` long, or None. From the queue this
         is another attempt; a lapsed lease is an interruption, and the attempt is the same.
@@ -58,7 +66,8 @@ class Work:
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
-                row = connection.execute(eligible(kind, now)).one_or_none()
+                statement = eligible(kind, now, job_id).with_for_update(skip_locked=True)
+                row = connection.execute(statement).one_or_none()
                 if row is None:
                     return None
                 job = Job.of(row._mapping)
@@ -67,6 +76,12 @@ class Work:
                     due = now + back_off_s(retry_base_s, interruptions)
                     return _take(connection, job, owner, now, now + ttl_s, interruptions, due)
                 _exhaust(connection, job, error, now, interruptions)
+
+    def next_due(self, kind: JobKind) -> Job | None:
+        """The job that `claim` would take now, left as it is."""
+        with self._database.reading() as connection:
+            row = connection.execute(eligible(kind, self._clock())).one_or_none()
+        return None if row is None else Job.of(row._mapping)
 
     def renew(self, lease: Lease, ttl_s: float) -> JobStatus | None:
         """Lengthen the lease to `ttl_s` from now; None, which is false, when it is lost.
@@ -276,8 +291,8 @@ def back_off_s(base_s: float, times: int) -> float:
     return min(MAX_BACK_OFF_S, base_s * 2.0 ** (times - 1)) if times else 0.0
 
 
-def eligible(kind: JobKind, now: float) -> Select[tuple[Any, ...]]:
-    """The statement of `claim`: the oldest job that may be taken, locked, past those that others lock."""
+def eligible(kind: JobKind, now: float, job_id: str | None = None) -> Select[tuple[Any, ...]]:
+    """The oldest job that may be taken; with `job_id`, that one or none."""
     return (
         select(jobs)
         .where(
@@ -288,10 +303,10 @@ def eligible(kind: JobKind, now: float) -> Select[tuple[Any, ...]]:
                 jobs.c.status == JobStatus.QUEUED,
                 and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= now),
             ),
+            *([] if job_id is None else [jobs.c.id == job_id]),
         )
         .order_by(jobs.c.created_at, jobs.c.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
     )
 
 

@@ -32,8 +32,6 @@ class Checkpoints:
     folder: Path
     identity: dict[str, Any]
     keep: int
-    half_saved: Callable[[], None] = lambda: None
-    """Called within `save`, between its two files."""
     before_saving: Callable[[int], None] = lambda size_bytes: None
     """Called with a checkpoint's size before it is written, or another removed for it. What it raises goes through."""
     max_bytes: int | None = None
@@ -57,7 +55,6 @@ class Checkpoints:
         self._make_room(target, size_bytes)
         with atomic_folder(target) as working:
             save_file(tensors, working / _TENSORS)
-            self.half_saved()
             description = {"step": step, "sha256": sha256_of(working / _TENSORS), "run": self.identity}
             (working / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         self._prune(target)

@@ -79,7 +79,6 @@ def train(
     progress: Progress = lambda record: None,
     stepped: Callable[[int, int], None] = lambda done, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
-    half_saved: Callable[[], None] = lambda: None,
     between: Callable[[], None] = lambda: None,
     before_saving: Callable[[int], None] = lambda size_bytes: None,
     min_save_interval_s: float = 0.0,
@@ -88,10 +87,10 @@ def train(
 ) -> Result:
     """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
 
-    The main process calls `progress` with every record that it logs, `stepped` after every step, and `half_saved`
-    within every checkpoint. Where no steps are taken, as the mapper is fitted and the validation pairs measured, every
-    process calls `between` after each batch; what it raises ends the run, which goes on from its last checkpoint. So
-    does what `before_saving` raises, which the main process calls with the size of every checkpoint.
+    The main process calls `progress` with every record that it logs, and `stepped` after every step.
+    Where no steps are taken, as the mapper is fitted and the validation pairs measured, every process calls `between`
+    after each batch; what it raises ends the run, which goes on from its last checkpoint. So does what `before_saving`
+    raises, which the main process calls with the size of every checkpoint.
 
     Checkpoints that `save_every` asks for are left out within `min_save_interval_s` of the one before: no weight
     depends on when one is written. Those kept and the log have `max_bytes` at most.
@@ -107,7 +106,6 @@ def train(
         out / "checkpoints",
         _identity(config, parts),
         config.keep_checkpoints,
-        half_saved,
         before_saving,
         max_bytes,
     )

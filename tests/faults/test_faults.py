@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.checks import Findings, check
-from tests.faults.kinds import KINDS, try_out
-from tests.faults.system import System, make_inputs, running_system
+from bench.faults.checks import Findings, check
+from bench.faults.kinds import KINDS, try_out
+from bench.faults.system import System, make_inputs, running_system
 
 SELECTED = (
     ("postgresql", "trainer killed after rename, before the row", 12),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.proxy import Proxy
+from bench.faults.proxy import Proxy
 
 
 @pytest.fixture

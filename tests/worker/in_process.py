@@ -7,9 +7,10 @@ from app.store import Store
 from app.store.records import Job, Lease
 from app.store.states import JobKind, JobStatus
 from worker.config import WorkerConfig
-from worker.context import JobContext, Ticks
+from worker.context import JobContext
 from worker.folders import JobFolder
 from worker.job_process import Runner
+from worker.protocol import Ticks
 from worker.reporter import Reporter
 
 

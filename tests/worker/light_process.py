@@ -125,7 +125,7 @@ def _note(context: JobContext, what: str) -> None:
 if __name__ == "__main__":
     import argparse
 
-    from worker.context import Ticks
+    from worker.protocol import Ticks
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--ticks", type=int)

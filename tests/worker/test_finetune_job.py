@@ -32,9 +32,9 @@ from tests.worker.in_process import claimed, run_job
 from tests.worker.sets import add_ready, save_winoground_of
 from worker.config import WorkerConfig
 from worker.errors import JobFailed, Stopped
-from worker.exits import Exit
 from worker.finetune_job import finetune
 from worker.job_process import _attempt
+from worker.protocol import Exit
 
 Submit = Callable[..., Job]
 
@@ -424,7 +424,9 @@ def test_lease_is_kept_until_the_job_has_ended_and_not_while_its_files_are_remov
     job = submit(finetune_config)
     with claimed(config, store) as context:
         seen: list[tuple[JobStatus, bool]] = []
-        context.let_go = lambda: seen.append((store.jobs.get(job.id).status, context.folder.run.exists()))
+        context.stop_renewing = lambda: seen.append(
+            (store.jobs.get(job.id).status, context.folder.run.exists())
+        )
         finetune(context)
         assert seen == [(JobStatus.SUCCEEDED, True)]
         assert not context.folder.run.exists()

@@ -2,7 +2,7 @@
 
 from app.store.specs import Thresholds
 from models.evaluation.results import ItemOutcome, Metric, Results
-from worker.promotion import Measured, judge
+from worker.promotion import CandidateScores, judge
 
 STRICT = Thresholds()
 
@@ -33,10 +33,12 @@ def retrieval(image: float, text: float) -> Results:
     return with_metrics("retrieval", **{"image_retrieval_recall@1": image, "text_retrieval_recall@1": text})
 
 
-def measured(version: str, *results: Results, validation: tuple[float, float] | None = None) -> Measured:
+def measured(
+    version: str, *results: Results, validation: tuple[float, float] | None = None
+) -> CandidateScores:
     named = {f"{each.benchmark} {number}": each for number, each in enumerate(results)}
     names = ("validation_image_to_text", "validation_text_to_image")
-    return Measured(version, named, dict(zip(names, validation, strict=True)) if validation else {})
+    return CandidateScores(version, named, dict(zip(names, validation, strict=True)) if validation else {})
 
 
 def test_five_gains_without_a_loss_are_enough_and_four_are_not() -> None:

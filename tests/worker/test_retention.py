@@ -19,7 +19,7 @@ from app.store.states import JobKind
 from tests.databases import on_both
 from worker.config import WorkerConfig
 from worker.folders import JobFolder
-from worker.retention import Retention
+from worker.reaper import Retention
 
 pytestmark = on_both
 

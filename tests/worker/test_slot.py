@@ -6,20 +6,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from app.store import Store
 from app.store.records import Job, Lease
-from app.store.states import JobStatus
+from app.store.states import JobKind, JobStatus
 from tests.databases import held, on_both
 from tests.worker.waiting import LIGHT, Running, end, job_process, notes, until, until_status
 from worker.config import WorkerConfig
-from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import ProcessId, identify, is_alive
-from worker.job_process import Assignment
+from worker.protocol import Assignment, Exit
 from worker.slot import end_orphans
 from worker.supervised import ChildProcess
 
@@ -47,30 +47,74 @@ def test_jobs_run_one_after_another_oldest_first(config: WorkerConfig, store: St
     assert not list(config.jobs_dir.glob("*/*/process.json"))
 
 
-def test_woken_slot_takes_a_job_at_once_and_a_warm_process_does_it(
+def test_slot_that_is_told_of_a_job_runs_it_at_once_and_a_warm_process_does_it(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
     patient = replace(config, idle_tick_s=3600, keep_warm=True)
     with running(patient, store) as slot:
-        assert slot.wait_until_idle(60)
         assert slot._spare is not None
         warm = slot._spare.pid
         job = submit({"act": "count", "steps": 1})
-        slot.wake()
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-        assert slot.wait_until_idle(60)
+        assert slot.run(job.id) is JobStatus.SUCCEEDED
     assert (config.data_dir / "notes").read_text().split()[3] == str(warm)
 
 
 def test_two_slots_that_race_for_a_job_run_it_once(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
-    with running(config, store) as one, running(config, store) as other:
+    patient = replace(config, idle_tick_s=3600)
+    with running(patient, store) as one, running(patient, store) as other, ThreadPoolExecutor() as threads:
         job = submit({"act": "count", "steps": 20})
-        for slot in (one, other, one, other):
-            slot.wake()
-        until_status(store, job.id, JobStatus.SUCCEEDED)
+        told = list(threads.map(lambda slot: slot.run(job.id), (one, other, one, other)))
+    assert told.count(JobStatus.SUCCEEDED) == 1
+    assert store.jobs.get(job.id).status is JobStatus.SUCCEEDED
     assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
+
+
+def test_slot_sends_a_task_for_a_job_that_it_finds_and_runs_it_without_one_where_none_comes(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    sent: list[str] = []
+
+    def publish(_kind: JobKind, job_id: str) -> bool:
+        sent.append(job_id)
+        return True
+
+    job = submit({"act": "count", "steps": 1})
+    with running(config, store, publish=publish):
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+    assert sent == [job.id]
+
+
+def test_slot_at_work_sends_a_task_for_the_job_that_waits_behind_it(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    """Its message may be lost, and other workers may be idle."""
+    long, waiting = submit({"act": "count", "steps": 10**6}), submit({"act": "count", "steps": 1})
+    sent: list[str] = []
+
+    def publish(_kind: JobKind, job_id: str) -> bool:
+        sent.append(job_id)
+        return job_id == waiting.id
+
+    with ThreadPoolExecutor() as threads, running(config, store, publish=publish) as slot:
+        task = threads.submit(slot.run, long.id)
+        until(lambda: waiting.id in sent)
+        assert slot.run(waiting.id) == "not taken"
+        store.jobs.request_cancel(long.id)
+        assert task.result(600) is JobStatus.CANCELLED
+        until_status(store, waiting.id, JobStatus.SUCCEEDED)
+
+
+@pytest.mark.parametrize("job_id", ["job_unknown", ""])
+def test_slot_that_is_told_of_a_job_that_is_not_there_does_nothing(
+    job_id: str, config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    job = submit({"act": "count", "steps": 1})
+    with running(replace(config, idle_tick_s=3600), store) as slot:
+        assert slot.run(job.id) is JobStatus.SUCCEEDED
+        assert slot.run(job.id) == "nothing to do"
+        assert slot.run(job_id) == "nothing to do"
 
 
 def test_job_whose_process_dies_each_time_fails_when_its_attempts_are_used_up(
@@ -96,7 +140,7 @@ def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(
         until_status(store, job.id, JobStatus.FAILED)
     error = store.jobs.get(job.id).error
     assert error is not None
-    assert error.message == "The job's process died: it took no step for 2 s."
+    assert error.code == "process_died"
 
 
 def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_over(
@@ -233,12 +277,12 @@ def test_slot_that_is_stopped_lets_its_job_go_uncounted_and_wakes_another(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
     job = submit({"act": "count", "steps": 10**6})
-    woken: list[object] = []
-    with running(config, store, publish=woken.append):
+    woken: list[tuple[object, ...]] = []
+    with running(config, store, publish=lambda *told: woken.append(told)):
         until(lambda: store.jobs.get(job.id).step > 0)
     left = store.jobs.get(job.id)
     assert (left.status, left.attempt, left.interruptions, left.fence) == (JobStatus.QUEUED, 0, 1, 1)
-    assert woken == [job.kind]
+    assert woken[-1][0] == job.kind
 
 
 def test_process_whose_supervisor_s_pipe_closes_ends_at_once(

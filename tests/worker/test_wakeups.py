@@ -1,26 +1,37 @@
-"""Whole workers behind a real broker, with light jobs: woken, woken too often, and not woken."""
+"""Whole workers behind a real broker, with light jobs: Celery's tools see them, and no message does harm."""
 
+import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import redis
+from celery import Celery
 
 from app.jobs.wakeups import WakeUps
 from app.store import Store
-from app.store.records import Job, NewJob
+from app.store.records import Job
 from app.store.states import JobKind, JobStatus
 from tests.databases import on_both
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig
+from worker.identity import node_name
 from worker.reaper import Reaper
 from worker.valkey import Valkey
 
 Submit = Callable[..., Job]
-pytestmark = on_both
+LONG = {"act": "count", "steps": 10**6}
 
 
 @pytest.fixture
@@ -31,94 +42,219 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture
 def config(config: WorkerConfig, valkey: Valkey) -> WorkerConfig:
-    """Nothing but a wake-up makes this worker look for jobs."""
+    """Nothing but a message makes this worker run jobs."""
     return replace(
         config, broker_url=valkey.url, threads=0, idle_tick_s=3600, reap_every_s=3600, keep_warm=True
     )
 
 
-def ready(config: WorkerConfig, store: Store, submit: Submit) -> None:
-    """Wait until the worker has done what it found at its start."""
-    first = submit({"act": "count", "steps": 1})
+@pytest.fixture
+def send(config: WorkerConfig) -> Iterator[Callable[[str], bool]]:
     wake_ups = WakeUps(config.broker_url)
-    wake_ups.publish(JobKind.FINETUNE)
+    yield lambda job_id: wake_ups.publish(JobKind.FINETUNE, job_id)
     wake_ups.close()
-    until_status(store, first.id, JobStatus.SUCCEEDED)
-    (config.data_dir / "notes").unlink()
 
 
-def test_wake_up_delivered_five_times_runs_the_job_once_and_sigterm_lets_one_go(
-    config: WorkerConfig, store: Store, submit: Submit
+@pytest.fixture
+def celery(valkey: Valkey) -> Iterator[Celery]:
+    """Celery's own tools, which know nothing of this program."""
+    app = Celery(broker=valkey.url, set_as_current=False)
+    yield app
+    app.close()
+
+
+def begin(store: Store, submit: Submit, send: Callable[[str], bool]) -> Job:
+    """A long job that a task has taken."""
+    job = submit(LONG)
+    assert send(job.id)
+    until(lambda: store.jobs.get(job.id).step > 0)
+    return job
+
+
+@on_both
+def test_message_delivered_five_times_runs_the_job_once_and_sigterm_lets_one_go(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool]
 ) -> None:
-    wake_ups = WakeUps(config.broker_url)
     with WorkerProcess(config) as worker:
-        ready(config, store, submit)
         job = submit({"act": "count", "steps": 20})
-        assert all(wake_ups.publish(JobKind.FINETUNE) for _ in range(5))
+        assert all(send(job.id) for _ in range(5))
         until_status(store, job.id, JobStatus.SUCCEEDED)
-        long = submit({"act": "count", "steps": 10**6})
-        wake_ups.publish(JobKind.FINETUNE)
-        until(lambda: store.jobs.get(long.id).step > 20)
+        long = begin(store, submit, send)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
     assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1", f"begun {long.id} 1"]
     assert store.jobs.get(long.id).status is JobStatus.QUEUED
-    wake_ups.close()
 
 
-def test_worker_takes_jobs_while_the_broker_is_away_and_wake_ups_when_it_is_back(
-    config: WorkerConfig, store: Store, submit: Submit, valkey: Valkey
+def test_messages_that_are_late_or_not_ours_do_no_harm(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
 ) -> None:
-    wake_ups = WakeUps(config.broker_url)
-    impatient = replace(config, idle_tick_s=0.2)
-    with WorkerProcess(impatient) as worker:
-        ready(config, store, submit)
+    with WorkerProcess(config) as worker:
+        cancelled, job = submit(LONG), submit({"act": "count", "steps": 1})
+        store.jobs.request_cancel(cancelled.id)
+        for args in ([cancelled.id], ["job_unknown"], [], [None], [{"a": 1}], [1, 2]):
+            celery.send_task("sds_clip.finetune", args=args, queue="finetune")
+        celery.send_task("another.task", queue="finetune")
+        send(job.id)
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+        assert worker.poll() is None
+    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
+    assert store.jobs.get(cancelled.id).status is JobStatus.CANCELLED
+
+
+@on_both
+def test_worker_runs_jobs_while_the_broker_is_away_and_tasks_when_it_is_back(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
+) -> None:
+    with WorkerProcess(replace(config, idle_tick_s=0.2)) as worker:
+        until_status(store, submit({"act": "count", "steps": 1}).id, JobStatus.SUCCEEDED)
         valkey.stop()
         job = submit({"act": "count", "steps": 5})
-        assert not wake_ups.publish(JobKind.FINETUNE)
+        assert not send(job.id)
         until_status(store, job.id, JobStatus.SUCCEEDED)
         valkey.start()
-        assert wake_ups.publish(JobKind.FINETUNE)
+        assert send(job.id)
         until(lambda: waiting(valkey) == 0)
         assert worker.poll() is None
-    wake_ups.close()
+
+
+def test_lost_messages_are_sent_again_by_the_slot(
+    config: WorkerConfig, store: Store, submit: Submit, celery: Celery
+) -> None:
+    """Nobody has sent any: both jobs are found, and the second one by a slot that is at work."""
+    jobs = [submit({"act": "count", "steps": 300}) for _ in range(2)]
+    with following(celery) as seen, WorkerProcess(replace(config, idle_tick_s=5.0)):
+        for job in jobs:
+            until_status(store, job.id, JobStatus.SUCCEEDED)
+        until(lambda: all(named(seen, "task-succeeded", job) for job in jobs))
+
+
+def test_inspect_active_shows_which_job_runs_where_and_control_shutdown_lets_it_go(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
+) -> None:
+    with WorkerProcess(config) as worker:
+        job = begin(store, submit, send)
+        name = node_name(worker.pid, "finetune")
+        active = celery.control.inspect(timeout=5).active()
+        assert [(task["name"], task["args"]) for task in active[name]] == [("sds_clip.finetune", [job.id])]
+        assert active[name][0]["time_start"] is not None
+        celery.control.shutdown(destination=[name])
+        assert worker.wait(60) == 0
+    left = store.jobs.get(job.id)
+    assert (left.status, left.attempt, left.interruptions) == (JobStatus.QUEUED, 0, 1)
+    kept = int((config.jobs_dir / job.id / "count").read_text())
+    assert left.step <= kept
+    assert waiting_for(config) == [job.id]  # a message for whoever takes over
+    with WorkerProcess(config) as worker:
+        until(lambda: store.jobs.get(job.id).fence == 2 and store.jobs.get(job.id).step > kept)
+
+
+def test_events_tell_when_the_job_is_received_begun_and_ended(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
+) -> None:
+    with following(celery) as seen, WorkerProcess(config):
+        job = submit({"act": "count", "steps": 5})
+        send(job.id)
+        until(lambda: named(seen, "task-succeeded", job))
+        kinds = ["task-received", "task-started", "task-succeeded"]
+        assert [event["type"] for event in seen if event["type"] in kinds] == kinds
+        assert named(seen, "task-succeeded", job)["result"] == "'succeeded'"
+
+
+def test_flower_shows_the_job(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool]
+) -> None:
+    with flower(config.broker_url) as url, WorkerProcess(config) as worker:
+        job = begin(store, submit, send)
+
+        def shown() -> bool:
+            tasks: dict[str, dict[str, Any]] = httpx.get(f"{url}/api/tasks", timeout=60).json()
+            return [
+                (task["state"], task["worker"]) for task in tasks.values() if job.id in (task["args"] or "")
+            ] == [("STARTED", node_name(worker.pid, "finetune"))]
+
+        until(shown)
+
+
+@contextmanager
+def flower(broker_url: str) -> Iterator[str]:
+    """Flower in a process of its own, on this machine's loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--address=127.0.0.1", f"--port={port}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-b", broker_url, "flower", *options],
+        env=os.environ | {"FLOWER_UNAUTHENTICATED_API": "true"},
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            return httpx.get(f"{url}/api/tasks", timeout=60).is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(answers)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def following(celery: Celery) -> Iterator[list[dict[str, Any]]]:
+    """The events that workers send, from here on."""
+    seen: list[dict[str, Any]] = []
+    with celery.connection() as connection:
+        receiver = celery.events.Receiver(connection, handlers={"*": seen.append})
+        follows = threading.Event()
+
+        def follow() -> None:
+            with receiver.consumer_context() as (_connection, _channel, _consumers):
+                follows.set()
+                while follows.is_set():
+                    try:
+                        connection.drain_events(timeout=0.1)
+                    except TimeoutError:
+                        continue
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        assert follows.wait(60)
+        yield seen
+        follows.clear()
+        thread.join()
+
+
+def named(seen: list[dict[str, Any]], kind: str, job: Job) -> dict[str, Any] | None:
+    """The event of a kind of the task that names a job."""
+    tasks = {event["uuid"] for event in seen if event["type"] == "task-received" and job.id in event["args"]}
+    return next((event for event in seen if event["type"] == kind and event["uuid"] in tasks), None)
 
 
 def waiting(valkey: Valkey) -> int:
-    client = redis.Redis(unix_socket_path=str(valkey.socket))
-    length = client.llen("finetune")
-    client.close()
-    return int(length)  # type: ignore[arg-type]
+    with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+        return int(client.llen("finetune"))  # type: ignore[arg-type]
 
 
-def test_reaper_wakes_for_a_job_that_waits_ever_more_rarely(database_url: str, config: WorkerConfig) -> None:
-    """Stale after more than 4 s, then looked at every second: at 5, and 4, 8, 16, 32 s after each other."""
-    clock, woken = Clock(), []
-    store = Store(database_url, clock=clock)
-    reaper = Reaper(
-        replace(config, reap_every_s=4.0), store, lambda kind: woken.append(clock.now), clock=clock
-    )
-    store.jobs.submit(NewJob(JobKind.EVALUATE, {}, {}))
-    for second in range(1, 70):
-        clock.now = float(second)
-        reaper.look()
-    store.close()
-    assert woken == [4, 8, 16, 32, 64]
+def waiting_for(config: WorkerConfig) -> list[str]:
+    """The jobs that messages in the queue name."""
+    with redis.Redis.from_url(config.broker_url.replace("redis+socket://", "unix://")) as client:
+        messages = client.lrange("finetune", 0, -1)
+    return [json.loads(message)["headers"]["argsrepr"].strip("[]'") for message in messages]  # type: ignore[union-attr]
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
+@on_both
 def test_reaper_settles_jobs_whose_worker_is_gone(config: WorkerConfig, store: Store, submit: Submit) -> None:
     jobs = [submit({"act": "count", "steps": 1}) for _ in range(2)]
     for _ in jobs:
         assert store.work.claim(JobKind.FINETUNE, "gone", -1.0) is not None
     store.jobs.request_pause(jobs[0].id)
     store.jobs.request_cancel(jobs[1].id)
-    Reaper(config, store, lambda kind: None).look()
+    Reaper(config, store).look()
     found = [store.jobs.get(job.id).status for job in jobs]
     assert found == [JobStatus.PAUSED, JobStatus.CANCELLED]

@@ -1,5 +1,7 @@
 """Wake-ups by a real broker, and without one."""
 
+import base64
+import json
 import time
 from collections.abc import Callable, Iterator
 
@@ -7,7 +9,6 @@ import pytest
 import redis
 
 from app.jobs.waker import Waker
-from app.store.states import JobKind
 from tests.app.jobs.conftest import Service
 from worker.valkey import Valkey
 
@@ -70,20 +71,34 @@ def test_broker_that_is_away_holds_nothing_up_and_loses_no_job(make_service: Cal
     assert service.store.jobs.get(job["id"]).status == "queued"
 
 
-def test_wake_ups_that_wait_become_one(broker: Valkey) -> None:
-    before = _waiting(broker, "evaluate")
-    waker = Waker(broker.url)
-    for _ in range(5):
-        waker.wake(JobKind.EVALUATE)
+def test_wake_up_names_its_job(make_service: Callable[..., Service], broker: Valkey) -> None:
+    service = make_service(broker_url=broker.url)
+    before = _waiting(broker, "finetune")
+
+    job = service.finetune()
+
+    _until(lambda: _waiting(broker, "finetune") == before + 1)
+    with redis.Redis.from_url(broker.url.replace("redis+socket://", "unix://")) as client:
+        newest = client.lindex("finetune", 0)
+    args, *_ = json.loads(base64.b64decode(json.loads(newest)["body"]))  # type: ignore[arg-type]
+    assert args == [job["id"]]
+
+
+def test_wake_ups_are_dropped_while_the_broker_is_away(make_service: Callable[..., Service]) -> None:
+    service = make_service()
+    jobs = [service.store.jobs.get(service.finetune()["id"]) for _ in range(3)]
+    waker = Waker(NOBODY)
+    for job in jobs:
+        waker.wake(job)
 
     waker.start()
+    _until(lambda: not waker._waiting)
     waker.close()
 
-    assert _waiting(broker, "evaluate") == before + 1
 
-
-def test_without_a_broker_nothing_is_published() -> None:
+def test_without_a_broker_nothing_is_published(make_service: Callable[..., Service]) -> None:
+    service = make_service()
     waker = Waker(None)
     waker.start()
-    waker.wake(JobKind.FINETUNE)
+    waker.wake(service.store.jobs.get(service.finetune()["id"]))
     waker.close()

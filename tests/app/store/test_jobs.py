@@ -207,29 +207,41 @@ def test_requests_that_do_not_fit_the_status_say_so(store: Store) -> None:
         assert caught.value.status == 409
 
 
-def test_stale_jobs_are_those_due_for_long_and_those_whose_lease_ended(
-    store: Store, clock: FakeClock
-) -> None:
+def test_next_due_is_what_a_claim_would_take_and_is_left_as_it_is(store: Store, clock: FakeClock) -> None:
     running = submitted(store)
-    lease = claimed(store, ttl_s=60)
-    queued = submitted(store, kind=JobKind.EVALUATE)
-    store.jobs.request_cancel(submitted(store).id)
-    assert store.reaper.stale(5) == ()
-    clock.advance(10)
-    assert [(job.id, job.kind) for job in store.reaper.stale(5)] == [(queued.id, JobKind.EVALUATE)]
+    claimed(store, ttl_s=60)
+    assert store.work.next_due(JobKind.FINETUNE) is None
+    other = submitted(store, kind=JobKind.EVALUATE)
+    queued = submitted(store)
+    assert store.work.next_due(JobKind.FINETUNE) == queued
+    assert store.work.next_due(JobKind.EVALUATE) == other
     clock.advance(60)
-    assert {job.id for job in store.reaper.stale(5)} == {queued.id, running.id}
-    store.work.renew(lease, 60)
-    assert [job.id for job in store.reaper.stale(5)] == [queued.id]
+    due = store.work.next_due(JobKind.FINETUNE)
+    assert due is not None
+    assert (due.id, due.fence) == (running.id, 1)
 
 
-def test_backing_off_job_is_stale_only_when_due(store: Store, clock: FakeClock) -> None:
+def test_job_that_backs_off_is_next_only_when_it_is_due(store: Store, clock: FakeClock) -> None:
     job = submitted(store)
     store.work.fail(claimed(store), JobError("boom", "Boom."), retry_in_s=100)
     clock.advance(50)
-    assert store.reaper.stale(5) == ()
+    assert store.work.next_due(JobKind.FINETUNE) is None
     clock.advance(60)
-    assert [stale.id for stale in store.reaper.stale(5)] == [job.id]
+    due = store.work.next_due(JobKind.FINETUNE)
+    assert due is not None
+    assert due.id == job.id
+
+
+def test_job_that_is_named_is_claimed_and_no_other(store: Store) -> None:
+    oldest, named = submitted(store), submitted(store)
+    kind = JobKind.FINETUNE
+    assert store.work.claim(JobKind.EVALUATE, "worker", 60, job_id=named.id) is None
+    taken = store.work.claim(kind, "worker", 60, job_id=named.id)
+    assert taken is not None
+    assert (taken.id, taken.fence) == (named.id, 1)
+    assert store.work.claim(kind, "worker", 60, job_id=named.id) is None
+    assert store.work.claim(kind, "worker", 60, job_id="job_unknown") is None
+    assert store.jobs.get(oldest.id).fence == 0
 
 
 def test_store_of_another_process_sees_the_job(url: str, make_store: Callable[..., Store]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from models.training.checkpoint import Checkpoints
@@ -84,15 +85,22 @@ def test_older_ones_go_where_all_would_be_over_the_bytes_allowed_and_what_lies_b
     assert names(tmp_path) == ["step-00000005", "step-00000006"]
 
 
-def test_room_is_made_before_one_is_written_and_the_newest_stays_until_that_is_whole(tmp_path: Path) -> None:
+def test_room_is_made_before_one_is_written_and_the_newest_stays_until_that_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[list[str]] = []
+
+    def save_and_look(*args: object) -> None:
+        save_file(*args)  # type: ignore[arg-type]
+        seen.append(names(tmp_path))
+
+    monkeypatch.setattr("models.training.checkpoint.save_file", save_and_look)
     model, checkpoints = Model(), checkpoints_of(tmp_path, keep=9)
     for step in (1, 2, 3):
         saved_step(model, checkpoints, step)
     each = size_bytes(tmp_path / "checkpoints" / "step-00000001")
-    tight = replace(checkpoints, max_bytes=each + 8, half_saved=lambda: seen.append(names(tmp_path)))
-    saved_step(model, tight, 4)
-    assert [name for name in seen[0] if not name.startswith(".")] == ["step-00000003"]
+    saved_step(model, replace(checkpoints, max_bytes=each + 8), 4)
+    assert [name for name in seen[-1] if not name.startswith(".")] == ["step-00000003"]
     assert names(tmp_path) == ["step-00000004"]
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.faults import crashes, outages, races, storage, weights
-from tests.faults.checks import Findings, check
-from tests.faults.crashes import at_point
-from tests.faults.injected import Injected, submitted
-from tests.faults.system import SAVE_EVERY, STEPS, System
+from bench.faults import injections, storage, weights
+from bench.faults.checks import Findings, check
+from bench.faults.injections import Injected, at_point, submitted
+from bench.faults.system import SAVE_EVERY, STEPS, System
 
 
 @dataclass(frozen=True)
@@ -29,27 +28,27 @@ def nothing(system: System, random: Random) -> Injected:
 
 KINDS = (
     Kind("nothing, for comparison", nothing),
-    Kind("service killed after commit, before publish", crashes.service_dies_after_commit, served=False),
+    Kind("service killed after commit, before publish", injections.service_dies_after_commit, served=False),
     Kind("worker killed after claim", at_point("after-claim")),
     Kind("trainer killed in a step", at_point("mid-step", STEPS)),
     Kind("trainer killed in a checkpoint", at_point("mid-checkpoint", STEPS // SAVE_EVERY)),
     Kind("trainer killed after rename, before the row", at_point("after-rename")),
     Kind("service killed in a swap", at_point("mid-swap"), served=False),
-    Kind("trainer killed at any time", crashes.trainer_is_killed),
-    Kind("worker killed at any time", crashes.worker_is_killed),
-    Kind("service killed at any time", crashes.service_is_killed, served=False),
-    Kind("Valkey killed", crashes.valkey_is_killed),
-    Kind("broker wiped", outages.broker_is_wiped),
-    Kind("broker cut for 10 s", outages.broker_is_cut),
-    Kind("broker stalled for 10 s", outages.broker_stalls),
-    Kind("database cut for 10 s", outages.database_is_cut, needs_postgresql=True),
-    Kind("database stalled for 10 s", outages.database_stalls),
-    Kind("worker and trainer stopped past the lease, then going on", races.zombie_goes_on),
+    Kind("trainer killed at any time", injections.trainer_is_killed),
+    Kind("worker killed at any time", injections.worker_is_killed),
+    Kind("service killed at any time", injections.service_is_killed, served=False),
+    Kind("Valkey killed", injections.valkey_is_killed),
+    Kind("broker wiped", injections.broker_is_wiped),
+    Kind("broker cut for 10 s", injections.broker_is_cut),
+    Kind("broker stalled for 10 s", injections.broker_stalls),
+    Kind("database cut for 10 s", injections.database_is_cut, needs_postgresql=True),
+    Kind("database stalled for 10 s", injections.database_stalls),
+    Kind("worker and trainer stopped past the lease, then going on", injections.zombie_goes_on),
     Kind("disk full at a checkpoint", storage.disk_is_full_at_a_checkpoint),
     Kind("disk full at an upload", storage.disk_is_full_at_an_upload),
     Kind("newest checkpoint corrupted", storage.newest_checkpoint_is_corrupted),
-    Kind("two workers race for a job", races.two_workers_race),
-    Kind("a wake-up delivered five times", races.wake_up_comes_five_times),
+    Kind("two workers race for a job", injections.two_workers_race),
+    Kind("a wake-up delivered five times", injections.wake_up_comes_five_times),
     Kind("database away, a service killed", weights.service_starts_without_its_database, served=False),
     Kind(
         "database away, a service killed, its state lost",

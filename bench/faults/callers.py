@@ -1,4 +1,4 @@
-"""Callers who ask every serving process for scores all along, and whether each answer was the promoted version's."""
+"""Callers who ask every serving process all along: when it did not answer, and whether each answer was right."""
 
 import threading
 import time
@@ -12,7 +12,52 @@ from torch import Tensor
 from app.store.assets import Promotion
 from tests.app.serving.swapping import MATCH
 
-EVERY_S = 0.2
+ASK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that was not answered with 200."""
+
+    at: float
+    reason: str
+
+
+class Caller:
+    """Asks in a thread of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="caller", daemon=True)
+        self.refusals: list[Refusal] = []
+        self.asked = 0
+        self._thread.start()
+
+    def refused_since(self, at: float) -> list[Refusal]:
+        """What was not answered."""
+        return [refusal for refusal in self.refusals if refusal.at >= at]
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._done.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while not self._done.wait(ASK_EVERY_S):
+                at = time.time()
+                self.asked += 1
+                try:
+                    answer = client.post("/embed", json={"texts": ["a blue square"]})
+                    reason = "" if answer.is_success else answer.text
+                except httpx.TransportError as error:
+                    reason = repr(error)
+                if reason:
+                    self.refusals.append(Refusal(at, reason))
+
+
+MATCH_EVERY_S = 0.2
 TOLERANCE = 1e-4
 
 
@@ -50,7 +95,7 @@ class Matcher:
 
     def _ask(self) -> None:
         with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._done.wait(EVERY_S):
+            while not self._done.wait(MATCH_EVERY_S):
                 at = time.time()
                 try:
                     answer = client.post("/match", json={**MATCH, "model": "default"})

@@ -10,9 +10,8 @@ from random import Random
 import httpx
 
 from app.store.states import JobStatus
-from tests.faults.injected import Injected, submitted
-from tests.faults.outages import database_away
-from tests.faults.system import Service, System
+from bench.faults.injections import Injected, database_away, submitted
+from bench.faults.system import Service, System
 
 
 def service_starts_without_its_database(system: System, random: Random) -> Injected:

@@ -11,8 +11,8 @@ from random import Random
 import httpx
 
 from app.store.states import TERMINAL, JobStatus
-from tests.faults.injected import Injected, submitted
-from tests.faults.system import SAVE_EVERY, System
+from bench.faults.injections import Injected, submitted
+from bench.faults.system import SAVE_EVERY, System
 from worker.folders import Occupant
 from worker.identity import kill
 

@@ -10,8 +10,8 @@ from app.store.assets import Version
 from app.store.paging import MAX_LIMIT
 from app.store.records import EventType, Job, Page
 from app.store.states import JobStatus
-from tests.faults.answers import what_is_wrong
-from tests.faults.system import System
+from bench.faults.callers import what_is_wrong
+from bench.faults.system import System
 
 R = TypeVar("R", Job, Version)
 

@@ -15,21 +15,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from torch import Tensor
 
-from app.crash import FOLDER, REACHED, Point
 from app.settings import MAX_ATTEMPTS
 from app.store import Store
 from app.store.records import Job
+from bench.faults.callers import Caller, Matcher
+from bench.faults.crash_points import POINTS, REACHED, environment
+from bench.faults.proxy import Proxy
 from models.checkpoints import load_clip
 from tests.app.serverside import free_port
 from tests.app.serving.swapping import own_numbers
 from tests.checkpoints import save_tiny_clip
-from tests.faults.answers import Matcher
-from tests.faults.caller import Caller
-from tests.faults.proxy import Proxy
 from tests.postgres import PostgreSQL
 from tests.training import save_coco
 from tests.worker.sets import add_ready
@@ -201,8 +201,8 @@ class System:
             "STORE_TIMEOUT_S": "2",
             "MAX_ATTEMPTS": str(self._max_attempts),
         }
-        environment = {FOLDER: str(self._points), "OMP_NUM_THREADS": "1"}
-        told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | environment
+        points = environment(self._points) | {"OMP_NUM_THREADS": "1"}
+        told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | points
         self.services = [Service(f"service-{number}", folder, told) for number in (1, 2)]
         for service in self.services:
             self._closing.callback(service.stop)
@@ -211,7 +211,7 @@ class System:
         file = folder / "worker.json"
         file.write_text(config.dumps())
         work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
-        self.workers = [self._part(f"worker-{number}", folder, work, environment) for number in (1, 2)]
+        self.workers = [self._part(f"worker-{number}", folder, work, points) for number in (1, 2)]
         self._closing.callback(self._end_jobs)
         self.client = self._closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
         for service in self.services:
@@ -260,7 +260,7 @@ class System:
         """A request as a caller sends it."""
         return self.client.post("/embed", json={"texts": ["a red circle"]})
 
-    def submit(self, seed: int, *, key: str | None = None, **hyperparameters: object) -> str:
+    def submit(self, seed: int, *, key: str | None = None, **hyperparameters: Any) -> str:
         """Have the service accept a job, whose version is to be promoted; its id."""
         options = {
             "steps": STEPS,
@@ -341,14 +341,15 @@ class System:
         """The worker whose job a process does."""
         return next(worker for worker in self.workers if worker.pid == occupant.supervisor.pid)
 
-    def arm(self, point: Point, visit: int = 1) -> None:
+    def arm(self, point: str, visit: int = 1) -> None:
         """The process that comes to a point for the n-th time from now on is to die there."""
+        assert point in POINTS
         (self._points / f"{point}{REACHED}").unlink(missing_ok=True)
         written = self._points / f".{point}"
         written.write_text(str(visit))
         written.rename(self._points / point)
 
-    def until_reached(self, point: Point) -> float:
+    def until_reached(self, point: str) -> float:
         """Wait until a process has died at an armed point; when that was."""
         file = self._points / f"{point}{REACHED}"
         self.until(file.exists, f"a process's death {point}")

@@ -1,4 +1,4 @@
-"""Every kind of fault, many times: `python -m tests.faults.table`; prints the table, and writes it into docs/faults.md.
+"""Every kind of fault, many times: `python -m bench.faults.table`; prints the table, and writes it into docs/faults.md.
 
 Half of the times the system runs over SQLite, and half over PostgreSQL; both halves run at the same time.
 """
@@ -19,9 +19,9 @@ from random import Random
 import httpx
 
 from bench import report
-from tests.faults.checks import Findings
-from tests.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
-from tests.faults.system import Inputs, System, make_inputs, running_system
+from bench.faults.checks import Findings
+from bench.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
+from bench.faults.system import Inputs, System, make_inputs, running_system
 from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
@@ -33,7 +33,7 @@ ALIGNMENT = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 def main(arguments: list[str] | None = None) -> None:
     """Put the faults in; exits with 1 if anything was wrong after one."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.faults.table", description=__doc__)
     parser.add_argument(
         "--injections", type=int, default=100, help="at least so many, of all kinds alike (default: 100)"
     )

@@ -1,9 +1,9 @@
-"""A storm of faults over many jobs: `python -m tests.faults.soak`, on PostgreSQL and Valkey.
+"""A storm of faults over many jobs: `python -m bench.faults.soak`, on PostgreSQL and Valkey.
 
 Forty jobs arrive one after another. All the while processes are killed or stopped, the network to the database and
 the broker is cut or stalled, the broker loses what it holds, a disk is full, a checkpoint is damaged. A process that
 has died is started again, as an operator's supervisor does, and a job that a full disk has paused is resumed. At the
-end every job must have succeeded exactly once, and everything that `tests.faults.checks` looks at must hold.
+end every job must have succeeded exactly once, and everything that `bench.faults.checks` looks at must hold.
 """
 
 import argparse
@@ -27,9 +27,9 @@ import redis
 from app.store.errors import StoreUnavailable
 from app.store.states import JobStatus
 from bench import report
-from tests.faults.checks import Findings, check
-from tests.faults.storage import corrupt, fill_disk_of
-from tests.faults.system import System, make_inputs, running_system
+from bench.faults.checks import Findings, check
+from bench.faults.storage import corrupt, fill_disk_of
+from bench.faults.system import System, make_inputs, running_system
 from tests.postgres import running_postgresql
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import kill
@@ -258,7 +258,7 @@ def told(system: System, findings: Findings, storm: Storm, seconds: float) -> It
 def main(arguments: list[str] | None = None) -> None:
     """Exits with 1 where anything was lost, done twice or wrong."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.faults.soak", description=__doc__)
     parser.add_argument("--jobs", type=int, default=40)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument(

@@ -1,0 +1,115 @@
+"""Points at which a process of the harness can be made to die, put around the product's functions as they are imported.
+
+`environment` gives a process these points. A file with a point's name in the folder that it names arms that point;
+the number in the file says which visit counts. The process that comes there renames the file to NAME.reached, which
+only one can, waits until that is on the disk, and ends by SIGKILL.
+"""
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+FOLDER = "SDS_CLIP_CRASH_POINTS"
+REACHED = ".reached"
+
+_visits: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place by a call of a module's function: before it, after it, or after one that returned something."""
+
+    module: str
+    function: str
+    when: Literal["before", "after", "result"]
+
+
+POINTS: Mapping[str, Point] = {
+    # The service: a job's row is committed, and nobody is woken yet.
+    "after-commit": Point("app.store.jobs", "Jobs.submit", "after"),
+    # A slot: a job is claimed, and no process has it yet.
+    "after-claim": Point("app.store.work", "Work.claim", "result"),
+    # A job: a step is taken, and neither told nor saved.
+    "mid-step": Point("worker.finetune_job", "_Progress.step_done", "before"),
+    # A job: a checkpoint's tensors are written, and what describes them is not.
+    "mid-checkpoint": Point("models.training.checkpoint", "save_file", "after"),
+    # A job: a version's folder has its name, and the version has no row yet.
+    "after-rename": Point("app.registry.publish", "publish", "after"),
+    # The service: a version is ready, and not in service yet.
+    "mid-swap": Point("app.serving.served_models", "ServedModels.replace", "before"),
+}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a process needs in its environment to have the points, which are armed by files in the folder."""
+    here = Path(__file__).parent
+    paths = [here / "inject", here.parents[1], *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {FOLDER: str(folder), "PYTHONPATH": os.pathsep.join(map(str, paths))}
+
+
+def install() -> None:
+    """Wrap each point's function when its module is imported, if the environment names a folder."""
+    if FOLDER in os.environ:
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules that have points, and puts these in once a module has been run."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        points = {key: point for key, point in POINTS.items() if point.module == name}
+        spec = PathFinder.find_spec(name, path, target) if points else None
+        if spec is None or spec.loader is None:
+            return None
+        run: Callable[[ModuleType], None] = spec.loader.exec_module
+
+        def run_and_wrap(module: ModuleType) -> None:
+            run(module)
+            for key, point in points.items():
+                _wrap(module, key, point)
+
+        spec.loader.exec_module = run_and_wrap  # type: ignore[method-assign]
+        return spec
+
+
+def _wrap(module: ModuleType, key: str, point: Point) -> None:
+    """Raises AttributeError where the product has no such function any more."""
+    path, _, name = point.function.rpartition(".")
+    owner = functools.reduce(getattr, filter(None, [path]), module)
+    function: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if point.when == "before":
+            reach(key)
+        result = function(*args, **kwargs)
+        if point.when == "after" or (point.when == "result" and result is not None):
+            reach(key)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def reach(key: str) -> None:
+    """Die here, if a file says so."""
+    armed = Path(os.environ[FOLDER]) / key
+    with contextlib.suppress(FileNotFoundError):  # not armed, or somebody else's death
+        visit = int(armed.read_text(encoding="utf-8") or 1)
+        _visits[key] += 1
+        if _visits[key] >= visit:
+            armed.rename(f"{armed}{REACHED}")
+            descriptor = os.open(armed.parent, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.kill(os.getpid(), signal.SIGKILL)

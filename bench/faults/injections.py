@@ -1,0 +1,222 @@
+"""Faults of processes and of the network between them: what dies, what is away, and what runs twice."""
+
+import contextlib
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import httpx
+import redis
+
+from app.jobs.wakeups import WakeUps
+from app.store.states import JobKind
+from bench.faults.system import STEPS, System
+from tests.databases import held
+from tests.worker.waiting import end
+from worker.identity import is_alive, kill
+
+OUTAGE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A fault that was put in: the job that it hit, and when it happened, or was over where it lasted."""
+
+    job: str
+    at: float
+
+
+def submitted(system: System, random: Random, **hyperparameters: Any) -> str:
+    """A job with chance of its own, and so a version of its own."""
+    return system.submit(random.getrandbits(32), **hyperparameters)
+
+
+def begun(system: System, random: Random) -> str:
+    """A job that has come to a step drawn at random, with most of them to come."""
+    job = submitted(system, random)
+    system.until_step(job, random.randint(1, STEPS // 4))
+    return job
+
+
+def at_point(point: str, visits: int = 1) -> Callable[[System, Random], Injected]:
+    """Whoever comes to the point dies there, at a visit drawn at random."""
+
+    def inject(system: System, random: Random) -> Injected:
+        system.arm(point, random.randint(1, visits))
+        job = submitted(system, random)
+        return Injected(job, system.until_reached(point))
+
+    return inject
+
+
+def service_dies_after_commit(system: System, random: Random) -> Injected:
+    """Its caller hears nothing, and asks again with the same key."""
+    system.arm("after-commit")
+    seed, key = random.getrandbits(32), f"again-{random.getrandbits(64):x}"
+    with contextlib.suppress(httpx.TransportError):
+        raise AssertionError(f"it answered: {system.submit(seed, key=key)}")
+    at = system.until_reached("after-commit")
+    system.until(system.answers)
+    return Injected(system.submit(seed, key=key), at)
+
+
+def trainer_is_killed(system: System, random: Random) -> Injected:
+    """Between its start and its end."""
+    job = submitted(system, random)
+    _, occupant = system.at_work(job)
+    time.sleep(random.uniform(0, 1))
+    assert kill(occupant.process), "it had ended"
+    return Injected(job, time.time())
+
+
+def worker_is_killed(system: System, random: Random) -> Injected:
+    """With a job at work."""
+    job = submitted(system, random)
+    _, occupant = system.at_work(job)
+    time.sleep(random.uniform(0, 1))
+    assert system.trainer(job), "its job had ended"
+    system.worker_of(occupant).send(signal.SIGKILL)
+    return Injected(job, time.time())
+
+
+def service_is_killed(system: System, random: Random) -> Injected:
+    """With a job on its way."""
+    job = submitted(system, random)
+    time.sleep(random.uniform(0, 2))
+    system.service.send(signal.SIGKILL)
+    return Injected(job, time.time())
+
+
+def valkey_is_killed(system: System, random: Random) -> Injected:
+    """Around the time that a wake-up is on its way."""
+    job = submitted(system, random)
+    time.sleep(random.uniform(0, 0.5))
+    system.kill_valkey()
+    return Injected(job, time.time())
+
+
+def broker_is_wiped(system: System, random: Random) -> Injected:
+    """What it holds, and then its files."""
+    job = submitted(system, random)
+    with contextlib.closing(redis.Redis(unix_socket_path=str(system.valkey.socket))) as client:
+        client.flushall()
+    system.kill_valkey()
+    shutil.rmtree(system.valkey_folder / "appendonlydir")
+    return Injected(job, time.time())
+
+
+def broker_is_cut(system: System, random: Random) -> Injected:
+    """Connections close, and new ones are refused."""
+    system.broker.cut()
+    return _submitted_meanwhile(system, random, system.broker.heal)
+
+
+def broker_stalls(system: System, random: Random) -> Injected:
+    """Connections stay, and nothing comes through."""
+    system.broker.stall()
+    return _submitted_meanwhile(system, random, system.broker.heal)
+
+
+def database_is_cut(system: System, random: Random) -> Injected:
+    """With a job at work."""
+    assert system.database is not None
+    job = begun(system, random)
+    system.database.cut()
+    return _over(system, job, system.database.heal)
+
+
+def database_stalls(system: System, random: Random) -> Injected:
+    """With a job at work: PostgreSQL says nothing any more, or SQLite's file is locked by somebody."""
+    job = begun(system, random)
+    if system.database is not None:
+        system.database.stall()
+        return _over(system, job, system.database.heal)
+    file = system.database_url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
+        return _over(system, job, lambda: blocker.execute("ROLLBACK"))
+
+
+@contextlib.contextmanager
+def database_away(system: System) -> Iterator[None]:
+    """While connections to PostgreSQL are refused, or somebody holds SQLite's file."""
+    if system.database is not None:
+        system.database.cut()
+        try:
+            yield
+        finally:
+            system.database.heal()
+        return
+    with held(system.database_url, timeout_s=60):
+        yield
+
+
+def _over(system: System, job: str, heal: Callable[[], object]) -> Injected:
+    """Wait, and see that the job had not ended before."""
+    began = time.time()
+    time.sleep(OUTAGE_S)
+    heal()
+    at, ended_at = time.time(), system.job(job).finished_at
+    assert ended_at is None or ended_at > began, "it had ended"
+    return Injected(job, at)
+
+
+def _submitted_meanwhile(system: System, random: Random, heal: Callable[[], None]) -> Injected:
+    try:
+        job = submitted(system, random)
+        time.sleep(OUTAGE_S)
+    finally:
+        heal()
+    return Injected(job, time.time())
+
+
+def zombie_goes_on(system: System, random: Random) -> Injected:
+    """A worker and its job are stopped, as when a machine stalls, until another has the job."""
+    job = begun(system, random)
+    _, occupant = system.at_work(job)
+    worker, fence = system.worker_of(occupant), system.job(job).fence
+    worker.send(signal.SIGSTOP)
+    end(occupant.process, signal.SIGSTOP)
+    system.until(lambda: system.job(job).fence > fence, "another attempt")
+    end(occupant.process, signal.SIGCONT)
+    at = time.time()
+    system.until(lambda: not is_alive(occupant.process), "the zombie's end")
+    worker.send(signal.SIGCONT)
+    return Injected(job, at)
+
+
+def two_workers_race(system: System, random: Random) -> Injected:
+    """Both are stopped, a job comes with a wake-up for each, and both go on at once."""
+    for worker in system.workers:
+        worker.send(signal.SIGSTOP)
+    job = submitted(system, random)
+    _wake(system, job, 1)
+    for worker in system.workers:
+        worker.send(signal.SIGCONT)
+    return _begun_once(system, job)
+
+
+def wake_up_comes_five_times(system: System, random: Random) -> Injected:
+    """As a broker may deliver it."""
+    job = submitted(system, random)
+    _wake(system, job, 4)
+    return _begun_once(system, job)
+
+
+def _wake(system: System, job: str, times: int) -> None:
+    wake_ups = WakeUps(system.broker_url)
+    assert all(wake_ups.publish(JobKind.FINETUNE, job) for _ in range(times))
+    wake_ups.close()
+
+
+def _begun_once(system: System, job: str) -> Injected:
+    at = time.time()
+    system.until(lambda: system.job(job).finished_at, "its end")
+    found = system.job(job)
+    assert (found.fence, found.attempt) == (1, 1)
+    return Injected(job, at)
