@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from app.crash import reach
-from app.jobs.estimate import steps_of
+from app.jobs.limits import steps_of
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
 from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.store.records import Level
-from app.store.specs import Evaluation, FinetuneJob, parse_finetune
+from app.store.specs import Evaluation, FinetuneSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 def finetune(context: JobContext) -> None:
     """Train, publish, measure, decide, and end the job. Raises what `worker.job_process.Runner` may."""
-    job = parse_finetune(context.job.config or {})
+    job = FinetuneSpec.read(context.job.config)
     context.stage("loading")
     config = resolve(context, job)
     training = context.store.datasets.get(job.training_data)
@@ -49,7 +49,7 @@ def finetune(context: JobContext) -> None:
     parts = load_parts(
         config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
     )
-    check_version(parts.base, job.options.base, param="base")
+    check_version(parts.base, job.base, param="base")
     result = _train(context, job, config, parts, place)
     assert result.delta is not None
     for warning in result.warnings:
@@ -64,7 +64,7 @@ def finetune(context: JobContext) -> None:
     context.folder.drop()
 
 
-def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
+def resolve(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
     """The run's configuration, with the paths of its data sets and its base as something that can be loaded."""
     store, config = context.store, context.config
     links = context.folder.links
@@ -72,18 +72,18 @@ def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
     training = pairs_place(data, links / "training")
     places: dict[str, Any] = {"data": training.data, "images": training.images}
     # Of a job that was accepted before there was a limit.
-    places["keep_checkpoints"] = min(job.options.keep_checkpoints, config.limits.max_keep_checkpoints)
+    places["keep_checkpoints"] = min(job.hyperparameters.keep_checkpoints, config.limits.max_keep_checkpoints)
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")
         # Not `None`: images of the training data would be meant.
         images = validation.images or validation.data.parent
         places |= {"val": validation.data, "val_images": images}
-    base = loadable(store, config, job.options.base, param="base")
-    return job.training(**places, base=base, device=config.device)
+    base = loadable(store, config, job.base, param="base")
+    return job.config(**places, base=base, device=config.device)
 
 
-def _val_max_bad_share(context: JobContext, job: FinetuneJob) -> float:
+def _val_max_bad_share(context: JobContext, job: FinetuneSpec) -> float:
     """What the check of the validation pairs allowed: a set that was taken in does not fail its job."""
     held_out = job.validation_data
     return 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
@@ -136,19 +136,10 @@ class _Progress:
 
 
 def _train(
-    context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, place: Place
+    context: JobContext, job: FinetuneSpec, config: FinetuneConfig, parts: Parts, place: Place
 ) -> Result:
     # All is read already; what is written down of data and base are their ids, not this machine's paths.
-    held_out = None if job.validation_data is None else Path(job.validation_data)
-    told = config.model_copy(
-        update={
-            "base": job.options.base,
-            "data": Path(job.training_data),
-            "images": None,
-            "val": held_out,
-            "val_images": None,
-        }
-    )
+    told = job.recorded(config)
     start = context.folder.take_over()
     _tell_again(context, start)
     if start:
@@ -187,7 +178,9 @@ def _tell_again(context: JobContext, start: int) -> None:
             context.reporter.metrics(int(record["step"]), figures(record))
 
 
-def _evaluate(context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]) -> Measured:
+def _evaluate(
+    context: JobContext, job: FinetuneSpec, clip: Clip, validation: Mapping[str, float]
+) -> Measured:
     """A model on all that the job names."""
     results: dict[str, Results] = {}
     for evaluation in job.evaluate:
@@ -221,7 +214,7 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
 
 def _finish(
     context: JobContext,
-    job: FinetuneJob,
+    job: FinetuneSpec,
     config: FinetuneConfig,
     parts: Parts,
     result: Result,
@@ -238,7 +231,7 @@ def _finish(
 
 def _end(
     context: JobContext,
-    job: FinetuneJob,
+    job: FinetuneSpec,
     config: FinetuneConfig,
     parts: Parts,
     result: Result,
@@ -298,7 +291,7 @@ def as_version(config: WorkerConfig, base: Clip, published: Published, measured:
 
 
 def _decide(
-    context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, measured: Measured
+    context: JobContext, job: FinetuneSpec, config: FinetuneConfig, parts: Parts, measured: Measured
 ) -> tuple[Verdict, Move | None]:
     """Whether to promote, and the alias's move, which holds only while the alias is as it was looked at."""
     if job.promote == "never":
@@ -349,7 +342,7 @@ def _load(context: JobContext, alias: str, version: str) -> Clip:
 
 def _measured_holder(
     context: JobContext,
-    job: FinetuneJob,
+    job: FinetuneSpec,
     config: FinetuneConfig,
     parts: Parts,
     clip: Clip,

@@ -15,9 +15,9 @@ from app.datasets.uploads import receive_archive, receive_shards
 from app.errors import InvalidRequest, MalformedBody
 from app.form_stream import FormStream, Part
 from app.places import Places
-from app.schemas.datasets import MAX_BAD_SHARE, SOURCE_PATH, DatasetFields, RegisterDataset
+from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
+from app.store.assets import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus
 from app.store.datasets import new_dataset_id
 from app.store.errors import UnknownRecord
 from app.store.records import Json, Page

@@ -9,7 +9,7 @@ Progress and the end have no id, so a client that comes back with its Last-Event
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from pydantic import BaseModel
@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.errors import ServiceError
-from app.jobs.service import JobService, News
+from app.jobs.service import News
 from app.places import Places
 from app.schemas.jobs import EventInfo, Progress, job_info, progress_of
 from app.store.states import TERMINAL, JobStatus
@@ -71,16 +71,18 @@ class EventStream(StreamingResponse):
 
 
 async def stream(
-    service: JobService, first: News, after: int, *, ending: Callable[[], bool]
+    read: Callable[[int], Awaitable[News]], first: News, after: int, *, ending: Callable[[], bool]
 ) -> AsyncIterator[str]:
-    """Frames from the news that were read already; `ending` says that the process is about to stop.
+    """Frames from the news that were read already, then from those that `read` finds after an event's number.
+
+    `ending` says that the process is about to stop.
 
     While the database is away there is nothing but heartbeats.
     """
     news, last, progress, told_at = first, after, None, time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
     while True:
-        frames = [_event(EventInfo.of(event)) for event in news.events]
+        frames = [_event(EventInfo.model_validate(event)) for event in news.events]
         last = news.events[-1].number if news.events else last
         is_all = len(news.events) < AT_ONCE
         if is_all and (current := ProgressInfo.of(news)) != progress:
@@ -98,13 +100,13 @@ async def stream(
             return
         if is_all:
             await asyncio.sleep(POLL_S)
-        news = await _next(service, news, last)
+        news = await _next(read, news, last)
 
 
-async def _next(service: JobService, before: News, last: int) -> News:
+async def _next(read: Callable[[int], Awaitable[News]], before: News, last: int) -> News:
     """What is new; nothing where it cannot be read at the moment."""
     try:
-        return await service.news(before.job.id, last, AT_ONCE)
+        return await read(last)
     except ServiceError as error:
         if not error.retryable:
             raise

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import RowMapping
+from app.store.records import Json, Record
 
-from app.store.records import Json, values_of
+SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
+"""In a data set's `source`: where a registered one lies, and the share of it that may be unusable."""
 
 
 class DatasetStatus(StrEnum):
@@ -26,7 +27,7 @@ class VersionStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class NewVersion:
+class NewVersion(Record):
     """A complete, immutable folder of weights that is about to be known. `id` is its content's hash.
 
     `base` is a reference that people can read; `base_version` the id of the registered version that a delta
@@ -52,14 +53,9 @@ class Version(NewVersion):
     created_at: float = 0.0
     damaged_at: float | None = None
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "Version":
-        """From a row of `tables.versions`."""
-        return cls(**{**values_of(cls, row), "status": VersionStatus(row["status"])})
-
 
 @dataclass(frozen=True)
-class Alias:
+class Alias(Record):
     """A name that points at a version. The generation rises by one with every move."""
 
     name: str
@@ -67,11 +63,6 @@ class Alias:
     generation: int
     previous: str | None
     updated_at: float
-
-    @classmethod
-    def of(cls, row: RowMapping) -> "Alias":
-        """From a row of `tables.aliases`."""
-        return cls(**values_of(cls, row))
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Promotion:
+class Promotion(Record):
     """One line of the audit: an alias was moved."""
 
     id: int
@@ -104,14 +95,9 @@ class Promotion:
     job_id: str | None
     forced: bool
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "Promotion":
-        """From a row of `tables.promotions`."""
-        return cls(**values_of(cls, row))
-
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Record):
     """An uploaded or registered data set. `source` says where it came from, `folder` where it lies."""
 
     id: str
@@ -137,9 +123,4 @@ class Dataset:
     @property
     def max_bad_share(self) -> float:
         """The share of it that may be unusable, and is left out."""
-        return float(self.source.get("max_bad_share") or 0.0)
-
-    @classmethod
-    def of(cls, row: RowMapping) -> "Dataset":
-        """From a row of `tables.datasets`."""
-        return cls(**{**values_of(cls, row), "status": DatasetStatus(row["status"])})
+        return float(self.source.get(MAX_BAD_SHARE) or 0.0)

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, select
 
 from app.store.database import Clock, Database
 from app.store.records import Job, Level, StaleJob
-from app.store.states import Action, JobKind, JobStatus
+from app.store.states import Action, JobStatus
 from app.store.tables import jobs
 from app.store.transitions import move
 
@@ -78,4 +78,4 @@ def _waiting(
         .order_by(since)
         .limit(limit)
     )
-    return [StaleJob(row.id, JobKind(row.kind), row.since) for row in rows]
+    return [StaleJob(row.id, row.kind, row.since) for row in rows]

@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import RowMapping
 
@@ -15,6 +15,15 @@ from app.store.states import JobKind, JobStatus
 
 Json = Mapping[str, Any]
 R = TypeVar("R")
+
+
+class Record:
+    """A dataclass whose fields are columns of one table, or some of them."""
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Self:
+        """From a row; the columns' own types make enums and errors (`app.store.tables`)."""
+        return cls(**{entry.name: row[entry.name] for entry in fields(cls)})  # type: ignore[arg-type]
 
 
 class EventType(StrEnum):
@@ -79,7 +88,7 @@ class NewJob:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Record):
     """A job as it was when it was read."""
 
     id: str
@@ -133,23 +142,6 @@ class Job:
     files_removed_at: float | None
     """When its files, checkpoints among them, were removed."""
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "Job":
-        """From a row of `tables.jobs`."""
-        values = values_of(cls, row)
-        errors = {
-            name: None if values[name] is None else JobError(**values[name])
-            for name in ("error", "pause_reason")
-        }
-        return cls(
-            **{
-                **values,
-                **errors,
-                "kind": JobKind(values["kind"]),
-                "status": JobStatus(values["status"]),
-            }
-        )
-
 
 @dataclass(frozen=True)
 class Lease:
@@ -175,7 +167,7 @@ class StaleJob:
 
 
 @dataclass(frozen=True)
-class Event:
+class Event(Record):
     """Something that happened to a job. Numbers rise by one within a job, from 1."""
 
     job_id: str
@@ -186,31 +178,11 @@ class Event:
     data: Json | None
     at: float
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "Event":
-        """From a row of `tables.events`."""
-        return cls(**{**values_of(cls, row), "level": Level(row["level"])})
-
 
 @dataclass(frozen=True)
-class MetricPoint:
+class MetricPoint(Record):
     """A job's metrics at a step; a number that was not finite is None."""
 
     step: int
     values: Mapping[str, float | None]
     at: float
-
-    @classmethod
-    def of(cls, row: RowMapping) -> "MetricPoint":
-        """From a row of `tables.metrics`."""
-        return cls(**values_of(cls, row))
-
-
-def as_json(error: JobError) -> dict[str, Any]:
-    """A job's error as its column holds it."""
-    return asdict(error)
-
-
-def values_of(cls: Any, row: RowMapping) -> dict[str, Any]:
-    """The columns that a record has."""
-    return {entry.name: row[entry.name] for entry in fields(cls)}

@@ -1,6 +1,7 @@
 """Jobs as workers see them: claim, renew, report, let go, finish. Every effect is guarded by the fence."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from app.store import registry
 from app.store.assets import Move, NewVersion
 from app.store.database import Clock, Database
 from app.store.journal import Journal
-from app.store.records import EventType, Job, JobError, Json, Lease, Level, as_json
+from app.store.records import EventType, Job, JobError, Json, Lease, Level
 from app.store.states import HELD, Action, JobKind, JobStatus
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import held_job, leased_job, lost, move, ran_s
@@ -75,10 +76,11 @@ class Work:
         `release`.
         """
         with self._database.writing() as connection:
-            status = connection.execute(
-                _guarded(lease).values(lease_until=self._clock() + ttl_s).returning(jobs.c.status)
+            renewed = _guarded(lease).values(lease_until=self._clock() + ttl_s)
+            status: JobStatus | None = connection.execute(
+                renewed.returning(jobs.c.status)
             ).scalar_one_or_none()
-        return None if status is None else JobStatus(status)
+        return status
 
     def progress(
         self,
@@ -193,9 +195,9 @@ class Work:
                 self._clock(),
                 reason.message,
                 level=Level.WARNING,
-                data={"error": as_json(reason)},
+                data={"error": asdict(reason)},
                 attempt=max(0, job.attempt - 1),
-                **({} if cancels else {"pause_reason": as_json(reason)}),
+                **({} if cancels else {"pause_reason": reason}),
             )
 
     def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None, done: int = 0) -> Job:
@@ -216,7 +218,7 @@ class Work:
             if again:
                 values["not_before"] = now + (retry_in_s or 0)
             if not again and job.status is not JobStatus.CANCELLING:
-                values["error"] = as_json(error)
+                values["error"] = error
             return move(
                 connection,
                 job,
@@ -224,7 +226,7 @@ class Work:
                 now,
                 error.message,
                 level=Level.WARNING if again else Level.ERROR,
-                data={"error": as_json(error)},
+                data={"error": asdict(error)},
                 **values,
             )
 
@@ -338,8 +340,8 @@ def _exhaust(connection: Connection, job: Job, error: JobError, now: float, inte
         now,
         error.message,
         level=Level.ERROR,
-        data={"error": as_json(error)},
-        error=as_json(error),
+        data={"error": asdict(error)},
+        error=error,
         interruptions=interruptions,
     )
 

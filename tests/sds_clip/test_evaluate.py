@@ -195,7 +195,7 @@ def test_a_baseline_that_is_not_there_is_found_before_anything_is_measured(
 
 
 def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation() -> None:
-    from app.store.specs import EvaluateJob
+    from app.store.specs import EvaluateSpec
     from models import diffusion_score
     from models.evaluation.teacher_scorer import TeacherScorer
     from models.training.config import FinetuneConfig
@@ -206,7 +206,7 @@ def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation()
         diffusion_score.denoising_errors, diffusion_score.denoising_errors_many,
     )  # fmt: skip
     defaults = [build_parser().parse_args(asked).score_error]
-    defaults += [kind.model_fields["score_error"].default for kind in (EvaluateJob, FinetuneConfig)]
+    defaults += [kind.model_fields["score_error"].default for kind in (EvaluateSpec, FinetuneConfig)]
     defaults += [inspect.signature(function).parameters["error_of"].default for function in functions]
     assert defaults == ["velocity"] * 8
 

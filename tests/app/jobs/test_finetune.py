@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.store.assets import NewVersion
+from app.store.specs import FinetuneSpec
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
@@ -43,14 +44,12 @@ def test_job_is_accepted_with_its_place_and_every_default(service: Service, smal
 
 @on_both
 def test_worker_reads_what_was_asked_for(service: Service) -> None:
-    from app.store.specs import parse_finetune
-
     job = service.finetune(hyperparameters={"epochs": 2.5, "batch_size": 8}, seed=5)
 
     claimed, _ = service.claim()
-    parsed = parse_finetune(claimed.config or {})
+    spec = FinetuneSpec.read(claimed.config)
     assert claimed.id == job["id"]
-    assert (parsed.options.epochs, parsed.options.batch_size, parsed.options.seed) == (2.5, 8, 5)
+    assert (spec.hyperparameters.epochs, spec.hyperparameters.batch_size, spec.seed) == (2.5, 8, 5)
 
 
 @on_both
