@@ -11,8 +11,8 @@ import time
 from app import logs
 from app.jobs.wakeups import WakeUps
 from app.store import Store
-from app.store.assets import Dataset
 from app.store.errors import LeaseLost, StoreUnavailable
+from app.store.records import Dataset
 from app.store.states import JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.context import Ticks

@@ -8,9 +8,8 @@ from typing import Any, NoReturn
 
 from app.disk import check_reserve
 from app.store import Store
-from app.store.assets import Move, NewVersion
 from app.store.errors import StoreUnavailable
-from app.store.records import Job, Lease
+from app.store.records import Job, Lease, Move, NewVersion
 from worker.config import WorkerConfig
 from worker.errors import Stopped
 from worker.folders import JobFolder

@@ -10,7 +10,7 @@ from app.datasets.intake import set_content
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import content_root
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
+from app.store.records import Dataset, DatasetStatus
 from models.data.errors import DataError
 from models.evaluation.items import image_folder
 from worker.config import WorkerConfig

@@ -20,8 +20,7 @@ from app.datasets.roots import SourceRoots
 from app.datasets.winoground import check_winoground
 from app.errors import InvalidRequest, ServiceError
 from app.store import Store
-from app.store.assets import Dataset
-from app.store.records import Job
+from app.store.records import Dataset, Job
 from models.data.check import DataReport, check_pairs
 from models.data.open import open_pairs
 from models.errors import ModelError

@@ -19,9 +19,9 @@ from typing import BinaryIO
 from app import logs
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from app.store.leases import back_off_s
 from app.store.records import Lease
 from app.store.states import HELD, JobKind, JobStatus
-from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag, Ticks
 from worker.errors import Stopped, failure_of

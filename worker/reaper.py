@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from app.store import Store
 from app.store.errors import StoreUnavailable
+from app.store.leases import MAX_BACK_OFF_S
 from app.store.states import JobKind
-from app.store.work import MAX_BACK_OFF_S
 from worker.config import WorkerConfig
 from worker.retention import Retention
 

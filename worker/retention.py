@@ -14,9 +14,8 @@ from app.registry.publish import remove_leftovers
 from app.registry.removal import remove_files
 from app.removal import REMOVING
 from app.store import Store
-from app.store.assets import VersionStatus
 from app.store.errors import JobStateConflict, UnknownRecord
-from app.store.records import Job, Lease
+from app.store.records import Job, Lease, VersionStatus
 from app.store.states import HELD, TERMINAL, JobStatus
 from models.references import is_version
 from worker.config import WorkerConfig

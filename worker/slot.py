@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 from app.crash import reach
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from app.store.leases import back_off_s
 from app.store.records import Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
-from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.exits import Exit
 from worker.folders import JobFolder, Occupant, occupants

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from app.errors import InvalidRequest
 from app.settings import Settings
-from app.store.assets import Dataset, DatasetStatus
+from app.store.records import Dataset, DatasetStatus
 from app.store.specs import MAX_NUMBER, FinetuneSpec
 from models.training.config import TrainingOptions
 

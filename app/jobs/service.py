@@ -11,7 +11,7 @@ from app.crash import reach
 from app.errors import NotFound
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
-from app.jobs.submission import Submissions
+from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
 from app.keys import Caller
 from app.registry.manifest import LOG_FILE
@@ -28,7 +28,7 @@ _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
 
 
 @dataclass(frozen=True)
-class News:
+class JobUpdate:
     """A job as it is, and its events since a number."""
 
     job: Job
@@ -39,10 +39,10 @@ class News:
 class JobService:
     """Every method raises StoreUnavailable, and UnknownRecord for a job."""
 
-    def __init__(self, store: Store, waker: Waker, submissions: Submissions, data_dir: Path) -> None:
+    def __init__(self, store: Store, waker: Waker, validator: JobValidator, data_dir: Path) -> None:
         self._store = store
         self._waker = waker
-        self._submissions = submissions
+        self._submissions = validator
         self._data_dir = data_dir
 
     def submit(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> tuple[Info, bool]:
@@ -50,7 +50,7 @@ class JobService:
 
         In one thread, so that a caller who goes away leaves no job that nobody wakes a worker for.
 
-        Raises IdempotencyMismatch, IdempotencyInFlight, and what `Submissions` does.
+        Raises IdempotencyMismatch, IdempotencyInFlight, and what `JobValidator` does.
         """
         # Before anything is checked: what the spec names may be gone by now, and the replay holds.
         sent = NewJob(spec.kind, spec.as_sent(), owner=caller.name, idempotency_key=key)
@@ -65,7 +65,7 @@ class JobService:
         return job_info(job, no_worker=_needs_a_worker(job, living)), is_new
 
     def try_out(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> DryRunResult:
-        """Check a job and say what would be done. Raises what `Submissions` does."""
+        """Check a job and say what would be done. Raises what `JobValidator` does."""
         resolved = self._submissions.check(spec, caller)
         return DryRunResult(
             kind=spec.kind.value, config=resolved.as_shown(), estimate=estimate(self._store, resolved)
@@ -88,13 +88,13 @@ class JobService:
             metrics=self._store.journal.latest_metrics(job_id),
         )
 
-    def news(self, job_id: str, after: int, limit: int) -> News:
+    def update_since(self, job_id: str, after: int, limit: int) -> JobUpdate:
         """A job, and at most so many of its events with higher numbers; asked again and again."""
         job = self._store.jobs.get(job_id)
         no_worker = _needs_a_worker(job, self._store.workers.living_queues())
         if job.event_count <= after:
-            return News(job, (), no_worker)
-        return News(job, self._store.journal.events(job_id, after=after, limit=limit), no_worker)
+            return JobUpdate(job, (), no_worker)
+        return JobUpdate(job, self._store.journal.events(job_id, after=after, limit=limit), no_worker)
 
     def cancel(self, job_id: str) -> Info:
         """Cancel, or ask the worker to. Raises JobStateConflict."""

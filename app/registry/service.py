@@ -15,9 +15,8 @@ from app.run_log import open_log
 from app.schemas.versions import PromoteRequest, RollbackRequest, VersionDetail
 from app.store import Store
 from app.store.alias_names import check_alias
-from app.store.assets import Alias, Move, Version, VersionStatus
 from app.store.errors import Conflict, UnknownRecord, VersionDamaged
-from app.store.records import Page
+from app.store.records import Alias, Move, Page, Version, VersionStatus
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread
 from models.references import is_version

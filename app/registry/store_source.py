@@ -11,8 +11,8 @@ from app.registry.files import FileReports
 from app.registry.ports import AliasState, Registry
 from app.store import Store
 from app.store.alias_names import DEFAULT
-from app.store.assets import Move, NewVersion, Version, VersionStatus
 from app.store.errors import AliasMoved, StoreUnavailable, UnknownRecord
+from app.store.records import Move, NewVersion, Version, VersionStatus
 from models.clip import Clip
 from models.references import canonical
 

@@ -13,8 +13,8 @@ from app.openapi import describe_errors, describe_upload
 from app.routes.shared import READING, WRITING, BackendDep, Train
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
 from app.schemas.listing import After, Deleted, Limit
-from app.store.assets import DatasetStatus
 from app.store.errors import RecordInUse
+from app.store.records import DatasetStatus
 
 FILES: dict[str, Any] = {
     FILE: {"type": "string", "format": "binary", "description": "A tar, tar.gz or zip archive."},

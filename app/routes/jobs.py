@@ -6,8 +6,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.errors import DiskReserve, InvalidRequest, Overloaded
-from app.jobs.service import Info, News
-from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
+from app.jobs.service import Info, JobUpdate
+from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
 from app.run_log import LOG, LogResponse
@@ -29,8 +29,8 @@ POLICY = (
     "frame-ancestors 'none'; sandbox"
 )
 """Of a report, which holds captions that anybody may have written: no script, no request, no origin."""
-MAX_EVENTS = 500
-MAX_POINTS = 900
+MAX_PAGE_EVENTS = 500
+MAX_PAGE_POINTS = 900
 
 router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 
@@ -76,7 +76,7 @@ async def events(
     job_id: str,
     after: Number = 0,
     limit: Annotated[
-        int, Query(ge=1, le=MAX_EVENTS, description="Of a page; a stream has no end but the job's.")
+        int, Query(ge=1, le=MAX_PAGE_EVENTS, description="Of a page; a stream has no end but the job's.")
     ] = 100,
     last_event_id: Annotated[
         str | None, Header(description="What a client that connects again has seen; comes before `after`.")
@@ -91,8 +91,8 @@ async def events(
     seen = _number(last_event_id)
     start = after if seen is None else seen
 
-    async def read(after: int) -> News:
-        return await backend.run(backend.jobs.news, job_id, after, AT_ONCE)
+    async def read(after: int) -> JobUpdate:
+        return await backend.run(backend.jobs.update_since, job_id, after, MAX_EVENTS_PER_READ)
 
     first = await read(start)
     if seen is not None and first.job.status in TERMINAL and not first.events:
@@ -108,7 +108,7 @@ async def metrics(
     backend: BackendDep,
     job_id: str,
     after: Annotated[int, Query(ge=-1, lt=2**62, description="Only those at higher steps.")] = -1,
-    limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_POINTS)] = MAX_PAGE_POINTS,
 ) -> MetricList:
     """A job's curves: all metrics of a step together."""
     found = await backend.run(backend.store.journal.metrics, job_id, after=after, limit=limit + 1)

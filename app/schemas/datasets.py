@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.schemas.common import Body
 from app.schemas.listing import Listing
-from app.store.assets import SOURCE_PATH, Dataset, DatasetStatus
+from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from app.store.specs import FORMATS, MAX_SOURCE_CHARS, PAIRS, known_format
 
 

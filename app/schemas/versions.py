@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.schemas.common import Body
 from app.schemas.models import ModelList
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
-from app.store.assets import Alias, Promotion, Version, VersionStatus
+from app.store.records import Alias, Promotion, Version, VersionStatus
 
 Reason = Annotated[str, Field(min_length=1, max_length=1000, description="For the audit.")]
 Generation = Annotated[

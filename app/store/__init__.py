@@ -21,12 +21,12 @@ import time
 
 from app.store.database import Clock, Database
 from app.store.datasets import Datasets
-from app.store.jobs import Jobs
-from app.store.journal import Journal
+from app.store.job_events import JobEvents
+from app.store.jobs import JobQueries
+from app.store.leases import JobLeases
 from app.store.migrate import migrate
 from app.store.reaper import Reaper
 from app.store.versions import Aliases, Versions
-from app.store.work import Work
 from app.store.workers import Workers
 
 __all__ = ["Clock", "Store"]
@@ -49,9 +49,9 @@ class Store:
         max_events: int = 10_000,
     ) -> None:
         self.database = Database(url, timeout_s=timeout_s)
-        self.journal = Journal(self.database, clock, max_events=max_events)
-        self.jobs = Jobs(self.database, clock)
-        self.work = Work(self.database, clock, self.journal)
+        self.journal = JobEvents(self.database, clock, max_events=max_events)
+        self.jobs = JobQueries(self.database, clock)
+        self.work = JobLeases(self.database, clock, self.journal)
         self.reaper = Reaper(self.database, clock)
         self.workers = Workers(self.database, clock)
         self.datasets = Datasets(self.database, clock)

@@ -6,11 +6,10 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from app.settings import MAX_INTERRUPTIONS
-from app.store.assets import Dataset, DatasetStatus
 from app.store.database import Clock, Database
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord
 from app.store.paging import page
-from app.store.records import Job, JobError, Json, Level, Page
+from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
 from app.store.transitions import locked_job, move

@@ -26,8 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from app.store.assets import DatasetStatus, VersionStatus
-from app.store.records import JobError, Level
+from app.store.records import DatasetStatus, JobError, Level, VersionStatus
 from app.store.states import JobKind, JobStatus
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.registry.manifest import VersionError, verify
-from app.store.assets import Version
 from app.store.paging import MAX_LIMIT
-from app.store.records import EventType, Job, Page
+from app.store.records import EventType, Job, Page, Version
 from app.store.states import JobStatus
 from tests.faults.answers import what_is_wrong
 from tests.faults.system import System

@@ -10,8 +10,7 @@ import pytest
 
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.assets import Move
-from app.store.records import Job
+from app.store.records import Job, Move
 from app.store.states import JobKind, JobStatus
 from models.checkpoints import load_clip
 from models.evaluation.scorers import ClipScorer

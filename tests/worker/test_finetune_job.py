@@ -17,8 +17,7 @@ from app.registry.publish import publish
 from app.registry.removal import remove_files
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.assets import Move, NewVersion, VersionStatus
-from app.store.records import Job, Level
+from app.store.records import Job, Level, Move, NewVersion, VersionStatus
 from app.store.states import JobKind, JobStatus
 from models.checkpoints import load_clip
 from models.clip import Clip

@@ -12,8 +12,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from app.store import Store
-from app.store.assets import Dataset
-from app.store.records import Job, Lease
+from app.store.records import Dataset, Job, Lease
 from app.store.states import JobKind
 from models.clip import Clip
 from tests.databases import Databases

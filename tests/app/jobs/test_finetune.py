@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.store.assets import NewVersion
+from app.store.records import NewVersion
 from app.store.specs import FinetuneSpec
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.keys import create_key
-from app.store.assets import Move, NewVersion
-from app.store.records import JobError
+from app.store.records import JobError, Move, NewVersion
 from app.store.states import JobKind
 from app.store.workers import NewWorker
 from tests.app.jobs.conftest import Service, error_of

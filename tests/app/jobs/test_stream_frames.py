@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import Overloaded
 from app.jobs import stream as streams
-from app.jobs.service import JobService, News
+from app.jobs.service import JobService, JobUpdate
 from app.jobs.stream import stream
 from app.jobs.waker import Waker
 from app.places import Places
@@ -46,8 +46,8 @@ def following(store: Store, use: Callable[[AsyncIterator[str]], Awaitable[Answer
         threads.open = True
         service = JobService(store, Waker(None), cast(Any, None), Path())
 
-        async def read(after: int) -> News:
-            return await threads.run(service.news, job.id, after, streams.AT_ONCE)
+        async def read(after: int) -> JobUpdate:
+            return await threads.run(service.update_since, job.id, after, streams.MAX_EVENTS_PER_READ)
 
         async with asyncio.timeout(20):
             answer = await use(stream(read, await read(0), 0, ending=lambda: False))

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from app.registry.publish import read_published
-from app.store.assets import NewVersion
-from app.store.records import JobError
+from app.store.records import JobError, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
@@ -367,6 +366,6 @@ def test_default_stays_where_a_person_moved_it_and_follows_the_settings_until_th
 
 
 def _move(who: str) -> Any:
-    from app.store.assets import Move
+    from app.store.records import Move
 
     return Move(alias="default", who=who, why="", expected_generation=None)

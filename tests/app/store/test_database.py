@@ -13,13 +13,13 @@ from sqlalchemy import insert, text
 from app.errors import ConfigurationError
 from app.store import Store
 from app.store.errors import StoreUnavailable
-from app.store.journal import events_query
+from app.store.job_events import events_query
+from app.store.leases import eligible
 from app.store.migrate import MIGRATIONS
 from app.store.paging import page_query
 from app.store.records import JobError
 from app.store.states import JobKind, JobStatus
 from app.store.tables import events, jobs
-from app.store.work import eligible
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.databases import Databases
 from tests.postgres import PostgreSQL

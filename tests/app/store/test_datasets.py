@@ -6,10 +6,9 @@ import pytest
 
 from app.settings import MAX_INTERRUPTIONS
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import MAX_CHECKS
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
-from app.store.records import Job
+from app.store.records import Dataset, DatasetStatus, Job
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, submitted
 

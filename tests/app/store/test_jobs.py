@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app.store import Store
-from app.store.assets import NewVersion
 from app.store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
@@ -18,7 +17,7 @@ from app.store.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.store.records import Job, JobError
+from app.store.records import Job, JobError, NewVersion
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
 from tests.databases import Databases

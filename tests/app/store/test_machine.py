@@ -22,9 +22,8 @@ from hypothesis.stateful import (
 )
 
 from app.store import Store
-from app.store.assets import NewVersion
 from app.store.errors import JobStateConflict, LeaseLost
-from app.store.records import Job, JobError, Lease, NewJob
+from app.store.records import Job, JobError, Lease, NewJob, NewVersion
 from app.store.states import HELD, TERMINAL, JobKind, JobStatus
 from tests.app.store.conftest import FakeClock
 from tests.databases import Databases

@@ -11,9 +11,8 @@ import pytest
 
 from app.registry.removal import remove_files
 from app.store import Store
-from app.store.assets import Move, NewVersion, VersionStatus
 from app.store.errors import StoreUnavailable, UnknownRecord, VersionGone
-from app.store.records import Lease
+from app.store.records import Lease, Move, NewVersion, VersionStatus
 from app.store.states import JobStatus
 from tests.app.store.conftest import claimed, submitted
 

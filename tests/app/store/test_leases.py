@@ -5,9 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from app.store import Store
-from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, LeaseLost, UnusableRecord
-from app.store.records import JobError, Lease, Level
+from app.store.records import JobError, Lease, Level, Move, NewVersion
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 

@@ -4,20 +4,19 @@ from collections.abc import Callable
 
 from app.errors import InvalidRequest, Overloaded
 from app.jobs.limits import JobLimits, steps_of
-from app.jobs.named_models import NamedModels
+from app.jobs.model_resolver import ModelResolver
 from app.keys import Caller
 from app.store import Store
 from app.store.alias_names import check_alias
-from app.store.assets import Dataset, DatasetStatus
 from app.store.errors import UnknownRecord, UnusableRecord
-from app.store.records import NewJob
+from app.store.records import Dataset, DatasetStatus, NewJob
 from app.store.specs import PAIRS, EvaluateSpec, FinetuneSpec
 from app.store.states import OPEN
 
 _RETRY_AFTER_S = 60
 
 
-class Submissions:
+class JobValidator:
     """Checks specs against what is there. Its methods use the store, so they belong into a thread.
 
     Raises: InvalidRequest (ModelNotAllowed, UnusableRecord among them), Forbidden, Overloaded, DiskReserve,
@@ -27,7 +26,7 @@ class Submissions:
     def __init__(
         self,
         store: Store,
-        models: NamedModels,
+        models: ModelResolver,
         *,
         max_open: int,
         limits: JobLimits,

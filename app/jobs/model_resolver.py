@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from app.errors import InvalidRequest
 from app.store import Store
 from app.store.alias_names import DEFAULT
-from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord, UnusableRecord
+from app.store.records import VersionStatus
 from models.references import DEMO, BadReferenceError, canonical, is_version
 
 
@@ -20,7 +20,7 @@ class ModelNotAllowed(InvalidRequest):
     code = "model_not_allowed"
 
 
-class NamedModels:
+class ModelResolver:
     """Looks names up. Its methods use the store, so they belong into a thread.
 
     Raises: BadReferenceError for a reference of the operator's that is none.

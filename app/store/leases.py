@@ -7,11 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, or_, select, update
 
-from app.store import registry
-from app.store.assets import Move, NewVersion
+from app.store import version_sql
 from app.store.database import Clock, Database
-from app.store.journal import Journal
-from app.store.records import EventType, Job, JobError, Json, Lease, Level
+from app.store.job_events import JobEvents
+from app.store.records import EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from app.store.states import HELD, Action, JobKind, JobStatus
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import held_job, leased_job, lost, move, ran_s
@@ -23,7 +22,7 @@ MAX_BACK_OFF_S = 300.0
 _HELD = sorted(HELD)
 
 
-class Work:
+class JobLeases:
     """The workers' side of the jobs table. One short transaction a method.
 
     A lease says until when nobody else takes the job; the fence says whose effects count. A worker that
@@ -38,7 +37,7 @@ class Work:
     StoreUnavailable may mean that the first try took effect: either way the worker has no more to say.
     """
 
-    def __init__(self, database: Database, clock: Clock, journal: Journal) -> None:
+    def __init__(self, database: Database, clock: Clock, journal: JobEvents) -> None:
         self._database = database
         self._clock = clock
         self._journal = journal
@@ -356,10 +355,10 @@ def _make(
 ) -> None:
     """Register what a job made, and point an alias at it."""
     if promotion is not None:
-        registry.locked_alias(connection, promotion.alias)  # aliases before versions, as everywhere
-    registry.register(connection, version, now, job_id=job.id, files=files)
+        version_sql.locked_alias(connection, promotion.alias)  # aliases before versions, as everywhere
+    version_sql.register(connection, version, now, job_id=job.id, files=files)
     if promotion is not None:
-        registry.point(connection, promotion, version.id, now, job_id=job.id)
+        version_sql.move_alias(connection, promotion, version.id, now, job_id=job.id)
 
 
 def _guarded(lease: Lease) -> Any:
