@@ -16,13 +16,11 @@ from app.jobs.waker import Waker
 from app.keys import Caller
 from app.registry.manifest import LOG_FILE
 from app.run_log import open_log
-from app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo, JobList, job_info, report_of
+from app.schemas.jobs import DryRunResult, JobInfo, JobList, job_info, report_of
 from app.store import Store
 from app.store.records import Event, Job, NewJob
 from app.store.specs import EvaluateSpec, FinetuneSpec
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
-
-Info = FinetuneJobInfo | EvaluateJobInfo
 
 _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
 
@@ -45,7 +43,9 @@ class JobService:
         self._submissions = validator
         self._data_dir = data_dir
 
-    def submit(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> tuple[Info, bool]:
+    def submit(
+        self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None
+    ) -> tuple[JobInfo, bool]:
         """Accept a job; the job and whether it is new.
 
         In one thread, so that a caller who goes away leaves no job that nobody wakes a worker for.
@@ -80,7 +80,7 @@ class JobService:
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)
 
-    def get(self, job_id: str) -> Info:
+    def get(self, job_id: str) -> JobInfo:
         """A job, its transitions and newest metrics."""
         return self._info(
             self._store.jobs.get(job_id),
@@ -96,19 +96,19 @@ class JobService:
             return JobUpdate(job, (), no_worker)
         return JobUpdate(job, self._store.journal.events(job_id, after=after, limit=limit), no_worker)
 
-    def cancel(self, job_id: str) -> Info:
+    def cancel(self, job_id: str) -> JobInfo:
         """Cancel, or ask the worker to. Raises JobStateConflict."""
         return self._info(self._store.jobs.request_cancel(job_id))
 
-    def pause(self, job_id: str) -> Info:
+    def pause(self, job_id: str) -> JobInfo:
         """Take out of the queue, or ask the worker to checkpoint and let go. Raises JobStateConflict."""
         return self._info(self._store.jobs.request_pause(job_id))
 
-    def resume(self, job_id: str) -> Info:
+    def resume(self, job_id: str) -> JobInfo:
         """Queue again. Raises JobStateConflict."""
         return self._woken(self._store.jobs.request_resume(job_id))
 
-    def retry(self, job_id: str, caller: Caller) -> Info:
+    def retry(self, job_id: str, caller: Caller) -> JobInfo:
         """Take up a failed or cancelled job.
 
         Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
@@ -121,7 +121,7 @@ class JobService:
             self._submissions.check_room()
         return self._woken(self._store.jobs.request_retry(job_id))
 
-    def delete(self, job_id: str) -> Info:
+    def delete(self, job_id: str) -> JobInfo:
         """Remove the files of a job that has ended; its record stays. Raises JobStateConflict."""
         return self._info(remove_job_files(self._store, self._data_dir / "jobs", job_id))
 
@@ -146,12 +146,12 @@ class JobService:
             logs += [] if folder is None else [self._data_dir / folder / LOG_FILE]
         return open_log(logs)
 
-    def _info(self, job: Job, **beside: Any) -> Info:
+    def _info(self, job: Job, **beside: Any) -> JobInfo:
         """The job, and whether a worker may take it. Two reads, so that a worker's start may fall between them."""
         living = self._store.workers.living_queues()
         return job_info(job, no_worker=_needs_a_worker(job, living), **beside)
 
-    def _woken(self, job: Job) -> Info:
+    def _woken(self, job: Job) -> JobInfo:
         self._waker.wake(job.kind)
         return self._info(job)
 

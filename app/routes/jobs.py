@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.errors import DiskReserve, InvalidRequest, Overloaded
-from app.jobs.service import Info, JobUpdate
+from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
@@ -14,6 +14,7 @@ from app.run_log import LOG, LogResponse
 from app.schemas.jobs import (
     EventInfo,
     EventList,
+    JobInfo,
     JobList,
     MetricList,
     MetricPointInfo,
@@ -59,7 +60,7 @@ async def jobs(
 
 
 @router.get("/jobs/{job_id}")
-async def job(caller: Train, backend: BackendDep, job_id: str) -> Info:
+async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """A job: how far it is, its newest metrics, every change of its status, its result or error."""
     return await backend.run(backend.jobs.get, job_id)
 
@@ -123,19 +124,19 @@ async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
-async def cancel(caller: Train, backend: BackendDep, job_id: str) -> Info:
+async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job; one that runs is `cancelling` until its worker has stopped. Again is no error."""
     return await backend.run(backend.jobs.cancel, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
-async def pause(caller: Train, backend: BackendDep, job_id: str) -> Info:
+async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Pause a job; one that runs is `pausing` until its worker has written a checkpoint. Again is no error."""
     return await backend.run(backend.jobs.pause, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
-async def resume(caller: Train, backend: BackendDep, job_id: str) -> Info:
+async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again; it goes on from its checkpoint. Again is no error."""
     return await backend.run(backend.jobs.resume, job_id)
 
@@ -144,7 +145,7 @@ async def resume(caller: Train, backend: BackendDep, job_id: str) -> Info:
     "/jobs/{job_id}/retry",
     responses=describe_errors(JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
-async def retry(caller: Train, backend: BackendDep, job_id: str) -> Info:
+async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Take up a failed or cancelled job from its newest checkpoint, or from the start where there is none.
 
     Its attempts, interruptions and running time count from 0 again. A job that promotes needs the scope admin.
@@ -154,7 +155,7 @@ async def retry(caller: Train, backend: BackendDep, job_id: str) -> Info:
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
-async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> Info:
+async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Remove the files of a job that has ended: checkpoints, logs, report. Again is no error.
 
     Its record, its events and the version that it made stay; `files_removed_at` says that the files are gone.

@@ -171,7 +171,7 @@ class FinetuneSpec(JobSpec):
     """Another one, for the validation losses."""
     objective: Objective = "sds-clip"
     """`clip` is the control without a teacher."""
-    hyperparameters: Hyperparameters = Hyperparameters()
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     """Give either `steps` or `epochs`."""
     evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()
     """Benchmarks to measure the new version on."""
@@ -182,7 +182,7 @@ class FinetuneSpec(JobSpec):
     `thresholds` allow. The job's result names what lies under chance."""
     alias: Annotated[str, Field(pattern=ALIAS_PATTERN)] = DEFAULT
     """The name that `promote` moves."""
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = Field(default_factory=Thresholds)
     """What `if_better` means."""
     seed: Seed = 0
 
