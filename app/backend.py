@@ -16,9 +16,9 @@ from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError
 from app.jobs.limits import JobLimits
-from app.jobs.named_models import NamedModels
+from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
-from app.jobs.submission import Submissions
+from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
 from app.places import Places
 from app.registry.download import Downloads
@@ -44,17 +44,18 @@ class Backend:
 
     def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
         self._served = served
-        self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
+        self.store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self._threads = threads = StoreThreads(settings.store_threads)
+        self.run = threads.run
         self._waker = Waker(settings.broker_url)
-        models = NamedModels(
+        models = ModelResolver(
             store,
             models=[clip.reference for clip in served],
             allowed=settings.allowed_models,
             teachers=settings.allowed_teachers,
         )
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
-        submissions = Submissions(
+        validator = JobValidator(
             store,
             models,
             max_open=settings.max_open_jobs,
@@ -64,7 +65,7 @@ class Backend:
             max_interruptions=settings.max_interruptions,
             max_run_time_s=settings.max_run_time_s,
         )
-        self.jobs = JobService(store, threads, self._waker, submissions, settings.data_dir)
+        self.jobs = JobService(store, self._waker, validator, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(
             store,
@@ -98,12 +99,12 @@ class Backend:
         await self.datasets.close()
         self._threads.close()
         await in_own_thread(self._waker.close, "close waker")
-        self._store.close()
+        self.store.close()
 
     async def _prepare(self) -> bool:
         def prepare() -> None:
-            self._store.migrate()
-            register_served(self._store, self._served)
+            self.store.migrate()
+            register_served(self.store, self._served)
 
         try:
             await in_own_thread(prepare, "prepare database")

@@ -22,12 +22,11 @@ from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import datasets, evaluate, finetune, inference, jobs, status
+from app.routes import datasets, inference, jobs, status, submit
 from app.routes import registry as registry_routes
 from app.schemas.classify import ClassifyRequest
 from app.schemas.datasets import RegisterDataset
 from app.schemas.embed import EmbedRequest
-from app.schemas.finetune import EvaluateRequest, FinetuneRequest
 from app.schemas.match import MatchRequest
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.server import DrainingServer
@@ -42,6 +41,7 @@ from app.serving.status import StatusBoard
 from app.serving.swap import Swapper
 from app.serving.version_cache import VersionCache
 from app.settings import Settings
+from app.store.specs import EvaluateSpec, FinetuneSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.disk_cache import DiskCache
@@ -58,12 +58,12 @@ BODIES = (
     ClassifyRequest,
     EmbedRequest,
     RegisterDataset,
-    FinetuneRequest,
-    EvaluateRequest,
+    FinetuneSpec,
+    EvaluateSpec,
     PromoteRequest,
     RollbackRequest,
 )
-ROUTERS = (inference, status, finetune, evaluate, jobs, datasets, registry_routes)
+ROUTERS = (inference, status, submit, jobs, datasets, registry_routes)
 """In their order: /models/status is asked for before /models/{version}."""
 
 

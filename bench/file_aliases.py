@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from app.store.assets import Alias
+from app.store.records import Alias
 
 
 class FileAliases:

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select
 
 from app.store import Store
 from app.store.records import Lease, NewJob
-from app.store.specs import parse_finetune
+from app.store.specs import FinetuneSpec
 from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers
@@ -53,12 +53,17 @@ def fill(database_url: str, count: int) -> str:
     """Copies of one job that was submitted, claimed and done, with its events; the middle one's id."""
     store = Store(database_url)
     store.migrate()
-    options = {"base": "demo", "objective": "clip", "training_data": "ds_bench", "steps": 1}
-    config = parse_finetune(options).as_json()
-    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, options, config))
-    claimed = store.work.claim(JobKind.FINETUNE, "bench", 60)
+    asked = {
+        "base": "demo",
+        "objective": "clip",
+        "training_data": "ds_bench",
+        "hyperparameters": {"steps": 1},
+    }
+    spec = FinetuneSpec.model_validate(asked)
+    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, spec.as_sent(), spec.as_row()))
+    claimed = store.leases.claim(JobKind.FINETUNE, "bench", 60)
     assert claimed is not None
-    store.work.succeed(Lease.of(claimed), result={"steps": 1})
+    store.leases.succeed(Lease.of(claimed), result={"steps": 1})
     with store.database.writing() as connection:
         row = dict(connection.execute(select(jobs)).mappings().one())
         told = [dict(event) for event in connection.execute(select(events)).mappings()]

@@ -13,8 +13,8 @@ from app import logs
 from app.datasets.limits import ArchiveLimits
 from app.jobs.wakeups import WakeUps
 from app.store import Store
-from app.store.assets import Dataset
 from app.store.errors import LeaseLost, StoreUnavailable
+from app.store.records import Dataset
 from app.store.states import JobStatus
 from models.machine import usable_cores
 from worker.config import WorkerConfig

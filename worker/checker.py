@@ -8,9 +8,8 @@ import time
 from collections.abc import Sequence
 
 from app.store import Store
-from app.store.assets import DatasetStatus
 from app.store.errors import StoreUnavailable
-from app.store.records import Lease
+from app.store.records import DatasetStatus, Lease
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name
 from worker.protocol import Assignment

@@ -7,9 +7,8 @@ from typing import Any, NoReturn
 
 from app.disk import check_reserve
 from app.store import Store
-from app.store.assets import Move, NewVersion
 from app.store.errors import StoreUnavailable
-from app.store.records import Job, Lease
+from app.store.records import Job, Lease, Move, NewVersion
 from worker.config import WorkerConfig
 from worker.errors import Stopped
 from worker.folders import JobFolder
@@ -113,7 +112,7 @@ class JobContext:
             try:
                 if not self.reporter.flush():  # nobody may write a job's metrics once it has ended
                     raise StoreUnavailable
-                ended = self.store.work.succeed(
+                ended = self.store.leases.succeed(
                     self.lease, version=version, files=files, result=result, promotion=promotion
                 )
             except StoreUnavailable:

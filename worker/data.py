@@ -8,7 +8,7 @@ from app.datasets.folders import Content, DatasetFolders, set_content
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import content_root
 from app.store import Store
-from app.store.assets import SOURCE_PATH, Dataset, DatasetStatus
+from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from models.data.errors import DataError
 from models.evaluation.items import image_folder
 from worker.config import WorkerConfig

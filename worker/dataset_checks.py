@@ -19,8 +19,8 @@ from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
 from app.errors import InvalidRequest, ServiceError
 from app.store import Store
-from app.store.assets import FORMATS, PAIRS, SOURCE_PATH, Dataset
-from app.store.records import Job
+from app.store.records import SOURCE_PATH, Dataset, Job
+from app.store.specs import FORMATS, PAIRS
 from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import ModelError

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from app.store.specs import EvaluateJob, parse_evaluate
+from app.store.specs import EvaluateSpec
 from models.checkpoints import load_clip
 from models.evaluation.benchmark import Benchmark
 from models.evaluation.comparison import Comparison, PairedDifference, compare, write_comparison
@@ -26,7 +26,7 @@ class _Found:
 
 def evaluate(context: JobContext) -> None:
     """Measure, write, and end the job. Raises what `worker.job_process.Runner` may."""
-    job = parse_evaluate(context.job.config or {})
+    job = EvaluateSpec.read(context.job.config)
     context.stage("loading")
     content = content_of(context.store, context.config, job.data, param="data")
     options: dict[str, Any] = {"order_seed": job.order_seed}
@@ -41,7 +41,7 @@ def evaluate(context: JobContext) -> None:
     context.folder.drop()
 
 
-def _measure(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> _Found:
+def _measure(context: JobContext, job: EvaluateSpec, benchmark: Benchmark) -> _Found:
     if job.scorer == "diffusion":
         if job.model is not None:
             context.reporter.event("The model is not used: the scorer diffusion measures the teacher.")
@@ -55,7 +55,7 @@ def _measure(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> _Fo
     return _Found(results, baseline, compare(baseline, results))
 
 
-def _of_clip(context: JobContext, job: EvaluateJob, benchmark: Benchmark, name: str, param: str) -> Results:
+def _of_clip(context: JobContext, job: EvaluateSpec, benchmark: Benchmark, name: str, param: str) -> Results:
     context.stage("loading")
     reference = loadable(context.store, context.config, name, param=param)
     clip = load_clip(reference, device=context.config.device, precision=job.precision)
@@ -71,7 +71,7 @@ def _of_clip(context: JobContext, job: EvaluateJob, benchmark: Benchmark, name: 
     )
 
 
-def _of_teacher(context: JobContext, job: EvaluateJob, benchmark: Benchmark) -> Results:
+def _of_teacher(context: JobContext, job: EvaluateSpec, benchmark: Benchmark) -> Results:
     from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
     from models.teacher.load import load_teacher
 

@@ -7,13 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.jobs.estimate import steps_of
+from app.jobs.limits import steps_of
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
-from app.store.assets import Move, NewVersion
 from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
-from app.store.records import Level
-from app.store.specs import Evaluation, FinetuneJob, parse_finetune
+from app.store.records import Level, Move, NewVersion
+from app.store.specs import Evaluation, FinetuneSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def finetune(context: JobContext) -> None:
     """Train, publish, measure, decide, and end the job. Raises what `worker.job_process.Runner` may."""
-    job = parse_finetune(context.job.config or {})
+    job = FinetuneSpec.read(context.job.config)
     context.stage("loading")
     config = resolve(context, job)
     training = context.store.datasets.get(job.training_data)
@@ -48,7 +47,7 @@ def finetune(context: JobContext) -> None:
     parts = load_parts(
         config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
     )
-    check_version(parts.base, job.options.base, param="base")
+    check_version(parts.base, job.base, param="base")
     result = _train(context, job, config, parts, place)
     assert result.delta is not None
     for warning in result.warnings:
@@ -63,7 +62,7 @@ def finetune(context: JobContext) -> None:
     context.folder.drop()
 
 
-def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
+def resolve(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
     """The run's configuration, with the paths of its data sets and its base as something that can be loaded."""
     store, config = context.store, context.config
     links = context.folder.links
@@ -71,18 +70,18 @@ def resolve(context: JobContext, job: FinetuneJob) -> FinetuneConfig:
     training = pairs_place(data, links / "training")
     places: dict[str, Any] = {"data": training.data, "images": training.images}
     # Of a job that was accepted before there was a limit.
-    places["keep_checkpoints"] = min(job.options.keep_checkpoints, config.limits.max_keep_checkpoints)
+    places["keep_checkpoints"] = min(job.hyperparameters.keep_checkpoints, config.limits.max_keep_checkpoints)
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")
         # Not `None`: images of the training data would be meant.
         images = validation.images or validation.data.parent
         places |= {"val": validation.data, "val_images": images}
-    base = loadable(store, config, job.options.base, param="base")
-    return job.training(**places, base=base, device=config.device)
+    base = loadable(store, config, job.base, param="base")
+    return job.config(**places, base=base, device=config.device)
 
 
-def _val_max_bad_share(context: JobContext, job: FinetuneJob) -> float:
+def _val_max_bad_share(context: JobContext, job: FinetuneSpec) -> float:
     """What the check of the validation pairs allowed: a set that was taken in does not fail its job."""
     held_out = job.validation_data
     return 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
@@ -134,19 +133,10 @@ class _Progress:
 
 
 def _train(
-    context: JobContext, job: FinetuneJob, config: FinetuneConfig, parts: Parts, place: Place
+    context: JobContext, job: FinetuneSpec, config: FinetuneConfig, parts: Parts, place: Place
 ) -> Result:
     # All is read already; what is written down of data and base are their ids, not this machine's paths.
-    held_out = None if job.validation_data is None else Path(job.validation_data)
-    told = config.model_copy(
-        update={
-            "base": job.options.base,
-            "data": Path(job.training_data),
-            "images": None,
-            "val": held_out,
-            "val_images": None,
-        }
-    )
+    told = job.recorded(config)
     start = context.folder.take_over()
     _tell_again(context, start)
     if start:
@@ -178,14 +168,14 @@ def _train(
 
 def _tell_again(context: JobContext, start: int) -> None:
     """Send the points before a checkpoint that the attempt which wrote it could not send any more."""
-    latest = context.store.journal.latest_metrics(context.job.id)
+    latest = context.store.events.latest_metrics(context.job.id)
     for record in read_log(context.folder.log):
         if (-1 if latest is None else latest.step) < record["step"] <= start:
             context.reporter.metrics(int(record["step"]), figures(record))
 
 
 def _evaluate(
-    context: JobContext, job: FinetuneJob, clip: Clip, validation: Mapping[str, float]
+    context: JobContext, job: FinetuneSpec, clip: Clip, validation: Mapping[str, float]
 ) -> CandidateScores:
     """A model on all that the job names."""
     results: dict[str, Results] = {}
@@ -224,7 +214,7 @@ class _Conclusion:
     def __init__(
         self,
         context: JobContext,
-        job: FinetuneJob,
+        job: FinetuneSpec,
         config: FinetuneConfig,
         parts: Parts,
         result: Result,

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from app import logs
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from app.store.leases import back_off_s
 from app.store.states import HELD, JobKind, JobStatus
-from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag
 from worker.errors import Stopped, failure_of
@@ -141,7 +141,7 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
     except Stopped as reason:
         context.reporter.close()
         asked = _ASKED.get(context.store.jobs.get(job.id).status, str(reason))
-        left = context.store.work.release(context.lease, f"Stopped: {asked}.")
+        left = context.store.leases.release(context.lease, f"Stopped: {asked}.")
         logger.info("job %s was released and is %s", job.id, left.status)
         return Exit.RELEASED
     except (LeaseLost, StoreUnavailable):
@@ -151,10 +151,10 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         logger.exception("job %s: attempt %d failed: %s", job.id, job.attempt, failure.error.code)
         context.reporter.close()
         if failure.pauses:
-            context.store.work.suspend(context.lease, failure.error)
+            context.store.leases.suspend(context.lease, failure.error)
             return Exit.RELEASED
         retry_in_s = back_off_s(config.retry_base_s, job.attempt) if failure.again else None
-        context.store.work.fail(context.lease, failure.error, retry_in_s=retry_in_s)
+        context.store.leases.fail(context.lease, failure.error, retry_in_s=retry_in_s)
         return Exit.ENDED
 
 

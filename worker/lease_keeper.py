@@ -66,7 +66,7 @@ class LeaseKeeper:
         while True:
             asked_at = time.monotonic()  # before the answer: the lease may be longer than this, never shorter
             try:
-                status = self._store.work.renew(self._lease, self._ttl_s)
+                status = self._store.leases.renew(self._lease, self._ttl_s)
             except StoreUnavailable:
                 logger.warning("the lease cannot be renewed: %.0f s of it are left", self.left_s)
             else:

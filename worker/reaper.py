@@ -16,9 +16,8 @@ from app.registry.publish import remove_leftovers
 from app.registry.removal import remove_files
 from app.removal import REMOVING
 from app.store import Store
-from app.store.assets import VersionStatus
 from app.store.errors import JobStateConflict, StoreUnavailable, UnknownRecord
-from app.store.records import Job, Lease
+from app.store.records import Job, Lease, VersionStatus
 from app.store.states import HELD, TERMINAL, JobStatus
 from models.references import is_version
 from worker.config import WorkerConfig
@@ -91,7 +90,7 @@ class Retention:
             for folder in sorted(self._config.versions_dir.iterdir()):
                 if is_version(folder.name) and self._is_of_no_use(folder):
                     self._remove_version(folder)
-        while self._store.journal.prune(self._config.keep_events_s):
+        while self._store.events.prune(self._config.keep_events_s):
             pass
 
     def _clean_job(self, folder: Path) -> None:

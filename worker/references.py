@@ -1,14 +1,14 @@
 """From what a job calls a model to a reference that can be loaded: a version's id, or a reference.
 
-No alias: it became a version when the job was submitted (`app.jobs.named_models`).
+No alias: it became a version when the job was submitted (`app.jobs.model_resolver`).
 """
 
 from pathlib import Path
 
 from app.registry.store_source import weights_location
 from app.store import Store
-from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord
+from app.store.records import VersionStatus
 from models.clip import Clip
 from models.references import Folder, is_version
 from worker.config import WorkerConfig

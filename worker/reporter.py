@@ -111,14 +111,14 @@ class Reporter:
         try:
             while events:
                 told = events[0]
-                self._store.work.event(self._lease, told.message, level=told.level, data=told.data)
+                self._store.leases.event(self._lease, told.message, level=told.level, data=told.data)
                 events.pop(0)
             while points:
                 batch = dict(islice(points.items(), _POINTS_AT_ONCE))
-                self._store.work.points(self._lease, batch)
+                self._store.leases.points(self._lease, batch)
                 points = {step: values for step, values in points.items() if step not in batch}
             if progress is not None:
-                self._store.work.progress(
+                self._store.leases.progress(
                     self._lease,
                     stage=progress.stage,
                     step=progress.step,

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from app.store.leases import back_off_s
 from app.store.records import Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
-from app.store.work import back_off_s
 from worker.config import WorkerConfig
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
@@ -118,7 +118,7 @@ class Slot:
 
     def _look(self) -> bool:
         """See to the job that is due first; whether it was run here, without a task."""
-        job = self._store.work.next_due(self._config.kind)
+        job = self._store.leases.next_due(self._config.kind)
         if job is None:
             return False
         is_sent = self._sent == (job.id, job.fence)
@@ -137,7 +137,7 @@ class Slot:
 
     def _claim_and_supervise(self, job_id: str) -> JobStatus | None:
         """The job's status afterwards; None where there was nothing to claim."""
-        job = self._store.work.claim(
+        job = self._store.leases.claim(
             self._config.kind,
             self.owner,
             self._config.lease_ttl_s,
@@ -189,12 +189,12 @@ class Slot:
         lease = Lease.of(job)
         try:
             if end.killed_because is not None and end.code == Exit.RELEASED:
-                self._store.work.release(lease, f"Its process was killed: {end.killed_because}.")
+                self._store.leases.release(lease, f"Its process was killed: {end.killed_because}.")
             elif (how := end.killed_because or died(end.code)) is not None:
                 logger.error("job %s: its process died: %s", job.id, how)
                 error = JobError("process_died", f"The job's process died: {how}.", retryable=True)
                 retry_in_s = back_off_s(self._config.retry_base_s, job.attempt)
-                self._store.work.fail(lease, error, retry_in_s=retry_in_s, done=done)
+                self._store.leases.fail(lease, error, retry_in_s=retry_in_s, done=done)
         except LeaseLost:  # its process had told the end already
             pass
         except StoreUnavailable:  # the lease ends by itself
@@ -277,7 +277,7 @@ class _Watch:
     def _renew(self) -> None:
         """Keep the lease while the process starts, which may take longer than a lease on a busy machine."""
         with contextlib.suppress(StoreUnavailable):
-            self._store.work.renew(Lease.of(self._job), self._config.lease_ttl_s)
+            self._store.leases.renew(Lease.of(self._job), self._config.lease_ttl_s)
 
     def _row(self) -> Job | None:
         """The job as it is now; None where that cannot be read."""

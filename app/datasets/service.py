@@ -17,10 +17,9 @@ from app.form_stream import FormStream, Part
 from app.places import Places
 from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import Store
-from app.store.assets import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus
 from app.store.datasets import new_dataset_id
 from app.store.errors import UnknownRecord
-from app.store.records import Json, Page
+from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread
 

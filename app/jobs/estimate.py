@@ -1,79 +1,54 @@
-"""What a job would take: steps by its configuration, time by the pace of an earlier job like it."""
+"""What a job would take: steps by its spec, time by the pace of an earlier job like it."""
 
-from app.errors import InvalidRequest
-from app.schemas.finetune import MAX_NUMBER, Estimate
+from typing import Any
+
+from app.jobs.limits import steps_of
+from app.schemas.jobs import Estimate
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
-from app.store.records import Job, NewJob
-from app.store.specs import FinetuneJob, parse_finetune
+from app.store.records import Job
+from app.store.specs import EvaluateSpec, FinetuneSpec
 from app.store.states import JobKind, JobStatus
 
-_LIKE = (
-    "base", "teacher", "objective", "trainable", "batch_size", "micro_batch_size", "sds_batch_size", "gradient",
-    "negatives", "negatives_count", "precision", "teacher_precision",
+_LIKE = ("base", "teacher", "objective")
+_LIKE_HYPERPARAMETERS = (
+    "trainable", "batch_size", "micro_batch_size", "sds_batch_size", "gradient", "negatives", "negatives_count",
+    "precision", "teacher_precision",
 )  # fmt: skip
-"""Options that a step's time depends on."""
+"""What a step's time depends on."""
 _LOOKED_AT = 50
 
 
-def steps_of(job: FinetuneJob, training: Dataset) -> int | None:
-    """How many steps a job has; None while its data are still being checked.
-
-    Raises: InvalidRequest where the batch is larger than the data, or the steps are beyond counting.
-    """
-    config = job.options
-    usable = _usable(training)
-    if usable is None:
-        return config.steps
-    if config.batch_size > usable:
-        raise InvalidRequest(
-            f"batch_size is {config.batch_size}, and the training data have {usable} usable samples; lower it.",
-            param="hyperparameters.batch_size",
-        )
-    if config.steps is not None:
-        return config.steps
-    assert config.epochs is not None
-    steps = max(1, round(config.epochs * (usable // config.batch_size)))  # as models.training.run has it
-    if steps > MAX_NUMBER:
-        raise InvalidRequest(f"These are {steps} steps; lower the epochs.", param="hyperparameters.epochs")
-    return steps
-
-
-def estimate(store: Store, new: NewJob) -> Estimate:
+def estimate(store: Store, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
     """Look at the store. Raises StoreUnavailable."""
     ahead = sum(store.jobs.count(status) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
-    steps, images, seconds, like = None, None, None, None
-    if new.kind is JobKind.FINETUNE:
-        job = parse_finetune(new.config or {})
-        steps = steps_of(job, store.datasets.get(job.training_data))
-        images = None if steps is None else steps * job.options.batch_size
-        like = None if steps is None else _like(store, new)
-        if like is not None and steps is not None:
-            seconds = _pace_s(like) * steps
+    steps = None
+    if isinstance(spec, FinetuneSpec):
+        steps = steps_of(spec, store.datasets.get(spec.training_data))
+    if not isinstance(spec, FinetuneSpec) or steps is None:
+        return Estimate(steps=None, images=None, seconds=None, based_on=None, jobs_ahead=ahead)
+    like = _like(store, spec)
     return Estimate(
         steps=steps,
-        images=images,
-        seconds=seconds,
+        images=steps * spec.hyperparameters.batch_size,
+        seconds=None if like is None else _pace_s(like) * steps,
         based_on=None if like is None else like.id,
         jobs_ahead=ahead,
     )
 
 
-def _usable(training: Dataset) -> int | None:
-    """How many samples there are to train on, once that is known."""
-    usable = (training.counts or {}).get("usable") if training.status is DatasetStatus.READY else None
-    return usable if isinstance(usable, int) else None
-
-
-def _like(store: Store, new: NewJob) -> Job | None:
+def _like(store: Store, spec: FinetuneSpec) -> Job | None:
     """The newest job with the same costly options that was begun once and has succeeded."""
-    config = new.config or {}
-    page = store.jobs.list(kind=new.kind, status=JobStatus.SUCCEEDED, limit=_LOOKED_AT)
+    wanted = _costly(spec.as_row())
+    page = store.jobs.list(kind=JobKind.FINETUNE, status=JobStatus.SUCCEEDED, limit=_LOOKED_AT)
     for job in page.items:
-        earlier = job.config or {}
-        if job.fence == 1 and _steps(job) and all(earlier.get(name) == config.get(name) for name in _LIKE):
+        if job.fence == 1 and _steps(job) and _costly(FinetuneSpec.upgraded(job.config)) == wanted:
             return job
     return None
+
+
+def _costly(config: dict[str, Any]) -> list[Any]:
+    options = config.get("hyperparameters", {})
+    return [config.get(name) for name in _LIKE] + [options.get(name) for name in _LIKE_HYPERPARAMETERS]
 
 
 def _pace_s(job: Job) -> float:

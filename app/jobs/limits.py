@@ -1,10 +1,12 @@
-"""What an operator lets one fine-tuning job ask for."""
+"""How many steps a fine-tuning job takes, and what an operator lets one ask for."""
 
 from dataclasses import dataclass, fields
 
 from app.errors import InvalidRequest
 from app.settings import Settings
-from models.training.config import FinetuneConfig
+from app.store.records import Dataset, DatasetStatus
+from app.store.specs import MAX_NUMBER, FinetuneSpec
+from models.training.config import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class JobLimits:
         """From what the operator has set."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
-    def check(self, options: FinetuneConfig, steps: int | None) -> None:
+    def check(self, options: TrainingOptions, steps: int | None) -> None:
         """Raise InvalidRequest for what is over a limit. `steps` are those of the run, as far as they are known."""
         if options.keep_checkpoints > self.max_keep_checkpoints:
             raise _over(
@@ -35,6 +37,35 @@ class JobLimits:
         points = -(-steps // options.log_every)
         if points > self.max_log_points:
             raise _over("log_every", f"{points} logged points", self.max_log_points, change="raise")
+
+
+def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
+    """How many steps a job has; None while its data are still being checked.
+
+    Raises: InvalidRequest where the batch is larger than the data, or the steps are beyond counting.
+    """
+    options = spec.hyperparameters
+    usable = _usable(training)
+    if usable is None:
+        return options.steps
+    if options.batch_size > usable:
+        raise InvalidRequest(
+            f"batch_size is {options.batch_size}, and the training data have {usable} usable samples; lower it.",
+            param="hyperparameters.batch_size",
+        )
+    if options.steps is not None:
+        return options.steps
+    assert options.epochs is not None
+    steps = max(1, round(options.epochs * (usable // options.batch_size)))  # as models.training.run has it
+    if steps > MAX_NUMBER:
+        raise InvalidRequest(f"epochs would take {steps} steps; lower it.", param="hyperparameters.epochs")
+    return steps
+
+
+def _usable(training: Dataset) -> int | None:
+    """How many samples there are to train on, once that is known."""
+    usable = (training.counts or {}).get("usable") if training.status is DatasetStatus.READY else None
+    return usable if isinstance(usable, int) else None
 
 
 def _over(option: str, asked: str, most: int, *, change: str = "lower") -> InvalidRequest:

@@ -9,7 +9,7 @@ Progress and the end have no id, so a client that comes back with its Last-Event
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from pydantic import BaseModel
@@ -17,13 +17,13 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.errors import ServiceError
-from app.jobs.service import JobService, News
+from app.jobs.service import JobUpdate
 from app.places import Places
 from app.schemas.jobs import EventInfo, Progress, job_info, progress_of
 from app.store.states import TERMINAL, JobStatus
 
 EVENT_STREAM = "text/event-stream"
-AT_ONCE = 200
+MAX_EVENTS_PER_READ = 200
 POLL_S = 0.5
 HEARTBEAT_S = 15.0
 RETRY_MS = 2000
@@ -40,16 +40,16 @@ class ProgressInfo(BaseModel):
     no_worker: bool
 
     @classmethod
-    def of(cls, news: News) -> "ProgressInfo":
+    def of(cls, update: JobUpdate) -> "ProgressInfo":
         """As a caller sees it."""
-        job = news.job
+        job = update.job
         return cls(
             status=job.status,
             stage=job.stage,
             progress=progress_of(job),
             attempt=job.attempt,
             estimated_finish=job.estimated_finish,
-            no_worker=news.no_worker,
+            no_worker=update.no_worker,
         )
 
 
@@ -71,23 +71,25 @@ class EventStream(StreamingResponse):
 
 
 async def stream(
-    service: JobService, first: News, after: int, *, ending: Callable[[], bool]
+    read: Callable[[int], Awaitable[JobUpdate]], first: JobUpdate, after: int, *, ending: Callable[[], bool]
 ) -> AsyncIterator[str]:
-    """Frames from the news that were read already; `ending` says that the process is about to stop.
+    """Frames from the update that were read already, then from those that `read` finds after an event's number.
+
+    `ending` says that the process is about to stop.
 
     While the database is away there is nothing but heartbeats.
     """
-    news, last, progress, told_at = first, after, None, time.monotonic()
+    update, last, progress, told_at = first, after, None, time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
     while True:
-        frames = [_event(EventInfo.of(event)) for event in news.events]
-        last = news.events[-1].number if news.events else last
-        is_all = len(news.events) < AT_ONCE
-        if is_all and (current := ProgressInfo.of(news)) != progress:
+        frames = [_event(EventInfo.model_validate(event)) for event in update.events]
+        last = update.events[-1].number if update.events else last
+        is_all = len(update.events) < MAX_EVENTS_PER_READ
+        if is_all and (current := ProgressInfo.of(update)) != progress:
             progress = current
             frames.append(_frame("progress", current))
-        if is_all and news.job.status in TERMINAL:
-            yield "".join([*frames, _frame("done", job_info(news.job, no_worker=news.no_worker))])
+        if is_all and update.job.status in TERMINAL:
+            yield "".join([*frames, _frame("done", job_info(update.job, no_worker=update.no_worker))])
             return
         if not frames and time.monotonic() - told_at >= HEARTBEAT_S:
             frames.append(": still here\n\n")
@@ -98,13 +100,13 @@ async def stream(
             return
         if is_all:
             await asyncio.sleep(POLL_S)
-        news = await _next(service, news, last)
+        update = await _next(read, update, last)
 
 
-async def _next(service: JobService, before: News, last: int) -> News:
+async def _next(read: Callable[[int], Awaitable[JobUpdate]], before: JobUpdate, last: int) -> JobUpdate:
     """What is new; nothing where it cannot be read at the moment."""
     try:
-        return await service.news(before.job.id, last, AT_ONCE)
+        return await read(last)
     except ServiceError as error:
         if not error.retryable:
             raise

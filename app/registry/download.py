@@ -19,8 +19,8 @@ from app.errors import NotFound
 from app.places import Places
 from app.registry.bases import AllowedBases
 from app.registry.publish import lies_among
-from app.store.assets import Version, VersionStatus
 from app.store.errors import Conflict
+from app.store.records import Version, VersionStatus
 from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import unfold
 from models.delta_file import is_delta, read_description

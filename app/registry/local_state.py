@@ -23,7 +23,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from app.errors import ConfigurationError
 from app.registry.manifest import DamagedVersion, verify
 from app.registry.source import WeightsLocation
-from app.store.assets import Alias
+from app.store.records import Alias
 from models.atomic import atomic_folder, write_atomic
 from models.delta_file import DeltaError, is_delta, read_description
 from models.references import CheckpointError

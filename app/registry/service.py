@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +12,11 @@ from app.registry.manifest import LOG_FILE, DamagedVersion, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
-from app.schemas.versions import PromoteRequest, RollbackRequest
+from app.schemas.versions import PromoteRequest, RollbackRequest, VersionDetail
 from app.store import Store
 from app.store.alias_names import check_alias
-from app.store.assets import Alias, Move, Promotion, Version, VersionStatus
 from app.store.errors import Conflict, UnknownRecord, VersionDamaged
-from app.store.records import Page
+from app.store.records import Alias, Move, Page, Version, VersionStatus
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread
 from models.references import is_version
@@ -36,44 +34,39 @@ class NotBetter(Conflict):
     code = "not_better"
 
 
-@dataclass(frozen=True)
-class VersionView:
-    """A version with what is told about it beside its row."""
-
-    version: Version
-    aliases: tuple[Alias, ...]
-    lineage: tuple[str, ...]
-    promotions: tuple[Promotion, ...]
-
-
-@dataclass(frozen=True)
-class RegistryView:
-    """A page of versions, and all aliases."""
-
-    versions: Page[Version]
-    aliases: tuple[Alias, ...]
-
-
 class VersionService:
-    """Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a version or an alias."""
+    """Every method raises StoreUnavailable, and UnknownRecord for a version or an alias.
+
+    Those that only use the store are run in its threads by the routes; the others do so themselves, and raise
+    StoreBusy too.
+    """
 
     def __init__(self, store: Store, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
         self._store = store
-        self._threads = threads
+        self._run = threads.run
         self._downloads = downloads
         self._data_dir = data_dir
 
-    async def list(self, *, after: str | None, limit: int) -> RegistryView:
+    def list(self, *, after: str | None, limit: int) -> tuple[Page[Version], tuple[Alias, ...]]:
         """Versions that are not deleted, the newest first, and the aliases."""
-        return await self._threads.run(
-            lambda: RegistryView(
-                self._store.versions.list(after=after, limit=limit), self._store.aliases.all()
-            )
-        )
+        return self._store.versions.list(after=after, limit=limit), self._store.aliases.all()
 
-    async def get(self, name: str) -> VersionView:
+    def get(self, name: str) -> VersionDetail:
         """A version by its id or an alias; also one that was deleted."""
-        return await self._threads.run(lambda: self._view(self._version(name)))
+        version = self._version(name)
+        aliases = tuple(alias for alias in self._store.aliases.all() if alias.version == version.id)
+        promotions = [
+            promotion
+            for alias in aliases
+            for promotion in self._store.aliases.promotions(alias.name)
+            if promotion.to_version == version.id
+        ]
+        lineage: list[str] = []
+        base = version.base_version
+        while base is not None and len(lineage) < _MAX_LINEAGE:
+            lineage.append(base)
+            base = self._store.versions.get(base).base_version
+        return VersionDetail.detailed(version, aliases, lineage, promotions)
 
     async def promote(self, version_id: str, request: PromoteRequest, caller: Caller) -> Alias:
         """Point an alias at a version; one that points at it already is left as it is.
@@ -81,12 +74,12 @@ class VersionService:
         Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasMoved, InvalidRequest.
         """
         check_alias(request.alias)
-        version = await self._threads.run(lambda: self._store.versions.get(version_id))
+        version = await self._run(self._store.versions.get, version_id)
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
-        return await self._threads.run(lambda: self._promote(version, request, caller))
+        return await self._run(self._promote, version, request, caller)
 
-    async def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
+    def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
         """Point an alias at its previous version. Raises NothingToRollBack, AliasMoved."""
         move = Move(
             alias=alias,
@@ -94,11 +87,11 @@ class VersionService:
             why=request.reason,
             expected_generation=request.expected_generation,
         )
-        return await self._threads.run(lambda: self._store.aliases.roll_back(move))
+        return self._store.aliases.roll_back(move)
 
     async def delete(self, version_id: str) -> None:
         """Delete a version and its files, unless a job has made it again by then. Raises RecordInUse."""
-        version = await self._threads.run(lambda: self._store.versions.delete(version_id))
+        version = await self._run(self._store.versions.delete, version_id)
         if version.folder is not None:
             await asyncio.shield(
                 in_own_thread(
@@ -112,19 +105,15 @@ class VersionService:
 
         Raises: VersionDamaged, and what `Downloads.of` does.
         """
-        version = await self._threads.run(lambda: self._version(name))
+        version = await self._run(self._version, name)
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
         return await self._downloads.of(version, full=full)
 
-    async def log(self, name: str) -> BinaryIO:
+    def log(self, name: str) -> BinaryIO:
         """The log of the run that made a version. Raises NotFound."""
-
-        def find() -> BinaryIO:
-            folder = self._version(name).folder
-            return open_log([] if folder is None else [self._data_dir / folder / LOG_FILE])
-
-        return await self._threads.run(find)
+        folder = self._version(name).folder
+        return open_log([] if folder is None else [self._data_dir / folder / LOG_FILE])
 
     def _version(self, name: str) -> Version:
         if is_version(name):
@@ -133,21 +122,6 @@ class VersionService:
             return self._store.versions.get(self._store.aliases.get(name).version)
         except UnknownRecord:
             raise UnknownRecord("version") from None
-
-    def _view(self, version: Version) -> VersionView:
-        aliases = tuple(alias for alias in self._store.aliases.all() if alias.version == version.id)
-        promotions = [
-            promotion
-            for alias in aliases
-            for promotion in self._store.aliases.promotions(alias.name)
-            if promotion.to_version == version.id
-        ]
-        lineage: list[str] = []
-        base = version.base_version
-        while base is not None and len(lineage) < _MAX_LINEAGE:
-            lineage.append(base)
-            base = self._store.versions.get(base).base_version
-        return VersionView(version, aliases, tuple(lineage), tuple(promotions))
 
     async def _verify(self, folder: Path, version_id: str) -> None:
         def check() -> bool:

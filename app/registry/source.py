@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.store.assets import Alias
+from app.store.records import Alias
 from models.atomic import write_atomic
 from models.references import is_version
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from app.registry.source import FileReports, Registry, WeightsLocation
 from app.store import Store
 from app.store.alias_names import DEFAULT
-from app.store.assets import Move, NewVersion, Version, VersionStatus
 from app.store.errors import AliasMoved, StoreUnavailable, UnknownRecord
+from app.store.records import Move, NewVersion, Version, VersionStatus
 from models.clip import Clip
 from models.references import canonical
 

@@ -13,8 +13,8 @@ from app.openapi import describe_errors, describe_upload
 from app.routes.shared import READING, WRITING, BackendDep, Train
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
 from app.schemas.listing import After, Deleted, Limit
-from app.store.assets import DatasetStatus
 from app.store.errors import RecordInUse
+from app.store.records import DatasetStatus
 
 FILES: dict[str, Any] = {
     FILE: {"type": "string", "format": "binary", "description": "A tar, tar.gz or zip archive."},
@@ -31,7 +31,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 
-router = APIRouter(tags=["data sets"])
+router = APIRouter(tags=["data sets"], responses=describe_errors(*READING))
 _registration = reads(RegisterDataset, form=False)
 
 
@@ -61,7 +61,7 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
     )
 
 
-@router.get("/datasets", responses=describe_errors(*READING))
+@router.get("/datasets")
 async def datasets(
     caller: Train,
     backend: BackendDep,
@@ -74,13 +74,13 @@ async def datasets(
     return DatasetList(data=[DatasetInfo.of(dataset) for dataset in page.items], has_more=page.has_more)
 
 
-@router.get("/datasets/{dataset_id}", responses=describe_errors(*READING))
+@router.get("/datasets/{dataset_id}")
 async def dataset(caller: Train, backend: BackendDep, dataset_id: str) -> DatasetInfo:
     """A data set: whether it can be used, how much it holds, what is wrong with it."""
     return DatasetInfo.of(await backend.datasets.get(dataset_id))
 
 
-@router.delete("/datasets/{dataset_id}", responses=describe_errors(*READING, RecordInUse, DatasetBusy))
+@router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy))
 async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: str) -> Deleted:
     """Delete a data set and its files, unless a job that has not ended needs it. Again is no error."""
     await backend.datasets.delete(dataset_id)

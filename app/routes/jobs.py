@@ -6,21 +6,18 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.errors import DiskReserve, InvalidRequest, Overloaded
-from app.jobs.service import JobView
-from app.jobs.stream import AT_ONCE, EVENT_STREAM, EventStream, stream
+from app.jobs.service import JobUpdate
+from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
 from app.run_log import LOG, LogResponse
 from app.schemas.jobs import (
-    EvaluateJobInfo,
     EventInfo,
     EventList,
-    FinetuneJobInfo,
     JobInfo,
     JobList,
     MetricList,
     MetricPointInfo,
-    job_info,
 )
 from app.schemas.listing import After, Limit
 from app.schemas.workers import WorkerInfo, WorkerList
@@ -33,10 +30,10 @@ POLICY = (
     "frame-ancestors 'none'; sandbox"
 )
 """Of a report, which holds captions that anybody may have written: no script, no request, no origin."""
-MAX_EVENTS = 500
-MAX_POINTS = 900
+MAX_PAGE_EVENTS = 500
+MAX_PAGE_POINTS = 900
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 
 Number = Annotated[int, Query(ge=0, lt=2**62, description="Only those with a higher number.")]
 Streamed: dict[int | str, dict[str, Any]] = {
@@ -49,7 +46,7 @@ Streamed: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/jobs", responses=describe_errors(*READING))
+@router.get("/jobs")
 async def jobs(
     caller: Train,
     backend: BackendDep,
@@ -59,20 +56,19 @@ async def jobs(
     limit: Limit = 20,
 ) -> JobList:
     """List jobs, the newest first."""
-    page = await backend.jobs.list(kind=kind, status=status, after=after, limit=limit)
-    return JobList(data=[_info(view) for view in page.items], has_more=page.has_more)
+    return await backend.run(backend.jobs.list, kind=kind, status=status, after=after, limit=limit)
 
 
-@router.get("/jobs/{job_id}", responses=describe_errors(*READING))
+@router.get("/jobs/{job_id}")
 async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """A job: how far it is, its newest metrics, every change of its status, its result or error."""
-    return _info(await backend.jobs.get(job_id))
+    return await backend.run(backend.jobs.get, job_id)
 
 
 @router.get(
     "/jobs/{job_id}/events",
     response_model=EventList,
-    responses=describe_errors(*READING, Overloaded) | Streamed,
+    responses=describe_errors(Overloaded) | Streamed,
 )
 async def events(
     request: Request,
@@ -81,7 +77,7 @@ async def events(
     job_id: str,
     after: Number = 0,
     limit: Annotated[
-        int, Query(ge=1, le=MAX_EVENTS, description="Of a page; a stream has no end but the job's.")
+        int, Query(ge=1, le=MAX_PAGE_EVENTS, description="Of a page; a stream has no end but the job's.")
     ] = 100,
     last_event_id: Annotated[
         str | None, Header(description="What a client that connects again has seen; comes before `after`.")
@@ -89,59 +85,65 @@ async def events(
 ) -> Response:
     """What happened to a job, as a page or as Server-Sent Events."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
-        page = await backend.jobs.events(job_id, after, limit)
-        content = EventList(data=[EventInfo.of(event) for event in page.items], has_more=page.has_more)
+        found = await backend.run(backend.store.events.events, job_id, after=after, limit=limit + 1)
+        data = [EventInfo.model_validate(event) for event in found[:limit]]
+        content = EventList(data=data, has_more=len(found) > limit)
         return Response(content.model_dump_json(), media_type="application/json")
     seen = _number(last_event_id)
     start = after if seen is None else seen
-    first = await backend.jobs.news(job_id, start, AT_ONCE)
+
+    async def read(after: int) -> JobUpdate:
+        return await backend.run(backend.jobs.update_since, job_id, after, MAX_EVENTS_PER_READ)
+
+    first = await read(start)
     if seen is not None and first.job.status in TERMINAL and not first.events:
         return Response(status_code=204)
     engine: Engine = request.app.state.engine
-    frames = stream(backend.jobs, first, start, ending=lambda: engine.draining)
+    frames = stream(read, first, start, ending=lambda: engine.draining)
     return EventStream(frames, backend.streams)
 
 
-@router.get("/jobs/{job_id}/metrics", responses=describe_errors(*READING))
+@router.get("/jobs/{job_id}/metrics")
 async def metrics(
     caller: Train,
     backend: BackendDep,
     job_id: str,
     after: Annotated[int, Query(ge=-1, lt=2**62, description="Only those at higher steps.")] = -1,
-    limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_POINTS)] = MAX_PAGE_POINTS,
 ) -> MetricList:
     """A job's curves: all metrics of a step together."""
-    page = await backend.jobs.metrics(job_id, after, limit)
-    return MetricList(data=[MetricPointInfo.of(point) for point in page.items], has_more=page.has_more)
+    found = await backend.run(backend.store.events.metrics, job_id, after=after, limit=limit + 1)
+    data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
+    return MetricList(data=data, has_more=len(found) > limit)
 
 
-@router.get("/jobs/{job_id}/log", response_class=Response, responses=describe_errors(*READING) | LOG)
+@router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """The log of a fine-tuning job's run as JSON lines, also while it runs; afterwards its version's log."""
-    return LogResponse(await backend.jobs.log(job_id), job_id)
+    return LogResponse(await backend.run(backend.jobs.log, job_id), job_id)
 
 
-@router.post("/jobs/{job_id}/cancel", responses=describe_errors(*READING, JobStateConflict))
+@router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
 async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job; one that runs is `cancelling` until its worker has stopped. Again is no error."""
-    return _info(await backend.jobs.cancel(job_id))
+    return await backend.run(backend.jobs.cancel, job_id)
 
 
-@router.post("/jobs/{job_id}/pause", responses=describe_errors(*READING, JobStateConflict))
+@router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
 async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Pause a job; one that runs is `pausing` until its worker has written a checkpoint. Again is no error."""
-    return _info(await backend.jobs.pause(job_id))
+    return await backend.run(backend.jobs.pause, job_id)
 
 
-@router.post("/jobs/{job_id}/resume", responses=describe_errors(*READING, JobStateConflict))
+@router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
 async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again; it goes on from its checkpoint. Again is no error."""
-    return _info(await backend.jobs.resume(job_id))
+    return await backend.run(backend.jobs.resume, job_id)
 
 
 @router.post(
     "/jobs/{job_id}/retry",
-    responses=describe_errors(*READING, JobStateConflict, InputsGone, Overloaded, DiskReserve),
+    responses=describe_errors(JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
 async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Take up a failed or cancelled job from its newest checkpoint, or from the start where there is none.
@@ -149,40 +151,36 @@ async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     Its attempts, interruptions and running time count from 0 again. A job that promotes needs the scope admin.
     Again is no error.
     """
-    return _info(await backend.jobs.retry(job_id, caller))
+    return await backend.run(backend.jobs.retry, job_id, caller)
 
 
-@router.delete("/jobs/{job_id}", responses=describe_errors(*READING, JobStateConflict))
+@router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
 async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Remove the files of a job that has ended: checkpoints, logs, report. Again is no error.
 
     Its record, its events and the version that it made stay; `files_removed_at` says that the files are gone.
     """
-    return _info(await backend.jobs.delete(job_id))
+    return await backend.run(backend.jobs.delete, job_id)
 
 
-@router.get("/workers", responses=describe_errors(*READING))
+@router.get("/workers")
 async def workers(caller: Train, backend: BackendDep) -> WorkerList:
     """Who takes jobs: every worker of the last day, whether it is alive, and the job that it has."""
-    return WorkerList(data=[WorkerInfo.of(worker) for worker in await backend.jobs.workers()])
+    found = await backend.run(backend.store.workers.list)
+    return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in found])
 
 
 @router.get(
     "/jobs/{job_id}/report",
     response_class=Response,
-    responses={
-        **describe_errors(*READING),
-        200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}},
-    },
+    responses={200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """An evaluation's results as a page that needs nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-    return FileResponse(await backend.jobs.report(job_id), media_type="text/html", headers=headers)
-
-
-def _info(view: JobView) -> FinetuneJobInfo | EvaluateJobInfo:
-    return job_info(view.job, no_worker=view.no_worker, transitions=view.transitions, metrics=view.metrics)
+    return FileResponse(
+        await backend.run(backend.jobs.report, job_id), media_type="text/html", headers=headers
+    )
 
 
 def _number(last_event_id: str | None) -> int | None:

@@ -26,14 +26,13 @@ Archive: dict[int | str, dict[str, Any]] = {
     }
 }
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], responses=describe_errors(*READING))
 
 
-@router.get("/models/{version}", responses=describe_errors(*READING))
+@router.get("/models/{version}")
 async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
     """A version, by its id or an alias: where it comes from, what it lies over, how good it is."""
-    view = await backend.versions.get(version)
-    return VersionDetail.detailed(view.version, view.aliases, view.lineage, view.promotions)
+    return await backend.run(backend.versions.get, version)
 
 
 @router.post(
@@ -48,7 +47,7 @@ async def promote(
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
 ) -> AliasInfo:
     """Point an alias at a version; every serving process follows within seconds."""
-    return AliasInfo.of(await backend.versions.promote(version, body, caller))
+    return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
 
 
 @router.post(
@@ -63,13 +62,13 @@ async def rollback(
     body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
 ) -> AliasInfo:
     """Point an alias at the version that it pointed at before."""
-    return AliasInfo.of(await backend.versions.roll_back(alias, body, caller))
+    return AliasInfo.model_validate(await backend.run(backend.versions.roll_back, alias, body, caller))
 
 
 @router.get(
     "/models/{version}/download",
     response_class=Response,
-    responses=describe_errors(*READING, Overloaded, CannotExport) | Archive,
+    responses=describe_errors(Overloaded, CannotExport) | Archive,
 )
 async def download(
     caller: Train,
@@ -86,13 +85,13 @@ async def download(
     return TarResponse(await backend.versions.download(version, full=weights == "full"))
 
 
-@router.get("/models/{version}/log", response_class=Response, responses=describe_errors(*READING) | LOG)
+@router.get("/models/{version}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, version: str) -> Response:
     """The log of the run that made a version, by its id or an alias, as JSON lines."""
-    return LogResponse(await backend.versions.log(version), version)
+    return LogResponse(await backend.run(backend.versions.log, version), version)
 
 
-@router.delete("/models/{version}", responses=describe_errors(*READING, RecordInUse))
+@router.delete("/models/{version}", responses=describe_errors(RecordInUse))
 async def delete_version(caller: Administer, backend: BackendDep, version: str) -> Deleted:
     """Delete a version and its files, unless an alias, a job or another version needs it. Again is no error."""
     await backend.versions.delete(version)

@@ -31,9 +31,8 @@ class NoDatabase(ServiceError):
 
 
 READING = (Unauthorized, Forbidden, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
-"""What may come of reading."""
+"""What may come of any request here: the default of these routers."""
 WRITING = (
-    *READING,
     MalformedBody,
     Conflict,
     BodyTimeout,
@@ -41,7 +40,7 @@ WRITING = (
     UnsupportedMediaType,
     Overloaded,
 )
-"""What may come of a request with a body."""
+"""What may come of a request with a body, beside those."""
 
 ReadModels = Annotated[Caller, Depends(requires("infer"))]
 Train = Annotated[Caller, Depends(requires("train"))]

@@ -32,15 +32,15 @@ async def models(request: Request, after: After = None, limit: Limit = 20) -> Mo
     if backend is None:
         return listed
     try:
-        found = await backend.versions.list(after=after, limit=limit)
+        page, aliases = await backend.run(backend.versions.list, after=after, limit=limit)
     except Unavailable:  # what is served is known all the same
         return listed.model_copy(update={"registry": "away"})
     return listed.model_copy(
         update={
             "registry": "read",
-            "aliases": [AliasInfo.of(alias) for alias in found.aliases],
-            "versions": [VersionInfo.of(version, found.aliases) for version in found.versions.items],
-            "has_more": found.versions.has_more,
+            "aliases": [AliasInfo.model_validate(alias) for alias in aliases],
+            "versions": [VersionInfo.of(version, aliases) for version in page.items],
+            "has_more": page.has_more,
         }
     )
 

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.schemas.common import Body
 from app.schemas.listing import Listing
-from app.store.assets import FORMATS, PAIRS, SOURCE_PATH, Dataset, DatasetStatus
-from app.store.specs import MAX_SOURCE_CHARS, known_benchmark
+from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from app.store.specs import FORMATS, MAX_SOURCE_CHARS, PAIRS, known_format
 
 
 class DatasetFields(Body):
@@ -86,38 +86,16 @@ class DatasetInfo(BaseModel):
     def of(cls, dataset: Dataset) -> "DatasetInfo":
         """As a caller sees it."""
         source = dataset.source
-        registered = SOURCE_PATH in source
-        return cls(
-            id=dataset.id,
-            name=dataset.name,
-            format=dataset.format,
-            status=dataset.status,
-            created_at=dataset.created_at,
-            checked_at=dataset.checked_at,
-            content_hash=dataset.content_hash,
-            counts=None if dataset.counts is None else dict(dataset.counts),
-            problems=None if dataset.problems is None else [dict(each) for each in dataset.problems],
-            max_bad_share=dataset.max_bad_share,
-            source=SourceInfo(
-                kind="registered" if registered else source.get("upload", "archive"),
-                path=source.get(SOURCE_PATH),
-                size_bytes=source.get("size_bytes"),
-                sha256=source.get("sha256"),
-            ),
+        shown = SourceInfo(
+            kind="registered" if SOURCE_PATH in source else source.get("upload", "archive"),
+            path=source.get(SOURCE_PATH),
+            size_bytes=source.get("size_bytes"),
+            sha256=source.get("sha256"),
         )
+        return cls(**{**vars(dataset), "source": shown, "max_bad_share": dataset.max_bad_share})
 
 
 class DatasetList(Listing):
     """Data sets, the newest first."""
 
     data: list[DatasetInfo]
-
-
-def known_format(name: str) -> str:
-    """A format's own name, also for what others call it. Raises ValueError for none."""
-    if name == PAIRS:
-        return name
-    try:
-        return known_benchmark(name)
-    except ValueError:
-        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}") from None

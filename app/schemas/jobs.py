@@ -1,17 +1,16 @@
-"""GET /jobs, /jobs/{id}, /jobs/{id}/events and /jobs/{id}/metrics."""
+"""GET /jobs, /jobs/{id}, /jobs/{id}/events and /jobs/{id}/metrics; what a dry run finds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.finetune import Hyperparameters
+from app.schemas.common import example
 from app.schemas.listing import Listing
-from app.store.records import Event, Job, JobError, Level, MetricPoint
+from app.store.records import Event, Job, Level, MetricPoint
+from app.store.specs import FinetuneSpec, JobSpec
 from app.store.states import JobKind, JobStatus
 
-HYPERPARAMETERS = frozenset(Hyperparameters.model_fields)
 FILES = "files"
 """In a job's result: paths below the data folder, which are not for callers."""
 
@@ -27,17 +26,14 @@ class Progress(BaseModel):
 class JobErrorInfo(BaseModel):
     """Why a job failed or was paused."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     code: str
     message: str
     param: str | None
     retryable: bool = Field(
         description="Whether the same request may succeed another time; then POST /jobs/{id}/retry goes on with it."
     )
-
-    @classmethod
-    def of(cls, error: JobError | None) -> "JobErrorInfo | None":
-        """As a caller sees it."""
-        return None if error is None else cls(**asdict(error))
 
 
 class Transition(BaseModel):
@@ -60,14 +56,11 @@ class Transition(BaseModel):
 class MetricPointInfo(BaseModel):
     """A job's metrics at a step; a number that was not finite is null."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     step: int
     values: dict[str, float | None]
-    created_at: float
-
-    @classmethod
-    def of(cls, point: MetricPoint) -> "MetricPointInfo":
-        """As a caller sees it."""
-        return cls(step=point.step, values=dict(point.values), created_at=point.at)
+    created_at: float = Field(validation_alias="at")
 
 
 class _JobInfo(BaseModel):
@@ -154,25 +147,18 @@ class JobList(Listing):
 class EventInfo(BaseModel):
     """Something that happened to a job."""
 
-    id: int = Field(description="Rises within a job, from 1; `after` and Last-Event-ID take it.")
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int = Field(
+        validation_alias="number",
+        description="Rises within a job, from 1; `after` and Last-Event-ID take it.",
+    )
     object: Literal["job.event"] = "job.event"
-    created_at: float
+    created_at: float = Field(validation_alias="at")
     level: Level
     type: str = Field(description="`status`, `message` or `metrics`.")
     message: str
     data: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, event: Event) -> "EventInfo":
-        """As a caller sees it."""
-        return cls(
-            id=event.number,
-            created_at=event.at,
-            level=event.level,
-            type=event.type,
-            message=event.message,
-            data=None if event.data is None else dict(event.data),
-        )
 
 
 class EventList(Listing):
@@ -187,6 +173,40 @@ class MetricList(Listing):
     data: list[MetricPointInfo]
 
 
+class Estimate(BaseModel):
+    """What a job would take, as far as that is known."""
+
+    steps: int | None = Field(description="None while the training data are still being checked.")
+    images: int | None = Field(description="Seen in all steps together.")
+    seconds: float | None = Field(description="By the pace of an earlier job like it; None where none was.")
+    based_on: str | None = Field(description="That job.")
+    jobs_ahead: int = Field(description="Jobs that wait or run already.")
+
+
+class DryRunResult(BaseModel):
+    """What a request would do."""
+
+    model_config = example(
+        {
+            "object": "dry_run",
+            "kind": "finetune",
+            "config": {"base": "demo", "steps": 200},
+            "estimate": {
+                "steps": 200,
+                "images": 12800,
+                "seconds": None,
+                "based_on": None,
+                "jobs_ahead": 0,
+            },
+        }
+    )
+
+    object: Literal["dry_run"] = "dry_run"
+    kind: Literal["finetune", "evaluate"]
+    config: dict[str, Any] = Field(description="The resolved configuration, every default written out.")
+    estimate: Estimate
+
+
 def job_info(
     job: Job,
     *,
@@ -195,17 +215,22 @@ def job_info(
     metrics: MetricPoint | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
     """A job as a caller sees it."""
-    common = _common(job)
-    common["no_worker"] = no_worker
-    common["transitions"] = None if transitions is None else [Transition.of(event) for event in transitions]
-    common["metrics"] = None if metrics is None else MetricPointInfo.of(metrics)
-    config = dict(job.config or {})
+    result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
+    values: dict[str, Any] = {
+        **vars(job),
+        "progress": progress_of(job),
+        "no_worker": no_worker,
+        "result": result,
+        "report": None if report_of(job) is None else f"/jobs/{job.id}/report",
+        "transitions": None if transitions is None else [Transition.of(event) for event in transitions],
+        "metrics": metrics,
+    }
+    del values["kind"]
     if job.kind is JobKind.FINETUNE:
-        hyperparameters = {name: config.pop(name) for name in list(config) if name in HYPERPARAMETERS}
-        own = {name: config[name] for name in FinetuneJobInfo.model_fields if name in config}
-        return FinetuneJobInfo(**common, **own, hyperparameters=hyperparameters)
-    own = {name: config.pop(name) for name in EvaluateJobInfo.model_fields if name in config}
-    return EvaluateJobInfo(**common, **own, options=config)
+        return FinetuneJobInfo.model_validate(values | FinetuneSpec.upgraded(job.config))
+    config = JobSpec.upgraded(job.config)
+    options = {name: config[name] for name in config if name not in EvaluateJobInfo.model_fields}
+    return EvaluateJobInfo.model_validate(values | config | {"options": options})
 
 
 def report_of(job: Job) -> str | None:
@@ -213,36 +238,6 @@ def report_of(job: Job) -> str | None:
     files = None if job.files_removed_at is not None else (job.result or {}).get(FILES)
     path = files.get("report") if isinstance(files, Mapping) else None
     return None if path is None else str(path)
-
-
-def _common(job: Job) -> dict[str, Any]:
-    result = (
-        None if job.result is None else {name: value for name, value in job.result.items() if name != FILES}
-    )
-    return {
-        "id": job.id,
-        "status": job.status,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "estimated_finish": job.estimated_finish,
-        "stage": job.stage,
-        "progress": progress_of(job),
-        "attempt": job.attempt,
-        "max_attempts": job.max_attempts,
-        "interruptions": job.interruptions,
-        "max_interruptions": job.max_interruptions,
-        "run_time_s": job.run_time_s,
-        "max_run_time_s": job.max_run_time_s,
-        "files_removed_at": job.files_removed_at,
-        "result_version": job.result_version,
-        "result": result,
-        "report": None if report_of(job) is None else f"/jobs/{job.id}/report",
-        "error": JobErrorInfo.of(job.error),
-        "pause_reason": JobErrorInfo.of(job.pause_reason),
-        "suffix": job.suffix,
-        "metadata": dict(job.metadata),
-    }
 
 
 def progress_of(job: Job) -> Progress:

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import Body
 from app.schemas.models import ModelList
-from app.store.alias_names import ALIAS_PATTERN
-from app.store.assets import Alias, Promotion, Version, VersionStatus
+from app.store.alias_names import ALIAS_PATTERN, DEFAULT
+from app.store.records import Alias, Promotion, Version, VersionStatus
 
 Reason = Annotated[str, Field(min_length=1, max_length=1000, description="For the audit.")]
 Generation = Annotated[
@@ -28,7 +28,7 @@ class PromoteRequest(Body):
         json_schema_extra={"examples": [{"alias": "default", "reason": "better on Winoground"}]}
     )
 
-    alias: str = Field("default", pattern=ALIAS_PATTERN)
+    alias: str = Field(DEFAULT, pattern=ALIAS_PATTERN)
     reason: Reason
     force: bool = Field(False, description="Also a version that its own job compared and found not better.")
     expected_generation: Generation = None
@@ -46,23 +46,14 @@ class RollbackRequest(Body):
 class AliasInfo(BaseModel):
     """Where an alias points."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     name: str
     object: Literal["alias"] = "alias"
     version: str
     generation: int = Field(description="Grows by one with every move, also with one back.")
     previous: str | None = Field(description="Where a rollback leads.")
     updated_at: float
-
-    @classmethod
-    def of(cls, alias: Alias) -> "AliasInfo":
-        """As a caller sees it."""
-        return cls(
-            name=alias.name,
-            version=alias.version,
-            generation=alias.generation,
-            previous=alias.previous,
-            updated_at=alias.updated_at,
-        )
 
 
 class VersionInfo(BaseModel):
@@ -109,19 +100,19 @@ class VersionDetail(VersionInfo):
         promotions: Sequence[Promotion],
     ) -> "VersionDetail":
         """As a caller sees it."""
-        description = dict(version.description)
         return cls(
             **_fields(version, aliases),
-            description=description,
-            metrics=_mapping(description.get("metrics")),
-            evaluations=_mapping(description.get("evaluations")),
+            metrics=_mapping(version.description.get("metrics")),
+            evaluations=_mapping(version.description.get("evaluations")),
             lineage=list(lineage),
-            promotions=[PromotionInfo.of(promotion) for promotion in promotions],
+            promotions=[PromotionInfo.model_validate(promotion) for promotion in promotions],
         )
 
 
 class PromotionInfo(BaseModel):
     """A line of the audit: an alias was moved."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     at: float
     who: str
@@ -134,35 +125,12 @@ class PromotionInfo(BaseModel):
     job_id: str | None
     forced: bool
 
-    @classmethod
-    def of(cls, promotion: Promotion) -> "PromotionInfo":
-        """As a caller sees it."""
-        metrics = None if promotion.metrics is None else dict(promotion.metrics)
-        return cls(
-            at=promotion.at,
-            who=promotion.who,
-            alias=promotion.alias,
-            from_version=promotion.from_version,
-            to_version=promotion.to_version,
-            generation=promotion.generation,
-            why=promotion.why,
-            metrics=metrics,
-            job_id=promotion.job_id,
-            forced=promotion.forced,
-        )
-
 
 def _fields(version: Version, aliases: Sequence[Alias]) -> dict[str, Any]:
     is_damaged = version.damaged_at is not None and version.status is VersionStatus.READY
-    return {
-        "id": version.id,
+    return vars(version) | {
         "status": "damaged" if is_damaged else version.status.value,
         "damaged_at": version.damaged_at if is_damaged else None,
-        "created_at": version.created_at,
-        "size_bytes": version.size_bytes,
-        "base": version.base,
-        "base_version": version.base_version,
-        "job_id": version.job_id,
         "downloadable": version.folder is not None
         and version.status is VersionStatus.READY
         and not is_damaged,

@@ -2,14 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.store.states import JobKind
-from app.store.workers import Worker
 
 
 class WorkerInfo(BaseModel):
     """A worker: a process that takes jobs of one queue and runs them one after another."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: str
     object: Literal["worker"] = "worker"
@@ -23,13 +24,7 @@ class WorkerInfo(BaseModel):
     version: str = Field(description="Of the program.")
     started_at: float
     seen_at: float
-    job: str | None = Field(description="The job that it has.")
-
-    @classmethod
-    def of(cls, worker: Worker) -> "WorkerInfo":
-        """As a caller sees it."""
-        values = {**vars(worker)}
-        return cls(job=values.pop("job_id"), **values)
+    job: str | None = Field(validation_alias="job_id", description="The job that it has.")
 
 
 class WorkerList(BaseModel):

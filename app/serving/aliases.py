@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from app.errors import ModelNotReady, RegistryAway, ServiceError
 from app.schemas.models import FailedLoad
 from app.store.alias_names import may_be_alias
-from app.store.assets import Alias
 from app.store.errors import VersionDamaged
+from app.store.records import Alias
 
 NOT_READY_RETRY_S = 5
 

@@ -26,7 +26,7 @@ from app.serving.classes import ClassWeights
 from app.serving.loading import VersionLoader
 from app.serving.served_models import ModelHandle, ServedModels
 from app.store.alias_names import DEFAULT
-from app.store.assets import Alias
+from app.store.records import Alias
 from app.threads import in_own_thread
 from models.clip import Clip
 from models.errors import ModelError

@@ -3,15 +3,15 @@
     store = Store("sqlite:////data/sds-clip.db")      # or postgresql://...
     store.migrate()                                   # at the start of every process
     job, is_new = store.jobs.submit(NewJob(JobKind.FINETUNE, request))
-    job = store.work.claim(JobKind.FINETUNE, owner="slot-1", ttl_s=60)
+    job = store.leases.claim(JobKind.FINETUNE, owner="slot-1", ttl_s=60)
 
 Knows no HTTP, no Celery and no torch. The parts:
 
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
-    store.work        workers: claim, renew, progress, event, metrics, release, fail, succeed
-    store.reaper      stale, settle_abandoned
+    store.leases      workers: claim, renew, progress, event, metrics, release, fail, succeed
+    store.reaper      settle_abandoned
     store.workers     beat, leave, list, living_queues
-    store.journal     events, transitions, metrics of a job; prune
+    store.events      events, transitions, metrics of a job; prune
     store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
     store.versions    register, get, list, mark_damaged, delete
     store.aliases     get, all, promote, roll_back, promotions
@@ -21,12 +21,12 @@ import time
 
 from app.store.database import Clock, Database
 from app.store.datasets import Datasets
-from app.store.jobs import Jobs
-from app.store.journal import Journal
+from app.store.job_events import JobEvents
+from app.store.jobs import JobQueries
+from app.store.leases import JobLeases
 from app.store.migrate import migrate
 from app.store.reaper import Reaper
 from app.store.versions import Aliases, Versions
-from app.store.work import Work
 from app.store.workers import Workers
 
 __all__ = ["Clock", "Store"]
@@ -49,9 +49,9 @@ class Store:
         max_events: int = 10_000,
     ) -> None:
         self.database = Database(url, timeout_s=timeout_s)
-        self.journal = Journal(self.database, clock, max_events=max_events)
-        self.jobs = Jobs(self.database, clock)
-        self.work = Work(self.database, clock, self.journal)
+        self.events = JobEvents(self.database, clock, max_events=max_events)
+        self.jobs = JobQueries(self.database, clock)
+        self.leases = JobLeases(self.database, clock, self.events)
         self.reaper = Reaper(self.database, clock)
         self.workers = Workers(self.database, clock)
         self.datasets = Datasets(self.database, clock)

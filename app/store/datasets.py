@@ -6,11 +6,10 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from app.settings import MAX_INTERRUPTIONS
-from app.store.assets import Dataset, DatasetStatus
 from app.store.database import Clock, Database
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord
 from app.store.paging import page
-from app.store.records import Job, JobError, Json, Level, Page, as_json
+from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
 from app.store.transitions import locked_job, move
@@ -246,9 +245,7 @@ def _answer(
         error = JobError(
             "dataset_rejected", f"The data set {dataset.id} was rejected; see its problems.", "datasets"
         )
-        return move(
-            connection, job, Action.DATA_REJECTED, now, error.message, level=Level.ERROR, error=as_json(error)
-        )
+        return move(connection, job, Action.DATA_REJECTED, now, error.message, level=Level.ERROR, error=error)
     unready = connection.execute(
         select(datasets.c.id)
         .join(job_datasets, job_datasets.c.dataset_id == datasets.c.id)

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from app.store.assets import DatasetStatus, VersionStatus
 from app.store.database import Clock, Database
 from app.store.errors import (
     IdempotencyInFlight,
@@ -17,7 +16,7 @@ from app.store.errors import (
     UnusableRecord,
 )
 from app.store.paging import page
-from app.store.records import EventType, Job, Level, NewJob, Page
+from app.store.records import DatasetStatus, EventType, Job, Level, NewJob, Page, VersionStatus
 from app.store.states import FULFILLED, TERMINAL, Action, JobKind, JobStatus, TransitionRefused
 from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
 from app.store.transitions import append, locked_job, move
@@ -38,8 +37,8 @@ _DONE = {
 _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
-class Jobs:
-    """The callers' side of the jobs table; `app.store.work.Work` is the workers'.
+class JobQueries:
+    """The callers' side of the jobs table; `app.store.leases.JobLeases` is the workers'.
 
     Every method raises StoreUnavailable when the database is away. What was asked may then have happened:
     ask again, a submission with its idempotency key.

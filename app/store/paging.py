@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, sel
 from app.store.errors import UnknownRecord
 
 MAX_LIMIT = 100
-MAX_EVENTS = 1000
+MAX_ROWS = 1000
 MAX_NUMBER = 2**62
 """What any database takes as a number; a caller may send more digits."""
 

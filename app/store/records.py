@@ -1,12 +1,9 @@
-"""Jobs, events and metrics as the rest of the program sees them: frozen, typed, free of SQL.
+"""Rows as the rest of the program sees them: jobs, their events and metrics, data sets, versions and aliases."""
 
-`app.store.assets` has data sets, versions and aliases.
-"""
-
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import RowMapping
 
@@ -14,7 +11,19 @@ from app.settings import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
 from app.store.states import JobKind, JobStatus
 
 Json = Mapping[str, Any]
+
+SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
+"""In a data set's `source`: where a registered one lies, and the share of it that may be unusable."""
 R = TypeVar("R")
+
+
+class Record:
+    """A dataclass whose fields are columns of one table, or some of them."""
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Self:
+        """From a row; the columns' own types make enums and errors (`app.store.tables`)."""
+        return cls(**{entry.name: row[entry.name] for entry in fields(cls)})  # type: ignore[arg-type]
 
 
 class EventType(StrEnum):
@@ -79,7 +88,7 @@ class NewJob:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Record):
     """A job as it was when it was read."""
 
     id: str
@@ -133,23 +142,6 @@ class Job:
     files_removed_at: float | None
     """When its files, checkpoints among them, were removed."""
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "Job":
-        """From a row of `tables.jobs`."""
-        values = values_of(cls, row)
-        errors = {
-            name: None if values[name] is None else JobError(**values[name])
-            for name in ("error", "pause_reason")
-        }
-        return cls(
-            **{
-                **values,
-                **errors,
-                "kind": JobKind(values["kind"]),
-                "status": JobStatus(values["status"]),
-            }
-        )
-
 
 @dataclass(frozen=True)
 class Lease:
@@ -165,7 +157,7 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Event:
+class Event(Record):
     """Something that happened to a job. Numbers rise by one within a job, from 1."""
 
     job_id: str
@@ -176,31 +168,128 @@ class Event:
     data: Json | None
     at: float
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "Event":
-        """From a row of `tables.events`."""
-        return cls(**{**values_of(cls, row), "level": Level(row["level"])})
-
 
 @dataclass(frozen=True)
-class MetricPoint:
+class MetricPoint(Record):
     """A job's metrics at a step; a number that was not finite is None."""
 
     step: int
     values: Mapping[str, float | None]
     at: float
 
-    @classmethod
-    def of(cls, row: RowMapping) -> "MetricPoint":
-        """From a row of `tables.metrics`."""
-        return cls(**values_of(cls, row))
+
+class DatasetStatus(StrEnum):
+    """Where a data set is; only a ready one is trained or evaluated on."""
+
+    VALIDATING = "validating"
+    READY = "ready"
+    REJECTED = "rejected"
+    DELETED = "deleted"
 
 
-def as_json(error: JobError) -> dict[str, Any]:
-    """A job's error as its column holds it."""
-    return asdict(error)
+class VersionStatus(StrEnum):
+    """A deleted version stays as a row, so that lineage can still be read."""
+
+    READY = "ready"
+    DELETED = "deleted"
 
 
-def values_of(cls: Any, row: RowMapping) -> dict[str, Any]:
-    """The columns that a record has."""
-    return {entry.name: row[entry.name] for entry in fields(cls)}
+@dataclass(frozen=True)
+class NewVersion(Record):
+    """A complete, immutable folder of weights that is about to be known. `id` is its content's hash.
+
+    `base` is a reference that people can read; `base_version` the id of the registered version that a delta
+    lies over, which cannot be deleted before it.
+    """
+
+    id: str
+    folder: str | None
+    description: Json
+    size_bytes: int
+    base: str | None = None
+    base_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Version(NewVersion):
+    """A registered version. `job_id` is the job that made it first, or None; `damaged_at` is when its files were found
+    not to be those that were published, None for whole ones.
+    """
+
+    job_id: str | None = None
+    status: VersionStatus = VersionStatus.READY
+    created_at: float = 0.0
+    damaged_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Alias(Record):
+    """A name that points at a version. The generation rises by one with every move, also with a rollback."""
+
+    name: str
+    version: str
+    generation: int
+    previous: str | None = None
+    updated_at: float = 0.0
+    """Seconds since the epoch; 0 where that was not kept."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """An alias is to point at another version. `expected_generation` is what the decision was made on:
+    0 for an alias that does not exist, None to move it whatever it is.
+    """
+
+    alias: str
+    who: str
+    why: str
+    expected_generation: int | None
+    metrics: Json | None = None
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Promotion(Record):
+    """One line of the audit: an alias was moved."""
+
+    id: int
+    at: float
+    who: str
+    alias: str
+    from_version: str | None
+    to_version: str
+    generation: int
+    why: str
+    metrics: Json | None
+    job_id: str | None
+    forced: bool
+
+
+@dataclass(frozen=True)
+class Dataset(Record):
+    """An uploaded or registered data set. `source` says where it came from, `folder` where it lies."""
+
+    id: str
+    name: str
+    format: str
+    source: Json
+    status: DatasetStatus
+    content_hash: str | None
+    counts: Json | None
+    problems: Sequence[Json] | None
+    folder: str | None
+    owner: str
+    created_at: float
+    checked_at: float | None
+    attempt: int
+    """Checks whose process died."""
+    interruptions: int
+    """Checks whose worker or machine was lost."""
+    fence: int
+    lease_owner: str | None
+    """The process that checks it."""
+
+    @property
+    def max_bad_share(self) -> float:
+        """The share of it that may be unusable, and is left out."""
+        return float(self.source.get(MAX_BAD_SHARE) or 0.0)

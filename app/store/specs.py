@@ -1,40 +1,82 @@
-"""What a job is asked to do, as its row holds it: checked at submission, read again by the worker.
+"""What a job is asked to do: the body of POST /finetune or /evaluate, what its row holds, and what its worker reads.
 
-A row's `config` is flat: the options of a fine-tuning run (`models.training.config`) without its paths, beside what
-only a job has: data sets by their ids, what to evaluate, and when to promote.
+A row's `config` is its spec with every default written out, so that a job means the same after an upgrade, under the
+number of the format that it is written in. `JobSpec.read` reads all formats:
+
+    1   the spec as it is sent
+    0   without a number: the hyperparameters of a fine-tuning job stand beside its other fields
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from app.errors import InvalidRequest
+from app.store.alias_names import ALIAS_PATTERN, DEFAULT
+from app.store.states import JobKind
 from models.evaluation.catalog import ALIASES, BENCHMARKS
+from models.references import is_version
 from models.score_error import SCORE_ERROR, ErrorOf
-from models.training.config import FinetuneConfig, parse_config
+from models.training.config import (
+    FinetuneConfig,
+    Objective,
+    Seed,
+    TrainingOptions,
+    check_combination,
+    config_error,
+)
 from models.training.errors import ConfigError
 
-PLACES = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
-"""Options of a run that are the worker's to fill in: no caller names a path or a device."""
+FORMAT = 1
+
+PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
+"""Options of a run that only the worker can know: no caller names a path or a device."""
+
+READING: Mapping[str, Any] = {
+    "data_format": "auto",
+    "image_key": "filepath",
+    "caption_key": "title",
+    "separator": None,
+}
+"""How pairs are read in every job. The check of a data set read them in the same way, so this is no default that may
+change."""
+
+PAIRS = "pairs"
+FORMATS = (PAIRS, *BENCHMARKS)
+"""Of data sets: pairs to train on, or what a benchmark reads."""
 
 MAX_EVALUATIONS = 8
 MAX_SOURCE_CHARS = 4096
 """Of the path of registered data."""
+MAX_NUMBER = 10**9
+"""Above any run that ends, and below what arithmetic has trouble with."""
 
-DatasetId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+DatasetId = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])
+]
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
-Promote = Literal["never", "if_better", "always"]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
 
 
-class _Request(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Evaluation(_Request):
+class Hyperparameters(TrainingOptions):
+    """How the model is fine-tuned; give either `steps` or `epochs`."""
+
+    @field_validator("*")
+    @classmethod
+    def _is_sane(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value > MAX_NUMBER:
+            raise ValueError(f"must be {MAX_NUMBER} at most")
+        return value
+
+
+class Evaluation(_Part):
     """A benchmark that a fine-tuned model is measured on."""
 
     benchmark: str
@@ -46,7 +88,7 @@ class Evaluation(_Request):
         return known_benchmark(name)
 
 
-class Thresholds(_Request):
+class Thresholds(_Part):
     """When a model is better than the one that an alias points at."""
 
     max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -56,22 +98,110 @@ class Thresholds(_Request):
     """How much lower zero-shot accuracy (retrieval where none is measured) may be, as a share."""
 
 
-class FinetuneJob(_Request):
-    """A fine-tuning job. Build it with `parse_finetune`; `as_json` is what the row's `config` holds."""
+class JobSpec(_Part):
+    """What every job may be given. These four stay out of `config`: the row has columns for them, or needs none."""
 
-    options: FinetuneConfig
-    """The run's options; its places hold nothing that can be used before `training`."""
+    kind: ClassVar[JobKind]
+
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """A word to know the job by."""
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(default_factory=dict)
+    """The caller's own notes."""
+    max_run_time_s: Annotated[float, Field(gt=0)] | None = None
+    """How long it may run, over all attempts; the operator's limit where it is not given."""
+    dry_run: bool = False
+    """Check everything and say what would be done, and do nothing."""
+
+    def as_sent(self) -> dict[str, Any]:
+        """What the caller has set, which a replay with the same Idempotency-Key must repeat."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"dry_run"})
+
+    def as_row(self) -> dict[str, Any]:
+        """A row's `config`."""
+        return {"format": FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
+
+    def as_shown(self) -> dict[str, Any]:
+        """What a dry run shows."""
+        return self.upgraded(self.as_row())
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None) -> Self:
+        """The spec of a row. Raises ConfigError."""
+        if (config or {}).get("format", 0) > FORMAT:
+            raise ConfigError("The job was accepted by a newer version of this program; update the worker.")
+        try:
+            return cls.model_validate(cls.upgraded(config))
+        except ValidationError as error:
+            raise config_error(error) from error
+        except InvalidRequest as error:
+            raise ConfigError(error.message) from error
+
+    @classmethod
+    def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A row's `config` in today's format, without its number and unchecked."""
+        return {name: value for name, value in (config or {}).items() if name != "format"}
+
+
+class FinetuneSpec(JobSpec):
+    """A fine-tuning job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "base": "default",
+                    "teacher": "demo",
+                    "training_data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
+                    "objective": "sds-clip",
+                    "hyperparameters": {"steps": 200, "lr": 0.0001},
+                    "promote": "never",
+                    "dry_run": True,
+                }
+            ]
+        }
+    )
+    kind = JobKind.FINETUNE
+
+    base: Reference = DEFAULT
+    """A version, an alias, or a model that the operator allows."""
+    teacher: Reference | None = None
+    """A teacher that the operator allows; the objective `clip` needs none."""
     training_data: DatasetId
+    """A data set of the format `pairs`."""
     validation_data: DatasetId | None = None
+    """Another one, for the validation losses."""
+    objective: Objective = "sds-clip"
+    """`clip` is the control without a teacher."""
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+    """Give either `steps` or `epochs`."""
     evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()
-    promote: Promote = "never"
-    alias: Name = "default"
-    thresholds: Thresholds = Thresholds()
+    """Benchmarks to measure the new version on."""
+    promote: Literal["never", "if_better", "always"] = "never"
+    """Whether the alias moves to the new version; for anything but `never` the key needs the scope admin. `if_better`
+    needs a Winoground set in `evaluate`, and zero-shot, retrieval or validation data: it moves where, on every
+    Winoground set, GroupMatch is significantly higher and the group score no lower, and nothing else fell by more than
+    `thresholds` allow. The job's result names what lies under chance."""
+    alias: Annotated[str, Field(pattern=ALIAS_PATTERN)] = DEFAULT
+    """The name that `promote` moves."""
+    thresholds: Thresholds = Field(default_factory=Thresholds)
+    """What `if_better` means."""
+    seed: Seed = 0
 
     @model_validator(mode="after")
-    def _can_be_compared(self) -> Self:
+    def _belongs_together(self) -> Self:
+        try:
+            check_combination(self.objective, self.teacher, self.hyperparameters)
+            self._check_promotion()
+        except ValueError as error:
+            # Pydantic passes this on as it is; a ValueError would become the error of a field.
+            raise InvalidRequest(
+                f"The configuration cannot be used: {error}.", code="invalid_configuration"
+            ) from error
+        return self
+
+    def _check_promotion(self) -> None:
         if self.promote != "if_better":
-            return self
+            return
         measured = {evaluation.benchmark for evaluation in self.evaluate}
         if "winoground" not in measured:
             raise ValueError(
@@ -82,7 +212,6 @@ class FinetuneJob(_Request):
                 "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, to see that "
                 "nothing else got worse"
             )
-        return self
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -90,19 +219,70 @@ class FinetuneJob(_Request):
         named = [self.training_data, self.validation_data, *(one.data for one in self.evaluate)]
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
-    def training(self, **places: Any) -> FinetuneConfig:
-        """The run's configuration, with its places (some of `PLACES`) filled in."""
-        return self.options.model_copy(update=places)
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The ids of the registered versions that it needs."""
+        return (self.base,) if is_version(self.base) else ()
 
-    def as_json(self) -> dict[str, Any]:
-        """The flat form, every default written out."""
-        own: dict[str, Any] = json.loads(self.model_dump_json(exclude={"options"}))
-        options: dict[str, Any] = json.loads(self.options.model_dump_json(exclude=set(PLACES)))
-        return options | own
+    def resolved(self, *, base: str, max_bad_share: float) -> Self:
+        """With what the base's name stands for now, and the share that its data's check allowed if none is given."""
+        options = self.hyperparameters
+        if "max_bad_share" not in options.model_fields_set:
+            options = options.model_copy(update={"max_bad_share": max_bad_share})
+        return self.model_copy(update={"base": base, "hyperparameters": options})
+
+    def config(self, **chosen: Any) -> FinetuneConfig:
+        """The run's configuration, with what the worker chooses: `PATH_OPTIONS`, and a base that can be loaded."""
+        own = {name: getattr(self, name) for name in ("base", "teacher", "objective", "seed")}
+        return FinetuneConfig(**{**READING, **self.hyperparameters.model_dump(), **own, **chosen})
+
+    def as_shown(self) -> dict[str, Any]:
+        """What a dry run shows: every option of the run beside what only a job has."""
+        config = self.config(data=Path(self.training_data))
+        own = super().as_shown()
+        return config.model_dump(mode="json", exclude=set(PATH_OPTIONS)) | {
+            name: value for name, value in own.items() if name != "hyperparameters"
+        }
+
+    def recorded(self, config: FinetuneConfig) -> FinetuneConfig:
+        """A run's configuration as it is written down: ids in the place of this machine's paths."""
+        named: dict[str, Any] = {
+            "base": self.base,
+            "data": Path(self.training_data),
+            "images": None,
+            "val": None if self.validation_data is None else Path(self.validation_data),
+            "val_images": None,
+        }
+        return config.model_copy(update=named)
+
+    @classmethod
+    def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A row's `config` in today's format, without its number and unchecked."""
+        values = super().upgraded(config)
+        if "format" in (config or {}):
+            return values
+        options = {name: values.pop(name) for name in list(values) if name in Hyperparameters.model_fields}
+        own = {name: value for name, value in values.items() if name not in {*READING, "workers"}}
+        return {**own, "hyperparameters": options}
 
 
-class EvaluateJob(_Request):
+class EvaluateSpec(JobSpec):
     """An evaluation job: a model, a version or an alias on a benchmark, alone or beside another."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "default",
+                    "benchmark": "winoground",
+                    "data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
+                    "baseline": "demo",
+                    "dry_run": True,
+                }
+            ]
+        }
+    )
+    kind = JobKind.EVALUATE
 
     benchmark: str
     data: DatasetId
@@ -115,10 +295,10 @@ class EvaluateJob(_Request):
     classes: Literal["imagenet"] | None = None
     """Of zero-shot: the names of the classes; the data's own where it is not given."""
     templates: Literal["photo", "simple", "openai"] | None = None
-    order_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    order_seed: Seed = 0
     draws: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Noise levels of the diffusion score."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     score_error: ErrorOf = SCORE_ERROR
     """Whose error the diffusion score is: the noise's, or the velocity's, which counts high noise for more."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
@@ -157,35 +337,24 @@ class EvaluateJob(_Request):
         """The ids of all data sets that it needs."""
         return (self.data,)
 
-    def as_json(self) -> dict[str, Any]:
-        """What the row's `config` holds, every default written out."""
-        content: dict[str, Any] = json.loads(self.model_dump_json())
-        return content
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The ids of the registered versions that it needs."""
+        return tuple({name for name in (self.model, self.baseline) if name is not None and is_version(name)})
 
+    def resolved(self, *, max_bad_share: float, **models: str) -> Self:
+        """With what the models' names stand for now, and the share that the data's check allowed if none is given."""
+        given = "max_bad_share" in self.model_fields_set
+        return self.model_copy(update=models if given else {**models, "max_bad_share": max_bad_share})
 
-def parse_finetune(values: Mapping[str, Any]) -> FinetuneJob:
-    """Check the flat form of a fine-tuning job.
-
-    Raises ConfigError that names each wrong option and what it may be.
-    """
-    own = {name: value for name, value in values.items() if name in FinetuneJob.model_fields}
-    options = {name: value for name, value in values.items() if name not in own}
-    refused = sorted(PLACES & options.keys())
-    if refused:
-        raise ConfigError(f"The configuration cannot be used: {refused[0]} is not for a job to say.")
-    # A run cannot be without data; which folder that is, the worker says.
-    checked = parse_config({**options, "data": Path(str(own.get("training_data", "missing")))})
-    with _as_config_error():
-        return FinetuneJob(options=checked, **own)
-
-
-def parse_evaluate(values: Mapping[str, Any]) -> EvaluateJob:
-    """Check an evaluation job. Raises ConfigError that names each wrong option and what it may be."""
-    if values.get("scorer") != "diffusion":
-        # Rows hold every default, and older ones another: with the scorer clip it has no meaning.
-        values = {name: value for name, value in values.items() if name != "score_error"}
-    with _as_config_error():
-        return EvaluateJob(**values)
+    @classmethod
+    def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A row's `config` in today's format, without its number and unchecked."""
+        values = super().upgraded(config)
+        if "format" not in (config or {}) and values.get("scorer") != "diffusion":
+            # It means nothing to the scorer clip, and its default was another one once.
+            values.pop("score_error", None)
+        return values
 
 
 def known_benchmark(name: str) -> str:
@@ -196,17 +365,11 @@ def known_benchmark(name: str) -> str:
     return known
 
 
-@contextmanager
-def _as_config_error() -> Iterator[None]:
-    """Around building a request: pydantic's findings as one ConfigError."""
+def known_format(name: str) -> str:
+    """The own name of a data set's format, also for what others call it. Raises ValueError for none."""
+    if name == PAIRS:
+        return name
     try:
-        yield
-    except ValidationError as error:
-        problems = "; ".join(_problem(detail["loc"], detail["msg"]) for detail in error.errors())
-        raise ConfigError(f"The configuration cannot be used: {problems}.") from error
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> str:
-    name = ".".join(str(part) for part in location)
-    message = message.removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]}" if name else message
+        return known_benchmark(name)
+    except ValueError:
+        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}") from None

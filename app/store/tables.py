@@ -3,6 +3,8 @@
 Times are seconds since the epoch, UTC, by the clock of the process that writes.
 """
 
+from dataclasses import asdict
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from app.store.records import DatasetStatus, JobError, Level, VersionStatus
+from app.store.states import JobKind, JobStatus
+
 
 class Text(TypeDecorator[str]):
     """A string that every database takes: PostgreSQL has no NUL, and neither has lone surrogates."""
@@ -36,6 +41,36 @@ class Text(TypeDecorator[str]):
         if not isinstance(value, str):
             return value
         return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+class Choice(TypeDecorator[StrEnum]):
+    """A member of an enumeration, by its value."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, of: type[StrEnum]) -> None:
+        super().__init__()
+        self.of = of
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
+        """The member."""
+        return None if value is None else self.of(value)
+
+
+class ErrorColumn(TypeDecorator[JobError]):
+    """A job's error as JSON."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any | None, dialect: Dialect) -> Any:
+        """Its fields."""
+        return asdict(value) if isinstance(value, JobError) else value
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
+        """The error."""
+        return None if value is None else JobError(**value)
 
 
 def json_type() -> JSON:
@@ -61,8 +96,8 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("kind", Choice(JobKind), nullable=False),
+    Column("status", Choice(JobStatus), nullable=False),
     Column("request", json_type(), nullable=False),
     Column("config", json_type()),
     Column("stage", Text),
@@ -84,10 +119,10 @@ jobs = Table(
     Column("not_before", Double, nullable=False),
     Column("cancel_requested_at", Double),
     Column("pause_requested_at", Double),
-    Column("pause_reason", json_type()),
+    Column("pause_reason", ErrorColumn),
     Column("result_version", Text),
     Column("result", json_type()),
-    Column("error", json_type()),
+    Column("error", ErrorColumn),
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
@@ -121,7 +156,7 @@ workers = Table(
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("queue", Text, nullable=False),
+    Column("queue", Choice(JobKind), nullable=False),
     Column("device", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("started_at", Double, nullable=False),
@@ -135,7 +170,7 @@ datasets = Table(
     Column("name", Text, nullable=False),
     Column("format", Text, nullable=False),
     Column("source", json_type(), nullable=False),
-    Column("status", Text, nullable=False),
+    Column("status", Choice(DatasetStatus), nullable=False),
     Column("content_hash", Text),
     Column("counts", json_type()),
     Column("problems", json_type()),
@@ -162,7 +197,7 @@ versions = Table(
     Column("folder", Text),
     Column("description", json_type(), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("status", Choice(VersionStatus), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("damaged_at", Double),
     Index("versions_by_time", "created_at", "id"),
@@ -193,7 +228,7 @@ events = Table(
     metadata,
     Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
     Column("number", BigInteger, nullable=False),
-    Column("level", Text, nullable=False),
+    Column("level", Choice(Level), nullable=False),
     Column("type", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("data", json_type()),

@@ -5,18 +5,17 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, select, update
 
-from app.store import registry
-from app.store.assets import Alias, Move, NewVersion, Promotion, Version, VersionStatus
+from app.store import version_sql
 from app.store.database import Clock, Database
 from app.store.errors import NothingToRollBack, RecordInUse, UnknownRecord
 from app.store.paging import MAX_LIMIT, MAX_NUMBER, bounded, page
-from app.store.records import Page
+from app.store.records import Alias, Move, NewVersion, Page, Promotion, Version, VersionStatus
 from app.store.states import OPEN
 from app.store.tables import aliases, job_versions, jobs, promotions, versions
 
 
 class Versions:
-    """What weights there are. Jobs add theirs by `Work.succeed`, the operator's come in by `register`."""
+    """What weights there are. Jobs add theirs by `JobLeases.succeed`, the operator's come in by `register`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -28,12 +27,12 @@ class Versions:
         Raises: UnusableRecord where its base is not registered or was deleted.
         """
         with self._database.writing() as connection:
-            return registry.register(connection, new, self._clock(), job_id=None)
+            return version_sql.register(connection, new, self._clock(), job_id=None)
 
     def get(self, version_id: str) -> Version:
         """A version, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            version = registry.find(connection, version_id)
+            version = version_sql.find(connection, version_id)
         if version is None:
             raise UnknownRecord("version")
         return version
@@ -54,11 +53,11 @@ class Versions:
         Raises: StoreUnavailable.
         """
         with self._database.reading() as connection:
-            version = registry.find(connection, version_id)
+            version = version_sql.find(connection, version_id)
         if version is None or (version.damaged_at is not None) == is_damaged:
             return
         with self._database.writing() as connection:
-            registry.mark_damaged(connection, version_id, self._clock() if is_damaged else None)
+            version_sql.mark_damaged(connection, version_id, self._clock() if is_damaged else None)
 
     def delete(self, version_id: str) -> Version:
         """Mark a version as deleted; its files are the caller's to remove, once they are `withheld`. Again is no error.
@@ -69,11 +68,11 @@ class Versions:
         that is not deleted lies over it.
         """
         with self._database.writing() as connection:
-            _refuse_if_needed(connection, version_id)  # before it is locked: see app.store.registry
+            _refuse_if_needed(connection, version_id)  # before it is locked: see app.store.version_sql
             connection.execute(
                 select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()
             ).all()
-            version = registry.find(connection, version_id, lock=True)
+            version = version_sql.find(connection, version_id, lock=True)
             if version is None:
                 raise UnknownRecord("version")
             if version.status is VersionStatus.DELETED:
@@ -97,7 +96,7 @@ class Versions:
         Raises: StoreUnavailable; at the end of the block, the version may have been registered meanwhile.
         """
         with self._database.writing() as connection:
-            yield registry.withhold(connection, version_id, self._clock())
+            yield version_sql.lock_unregistered(connection, version_id, self._clock())
 
 
 class Aliases:
@@ -128,7 +127,7 @@ class Aliases:
         is unknown or deleted.
         """
         with self._database.writing() as connection:
-            return registry.point(connection, move, version_id, self._clock())
+            return version_sql.move_alias(connection, move, version_id, self._clock())
 
     def roll_back(self, move: Move) -> Alias:
         """Point an alias at its previous version again; what it pointed at becomes the previous one.
@@ -136,14 +135,14 @@ class Aliases:
         Raises: UnknownRecord, NothingToRollBack, AliasMoved.
         """
         with self._database.writing() as connection:
-            alias = registry.locked_alias(connection, move.alias)
+            alias = version_sql.locked_alias(connection, move.alias)
             if alias is None:
                 raise UnknownRecord("alias")
             if alias.previous is None:
                 raise NothingToRollBack(
                     f"The alias {move.alias} has no previous version to go back to; promote one instead."
                 )
-            return registry.point(connection, move, alias.previous, self._clock())
+            return version_sql.move_alias(connection, move, alias.previous, self._clock())
 
     def promotions(
         self, alias: str | None = None, *, before: int | None = None, limit: int = 20

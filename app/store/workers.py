@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import RowMapping, delete, insert, select, update
 
 from app.store.database import Clock, Database
-from app.store.records import values_of
+from app.store.records import Record
 from app.store.states import HELD, JobKind
 from app.store.tables import jobs, workers
 
@@ -16,7 +16,7 @@ FORGET_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class NewWorker:
+class NewWorker(Record):
     """A supervisor and its one slot. `id` is the owner of its leases."""
 
     id: str
@@ -76,9 +76,8 @@ class Workers:
         since = self._clock() - LIVING_S
         with self._database.reading() as connection:
             rows = connection.execute(select(workers.c.queue).where(workers.c.seen_at >= since).distinct())
-            return frozenset(JobKind(queue) for queue in rows.scalars())
+            return frozenset(rows.scalars())
 
     def _worker(self, row: RowMapping, job_id: str | None) -> Worker:
-        known = {**values_of(NewWorker, row), "queue": JobKind(row["queue"])}
         alive = row["seen_at"] >= self._clock() - LIVING_S
-        return Worker(**known, seen_at=row["seen_at"], alive=alive, job_id=job_id)
+        return Worker(**vars(NewWorker.of(row)), seen_at=row["seen_at"], alive=alive, job_id=job_id)

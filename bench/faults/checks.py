@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.registry.manifest import VersionError, verify
-from app.store.assets import Version
 from app.store.paging import MAX_LIMIT
-from app.store.records import EventType, Job, Page
+from app.store.records import EventType, Job, Page, Version
 from app.store.states import JobStatus
 from bench.faults.callers import what_is_wrong
 from bench.faults.system import System
@@ -52,7 +51,7 @@ def _check_jobs(system: System, findings: Findings) -> None:
             findings.lost.append(f"{job_id} is {job.status}: {job.error}")
         ends = [
             event
-            for event in system.store.journal.transitions(job_id)
+            for event in system.store.events.transitions(job_id)
             if event.type == EventType.STATUS and event.data and event.data["to"] == JobStatus.SUCCEEDED
         ]
         findings.duplicated += [f"{job_id} succeeded {len(ends)} times"] * max(0, len(ends) - 1)

@@ -36,9 +36,9 @@ class Point:
 
 POINTS: Mapping[str, Point] = {
     # The service: a job's row is committed, and nobody is woken yet.
-    "after-commit": Point("app.store.jobs", "Jobs.submit", "after"),
+    "after-commit": Point("app.store.jobs", "JobQueries.submit", "after"),
     # A slot: a job is claimed, and no process has it yet.
-    "after-claim": Point("app.store.work", "Work.claim", "result"),
+    "after-claim": Point("app.store.leases", "JobLeases.claim", "result"),
     # A job: a step is taken, and neither told nor saved.
     "mid-step": Point("worker.finetune_job", "_Progress.step_done", "before"),
     # A job: a checkpoint's tensors are written, and what describes them is not.

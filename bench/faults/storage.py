@@ -84,13 +84,13 @@ def newest_checkpoint_is_corrupted(system: System, random: Random) -> Injected:
 
 def _failures(system: System, job: str) -> list[str]:
     """Why attempts have ended."""
-    transitions = system.store.journal.transitions(job)
+    transitions = system.store.events.transitions(job)
     return [event.data["error"]["code"] for event in transitions if event.data and "error" in event.data]
 
 
 def _resumed_at(system: System, job: str) -> int:
     """The step that a later attempt went on after; 0 for none."""
-    events = system.store.journal.events(job, limit=1000)
+    events = system.store.events.events(job, limit=1000)
     return next((event.data["step"] for event in events if event.data and event.message[:4] == "Goes"), 0)
 
 

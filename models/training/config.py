@@ -15,10 +15,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Objective = Literal["clip", "sds-clip", "score"]
 
 
-class FinetuneConfig(BaseModel):
-    """What is trained, on what, against what, and how.
+class TrainingOptions(BaseModel):
+    """The options of the method: how a student is trained, whatever the model, the data and the machine.
 
     Defaults are common values: none was tuned, and none is taken from the paper. What was varied, in the demo world
     alone, is in docs/results.md.
@@ -28,34 +29,11 @@ class FinetuneConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    base: str = "demo"
-    """Reference of the model that is fine-tuned."""
-    teacher: str | None = None
-    """A diffusers folder, a hub id or `demo`; needed by the objectives `sds-clip` and `score`."""
-    objective: Literal["clip", "sds-clip", "score"] = "sds-clip"
-    """`clip` is the control; `score` distils the teacher's choice among a caption and its hard negatives."""
     trainable: Literal["layernorm", "batchnorm", "all"] = "layernorm"
     """Which parameters of the student: LayerNorms (RMSNorms too), those and the image tower's BatchNorms, or all.
     Frozen ones keep every bit."""
-
-    data: Path
-    """COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or images with .txt files."""
-    data_format: Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"] = "auto"
-    """The format of data and val; auto takes it from their names."""
-    images: Path | None = None
-    """Where the images of a COCO file or a table are; beside the file where it is not given."""
-    image_key: str = "filepath"
-    """The image column of a table."""
-    caption_key: str = "title"
-    """The caption column of a table."""
-    separator: str | None = None
-    """Of a table; by its ending where it is not given."""
     max_bad_share: Share = 0.0
     """The share of missing or unreadable samples that is left out; more of them stop the run."""
-    val: Path | None = None
-    """Pairs of the same format, for the validation losses: the first 1,024 of them."""
-    val_images: Path | None = None
-    """Where the images of `val` are; those of `images` where it is not given."""
 
     steps: Count | None = None
     """How many steps; or `epochs`."""
@@ -67,9 +45,6 @@ class FinetuneConfig(BaseModel):
     """How much of a process's part goes through the student at once; the negatives stay the full batch's."""
     sds_batch_size: Count | None = None
     """How many samples of a batch the teacher sees, evenly spread over it; all where it is not given."""
-    seed: Seed = 0
-    """Of everything drawn at random."""
-
     lr: Positive = 1e-4
     """Peak learning rate of the student."""
     mapper_lr: Positive = 1e-3
@@ -130,18 +105,12 @@ class FinetuneConfig(BaseModel):
     score_t_max: Share = 0.95
     """Their range, to."""
 
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; several processes get theirs from the launcher."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the student's matrix products; weights, losses and normalisation are float32 always."""
     teacher_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the U-Net's weights and products."""
     activation_checkpointing: bool = False
     """Of the U-Net, for `full` gradients in little memory."""
-    caption_cache: Path | None = None
-    """A folder for the teacher's caption embeddings."""
-    workers: Count = 2
-    """Threads that decode images."""
     log_every: Count = 25
     """Steps between log lines; each also costs a pass of the U-Net under shuffled captions."""
     save_every: Count = 200
@@ -149,26 +118,52 @@ class FinetuneConfig(BaseModel):
     keep_checkpoints: Count = 2
     """Checkpoints that are kept."""
 
-    @model_validator(mode="after")
-    def _belongs_together(self) -> FinetuneConfig:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs")
-        if self.objective != "clip" and self.teacher is None:
-            raise ValueError(f"the objective {self.objective} needs a teacher; only `clip` does without")
-        if self.objective == "score" and self.negatives == "none":
-            raise ValueError("the objective score needs negatives: data or swap")
-        if self.objective == "score" and self.negatives_loss != "choice":
-            raise ValueError("the objective score needs negatives_loss: choice")
-        if not self.t_min < self.t_max or not self.score_t_min < self.score_t_max:
-            raise ValueError("t_min must be below t_max, and score_t_min below score_t_max")
-        if self.teacher_batch_size > self.batch_size:
-            raise ValueError(f"sds_batch_size {self.sds_batch_size} is above batch_size {self.batch_size}")
-        return self
-
     @property
     def teacher_batch_size(self) -> int:
         """Samples of a batch that the teacher sees, or that the control's negatives are drawn for."""
         return self.sds_batch_size or self.batch_size
+
+
+class FinetuneConfig(TrainingOptions):
+    """A whole run: what is trained, on what, against what, how and where."""
+
+    base: str = "demo"
+    """Reference of the model that is fine-tuned."""
+    teacher: str | None = None
+    """A diffusers folder, a hub id or `demo`; needed by the objectives `sds-clip` and `score`."""
+    objective: Objective = "sds-clip"
+    """`clip` is the control; `score` distils the teacher's choice among a caption and its hard negatives."""
+    seed: Seed = 0
+    """Of everything drawn at random."""
+
+    data: Path
+    """COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or images with .txt files."""
+    data_format: Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"] = "auto"
+    """The format of data and val; auto takes it from their names."""
+    images: Path | None = None
+    """Where the images of a COCO file or a table are; beside the file where it is not given."""
+    image_key: str = "filepath"
+    """The image column of a table."""
+    caption_key: str = "title"
+    """The caption column of a table."""
+    separator: str | None = None
+    """Of a table; by its ending where it is not given."""
+    val: Path | None = None
+    """Pairs of the same format, for the validation losses: the first 1,024 of them."""
+    val_images: Path | None = None
+    """Where the images of `val` are; those of `images` where it is not given."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; several processes get theirs from the launcher."""
+    caption_cache: Path | None = None
+    """A folder for the teacher's caption embeddings."""
+    workers: Count = 2
+    """Threads that decode images."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> FinetuneConfig:
+        check_combination(self.objective, self.teacher, self)
+        return self
 
     @property
     def uses_sds(self) -> bool:
@@ -181,6 +176,22 @@ class FinetuneConfig(BaseModel):
         return self.objective == "score" or (self.uses_sds and self.mapper_start == "ridge")
 
 
+def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:
+    """Raise ValueError for options that are valid one by one but not together."""
+    if (options.steps is None) == (options.epochs is None):
+        raise ValueError("give either steps or epochs")
+    if objective != "clip" and teacher is None:
+        raise ValueError(f"the objective {objective} needs a teacher; only `clip` does without")
+    if objective == "score" and options.negatives == "none":
+        raise ValueError("the objective score needs negatives: data or swap")
+    if objective == "score" and options.negatives_loss != "choice":
+        raise ValueError("the objective score needs negatives_loss: choice")
+    if not options.t_min < options.t_max or not options.score_t_min < options.score_t_max:
+        raise ValueError("t_min must be below t_max, and score_t_min below score_t_max")
+    if options.teacher_batch_size > options.batch_size:
+        raise ValueError(f"sds_batch_size {options.sds_batch_size} is above batch_size {options.batch_size}")
+
+
 def parse_config(values: dict[str, object]) -> FinetuneConfig:
     """Check a mapping of options.
 
@@ -189,10 +200,13 @@ def parse_config(values: dict[str, object]) -> FinetuneConfig:
     try:
         return FinetuneConfig.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            _problem(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()
-        )
-        raise ConfigError(f"The configuration cannot be used: {problems}.") from error
+        raise config_error(error) from error
+
+
+def config_error(error: ValidationError) -> ConfigError:
+    """All that is wrong with some options, as one error."""
+    problems = "; ".join(_problem(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors())
+    return ConfigError(f"The configuration cannot be used: {problems}.")
 
 
 def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store.assets import Alias
+from app.store.records import Alias
 from bench.file_aliases import FileAliases
 
 ONE, TWO = "1" * 64, "2" * 64

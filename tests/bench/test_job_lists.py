@@ -14,5 +14,5 @@ def test_filled_database_has_so_many_finished_jobs_and_names_the_middle_one(tmp_
     assert store.jobs.count(JobStatus.SUCCEEDED) == 30
     after = store.jobs.list(after=middle, limit=30).items
     assert 10 < len(after) < 20
-    assert len(store.journal.transitions(middle)) == 3
+    assert len(store.events.transitions(middle)) == 3
     store.close()

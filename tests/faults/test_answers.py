@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.store.assets import Promotion
+from app.store.records import Promotion
 from bench.faults.callers import Answer, what_is_wrong
 
 SCORES = {"a": torch.tensor([[0.1, 0.2]]), "b": torch.tensor([[0.3, 0.4]]), "c": torch.tensor([[0.5, 0.6]])}

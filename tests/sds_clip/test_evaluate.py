@@ -196,7 +196,7 @@ def test_a_baseline_that_is_not_there_is_found_before_anything_is_measured(
 
 
 def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation() -> None:
-    from app.store.specs import EvaluateJob
+    from app.store.specs import EvaluateSpec
     from models.evaluation.teacher_scorer import TeacherScorer
     from models.teacher import diffusion_score
     from models.training.config import FinetuneConfig
@@ -207,7 +207,7 @@ def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation()
         diffusion_score.denoising_errors, diffusion_score.denoising_errors_many,
     )  # fmt: skip
     defaults = [parsed(asked)["score_error"]]
-    defaults += [kind.model_fields["score_error"].default for kind in (EvaluateJob, FinetuneConfig)]
+    defaults += [kind.model_fields["score_error"].default for kind in (EvaluateSpec, FinetuneConfig)]
     defaults += [inspect.signature(function).parameters["error_of"].default for function in functions]
     assert defaults == ["velocity"] * 7
 

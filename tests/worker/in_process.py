@@ -17,7 +17,7 @@ from worker.reporter import Reporter
 @contextmanager
 def claimed(config: WorkerConfig, store: Store, kind: JobKind = JobKind.FINETUNE) -> Iterator[JobContext]:
     """The oldest job of a kind, claimed, with its folder open."""
-    job = store.work.claim(kind, "this process", 600)
+    job = store.leases.claim(kind, "this process", 600)
     assert job is not None
     folder = JobFolder(config.jobs_dir, Lease.of(job))
     folder.open()

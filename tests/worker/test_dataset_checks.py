@@ -18,9 +18,8 @@ import pytest
 from app.datasets.errors import SourceForbidden
 from app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import MAX_CHECKS
-from app.store.records import Job, NewJob
+from app.store.records import Dataset, DatasetStatus, Job, NewJob
 from app.store.states import JobKind, JobStatus
 from models.data.check import check_pairs
 from models.data.errors import DataError

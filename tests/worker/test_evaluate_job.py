@@ -10,12 +10,11 @@ import pytest
 
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.assets import Move
-from app.store.records import Job
+from app.store.records import Job, Move
 from app.store.states import JobKind, JobStatus
 from models.checkpoints import load_clip
 from models.evaluation.scorers import ClipScorer
-from models.teacher.diffusion_score import DiffusionScorer
+from models.teacher.diffusion_score import image_errors
 from sds_clip.cli import main
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
@@ -154,14 +153,13 @@ def test_scores_of_a_killed_attempt_are_not_computed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     computed: list[int] = []
-    errors = DiffusionScorer.errors
 
     def counted(*args: Any, **options: Any) -> Any:
-        found = errors(*args, **options)
+        found = image_errors(*args, **options)
         computed.append(found.numel())
         return found
 
-    monkeypatch.setattr(DiffusionScorer, "errors", counted)
+    monkeypatch.setattr("models.evaluation.teacher_scorer.image_errors", counted)
     asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "draws": 2}
     job = submit({**asked, "teacher": str(teacher_folder)}, JobKind.EVALUATE)
     with claimed(config, store, JobKind.EVALUATE) as context:
@@ -175,7 +173,7 @@ def test_scores_of_a_killed_attempt_are_not_computed_again(
         context.advance = advance  # type: ignore[method-assign]
         with pytest.raises(Stopped):
             evaluate(context)
-        store.work.release(context.lease)
+        store.leases.release(context.lease)
     assert 0 < len(computed) < 4
     with claimed(config, store, JobKind.EVALUATE) as context:
         evaluate(context)
@@ -213,7 +211,7 @@ def test_features_of_a_killed_attempt_are_not_computed_again(
         context.advance = advance  # type: ignore[method-assign, assignment]
         with pytest.raises(Stopped):
             evaluate(context)
-        store.work.release(context.lease)
+        store.leases.release(context.lease)
     with claimed(config, store, JobKind.EVALUATE) as context:
         evaluate(context)
     assert store.jobs.get(job.id).status is JobStatus.SUCCEEDED

@@ -17,8 +17,7 @@ from app.registry.publish import publish
 from app.registry.removal import remove_files
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.assets import Move, NewVersion, VersionStatus
-from app.store.records import Job, Level
+from app.store.records import Job, Level, Move, NewVersion, VersionStatus
 from app.store.states import JobKind, JobStatus
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -88,7 +87,7 @@ def test_job_trains_what_the_command_line_trains(
     assert all(found[name].equal(wanted[name]) for name in found)
     assert job.result is not None
     assert job.result["metrics"].keys() >= {"validation_clip", "base_validation_clip"}
-    points = store.journal.metrics(job.id)
+    points = store.events.metrics(job.id)
     assert points[-1].step == 6
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
 
@@ -98,7 +97,7 @@ def test_every_logged_point_is_kept_however_seldom_points_are_sent(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
     job = run(replace(config, report_every_s=3600), store, submit, finetune_config | {"steps": 60})
-    points = store.journal.metrics(job.id)
+    points = store.events.metrics(job.id)
     assert [point.step for point in points] == list(range(1, 61))
     assert all("loss" in point.values for point in points)
 
@@ -114,10 +113,10 @@ def test_points_that_a_killed_attempt_did_not_send_are_sent_by_the_next_one_from
             finetune(context)
         assert context.reporter._points.keys() == {1, 2, 3, 4}
         context.reporter._points.clear()
-    store.work.release(context.lease)
+    store.leases.release(context.lease)
     with claimed(config, store) as context:
         finetune(context)
-    assert [point.step for point in store.journal.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
+    assert [point.step for point in store.events.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
 
 
 @on_both
@@ -144,7 +143,7 @@ def test_disk_that_comes_to_its_reserve_pauses_the_job_at_its_last_checkpoint_an
     with claimed(config, store) as context:
         finetune(context)
     assert store.jobs.get(job.id).result_version == version
-    resumed = [event.data for event in store.journal.events(job.id) if event.message.startswith("Goes on")]
+    resumed = [event.data for event in store.events.events(job.id) if event.message.startswith("Goes on")]
     assert resumed == [{"step": 2}]
 
 
@@ -290,7 +289,7 @@ def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
     assert {text.split()[0] for text in gain["under_chance"] if "new version" in text} == under
     assert ("under chance" in told["why"]) is bool(gain["under_chance"])
     assert store.versions.get(str(job.result_version)).job_id == job.id
-    assert told["why"] in [event.message for event in store.journal.events(job.id)]
+    assert told["why"] in [event.message for event in store.events.events(job.id)]
 
 
 @on_both
@@ -474,7 +473,7 @@ def test_base_that_was_deleted_fails_the_job_with_the_field_s_name(
     with claimed(config, store) as context, pytest.raises(JobFailed) as caught:
         finetune(context)
     assert (caught.value.error.code, caught.value.error.param) == ("unusable_record", "base")
-    assert store.work.claim(JobKind.FINETUNE, "x", 1) is None
+    assert store.leases.claim(JobKind.FINETUNE, "x", 1) is None
 
 
 def test_job_in_which_the_teacher_had_no_say_ends_by_saying_so(
@@ -490,7 +489,7 @@ def test_job_in_which_the_teacher_had_no_say_ends_by_saying_so(
     [warning] = job.result["warnings"]
     assert warning["code"] == "teacher_had_no_say"
     assert warning["figures"]["sds_gradient_share"] < 0.05
-    [event] = [event for event in store.journal.events(job.id) if event.level is Level.WARNING]
+    [event] = [event for event in store.events.events(job.id) if event.level is Level.WARNING]
     assert (event.message, (event.data or {})["code"]) == (warning["message"], "teacher_had_no_say")
     control = run(config, store, submit, finetune_config)
     assert control.result is not None

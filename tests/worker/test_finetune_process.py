@@ -61,7 +61,7 @@ def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
     resumed = [
         event.data["step"]
         for job in (killed, stopped)
-        for event in store.journal.events(job.id)
+        for event in store.events.events(job.id)
         if event.message.startswith("Goes on") and event.data
     ]
     assert len(resumed) == 2
@@ -85,7 +85,7 @@ def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_s
         assert reason.code == "storage_full"
         store.jobs.request_resume(job.id)
         assert succeeded(store, job).result_version == version
-    resumed = [event for event in store.journal.events(job.id) if event.message.startswith("Goes on")]
+    resumed = [event for event in store.events.events(job.id) if event.message.startswith("Goes on")]
     assert [event.data["step"] >= 4 for event in resumed if event.data] == [True]
 
 
@@ -146,7 +146,7 @@ def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(
         until_status(store, cancelled.id, JobStatus.CANCELLED)
         store.jobs.request_retry(cancelled.id)
         assert succeeded(store, cancelled).result_version == version
-        steps = [event.data["step"] for event in store.journal.events(cancelled.id) if resumes(event)]
+        steps = [event.data["step"] for event in store.events.events(cancelled.id) if resumes(event)]
         assert len(steps) == 1
         assert steps[0] >= 8
         deleted = submit(finetune_config)
@@ -157,7 +157,7 @@ def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(
         assert not (config.jobs_dir / deleted.id).exists()
         store.jobs.request_retry(deleted.id)
         assert succeeded(store, deleted).result_version == version
-        steps = [event.data["step"] for event in store.journal.events(deleted.id) if resumes(event)]
+        steps = [event.data["step"] for event in store.events.events(deleted.id) if resumes(event)]
         assert steps == [0]
         assert store.versions.get(str(version)).job_id == whole.id
 

@@ -39,5 +39,5 @@ def test_job_says_that_a_model_beside_a_teacher_is_not_used(
     assert ended.status is JobStatus.SUCCEEDED
     assert ended.result is not None
     assert ended.result["provenance"]["scorer"] == "diffusion"
-    messages = [event.message for event in store.journal.events(job.id)]
+    messages = [event.message for event in store.events.events(job.id)]
     assert "The model is not used: the scorer diffusion measures the teacher." in messages

@@ -9,8 +9,7 @@ import pytest
 
 from app.registry.store_source import as_version
 from app.store import Store
-from app.store.assets import Move
-from app.store.records import Job
+from app.store.records import Job, Move
 from app.store.states import JobKind
 from models.checkpoints import load_clip
 from tests.checkpoints import save_tiny_clip

@@ -12,9 +12,8 @@ import pytest
 from app.jobs.removal import remove_job_files
 from app.registry.manifest import write_manifest
 from app.store import Store
-from app.store.assets import NewVersion
 from app.store.errors import StoreUnavailable
-from app.store.records import Job, JobError, Lease
+from app.store.records import Job, JobError, Lease, NewVersion
 from app.store.states import JobKind
 from tests.databases import on_both
 from worker.config import WorkerConfig
@@ -27,7 +26,7 @@ pytestmark = on_both
 def attempt(config: WorkerConfig, store: Store, submit: Callable[..., Job]) -> tuple[Lease, Path]:
     """A claimed job with files, and its folder."""
     submit({})
-    job = store.work.claim(JobKind.FINETUNE, "a test", 600)
+    job = store.leases.claim(JobKind.FINETUNE, "a test", 600)
     assert job is not None
     folder = JobFolder(config.jobs_dir, Lease.of(job))
     for each in (folder.run, folder.work):
@@ -41,11 +40,11 @@ def test_only_what_jobs_that_ended_need_no_more_is_removed(
 ) -> None:
     _, running = attempt(config, store, submit)
     failed_lease, failed = attempt(config, store, submit)
-    store.work.fail(failed_lease, JobError("x", "x"))
+    store.leases.fail(failed_lease, JobError("x", "x"))
     evaluated_lease, evaluated = attempt(config, store, submit)
-    store.work.succeed(evaluated_lease, result={"files": {"results": "..."}})
+    store.leases.succeed(evaluated_lease, result={"files": {"results": "..."}})
     trained_lease, trained = attempt(config, store, submit)
-    store.work.succeed(trained_lease)
+    store.leases.succeed(trained_lease)
     config.versions_dir.mkdir()
     dead, live = (config.versions_dir / f".publishing.{job}.1" for job in ("job_0", running.parent.name))
     dead.mkdir()
@@ -76,8 +75,8 @@ def test_cancelled_job_keeps_only_its_newest_whole_checkpoint_and_its_log(
 ) -> None:
     """Of two attempts; the newest checkpoint is damaged, another half-written."""
     lease, first = attempt(config, store, submit)
-    store.work.release(lease)
-    job = store.work.claim(JobKind.FINETUNE, "a test", 600)
+    store.leases.release(lease)
+    job = store.leases.claim(JobKind.FINETUNE, "a test", 600)
     assert job is not None
     second = JobFolder(config.jobs_dir, Lease.of(job)).run
     old = [save(first / "run", step, b"first") for step in (1, 2)]
@@ -92,7 +91,7 @@ def test_cancelled_job_keeps_only_its_newest_whole_checkpoint_and_its_log(
     retention.clean()
     assert all(folder.exists() for folder in (*old, whole, damaged, half))  # it runs
     store.jobs.request_cancel(job.id)
-    store.work.release(Lease.of(job))
+    store.leases.release(Lease.of(job))
 
     getattr(retention, looks)()
 
@@ -123,7 +122,7 @@ def test_version_that_its_ended_job_did_not_make_known_is_removed_in_time(
     at_once.clean()
     assert folder.exists()  # the job is about to make it known
     store.jobs.request_cancel(lease.job_id)
-    store.work.succeed(lease)
+    store.leases.succeed(lease)
     Retention(config, store).clean()
     assert folder.exists()
     at_once.clean()
@@ -154,7 +153,7 @@ def test_files_of_an_ended_job_stay_for_a_while_and_then_its_row_says_that_they_
     config: WorkerConfig, store: Store, submit: Callable[..., Job]
 ) -> None:
     lease, folder = attempt(config, store, submit)
-    store.work.fail(lease, JobError("x", "x"))
+    store.leases.fail(lease, JobError("x", "x"))
     Retention(config, store).clean()
     assert folder.exists()
     assert store.jobs.get(lease.job_id).files_removed_at is None
@@ -167,7 +166,7 @@ def test_files_of_a_job_that_was_taken_up_again_stay(
     config: WorkerConfig, store: Store, submit: Callable[..., Job]
 ) -> None:
     lease, folder = attempt(config, store, submit)
-    store.work.fail(lease, JobError("x", "x"))
+    store.leases.fail(lease, JobError("x", "x"))
     store.jobs.request_retry(lease.job_id)
     Retention(replace(config, keep_files_s=0.0), store).clean()
     assert folder.exists()
@@ -177,7 +176,7 @@ def test_what_a_straggler_and_a_crash_have_left_of_a_deleted_job_is_removed(
     config: WorkerConfig, store: Store, submit: Callable[..., Job]
 ) -> None:
     lease, folder = attempt(config, store, submit)
-    store.work.succeed(lease, result={"files": {"results": "..."}})
+    store.leases.succeed(lease, result={"files": {"results": "..."}})
     remove_job_files(store, config.jobs_dir, lease.job_id)
     folder.mkdir(parents=True)
     (config.jobs_dir / f".removing.{lease.job_id}.0").mkdir()
@@ -190,7 +189,7 @@ def test_folder_that_cannot_be_marked_as_removed_is_where_it_was(
 ) -> None:
     """The database goes away between the moving and the commit."""
     lease, folder = attempt(config, store, submit)
-    store.work.fail(lease, JobError("x", "x"))
+    store.leases.fail(lease, JobError("x", "x"))
     withheld = store.jobs.withheld
 
     @contextmanager

@@ -240,7 +240,7 @@ def test_cancelled_job_stops_and_leaves_the_slot_free(
         until_status(store, job.id, JobStatus.CANCELLED)
         until_status(store, next_job.id, JobStatus.SUCCEEDED)
     assert store.jobs.get(job.id).error is None
-    assert store.journal.transitions(job.id)[-1].message == "Stopped: it was cancelled."
+    assert store.events.transitions(job.id)[-1].message == "Stopped: it was cancelled."
 
 
 def test_paused_job_goes_on_where_it_was_once_it_is_resumed(
@@ -253,7 +253,7 @@ def test_paused_job_goes_on_where_it_was_once_it_is_resumed(
         until(lambda: store.jobs.get(job.id).status is JobStatus.PAUSED)
         paused = store.jobs.get(job.id)
         assert 0 < paused.step < 150
-        assert store.journal.transitions(job.id)[-1].message == "Stopped: it was asked to pause."
+        assert store.events.transitions(job.id)[-1].message == "Stopped: it was asked to pause."
         assert notes(config) == [f"begun {job.id} 1"]
         store.jobs.request_resume(job.id)
         until_status(store, job.id, JobStatus.SUCCEEDED)
@@ -411,7 +411,7 @@ def test_no_process_is_ended_that_only_has_an_orphan_s_number_or_whose_superviso
 
 def by_hand(config: WorkerConfig, store: Store, job: Job) -> tuple[ChildProcess, Job]:
     """A job's process without a slot around it."""
-    claimed = store.work.claim(config.kind, "by hand", config.lease_ttl_s)
+    claimed = store.leases.claim(config.kind, "by hand", config.lease_ttl_s)
     assert claimed is not None
     assert claimed.id == job.id
     config.data_dir.mkdir(exist_ok=True)

@@ -252,7 +252,7 @@ def waiting_for(config: WorkerConfig) -> list[str]:
 def test_reaper_settles_jobs_whose_worker_is_gone(config: WorkerConfig, store: Store, submit: Submit) -> None:
     jobs = [submit({"act": "count", "steps": 1}) for _ in range(2)]
     for _ in jobs:
-        assert store.work.claim(JobKind.FINETUNE, "gone", -1.0) is not None
+        assert store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
     store.jobs.request_pause(jobs[0].id)
     store.jobs.request_cancel(jobs[1].id)
     Reaper(config, store).look()

@@ -12,8 +12,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from app.store import Store
-from app.store.assets import Dataset
-from app.store.records import Job, Lease
+from app.store.records import Dataset, Job, Lease
 from app.store.states import JobKind
 from models.clip import Clip
 from tests.databases import Databases
@@ -59,7 +58,7 @@ class Service:
         }
 
     def claim(self, kind: JobKind = JobKind.FINETUNE) -> tuple[Job, Lease]:
-        job = self.store.work.claim(kind, "slot", 60)
+        job = self.store.leases.claim(kind, "slot", 60)
         assert job is not None
         return job, Lease.of(job)
 

@@ -73,7 +73,7 @@ def test_retry_needs_room_and_a_job_that_can_be_retried(
 ) -> None:
     succeeded, cancelled = service.finetune()["id"], service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.succeed(lease)
+    service.store.leases.succeed(lease)
     service.client.post(f"/jobs/{cancelled}/cancel")
     full = make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE, state_dir=tmp_path / "state")
 
@@ -88,7 +88,7 @@ def test_retry_needs_room_and_a_job_that_can_be_retried(
 def test_job_that_its_worker_paused_says_why_until_it_is_resumed(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.suspend(lease, JobError("disk_reserve", "The disk is full.", retryable=True))
+    service.store.leases.suspend(lease, JobError("disk_reserve", "The disk is full.", retryable=True))
 
     job = service.client.get(f"/jobs/{job_id}").json()
     resumed = service.client.post(f"/jobs/{job_id}/resume").json()

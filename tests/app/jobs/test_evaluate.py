@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.store.specs import parse_evaluate
+from app.store.specs import EvaluateSpec
 from app.store.states import JobKind
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
@@ -26,7 +26,7 @@ def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_
     assert (job["model"], job["baseline"], job["data"]) == (small_clip.version, "demo", data)
     assert job["options"]["batch_size"] == 32
     claimed, _ = service.claim(JobKind.EVALUATE)
-    assert parse_evaluate(claimed.config or {}).model == small_clip.version
+    assert EvaluateSpec.read(claimed.config).model == small_clip.version
 
 
 def test_other_spellings_of_a_benchmark_are_taken(service: Service) -> None:
@@ -102,5 +102,5 @@ def test_what_cannot_be_done_is_refused_at_once(
 def test_rows_keep_the_error_that_they_were_accepted_with() -> None:
     """Rows hold every default; that of the score's error was epsilon once."""
     row = {"benchmark": "winoground", "data": "ds_1", "score_error": "epsilon"}
-    assert parse_evaluate({**row, "scorer": "clip", "model": "demo"}).scorer == "clip"
-    assert parse_evaluate({**row, "scorer": "diffusion", "teacher": "demo"}).score_error == "epsilon"
+    assert EvaluateSpec.read({**row, "scorer": "clip", "model": "demo"}).scorer == "clip"
+    assert EvaluateSpec.read({**row, "scorer": "diffusion", "teacher": "demo"}).score_error == "epsilon"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.store.assets import NewVersion
+from app.store.records import NewVersion
+from app.store.specs import FinetuneSpec
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
@@ -43,14 +44,12 @@ def test_job_is_accepted_with_its_place_and_every_default(service: Service, smal
 
 @on_both
 def test_worker_reads_what_was_asked_for(service: Service) -> None:
-    from app.store.specs import parse_finetune
-
     job = service.finetune(hyperparameters={"epochs": 2.5, "batch_size": 8}, seed=5)
 
     claimed, _ = service.claim()
-    parsed = parse_finetune(claimed.config or {})
+    spec = FinetuneSpec.read(claimed.config)
     assert claimed.id == job["id"]
-    assert (parsed.options.epochs, parsed.options.batch_size, parsed.options.seed) == (2.5, 8, 5)
+    assert (spec.hyperparameters.epochs, spec.hyperparameters.batch_size, spec.seed) == (2.5, 8, 5)
 
 
 @on_both
@@ -281,7 +280,7 @@ def test_dry_run_refuses_what_a_run_would_be_refused_for(refusing: Service) -> N
 def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> None:
     done = service.finetune(hyperparameters={"steps": 10})
     job, lease = service.claim()
-    service.store.work.succeed(lease, result={"steps": 10})
+    service.store.leases.succeed(lease, result={"steps": 10})
     finished = service.store.jobs.get(job.id)
     assert finished.started_at is not None
     assert finished.finished_at is not None
@@ -311,5 +310,5 @@ def test_more_jobs_than_may_be_open_are_turned_away_paused_and_running_ones_coun
 
     assert error_of(answer, 429)["code"] == "too_many_jobs"
     assert int(answer.headers["Retry-After"]) > 0
-    service.store.work.succeed(lease, result={})
+    service.store.leases.succeed(lease, result={})
     service.finetune()

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.keys import create_key
-from app.store.assets import Move, NewVersion
-from app.store.records import JobError
+from app.store.records import JobError, Move, NewVersion
 from app.store.states import JobKind
 from app.store.workers import NewWorker
 from tests.app.jobs.conftest import Service, error_of
@@ -61,9 +60,9 @@ def test_page_after_an_unknown_job_is_not_found(refusing: Service) -> None:
 def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.progress(lease, stage="training", step=4, steps=10, estimated_finish=2e9)
-    service.store.work.metrics(lease, 2, {"loss": 3.0})
-    service.store.work.metrics(lease, 4, {"loss": float("nan")})
+    service.store.leases.progress(lease, stage="training", step=4, steps=10, estimated_finish=2e9)
+    service.store.leases.metrics(lease, 2, {"loss": 3.0})
+    service.store.leases.metrics(lease, 4, {"loss": float("nan")})
 
     job = service.client.get(f"/jobs/{job_id}").json()
 
@@ -81,7 +80,7 @@ def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service
 def test_failed_job_says_why_and_whether_to_try_again(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.fail(lease, JobError("diverged", "The loss is not finite.", "lr"))
+    service.store.leases.fail(lease, JobError("diverged", "The loss is not finite.", "lr"))
 
     job = service.client.get(f"/jobs/{job_id}").json()
 
@@ -100,7 +99,7 @@ def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> No
     job_id = service.finetune()["id"]
     _, lease = service.claim()
     for step in range(1, 6):
-        service.store.work.metrics(lease, step, {"loss": 1 / step})
+        service.store.leases.metrics(lease, step, {"loss": 1 / step})
 
     events = service.client.get(f"/jobs/{job_id}/events", params={"limit": 3}).json()
     rest = service.client.get(f"/jobs/{job_id}/events", params={"after": 3}).json()
@@ -118,7 +117,7 @@ def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> No
 def test_curve_of_thousands_of_points_is_served_whole_page_by_page(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.points(lease, {step: {"loss": 1 / step} for step in range(1, 2001)})
+    service.store.leases.points(lease, {step: {"loss": 1 / step} for step in range(1, 2001)})
 
     steps: list[int] = []
     has_more = True
@@ -161,7 +160,7 @@ def test_log_of_a_job_that_has_made_a_version_is_its_version_s_by_whichever_name
     _, lease = service.claim()
     version = "a" * 64
     write_log(service.settings.data_dir / "versions" / version, '{"step": 1}\n')
-    service.store.work.succeed(
+    service.store.leases.succeed(
         lease, version=NewVersion(version, f"versions/{version}", {"reference": "demo"}, 1)
     )
     service.store.aliases.promote(Move("mine", "a test", "", 0), version)
@@ -213,7 +212,7 @@ def test_paused_job_goes_on_when_it_is_resumed(service: Service) -> None:
 def test_job_that_has_ended_cannot_be_asked_for_anything(service: Service, action: str) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.succeed(lease)
+    service.store.leases.succeed(lease)
 
     assert error_of(service.client.post(f"/jobs/{job_id}/{action}"), 409)["code"] == "job_state"
 
@@ -224,7 +223,7 @@ def _evaluated(service: Service, files: dict[str, str]) -> str:
     answer = service.client.post("/evaluate", json={"model": "demo", "benchmark": "winoground", "data": data})
     _, lease = service.claim(JobKind.EVALUATE)
     files = {name: path.format(id=answer.json()["id"]) for name, path in files.items()}
-    service.store.work.succeed(lease, result={"metrics": {"group": 0.25}, "files": files})
+    service.store.leases.succeed(lease, result={"metrics": {"group": 0.25}, "files": files})
     return str(answer.json()["id"])
 
 
@@ -274,7 +273,7 @@ def test_job_without_a_report_has_none(service: Service) -> None:
 def test_failed_job_is_retried_and_a_queued_one_is_so_already(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
-    service.store.work.fail(lease, JobError("diverged", "The loss is not finite.", "lr"))
+    service.store.leases.fail(lease, JobError("diverged", "The loss is not finite.", "lr"))
 
     retried = service.client.post(f"/jobs/{job_id}/retry").json()
 

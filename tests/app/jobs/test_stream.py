@@ -66,7 +66,7 @@ class Live:
         return self.store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}))[0]
 
     def claim(self) -> Lease:
-        job = self.store.work.claim(JobKind.FINETUNE, "slot", 60)
+        job = self.store.leases.claim(JobKind.FINETUNE, "slot", 60)
         assert job is not None
         return Lease.of(job)
 
@@ -120,8 +120,8 @@ def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: 
         lease = live.claim()
         assert next(following).data["data"]["to"] == "running"
         assert next(following).data["status"] == "running"
-        live.store.work.progress(lease, stage="training", step=5, steps=10)
-        live.store.work.metrics(lease, 5, {"loss": 0.5})
+        live.store.leases.progress(lease, stage="training", step=5, steps=10)
+        live.store.leases.metrics(lease, 5, {"loss": 0.5})
         seen = [next(following)]
         while seen[-1].name != "metrics":
             seen.append(next(following))
@@ -129,7 +129,7 @@ def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: 
         while seen[-1].name != "progress" or seen[-1].data["progress"]["step"] != 5:
             seen.append(next(following))
         assert seen[-1].id is None
-        live.store.work.succeed(lease, result={"steps": 10})
+        live.store.leases.succeed(lease, result={"steps": 10})
         rest = list(following)
 
     assert rest[-1].name == "done"
@@ -141,13 +141,13 @@ def test_client_that_comes_back_misses_nothing_and_gets_nothing_twice(live: Live
     job = live.job()
     lease = live.claim()
     for number in range(450):  # more than one page
-        live.store.work.event(lease, f"event {number}")
+        live.store.leases.event(lease, f"event {number}")
 
     with live.follow(job) as following:
         first = [next(following).id for _ in range(250)]
     with live.follow(job, **{"Last-Event-ID": str(first[-1])}) as following:
         second = [next(following).id for _ in range(202)]
-    live.store.work.succeed(lease)
+    live.store.leases.succeed(lease)
 
     assert [*first, *second] == list(range(1, 453))
 
@@ -215,8 +215,8 @@ def test_stream_of_an_unknown_job_is_not_found(refusing: Service) -> None:
 def test_lines_in_a_message_stay_one_event(service: Service) -> None:
     job = service.finetune()
     _, lease = service.claim()
-    service.store.work.event(lease, "one\ndata: two\n\nevent: done\r\u2028three")
-    service.store.work.succeed(lease)
+    service.store.leases.event(lease, "one\ndata: two\n\nevent: done\r\u2028three")
+    service.store.leases.succeed(lease)
 
     answer = service.client.get(f"/jobs/{job['id']}/events", headers=STREAM)
 

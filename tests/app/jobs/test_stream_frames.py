@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import Overloaded
 from app.jobs import stream as streams
-from app.jobs.service import JobService
+from app.jobs.service import JobService, JobUpdate
 from app.jobs.stream import stream
 from app.jobs.waker import Waker
 from app.places import Places
@@ -38,18 +38,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HEARTBEAT_S", 0.02)
 
 
-def following(
-    store: Store, use: Callable[[AsyncIterator[str], JobService], Awaitable[Answer]], job: Job
-) -> Answer:
+def following(store: Store, use: Callable[[AsyncIterator[str]], Awaitable[Answer]], job: Job) -> Answer:
     """Run `use` on the frames of a job's stream."""
 
     async def run() -> Answer:
         threads = StoreThreads(2)
         threads.open = True
-        service = JobService(store, threads, Waker(None), cast(Any, None), Path())
-        first = await service.news(job.id, 0, streams.AT_ONCE)
+        service = JobService(store, Waker(None), cast(Any, None), Path())
+
+        async def read(after: int) -> JobUpdate:
+            return await threads.run(service.update_since, job.id, after, streams.MAX_EVENTS_PER_READ)
+
         async with asyncio.timeout(20):
-            answer = await use(stream(service, first, 0, ending=lambda: False), service)
+            answer = await use(stream(read, await read(0), 0, ending=lambda: False))
         threads.close()
         return answer
 
@@ -61,14 +62,14 @@ def new_job(store: Store) -> Job:
 
 
 def claim(store: Store) -> Lease:
-    job = store.work.claim(JobKind.FINETUNE, "slot", 60)
+    job = store.leases.claim(JobKind.FINETUNE, "slot", 60)
     assert job is not None
     return Lease.of(job)
 
 
 @on_both
 def test_silence_is_broken_by_comments_that_no_client_takes_for_news(store: Store) -> None:
-    async def third(frames: AsyncIterator[str], _: JobService) -> list[str]:
+    async def third(frames: AsyncIterator[str]) -> list[str]:
         return [await anext(frames) for _ in range(4)]
 
     retry, first, *rest = following(store, third, new_job(store))
@@ -82,7 +83,7 @@ def test_silence_is_broken_by_comments_that_no_client_takes_for_news(store: Stor
 def test_stream_outlives_a_database_that_is_away(store: Store, database_url: str) -> None:
     job = new_job(store)
 
-    async def use(frames: AsyncIterator[str], _: JobService) -> list[str]:
+    async def use(frames: AsyncIterator[str]) -> list[str]:
         seen = [await anext(frames), await anext(frames)]
         with held(database_url):
             seen.append(await anext(frames))
@@ -100,11 +101,11 @@ def test_progress_is_told_once_for_each_change(store: Store) -> None:
     job = new_job(store)
     lease = claim(store)
 
-    async def use(frames: AsyncIterator[str], _: JobService) -> str:
+    async def use(frames: AsyncIterator[str]) -> str:
         for step in (1, 1, 2):
-            store.work.progress(lease, stage="training", step=step, steps=2)
+            store.leases.progress(lease, stage="training", step=step, steps=2)
             await anext(frames)
-        store.work.succeed(lease)
+        store.leases.succeed(lease)
         return "".join([frame async for frame in frames])
 
     text = following(store, use, job)
@@ -128,7 +129,7 @@ def test_place_is_given_back_however_the_block_ends() -> None:
 def test_progress_says_that_no_worker_is_alive(store: Store) -> None:
     job = new_job(store)
 
-    async def use(frames: AsyncIterator[str], _: JobService) -> list[str]:
+    async def use(frames: AsyncIterator[str]) -> list[str]:
         seen = [await anext(frames), await anext(frames)]
         store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cpu", "1.0", 5.0))
         async for frame in frames:

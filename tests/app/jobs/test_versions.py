@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from app.registry.publish import read_published
-from app.store.assets import NewVersion
-from app.store.records import JobError
+from app.store.records import JobError, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
@@ -42,7 +41,7 @@ def published(service: Service, base: Clip, scratch: Path, *, seed: int = 0, res
         base=base.reference,
         base_version=base.version,
     )
-    service.store.work.succeed(lease, version=row, result=result)
+    service.store.leases.succeed(lease, version=row, result=result)
     return version
 
 
@@ -154,7 +153,7 @@ def test_version_of_a_failed_job_is_unknown_though_its_folder_is_there(
     version = publish_tuned(quick.settings.data_dir / "versions", small_clip, tmp_path / "delta", seed=0)
     quick.finetune()
     _, lease = quick.claim()
-    quick.store.work.fail(lease, JobError("diverged", "It diverged."))
+    quick.store.leases.fail(lease, JobError("diverged", "It diverged."))
 
     answer = quick.client.post(f"/models/{version}/promote", json=REASON)
 
@@ -367,6 +366,6 @@ def test_default_stays_where_a_person_moved_it_and_follows_the_settings_until_th
 
 
 def _move(who: str) -> Any:
-    from app.store.assets import Move
+    from app.store.records import Move
 
     return Move(alias="default", who=who, why="", expected_generation=None)

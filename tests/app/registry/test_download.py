@@ -14,7 +14,7 @@ from app.errors import Overloaded
 from app.registry import download
 from app.registry.download import CannotExport, Downloads
 from app.registry.publish import publish
-from app.store.assets import Version
+from app.store.records import Version
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.checkpoints import save_tiny_clip

@@ -18,7 +18,7 @@ from app.main import create_app
 from app.registry.publish import publish
 from app.registry.source import FileReports, Registry, WeightsLocation, find_folder
 from app.settings import Settings
-from app.store.assets import Alias
+from app.store.records import Alias
 from bench.file_aliases import FileAliases
 from models.checkpoints import load_clip
 from models.clip import Clip

@@ -14,7 +14,7 @@ import pytest
 from app.errors import ConfigurationError
 from app.registry.local_state import LocalState
 from app.registry.publish import publish
-from app.store.assets import Alias
+from app.store.records import Alias
 from bench.file_aliases import FileAliases
 from models.atomic import atomic_folder
 from models.checkpoints import load_clip

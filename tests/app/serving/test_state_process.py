@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.store import Store
-from app.store.assets import Move, NewVersion
+from app.store.records import Move, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serverside import free_port

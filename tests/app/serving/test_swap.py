@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.registry.source import FileReports, ProcessReport
 from app.serving.classes import SMALL_SET_PROMPTS
-from app.store.assets import Alias
+from app.store.records import Alias
 from bench.file_aliases import FileAliases
 from models.clip import Clip
 from tests.app.serving.swapping import (

@@ -74,6 +74,6 @@ def claimed(
     store: Store, *, kind: JobKind = JobKind.FINETUNE, owner: str = "slot", ttl_s: float = 60.0
 ) -> Lease:
     """The lease of the oldest job of a kind; the test knows that there is one."""
-    job = store.work.claim(kind, owner, ttl_s)
+    job = store.leases.claim(kind, owner, ttl_s)
     assert job is not None
     return Lease.of(job)

@@ -37,7 +37,7 @@ def claim_each(url: str, rounds: int, number: int) -> list[tuple[str, int] | Non
     won: list[tuple[str, int] | None] = []
     for _ in range(rounds):
         _wait()
-        job = store.work.claim(JobKind.FINETUNE, f"worker-{number}", 60)
+        job = store.leases.claim(JobKind.FINETUNE, f"worker-{number}", 60)
         won.append(None if job is None else (job.id, job.fence))
         _wait()
         if job is not None:
@@ -51,7 +51,7 @@ def claim_all(url: str, number: int) -> list[str]:
     store = Store(url)
     _wait()
     won = []
-    while (job := store.work.claim(JobKind.FINETUNE, f"worker-{number}", 60)) is not None:
+    while (job := store.leases.claim(JobKind.FINETUNE, f"worker-{number}", 60)) is not None:
         won.append(job.id)
     store.close()
     return won

@@ -13,13 +13,13 @@ from sqlalchemy import insert, text
 from app.errors import ConfigurationError
 from app.store import Store
 from app.store.errors import StoreUnavailable
-from app.store.journal import events_query
+from app.store.job_events import events_query
+from app.store.leases import eligible
 from app.store.migrate import MIGRATIONS
 from app.store.paging import page_query
 from app.store.records import JobError
 from app.store.states import JobKind, JobStatus
 from app.store.tables import events, jobs
-from app.store.work import eligible
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.databases import Databases
 from tests.postgres import PostgreSQL
@@ -119,7 +119,7 @@ def test_full_sqlite_is_unavailable_and_what_was_there_stays(
         _write_beyond_the_end(store, job.id)
     store.close()  # the limit was the connection's
     assert store.jobs.get(job.id) == job
-    assert len(store.journal.events(job.id)) == 1
+    assert len(store.events.events(job.id)) == 1
 
 
 def test_postgresql_that_is_stopped_is_unavailable_until_it_is_back(
@@ -154,7 +154,7 @@ def test_postgresql_row_that_stays_locked_is_unavailable(
         connection.execute(text("SELECT id FROM jobs FOR UPDATE"))
         with pytest.raises(StoreUnavailable):
             store.jobs.request_cancel(job.id)
-        assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None  # skips what others hold
+        assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None  # skips what others hold
     assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLED
 
 
@@ -204,8 +204,8 @@ def _fill(store: Store, count: int) -> str:
 
     Returns the id of a job with as many events.
     """
-    store.work.fail(_next(store, JobKind.FINETUNE), JobError("boom", "Boom."))
-    store.work.succeed(_next(store, JobKind.EVALUATE))
+    store.leases.fail(_next(store, JobKind.FINETUNE), JobError("boom", "Boom."))
+    store.leases.succeed(_next(store, JobKind.EVALUATE))
     with store.database.writing() as connection:
         rows = connection.execute(jobs.select()).mappings().all()
         copies = [

@@ -6,10 +6,9 @@ import pytest
 
 from app.settings import MAX_INTERRUPTIONS
 from app.store import Store
-from app.store.assets import Dataset, DatasetStatus
 from app.store.datasets import MAX_CHECKS
 from app.store.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
-from app.store.records import Job
+from app.store.records import Dataset, DatasetStatus, Job
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, submitted
 
@@ -43,7 +42,7 @@ def test_job_waits_until_all_its_data_is_checked(store: Store) -> None:
     first, second = added(store), added(store)
     job = submitted(store, datasets=(first.id, second.id))
     assert job.status is JobStatus.VALIDATING
-    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
     assert checked(store, first) == ()
     assert [queued.id for queued in checked(store, second)] == [job.id]
     queued = store.jobs.get(job.id)

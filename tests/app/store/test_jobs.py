@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app.store import Store
-from app.store.assets import NewVersion
 from app.store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
@@ -18,7 +17,7 @@ from app.store.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.store.records import Job, JobError
+from app.store.records import Job, JobError, NewVersion
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
 from tests.databases import Databases
@@ -43,7 +42,7 @@ def test_numbers_that_json_lacks_become_null(store: Store) -> None:
 
 
 def test_unknown_jobs_are_named_as_such(store: Store) -> None:
-    for ask in (store.jobs.get, store.jobs.request_cancel, store.journal.events, store.journal.metrics):
+    for ask in (store.jobs.get, store.jobs.request_cancel, store.events.events, store.events.metrics):
         with pytest.raises(UnknownRecord, match="No job of that id") as caught:
             ask("job_\0nothing")
         assert (caught.value.status, caught.value.code) == (404, "job_not_found")
@@ -52,9 +51,9 @@ def test_unknown_jobs_are_named_as_such(store: Store) -> None:
 def test_pages_of_any_size_and_place_are_asked_for(store: Store) -> None:
     job = submitted(store)
     assert len(store.jobs.list(limit=-5).items) == len(store.jobs.list(limit=10**30).items) == 1
-    assert store.journal.events(job.id, after=10**30) == ()
-    assert len(store.journal.events(job.id, after=-(10**30), limit=-1)) == 1
-    assert store.journal.metrics(job.id, after=10**30, limit=10**30) == ()
+    assert store.events.events(job.id, after=10**30) == ()
+    assert len(store.events.events(job.id, after=-(10**30), limit=-1)) == 1
+    assert store.events.metrics(job.id, after=10**30, limit=10**30) == ()
     assert store.aliases.promotions(before=10**30, limit=0) == ()
 
 
@@ -171,7 +170,7 @@ def test_cancelled_in_the_queue_ends_at_once(store: Store) -> None:
     job = store.jobs.request_cancel(submitted(store).id)
     assert job.status is JobStatus.CANCELLED
     assert job.finished_at is not None
-    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
     assert store.jobs.request_cancel(job.id) == job
 
 
@@ -180,19 +179,19 @@ def test_cancelled_while_running_waits_for_its_worker(store: Store) -> None:
     lease = claimed(store)
     assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
     assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
-    assert store.work.renew(lease, 60) is JobStatus.CANCELLING
-    ended = store.work.release(lease)
+    assert store.leases.renew(lease, 60) is JobStatus.CANCELLING
+    ended = store.leases.release(lease)
     assert (ended.status, ended.attempt) == (JobStatus.CANCELLED, 1)
 
 
 def test_paused_job_is_resumed_with_all_its_attempts(store: Store) -> None:
     job = submitted(store, max_attempts=1)
     assert store.jobs.request_pause(job.id).status is JobStatus.PAUSED
-    assert store.work.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
     assert store.jobs.request_resume(job.id).status is JobStatus.QUEUED
     lease = claimed(store)
     assert store.jobs.request_pause(job.id).status is JobStatus.PAUSING
-    assert store.work.release(lease).status is JobStatus.PAUSED
+    assert store.leases.release(lease).status is JobStatus.PAUSED
     resumed = store.jobs.request_resume(job.id)
     assert (resumed.status, resumed.attempt, resumed.pause_requested_at) == (JobStatus.QUEUED, 0, None)
     assert claimed(store).fence == lease.fence + 1
@@ -200,7 +199,7 @@ def test_paused_job_is_resumed_with_all_its_attempts(store: Store) -> None:
 
 def test_requests_that_do_not_fit_the_status_say_so(store: Store) -> None:
     job = submitted(store)
-    store.work.fail(claimed(store), JobError("boom", "Boom."))
+    store.leases.fail(claimed(store), JobError("boom", "Boom."))
     for ask in (store.jobs.request_cancel, store.jobs.request_pause, store.jobs.request_resume):
         with pytest.raises(JobStateConflict, match="A job that is failed cannot") as caught:
             ask(job.id)
@@ -210,24 +209,24 @@ def test_requests_that_do_not_fit_the_status_say_so(store: Store) -> None:
 def test_next_due_is_what_a_claim_would_take_and_is_left_as_it_is(store: Store, clock: FakeClock) -> None:
     running = submitted(store)
     claimed(store, ttl_s=60)
-    assert store.work.next_due(JobKind.FINETUNE) is None
+    assert store.leases.next_due(JobKind.FINETUNE) is None
     other = submitted(store, kind=JobKind.EVALUATE)
     queued = submitted(store)
-    assert store.work.next_due(JobKind.FINETUNE) == queued
-    assert store.work.next_due(JobKind.EVALUATE) == other
+    assert store.leases.next_due(JobKind.FINETUNE) == queued
+    assert store.leases.next_due(JobKind.EVALUATE) == other
     clock.advance(60)
-    due = store.work.next_due(JobKind.FINETUNE)
+    due = store.leases.next_due(JobKind.FINETUNE)
     assert due is not None
     assert (due.id, due.fence) == (running.id, 1)
 
 
 def test_job_that_backs_off_is_next_only_when_it_is_due(store: Store, clock: FakeClock) -> None:
     job = submitted(store)
-    store.work.fail(claimed(store), JobError("boom", "Boom."), retry_in_s=100)
+    store.leases.fail(claimed(store), JobError("boom", "Boom."), retry_in_s=100)
     clock.advance(50)
-    assert store.work.next_due(JobKind.FINETUNE) is None
+    assert store.leases.next_due(JobKind.FINETUNE) is None
     clock.advance(60)
-    due = store.work.next_due(JobKind.FINETUNE)
+    due = store.leases.next_due(JobKind.FINETUNE)
     assert due is not None
     assert due.id == job.id
 
@@ -235,12 +234,12 @@ def test_job_that_backs_off_is_next_only_when_it_is_due(store: Store, clock: Fak
 def test_job_that_is_named_is_claimed_and_no_other(store: Store) -> None:
     oldest, named = submitted(store), submitted(store)
     kind = JobKind.FINETUNE
-    assert store.work.claim(JobKind.EVALUATE, "worker", 60, job_id=named.id) is None
-    taken = store.work.claim(kind, "worker", 60, job_id=named.id)
+    assert store.leases.claim(JobKind.EVALUATE, "worker", 60, job_id=named.id) is None
+    taken = store.leases.claim(kind, "worker", 60, job_id=named.id)
     assert taken is not None
     assert (taken.id, taken.fence) == (named.id, 1)
-    assert store.work.claim(kind, "worker", 60, job_id=named.id) is None
-    assert store.work.claim(kind, "worker", 60, job_id="job_unknown") is None
+    assert store.leases.claim(kind, "worker", 60, job_id=named.id) is None
+    assert store.leases.claim(kind, "worker", 60, job_id="job_unknown") is None
     assert store.jobs.get(oldest.id).fence == 0
 
 
@@ -254,11 +253,11 @@ def ended(store: Store, how: str, **options: Any) -> Job:
     job = submitted(store, **options)
     lease = claimed(store)
     if how == "failed":
-        return store.work.fail(lease, JobError("boom", "Boom."))
+        return store.leases.fail(lease, JobError("boom", "Boom."))
     if how == "cancelled":
         store.jobs.request_cancel(job.id)
-        return store.work.release(lease)
-    return store.work.succeed(lease)
+        return store.leases.release(lease)
+    return store.leases.succeed(lease)
 
 
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
@@ -280,8 +279,8 @@ def test_ended_job_is_taken_up_again_with_all_that_it_may_use_up(
     lease = claimed(store)
     assert (lease.job_id, lease.fence) == (job.id, 2)
     assert store.jobs.request_retry(job.id).status is JobStatus.RUNNING
-    assert store.work.succeed(lease).status is JobStatus.SUCCEEDED
-    numbers = [event.number for event in store.journal.events(job.id)]
+    assert store.leases.succeed(lease).status is JobStatus.SUCCEEDED
+    numbers = [event.number for event in store.events.events(job.id)]
     assert numbers == list(range(1, len(numbers) + 1)), "its events are kept"
 
 
@@ -290,12 +289,12 @@ def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None
     job = submitted(store)
     lease = claimed(store)
     if state == "succeeded":
-        store.work.succeed(lease)
+        store.leases.succeed(lease)
     else:
         ask = store.jobs.request_cancel if state == "cancelling" else store.jobs.request_pause
         ask(job.id)
         if state == "paused":
-            store.work.release(lease)
+            store.leases.release(lease)
     assert store.jobs.get(job.id).status == state
     with pytest.raises(JobStateConflict, match="cannot be retried"):
         store.jobs.request_retry(job.id)
@@ -332,8 +331,8 @@ def test_retried_job_waits_for_a_data_set_whose_check_has_not_ended(store: Store
 def test_retried_job_that_keeps_its_files_keeps_its_progress(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
-    store.work.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
-    store.work.fail(lease, JobError("boom", "Boom."))
+    store.leases.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
+    store.leases.fail(lease, JobError("boom", "Boom."))
     retried = store.jobs.request_retry(job.id)
     assert (retried.stage, retried.step, retried.steps) == ("training", 335, 20_000)
     assert retried.estimated_finish is None
@@ -342,8 +341,8 @@ def test_retried_job_that_keeps_its_files_keeps_its_progress(store: Store) -> No
 def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
-    store.work.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
-    store.work.fail(lease, JobError("boom", "Boom."))
+    store.leases.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
+    store.leases.fail(lease, JobError("boom", "Boom."))
     with store.jobs.withheld(job.id) as withheld:
         assert withheld.files_removed_at is not None
     assert store.jobs.get(job.id).files_removed_at == withheld.files_removed_at
@@ -352,7 +351,7 @@ def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
     retried = store.jobs.request_retry(job.id)
     assert retried.files_removed_at is None
     assert (retried.stage, retried.step, retried.steps, retried.estimated_finish) == (None, 0, None, None)
-    assert "starts from the beginning" in store.journal.transitions(job.id)[-2].message
+    assert "starts from the beginning" in store.events.transitions(job.id)[-2].message
     with pytest.raises(JobStateConflict), store.jobs.withheld(job.id):
         pytest.fail("it may be running")
 

@@ -22,9 +22,8 @@ from hypothesis.stateful import (
 )
 
 from app.store import Store
-from app.store.assets import NewVersion
 from app.store.errors import JobStateConflict, LeaseLost
-from app.store.records import Job, JobError, Lease, NewJob
+from app.store.records import Job, JobError, Lease, NewJob, NewVersion
 from app.store.states import HELD, TERMINAL, JobKind, JobStatus
 from tests.app.store.conftest import FakeClock
 from tests.databases import Databases
@@ -101,7 +100,7 @@ class Claims(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         before = self.clock.now
-        job = self.store.work.claim(JobKind.FINETUNE, "slot", TTL_S)
+        job = self.store.leases.claim(JobKind.FINETUNE, "slot", TTL_S)
         if job is None:
             return
         model = self.models[job.id]
@@ -125,7 +124,7 @@ class Claims(RuleBasedStateMachine):
     def renew(self, data: st.DataObject, ttl_s: float) -> None:
         lease = self.some_lease(data)
         model = self.models[lease.job_id]
-        answer = self.store.work.renew(lease, ttl_s)
+        answer = self.store.leases.renew(lease, ttl_s)
         assert (answer is not None) == (lease == model.live)
         if answer is not None:
             assert answer in HELD
@@ -137,9 +136,9 @@ class Claims(RuleBasedStateMachine):
         lease = self.some_lease(data)
         model = self.models[lease.job_id]
         act = {
-            "progress": lambda: self.store.work.progress(lease, stage="train", step=step),
-            "event": lambda: self.store.work.event(lease, "hello"),
-            "metrics": lambda: self.store.work.metrics(lease, lease.fence, {"fence": lease.fence}),
+            "progress": lambda: self.store.leases.progress(lease, stage="train", step=step),
+            "event": lambda: self.store.leases.event(lease, "hello"),
+            "metrics": lambda: self.store.leases.metrics(lease, lease.fence, {"fence": lease.fence}),
         }[effect]
         if lease == model.live:
             act()
@@ -187,7 +186,7 @@ class Claims(RuleBasedStateMachine):
             model.made.add(job.result_version)
 
     def end(self, lease: Lease, how: str) -> Job:
-        work = self.store.work
+        work = self.store.leases
         if how == "release":
             return work.release(lease)
         if how == "suspend":
@@ -270,8 +269,8 @@ class Claims(RuleBasedStateMachine):
         for job_id in self.models:
             with contextlib.suppress(JobStateConflict):
                 self.store.jobs.request_resume(job_id)
-        while (job := self.store.work.claim(JobKind.FINETUNE, "last", TTL_S)) is not None:
-            self.store.work.succeed(Lease.of(job))
+        while (job := self.store.leases.claim(JobKind.FINETUNE, "last", TTL_S)) is not None:
+            self.store.leases.succeed(Lease.of(job))
         for job_id in self.models:
             assert self.store.jobs.get(job_id).status in TERMINAL
 

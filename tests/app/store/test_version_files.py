@@ -11,9 +11,8 @@ import pytest
 
 from app.registry.removal import remove_files
 from app.store import Store
-from app.store.assets import Move, NewVersion, VersionStatus
 from app.store.errors import StoreUnavailable, UnknownRecord, VersionGone
-from app.store.records import Lease
+from app.store.records import Lease, Move, NewVersion, VersionStatus
 from app.store.states import JobStatus
 from tests.app.store.conftest import claimed, submitted
 
@@ -57,12 +56,12 @@ def test_version_without_files_is_not_registered_and_no_alias_points_at_it(
     shutil.rmtree(folder)
     promotion = Move("default", "me", "a reason", 0)
     with pytest.raises(VersionGone, match="publish it again"):
-        store.work.succeed(lease, version=row(folder), files=folder, promotion=promotion)
+        store.leases.succeed(lease, version=row(folder), files=folder, promotion=promotion)
     assert status(store, folder) == before
     assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
     assert store.aliases.all() == ()
     folder.mkdir()
-    store.work.succeed(lease, version=row(folder), files=folder, promotion=promotion)
+    store.leases.succeed(lease, version=row(folder), files=folder, promotion=promotion)
     assert status(store, folder) == VersionStatus.READY
 
 
@@ -75,7 +74,7 @@ def test_who_registers_a_version_waits_for_who_removes_its_files(
 
     def register() -> None:
         try:
-            store.work.succeed(lease, version=row(folder), files=folder)
+            store.leases.succeed(lease, version=row(folder), files=folder)
         except VersionGone as error:
             gone.append(error)
 
@@ -108,10 +107,10 @@ def test_racing_job_and_removal_never_end_with_a_version_without_files(
         thread.start()
         barrier.wait()
         try:
-            store.work.succeed(lease, version=row(folder), files=folder)
+            store.leases.succeed(lease, version=row(folder), files=folder)
         except VersionGone:
             store.jobs.request_cancel(lease.job_id)
-            store.work.release(lease)
+            store.leases.release(lease)
         thread.join()
         assert folder.exists() == (status(store, folder) == VersionStatus.READY)
         if folder.exists():

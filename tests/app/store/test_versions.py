@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.store import Store
-from app.store.assets import Move, NewVersion, VersionStatus
 from app.store.errors import AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
+from app.store.records import Move, NewVersion, VersionStatus
 from tests.app.store.conftest import claimed, submitted
 
 
@@ -193,5 +193,5 @@ def test_version_is_never_both_deleted_and_pointed_at(store: Store, make_store: 
 
 def test_job_that_made_a_version_is_found_by_it(store: Store) -> None:
     job = submitted(store)
-    store.work.succeed(claimed(store), version=NewVersion("v1", "v1", {}, 1))
+    store.leases.succeed(claimed(store), version=NewVersion("v1", "v1", {}, 1))
     assert store.versions.get("v1").job_id == job.id

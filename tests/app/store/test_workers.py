@@ -48,5 +48,5 @@ def test_worker_is_shown_with_the_job_that_it_holds(store: Store) -> None:
         "1.0",
     )
     assert seen.started_at == pytest.approx(5.0)
-    store.work.release(lease)
+    store.leases.release(lease)
     assert store.workers.list()[0].job_id is None

@@ -12,10 +12,10 @@ from tests.app.store.conftest import FakeClock, claimed, submitted
 def test_life_of_a_job_is_told_in_order(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
-    assert store.work.event(lease, "Loaded.", level=Level.WARNING, data={"n": 1}) == 3
-    assert store.work.metrics(lease, 25, {"loss": 0.5}) == 4
-    store.work.succeed(lease)
-    told = store.journal.events(job.id)
+    assert store.leases.event(lease, "Loaded.", level=Level.WARNING, data={"n": 1}) == 3
+    assert store.leases.metrics(lease, 25, {"loss": 0.5}) == 4
+    store.leases.succeed(lease)
+    told = store.events.events(job.id)
     assert [(event.number, event.type, event.data) for event in told] == [
         (1, "status", {"from": None, "to": "queued"}),
         (2, "status", {"from": "queued", "to": "running", "owner": "slot", "fence": 1}),
@@ -25,8 +25,8 @@ def test_life_of_a_job_is_told_in_order(store: Store) -> None:
     ]
     assert [event.at for event in told] == sorted(event.at for event in told)
     assert (told[2].message, told[2].level) == ("Loaded.", Level.WARNING)
-    assert [event.number for event in store.journal.transitions(job.id)] == [1, 2, 5]
-    assert [event.number for event in store.journal.transitions(job.id, limit=1)] == [5]
+    assert [event.number for event in store.events.transitions(job.id)] == [1, 2, 5]
+    assert [event.number for event in store.events.transitions(job.id, limit=1)] == [5]
     assert store.jobs.get(job.id).event_count == 5
 
 
@@ -34,32 +34,32 @@ def test_events_go_on_after_a_number(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
     for index in range(4):
-        store.work.event(lease, str(index))
-    assert [event.number for event in store.journal.events(job.id, after=2, limit=3)] == [3, 4, 5]
-    assert [event.number for event in store.journal.events(job.id, after=5)] == [6]
-    assert store.journal.events(job.id, after=6) == ()
+        store.leases.event(lease, str(index))
+    assert [event.number for event in store.events.events(job.id, after=2, limit=3)] == [3, 4, 5]
+    assert [event.number for event in store.events.events(job.id, after=5)] == [6]
+    assert store.events.events(job.id, after=6) == ()
 
 
 def test_events_written_at_once_get_numbers_without_gaps_or_repeats(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
     threads = [
-        threading.Thread(target=lambda: [store.work.event(lease, "hello") for _ in range(5)])
+        threading.Thread(target=lambda: [store.leases.event(lease, "hello") for _ in range(5)])
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [event.number for event in store.journal.events(job.id)] == list(range(1, 23))
+    assert [event.number for event in store.events.events(job.id)] == list(range(1, 23))
 
 
 def test_long_texts_and_data_are_cut_and_broken_ones_mended(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
-    store.work.event(lease, "x" * 5000, data={"big": "y" * 20_000})
-    store.work.event(lease, "nul \0 and \ud800", data={"nan": float("nan"), "nul": "\0"})
-    cut, mended = store.journal.events(job.id, after=2)
+    store.leases.event(lease, "x" * 5000, data={"big": "y" * 20_000})
+    store.leases.event(lease, "nul \0 and \ud800", data={"nan": float("nan"), "nul": "\0"})
+    cut, mended = store.events.events(job.id, after=2)
     assert (len(cut.message), cut.data) == (2000, {"left_out_bytes": 20_000 + len('{"big": ""}')})
     assert (mended.message, mended.data) == ("nul \ufffd and ?", {"nan": None, "nul": "\0"})
 
@@ -68,18 +68,18 @@ def test_step_that_a_resumed_job_repeats_replaces_the_earlier_one(store: Store, 
     job = submitted(store)
     lease = claimed(store)
     for step in (25, 50, 75):
-        store.work.metrics(lease, step, {"loss": float(step)})
+        store.leases.metrics(lease, step, {"loss": float(step)})
     clock.advance(61)
     lease = claimed(store)
-    store.work.metrics(lease, 50, {"loss": -1.0, "gap": float("inf")})
-    curve = store.journal.metrics(job.id)
+    store.leases.metrics(lease, 50, {"loss": -1.0, "gap": float("inf")})
+    curve = store.events.metrics(job.id)
     assert [(point.step, point.values) for point in curve] == [
         (25, {"loss": 25.0}),
         (50, {"loss": -1.0, "gap": None}),
         (75, {"loss": 75.0}),
     ]
-    assert [point.step for point in store.journal.metrics(job.id, after=25, limit=1)] == [50]
-    latest = store.journal.latest_metrics(job.id)
+    assert [point.step for point in store.events.metrics(job.id, after=25, limit=1)] == [50]
+    latest = store.events.latest_metrics(job.id)
     assert latest is not None
     assert latest.step == 75
     assert store.jobs.get(job.id).step == 50
@@ -88,11 +88,11 @@ def test_step_that_a_resumed_job_repeats_replaces_the_earlier_one(store: Store, 
 def test_points_of_many_steps_are_written_at_once_and_replace_those_that_were_there(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
-    assert store.work.points(lease, {step: {"loss": 1.0} for step in (1, 2, 3)}) == 5
-    assert store.work.points(lease, {3: {"loss": float("nan")}, 4: {"loss": 0.5}}) == 7
-    curve = [(point.step, point.values) for point in store.journal.metrics(job.id)]
+    assert store.leases.points(lease, {step: {"loss": 1.0} for step in (1, 2, 3)}) == 5
+    assert store.leases.points(lease, {3: {"loss": float("nan")}, 4: {"loss": 0.5}}) == 7
+    curve = [(point.step, point.values) for point in store.events.metrics(job.id)]
     assert curve == [(1, {"loss": 1.0}), (2, {"loss": 1.0}), (3, {"loss": None}), (4, {"loss": 0.5})]
-    told = [(event.number, event.data) for event in store.journal.events(job.id, after=2)]
+    told = [(event.number, event.data) for event in store.events.events(job.id, after=2)]
     assert told == [
         (3, {"step": 1, "values": {"loss": 1.0}}),
         (4, {"step": 2, "values": {"loss": 1.0}}),
@@ -110,40 +110,40 @@ def test_events_stay_bounded_while_the_job_runs_and_its_curve_is_whole(
     job = submitted(store)
     lease = claimed(store)
     for step in range(20):
-        store.work.metrics(lease, step, {"loss": 1.0})
-    store.work.points(lease, {step: {"loss": 1.0} for step in range(20, 40)})
-    numbers = [event.number for event in store.journal.events(job.id)]
+        store.leases.metrics(lease, step, {"loss": 1.0})
+    store.leases.points(lease, {step: {"loss": 1.0} for step in range(20, 40)})
+    numbers = [event.number for event in store.events.events(job.id)]
     assert numbers == [1, 2, *range(27, 43)]
-    assert [point.step for point in store.journal.metrics(job.id)] == list(range(40))
+    assert [point.step for point in store.events.metrics(job.id)] == list(range(40))
 
 
 def test_metrics_displace_no_message(url: str, clock: FakeClock, make_store: Callable[..., Store]) -> None:
     store = make_store(url, clock=clock, max_events=16)
     job = submitted(store)
     lease = claimed(store)
-    store.work.event(lease, "first")
+    store.leases.event(lease, "first")
     for step in range(40):
-        store.work.metrics(lease, step, {"loss": 1.0})
-    assert [event.message for event in store.journal.events(job.id) if event.type == "message"] == ["first"]
+        store.leases.metrics(lease, step, {"loss": 1.0})
+    assert [event.message for event in store.events.events(job.id) if event.type == "message"] == ["first"]
     for number in range(40):
-        store.work.event(lease, str(number))
-    left = [event for event in store.journal.events(job.id, limit=1000) if event.type == "message"]
+        store.leases.event(lease, str(number))
+    left = [event for event in store.events.events(job.id, limit=1000) if event.type == "message"]
     assert [event.message for event in left] == [str(number) for number in range(24, 40)]
 
 
 def test_prune_leaves_the_transitions_of_jobs_that_ended_long_ago(store: Store, clock: FakeClock) -> None:
     old = submitted(store)
     lease = claimed(store)
-    store.work.metrics(lease, 1, {"loss": 1.0})
-    store.work.succeed(lease)
+    store.leases.metrics(lease, 1, {"loss": 1.0})
+    store.leases.succeed(lease)
     clock.advance(1000)
     running = submitted(store)
     lease = claimed(store)
-    store.work.event(lease, "hello")
+    store.leases.event(lease, "hello")
     recent = store.jobs.request_cancel(submitted(store).id)
     assert recent.status is JobStatus.CANCELLED
-    assert store.journal.prune(500) == 1
-    assert store.journal.prune(500) == 0
-    assert {event.type for event in store.journal.events(old.id)} == {EventType.STATUS}
-    assert len(store.journal.metrics(old.id)) == 1
-    assert len(store.journal.events(running.id)) == 3
+    assert store.events.prune(500) == 1
+    assert store.events.prune(500) == 0
+    assert {event.type for event in store.events.events(old.id)} == {EventType.STATUS}
+    assert len(store.events.metrics(old.id)) == 1
+    assert len(store.events.events(running.id)) == 3

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from app.store.database import Clock, Database
 from app.store.errors import UnknownRecord
-from app.store.paging import MAX_EVENTS, MAX_NUMBER, bounded
+from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
 from app.store.records import Event, EventType, Json, Level, MetricPoint
 from app.store.tables import events, jobs, metrics
 from app.store.transitions import append
@@ -16,7 +16,7 @@ from app.store.values import bounded_data, finite
 _KEPT_APART = (EventType.STATUS, EventType.METRICS)
 
 
-class Journal:
+class JobEvents:
     """Events and metrics of jobs.
 
     A job keeps every point of its curves; how many there may be is limited at submission. Of its events it keeps all
@@ -33,11 +33,11 @@ class Journal:
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         """A job's events with numbers greater than `after`, in order; none where there are no newer ones.
 
-        At most MAX_EVENTS at once. A number is never seen before a smaller one. Numbers that were pruned are skipped.
+        At most MAX_ROWS at once. A number is never seen before a smaller one. Numbers that were pruned are skipped.
 
         Raises: UnknownRecord.
         """
-        query = events_query(job_id, bounded(after, 0, MAX_NUMBER)).limit(bounded(limit, 1, MAX_EVENTS))
+        query = events_query(job_id, bounded(after, 0, MAX_NUMBER)).limit(bounded(limit, 1, MAX_ROWS))
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
             if not rows:
@@ -50,7 +50,7 @@ class Journal:
             select(events)
             .where(events.c.job_id == job_id, events.c.type == EventType.STATUS)
             .order_by(events.c.number.desc())
-            .limit(bounded(limit, 1, MAX_EVENTS))
+            .limit(bounded(limit, 1, MAX_ROWS))
         )
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
@@ -64,7 +64,7 @@ class Journal:
             select(metrics)
             .where(metrics.c.job_id == job_id, metrics.c.step > bounded(after, -1, MAX_NUMBER))
             .order_by(metrics.c.step)
-            .limit(bounded(limit, 1, MAX_EVENTS))
+            .limit(bounded(limit, 1, MAX_ROWS))
         )
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
@@ -89,7 +89,7 @@ class Journal:
             select(jobs.c.id)
             .where(jobs.c.pruned_at.is_(None), jobs.c.finished_at <= cutoff)
             .order_by(jobs.c.finished_at)
-            .limit(bounded(limit, 1, MAX_EVENTS))
+            .limit(bounded(limit, 1, MAX_ROWS))
         )
         with self._database.reading() as connection:
             ids = connection.execute(query).scalars().all()
@@ -167,7 +167,7 @@ class Journal:
 
 
 def events_query(job_id: str, after: int) -> Any:
-    """The statement of `Journal.events`, whose plan a test looks at."""
+    """The statement of `JobEvents.events`, whose plan a test looks at."""
     return select(events).where(events.c.job_id == job_id, events.c.number > after).order_by(events.c.number)
 
 

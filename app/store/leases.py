@@ -1,16 +1,16 @@
 """Jobs as workers see them: claim, renew, report, let go, finish. Every effect is guarded by the fence."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, or_, select, update
 
-from app.store import registry
-from app.store.assets import Move, NewVersion
+from app.store import version_sql
 from app.store.database import Clock, Database
-from app.store.journal import Journal
-from app.store.records import EventType, Job, JobError, Json, Lease, Level, as_json
+from app.store.job_events import JobEvents
+from app.store.records import EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from app.store.states import HELD, Action, JobKind, JobStatus
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import held_job, leased_job, lost, move, ran_s
@@ -22,7 +22,7 @@ MAX_BACK_OFF_S = 300.0
 _HELD = sorted(HELD)
 
 
-class Work:
+class JobLeases:
     """The workers' side of the jobs table. One short transaction a method.
 
     A lease says until when nobody else takes the job; the fence says whose effects count. A worker that
@@ -37,7 +37,7 @@ class Work:
     StoreUnavailable may mean that the first try took effect: either way the worker has no more to say.
     """
 
-    def __init__(self, database: Database, clock: Clock, journal: Journal) -> None:
+    def __init__(self, database: Database, clock: Clock, journal: JobEvents) -> None:
         self._database = database
         self._clock = clock
         self._journal = journal
@@ -90,10 +90,11 @@ class Work:
         `release`.
         """
         with self._database.writing() as connection:
-            status = connection.execute(
-                _guarded(lease).values(lease_until=self._clock() + ttl_s).returning(jobs.c.status)
+            renewed = _guarded(lease).values(lease_until=self._clock() + ttl_s)
+            status: JobStatus | None = connection.execute(
+                renewed.returning(jobs.c.status)
             ).scalar_one_or_none()
-        return None if status is None else JobStatus(status)
+        return status
 
     def progress(
         self,
@@ -208,9 +209,9 @@ class Work:
                 self._clock(),
                 reason.message,
                 level=Level.WARNING,
-                data={"error": as_json(reason)},
+                data={"error": asdict(reason)},
                 attempt=max(0, job.attempt - 1),
-                **({} if cancels else {"pause_reason": as_json(reason)}),
+                **({} if cancels else {"pause_reason": reason}),
             )
 
     def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None, done: int = 0) -> Job:
@@ -231,7 +232,7 @@ class Work:
             if again:
                 values["not_before"] = now + (retry_in_s or 0)
             if not again and job.status is not JobStatus.CANCELLING:
-                values["error"] = as_json(error)
+                values["error"] = error
             return move(
                 connection,
                 job,
@@ -239,7 +240,7 @@ class Work:
                 now,
                 error.message,
                 level=Level.WARNING if again else Level.ERROR,
-                data={"error": as_json(error)},
+                data={"error": asdict(error)},
                 **values,
             )
 
@@ -353,8 +354,8 @@ def _exhaust(connection: Connection, job: Job, error: JobError, now: float, inte
         now,
         error.message,
         level=Level.ERROR,
-        data={"error": as_json(error)},
-        error=as_json(error),
+        data={"error": asdict(error)},
+        error=error,
         interruptions=interruptions,
     )
 
@@ -369,10 +370,10 @@ def _make(
 ) -> None:
     """Register what a job made, and point an alias at it."""
     if promotion is not None:
-        registry.locked_alias(connection, promotion.alias)  # aliases before versions, as everywhere
-    registry.register(connection, version, now, job_id=job.id, files=files)
+        version_sql.locked_alias(connection, promotion.alias)  # aliases before versions, as everywhere
+    version_sql.register(connection, version, now, job_id=job.id, files=files)
     if promotion is not None:
-        registry.point(connection, promotion, version.id, now, job_id=job.id)
+        version_sql.move_alias(connection, promotion, version.id, now, job_id=job.id)
 
 
 def _guarded(lease: Lease) -> Any:

@@ -5,13 +5,12 @@ version that it points at now, so that a job trains on what its caller saw, when
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from app.errors import InvalidRequest
 from app.store import Store
 from app.store.alias_names import DEFAULT
-from app.store.assets import VersionStatus
 from app.store.errors import UnknownRecord, UnusableRecord
+from app.store.records import VersionStatus
 from models.references import DEMO, BadReferenceError, canonical, is_version
 
 
@@ -21,16 +20,7 @@ class ModelNotAllowed(InvalidRequest):
     code = "model_not_allowed"
 
 
-@dataclass(frozen=True)
-class Named:
-    """What a name stands for: a registered version, or a reference as the operator spells it."""
-
-    name: str
-    version: str | None = None
-    """The same as `name` where it is one: it cannot be deleted while a job needs it."""
-
-
-class NamedModels:
+class ModelResolver:
     """Looks names up. Its methods use the store, so they belong into a thread.
 
     Raises: BadReferenceError for a reference of the operator's that is none.
@@ -45,8 +35,8 @@ class NamedModels:
         self._allowed = list(dict.fromkeys([*served, DEMO, *map(canonical, allowed)]))
         self._teachers = list(dict.fromkeys(teachers))
 
-    def model(self, name: str, *, param: str) -> Named:
-        """What a job may use under a name.
+    def model(self, name: str, *, param: str) -> str:
+        """What a job may use under a name: the id of a registered version, or a reference as the operator spells it.
 
         Raises: ModelNotAllowed, UnusableRecord for a version that is unknown or deleted, StoreUnavailable.
         """
@@ -57,7 +47,7 @@ class NamedModels:
         except UnknownRecord:
             pass
         if name == DEFAULT:
-            return Named(self._first)
+            return self._first
         try:
             reference = canonical(name)
         except BadReferenceError:
@@ -68,19 +58,18 @@ class NamedModels:
                 f"allows; choose {DEFAULT}, a version, an alias, or one of: {', '.join(self._allowed)}.",
                 param=param,
             )
-        return Named(reference)
+        return reference
 
-    def teacher(self, name: str, *, param: str) -> str:
-        """A teacher that jobs may name. Raises ModelNotAllowed."""
+    def check_teacher(self, name: str, *, param: str) -> None:
+        """Raise ModelNotAllowed unless jobs may name this teacher."""
         if name not in self._teachers:
             choice = ", ".join(self._teachers) or "none"
             raise ModelNotAllowed(
                 f"{name[:200]!r} is not a teacher that this server's operator allows; choose one of: {choice}.",
                 param=param,
             )
-        return name
 
-    def _version(self, version_id: str, param: str) -> Named:
+    def _version(self, version_id: str, param: str) -> str:
         try:
             version = self._store.versions.get(version_id)
         except UnknownRecord:
@@ -89,4 +78,4 @@ class NamedModels:
             ) from None
         if version.status is VersionStatus.DELETED:
             raise UnusableRecord(f"The version {version_id[:12]} was deleted; name another.", param=param)
-        return Named(version_id, version_id)
+        return version_id

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from bench.caption_choice import best_caption
 from torch import Tensor
 
+from bench.diffusion import best_caption
 from models.teacher.diffusion_score import denoising_errors, draws
 from models.teacher.errors import TeacherError
 

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.store.assets import Alias, Move, NewVersion, Version, VersionStatus
 from app.store.errors import AliasMoved, UnusableRecord, VersionGone
+from app.store.records import Alias, Move, NewVersion, Version, VersionStatus
 from app.store.tables import aliases, promotions, versions
 
 
@@ -40,7 +40,7 @@ def register(
     return registered
 
 
-def withhold(connection: Connection, version_id: str, now: float) -> bool:
+def lock_unregistered(connection: Connection, version_id: str, now: float) -> bool:
     """Keep a version that is deleted or unknown from being registered until this transaction ends; False for others.
 
     An unknown one has no row to be locked. Inserting one makes everybody wait who would insert it too.
@@ -56,7 +56,7 @@ def withhold(connection: Connection, version_id: str, now: float) -> bool:
 
 def _registered(connection: Connection, new: NewVersion, now: float, job_id: str | None) -> Version:
     if new.base_version is not None:
-        hold(connection, new.base_version, param="base")
+        lock_against_deletion(connection, new.base_version, param="base")
     values: dict[str, Any] = {
         "folder": new.folder,
         "description": dict(new.description),
@@ -88,7 +88,7 @@ def mark_damaged(connection: Connection, version_id: str, at: float | None) -> N
     connection.execute(update(versions).where(versions.c.id == version_id).values(damaged_at=at))
 
 
-def hold(connection: Connection, version_id: str, *, param: str) -> None:
+def lock_against_deletion(connection: Connection, version_id: str, *, param: str) -> None:
     """Keep a version from being deleted until this transaction ends. Raises UnusableRecord if it is gone."""
     status = connection.execute(
         select(versions.c.status).where(versions.c.id == version_id).with_for_update(read=True)
@@ -105,7 +105,7 @@ def locked_alias(connection: Connection, name: str) -> Alias | None:
     return None if row is None else Alias.of(row._mapping)
 
 
-def point(
+def move_alias(
     connection: Connection, move: Move, version_id: str, now: float, *, job_id: str | None = None
 ) -> Alias:
     """Point an alias at a version, compare-and-set on its generation, and write the audit row.
@@ -115,7 +115,7 @@ def point(
     Raises: AliasMoved, UnusableRecord where the version is gone.
     """
     old = locked_alias(connection, move.alias)
-    hold(connection, version_id, param="version")
+    lock_against_deletion(connection, version_id, param="version")
     _check_generation(move, 0 if old is None else old.generation)
     if old is not None and old.version == version_id:
         return old

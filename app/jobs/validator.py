@@ -1,0 +1,138 @@
+"""All that can be checked of a job before a worker has it."""
+
+from collections.abc import Callable
+
+from app.errors import InvalidRequest, Overloaded
+from app.jobs.limits import JobLimits, steps_of
+from app.jobs.model_resolver import ModelResolver
+from app.keys import Caller
+from app.store import Store
+from app.store.alias_names import check_alias
+from app.store.errors import UnknownRecord, UnusableRecord
+from app.store.records import Dataset, DatasetStatus, NewJob
+from app.store.specs import PAIRS, EvaluateSpec, FinetuneSpec
+from app.store.states import OPEN
+
+_RETRY_AFTER_S = 60
+
+
+class JobValidator:
+    """Checks specs against what is there. Its methods use the store, so they belong into a thread.
+
+    Raises: InvalidRequest (ModelNotAllowed, UnusableRecord among them), Forbidden, Overloaded, DiskReserve,
+    StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        models: ModelResolver,
+        *,
+        max_open: int,
+        limits: JobLimits,
+        check_disk: Callable[[], None],
+        max_attempts: int,
+        max_interruptions: int,
+        max_run_time_s: float,
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._max_open = max_open
+        self._limits = limits
+        self._check_disk = check_disk
+        self._max_attempts = max_attempts
+        self._max_interruptions = max_interruptions
+        self._max_run_time_s = max_run_time_s
+
+    def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
+        """The spec with names resolved: its worker uses what its caller saw."""
+        resolved = (
+            self._check_finetune(spec, caller)
+            if isinstance(spec, FinetuneSpec)
+            else self._check_evaluate(spec)
+        )
+        if spec.max_run_time_s is not None and spec.max_run_time_s > self._max_run_time_s:
+            raise InvalidRequest(
+                f"A job may run for {self._max_run_time_s:g} s here; ask for less.", param="max_run_time_s"
+            )
+        self.check_room()
+        return resolved
+
+    def new_job(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> NewJob:
+        """A checked job that can be inserted."""
+        resolved = self.check(spec, caller)
+        return NewJob(
+            spec.kind,
+            spec.as_sent(),
+            config=resolved.as_row(),
+            datasets=resolved.datasets,
+            versions=resolved.versions,
+            max_attempts=self._max_attempts,
+            max_interruptions=self._max_interruptions,
+            max_run_time_s=spec.max_run_time_s or self._max_run_time_s,
+            seed=spec.seed,
+            suffix=spec.suffix,
+            metadata=spec.metadata,
+            owner=caller.name,
+            idempotency_key=key,
+        )
+
+    def check_room(self) -> None:
+        """Raise Overloaded where no more jobs are taken, and DiskReserve where the disk is full."""
+        self._check_disk()
+        open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
+        if open_jobs >= self._max_open:
+            raise Overloaded(
+                f"{open_jobs} jobs have not ended, and no more are taken; try again later, or cancel some.",
+                code="too_many_jobs",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+
+    def _check_finetune(self, spec: FinetuneSpec, caller: Caller) -> FinetuneSpec:
+        if spec.promote != "never":
+            caller.check("admin", f"promote: {spec.promote}", param="promote")
+        check_alias(spec.alias)
+        base = self._models.model(spec.base, param="base")
+        if spec.teacher is not None:
+            self._models.check_teacher(spec.teacher, param="teacher")
+        training = self._dataset(spec.training_data, PAIRS, param="training_data")
+        if spec.validation_data is not None:
+            self._dataset(spec.validation_data, PAIRS, param="validation_data")
+        for index, evaluation in enumerate(spec.evaluate):
+            self._dataset(evaluation.data, evaluation.benchmark, param="evaluate", index=index)
+        self._limits.check(spec.hyperparameters, steps_of(spec, training))
+        return spec.resolved(base=base, max_bad_share=training.max_bad_share)
+
+    def _check_evaluate(self, spec: EvaluateSpec) -> EvaluateSpec:
+        models = {
+            param: self._models.model(name, param=param)
+            for param, name in (("model", spec.model), ("baseline", spec.baseline))
+            if name is not None
+        }
+        if spec.teacher is not None:
+            self._models.check_teacher(spec.teacher, param="teacher")
+        data = self._dataset(spec.data, spec.benchmark, param="data")
+        return spec.resolved(max_bad_share=data.max_bad_share, **models)
+
+    def _dataset(self, dataset_id: str, format: str, *, param: str, index: int | None = None) -> Dataset:
+        """A data set that a job can use, or wait for."""
+        try:
+            dataset = self._store.datasets.get(dataset_id)
+        except UnknownRecord:
+            raise UnusableRecord(
+                f"There is no data set {dataset_id}; GET /datasets lists them.", param=param, index=index
+            ) from None
+        if dataset.status in (DatasetStatus.REJECTED, DatasetStatus.DELETED):
+            raise UnusableRecord(
+                f"The data set {dataset_id} is {dataset.status}; name one that is ready.",
+                param=param,
+                index=index,
+            )
+        if dataset.format != format:
+            raise InvalidRequest(
+                f"The data set {dataset_id} has the format {dataset.format}; one of {format} is needed here.",
+                code="dataset_format",
+                param=param,
+                index=index,
+            )
+        return dataset

@@ -1,0 +1,69 @@
+"""POST /finetune and POST /evaluate."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+
+from app.backend import Backend
+from app.bodies import JSON, reads
+from app.errors import DiskReserve
+from app.keys import Caller
+from app.openapi import describe_errors, describe_json
+from app.routes.shared import READING, WRITING, BackendDep, IdempotencyKey, Train
+from app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo
+from app.store.specs import EvaluateSpec, FinetuneSpec
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    200: {"model": DryRunResult, "description": "What a dry run found."},
+    202: {
+        "description": "The job.",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "Where the job is."},
+            "Idempotency-Replayed": {
+                "schema": {"type": "string"},
+                "description": "`true` where an earlier request with this Idempotency-Key made the job.",
+            },
+        },
+    },
+}
+
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, *WRITING, DiskReserve) | ACCEPTED)
+
+
+@router.post(
+    "/finetune", status_code=202, response_model=FinetuneJobInfo, openapi_extra=describe_json(FinetuneSpec)
+)
+async def finetune(
+    caller: Train,
+    backend: BackendDep,
+    spec: Annotated[FinetuneSpec, Depends(reads(FinetuneSpec, form=False))],
+    key: IdempotencyKey = None,
+) -> Response:
+    """Fine-tune a model on a data set; 202 with the job, or 200 with what a dry run finds."""
+    return await _submit(spec, backend, caller, key)
+
+
+@router.post(
+    "/evaluate", status_code=202, response_model=EvaluateJobInfo, openapi_extra=describe_json(EvaluateSpec)
+)
+async def evaluate(
+    caller: Train,
+    backend: BackendDep,
+    spec: Annotated[EvaluateSpec, Depends(reads(EvaluateSpec, form=False))],
+    key: IdempotencyKey = None,
+) -> Response:
+    """Measure a model on a benchmark; 202 with the job, or 200 with what a dry run finds."""
+    return await _submit(spec, backend, caller, key)
+
+
+async def _submit(
+    spec: FinetuneSpec | EvaluateSpec, backend: Backend, caller: Caller, key: str | None
+) -> Response:
+    if spec.dry_run:
+        found = await backend.run(backend.jobs.try_out, spec, caller)
+        return Response(found.model_dump_json(), media_type=JSON)
+    job, is_new = await backend.run(backend.jobs.submit, spec, caller, key)
+    headers = {"Location": f"/jobs/{job.id}"}
+    if not is_new:
+        headers["Idempotency-Replayed"] = "true"
+    return Response(job.model_dump_json(), status_code=202, headers=headers, media_type=JSON)

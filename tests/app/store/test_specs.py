@@ -1,0 +1,163 @@
+"""What a job's row holds: read back as it was written, and what cannot be is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.errors import InvalidRequest
+from app.store.specs import FORMAT, PATH_OPTIONS, EvaluateSpec, FinetuneSpec, Hyperparameters, JobSpec
+from models.training.config import FinetuneConfig
+from models.training.errors import ConfigError
+
+SMALL: dict[str, Any] = {"objective": "clip", "hyperparameters": {"steps": 5}, "training_data": "ds_1"}
+IF_BETTER = SMALL | {"promote": "if_better"}
+WINOGROUND = {"benchmark": "winoground", "data": "ds_2"}
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "seed": st.integers(0, 2**32 - 1),
+            "validation_data": st.just("ds_9"),
+            "evaluate": st.lists(st.just(WINOGROUND), max_size=3),
+            "promote": st.sampled_from(["never", "always"]),
+            "alias": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),
+            "thresholds": st.fixed_dictionaries({"max_p": st.floats(0.001, 1), "max_loss": st.floats(0, 1)}),
+        },
+    ),
+    st.fixed_dictionaries(
+        {"steps": st.integers(1, 1000)}, optional={"lr": st.floats(1e-6, 1), "lambda": st.floats(0, 10)}
+    ),
+)
+def test_job_is_read_back_as_it_was_written(asked: dict[str, Any], hyperparameters: dict[str, Any]) -> None:
+    spec = FinetuneSpec.model_validate({**SMALL, **asked, "hyperparameters": hyperparameters})
+    row = json.loads(json.dumps(spec.as_row()))
+    assert FinetuneSpec.read(row) == spec
+    assert FinetuneSpec.read(row).as_row() == row
+
+
+def test_a_row_holds_every_default_and_the_number_of_its_format() -> None:
+    row = FinetuneSpec.model_validate(SMALL).as_row()
+    own = FinetuneSpec.model_fields.keys() - JobSpec.model_fields.keys()
+    assert row.keys() == own | {"format"}
+    assert row["hyperparameters"].keys() == Hyperparameters.model_fields.keys()
+    assert row["format"] == FORMAT
+    row = EvaluateSpec(benchmark="winoground", data="ds_1", model="demo").as_row()
+    assert row.keys() == EvaluateSpec.model_fields.keys() - JobSpec.model_fields.keys() | {"format"}
+
+
+def test_a_row_of_a_newer_format_is_refused() -> None:
+    row = FinetuneSpec.model_validate(SMALL).as_row()
+    with pytest.raises(ConfigError, match="newer"):
+        FinetuneSpec.read({**row, "format": FORMAT + 1})
+
+
+def test_rows_without_a_format_are_read_as_they_were_meant() -> None:
+    """Of releases up to 1414a10: all options of a run were flat, beside the job's own."""
+    config = FinetuneConfig(data=Path("unused"), objective="clip", steps=5, lr=0.25, seed=7, base="mine")
+    flat = config.model_dump(mode="json", exclude=set(PATH_OPTIONS))
+    own = {"training_data": "ds_1", "validation_data": None, "evaluate": [WINOGROUND], "promote": "always"}
+    spec = FinetuneSpec.read(
+        {**flat, **own, "alias": "candidate", "thresholds": {"max_p": 0.1, "max_loss": 0.0}}
+    )
+    assert spec.config(data=Path("unused")) == config
+    assert (spec.promote, spec.alias, spec.thresholds.max_p) == ("always", "candidate", 0.1)
+    assert [each.data for each in spec.evaluate] == ["ds_2"]
+    assert FinetuneSpec.read(spec.as_row()) == spec
+
+
+def test_paths_are_the_worker_s_to_fill_in() -> None:
+    spec = FinetuneSpec.model_validate(SMALL)
+    run = spec.config(data=Path("/a/captions.json"), images=Path("/a"), device="cpu")
+    assert (run.data, run.images, run.device, run.steps) == (Path("/a/captions.json"), Path("/a"), "cpu", 5)
+    assert spec.recorded(run).data == Path("ds_1")
+    assert spec.recorded(run).images is None
+    for name in sorted(PATH_OPTIONS):
+        for asked in (SMALL | {name: "/etc"}, SMALL | {"hyperparameters": {"steps": 5, name: "/etc"}}):
+            with pytest.raises(ValidationError, match=name):
+                FinetuneSpec.model_validate(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            SMALL | {"hyperparameters": {"steps": 5, "lr": -1}},
+            "hyperparameters.lr: input should be greater than 0",
+        ),
+        (SMALL | {"nonsense": 1}, "nonsense"),
+        (SMALL | {"promote": "maybe"}, "promote: input should be"),
+        (SMALL | {"alias": "../x"}, "alias: string should match"),
+        ({"objective": "clip", "hyperparameters": {"steps": 5}}, "training_data: field required"),
+        (SMALL | {"training_data": "../ds"}, "training_data: string should match"),
+        (
+            SMALL | {"evaluate": [{"benchmark": "chess", "data": "ds_2"}]},
+            r"evaluate\.0\.benchmark: there is no",
+        ),
+        (SMALL | {"evaluate": [WINOGROUND] * 9}, "evaluate: tuple should have at most 8"),
+        (SMALL | {"objective": "sds-clip"}, "needs a teacher"),
+        (IF_BETTER, "needs a winoground data set"),
+        (IF_BETTER | {"evaluate": [WINOGROUND]}, "needs zero-shot or retrieval"),
+    ],
+)
+def test_what_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FinetuneSpec.read({**asked, "format": FORMAT})
+
+
+def test_options_that_do_not_go_together_are_one_error_of_their_own() -> None:
+    for asked in (SMALL | {"objective": "sds-clip"}, SMALL | {"hyperparameters": {}}, IF_BETTER):
+        with pytest.raises(InvalidRequest) as refused:
+            FinetuneSpec.model_validate(asked)
+        assert (refused.value.code, refused.value.param) == ("invalid_configuration", None)
+
+
+def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
+    kept = {"evaluate": [WINOGROUND, {"benchmark": "zeroshot", "data": "ds_3"}]}
+    job = FinetuneSpec.model_validate(IF_BETTER | kept)
+    assert job.datasets == ("ds_1", "ds_2", "ds_3")
+    assert [each.benchmark for each in job.evaluate] == ["winoground", "zero-shot"]
+    held_out = IF_BETTER | {"evaluate": [WINOGROUND], "validation_data": "ds_4"}
+    assert FinetuneSpec.model_validate(held_out).promote == "if_better"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"model": "demo"}, "benchmark: field required"),
+        ({"benchmark": "winoground"}, "data: field required"),
+        ({"benchmark": "winoground", "data": "d"}, "needs a model"),
+        ({"benchmark": "winoground", "data": "d", "scorer": "diffusion"}, "needs a teacher"),
+        ({"benchmark": "winoground", "data": "d", "model": "demo", "teacher": "t"}, "belongs to the scorer"),
+        (
+            {"benchmark": "zero-shot", "data": "d", "teacher": "t", "scorer": "diffusion"},
+            "cannot be measured",
+        ),
+        ({"benchmark": "zero-shot", "data": "d", "model": "demo", "classes": "/etc/passwd"}, "classes"),
+    ],
+)
+def test_evaluation_that_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EvaluateSpec.read(asked)
+
+
+def test_a_model_beside_a_teacher_is_taken_and_a_teacher_without_the_diffusion_scorer_is_not() -> None:
+    asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t"}
+    assert EvaluateSpec.read(asked | {"scorer": "diffusion"}).teacher == "t"
+    with pytest.raises(ConfigError, match="teacher belongs to the scorer diffusion"):
+        EvaluateSpec.read(asked)
+
+
+def test_evaluation_is_read_back_as_it_was_written() -> None:
+    job = EvaluateSpec.read(
+        {"benchmark": "sugar_crepe", "data": "ds_1", "model": "demo", "baseline": "default"}
+    )
+    assert job.benchmark == "sugarcrepe"
+    assert EvaluateSpec.read(job.as_row()) == job
+    assert job.datasets == ("ds_1",)
