@@ -31,6 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What async tests run on: the loop that the service uses."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_settings() -> Iterator[None]:
     """Whatever the developer has set in the environment stays out of the tests, shared servers included."""

@@ -111,31 +111,25 @@ async def _code(fetcher: Fetcher, url: str) -> str:
     return caught.value.code
 
 
-def test_image_is_fetched_under_its_name_and_without_luggage() -> None:
-    async def scenario() -> None:
-        async with _server(_always(_answer(b"picture", "Set-Cookie: a=b"))) as (port, requests):
-            fetcher = _fetcher(port)
-            assert await fetcher.fetch(f"http://image.test:{port}/a%20b?c=d#e") == b"picture"
-            assert await fetcher.fetch(f"http://image.test:{port}") == b"picture"
-        first, second = requests
-        assert first.startswith(b"GET /a%20b?c=d HTTP/1.1\r\n")
-        assert f"Host: image.test:{port}".encode() in first
-        assert b"Accept-Encoding: identity" in first
-        assert second.startswith(b"GET / HTTP/1.1\r\n")
-        assert b"cookie" not in second.lower()
-
-    asyncio.run(scenario())
+async def test_image_is_fetched_under_its_name_and_without_luggage() -> None:
+    async with _server(_always(_answer(b"picture", "Set-Cookie: a=b"))) as (port, requests):
+        fetcher = _fetcher(port)
+        assert await fetcher.fetch(f"http://image.test:{port}/a%20b?c=d#e") == b"picture"
+        assert await fetcher.fetch(f"http://image.test:{port}") == b"picture"
+    first, second = requests
+    assert first.startswith(b"GET /a%20b?c=d HTTP/1.1\r\n")
+    assert f"Host: image.test:{port}".encode() in first
+    assert b"Accept-Encoding: identity" in first
+    assert second.startswith(b"GET / HTTP/1.1\r\n")
+    assert b"cookie" not in second.lower()
 
 
-def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
-    async def scenario() -> None:
-        async with _server(_always(_answer(b"picture"))) as (port, _):
-            assert await _fetcher(port).fetch(f"http://image.test:{port}/") == b"picture"
-
-    asyncio.run(scenario())
+    async with _server(_always(_answer(b"picture"))) as (port, _):
+        assert await _fetcher(port).fetch(f"http://image.test:{port}/") == b"picture"
 
 
 @pytest.mark.parametrize(
@@ -206,17 +200,14 @@ def test_url_that_is_not_a_plain_web_address_is_forbidden_without_asking_the_nam
     ],
     ids=ascii,
 )
-def test_inner_host_in_any_form_is_forbidden_and_never_called(host: str) -> None:
+async def test_inner_host_in_any_form_is_forbidden_and_never_called(host: str) -> None:
     """Through the system's own resolver, and with a server listening at the address."""
 
-    async def scenario() -> None:
-        async with _server(_always(_answer(b"secret"))) as (port, requests):
-            fetcher = Fetcher(max_bytes=1000, timeout_s=5, max_redirects=1, allowed_ports=[port])
-            assert await _code(fetcher, f"http://{host}:{port}/") == "image_url_forbidden"
-            await fetcher.close()
-        assert requests == []
-
-    asyncio.run(scenario())
+    async with _server(_always(_answer(b"secret"))) as (port, requests):
+        fetcher = Fetcher(max_bytes=1000, timeout_s=5, max_redirects=1, allowed_ports=[port])
+        assert await _code(fetcher, f"http://{host}:{port}/") == "image_url_forbidden"
+        await fetcher.close()
+    assert requests == []
 
 
 def test_unknown_host_and_inner_host_look_the_same() -> None:
@@ -232,46 +223,37 @@ def test_unknown_host_and_inner_host_look_the_same() -> None:
     assert len(set(asyncio.run(scenario()))) == 1
 
 
-def test_host_with_one_inner_address_among_public_ones_is_forbidden() -> None:
-    async def scenario() -> None:
-        async with _server(_always(_answer(b"picture"))) as (port, requests):
-            names = Names(image_test=[["127.0.0.1", "10.0.0.1"]])
-            assert await _code(_fetcher(port, names), f"http://image.test:{port}/") == "image_url_forbidden"
-        assert requests == []
-
-    asyncio.run(scenario())
+async def test_host_with_one_inner_address_among_public_ones_is_forbidden() -> None:
+    async with _server(_always(_answer(b"picture"))) as (port, requests):
+        names = Names(image_test=[["127.0.0.1", "10.0.0.1"]])
+        assert await _code(_fetcher(port, names), f"http://image.test:{port}/") == "image_url_forbidden"
+    assert requests == []
 
 
-def test_name_server_that_changes_its_answer_cannot_move_the_connection() -> None:
+async def test_name_server_that_changes_its_answer_cannot_move_the_connection() -> None:
     """DNS rebinding: the first answer is allowed, every later one is the inner address."""
 
-    async def scenario() -> None:
-        names = Names(image_test=[["127.0.0.1"], ["127.0.0.2"]])
-        async with (
-            _server(_always(_answer(b"outer"))) as (port, outer),
-            _server(_always(_answer(b"inner")), "127.0.0.2", port) as (_, inner),
-        ):
-            fetcher = _fetcher(port, names)
-            assert await fetcher.fetch(f"http://image.test:{port}/") == b"outer"
-            assert await _code(fetcher, f"http://image.test:{port}/") == "image_url_forbidden"
-        assert names.asked == ["image.test"] * 2
-        assert (len(outer), len(inner)) == (1, 0)
-
-    asyncio.run(scenario())
+    names = Names(image_test=[["127.0.0.1"], ["127.0.0.2"]])
+    async with (
+        _server(_always(_answer(b"outer"))) as (port, outer),
+        _server(_always(_answer(b"inner")), "127.0.0.2", port) as (_, inner),
+    ):
+        fetcher = _fetcher(port, names)
+        assert await fetcher.fetch(f"http://image.test:{port}/") == b"outer"
+        assert await _code(fetcher, f"http://image.test:{port}/") == "image_url_forbidden"
+    assert names.asked == ["image.test"] * 2
+    assert (len(outer), len(inner)) == (1, 0)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
-def test_redirect_is_followed(status: str) -> None:
+async def test_redirect_is_followed(status: str) -> None:
     async def handle(request: bytes, writer: asyncio.StreamWriter) -> None:
         moved = _answer(b"", "Location: ../there?x=1", status=status)
         writer.write(moved if b"GET /a/here" in request else _answer(b"picture"))
 
-    async def scenario() -> None:
-        async with _server(handle) as (port, requests):
-            assert await _fetcher(port).fetch(f"http://image.test:{port}/a/here") == b"picture"
-        assert requests[1].startswith(b"GET /there?x=1 ")
-
-    asyncio.run(scenario())
+    async with _server(handle) as (port, requests):
+        assert await _fetcher(port).fetch(f"http://image.test:{port}/a/here") == b"picture"
+    assert requests[1].startswith(b"GET /there?x=1 ")
 
 
 @pytest.mark.parametrize(
@@ -288,34 +270,28 @@ def test_redirect_is_followed(status: str) -> None:
         "http://xn--:{port}/",
     ],
 )
-def test_redirect_to_an_inner_place_is_forbidden_and_never_called(location: str) -> None:
-    async def scenario() -> None:
-        async def handle(_: bytes, writer: asyncio.StreamWriter) -> None:
-            writer.write(_answer(b"", f"Location: {location.format(port=port)}", status="302 Found"))
+async def test_redirect_to_an_inner_place_is_forbidden_and_never_called(location: str) -> None:
+    async def handle(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(_answer(b"", f"Location: {location.format(port=port)}", status="302 Found"))
 
-        async with (
-            _server(handle) as (port, _),
-            _server(_always(_answer(b"inner")), "127.0.0.2", port) as (_, inner),
-        ):
-            names = Names(
-                image_test=[["127.0.0.1"]], inner_test=[["127.0.0.2"]], **{"127_0_0_2": [["127.0.0.2"]]}
-            )
-            assert await _code(_fetcher(port, names), f"http://image.test:{port}/") == "image_url_forbidden"
-        assert inner == []
-
-    asyncio.run(scenario())
+    async with (
+        _server(handle) as (port, _),
+        _server(_always(_answer(b"inner")), "127.0.0.2", port) as (_, inner),
+    ):
+        names = Names(
+            image_test=[["127.0.0.1"]], inner_test=[["127.0.0.2"]], **{"127_0_0_2": [["127.0.0.2"]]}
+        )
+        assert await _code(_fetcher(port, names), f"http://image.test:{port}/") == "image_url_forbidden"
+    assert inner == []
 
 
-def test_redirects_without_end_are_given_up() -> None:
-    async def scenario() -> None:
-        async with _server(_always(_answer(b"", "Location: /", status="302 Found"))) as (port, requests):
-            assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
-        assert len(requests) == 3
-
-    asyncio.run(scenario())
+async def test_redirects_without_end_are_given_up() -> None:
+    async with _server(_always(_answer(b"", "Location: /", status="302 Found"))) as (port, requests):
+        assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
+    assert len(requests) == 3
 
 
-def test_slow_drip_ends_at_the_total_time() -> None:
+async def test_slow_drip_ends_at_the_total_time() -> None:
     async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
@@ -323,14 +299,8 @@ def test_slow_drip_ends_at_the_total_time() -> None:
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    async def scenario() -> None:
-        async with _server(drip) as (port, _):
-            assert (
-                await _code(_fetcher(port, timeout_s=0.3), f"http://image.test:{port}/")
-                == "image_url_timeout"
-            )
-
-    asyncio.run(scenario())
+    async with _server(drip) as (port, _):
+        assert await _code(_fetcher(port, timeout_s=0.3), f"http://image.test:{port}/") == "image_url_timeout"
 
 
 def test_silent_name_server_ends_at_the_total_time() -> None:
@@ -346,7 +316,7 @@ def test_silent_name_server_ends_at_the_total_time() -> None:
     assert asyncio.run(scenario()) == "image_url_timeout"
 
 
-def test_excess_is_refused_when_announced_and_when_not() -> None:
+async def test_excess_is_refused_when_announced_and_when_not() -> None:
     sent_bytes = 0
 
     async def endless(_: bytes, writer: asyncio.StreamWriter) -> None:
@@ -357,15 +327,12 @@ def test_excess_is_refused_when_announced_and_when_not() -> None:
             await writer.drain()
             sent_bytes += 10_000
 
-    async def scenario() -> None:
-        async with _server(_always(_answer(b"x" * 1001))) as (port, _):
-            assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_too_large"
-        async with _server(_always(_answer(b"x" * 1000))) as (port, _):
-            assert len(await _fetcher(port).fetch(f"http://image.test:{port}/")) == 1000
-        async with _server(endless) as (port, _):
-            assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_too_large"
-
-    asyncio.run(scenario())
+    async with _server(_always(_answer(b"x" * 1001))) as (port, _):
+        assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_too_large"
+    async with _server(_always(_answer(b"x" * 1000))) as (port, _):
+        assert len(await _fetcher(port).fetch(f"http://image.test:{port}/")) == 1000
+    async with _server(endless) as (port, _):
+        assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_too_large"
     assert sent_bytes < 50_000_000
 
 
@@ -385,21 +352,15 @@ def test_excess_is_refused_when_announced_and_when_not() -> None:
     ],
     ids=["gzip", "br", "404", "500", "no location", "206", "cut", "ssh", "nothing", "long header"],
 )
-def test_answer_that_is_not_an_image_file_fails(answer: bytes) -> None:
-    async def scenario() -> None:
-        async with _server(_always(answer)) as (port, _):
-            assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
-
-    asyncio.run(scenario())
-
-
-def test_closed_port_fails() -> None:
-    async def scenario() -> None:
-        async with _server(_always(b"")) as (port, _):
-            pass
+async def test_answer_that_is_not_an_image_file_fails(answer: bytes) -> None:
+    async with _server(_always(answer)) as (port, _):
         assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
 
-    asyncio.run(scenario())
+
+async def test_closed_port_fails() -> None:
+    async with _server(_always(b"")) as (port, _):
+        pass
+    assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
 
 
 def test_https_to_a_plain_server_fails_and_names_the_host_in_tls() -> None:

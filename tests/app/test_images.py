@@ -172,31 +172,28 @@ class _Gate:
         return torch.zeros(3, 1, 1)
 
 
-def test_decoding_is_bounded_and_an_abandoned_image_is_counted_until_it_is_done() -> None:
+async def test_decoding_is_bounded_and_an_abandoned_image_is_counted_until_it_is_done() -> None:
     gate = _Gate()
 
-    async def scenario() -> None:
-        decoder = Decoder(ImageLimits(), threads=2, max_waiting=1)
-        running = [asyncio.ensure_future(decoder.pixels(_png(), gate)) for _ in range(3)]
-        while gate.running < 2:
-            await asyncio.sleep(0.001)
-        with pytest.raises(Overloaded) as caught:
-            await decoder.pixels(_png(), gate)
-        assert caught.value.retry_after_s is not None
+    decoder = Decoder(ImageLimits(), threads=2, max_waiting=1)
+    running = [asyncio.ensure_future(decoder.pixels(_png(), gate)) for _ in range(3)]
+    while gate.running < 2:
+        await asyncio.sleep(0.001)
+    with pytest.raises(Overloaded) as caught:
+        await decoder.pixels(_png(), gate)
+    assert caught.value.retry_after_s is not None
 
-        running[0].cancel()
-        await asyncio.sleep(0.01)
-        with pytest.raises(Overloaded):
-            await decoder.pixels(_png(), gate)
+    running[0].cancel()
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded):
+        await decoder.pixels(_png(), gate)
 
-        gate.open.set()
-        await asyncio.gather(*running, return_exceptions=True)
-        while gate.running:
-            await asyncio.sleep(0.001)
-        assert isinstance(await decoder.pixels(_png(), gate), Tensor)
-        decoder.close()
-
-    asyncio.run(scenario())
+    gate.open.set()
+    await asyncio.gather(*running, return_exceptions=True)
+    while gate.running:
+        await asyncio.sleep(0.001)
+    assert isinstance(await decoder.pixels(_png(), gate), Tensor)
+    decoder.close()
     assert gate.most_running == 2
 
 
@@ -231,18 +228,15 @@ def test_large_image_waits_and_is_not_overtaken() -> None:
     assert budget.used_bytes == 25
 
 
-def test_image_over_the_whole_budget_is_refused_and_smaller_ones_are_not(small_clip: Clip) -> None:
-    async def scenario() -> None:
-        decoder = Decoder(ImageLimits(), threads=1, max_bytes=2**20)
-        with pytest.raises(InvalidImage) as refused:
-            await decoder.pixels(_png(400, 400), small_clip)
-        assert refused.value.code == "image_over_memory_limit"
-        assert str(2**20) in refused.value.message
-        assert isinstance(await decoder.pixels(_png(), small_clip), Tensor)
-        assert decoder.budget.used_bytes == 0
-        decoder.close()
-
-    asyncio.run(scenario())
+async def test_image_over_the_whole_budget_is_refused_and_smaller_ones_are_not(small_clip: Clip) -> None:
+    decoder = Decoder(ImageLimits(), threads=1, max_bytes=2**20)
+    with pytest.raises(InvalidImage) as refused:
+        await decoder.pixels(_png(400, 400), small_clip)
+    assert refused.value.code == "image_over_memory_limit"
+    assert str(2**20) in refused.value.message
+    assert isinstance(await decoder.pixels(_png(), small_clip), Tensor)
+    assert decoder.budget.used_bytes == 0
+    decoder.close()
 
 
 def test_cancelled_images_give_their_share_and_their_place_back() -> None:
@@ -284,23 +278,20 @@ class _Short:
         raise MemoryError
 
 
-def test_lack_of_memory_is_an_error_that_keeps_nothing() -> None:
+async def test_lack_of_memory_is_an_error_that_keeps_nothing() -> None:
     short = _Short()
 
-    async def scenario() -> None:
-        decoder = Decoder(ImageLimits(), threads=1)
-        with pytest.raises(OutOfMemory) as caught:
-            await decoder.pixels(_png(), short)
-        assert short.picture is not None
-        assert short.picture() is None
-        assert caught.value.retry_after_s
-        assert decoder.budget.used_bytes == 0
-        decoder.close()
-
-    asyncio.run(scenario())
+    decoder = Decoder(ImageLimits(), threads=1)
+    with pytest.raises(OutOfMemory) as caught:
+        await decoder.pixels(_png(), short)
+    assert short.picture is not None
+    assert short.picture() is None
+    assert caught.value.retry_after_s
+    assert decoder.budget.used_bytes == 0
+    decoder.close()
 
 
-def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip) -> None:
+async def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip) -> None:
     async def refused(reader: ImageReader) -> "weakref.ref[InvalidImage]":
         try:
             await reader.read([base64.b64encode(_png()[:-20]).decode()], small_clip, "fail")
@@ -308,21 +299,18 @@ def test_refused_image_is_let_go_without_the_garbage_collector(small_clip: Clip)
             return weakref.ref(error)
         raise AssertionError("the image was taken")
 
-    async def scenario() -> None:
-        decoder = Decoder(ImageLimits(), threads=1)
-        gc.disable()
-        try:
-            error = await refused(ImageReader(decoder, None, Metrics()))
-            await decoder.pixels(_png(), small_clip)  # the thread lets go of its last work
-            assert error() is None
-        finally:
-            gc.enable()
-            decoder.close()
-
-    asyncio.run(scenario())
+    decoder = Decoder(ImageLimits(), threads=1)
+    gc.disable()
+    try:
+        error = await refused(ImageReader(decoder, None, Metrics()))
+        await decoder.pixels(_png(), small_clip)  # the thread lets go of its last work
+        assert error() is None
+    finally:
+        gc.enable()
+        decoder.close()
 
 
-def test_memory_is_released_once_more_after_the_last_image_s_period(
+async def test_memory_is_released_once_more_after_the_last_image_s_period(
     small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The body of an image that ends just before a release is freed after it."""
@@ -330,11 +318,8 @@ def test_memory_is_released_once_more_after_the_last_image_s_period(
     released = threading.Semaphore(0)
     monkeypatch.setattr(images, "release_free_memory", released.release)
 
-    async def scenario() -> None:
-        decoder = Decoder(ImageLimits(), threads=2)
-        await decoder.pixels(_png(), small_clip)
-        for _ in range(2):
-            assert await asyncio.to_thread(released.acquire, timeout=30)
-        decoder.close()
-
-    asyncio.run(scenario())
+    decoder = Decoder(ImageLimits(), threads=2)
+    await decoder.pixels(_png(), small_clip)
+    for _ in range(2):
+        assert await asyncio.to_thread(released.acquire, timeout=30)
+    decoder.close()

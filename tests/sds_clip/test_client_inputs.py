@@ -88,15 +88,12 @@ def test_a_wrong_type_is_a_type_error_that_names_the_field_and_nothing_is_sent(
     assert silent.asked == []
 
 
-def test_the_awaited_client_refuses_the_same(silent: Scripted) -> None:
-    async def use() -> None:
-        async with AsyncClient(silent.url) as client:
-            with pytest.raises(TypeError, match=r"^texts"):
-                await client.match([PICTURE], "a cat")
-            with pytest.raises(UnreadableFile):
-                await client.embed(["nowhere.png"])
-
-    asyncio.run(use())
+async def test_the_awaited_client_refuses_the_same(silent: Scripted) -> None:
+    async with AsyncClient(silent.url) as client:
+        with pytest.raises(TypeError, match=r"^texts"):
+            await client.match([PICTURE], "a cat")
+        with pytest.raises(UnreadableFile):
+            await client.embed(["nowhere.png"])
     assert silent.asked == []
 
 

@@ -82,7 +82,7 @@ def test_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_call_that_is_cancelled_within_a_write_leaves_nothing(
+async def test_call_that_is_cancelled_within_a_write_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The write that is under way ends before its file is closed."""
@@ -97,16 +97,11 @@ def test_call_that_is_cancelled_within_a_write_leaves_nothing(
 
     monkeypatch.setattr(receiving, "write_all", slow_write)
 
-    async def main() -> None:
-        upload = asyncio.create_task(
-            receive(stream([bytes(2**20)] * 3), tmp_path / "upload", max_bytes=2**30)
-        )
-        await asyncio.to_thread(began.wait, 10)
-        upload.cancel()
-        threading.Timer(0.05, go_on.set).start()
-        with pytest.raises(asyncio.CancelledError):
-            await upload
-
-    asyncio.run(main())
+    upload = asyncio.create_task(receive(stream([bytes(2**20)] * 3), tmp_path / "upload", max_bytes=2**30))
+    await asyncio.to_thread(began.wait, 10)
+    upload.cancel()
+    threading.Timer(0.05, go_on.set).start()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
     assert closed_too_early == [False]
     assert list(tmp_path.iterdir()) == []

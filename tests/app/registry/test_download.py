@@ -30,33 +30,30 @@ def version(small_clip: Clip, tmp_path: Path) -> Version:
     return Version(made.version, f"versions/{made.version}", made.description, made.size_bytes)
 
 
-def test_place_of_a_client_who_has_gone_is_free_when_the_work_has_ended(
+async def test_place_of_a_client_who_has_gone_is_free_when_the_work_has_ended(
     version: Version, small_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, gate = threading.Event(), threading.Event()
     monkeypatch.setattr(download, "export_full", _held(began, gate))
     exports = tmp_path / "exports"
 
-    async def scenario() -> None:
-        downloads = Downloads(tmp_path, [small_clip.reference])
-        request = asyncio.create_task(downloads.of(version, full=True))
-        await asyncio.to_thread(began.wait, 20)
-        request.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await request
-        with pytest.raises(Overloaded):
-            await downloads.of(version, full=True)
-        assert len(list(exports.iterdir())) == 1
-        gate.set()
-        async with asyncio.timeout(20):
-            while list(exports.iterdir()):
-                await asyncio.sleep(0.01)
-        made = await downloads.of(version, full=True)
-        assert (made.folder / "open_clip_config.json").exists()
-        made.holder.close()
-        assert list(exports.iterdir()) == []
-
-    asyncio.run(scenario())
+    downloads = Downloads(tmp_path, [small_clip.reference])
+    request = asyncio.create_task(downloads.of(version, full=True))
+    await asyncio.to_thread(began.wait, 20)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    with pytest.raises(Overloaded):
+        await downloads.of(version, full=True)
+    assert len(list(exports.iterdir())) == 1
+    gate.set()
+    async with asyncio.timeout(20):
+        while list(exports.iterdir()):
+            await asyncio.sleep(0.01)
+    made = await downloads.of(version, full=True)
+    assert (made.folder / "open_clip_config.json").exists()
+    made.holder.close()
+    assert list(exports.iterdir()) == []
 
 
 def test_whole_weights_are_made_of_no_base_that_the_operator_does_not_list(

@@ -12,8 +12,6 @@ import pytest
 from app.errors import InternalError, OutOfMemory, Overloaded, Unavailable
 from app.serving.batcher import Batcher, Job
 
-pytestmark = pytest.mark.anyio
-
 Work = Job[str, int, int]
 
 

@@ -15,8 +15,6 @@ from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
 from models.clip import Clip
 from tests.app.serving.building import CLASSES, building, gated, large_set
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: Path) -> None:
     async with building(small_clip, tmp_path) as (engine, classes):

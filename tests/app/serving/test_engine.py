@@ -18,8 +18,6 @@ from app.serving.forward import Features, as_features
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
 
-pytestmark = pytest.mark.anyio
-
 TEXTS = ["a red circle", "a blue square", "a red circle"]
 
 

@@ -32,8 +32,6 @@ from tests.app.serving.swapping import (
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 
-pytestmark = pytest.mark.anyio
-
 WEIGHTS = "delta.safetensors"
 
 

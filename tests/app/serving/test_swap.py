@@ -32,8 +32,6 @@ from tests.app.serving.swapping import (
     serving,
 )
 
-pytestmark = pytest.mark.anyio
-
 VERBS = {"/match": MATCH, "/classify": CLASSIFY, "/embed": EMBED}
 
 
@@ -369,35 +367,31 @@ async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(
         max_size=40,
     )
 )
-def test_no_answer_mixes_versions_whatever_is_swapped_meanwhile(
+async def test_no_answer_mixes_versions_whatever_is_swapped_meanwhile(
     steps: list[tuple[str, Any]], library: Library, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("mixed")
     versions = list(library.clips)
 
-    async def scenario() -> None:
-        async with serving(folder, [library.base], root=library.root, swap_poll_s=0.001) as service:
-            asked: list[asyncio.Task[dict[str, Any]]] = []
-            for kind, detail in steps:
-                if kind == "point":
-                    service.aliases.point("default", versions[detail])
-                elif kind == "roll back" and any(alias.previous for alias in service.aliases.read()):
-                    service.aliases.roll_back("default")
-                elif kind == "ask":
-                    asked.append(asyncio.create_task(service.ask(detail, VERBS[detail])))
-                elif kind == "ask all":
-                    body = {"model": versions[detail]} if versions[detail] in library.published else {}
-                    asked += [
-                        asyncio.create_task(service.ask(path, {**verb, **body}))
-                        for path, verb in VERBS.items()
-                    ]
-                else:
-                    await service.status()
-                await asyncio.sleep(0)
-            for answer in await asyncio.gather(*asked):
-                assert_of_its_version(answer, library)
-
-    asyncio.run(scenario())
+    async with serving(folder, [library.base], root=library.root, swap_poll_s=0.001) as service:
+        asked: list[asyncio.Task[dict[str, Any]]] = []
+        for kind, detail in steps:
+            if kind == "point":
+                service.aliases.point("default", versions[detail])
+            elif kind == "roll back" and any(alias.previous for alias in service.aliases.read()):
+                service.aliases.roll_back("default")
+            elif kind == "ask":
+                asked.append(asyncio.create_task(service.ask(detail, VERBS[detail])))
+            elif kind == "ask all":
+                body = {"model": versions[detail]} if versions[detail] in library.published else {}
+                asked += [
+                    asyncio.create_task(service.ask(path, {**verb, **body})) for path, verb in VERBS.items()
+                ]
+            else:
+                await service.status()
+            await asyncio.sleep(0)
+        for answer in await asyncio.gather(*asked):
+            assert_of_its_version(answer, library)
 
 
 def clip_of(version: str) -> "weakref.ref[Clip]":

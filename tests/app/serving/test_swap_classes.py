@@ -14,8 +14,6 @@ from app.serving.served_models import ModelHandle
 from models.clip import Clip
 from tests.app.serving.building import CLASSES, building, gated, large_set
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_small_sets_in_use_are_ready_before_the_swap(
     small_clip: Clip, other_clip: Clip, tmp_path: Path

@@ -34,8 +34,6 @@ from tests.app.serving.swapping import Versions
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 
-pytestmark = pytest.mark.anyio
-
 TENSORS = "delta.safetensors"
 DESCRIPTION = "sds_clip_delta.json"
 Find = Callable[[str], WeightsLocation | None]
@@ -309,16 +307,13 @@ def test_loading_with_one_thread_leaves_the_number_to_others() -> None:
     assert seen == [1, 3]
 
 
-def test_thread_hands_back_results_and_errors_and_may_be_given_up() -> None:
+async def test_thread_hands_back_results_and_errors_and_may_be_given_up() -> None:
     gate = threading.Event()
 
-    async def scenario() -> None:
-        assert await in_own_thread(lambda: 5, "five") == 5
-        with pytest.raises(ZeroDivisionError):
-            await in_own_thread(lambda: 1 // 0, "fails")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await in_own_thread(lambda: gate.wait(10), "hangs")
-
-    asyncio.run(scenario())  # does not wait for the one that hangs
+    assert await in_own_thread(lambda: 5, "five") == 5
+    with pytest.raises(ZeroDivisionError):
+        await in_own_thread(lambda: 1 // 0, "fails")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await in_own_thread(lambda: gate.wait(10), "hangs")
     gate.set()

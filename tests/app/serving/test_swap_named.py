@@ -21,8 +21,6 @@ from tests.app.serving.swapping import (
 )
 from tests.checkpoints import save_tiny_clip
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Library:
