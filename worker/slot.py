@@ -199,7 +199,7 @@ class Slot:
             pass
         except StoreUnavailable:  # the lease ends by itself
             logger.warning("job %s: its end could not be written; its lease will end", job.id)
-        if self._stopping.is_set():
+        if self._stopping.is_set() and end.code == Exit.RELEASED:
             self._publish(job.kind, job.id)  # for whoever takes over
 
 
