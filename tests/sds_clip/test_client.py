@@ -1,7 +1,6 @@
 """The client against a real service."""
 
 import asyncio
-import inspect
 import json
 import tarfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sds_clip import AsyncClient, AsyncJob, Client, ClientError, Job, JobFailed
+from sds_clip import AsyncClient, Client, ClientError, Job, JobFailed
 from sds_clip.client import errors
 from tests.app.serverside import RunningServer
 from tests.training import save_coco
@@ -227,18 +226,6 @@ def test_the_awaited_client_does_the_same(service: RunningServer, pairs: Path, p
     matched = asyncio.run(use())
     with Client(service.url) as client:
         assert client.match(photos, TEXTS, model="demo") == matched
-
-
-@pytest.mark.parametrize(("blocking", "awaited"), [(Client, AsyncClient), (Job, AsyncJob)])
-def test_both_faces_have_the_same_methods(blocking: type, awaited: type) -> None:
-    def methods(face: type) -> dict[str, list[str]]:
-        return {
-            name: list(inspect.signature(method).parameters)
-            for name, method in inspect.getmembers(face, inspect.isfunction)
-            if not name.startswith("__")
-        }
-
-    assert methods(blocking) == methods(awaited)
 
 
 def test_the_package_imports_nothing_until_a_name_is_used() -> None:

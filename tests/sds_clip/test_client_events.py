@@ -75,6 +75,13 @@ def test_a_job_that_is_not_there_is_an_error_at_once() -> None:
         assert len(server.asked) == 2
 
 
+def test_an_answer_that_is_no_event_stream_is_an_error_at_once() -> None:
+    with scripted(JOB, Answer(200, b"<html>", {"Content-Type": "text/html"})) as server:
+        with Client(server.url) as client, pytest.raises(errors.ServerError, match="event stream"):
+            list(the_job(client).events())
+        assert len(server.asked) == 2
+
+
 @pytest.mark.usefixtures("no_pause")
 def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "PATIENCE_S", 0.2)
