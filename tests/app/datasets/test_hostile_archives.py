@@ -336,7 +336,7 @@ def sizes_and_ends() -> Iterator[Case]:
     yield (
         "negative extended header",
         tar(tar_header(b"h", b"\xff" * 12, b"x")),
-        "archive_damaged archive_too_large archive_truncated",
+        "archive_truncated",
     )
     yield "tar cut in an entry", tar(tar_entry(b"a", b"x" * 2000))[:-2000], truncated
     yield "tar cut in a header", tar(tar_entry(b"a", b"1"))[: 2 * BLOCK + 100], truncated
