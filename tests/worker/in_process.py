@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from app.registry.publish import publish
+from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.records import Job, Lease
+from app.store.records import Job, Lease, NewVersion
 from app.store.states import JobKind, JobStatus
+from models.clip import Clip
 from worker.config import WorkerConfig
 from worker.context import JobContext
 from worker.folders import JobFolder
@@ -36,3 +40,15 @@ def run_job(config: WorkerConfig, store: Store, job: Job, runner: Runner) -> Job
     ended = store.jobs.get(job.id)
     assert ended.status is JobStatus.SUCCEEDED
     return ended
+
+
+def published(config: WorkerConfig, store: Store, base: Clip, delta: Path) -> str:
+    """Publish and register a delta, as a job does; its version."""
+    made = publish(delta, config.versions_dir, job="before", fence=1, base=base)
+    store.versions.register(as_reference(base))
+    store.versions.register(
+        NewVersion(
+            made.version, f"versions/{made.version}", made.description, made.size_bytes, "tiny", base.version
+        )
+    )
+    return made.version

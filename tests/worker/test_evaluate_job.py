@@ -18,9 +18,8 @@ from models.teacher.diffusion_score import image_errors
 from sds_clip.cli import main
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
-from tests.worker.in_process import claimed, run_job
+from tests.worker.in_process import claimed, published, run_job
 from tests.worker.sets import add_ready
-from tests.worker.test_finetune_job import published
 from worker.config import WorkerConfig
 from worker.errors import JobFailed, Stopped
 from worker.evaluate_job import evaluate

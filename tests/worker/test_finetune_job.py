@@ -13,11 +13,10 @@ import worker.finetune_job
 from app.errors import DiskReserve, InvalidRequest
 from app.jobs.limits import JobLimits
 from app.registry.manifest import verify
-from app.registry.publish import publish
 from app.registry.removal import remove_files
 from app.registry.store_source import as_version as as_reference
 from app.store import Store
-from app.store.records import Job, Level, Move, NewVersion, VersionStatus
+from app.store.records import Job, Level, Move, VersionStatus
 from app.store.states import JobKind, JobStatus
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -27,7 +26,7 @@ from models.training.run import train
 from tests.databases import on_both
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
-from tests.worker.in_process import claimed, run_job
+from tests.worker.in_process import claimed, published, run_job
 from tests.worker.sets import add_ready, save_winoground_of
 from worker.config import WorkerConfig
 from worker.errors import JobFailed, Stopped
@@ -41,18 +40,6 @@ Submit = Callable[..., Job]
 @pytest.fixture(scope="session")
 def base(tiny_folder: Path) -> Clip:
     return load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
-
-
-def published(config: WorkerConfig, store: Store, base: Clip, delta: Path) -> str:
-    """Publish and register a delta, as a job does; its version."""
-    made = publish(delta, config.versions_dir, job="before", fence=1, base=base)
-    store.versions.register(as_reference(base))
-    store.versions.register(
-        NewVersion(
-            made.version, f"versions/{made.version}", made.description, made.size_bytes, "tiny", base.version
-        )
-    )
-    return made.version
 
 
 def run(config: WorkerConfig, store: Store, submit: Submit, asked: dict[str, Any]) -> Job:

@@ -15,6 +15,7 @@ from app.store import Store
 from app.store.records import Job, Lease, NewJob
 from app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
+from tests.app.jobs.streamed import CONFIG
 from tests.app.serverside import RunningServer, running_server
 
 STREAM = {"Accept": "text/event-stream"}
@@ -77,20 +78,6 @@ class Live:
             assert answer.status_code == 200, answer.read()
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             yield frames(answer.iter_lines())
-
-
-CONFIG: dict[str, Any] = {
-    "base": "demo",
-    "teacher": None,
-    "training_data": "ds_1",
-    "validation_data": None,
-    "objective": "clip",
-    "evaluate": [],
-    "promote": "never",
-    "alias": "default",
-    "thresholds": {},
-    "seed": 0,
-}
 
 
 @pytest.fixture(scope="module")

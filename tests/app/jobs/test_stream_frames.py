@@ -19,7 +19,7 @@ from app.store.records import Job, Lease, NewJob
 from app.store.states import JobKind
 from app.store.workers import NewWorker
 from app.store_threads import StoreThreads
-from tests.app.jobs.test_stream import CONFIG
+from tests.app.jobs.streamed import CONFIG
 from tests.databases import held, on_both
 
 Answer = TypeVar("Answer")
