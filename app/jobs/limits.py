@@ -58,9 +58,7 @@ def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
     if options.steps is not None:
         return options.steps
     assert options.epochs is not None
-    steps = max(
-        1, round(options.epochs * (usable // options.batch_size))
-    )  # the same as in models.training.run
+    steps = max(1, round(options.epochs * (usable // options.batch_size)))  # as in models.training.run
     if steps > MAX_NUMBER:
         raise InvalidRequest(f"epochs would take {steps} steps; lower it.", param="hyperparameters.epochs")
     return steps

@@ -15,7 +15,7 @@ def remove_job_files(store: Store, jobs_dir: Path, job_id: str, *, ended_for_s: 
     ended.
 
     Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s` ago;
-    StoreUnavailable; OSError if the folder cannot be moved. The folder is in its place then.
+    StoreUnavailable; OSError if the folder cannot be moved, which leaves it in place.
     """
     with (
         moved_aside(jobs_dir / job_id) as move,

@@ -32,7 +32,7 @@ from models.references import CheckpointError
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-# How often unchanged aliases are recorded again, which is the precision of `read_at`. Each time syncs the disk.
+# How often unchanged aliases are recorded again, and so the precision of `read_at`. Each time syncs the disk.
 RECORD_EVERY_S = 30.0
 _ALIAS_FIELDS = ("name", "version", "generation", "previous")
 
@@ -197,7 +197,7 @@ class LocalState:
             verify(working, version)
 
     def _remove_unused(self, aliases: Sequence[Alias]) -> None:
-        """Remove copies of versions that no alias points at or pointed at before, and what a crash has left."""
+        """Remove copies of versions that no alias points at or pointed at before, and what a crash left."""
 
         def find(version: str) -> Path | None:
             folder = self._copies / version

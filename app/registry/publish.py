@@ -83,9 +83,7 @@ def publish(
     while True:
         if not folder.exists():
             finished = versions / f".publishing.{job}.{fence}"
-            shutil.rmtree(
-                finished, ignore_errors=True
-            )  # this attempt may have been killed at this point before
+            shutil.rmtree(finished, ignore_errors=True)  # left behind if this attempt was killed here before
             _copy(source, finished, weights, job, log)
             _take_name(finished, folder)
         try:

@@ -12,7 +12,7 @@ from app.store.specs import FinetuneSpec, JobSpec
 from app.store.states import JobKind, JobStatus
 
 FILES = "files"
-"""In a job's result: paths below the data folder, which are not for callers."""
+"""The key in a job's result for paths below the data folder, which callers do not see."""
 
 
 class Progress(BaseModel):
@@ -46,7 +46,6 @@ class Transition(BaseModel):
 
     @classmethod
     def of(cls, event: Event) -> "Transition":
-        """From the event that records it."""
         data = event.data or {}
         return cls(
             at=event.at, from_status=data.get("from"), to_status=JobStatus(data["to"]), message=event.message
@@ -214,7 +213,6 @@ def job_info(
     transitions: Sequence[Event] | None = None,
     metrics: MetricPoint | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
-    """A job as a caller sees it."""
     result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
     values: dict[str, Any] = {
         **vars(job),
@@ -241,6 +239,5 @@ def report_of(job: Job) -> str | None:
 
 
 def progress_of(job: Job) -> Progress:
-    """How far the job's stage is."""
     share = min(1.0, job.step / job.steps) if job.steps else None
     return Progress(step=job.step, steps=job.steps, share=share)
