@@ -130,7 +130,6 @@ class Part:
     form: Any
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The part's bytes, as they arrive."""
         found: AsyncIterator[bytes] = self.form.content()
         return found
 

@@ -38,7 +38,7 @@ class GuardHost:
         elif scope["type"] == "http":
             await error_response(refusal)(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})  # 1008: policy violation
 
     def _refusal(self, headers: Headers) -> Forbidden | None:
         # Duplicates are refused: this check and later code could each read a different one of two values.

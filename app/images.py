@@ -47,6 +47,7 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
         raise InvalidImage('To have a URL fetched, send {"url": "..."} in its place.', code="invalid_base64")
     try:
         encoded = value.encode("ascii").translate(None, _WHITESPACE)
+        # The least that base64 of this length can decode to: padding takes up to two bytes.
         if len(encoded) // 4 * 3 - 2 > max_bytes:
             raise _too_large(max_bytes)
         data = binascii.a2b_base64(encoded, strict_mode=True)

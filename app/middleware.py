@@ -21,6 +21,7 @@ from app.streamed_body import StreamedBody, is_streamed
 access_logger = logging.getLogger("app.access")
 
 UNMATCHED = "unmatched"
+# A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
 # After the answer, the server discards an unread body of up to this many times the limit. A client that
@@ -164,6 +165,7 @@ class LimitBody:
             await self._pass_on(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "")
+        # 20 digits are more than any limit, and int() refuses numbers of thousands of digits.
         if announced.isdecimal() and int(announced[:20]) > self._max_body_bytes:
             absurd = int(announced[:20]) > _DISCARD_FACTOR * self._max_body_bytes
             headers = {"Connection": "close"} if absurd else None

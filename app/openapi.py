@@ -35,7 +35,6 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def describe_json(schema: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """The request body of an endpoint that reads `schema` only as JSON."""
     content = {
         "schema": {"$ref": REFERENCE.format(model=schema.__name__)},
         "examples": _examples(schema.model_json_schema(ref_template=REFERENCE)),

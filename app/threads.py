@@ -1,4 +1,7 @@
-"""Short-lived threads, for calls that block and for computation beside the forward thread."""
+"""Short-lived threads, for calls that block.
+
+They also compute beside the forward thread, without an OpenMP team of their own.
+"""
 
 import asyncio
 import contextlib

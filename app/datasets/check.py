@@ -63,7 +63,6 @@ class Checker(Protocol):
 
 
 def rejected(error: ServiceError | ModelError, *, hidden: Path | None = None) -> CheckResult:
-    """The result of a check that ended with an error."""
     findings = Findings()
     findings.add(error.code, str(error))
     return CheckResult.of(findings, {}, hidden=hidden)

@@ -72,11 +72,9 @@ class DatasetFolders:
             folder.mkdir(parents=True, exist_ok=True)
 
     def upload(self, dataset_id: str) -> Path:
-        """The folder of an upload that waits for its check."""
         return self.uploads / _checked(dataset_id)
 
     def content(self, dataset_id: str) -> Path:
-        """The folder of a checked data set."""
         return self.sets / _checked(dataset_id)
 
     @contextmanager

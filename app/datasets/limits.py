@@ -23,6 +23,7 @@ class ArchiveLimits:
     max_depth: int = 32
 
     def check_ratio(self, packed_bytes: int, unpacked_bytes: int) -> None:
+        """Raises: ArchiveBomb."""
         if unpacked_bytes > self.free_bytes + self.max_ratio * packed_bytes:
             raise ArchiveBomb(
                 f"The archive unpacks to more than {self.max_ratio} times its size; send the files less compressed."

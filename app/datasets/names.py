@@ -84,7 +84,6 @@ class NameBook:
 
     @property
     def entries(self) -> int:
-        """The number of files and folders."""
         return len(self._files) + len(self._folders)
 
     def add(self, parts: tuple[str, ...], *, is_folder: bool) -> None:

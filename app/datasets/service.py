@@ -92,7 +92,6 @@ class DatasetService:
         )
 
     async def get(self, dataset_id: str) -> Dataset:
-        """A data set, including a deleted one."""
         return await self._threads.run(lambda: self._store.datasets.get(dataset_id))
 
     async def delete(self, dataset_id: str) -> None:

@@ -19,6 +19,7 @@ _LOOKED_AT = 50
 
 
 def estimate(store: Store, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
+    """Estimate from the store. Raises StoreUnavailable."""
     ahead = sum(store.jobs.count(status) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
     steps = None
     if isinstance(spec, FinetuneSpec):

@@ -65,7 +65,6 @@ def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
 
 
 def _usable(training: Dataset) -> int | None:
-    """The number of usable training samples, if it is already known."""
     usable = (training.counts or {}).get("usable") if training.status is DatasetStatus.READY else None
     return usable if isinstance(usable, int) else None
 

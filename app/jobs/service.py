@@ -76,14 +76,12 @@ class JobService:
     def list(
         self, *, kind: JobKind | None, status: JobStatus | None, after: str | None, limit: int
     ) -> JobList:
-        """Jobs, newest first."""
         page = self._store.jobs.list(kind=kind, status=status, after=after, limit=limit)
         living = self._store.workers.living_queues()
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)
 
     def get(self, job_id: str) -> JobInfo:
-        """A job with its transitions and newest metrics."""
         return self._info(
             self._store.jobs.get(job_id),
             transitions=self._store.events.transitions(job_id),
@@ -165,5 +163,4 @@ class JobService:
 
 
 def _needs_a_worker(job: Job, living: frozenset[JobKind]) -> bool:
-    """Whether the job waits for a worker and its queue has no live one."""
     return job.status in _NEEDS_A_WORKER and job.kind not in living

@@ -59,7 +59,6 @@ class JobValidator:
         return resolved
 
     def new_job(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> NewJob:
-        """Check a spec and return the job to be inserted."""
         resolved = self.check(spec, caller)
         return NewJob(
             spec.kind,

@@ -58,7 +58,6 @@ class Download:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the whole stream."""
         sizes = [file.stat().st_size for file in _files(self.folder)]
         return sum(_BLOCK + _padded(size) for size in sizes) + 2 * _BLOCK
 
@@ -96,6 +95,7 @@ class Downloads:
         _forget(self._exports)
 
     async def of(self, version: Version, *, full: bool) -> Download:
+        """A version's files. Raises NotPublished, CannotExport, Overloaded."""
         if version.folder is None or version.status is VersionStatus.DELETED:
             raise NotPublished(
                 "This version has no files here: it is an operator's own model, or was deleted.",

@@ -114,7 +114,6 @@ class LocalState:
                 )
 
     def note_location(self, version: str, location: WeightsLocation) -> None:
-        """Note where the registry has a version."""
         self._found[version] = location
 
     def keep(self, version: str) -> None:
@@ -175,7 +174,6 @@ class LocalState:
             self._unwritten = None
 
     def _copy_all(self, version: str) -> None:
-        """Copy a version and those of its bases that have files."""
         try:
             for one, location in self._lineage(version, self.location):
                 if isinstance(location, Path):

@@ -106,7 +106,6 @@ def read_published(folder: Path, version: str) -> Published:
 
 
 def lies_among(reference: Reference, versions: Path) -> TypeGuard[Folder]:
-    """Whether a reference is to a folder among the published versions."""
     return isinstance(reference, Folder) and Path(reference.path).parent.resolve() == versions.resolve()
 
 

@@ -63,7 +63,6 @@ def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
 
 
 def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
-    """The location of a version's weights: a folder, or an operator's reference."""
     if version.folder is None:
         return str(version.description[REFERENCE])
     return data_dir / version.folder

@@ -232,7 +232,7 @@ def job_info(
 
 
 def report_of(job: Job) -> str | None:
-    """The path of a job's report below the data folder, if there is one."""
+    """The path of a job's report below the data folder. None if there is none or it was removed."""
     files = None if job.files_removed_at is not None else (job.result or {}).get(FILES)
     path = files.get("report") if isinstance(files, Mapping) else None
     return None if path is None else str(path)

@@ -57,7 +57,6 @@ class Job(Generic[Key, Payload, Result]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller no longer waits for the result."""
         return self.future.done()
 
 
@@ -107,7 +106,6 @@ class Batcher(Generic[Key, Payload, Result]):
 
     @property
     def alive(self) -> bool:
-        """Whether the loop that takes batches is still running."""
         return self._loop_task is not None and not self._loop_task.done()
 
     def start(self) -> None:

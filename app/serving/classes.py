@@ -56,7 +56,6 @@ class ClassSet:
 
     @property
     def size(self) -> int:
-        """The number of prompts in the set."""
         return len(self.labels) * len(self.templates)
 
 
@@ -215,6 +214,7 @@ class ClassWeights:
             chunk = list(itertools.islice(texts, size))
             features = await self._engine.encode(model, as_features, texts=chunk, background=build.background)
             rows = np.arange(build.done, build.done + len(chunk)) // templates
+            # Rows repeat, and `sums[rows] += ...` would add only one prompt of each class.
             np.add.at(sums, rows, features.texts.numpy())
             build.done += len(chunk)
         total = torch.from_numpy(sums)

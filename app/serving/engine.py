@@ -65,7 +65,6 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether batches are still being taken."""
         return self._batcher.alive
 
     @property

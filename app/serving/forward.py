@@ -42,7 +42,6 @@ class Head(Protocol[Answer]):
 
 
 def as_features(features: Features) -> Features:
-    """The head of a job that only wants its features."""
     return features
 
 

@@ -117,7 +117,6 @@ class VersionLoader:
         return await asyncio.shield(self._loads[version])
 
     async def close(self) -> None:
-        """Cancel all loads."""
         tasks = list(self._loads.values())
         for task in tasks:
             task.cancel()

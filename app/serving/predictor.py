@@ -47,7 +47,6 @@ class Predictor:
         self._limits = limits
 
     async def match(self, request: MatchRequest) -> MatchResponse:
-        """Score every text against every image."""
         model = await self._model(request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
@@ -78,7 +77,6 @@ class Predictor:
         )
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
-        """Find each image's most probable labels."""
         model = await self._model(request.model)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
@@ -195,7 +193,6 @@ def _encoded(vectors: Tensor, encoding: str) -> list[list[float]] | list[str]:
 
 
 def _in_order(answers: Sequence[Answer], decoded: Decoded) -> list[Answer | ItemError]:
-    """Answers and errors, in the order of the request."""
     results: list[Answer | ItemError] = list(answers)
     results += [_item_error(index, error) for index, error in decoded.errors.items()]
     return sorted(results, key=lambda result: result.index)

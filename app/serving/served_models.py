@@ -24,7 +24,6 @@ class ModelHandle:
 
     @property
     def info(self) -> ModelInfo:
-        """The weights as an answer names them."""
         return ModelInfo(name=self.name, version=self.clip.version, generation=self.generation)
 
     @property
@@ -67,7 +66,6 @@ class ServedModels:
         raise UnknownModel(f"No model of that name is served here; choose one of: {known}.", param="model")
 
     def current(self, name: str) -> ModelHandle | None:
-        """The model that `name` serves now, or None."""
         if name in self._swapped_in:
             return self._swapped_in[name]
         if self._withheld(name) is not None:

@@ -63,7 +63,6 @@ class StatusBoard:
             await asyncio.gather(self._reporting, return_exceptions=True)
 
     def own(self) -> ProcessStatus:
-        """The current status of this process."""
         return ProcessStatus(
             process=self._process,
             host=socket.gethostname(),
@@ -76,7 +75,6 @@ class StatusBoard:
 
     @property
     def aliases(self) -> AliasReading:
-        """Whether the aliases can be read, and where the followed ones were read."""
         aliases, state = self._aliases, self._state
         if aliases is None or state is None:
             return AliasReading(state="none")

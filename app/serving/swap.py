@@ -91,7 +91,6 @@ class Swapper:
         self._polling = asyncio.create_task(self._poll_for_ever(), name="aliases")
 
     async def close(self) -> None:
-        """Stop following the aliases."""
         tasks = [*self._staging, *([] if self._polling is None else [self._polling])]
         for task in tasks:
             task.cancel()
@@ -157,7 +156,6 @@ class Swapper:
         return sum(now - at < STUCK_AFTER_S for at in begun)
 
     async def _stage(self, followed: FollowedAlias, version: str) -> None:
-        """Load a version, and serve it if the alias still points at it afterwards."""
         try:
             clip = await self._load(followed.wanted.name, version)
         except Exception as error:

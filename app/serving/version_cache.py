@@ -90,7 +90,6 @@ class VersionCache:
             raise self._loading(name) from None
 
     async def close(self) -> None:
-        """Cancel all loads."""
         for task in self._loads.values():
             task.cancel()
         await asyncio.gather(*self._loads.values(), return_exceptions=True)
@@ -110,7 +109,6 @@ class VersionCache:
             return False
 
     def _load_of(self, version: str) -> "asyncio.Task[ModelHandle | None]":
-        """The single load of a version, started if necessary."""
         if version in self._loads:
             return self._loads[version]
         self._refuse_failed(version)

@@ -72,5 +72,4 @@ class Store:
         self.database.ping()
 
     def close(self) -> None:
-        """Close every connection that is not in use."""
         self.database.close()

@@ -146,7 +146,10 @@ def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Use a rollback journal, not WAL: see docs/decisions/0014-the-store.md."""
+    """Use a rollback journal, because WAL can corrupt itself in older versions of SQLite.
+
+    With TRUNCATE, `synchronous=FULL` also syncs the end of the journal (docs/decisions/0014-the-store.md).
+    """
     connection.isolation_level = None  # the driver starts no transactions of its own
     for pragma in ("journal_mode=TRUNCATE", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

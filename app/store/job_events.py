@@ -74,7 +74,6 @@ class JobEvents:
         return tuple(MetricPoint.of(row) for row in rows)
 
     def latest_metrics(self, job_id: str) -> MetricPoint | None:
-        """The metrics at the highest step, if any."""
         query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.step.desc()).limit(1)
         with self._database.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()

@@ -105,7 +105,6 @@ class JobQueries:
             ).scalar_one()
 
     def datasets_of(self, job_id: str) -> tuple[str, ...]:
-        """The ids of the data sets that a job needs."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 select(job_datasets.c.dataset_id)

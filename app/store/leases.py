@@ -140,7 +140,6 @@ class JobLeases:
         type: str = EventType.MESSAGE,
         data: Json | None = None,
     ) -> int:
-        """Add an event and return its number."""
         with self._database.writing() as connection:
             number = _next_number(connection, lease)
             self._journal.add(
@@ -156,7 +155,6 @@ class JobLeases:
         return number
 
     def metrics(self, lease: Lease, step: int, values: Mapping[str, float]) -> int:
-        """Record metrics at one step. See `points`."""
         return self.points(lease, {step: values})
 
     def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
@@ -376,7 +374,6 @@ def _make(
     promotion: Move | None,
     now: float,
 ) -> None:
-    """Register the version that a job made, and point an alias at it."""
     if promotion is not None:
         version_sql.locked_alias(connection, promotion.alias)  # always lock aliases before versions
     version_sql.register(connection, version, now, job_id=job.id, files=files)

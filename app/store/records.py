@@ -152,7 +152,6 @@ class Lease:
 
     @classmethod
     def of(cls, job: Job) -> "Lease":
-        """The lease of a job that was just claimed."""
         return cls(job.id, job.fence)
 
 
@@ -300,5 +299,4 @@ class Dataset(Record):
 
     @property
     def max_bad_share(self) -> float:
-        """The share of the data that may be unusable, which is then left out."""
         return float(self.source.get(MAX_BAD_SHARE) or 0.0)

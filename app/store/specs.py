@@ -116,11 +116,9 @@ class JobSpec(_Part):
         return self.model_dump(mode="json", exclude_unset=True, exclude={"dry_run"})
 
     def as_row(self) -> dict[str, Any]:
-        """The `config` of a row."""
         return {"format": FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
 
     def as_shown(self) -> dict[str, Any]:
-        """The spec as a dry run shows it."""
         return self.upgraded(self.as_row())
 
     @classmethod
@@ -214,13 +212,15 @@ class FinetuneSpec(JobSpec):
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The ids of all data sets that the job needs."""
         named = [self.training_data, self.validation_data, *(one.data for one in self.evaluate)]
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The ids of the registered versions that the job needs."""
+        """The ids of the registered versions that the job needs.
+
+        References and aliases are not among them.
+        """
         return (self.base,) if is_version(self.base) else ()
 
     def resolved(self, *, base: str, max_bad_share: float) -> Self:

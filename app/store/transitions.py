@@ -115,7 +115,6 @@ def append(
 
 
 def _implied(status: JobStatus, now: float) -> dict[str, Any]:
-    """The values of other columns that follow from a status."""
     values: dict[str, Any] = {}
     if status not in HELD:
         values |= {"lease_owner": None, "lease_until": None, "estimated_finish": None}

@@ -25,7 +25,6 @@ def dumps(value: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

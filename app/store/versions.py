@@ -124,7 +124,6 @@ class Aliases:
         return Alias.of(row._mapping)
 
     def all(self) -> tuple[Alias, ...]:
-        """Every alias, ordered by name."""
         with self._database.reading() as connection:
             rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
         return tuple(Alias.of(row) for row in rows)
@@ -173,7 +172,6 @@ def _refuse_if_needed(connection: Connection, version_id: str) -> None:
 
 
 def _need(connection: Connection, version_id: str) -> str | None:
-    """A description of what still needs a version, or None."""
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
         return f"the alias {alias.name}, which points at it"

@@ -59,7 +59,6 @@ class Workers:
             connection.execute(delete(workers).where(workers.c.seen_at < now - FORGET_AFTER_S))
 
     def leave(self, worker_id: str) -> None:
-        """Remove a worker that has stopped normally."""
         with self._database.writing() as connection:
             connection.execute(delete(workers).where(workers.c.id == worker_id))
 
