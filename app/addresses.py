@@ -1,6 +1,7 @@
-"""Which addresses are on the public internet, whatever they are wrapped in.
+"""Which IP addresses are public, including IPv4 addresses embedded in IPv6 ones.
 
-The special ranges of IANA's registries stand here, since what `ipaddress` knows of them differs between Pythons.
+The special-purpose ranges of the IANA registries are listed here, because what `ipaddress` knows of them
+differs between Python versions.
 """
 
 import ipaddress
@@ -40,7 +41,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address`, and every IPv4 address that it carries, is a public unicast address."""
+    """Whether `address` is a public unicast address, and so is every IPv4 address embedded in it."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_IPV4)
     if address.ipv4_mapped is not None:

@@ -1,9 +1,11 @@
-"""API keys: who may call, and what. Only SHA-256 hashes are kept, in a JSON file that `create_key` writes.
+"""API keys: who may call the service, and for what.
+
+`create_key` writes the keys to a JSON file, which holds only their SHA-256 hashes:
 
     {"keys": [{"name": "phone", "sha256": "...", "scopes": ["infer"]}]}
 
-A route declares `Depends(requires(scope))` or `Depends(public)`; one that declares neither stops the service
-from starting. Without a keys file everything is allowed, but only to this machine's own programs
+Every route declares `Depends(requires(scope))` or `Depends(public)`. The service does not start if a route
+declares neither. Without a keys file everything is allowed, but only to programs on this machine
 (`check_binding`, `app.guard`).
 """
 
@@ -23,12 +25,15 @@ _LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Give `app` the keys of the settings. Raises: ConfigurationError when the file cannot be used."""
+    """Load the keys that the settings name into `app`.
+
+    Raises: ConfigurationError when the keys file cannot be used.
+    """
     app.state.key_ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
 
 
 def check_binding(settings: Settings) -> None:
-    """Raise ConfigurationError when a service without keys would be reachable from elsewhere."""
+    """Raise ConfigurationError if a service without keys would be reachable from other machines."""
     if settings.keys_file is None and settings.host.lower() not in _LOOPBACK_BINDINGS:
         raise ConfigurationError(
             f"Listening on {settings.host} without keys would let anybody in. Make a key with "
@@ -37,7 +42,7 @@ def check_binding(settings: Settings) -> None:
 
 
 def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency that lets in the keys that have `scope`, and says whose key it is."""
+    """A dependency that admits only keys with `scope`, and returns the caller."""
 
     async def check(request: Request) -> Caller:
         ring: KeyRing | None = request.app.state.key_ring
@@ -63,9 +68,9 @@ public.declared_access = "public"  # type: ignore[attr-defined]
 
 
 def assert_every_route_declares(app: FastAPI) -> None:
-    """Raise ConfigurationError when a route declares neither a scope nor `public`.
+    """Raise ConfigurationError if a route declares neither a scope nor `public`.
 
-    Only FastAPI's own description pages are exempt: they show what the source shows.
+    Only FastAPI's own documentation pages are exempt: they show nothing that the source does not.
     """
     exempt = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
     for route in _routes(app):
@@ -78,7 +83,7 @@ def assert_every_route_declares(app: FastAPI) -> None:
 
 
 def _routes(app: FastAPI) -> Iterator[Any]:
-    # Newer FastAPI keeps included routers whole, and this is its way to see the routes inside.
+    # Newer versions of FastAPI keep included routers nested; `iter_route_contexts` lists the routes inside.
     flatten: Callable[[Sequence[Any]], Iterator[Any]] = getattr(fastapi.routing, "iter_route_contexts", iter)
     return flatten(app.routes)
 

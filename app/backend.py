@@ -1,7 +1,8 @@
-"""What stands behind jobs, data sets and versions in a serving process: the store, its threads, the way to the broker.
+"""What a serving process needs for jobs, data sets and versions: store, threads, broker connection.
 
-Serving never waits for it: while the database is away, these routes answer 503, and images are matched as ever. A
-process that starts meanwhile serves what its own state says (`app.registry.local_state`).
+Inference never waits for it. While the database is unavailable, the routes for jobs, data sets and versions
+answer 503, and images are still matched. A process that starts without the database serves what its own state
+records (`app.registry.local_state`).
 """
 
 import asyncio
@@ -37,9 +38,10 @@ _TRY_AGAIN_S = 2.0
 
 
 class Backend:
-    """The services, over one database.
+    """The services that share one database.
 
-    Raises: ConfigurationError for a URL or roots that cannot be used, BadReferenceError for a reference.
+    Raises: ConfigurationError for a URL or roots that cannot be used, BadReferenceError for an invalid
+    reference.
     """
 
     def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
@@ -83,16 +85,15 @@ class Backend:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Prepare the database; where it is away, that is tried again and again beside serving.
+        """Prepare the database. If it is unavailable, retry in the background while the process serves.
 
-        Raises: ConfigurationError where its tables are newer than this program.
+        Raises: ConfigurationError if its tables are newer than this program.
         """
         self._waker.start()
         if not await self._prepare():
             self._begin(self._prepare_later())
 
     async def close(self) -> None:
-        """Let go of everything."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -110,6 +111,7 @@ class Backend:
             await in_own_thread(prepare, "prepare database")
         except StoreUnavailable:
             return False
+        # Requests may use the database only now that its tables exist.
         self._threads.open = True
         self._begin(self._sweep())
         return True
@@ -138,9 +140,9 @@ class Backend:
 
 
 def check_database(settings: Settings) -> None:
-    """Bring the tables up to date before anything else is done, if the database answers.
+    """Migrate the tables before anything else starts, if the database answers.
 
-    Raises: ConfigurationError for one that cannot be used.
+    Raises: ConfigurationError for a database that cannot be used.
     """
     if settings.database_url is None:
         return

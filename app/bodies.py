@@ -1,4 +1,4 @@
-"""Request bodies: JSON or multipart/form-data, read into the same schema."""
+"""Request bodies: JSON and multipart/form-data, both read into the same schema."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -17,6 +17,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
 LISTS = ("images", "texts", "labels", "templates")
+# Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
 NAMED_SETS = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
@@ -26,7 +27,7 @@ _BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]+)\"|([^;\s]+))", re.IGNORECASE
 
 
 def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awaitable[Schema]]:
-    """A dependency that reads the body as `schema`; as JSON alone without `form`.
+    """A dependency that reads the body as `schema`. Without `form`, it accepts only JSON.
 
     Raises: MalformedBody, UnsupportedMediaType, RequestValidationError (rendered as InvalidRequest).
     """
@@ -47,7 +48,10 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
 
 
 async def _form(request: Request) -> FormData:
-    """The form, whole. Its text is still as bytes are, in Latin-1: the parser would guess at bad UTF-8."""
+    """Parse the whole form.
+
+    Its text is left as Latin-1, which preserves the bytes: the parser would guess at bad UTF-8.
+    """
     header = request.headers["content-type"]
     charset = _CHARSET.search(header)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
@@ -55,7 +59,7 @@ async def _form(request: Request) -> FormData:
     boundary = _BOUNDARY.search(header)
     if boundary is None:
         raise MalformedBody("The Content-Type names no boundary.")
-    # The parser takes a form that was cut short for a smaller one.
+    # The parser would accept a truncated form as a smaller one.
     if f"--{boundary[1] or boundary[2]}--".encode() not in await request.body():
         raise MalformedBody("The form does not end with its closing boundary; send all of it.")
     headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
@@ -67,7 +71,7 @@ async def _form(request: Request) -> FormData:
 
 
 async def _fields(form: FormData) -> dict[str, Any]:
-    """The fields of a form; files become bytes, and a list field may be repeated."""
+    """The fields of a form. Files become bytes, and a list field may be repeated."""
     values: dict[str, list[str | bytes]] = {}
     try:
         for name, value in form.multi_items():
@@ -97,7 +101,7 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
 
 
 def translated(error: ValidationError) -> Exception:
-    """Validation errors without what the caller sent; JSON that does not parse is a malformed body."""
+    """Validation errors without the caller's input. JSON that does not parse becomes MalformedBody."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     if errors[0]["type"] == "json_invalid":
         return MalformedBody(f"The body is not JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}.")

@@ -1,4 +1,4 @@
-"""The memory that all images being decoded may take together."""
+"""The memory budget that all images being decoded share (docs/decisions/0022-decode-budget.md)."""
 
 import contextlib
 import threading
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 
 class DecodeBudget:
-    """Bytes, granted to threads in the order in which they come.
+    """Bytes of memory, granted to threads in order of arrival.
 
-    A thread takes its `turn`, finds out how much its image needs, takes that, and lets the next one have its
-    turn. So a large image waits for those before it alone, and small ones behind it cannot keep it waiting.
+    A thread waits for its `turn`, finds out how much its image needs, takes that amount, and ends its turn. A
+    large image therefore waits only for the images before it, and small images behind it cannot starve it.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -21,7 +21,7 @@ class DecodeBudget:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for those who came before, and hold up those who come later."""
+        """Wait for all earlier threads, and make later ones wait until the block ends."""
         mine = object()
         with self._changed:
             self._line.append(mine)
@@ -34,9 +34,9 @@ class DecodeBudget:
                 self._changed.notify_all()
 
     def take(self, size_bytes: int, given_up: Callable[[], bool]) -> bool:
-        """Wait until so many bytes are free and take them; False if the caller gave up before.
+        """Wait until `size_bytes` are free and take them. Return False if the caller gave up first.
 
-        `size_bytes` is at most `max_bytes`.
+        `size_bytes` must not exceed `max_bytes`, or the call would wait forever.
         """
         with self._changed:
             self._changed.wait_for(lambda: given_up() or self.used_bytes + size_bytes <= self.max_bytes)
@@ -46,12 +46,11 @@ class DecodeBudget:
             return True
 
     def give_back(self, size_bytes: int) -> None:
-        """Return bytes that were taken."""
         with self._changed:
             self.used_bytes -= size_bytes
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Have waiting threads ask again whether their caller gave up."""
+        """Make waiting threads check again whether their caller gave up."""
         with self._changed:
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""A client that has gone costs nothing more: its request is cancelled, and dropped before it is computed."""
+"""Cancels the request of a client that has disconnected, so that it is dropped before it is computed."""
 
 import asyncio
 import contextlib
@@ -7,13 +7,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class CancelOnDisconnect:
-    """Cancels a request's handler when its client hangs up after having sent the whole body."""
+    """Cancels a request's handler when its client disconnects after it has sent the whole body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the handler beside a watch on the connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

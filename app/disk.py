@@ -1,4 +1,7 @@
-"""The disk's reserve: below it nothing new is accepted and no checkpoint is written, so that what runs can end well."""
+"""The disk reserve: free space kept so that running jobs can finish.
+
+Below it the service accepts nothing new and workers write no checkpoint.
+"""
 
 import shutil
 from pathlib import Path
@@ -10,7 +13,7 @@ _RETRY_AFTER_S = 60
 
 
 def check_reserve(folder: Path, reserve_bytes: int, wanted_bytes: int = 0) -> None:
-    """Raise DiskReserve where `wanted_bytes` more on the folder's disk would leave less than the reserve."""
+    """Raise DiskReserve if `wanted_bytes` more on the folder's disk would leave less than the reserve."""
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes - wanted_bytes < reserve_bytes:
         wanted = f", {wanted_bytes // _MIB} MiB are wanted," if wanted_bytes else ""

@@ -23,8 +23,8 @@
     ├── DeadlineExceeded         504  not computed within the request's deadline
     └── DiskReserve              507  the disk is full but for its reserve
 
-An error owns its code, its status and whether trying again can help; `app.errors.body` is the one
-place that turns it into a response body.
+An error owns its code, its status and whether a retry can help. `app.errors.body` is the one place that turns
+it into a response body.
 """
 
 from pathlib import Path
@@ -224,12 +224,12 @@ class DiskReserve(ServiceError):
 
 
 def without_folder(message: str, folder: Path) -> str:
-    """The message with paths below a folder of the server's told from there on."""
+    """Replace paths below one of the server's folders by paths relative to it."""
     return message.replace(f"{folder}/", "").replace(str(folder), "the data folder")
 
 
 def body(error: ServiceError) -> dict[str, Any]:
-    """The one error body: {"error": {type, code, message, param, index?}}."""
+    """The body of every error: {"error": {type, code, message, param, index?}}."""
     content: dict[str, Any] = {
         "type": error.type,
         "code": error.code,

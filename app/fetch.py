@@ -1,8 +1,9 @@
-"""Fetching {"url"} images without becoming a way into the operator's network. Off by default.
+"""Fetches {"url"} images without giving access to the operator's network. It is off by default.
 
-Every hop's host is resolved here, all its addresses must be public, and the connection goes to the very
-address that was checked, while TLS and Host keep the URL's name: a second answer of the name server changes
-nothing. Errors say the same of a host that does not exist and of one that is not public.
+The host of every hop is resolved here, and all its addresses must be public. The connection goes to the
+address that was checked, while TLS and the Host header keep the URL's name, so a second DNS answer (DNS
+rebinding) has no effect. A host that does not exist and a host that is not public give the same error, so
+errors do not reveal which it is.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _HEADERS = [(b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"), (b"User-
 
 
 class Fetcher:
-    """Fetches images from public hosts, within limits on time, bytes and redirects."""
+    """Fetches images from public hosts, with limits on time, bytes and redirects."""
 
     def __init__(
         self,
@@ -49,15 +50,14 @@ class Fetcher:
         self._max_redirects = max_redirects
         self._allowed_ports = frozenset(allowed_ports)
         self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
-        # Name lookups cannot be cancelled; in threads of their own, slow ones hold up nothing else.
+        # Name lookups cannot be cancelled. They have their own threads, so slow ones delay nothing else.
         self._resolver = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolve")
         self._backend = _CheckedBackend(resolve or self._resolve, is_allowed)
         self.slots = asyncio.Semaphore(_AT_ONCE)
-        """To be held from before a fetch until its bytes are decoded, which bounds the bytes in memory."""
+        """Callers hold a slot from before a fetch until its bytes are decoded, which bounds memory."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The fetcher that the settings describe."""
         return cls(
             max_bytes=settings.max_image_bytes,
             timeout_s=settings.url_timeout_s,
@@ -65,7 +65,7 @@ class Fetcher:
         )
 
     async def fetch(self, url: str) -> bytes:
-        """The bytes at `url`, following redirects.
+        """Return the bytes at `url`, following redirects.
 
         Raises: InvalidImage (image_url_forbidden, image_url_failed, image_url_timeout, image_too_large).
         """
@@ -81,7 +81,7 @@ class Fetcher:
             raise _failed("The connection to the image's URL failed.") from None
 
     async def close(self) -> None:
-        """Let go of the resolver's threads; one that still waits for a name server is not waited for."""
+        """Shut down the resolver's threads, without waiting for lookups that are still running."""
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def _follow(self, url: str) -> bytes:
@@ -97,7 +97,7 @@ class Fetcher:
         try:
             parsed = httpx.URL(url)
             host = parsed.host  # decoded here: a malformed `xn--` label is an error
-            parsed.raw_host.decode("ascii").encode("idna")  # as TLS will: no label is empty or too long
+            parsed.raw_host.decode("ascii").encode("idna")  # TLS does the same: no label is empty or too long
         except (httpx.InvalidURL, ValueError):
             raise _forbidden("The image's URL is not valid.") from None
         if parsed.scheme not in _DEFAULT_PORTS or not host:
@@ -109,8 +109,8 @@ class Fetcher:
         return parsed
 
     async def _get(self, url: httpx.URL) -> bytes | str:
-        """The body, or the place that a redirect names."""
-        # A pool a request: no connection, cookie or proxy outlives it.
+        """The body, or the target of a redirect."""
+        # Each request has its own pool, so no connection, cookie or proxy outlives it.
         pool = httpcore.AsyncConnectionPool(ssl_context=self._ssl_context, network_backend=self._backend)
         target = httpcore.URL(
             scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path or b"/"
@@ -141,7 +141,7 @@ class Fetcher:
         )
 
     async def _resolve(self, host: str, port: int) -> list[Address]:
-        """All addresses of a host name, or of an address in any of the forms that the system understands."""
+        """All addresses of a host name, or of an address in any form that the system understands."""
 
         def look_up() -> list[Address]:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -151,7 +151,7 @@ class Fetcher:
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to hosts whose addresses are all allowed, and to one of these, not to the name."""
+    """Connects only to hosts whose addresses are all allowed, and to one of those addresses, not the name."""
 
     def __init__(self, resolve: Resolve, is_allowed: IsAllowed) -> None:
         self._resolve = resolve
@@ -166,7 +166,6 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve once, check, connect."""
         try:
             addresses = await self._resolve(host, port)
         except (OSError, ValueError):
@@ -183,7 +182,6 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never."""
         raise _forbidden("The image's URL does not lead to a public host.")
 
 

@@ -1,4 +1,4 @@
-"""A multipart form read part by part as it arrives: nothing of a file is kept, in memory or elsewhere."""
+"""Reads a multipart form part by part as it arrives, and stores no file, in memory or on disk."""
 
 import re
 from collections import deque
@@ -18,9 +18,9 @@ _BOUNDARY = re.compile(r"boundary=(?:\"([^\"]{1,200})\"|([^\";\s]{1,200}))", re.
 
 
 class FormStream:
-    """The parts of a form, in their order; each must be read to its end before the next is asked for.
+    """The parts of a form, in order. Each part must be read to its end before the next one is requested.
 
-    Raises MalformedBody, in whatever reads on, where the form is damaged or cut short.
+    Any method that reads on raises MalformedBody if the form is damaged or truncated.
     """
 
     def __init__(self, content_type: str, chunks: AsyncIterable[bytes]) -> None:
@@ -54,13 +54,13 @@ class FormStream:
             yield found
 
     async def content(self) -> AsyncIterator[bytes]:
-        """The bytes of the part that was found last."""
+        """The bytes of the part that was returned last."""
         while (found := await self._next()) is not None:
             assert isinstance(found, bytes)
             yield found
 
     async def _next(self) -> "Part | bytes | None":
-        """A part, some of its bytes, or None at the end of a part or of the form."""
+        """A part, some of a part's bytes, or None at the end of a part or of the form."""
         while not self._found:
             try:
                 chunk = await anext(self._chunks)
@@ -130,12 +130,14 @@ class Part:
     form: Any
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Its bytes, as they arrive."""
         found: AsyncIterator[bytes] = self.form.content()
         return found
 
     async def text(self) -> str:
-        """Its bytes as UTF-8. Raises MalformedBody where it is something else or long."""
+        """The part's content as text.
+
+        Raises: MalformedBody if it is not UTF-8 or is longer than MAX_FIELD_BYTES.
+        """
         content = b""
         async for chunk in self.chunks():
             content += chunk

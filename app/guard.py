@@ -1,7 +1,7 @@
-"""Keeps web pages away from a service without keys, which only this machine's own programs may use.
+"""Keeps web pages away from a service without keys, which only programs on this machine may use.
 
-A page in the user's browser can send requests to localhost, and with DNS rebinding under a name of its own.
-Such a request shows itself: by a foreign Host, by an Origin, or by Sec-Fetch-Site.
+A page in the user's browser can send requests to localhost, and with DNS rebinding it can do so under its own
+host name. Such a request is recognised by a foreign Host, by an Origin, or by Sec-Fetch-Site.
 """
 
 import re
@@ -22,14 +22,13 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class GuardHost:
-    """Refuses what a foreign web page could have sent."""
+    """Refuses requests that a foreign web page could have sent, with 403."""
 
     def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str] = ()) -> None:
         self._app = app
         self._hosts = LOOPBACK_HOSTS | {host.lower() for host in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 403."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -39,10 +38,10 @@ class GuardHost:
         elif scope["type"] == "http":
             await error_response(refusal)(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})  # 1008: policy violation
 
     def _refusal(self, headers: Headers) -> Forbidden | None:
-        # One of each at most: of two values, this check and whoever reads later might take different ones.
+        # Duplicates are refused: this check and later code could each read a different one of two values.
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
         if host is None or host["host"] not in self._hosts:
@@ -60,7 +59,7 @@ class GuardHost:
 
 
 def _is_same_origin(origin: str, host: re.Match[str]) -> bool:
-    """Whether the page came from this very service; "null" never did."""
+    """Whether the page came from this service. The origin "null" never did."""
     found = _ORIGIN.fullmatch(origin)
     if found is None:
         return False

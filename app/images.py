@@ -1,4 +1,4 @@
-"""Images of a request on their way to pixels: base64 to bytes, then decoding in bounded threads."""
+"""Turns the images of a request into pixels: base64 to bytes, then decoding in a bounded pool of threads."""
 
 import asyncio
 import binascii
@@ -19,22 +19,23 @@ from models.machine import release_free_memory
 Result = TypeVar("Result")
 
 _RETRY_AFTER_S = 1
-# Above this, what an image's memory leaves with the C library is released at once; below, every few seconds.
+# The C allocator keeps freed memory. After an image above this size it is returned to the system at once,
+# otherwise every few seconds.
 _LARGE_BYTES = 32 * 2**20
 _RELEASE_EVERY_S = 10.0
 _DATA_URI = "data:"
 _WHITESPACE = b" \t\r\n"
-# The base64 of a JPEG begins with /9j/ and is no path.
+# Recognises a path that was sent in place of a file. The base64 of a JPEG begins with /9j/ and is not a path.
 _PATH = re.compile(r"(\.{1,2}[/\\]|~|(?i:file:))[^\0\n]*|/(?!9j/)[^\0\n+=]+|[^\0\n]*\.[A-Za-z0-9]{1,5}")
 _MAX_PATH_CHARS = 4096
 
 
 def image_bytes(value: str, *, max_bytes: int) -> bytes:
-    """The file in a data URI (`data:image/png;base64,...`) or in bare base64.
+    """Decode a data URI (`data:image/png;base64,...`) or bare base64 to the bytes of a file.
 
-    The standard alphabet with its padding; spaces and line breaks are allowed, as `base64` writes them.
+    It accepts the standard alphabet with padding, and the spaces and line breaks that `base64` writes.
 
-    Raises: InvalidImage, for anything else and, before it is decoded, for more than `max_bytes`.
+    Raises: InvalidImage for anything else, and for more than `max_bytes`, which is checked before decoding.
     """
     if value[:5].lower() == _DATA_URI:
         head, comma, value = value.partition(",")
@@ -46,6 +47,7 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
         raise InvalidImage('To have a URL fetched, send {"url": "..."} in its place.', code="invalid_base64")
     try:
         encoded = value.encode("ascii").translate(None, _WHITESPACE)
+        # The least that base64 of this length can decode to: padding takes up to two bytes.
         if len(encoded) // 4 * 3 - 2 > max_bytes:
             raise _too_large(max_bytes)
         data = binascii.a2b_base64(encoded, strict_mode=True)
@@ -57,10 +59,10 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
 
 
 class Decoder:
-    """Decodes and preprocesses in threads of its own, so that the event loop stays free and memory bounded.
+    """Decodes and preprocesses images in its own threads, which keeps the event loop free and memory bounded.
 
     At most `threads` images are in decoded form at once, and together they take at most `max_bytes`.
-    Raises: Overloaded when `max_waiting` images wait.
+    Raises: Overloaded when `max_waiting` images are waiting.
     """
 
     def __init__(
@@ -74,10 +76,10 @@ class Decoder:
         self._release: asyncio.TimerHandle | None = None
         self._decoded_since_release = False
         self.unfinished = 0
-        """Images that are being decoded or wait for it."""
+        """The number of images that are being decoded or waiting for it."""
 
     async def pixels(self, image: bytes | str, clip: Clip) -> Tensor:
-        """Pixels [3, h, w], float32, as the model's own transform makes them, of a file or its base64.
+        """Decode a file or its base64, and apply the model's own transform: [3, h, w], float32.
 
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
@@ -86,7 +88,7 @@ class Decoder:
         given_up = threading.Event()
         future = self._pool.submit(self._decode, image, clip, given_up)
         self._count(+1)
-        # Counted until it is done, though its request may be gone: a thread cannot be stopped.
+        # An image counts until its thread is done, even if its request is gone: a thread cannot be stopped.
         future.add_done_callback(lambda _: self._count(-1))
         try:
             return await asyncio.wrap_future(future)
@@ -95,13 +97,13 @@ class Decoder:
             self.budget.wake()
             raise
         finally:
-            del future  # it holds the error, which holds this frame
+            del future  # breaks a reference cycle: the future holds the error, which holds this frame
             self._decoded_since_release = True
             if self._release is None:
                 self._release_later()
 
     def close(self) -> None:
-        """Let running images finish, and drop those that wait."""
+        """Wait for images that are being decoded, and drop those that are waiting."""
         if self._release is not None:
             self._release.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -114,9 +116,10 @@ class Decoder:
         self._release = asyncio.get_running_loop().call_later(_RELEASE_EVERY_S, self._release_now)
 
     def _release_now(self) -> None:
-        """Release what the last images have left, in a thread: it takes milliseconds.
+        """Release the memory that recent images left, in a thread, because it takes milliseconds.
 
-        An image's body is freed after its answer, so the last image needs one release more, a whole period later.
+        An image's body is freed only after its answer. The last image therefore needs one more release, a
+        full period later.
         """
         self._release = None
         self._pool.submit(release_free_memory)
@@ -130,11 +133,11 @@ class Decoder:
             try:
                 raise outcome
             finally:
-                del outcome  # the error holds this frame; with it here, both would keep the image
+                del outcome  # breaks a reference cycle: the error holds this frame, which holds the image
         return outcome
 
     def _pixels(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor | ServiceError:
-        # One at a time: what a file needs before its size is known is not in the budget.
+        # Files are opened one at a time: the memory used before a file's size is known is not in the budget.
         with self.budget.turn():
             opened = _outcome(lambda: self._open(image, clip))
             if isinstance(opened, ServiceError):
@@ -151,7 +154,7 @@ class Decoder:
             self.budget.give_back(size_bytes)
 
     def _open(self, image: bytes | str, clip: Clip) -> tuple[ImageFile, int]:
-        """The file, and the bytes that it takes from the budget."""
+        """The opened file, and the number of bytes that it takes from the budget."""
         data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
         file = open_image(data, self.limits)
         size_bytes = decode_bytes(file, max_side=max(clip.image_size))
@@ -165,7 +168,10 @@ class Decoder:
 
 
 def _outcome(call: Callable[[], Result]) -> Result | ServiceError:
-    """What a call returns, or its error anew: the traceback would keep the file and what is decoded of it."""
+    """The result of a call, or a new copy of its error.
+
+    The original error's traceback would keep the file and its decoded data alive.
+    """
     try:
         return call()
     except (ImageError, InvalidImage) as error:

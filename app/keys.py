@@ -1,4 +1,4 @@
-"""The keys file: made by `create_key`, read by `KeyRing`, which notices when it changes."""
+"""The keys file: `create_key` writes it, and `KeyRing` reads it and notices changes."""
 
 import hashlib
 import hmac
@@ -26,13 +26,16 @@ RECHECK_S = 1.0
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the name of a key; "" without a keys file, when anybody on this machine may do all."""
+    """Who sent a request: the name of the key.
+
+    The name is "" without a keys file, when any program on this machine may do everything.
+    """
 
     name: str = ""
     scopes: frozenset[str] = frozenset(SCOPES)
 
     def check(self, scope: Scope, what: str, *, param: str | None = None) -> None:
-        """Raise Forbidden unless the caller has `scope`, which `what` needs."""
+        """Raise Forbidden unless the caller has `scope`. `what` names the action that needs it."""
         if scope not in self.scopes:
             raise Forbidden(
                 f"{what} needs a key with the scope {scope}, which this one lacks.",
@@ -42,7 +45,7 @@ class Caller:
 
 
 class Key(BaseModel):
-    """An API key, of which only the hash is known."""
+    """An API key, stored only as its hash."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +55,7 @@ class Key(BaseModel):
 
 
 class KeysFile(BaseModel):
-    """What the file holds."""
+    """The content of the keys file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,9 +63,11 @@ class KeysFile(BaseModel):
 
 
 class KeyRing:
-    """The keys of a file, read again within a second of a change; a broken file leaves the old keys in force.
+    """The keys of a file, which is read again within a second of a change.
 
-    Raises: ConfigurationError when the file cannot be read at the start.
+    If the changed file is broken, the old keys stay in force.
+
+    Raises: ConfigurationError if the file cannot be read at the start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +77,10 @@ class KeyRing:
         self._checked_s = time.monotonic()
 
     def find(self, secret: str) -> Key | None:
-        """The key that `secret` is. Every entry is compared, in time that does not depend on the secret."""
+        """The key that matches `secret`, or None.
+
+        Every entry is compared, in time that does not depend on the secret.
+        """
         self._refresh()
         digest = _digest(secret)
         found: Key | None = None
@@ -99,7 +107,7 @@ class KeyRing:
 
 
 def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
-    """Add a key to the file, which is made if it is missing, and return the key: it is stored nowhere.
+    """Add a key to the file, creating the file if necessary, and return the key, which is stored nowhere.
 
     Raises: ConfigurationError for a name in use, an unknown scope, or a file that cannot be used.
     """
@@ -136,7 +144,7 @@ def _read(path: Path) -> list[Key]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
-        # Not the error's own text: it would repeat what the file holds.
+        # The error's own text would repeat the file's content.
         place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top"
         raise ConfigurationError(
             f'{path} is not a keys file: see {place}. It holds {{"keys": [{{"name", "sha256", "scopes"}}]}}.'
@@ -144,5 +152,5 @@ def _read(path: Path) -> list[Key]:
 
 
 def _write(path: Path, file: KeysFile) -> None:
-    """Replace the file at once: a reader sees the old one or the new one. Only the owner may read it."""
+    """Replace the file atomically: a reader sees the old one or the new one. Only its owner may read it."""
     write_atomic(path, json.dumps(file.model_dump(), indent=2) + "\n", mode=0o600)

@@ -1,4 +1,4 @@
-"""How much one request may hold; checked before anything is decoded or encoded."""
+"""How much one request may contain, checked before anything is decoded or encoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from models.zero_shot import PLACES
 
 @dataclass(frozen=True)
 class Limits:
-    """Counts and lengths that a request may not exceed."""
+    """Counts and lengths that a request may not exceed. Each check raises InvalidRequest."""
 
     images: int = 64
     texts: int = 1024
@@ -22,22 +22,20 @@ class Limits:
     image: ImageLimits = ImageLimits()  # noqa: RUF009 - frozen
 
     def check_images(self, images: Sequence[object]) -> None:
-        """Raise InvalidRequest when there are too many images."""
         _check_count("images", images, self.images)
 
     def check_texts(self, texts: Sequence[str], *, param: str = "texts") -> None:
-        """Raise InvalidRequest when there are too many texts, or one is too long."""
         labels = param == "labels"
         _check_count(param, texts, self.labels if labels else self.texts)
         _check_texts(param, texts, self.label_chars if labels else self.text_chars)
 
     def check_templates(self, templates: Sequence[str], labels: Sequence[str]) -> None:
-        """Raise InvalidRequest for too many templates, one without a place for the label, or long prompts."""
+        """Check the number of templates, that each has a place for the label, and the prompts' length."""
         _check_count("templates", templates, self.templates)
         longest = max(map(len, labels))
         _check_texts("templates", templates, self.text_chars)
         for index, template in enumerate(templates):
-            # A template may hold the label many times: the filled prompt is what counts.
+            # A template may contain the label several times, so the limit applies to the filled prompt.
             places = sum(template.count(place) for place in PLACES)
             if len(template) + places * longest > self.text_chars:
                 raise InvalidRequest(

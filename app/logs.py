@@ -1,6 +1,6 @@
-"""One JSON object a line on stderr, each with the id of the request that it belongs to.
+"""Logs one JSON object a line to stderr, each with the id of its request.
 
-Fields beside the message travel as `extra={"fields": {...}}`. Images, keys and captions never go there.
+Extra fields are passed as `extra={"fields": {...}}`. Images, keys and captions are never logged.
 """
 
 import contextvars
@@ -11,14 +11,13 @@ import sys
 from typing import Any
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
-"""The request being answered; set by `app.middleware.RequestId`."""
+"""The id of the request being answered, set by `app.middleware.RequestId`."""
 
 
 class JsonFormatter(logging.Formatter):
     """Renders a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line: time, level, logger, message, request id, fields, traceback."""
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         line: dict[str, Any] = {
             "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -31,12 +30,12 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        # ASCII only: neither a newline nor a lone surrogate in a value can break the line.
+        # The JSON is ASCII only, so neither a newline nor a lone surrogate in a value can break the line.
         return json.dumps(line, default=str)
 
 
 def configure(level: str = "info") -> None:
-    """Send this process's logs, uvicorn's and Python's warnings among them, to stderr as JSON lines.
+    """Send this process's logs, including uvicorn's and Python's warnings, to stderr as JSON lines.
 
     Raises: ValueError for a level that logging does not know.
     """
@@ -49,7 +48,7 @@ def configure(level: str = "info") -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
-    # A library's chatter at info says nothing about this service.
+    # What these libraries log at level info says nothing about this service.
     for name in ("httpcore", "httpx", "PIL", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)

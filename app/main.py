@@ -1,4 +1,4 @@
-"""The HTTP service, put together: settings -> weights -> engine -> routes and middleware -> server."""
+"""Assembles the HTTP service: settings -> weights -> engine -> routes and middleware -> server."""
 
 import contextlib
 import gc
@@ -64,17 +64,18 @@ BODIES = (
     RollbackRequest,
 )
 ROUTERS = (inference, status, submit, jobs, datasets, registry_routes)
-"""In their order: /models/status is asked for before /models/{version}."""
+"""The order matters: /models/status must match before /models/{version}."""
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:
     """Load the weights, then serve until SIGTERM or SIGINT, and let accepted requests finish.
 
-    `registry` says which versions there are and where the aliases point; without one, the settings' database
-    does, and without that, the versions under the data folder can be named, and no alias is followed.
+    `registry` lists the versions and says where the aliases point. Without one, the database in the settings
+    is used. Without a database, requests can name the versions under the data folder, and no alias is
+    followed.
 
-    Raises: CheckpointError for weights that cannot be served, ConfigurationError for unsafe settings and for a state
-    that another process holds.
+    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, and for
+    a state folder that another process holds.
     """
     logs.configure(settings.log_level)
     auth.check_binding(settings)
@@ -82,17 +83,17 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     torch.set_num_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
         limit_memory(settings.device, settings.gpu_memory_share)
-    # In a thread that ends, and takes its OpenMP team with it: see app/serving/forward.py.
+    # The loading thread ends, and with it its OpenMP team: see app/serving/forward.py.
     with ThreadPoolExecutor(1) as loader:
         clips = loader.submit(_load, settings).result()
-    # What is loaded by now stays; the garbage collector need not walk through all of it between requests.
+    # Everything loaded so far stays, so the garbage collector need not traverse it between requests.
     gc.collect()
     gc.freeze()
     DrainingServer(create_app(settings, clips, registry), settings).run()
 
 
 def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | None = None) -> FastAPI:
-    """The service over loaded weights, by the name that requests use; the first is the default."""
+    """The service over loaded weights, keyed by the name that requests use. The first is the default."""
     metrics = Metrics()
     limits = _limits(settings)
     decoder = Decoder(
@@ -126,7 +127,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
-    # Looked up on the event loop, which must not wait for another process that is writing.
+    # The cache is read on the event loop, which must not wait long for another process that is writing.
     disk = DiskCache(
         settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
     )

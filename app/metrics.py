@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: requests, queue, batches, stages, caches and generations."""
+"""The Prometheus metrics: requests, queue, batches, stages, caches and generations."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,7 +11,7 @@ ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -34,32 +34,28 @@ class Metrics:
         )
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
     def stage(self, stage: str, seconds: float) -> None:
-        """Time a stage."""
         self._stage_seconds.labels(stage).observe(seconds)
 
     def batch(self, *, images: int, texts: int) -> None:
-        """Count a batch's items."""
         if images:
             self._batch_items.labels("image").observe(images)
         if texts:
             self._batch_items.labels("text").observe(texts)
 
     def texts_looked_up(self, *, hits: int, misses: int) -> None:
-        """Count texts whose features were kept, and those that had to be encoded."""
+        """Count texts found in the cache (hits) and texts that had to be encoded (misses)."""
         self._text_cache.labels("hit").inc(hits)
         self._text_cache.labels("miss").inc(misses)
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
-        """Have gauges read at each scrape."""
+        """Call `read` at each scrape and export the gauges that it returns."""
         self.registry.register(_Watcher(read))
 
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
         return generate_latest(self.registry)
 
 
@@ -72,7 +68,6 @@ class _Watcher(Collector):
 
 
 def gauge(name: str, help: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> Metric:
-    """One gauge, for `Metrics.watch`."""
     family = GaugeMetricFamily(f"sds_clip_{name}", help, labels=labels)
     for label_values, value in values.items():
         family.add_metric(label_values, value)

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a log line, the guard against browsers, the limits on bodies."""
+"""The middleware around every request: an id, a log line, a guard against browsers, limits on bodies."""
 
 import asyncio
 import logging
@@ -21,15 +21,16 @@ from app.streamed_body import StreamedBody, is_streamed
 access_logger = logging.getLogger("app.access")
 
 UNMATCHED = "unmatched"
+# A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
-# An unread body of up to this many times the limit is let flow past after the answer (the server discards it),
-# so that a client which writes all before it reads gets the answer; over it the connection is cut.
+# After the answer, the server discards an unread body of up to this many times the limit. A client that
+# writes everything before it reads can then receive the answer. Above it the connection is closed.
 _DISCARD_FACTOR = 4
 
 
 def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Put the middleware around `app`; the last added is the outermost."""
+    # The middleware that is added last is the outermost.
     budget = BodyBudget(settings.max_buffered_bytes)
     app.state.body_budget = budget
     app.add_middleware(
@@ -47,13 +48,15 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
 
 
 class RequestId:
-    """Gives every request an id, the caller's own where it is sane: in `scope`, the logs and the answer."""
+    """Gives every request an id, which is put in `scope`, in the logs and in the answer.
+
+    The client's own id is used if it is well-formed.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Set the id for the time of the request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -74,14 +77,16 @@ class RequestId:
 
 
 class AccessLog:
-    """One line and one count an answer. The route's pattern stands for the path; no query, body or key."""
+    """Writes one log line and counts one answer a request.
+
+    The line shows the route's pattern in place of the path, and no query, body or key.
+    """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch the request go by."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -121,7 +126,7 @@ class AccessLog:
 
 
 class BodyBudget:
-    """How many bytes of bodies all requests together hold; touched by the event loop alone."""
+    """The number of bytes that the bodies of all requests hold together. Only the event loop uses it."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -129,9 +134,9 @@ class BodyBudget:
 
 
 class LimitBody:
-    """Bounds a body's bytes and the time that it takes to arrive, and the bytes of all bodies together.
+    """Limits a body's size and the time that it takes to arrive, and the size of all bodies together.
 
-    Counts what has arrived, not what is announced: an announcement alone cannot fill the budget.
+    Only bytes that have arrived count, so an announced length alone cannot fill the budget.
     """
 
     def __init__(
@@ -152,7 +157,7 @@ class LimitBody:
         self._max_upload_time_s = max_upload_time_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse an announced excess unread; count the rest, and forget it when the request is over."""
+        """Refuse a body whose announced length is too large, unread. Count others until the request ends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -160,6 +165,7 @@ class LimitBody:
             await self._pass_on(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "")
+        # 20 digits are more than any limit, and int() refuses numbers of thousands of digits.
         if announced.isdecimal() and int(announced[:20]) > self._max_body_bytes:
             absurd = int(announced[:20]) > _DISCARD_FACTOR * self._max_body_bytes
             headers = {"Connection": "close"} if absurd else None
@@ -172,7 +178,10 @@ class LimitBody:
             body.release()
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What goes to the disk as it arrives counts for nothing here; its route has limits of its own."""
+        """Pass on a body that is written to disk as it arrives.
+
+        It does not count towards this budget, and has its own limits.
+        """
         body = StreamedBody(
             scope,
             receive,
@@ -191,8 +200,6 @@ class LimitBody:
 
 
 class _Body:
-    """One request's body on its way in."""
-
     def __init__(
         self,
         receive: Receive,
@@ -210,7 +217,7 @@ class _Body:
         self._complete = False
 
     async def receive(self) -> Message:
-        """The next message, within the limits; once the body is there, nothing is limited any more."""
+        """The next message, within the limits. Once the body is complete, nothing more is limited."""
         if self._complete:
             return await self._receive()
         try:
@@ -223,7 +230,6 @@ class _Body:
         return message
 
     def release(self) -> None:
-        """Give back what the body held."""
         self._budget.used_bytes -= self._held_bytes
         self._held_bytes = 0
 

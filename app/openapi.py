@@ -1,4 +1,4 @@
-"""The OpenAPI description of what FastAPI cannot see: bodies in two media types, and the error body."""
+"""Describes in OpenAPI what FastAPI cannot see: bodies in two media types, and the error body."""
 
 from typing import Any
 
@@ -35,7 +35,6 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def describe_json(schema: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """The request body of an endpoint that reads `schema` as JSON alone."""
     content = {
         "schema": {"$ref": REFERENCE.format(model=schema.__name__)},
         "examples": _examples(schema.model_json_schema(ref_template=REFERENCE)),
@@ -46,7 +45,7 @@ def describe_json(schema: type[BaseModel], *, required: bool = True) -> dict[str
 def describe_upload(
     schema: type[BaseModel], fields: type[BaseModel], files: dict[str, Any]
 ) -> dict[str, Any]:
-    """The request body of an endpoint that reads `schema` as JSON, or a form of `fields` and one kind of files."""
+    """The request body of an endpoint that reads `schema` as JSON, or a form of `fields` and files."""
     described = describe_json(schema)
     form: dict[str, Any] = {**fields.model_json_schema(ref_template=REFERENCE)}
     form["properties"] = {**form["properties"], **files}
@@ -55,7 +54,10 @@ def describe_upload(
 
 
 def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an endpoint, for a route's `responses`."""
+    """The error responses of an endpoint, for a route's `responses`.
+
+    The description is the first line of each error class's docstring.
+    """
     by_status: dict[int, list[str]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append((error.__doc__ or "").split("\n")[0])
@@ -66,8 +68,6 @@ def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, An
 
 
 def install_openapi(app: FastAPI, *bodies: type[BaseModel]) -> None:
-    """Add the bodies' schemas to the description that `app` serves."""
-
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(
@@ -79,7 +79,7 @@ def install_openapi(app: FastAPI, *bodies: type[BaseModel]) -> None:
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions.get("$defs", {}))
             description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            description["security"] = [{}, {"key": []}]  # without a keys file, none is needed
+            description["security"] = [{}, {"key": []}]  # {} because without a keys file no key is needed
             app.openapi_schema = description
         return app.openapi_schema
 

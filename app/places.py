@@ -1,4 +1,4 @@
-"""A bounded number of things that go on at the same time; there is no queue for more."""
+"""Limits how many operations of a kind run at the same time. There is no queue for more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,10 @@ from app.errors import Overloaded
 
 
 class Places:
-    """So many at once, touched by the event loop alone. `what` is their plural, for the message."""
+    """A number of places, used only by the event loop.
+
+    `what` is the plural of the operation, for the message.
+    """
 
     def __init__(self, count: int, what: str, *, retry_after_s: int) -> None:
         self._count = count
@@ -17,7 +20,7 @@ class Places:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Take a place for the time of the block. Raises Overloaded where there is none."""
+        """Take a place for the duration of the block. Raises Overloaded if none is free."""
         if self.taken >= self._count:
             raise Overloaded(
                 f"There are {self.taken} {self._what} at the moment, and no more are taken; try again.",

@@ -1,4 +1,4 @@
-"""No query parameter is ignored: what a route does not declare is refused, lest ?limt=5 means the default limit."""
+"""Refuses undeclared query parameters, so that ?limt=5 cannot silently mean the default limit."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Removing a folder in one step, as far as anybody sees, within a transaction that allows it."""
+"""Removes a folder within the transaction that allows it, in what appears to others as one step."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 from app.store.errors import StoreUnavailable
 
 REMOVING = ".removing."
-"""How the names of folders begin that are being removed; a crash may leave them."""
+"""The prefix of folders that are being removed. A crash may leave some behind."""
 
 
 @contextlib.contextmanager
 def moved_aside(folder: Path) -> Iterator[Callable[[], None]]:
-    """Yields what moves the folder aside, to be called within the transaction; it is removed after the block.
+    """Yield a function that moves the folder aside, to be called within the transaction.
 
-    Where StoreUnavailable ends the block, the folder is put back. Raises what moving it raises (OSError); then it is
-    where it was.
+    The folder is removed after the block. If StoreUnavailable ends the block, the folder is put back. Raises
+    the OSError of the move, which leaves the folder in place.
     """
     aside = folder.with_name(f"{REMOVING}{folder.name}.{secrets.token_hex(4)}")
     try:
@@ -27,4 +27,4 @@ def moved_aside(folder: Path) -> Iterator[Callable[[], None]]:
         with contextlib.suppress(OSError):
             os.rename(aside, folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)  # what stays of it is cleared away with what crashes leave
+    shutil.rmtree(aside, ignore_errors=True)  # the cleanup after crashes also removes what is left here

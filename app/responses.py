@@ -34,9 +34,9 @@ from app.errors import (
 
 logger = logging.getLogger(__name__)
 
-CLIENT_CLOSED_REQUEST = 499
+CLIENT_CLOSED_REQUEST = 499  # not a standard status; nginx uses it for the same case
 
-# A location is field names and indices, among them the names of union branches, which callers do not know.
+# A pydantic location mixes field names and indices with names of union branches, which callers do not know.
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _BRANCHES = frozenset(["str", "bytes", "int", "float", "bool", "none", "dict", "list", "tuple"])
 _SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
@@ -56,8 +56,8 @@ _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
 
 
 def error_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
-    """The one error body, with the headers that belong to the error."""
-    # json.dumps writes ASCII: a lone surrogate in a message cannot make the body unencodable.
+    """The error body, with the headers that belong to the error."""
+    # json.dumps writes ASCII, so a lone surrogate in a message cannot make the body unencodable.
     response = Response(
         json.dumps(body(error)), status_code=error.status, headers=headers, media_type="application/json"
     )
@@ -73,7 +73,7 @@ def error_response(error: ServiceError, headers: Mapping[str, str] | None = None
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error of `app`, foreseen or not, with the one error body."""
+    """Answer every error of `app`, expected or not, with the same error body."""
 
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
@@ -90,7 +90,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(_of_status(error), error.headers)
 
     async def client_gone(_: Request, error: Exception) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)  # Nobody reads it; the access log shows it.
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # nothing is sent; the access log shows it
 
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(RequestValidationError, validation_error)
@@ -100,16 +100,18 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 class AnswerUnforeseen:
-    """Answers what no handler knows with a 500 without detail, a lack of memory with a 503; the log has the traceback.
+    """Answers an unexpected error with a 500 without details, and lack of memory with a 503.
 
-    A handler for Exception would do this outside all middleware, without a request id or an access log line.
+    The log has the traceback.
+
+    A handler for Exception would run outside all middleware, without a request id or an access log line.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app; an answer that has begun cannot be replaced, so its error goes on."""
+        """Run the app. An answer that has begun cannot be replaced, so its error propagates."""
         started = False
 
         async def sending(message: Message) -> None:
@@ -132,7 +134,7 @@ class AnswerUnforeseen:
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
-    """The first of pydantic's errors, without what the caller sent."""
+    """The first of pydantic's errors, without the caller's input."""
     error = errors[0]
     param, index = _place(error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
@@ -140,7 +142,7 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
 
 
 def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
-    """The dotted field, and the item where it is a list: ("body", "images", 3, "str") is images, 3."""
+    """The dotted field, and the index if it is a list item: ("body", "images", 3, "str") is images, 3."""
     fields: list[str] = []
     for position, part in enumerate(location):
         if isinstance(part, int):
@@ -157,5 +159,5 @@ def _of_status(error: HTTPException) -> ServiceError:
         return kind(message)
     if error.status_code >= 500:
         return InternalError("Something is broken here; the log has it under this request's id.")
-    # Starlette's words about a multipart body: about its form, nothing of its content.
+    # Starlette's message about a multipart body describes its syntax and contains nothing of its content.
     return MalformedBody(f"The body cannot be read: {str(error.detail).rstrip('.')}.")

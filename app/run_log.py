@@ -1,4 +1,4 @@
-"""A training run's log on its way to a caller: JSON lines, as far as they are written."""
+"""Sends a training run's log to a caller: JSON lines, as far as they are written."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 2**16
 
 
 def open_log(candidates: Iterable[Path]) -> BinaryIO:
-    """The first of these files that is there. Raises NotFound."""
+    """Open the first of these files that exists. Raises NotFound."""
     for path in candidates:
         try:
             return path.open("rb")
@@ -34,7 +34,7 @@ def open_log(candidates: Iterable[Path]) -> BinaryIO:
 
 
 class LogResponse(StreamingResponse):
-    """The answer; it closes the file however it ends."""
+    """A response with the log. It closes the file however it ends."""
 
     def __init__(self, log: BinaryIO, name: str) -> None:
         headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
@@ -42,13 +42,12 @@ class LogResponse(StreamingResponse):
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
         with self._log:
             await super().__call__(scope, receive, send)
 
 
 def _whole_lines(log: BinaryIO) -> Iterator[bytes]:
-    """Without the last line while that is being written."""
+    """The log in chunks that end with a line, without a last line that is still being written."""
     tail = b""
     while chunk := log.read(_CHUNK_BYTES):
         whole, newline, tail = (tail + chunk).rpartition(b"\n")

@@ -1,4 +1,4 @@
-"""uvicorn, taught to let go gently: SIGTERM turns new requests away while the accepted ones are answered."""
+"""uvicorn with a graceful shutdown: after SIGTERM it refuses new requests and finishes the accepted ones."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ GRACE_AFTER_DRAIN_S = 5
 
 
 class DrainingServer(uvicorn.Server):
-    """Serves `app` until SIGTERM or SIGINT; a second one ends it at once."""
+    """Serves `app` until SIGTERM or SIGINT. A second signal ends it at once."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class DrainingServer(uvicorn.Server):
         self._draining = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain. Second: end now."""
+        """On the first signal, drain. On the second, stop at once."""
         if self._draining or not self.started:
             self.force_exit = self.started
             super().handle_exit(sig, frame)
@@ -52,7 +52,7 @@ class DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._drain_then_exit(name)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remember the loop, which a signal handler cannot find by itself."""
+        """Keep a reference to the event loop, which a signal handler cannot look up."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
@@ -60,6 +60,6 @@ class DrainingServer(uvicorn.Server):
         logger.info("%s: turning new requests away, finishing those accepted", name)
         if not await self._engine.drain(self._drain_timeout_s):
             logger.warning("some requests were not finished within %g s", self._drain_timeout_s)
-        # Answers under way reach their clients, and a client on an open connection hears 503, not a reset.
+        # Answers in progress reach their clients, and clients on open connections get a 503, not a reset.
         await asyncio.sleep(LINGER_S)
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""What an operator can set, read from the environment (`SDS_CLIP_*`) once, at the process's edge."""
+"""The operator's settings, read from the environment (`SDS_CLIP_*`) once, where the process starts."""
 
 import socket
 from pathlib import Path
@@ -13,15 +13,15 @@ def _split(value: object) -> object:
 
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-"""In the environment: names with commas between them."""
+"""In the environment, names are separated by commas."""
 Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
-"""In the environment: paths with commas between them."""
+"""In the environment, paths are separated by commas."""
 
 
 MAX_ATTEMPTS = 3
-"""Attempts that end without a step past the furthest so far, after which a job has failed."""
+"""A job fails after this many attempts that end without a step beyond the furthest one so far."""
 MAX_INTERRUPTIONS = 100
-"""Lapsed leases and shutdowns that a job survives."""
+"""The number of lapsed leases and shutdowns that a job survives."""
 MAX_RUN_TIME_S = 7 * 24 * 3600.0
 """How long a job may run, over all its attempts."""
 
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
 
     @property
     def own_state_dir(self) -> Path:
-        """`state_dir`, or the default, which no other process on this machine has."""
+        """`state_dir`, or the default, which no other process on this machine uses."""
         return self.state_dir or self.data_dir / "state" / f"{socket.gethostname()}-{self.port}"
 
     @model_validator(mode="after")

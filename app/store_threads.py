@@ -1,4 +1,4 @@
-"""Where requests use the database: in a few threads of their own, so that a slow one never holds up the event loop."""
+"""Runs database calls in a few threads of their own, so that a slow database never blocks the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,31 +22,33 @@ class StoreBusy(Unavailable):
 
 
 class StoreThreads:
-    """Runs calls that use the store. Until `open` is set, whoever calls is told that the database is away."""
+    """Runs calls that use the store. Until `open` is set, every call raises StoreUnavailable."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._free = BoundedSemaphore(threads * (1 + WAITING_PER_THREAD))
         self.open = False
-        """Whether the tables are there."""
+        """Whether the tables exist."""
 
     async def run(
         self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        """Wait for a call. One whose caller gives up is still done to its end if it has begun.
+        """Run `call` in a thread and wait for it.
 
-        Raises: StoreUnavailable, StoreBusy, what `call` raises.
+        A call that has begun is finished even if its caller gives up.
+
+        Raises: StoreUnavailable, StoreBusy, and whatever `call` raises.
         """
         if not self.open:
             raise StoreUnavailable
         if not self._free.acquire(blocking=False):
             raise StoreBusy("Too many requests wait for the database; try again.", retry_after_s=2)
         future = self._pool.submit(call, *args, **kwargs)
-        # A call counts until its thread is free again, not until its caller has gone.
+        # A call counts until its thread is free again, not only until its caller has gone.
         future.add_done_callback(lambda _: self._free.release())
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Take no more calls; those that wait are dropped."""
+        """Accept no more calls, and drop those that are waiting."""
         self.open = False
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The body of an upload: large, but held to a minimum rate and a total time, and cut off once it is refused."""
+"""The body of an upload: large, but held to a minimum rate and a total time, and cut off once refused."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ from starlette.types import Message, Receive, Scope, Send
 from app.errors import BodyTimeout
 
 STREAMED = frozenset([("POST", "/datasets")])
-"""Routes that write a form's files to the disk as they arrive, within limits of their own."""
+"""Routes that write a form's files to disk as they arrive, with their own limits."""
 
 _FORM = "multipart/form-data"
 
 
 def is_streamed(scope: Scope) -> bool:
-    """Whether a request is an upload: its JSON form has the limits of every other body."""
+    """Whether a request is an upload. The route's JSON requests have the limits of every other body."""
     if (scope["method"], scope["path"]) not in STREAMED:
         return False
     media_type = Headers(scope=scope).get("content-type", "").partition(";")[0]
@@ -24,11 +24,12 @@ def is_streamed(scope: Scope) -> bool:
 class StreamedBody:
     """Stands between an upload's connection and its route.
 
-    The client may keep the server waiting for `grace_s`. Each byte that arrives adds `1 / min_bytes_per_s` to what
-    is left of that, and never more than `grace_s` is left. Time in which the server is busy does not count.
+    The client may keep the server waiting for `grace_s`. Each byte that arrives adds `1 / min_bytes_per_s` to
+    what is left of that time, up to `grace_s`. Time during which the server is busy does not count.
 
-    What is refused before it has arrived is let flow past where little was announced, so that a client which
-    writes all before it reads gets the answer; else the connection is closed after the answer.
+    If the upload is refused before it has arrived and its announced length is small, the rest is discarded,
+    so that a client that writes everything before it reads can receive the answer. Otherwise the connection
+    is closed after the answer.
     """
 
     def __init__(
@@ -68,7 +69,6 @@ class StreamedBody:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass the answer on."""
         if message["type"] == "http.response.start" and not self._complete and not self._is_little:
             MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)

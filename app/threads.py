@@ -1,4 +1,7 @@
-"""Threads that end: for what blocks, or computes beside the forward thread without an OpenMP team of its own."""
+"""Short-lived threads, for calls that block.
+
+They also compute beside the forward thread, without an OpenMP team of their own.
+"""
 
 import asyncio
 import contextlib
@@ -12,9 +15,9 @@ Result = TypeVar("Result")
 
 
 async def in_own_thread(call: Callable[[], Result], name: str) -> Result:
-    """Wait for `call`, run in a thread of its own.
+    """Run `call` in a new thread and wait for it.
 
-    One that hangs holds up nobody but its caller: neither a pool that others wait for nor the process's end.
+    A call that hangs delays only its caller: it blocks neither a shared pool nor the end of the process.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
@@ -41,10 +44,11 @@ async def in_own_thread(call: Callable[[], Result], name: str) -> Result:
 
 
 def with_one_torch_thread(call: Callable[[], Result], threads: int) -> Result:
-    """Run `call` with one intra-op thread in this thread, then let new threads have `threads` again.
+    """Run `call` with one intra-op thread in this thread, then restore `threads` for new threads.
 
-    torch keeps the number by thread, and gives new ones the last that anybody set. With one, OpenMP makes no
-    second team, which would slow the forward thread down (docs/decisions/0007-one-thread-computes.md).
+    torch keeps the number for each thread, and a new thread takes the number that was set last. With a single
+    thread, OpenMP starts no second team, which would slow the forward thread
+    (docs/decisions/0007-one-thread-computes.md).
     """
     torch.set_num_threads(1)
     try:

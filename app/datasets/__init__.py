@@ -1,1 +1,1 @@
-"""Data sets on their way in: received, unpacked, checked and kept, without HTTP and without SQL."""
+"""Incoming data sets: received, unpacked, checked and stored. Nothing here uses HTTP or SQL."""

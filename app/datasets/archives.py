@@ -1,8 +1,9 @@
-"""Tar, tar.gz and zip archives of strangers, read by the standard library within limits of our own.
+"""Reads untrusted tar, tar.gz and zip archives with the standard library, within limits of our own.
 
-tarfile and zipfile find and decode the entries. What they would let pass is refused here: entries that are no
-plain files or folders, headers and directories without end, entries that share bytes, a damaged header taken for the
-end, and whatever follows the end.
+tarfile and zipfile find and decode the entries. This module refuses what they would accept
+(docs/decisions/0026-archives-by-the-standard-library.md): entries that are not plain files or folders,
+unbounded headers and directories, entries that share bytes, a damaged header mistaken for the end, and data
+after the end.
 """
 
 import gzip
@@ -34,17 +35,20 @@ from app.datasets.names import decode_name
 
 Kind = Literal["tar", "tar.gz", "zip"]
 SNIFF_BYTES = tarfile.BLOCKSIZE
-"""How much of a file's beginning tells its kind."""
+"""How many bytes at the start of a file are needed to recognise its kind."""
 
 _CHUNK = 256 * 1024
-_MAX_HEADER_BYTES = 2**20  # of one tar entry with its extended headers, which tarfile reads into memory
-_MAX_PADDING_BYTES = 2**20  # zeros up to the end of a tape's record
+_MAX_HEADER_BYTES = 2**20  # for one tar entry and its extended headers, which tarfile reads into memory
+_MAX_PADDING_BYTES = 2**20  # zeros that fill the last record of a tape
 _MAX_DIRECTORY_BYTES = 2**27  # zipfile reads the directory into memory: 268 bytes for each of 500,000 entries
 _LONG_NUMBER = re.compile(rb"[0-9]{256}")
 _SPARSE = ("GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
+# Sizes of zip's end record and of its 64-bit counterpart with locator, and a local header's two lengths.
 _END_BYTES, _END64_BYTES, _LOCAL = 22, 76, struct.Struct("<26x2H")
+# General-purpose flags for encryption, strong encryption and masked headers; 99 is the "method" of AES.
 _ENCRYPTED, _AES = 0x0001 | 0x0040 | 0x2000, 99
 _DOS_FOLDER = 0x10
+# Formats that are named in the refusal, so that the message can say what the file is.
 _OTHERS = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
@@ -58,17 +62,17 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class Member:
-    """A file or a folder. `content` may be read until the next member is asked for, and need not be."""
+    """A file or a folder. `content` can be read until the next member is requested, or left unread."""
 
     name: str
     is_folder: bool
     size_bytes: int
-    """As the archive states it. `content` never gives more, but a zip's may give less."""
+    """The size that the archive states. `content` never yields more, but a zip's may yield less."""
     content: Iterator[bytes]
 
 
 def kind_of(head: bytes) -> Kind:
-    """The kind of the archive that begins so, by its content and never by its name.
+    """The kind of the archive that begins with `head`, judged by content and never by file name.
 
     Raises: EmptyUpload, ArchiveFormat.
     """
@@ -85,7 +89,7 @@ def kind_of(head: bytes) -> Kind:
 
 
 def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
-    """The files and folders of an archive that is open for reading at its beginning.
+    """Yield the files and folders of an archive that is open at its beginning.
 
     Raises: EmptyUpload, InvalidArchive.
     """
@@ -102,7 +106,7 @@ def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
 
 
 def read_tar(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
-    """The files and folders of an uncompressed tar file; contents that nobody reads are skipped, not read.
+    """Yield the files and folders of an uncompressed tar file. Unused contents are skipped, not read.
 
     Raises: InvalidArchive.
     """
@@ -114,7 +118,7 @@ def _gunzipped(file: BinaryIO) -> IO[bytes]:
 
 
 def _is_tar(head: bytes) -> bool:
-    """A header, or the zeros of an archive that is empty."""
+    """Whether `head` is a tar header, or the zeros of an empty archive."""
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -124,7 +128,7 @@ def _is_tar(head: bytes) -> bool:
 
 @contextmanager
 def _refusals(member: str | None = None) -> Iterator[None]:
-    """Turn the libraries' errors, and those over which hostile headers make them stumble, into refusals."""
+    """Turn the libraries' errors, including those that hostile headers provoke, into refusals."""
     try:
         yield
     except (EOFError, tarfile.ReadError):
@@ -158,9 +162,10 @@ def _pieces(open_member: Callable[[], IO[bytes] | None], name: str) -> Iterator[
 
 
 class _Source:
-    """What tarfile reads from, only ever forwards: a tar file, or what gzip makes of one.
+    """The file that tarfile reads, only forwards: a tar file, or the output of gzip.
 
-    It gives no more than was said before: so no header, however large it claims to be, is read into memory.
+    It yields no more bytes than announced beforehand. No header is therefore read into memory in full,
+    however large it claims to be.
     """
 
     def __init__(self, file: IO[bytes], packed: BinaryIO, limits: ArchiveLimits) -> None:
@@ -186,7 +191,7 @@ class _Source:
             )
         self._allowed -= size
         self._last = self._read(size)
-        # tarfile searches pax headers in a time that grows with the square of a number's length (CVE-2024-6232).
+        # tarfile takes time quadratic in the length of a number to search a pax header (CVE-2024-6232).
         if self._in_header and size > tarfile.BLOCKSIZE and _LONG_NUMBER.search(self._last):
             raise ArchiveDamaged("A header has a number without end; pack the archive again.")
         return self._last
@@ -202,7 +207,9 @@ class _Source:
             pass
 
     def check_end(self) -> None:
-        """Was the last header read the zeros that end an archive? tarfile takes a damaged one for them.
+        """Check that the last header read was the zeros that end an archive.
+
+        tarfile also takes a damaged header for the end.
 
         Raises: ArchiveTruncated, ArchiveDamaged.
         """
@@ -214,7 +221,7 @@ class _Source:
             )
 
     def check_padding(self) -> None:
-        """Raises: ArchiveDamaged, unless only zeros follow, and not many."""
+        """Raise ArchiveDamaged unless only zeros follow, and not too many."""
         padding = 0
         while chunk := self._read(_CHUNK):
             padding += len(chunk)
@@ -231,7 +238,7 @@ class _Source:
 
 def _read_tar(source: _Source) -> Iterator[Member]:
     with _reading_header(source):
-        # The file is the caller's to close.
+        # The caller owns the file and closes it.
         archive = tarfile.open(fileobj=cast(IO[bytes], source), mode="r:", encoding="utf-8")  # noqa: SIM115
     while (header := _next_header(archive, source)) is not None:
         name = decode_name(header.name.encode("utf-8", "surrogateescape"))
@@ -259,11 +266,11 @@ def _next_header(archive: tarfile.TarFile, source: _Source) -> tarfile.TarInfo |
     if header is None:
         source.check_end()
         return None
-    archive.members = []  # type: ignore[attr-defined]  # or tarfile keeps them all
-    # Comments pass, which git writes; not what would give every entry one name or size.
+    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
+    # Global comments are accepted, because git writes them; a global name or size is not.
     if any(key in ("path", "size") or key.startswith(_SPARSE) for key in archive.pax_headers):
         raise ArchiveDamaged("A global header sets every file's name or size; pack the archive again.")
-    archive.pax_headers = {}  # or an archive's would add up
+    archive.pax_headers = {}  # global headers would accumulate over the archive
     return header
 
 
@@ -285,7 +292,7 @@ def _check_tar_entry(header: tarfile.TarInfo, name: str) -> None:
 def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
     with _refusals():
         directory_offset, count = _find_directory(file, limits)
-        # Names are UTF-8 also where the archive does not say so: macOS packs them like this.
+        # Names are read as UTF-8 even if the archive does not say so: macOS packs them that way.
         archive = zipfile.ZipFile(file, metadata_encoding="utf-8")
         entries = archive.infolist()
         if len(entries) != count:
@@ -293,7 +300,7 @@ def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
         _check_zip_sizes(entries, limits)
         _check_overlaps(file, entries, directory_offset)
     for entry in entries:
-        # `filename` ends at the first NUL, and `orig_filename` has what stands in the archive.
+        # zipfile cuts `filename` at the first NUL; `orig_filename` is the name in the archive.
         name = entry.orig_filename
         is_folder = name.endswith("/")
         _check_zip_entry(entry, name, is_folder)
@@ -301,9 +308,9 @@ def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
 
 
 def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
-    """Where the directory begins, and how many entries it states, before zipfile reads all of it into memory.
+    """Find the directory's offset and stated number of entries, before zipfile reads all of it into memory.
 
-    `_EndRecData` is private, but what ZipFile itself uses, so that both look at one record.
+    `_EndRecData` is private, but ZipFile calls it too, so both use the same record.
     """
     try:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
@@ -333,7 +340,7 @@ def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
 
 
 def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
-    """Refuse, before anything is written, what states that it is too large. Liars are found later."""
+    """Refuse an archive that states too large a size, before anything is written. False sizes show later."""
     total = 0
     for entry in entries:
         total += entry.file_size
@@ -347,9 +354,9 @@ def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) 
 
 
 def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int) -> None:
-    """Refuse entries that share bytes, which zipfile does from 3.11.8 on (CVE-2024-0450).
+    """Refuse entries that share bytes, which zipfile itself refuses only from 3.11.8 on (CVE-2024-0450).
 
-    Sharing is how a small zip unpacks to terabytes without a ratio that gives it away.
+    By sharing bytes, a small zip can unpack to terabytes without a suspicious ratio.
     """
     ordered = sorted(entries, key=lambda entry: entry.header_offset)
     starts = [*(entry.header_offset for entry in ordered), end]
@@ -364,7 +371,10 @@ def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int
 
 
 def _check_zip_entry(entry: zipfile.ZipInfo, name: str, is_folder: bool) -> None:
-    """A link or a device is told by the Unix mode, whichever system the entry says it comes from."""
+    """Refuse unusable entries.
+
+    The Unix mode reveals a link or a device, whichever system the entry claims to come from.
+    """
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
         raise UnsafeMember("is a link; pack the files themselves.", member=name)

@@ -1,6 +1,7 @@
-"""From an upload, or from registered files, to a data set that is ready or rejected: what the background check does.
+"""The background check, which turns an upload or registered files into a data set that is ready or rejected.
 
-Each format has its `Checker`, which the worker brings: it reads by models.data, which the service does not import.
+Each format has its own `Checker`. The worker supplies it, because it reads with models.data, which the
+service does not import.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,14 +22,14 @@ _MAX_MESSAGE_CHARS = 1000
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What became of a data set: ready or rejected, and why. All of it goes into the record as it is."""
+    """The outcome of a check: ready or rejected, and why. It is stored in the record unchanged."""
 
     ready: bool
     content_hash: str | None
-    """SHA-256 of all that a model sees of it, the same wherever it lies; None where it is rejected."""
+    """SHA-256 of everything that a model sees, independent of location. None if the set was rejected."""
     counts: Mapping[str, int]
     problems: tuple[Finding, ...]
-    """The first of them."""
+    """The first problems; `problem_count` counts all."""
     problem_count: int
 
     @classmethod
@@ -39,8 +40,10 @@ class CheckResult:
         content_hash: str | None = None,
         hidden: Path | None = None,
     ) -> "CheckResult":
-        """Ready where there is a hash. What lies below the folder `hidden` is named in messages by its path from there,
-        since the server's own paths are nobody's business.
+        """The result is ready if there is a hash.
+
+        Messages name files below the folder `hidden` by their path from there, so that the server's own paths
+        stay private.
         """
 
         def shown(message: str) -> str:
@@ -56,18 +59,17 @@ class Checker(Protocol):
     """Checks one format."""
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
-        """Look at every item, decode every image. What is wrong with the data is in the result, never raised."""
+        """Read every item and decode every image. The result lists problems with the data; none is raised."""
 
 
 def rejected(error: ServiceError | ModelError, *, hidden: Path | None = None) -> CheckResult:
-    """The result of a check that one error ended."""
     findings = Findings()
     findings.add(error.code, str(error))
     return CheckResult.of(findings, {}, hidden=hidden)
 
 
 Record = Callable[[CheckResult], None]
-"""Commits the result to the data set's record."""
+"""A function that commits the result to the data set's record."""
 
 
 def check_upload(
@@ -81,10 +83,10 @@ def check_upload(
 ) -> CheckResult:
     """Unpack and check an upload, publish it if it is ready, and record the result.
 
-    May be called again after a crash anywhere, and is then done again as a whole. What is wrong with the data
-    rejects the set; other errors go through, and leave the upload for another try.
+    It may be called again after a crash at any point, and then starts over. Problems with the data reject the
+    set. Other errors propagate and leave the upload for another attempt.
 
-    Raises: DatasetBusy, StorageFull, FileNotFoundError (no upload: its data set has been removed).
+    Raises: DatasetBusy, StorageFull, FileNotFoundError (no upload: its data set was removed).
     """
     with folders.claim(dataset_id) as claim:
         try:
@@ -118,7 +120,7 @@ def _checked(
         if result.ready:
             claim.publish()
         return result
-    # Shards become the data set by one rename, so after a crash they may be there already.
+    # Shards become the data set by a single rename, so after a crash they may already be published.
     published = folders.content(dataset_id)
     shards = set_content(upload if upload.exists() else published)
     check_shards(shards.paths, limits, progress=progress)
@@ -131,7 +133,7 @@ def _checked(
 def check_registered(
     content: Content, roots: SourceRoots, checker: Checker, *, progress: Progress | None = None
 ) -> CheckResult:
-    """Check data that stay where they are, as `SourceRoots.resolve` found them."""
+    """Check data that stay in place, as `SourceRoots.resolve` found them."""
     try:
         if content.is_folder:
             folder = content.paths[0]

@@ -1,4 +1,4 @@
-"""Why a data set is not taken in. The errors of app/errors.py go on here.
+"""The reasons for which a data set is refused. The tree extends the one in app/errors.py.
 
 ServiceError
 ├── InvalidRequest
@@ -135,5 +135,5 @@ class ArchiveTooLarge(InvalidArchive):
 
 
 def shown(name: str) -> str:
-    """A name as messages have it: quoted, control characters escaped, not endless."""
+    """A name as shown in messages: quoted, with control characters escaped, and shortened if long."""
     return repr(name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "...")

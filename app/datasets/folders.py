@@ -1,13 +1,13 @@
-"""Where data sets lie on the disk, and what a crash leaves of them.
+"""The layout of data sets on disk, and the removal of what a crash leaves behind.
 
-    ROOT/work/ID.lock     held by the process that is at work on the data set
-    ROOT/work/ID/         what it is writing or removing; rubbish as soon as nobody holds the lock
-    ROOT/uploads/ID/      a whole upload that waits for its check
+    ROOT/work/ID.lock     held by the process that is working on the data set
+    ROOT/work/ID/         what it is writing or removing; garbage once the lock is free
+    ROOT/uploads/ID/      a complete upload that waits for its check
     ROOT/sets/ID/         a checked data set
 
-Everything is written under work/ and renamed into its place, so that what stands in the other folders is
-whole. Who is there is for the caller's records to say, which are made and changed while the lock is held:
-whatever nobody locks and no record wants is rubbish, exactly, with no guess at its age.
+Everything is written under work/ and renamed into place, so the other folders only hold complete data. The
+database decides which folders are live. Its records are created and changed while the lock is held, so an
+unlocked folder without a record is garbage, whatever its age.
 """
 
 import errno
@@ -25,29 +25,29 @@ from app.datasets.errors import DatasetBusy, StorageFull
 from models.atomic import sync_folder
 
 ARCHIVE = "archive"
-"""In an upload's folder: an archive, to be unpacked."""
+"""In an upload's folder: an archive that is to be unpacked."""
 SHARDS = "shards"
-"""In an upload's or a data set's folder: the folder of shards, each under its `shard_name`."""
+"""In an upload's or a data set's folder: the folder of shards, each named by `shard_name`."""
 FILES = "files"
-"""In a data set's folder: what its archive held."""
+"""In a data set's folder: the unpacked content of its archive."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOCK = ".lock"
 _NEW, _OLD = "new", "old"
-# EFBIG: over the size that the file system, or the process's limit, allows a file.
+# EFBIG: the file is larger than the file system or the process's limit allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Content:
-    """Where a data set's files are: one folder, or shards in their order."""
+    """Where a data set's files are: one folder, or shards in order."""
 
     paths: tuple[Path, ...]
     is_folder: bool
 
 
 def set_content(folder: Path) -> Content:
-    """What a data set's folder holds, for whoever trains on it or evaluates with it.
+    """The files in a data set's folder, for training or evaluation.
 
     Raises: FileNotFoundError.
     """
@@ -58,12 +58,12 @@ def set_content(folder: Path) -> Content:
 
 
 def shard_name(index: int) -> str:
-    """The name under which the index-th shard of an upload is kept: never one that the caller chose."""
+    """The name under which the index-th shard of an upload is stored, never one chosen by the client."""
     return f"{index:06d}.tar"
 
 
 class DatasetFolders:
-    """The folders of all data sets. Made if missing; several processes may share them."""
+    """The folders of all data sets. They are created if missing, and several processes may share them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -72,16 +72,14 @@ class DatasetFolders:
             folder.mkdir(parents=True, exist_ok=True)
 
     def upload(self, dataset_id: str) -> Path:
-        """The folder of an upload that waits for its check."""
         return self.uploads / _checked(dataset_id)
 
     def content(self, dataset_id: str) -> Path:
-        """The folder of a checked data set."""
         return self.sets / _checked(dataset_id)
 
     @contextmanager
     def claim(self, dataset_id: str) -> Iterator["Claim"]:
-        """Be the only one at work on a data set. Records about it are to be committed within.
+        """Lock a data set for exclusive work. Its records must be committed within the block.
 
         Raises: DatasetBusy.
         """
@@ -97,7 +95,9 @@ class DatasetFolders:
                 _remove(working)
 
     def remove(self, dataset_id: str) -> None:
-        """Remove an upload and a data set, at once for whoever looks. Slow for many files: not on an event loop.
+        """Remove an upload and a data set, which vanish in one step each.
+
+        This is slow for many files, so do not call it on an event loop.
 
         Raises: DatasetBusy.
         """
@@ -106,10 +106,11 @@ class DatasetFolders:
             claim.drop_set()
 
     def sweep(self, *, wants_upload: Callable[[str], bool], wants_set: Callable[[str], bool]) -> list[str]:
-        """Remove what crashes have left, and name the data sets of which it was. For the start of a process.
+        """Remove what crashes have left, and return the ids of the affected data sets.
 
-        `wants_upload` and `wants_set` say whether a record needs that folder now. They are asked under the
-        data set's lock, so a process that has written a folder and not yet committed its record loses nothing.
+        It is called when a process starts. `wants_upload` and `wants_set` say whether a record needs the
+        folder now. They are called under the data set's lock, so a process that has written a folder but not
+        yet committed its record loses nothing.
         """
 
         def unwanted(dataset_id: str) -> tuple[bool, bool]:
@@ -121,7 +122,7 @@ class DatasetFolders:
         swept: list[str] = []
         for dataset_id in self._present():
             left = (self.work / dataset_id).exists()
-            # Looked at first without the lock, which would be in the way of those at work.
+            # The first look takes no lock, because a lock would disturb the processes that are at work.
             if not left and not any(unwanted(dataset_id)):
                 continue
             with suppress(DatasetBusy), self.claim(dataset_id) as claim:
@@ -144,7 +145,10 @@ class DatasetFolders:
 
 
 class Claim:
-    """Work on one data set. `folder` is empty, private to this claim, and gone with it."""
+    """The right to work on one data set.
+
+    `folder` starts empty, is private to this claim, and is removed with it.
+    """
 
     def __init__(self, folders: DatasetFolders, dataset_id: str, working: Path) -> None:
         self._folders = folders
@@ -153,9 +157,9 @@ class Claim:
         self.folder = working / _NEW
 
     def keep_upload(self) -> Path:
-        """Make what lies in `folder` the upload that waits for its check; `folder` is empty again.
+        """Turn the content of `folder` into the upload that waits for its check, which leaves `folder` empty.
 
-        The files must be synced, as `receive` leaves them.
+        The files must be synced to disk, as `receive` leaves them.
         """
         upload = self._folders.upload(self._id)
         self._replace(upload, self.folder)
@@ -163,29 +167,28 @@ class Claim:
         return upload
 
     def publish(self) -> Path:
-        """Make what lies in `folder` the checked data set, once it is on the disk.
+        """Sync the content of `folder` to disk and turn it into the checked data set.
 
-        One that is there is replaced: a check that a crash has cut off between its folder and its record.
+        An existing one is replaced: a crash may have ended a check after it published its folder, before its
+        record.
         """
         with storage_errors():
-            # One sync for all: a file at a time takes milliseconds each, and there may be half a million.
+            # One sync for all files: syncing each takes milliseconds, and there may be half a million.
             os.sync()
         published = self._folders.content(self._id)
         self._replace(published, self.folder)
         return published
 
     def publish_upload(self) -> Path:
-        """Make the upload, as it is, the checked data set."""
+        """Turn the upload, unchanged, into the checked data set."""
         published = self._folders.content(self._id)
         self._replace(published, self._folders.upload(self._id))
         return published
 
     def drop_upload(self) -> None:
-        """Remove the upload, if there is one."""
         self._discard(self._folders.upload(self._id))
 
     def drop_set(self) -> None:
-        """Remove the data set, if there is one."""
         self._discard(self._folders.content(self._id))
 
     def _replace(self, place: Path, folder: Path) -> None:
@@ -196,7 +199,7 @@ class Claim:
             sync_folder(place.parent)
 
     def _discard(self, folder: Path) -> None:
-        """Away in one step, then file by file."""
+        """Move the folder aside in one step, then remove it file by file."""
         if folder.exists():
             folder.rename(self._old)
             sync_folder(folder.parent)
@@ -216,18 +219,19 @@ def _checked(dataset_id: str) -> str:
 
 @contextmanager
 def _held(file: Path) -> Iterator[None]:
-    """Hold the lock that `file` stands for; the file is removed with it.
+    """Hold the lock that `file` represents. The file is removed with the lock.
 
-    The kernel drops an flock with the process that held it: no process number that another may have by now, no clock,
-    and no matter whether the processes share a container. filelock leaves a file for every id that was ever locked.
+    The kernel releases an flock with the process that held it, so there is no process id that may have been
+    reused, no clock, and processes need not share a container. filelock would leave a file for every id that
+    was ever locked.
 
-    Raises: StorageFull; DatasetBusy, at once, when another process or thread holds it.
+    Raises: StorageFull; DatasetBusy, without waiting, if another process or thread holds the lock.
     """
     descriptor = _acquire(file)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # while it is held: whoever opens the name next makes a new file
+        file.unlink(missing_ok=True)  # still locked here, so that the next process creates a new file
         os.close(descriptor)
 
 
@@ -247,11 +251,11 @@ def _acquire(file: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its last holder has removed it between our opening and our locking
+        os.close(descriptor)  # the last holder removed the file between our open and our lock
 
 
 def _is(file: Path, descriptor: int) -> bool:
-    """Is the open file still the one of that name?"""
+    """Whether the open file is still the file of that name."""
     try:
         return os.path.samestat(os.stat(file, follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:
@@ -260,7 +264,7 @@ def _is(file: Path, descriptor: int) -> bool:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn what the system says of a full disk into StorageFull."""
+    """Turn the system's errors for a full disk into StorageFull."""
     try:
         yield
     except OSError as error:
@@ -270,7 +274,7 @@ def storage_errors() -> Iterator[None]:
 
 
 def create_file(path: Path) -> BinaryIO:
-    """A new file to write to, unbuffered; never one that is there, nor one that a link leads to.
+    """Open a new file for unbuffered writing. It never opens an existing file or follows a link.
 
     Raises: FileExistsError.
     """
@@ -279,7 +283,7 @@ def create_file(path: Path) -> BinaryIO:
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write every byte: an unbuffered file may take fewer than it is given."""
+    """Write every byte. An unbuffered file may accept fewer than it is given."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

@@ -1,4 +1,4 @@
-"""How much an archive may hold."""
+"""The limits on an archive's content."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from app.datasets.errors import ArchiveBomb
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """Limits that hold while an archive is unpacked, whatever its headers say.
+    """Limits that are enforced while an archive is unpacked, whatever its headers say.
 
-    Sets of more files than `max_entries` belong into WebDataset shards. What an archive unpacks to may be
-    `max_ratio` times its own size and `free_bytes` more: small archives of text are far over any ratio.
+    Data sets of more files than `max_entries` belong in WebDataset shards. An archive may unpack to
+    `max_ratio` times its own size plus `free_bytes`, because small archives of text exceed any ratio.
     """
 
     max_entries: int = 500_000
-    """Files and folders, those included that are only named on the way to a file."""
+    """Files and folders, including folders that only occur in the path of a file."""
     max_total_bytes: int = 200 * 2**30
     max_file_bytes: int = 4 * 2**30
     max_ratio: int = 100

@@ -1,4 +1,4 @@
-"""Names of an archive's entries: which of them may be written to disk, and which are the same."""
+"""Names of archive entries: which may be written to disk, and which are duplicates."""
 
 import hashlib
 import re
@@ -8,15 +8,15 @@ import unicodedata
 from app.datasets.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember
 from app.datasets.limits import ArchiveLimits
 
-MAX_PART_BYTES = 255  # of a file's or a folder's own name: what file systems allow
+MAX_PART_BYTES = 255  # for one part of a path: the usual limit of file systems
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def decode_name(raw: bytes) -> str:
-    """The text of a name.
+    """Decode a name.
 
-    Raises: UnsafeMember, unless it is UTF-8: any other reading would be a guess.
+    Raises: UnsafeMember unless it is UTF-8; any other encoding would be a guess.
     """
     try:
         return raw.decode()
@@ -28,9 +28,10 @@ def decode_name(raw: bytes) -> str:
 
 
 def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[str, ...]:
-    """A name's folders and its last part; none for the folder that is the archive's own top, `./`.
+    """Split a name into its folders and last part. The archive's own top folder, `./`, has no parts.
 
-    Raises: UnsafeMember, for a name that leads elsewhere on some system, and one that is too long or too deep.
+    Raises: UnsafeMember for a name that leads outside the target on any system, and for one that is too long
+    or too deep.
     """
     if name.startswith("/"):
         raise UnsafeMember(
@@ -63,15 +64,15 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
 
 
 def is_clutter(parts: tuple[str, ...]) -> bool:
-    """What macOS adds to archives unasked: nobody's data."""
+    """Whether this is a file that macOS adds to archives, which is not part of the data."""
     return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
 
 
 class NameBook:
-    """The names seen so far, each as 64 bits of a hash with a secret key, so that a million fit in memory.
+    """The names seen so far, each stored as a 64-bit keyed hash, so that a million fit in memory.
 
-    Names are the same when they differ only in case or in Unicode normalisation: somewhere the data set will
-    be copied to a disk that takes them for one.
+    Names that differ only in case or Unicode normalisation count as equal, because some file systems would
+    take them for one when the data set is copied. The secret key keeps a client from constructing collisions.
     """
 
     def __init__(self, limits: ArchiveLimits) -> None:
@@ -83,11 +84,10 @@ class NameBook:
 
     @property
     def entries(self) -> int:
-        """Files and folders."""
         return len(self._files) + len(self._folders)
 
     def add(self, parts: tuple[str, ...], *, is_folder: bool) -> None:
-        """Take in a name; a folder may come again in the same spelling.
+        """Add a name. A folder may be added again in the same spelling.
 
         Raises: DuplicateMember, ArchiveTooLarge (entries).
         """
@@ -132,7 +132,7 @@ class NameBook:
 
 
 def folded(name: str) -> str:
-    """The name in the form in which equal names are equal (Unicode, canonical caseless matching, D145)."""
+    """The form in which equal names compare equal (Unicode, canonical caseless matching, D145)."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

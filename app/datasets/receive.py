@@ -1,4 +1,4 @@
-"""An upload becomes a file on the disk, within a limit, without holding it in memory or blocking the event loop."""
+"""Writes an upload to disk within a limit, without holding it in memory or blocking the event loop."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ _WRITE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Received:
-    """A whole upload, on the disk."""
+    """A complete upload, on disk."""
 
     path: Path
     size_bytes: int
@@ -35,7 +35,7 @@ class Received:
 
 
 async def receive_archive(claim: Claim, chunks: AsyncIterable[bytes], *, max_bytes: int) -> Received:
-    """Receive an archive; what is none by its first bytes is refused as soon as these are there.
+    """Receive an archive. It is refused as soon as its first bytes show that it is not one.
 
     Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull.
     """
@@ -47,7 +47,7 @@ async def receive_archive(claim: Claim, chunks: AsyncIterable[bytes], *, max_byt
 async def receive_shards(
     claim: Claim, shards: AsyncIterable[AsyncIterable[bytes]], *, max_bytes: int
 ) -> list[Received]:
-    """Receive shards one after another, kept in this order; `max_bytes` is for all of them.
+    """Receive shards one after another, stored in this order. `max_bytes` applies to their sum.
 
     Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull; `index` is the shard's.
     """
@@ -72,11 +72,12 @@ async def receive_shards(
 
 
 async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -> Received:
-    """Write an upload to `path`, which must not exist yet, and sync it to the disk.
+    """Write an upload to `path`, which must not exist yet, and sync it to disk.
 
-    Whatever `chunks` raises (a client that hangs up, say) goes through, and a cancelled call stops at once.
+    Errors from `chunks` (for example, a client that disconnects) propagate, and a cancelled call stops at
+    once.
 
-    Raises: EmptyUpload, UploadTooLarge, StorageFull, FileExistsError. Nothing is left then.
+    Raises: EmptyUpload, UploadTooLarge, StorageFull, FileExistsError. Nothing is left on disk then.
     """
     sink = _Sink(path)
     buffer: list[bytes] = []
@@ -103,7 +104,7 @@ async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -
 
 
 async def _archive_only(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, once the first of them are those of an archive."""
+    """Yield the same bytes once the first of them are known to be an archive's."""
     head = b""
     async for chunk in chunks:
         if len(head) < SNIFF_BYTES:
@@ -131,10 +132,10 @@ async def _tar_only(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 
 class _Sink:
-    """The file, which one thread at a time uses.
+    """The file being written, used by one thread at a time.
 
-    A cancelled call leaves its thread writing. `discard` waits for that write: closed earlier, the file's
-    number could by then be another file's, and the write would go there.
+    A cancelled call leaves its thread writing, and `discard` waits for that write. If the file were closed
+    earlier, its descriptor could be reused, and the write would go to another file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,7 +151,7 @@ class _Sink:
 
     def write(self, data: bytes) -> None:
         with self._lock, storage_errors():
-            if not self._file.closed:  # discarded before the thread began
+            if not self._file.closed:  # it may have been discarded before this thread started
                 write_all(self._file, data)
                 self._hash.update(data)
 

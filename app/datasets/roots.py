@@ -1,4 +1,4 @@
-"""Registered data: folders and shards that already lie on the server, under roots that the operator named."""
+"""Registered data: folders and shards that are already on the server, under roots that the operator chose."""
 
 import os
 import re
@@ -19,20 +19,20 @@ _PARAM = "source"
 
 
 class SourceRoots:
-    """The folders below which callers may name data; with none of them, nothing may be named.
+    """The folders below which clients may name data. Without any, clients may name nothing.
 
-    Raises: ConfigurationError, for a root that is no folder, is not absolute, or is the whole disk.
+    Raises: ConfigurationError for a root that is not a folder, is not absolute, or is the whole disk.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = tuple(_root(root) for root in roots)
 
     def resolve(self, source: str) -> Content:
-        """What an absolute path, with or without file://, names: a folder, a tar file, or several by braces.
+        """Resolve an absolute path, with or without file://, to a folder or to one or more tar files.
 
-        `train/{00000..00099}.tar` and `{a,b}.tar` expand as in a shell. Links are followed, here and once: the
-        paths given back are to be used. Outside the roots the answer is the same whether there is something
-        or not.
+        `train/{00000..00099}.tar` and `{a,b}.tar` expand as in a shell. Links are followed once, here, so
+        callers must use the returned paths. Outside the roots the answer does not reveal whether a path
+        exists.
 
         Raises: InvalidRequest, SourceForbidden, SourceMissing.
         """
@@ -43,7 +43,7 @@ class SourceRoots:
             path = self._inside(name)
             try:
                 modes.append(path.stat().st_mode)
-            except OSError:  # also a name that is too long, or a folder that the server may not enter
+            except OSError:  # this includes names that are too long and folders without permission
                 raise SourceMissing(
                     f"{name}: the server finds no such file or folder; check the path.", param=_PARAM
                 ) from None
@@ -56,7 +56,9 @@ class SourceRoots:
         return Content(tuple(paths), is_folder=False)
 
     def files(self, folder: Path) -> Iterator[Path]:
-        """All files that a registered folder leads to, as `resolve` found it; links may not lead out of the roots.
+        """Yield all files of a registered folder, following links, which may not lead outside the roots.
+
+        `folder` is a path that `resolve` returned.
 
         Raises: SourceForbidden.
         """
@@ -78,7 +80,7 @@ class SourceRoots:
                     yield path
 
     def check_links(self, folder: Path) -> None:
-        """Refuse a registered folder from which a link, or a link's folder, leads out of the roots.
+        """Check that no link in a registered folder, also through linked folders, leads outside the roots.
 
         Raises: SourceForbidden.
         """
@@ -88,7 +90,7 @@ class SourceRoots:
     def _inside(self, name: str) -> Path:
         try:
             path = Path(name).resolve()
-        except (OSError, RuntimeError):  # links in a circle
+        except (OSError, RuntimeError):  # links form a loop
             path = None
         if path is None or not any(path.is_relative_to(root) for root in self._roots):
             raise SourceForbidden(
@@ -99,7 +101,7 @@ class SourceRoots:
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """A pattern's paths; how many there are is known before the first is made.
+    """The paths of a pattern, whose number is checked before the first is produced.
 
     Raises: InvalidRequest: an empty range, or more than MAX_SHARDS paths.
     """
@@ -110,7 +112,7 @@ def expand(pattern: str) -> Iterator[str]:
 
 
 def _checked(source: str) -> str:
-    """A path that may be looked at. Every scheme but file:// is refused: `pipe:` runs commands."""
+    """A path that may be opened. Every scheme but file:// is refused: `pipe:` would run commands."""
     if len(source) > MAX_SOURCE_CHARS or "\0" in source:
         raise InvalidRequest(
             f"The path is longer than {MAX_SOURCE_CHARS} characters, or has a NUL.", param=_PARAM

@@ -1,4 +1,4 @@
-"""Data sets for the routes: received or registered, listed, deleted. Their check is a worker's."""
+"""The data set operations behind the routes: receive, register, list, delete. Workers check the data."""
 
 import asyncio
 import logging
@@ -26,15 +26,19 @@ from app.threads import in_own_thread
 logger = logging.getLogger(__name__)
 
 FILE, SHARDS = "file", "shards"
-"""What files of a form are called: one archive, or any number of shards."""
+"""The names of a form's files: one archive, or any number of shards."""
 _NEEDED = (DatasetStatus.VALIDATING, DatasetStatus.READY)
 _CHECK_EVERY_BYTES = 8 * 2**20
+# A running check may hold a deleted set's files for a while, so removal is retried for five minutes.
 _TRY_AGAIN_S = 5.0
 _TRIES = 60
 
 
 class DatasetService:
-    """Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a data set."""
+    """Data sets, with their records and files.
+
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown data set.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class DatasetService:
         self._removals: set[asyncio.Task[None]] = set()
 
     async def register(self, request: RegisterDataset, owner: str) -> Dataset:
-        """Make data known that lie under the operator's roots.
+        """Register data that are under the operator's roots.
 
         Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve.
         """
@@ -70,10 +74,10 @@ class DatasetService:
         return await self._threads.run(add)
 
     async def receive(self, form: FormStream, owner: str) -> Dataset:
-        """Write a form's archive or shards to the disk as they arrive, and make the data set known.
+        """Write a form's archive or shards to disk as they arrive, and register the data set.
 
-        Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve, Overloaded.
-        Nothing is left on the disk then, and neither where the client goes away.
+        Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
+        Overloaded. Nothing is left on disk then, nor after the client disconnects.
         """
         with self._uploads.one():
             dataset_id = new_dataset_id()
@@ -82,23 +86,22 @@ class DatasetService:
                 return await self._threads.run(lambda: self._add(fields, source, owner, dataset_id))
 
     async def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
-        """Data sets, the newest first; deleted ones only where they are asked for."""
+        """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
         return await self._threads.run(
             lambda: self._store.datasets.list(status=status, after=after, limit=limit)
         )
 
     async def get(self, dataset_id: str) -> Dataset:
-        """A data set, also one that was deleted."""
         return await self._threads.run(lambda: self._store.datasets.get(dataset_id))
 
     async def delete(self, dataset_id: str) -> None:
-        """Delete a data set and its files; registered data stay where they are. Raises RecordInUse."""
+        """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""
         dataset = await self._threads.run(lambda: self._store.datasets.delete(dataset_id))
         if SOURCE_PATH not in dataset.source:
             await self._remove(dataset_id)
 
     async def sweep(self) -> None:
-        """Remove what crashes have left on the disk. Raises StoreUnavailable."""
+        """Remove what crashes have left on disk. Raises StoreUnavailable."""
 
         def wants(dataset_id: str, statuses: Container[DatasetStatus], *, if_unknown: bool) -> bool:
             try:
@@ -108,10 +111,10 @@ class DatasetService:
 
         def sweep() -> list[str]:
             return self._folders.sweep(
-                # An upload is there before its record.
+                # An upload exists before its record, and its writer holds the lock until the record does.
                 wants_upload=lambda name: wants(name, {DatasetStatus.VALIDATING}, if_unknown=False),
-                # A check publishes its set before it records the result. No record is ever removed, so an unknown set
-                # belongs to another database, which may come back.
+                # A check publishes its set before it records the result. Records are never removed, so an
+                # unknown set belongs to another database, which may come back.
                 wants_set=lambda name: wants(name, _NEEDED, if_unknown=True),
             )
 
@@ -120,7 +123,7 @@ class DatasetService:
             logger.info("leftovers of %d data sets were removed", len(swept))
 
     async def close(self) -> None:
-        """Stop trying to remove what another process holds; it is swept at the next start."""
+        """Stop retrying to remove files that another process holds. The next start removes them."""
         for task in self._removals:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)
@@ -137,7 +140,7 @@ class DatasetService:
 
     @asynccontextmanager
     async def _claimed(self, dataset_id: str) -> AsyncIterator[Claim]:
-        """The claim on a new data set, whose upload goes with it unless the block comes to its end."""
+        """The claim on a new data set. Its upload is removed unless the block ends normally."""
         with ExitStack() as stack:
             claim = stack.enter_context(self._folders.claim(dataset_id))
             undo = stack.enter_context(ExitStack())
@@ -146,7 +149,7 @@ class DatasetService:
                 yield claim
                 undo.pop_all()
             finally:
-                # In a thread, since gigabytes may have to be removed; and to its end, whoever has given up.
+                # This may remove gigabytes, so it runs in a thread, and it ends even if the caller gave up.
                 leave = stack.pop_all()
                 await asyncio.shield(in_own_thread(leave.close, "leave upload"))
 
@@ -157,7 +160,7 @@ class DatasetService:
         if first is None:
             raise InvalidRequest(f"Send the archive as the field {FILE}, or shards as {SHARDS}.", param=FILE)
         if values.keys() >= {"name", "format"}:
-            _fields(values)  # before gigabytes arrive for nothing
+            _fields(values)  # refuse bad fields before gigabytes arrive in vain
         if first.name == FILE:
             received = [await receive_archive(claim, self._above_reserve(first), max_bytes=self._max_bytes)]
             if await anext(files, None) is not None:
@@ -180,7 +183,7 @@ class DatasetService:
             yield self._above_reserve(part)
 
     async def _above_reserve(self, part: Part) -> AsyncIterator[bytes]:
-        """A file's bytes, as long as the disk has room for them. Raises DiskReserve."""
+        """A file's bytes, while the disk has room for them. Raises DiskReserve."""
         unchecked_bytes = _CHECK_EVERY_BYTES
         async for chunk in part.chunks():
             if unchecked_bytes >= _CHECK_EVERY_BYTES:
@@ -190,7 +193,7 @@ class DatasetService:
             yield chunk
 
     async def _remove(self, dataset_id: str) -> None:
-        """The files of a data set that is deleted; a worker that is checking it keeps them for a while."""
+        """Remove the files of a deleted data set. A worker that is checking it may hold them for a while."""
         try:
             await in_own_thread(lambda: self._folders.remove(dataset_id), f"remove {dataset_id}")
         except DatasetBusy:
@@ -210,7 +213,7 @@ class DatasetService:
 
 
 async def _files(form: FormStream, values: dict[str, str]) -> AsyncIterator[Part]:
-    """The files of a form; its fields go into `values` on the way. Raises MalformedBody."""
+    """Yield the files of a form, and put its fields into `values` on the way. Raises MalformedBody."""
     async for part in form:
         if part.name in (FILE, SHARDS):
             yield part

@@ -1,5 +1,4 @@
-"""An archive becomes a folder, whole, or nothing of it stays. A shard stays the tar file that it is, once its entries
-are found safe."""
+"""Unpacks an archive into a folder, completely or not at all, and checks shards, which stay tar files."""
 
 import os
 import shutil
@@ -22,12 +21,12 @@ from app.datasets.limits import ArchiveLimits
 from app.datasets.names import NameBook, is_clutter, member_parts
 
 Progress = Callable[[int, int], None]
-"""Called as work goes on with (done, in all), the latter 0 where that is not known. What it raises ends the work."""
+"""Called during the work with (done, total); total is 0 if unknown. An error that it raises ends the work."""
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What was written. `clutter` counts the files that macOS adds to archives, which are left out."""
+    """What was written. `clutter` counts the files that macOS adds to archives, which are skipped."""
 
     files: int
     size_bytes: int
@@ -39,8 +38,8 @@ def unpack(
 ) -> Unpacked:
     """Unpack a tar, tar.gz or zip file into `target`, which must not exist yet.
 
-    Owners, permissions and times are not taken over. Archives within stay as they are. The files are not
-    synced to the disk: `Claim.publish` does that at once for all.
+    Owners, permissions and times are not restored. Archives inside the archive stay packed. The files are not
+    synced to disk: `Claim.publish` does that once for all of them.
 
     Raises: EmptyUpload, InvalidArchive, StorageFull, FileExistsError (`target`). Nothing is left then.
     """
@@ -53,7 +52,7 @@ def unpack(
 
 
 def content_root(folder: Path) -> Path:
-    """Where the data begin: below folders that hold nothing but one folder, as archives of a folder have."""
+    """The folder where the data begin: it skips folders that hold nothing but one folder."""
     while True:
         entries = list(_first_two(folder))
         if len(entries) != 1 or entries[0].is_symlink() or not entries[0].is_dir():
@@ -70,16 +69,16 @@ def _first_two(folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class ShardContent:
-    """What a shard holds, by its headers: nothing of the content was read."""
+    """The content of a shard according to its headers. The files themselves were not read."""
 
     files: int
     size_bytes: int
 
 
 def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardContent:
-    """Look at every entry of an uncompressed tar file as `unpack` does, without writing anything.
+    """Check every entry of an uncompressed tar file as `unpack` does, without writing anything.
 
-    Names must be unique within a shard; two shards may have the same.
+    Names must be unique within a shard, but two shards may use the same name.
 
     Raises: EmptyUpload, InvalidArchive.
     """
@@ -110,7 +109,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
 def check_shards(
     shards: Sequence[Path], limits: ArchiveLimits = ArchiveLimits(), *, progress: Progress | None = None
 ) -> ShardContent:
-    """Look at every shard. `max_entries` is each shard's, since nothing is unpacked.
+    """Check every shard. `max_entries` applies to each shard, because nothing is unpacked.
 
     Raises: EmptyUpload and InvalidArchive, whose `index` is the shard's.
     """
@@ -133,11 +132,11 @@ def check_tars_within(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Hold the tar files among a folder's to what shards are held to: they are read where they lie, too.
+    """Check the tar files in a folder by the rules for shards, because they are also read in place.
 
-    Raises: InvalidArchive, whose `member` is the tar file's path from the folder.
+    Raises: InvalidArchive, whose `member` is the tar file's path relative to the folder.
     """
-    # Not the hidden ones, which nobody reads.
+    # Hidden files are skipped, because nothing reads them.
     tars = sorted(file for file in files if file.suffix == ".tar" and file.name[0] != "." and file.is_file())
     for done, tar in enumerate(tars, start=1):
         try:
@@ -155,12 +154,12 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # the first error is the one to tell
+        shutil.rmtree(folder, ignore_errors=True)  # the first error is the one to report
         raise
 
 
 class _Writer:
-    """Writes members below a folder within the limits, of which the bytes written decide."""
+    """Writes members below a folder. The limits apply to the bytes written, not to the stated sizes."""
 
     def __init__(self, target: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
         self._target = target

@@ -1,1 +1,1 @@
-"""Fine-tuning and evaluation jobs: what may become of one, and when."""
+"""Fine-tuning and evaluation jobs: submission, validation, control and events."""

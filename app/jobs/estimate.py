@@ -1,4 +1,4 @@
-"""What a job would take: steps by its spec, time by the pace of an earlier job like it."""
+"""Estimates a job: its steps from its spec, its time from the pace of a similar earlier job."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ _LIKE_HYPERPARAMETERS = (
     "trainable", "batch_size", "micro_batch_size", "sds_batch_size", "gradient", "negatives", "negatives_count",
     "precision", "teacher_precision",
 )  # fmt: skip
-"""What a step's time depends on."""
+"""The options that determine how long a step takes."""
 _LOOKED_AT = 50
 
 
 def estimate(store: Store, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
-    """Look at the store. Raises StoreUnavailable."""
+    """Estimate from the store. Raises StoreUnavailable."""
     ahead = sum(store.jobs.count(status) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
     steps = None
     if isinstance(spec, FinetuneSpec):
@@ -37,7 +37,7 @@ def estimate(store: Store, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
 
 
 def _like(store: Store, spec: FinetuneSpec) -> Job | None:
-    """The newest job with the same costly options that was begun once and has succeeded."""
+    """The newest job with the same costly options that succeeded at its first start."""
     wanted = _costly(spec.as_row())
     page = store.jobs.list(kind=JobKind.FINETUNE, status=JobStatus.SUCCEEDED, limit=_LOOKED_AT)
     for job in page.items:
@@ -52,7 +52,7 @@ def _costly(config: dict[str, Any]) -> list[Any]:
 
 
 def _pace_s(job: Job) -> float:
-    """Seconds a step, with what came before the first and after the last."""
+    """Seconds a step, including the time before the first and after the last step."""
     assert job.started_at is not None
     assert job.finished_at is not None
     return (job.finished_at - job.started_at) / _steps(job)

@@ -1,4 +1,4 @@
-"""How many steps a fine-tuning job takes, and what an operator lets one ask for."""
+"""The number of steps of a fine-tuning job, and the operator's limits on a job."""
 
 from dataclasses import dataclass, fields
 
@@ -11,20 +11,22 @@ from models.training.config import TrainingOptions
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The settings of the same names."""
+    """The limits from the settings of the same names."""
 
     max_steps: int = 10_000_000
     max_log_points: int = 500_000
-    """All of them are kept: in the database, and in the log that stays with the version."""
+    """All points are kept, in the database and in the log that stays with the version."""
     max_keep_checkpoints: int = 20
 
     @classmethod
     def of(cls, settings: Settings) -> "JobLimits":
-        """From what the operator has set."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     def check(self, options: TrainingOptions, steps: int | None) -> None:
-        """Raise InvalidRequest for what is over a limit. `steps` are those of the run, as far as they are known."""
+        """Raise InvalidRequest for a value over a limit.
+
+        `steps` is the number of steps of the run, if it is known.
+        """
         if options.keep_checkpoints > self.max_keep_checkpoints:
             raise _over(
                 "keep_checkpoints", f"{options.keep_checkpoints} checkpoints", self.max_keep_checkpoints
@@ -40,9 +42,9 @@ class JobLimits:
 
 
 def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
-    """How many steps a job has; None while its data are still being checked.
+    """The number of steps of a job, or None while its data are still being checked.
 
-    Raises: InvalidRequest where the batch is larger than the data, or the steps are beyond counting.
+    Raises: InvalidRequest if the batch is larger than the data, or the number of steps is too large to store.
     """
     options = spec.hyperparameters
     usable = _usable(training)
@@ -56,14 +58,13 @@ def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
     if options.steps is not None:
         return options.steps
     assert options.epochs is not None
-    steps = max(1, round(options.epochs * (usable // options.batch_size)))  # as models.training.run has it
+    steps = max(1, round(options.epochs * (usable // options.batch_size)))  # as in models.training.run
     if steps > MAX_NUMBER:
         raise InvalidRequest(f"epochs would take {steps} steps; lower it.", param="hyperparameters.epochs")
     return steps
 
 
 def _usable(training: Dataset) -> int | None:
-    """How many samples there are to train on, once that is known."""
     usable = (training.counts or {}).get("usable") if training.status is DatasetStatus.READY else None
     return usable if isinstance(usable, int) else None
 

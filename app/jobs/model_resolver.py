@@ -1,7 +1,7 @@
-"""Which models and teachers a job may name, and what the worker is told in their place.
+"""Resolves the names of models and teachers in a job to what the worker will use.
 
-A name is looked for as a version, then as an alias, then as one of the operator's references. An alias becomes the
-version that it points at now, so that a job trains on what its caller saw, whenever it starts.
+A name is looked up as a version, then as an alias, then as one of the operator's references. An alias becomes
+the version that it points at now, so a job uses the version that its caller saw, whenever it starts.
 """
 
 from collections.abc import Iterable
@@ -21,9 +21,9 @@ class ModelNotAllowed(InvalidRequest):
 
 
 class ModelResolver:
-    """Looks names up. Its methods use the store, so they belong into a thread.
+    """Looks names up in the store. Its methods block, so call them in a thread.
 
-    Raises: BadReferenceError for a reference of the operator's that is none.
+    Raises: BadReferenceError for an invalid reference in the operator's settings.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ModelResolver:
         self._teachers = list(dict.fromkeys(teachers))
 
     def model(self, name: str, *, param: str) -> str:
-        """What a job may use under a name: the id of a registered version, or a reference as the operator spells it.
+        """The id of a registered version, or a reference as the operator spells it.
 
         Raises: ModelNotAllowed, UnusableRecord for a version that is unknown or deleted, StoreUnavailable.
         """

@@ -1,4 +1,4 @@
-"""Removing the files of a job that has ended, so that nobody who takes it up meanwhile finds a part of them."""
+"""Removes the files of a job that has ended, so that a retry at the same time never finds a part of them."""
 
 import contextlib
 from pathlib import Path
@@ -9,12 +9,13 @@ from app.store.records import Job
 
 
 def remove_job_files(store: Store, jobs_dir: Path, job_id: str, *, ended_for_s: float = 0.0) -> Job:
-    """Remove the folder of a job and say so in its row, which stays. Again is no error.
+    """Remove a job's folder and record that in its row, which stays. Repeating it is not an error.
 
-    The folder is moved aside while nobody can take up the job, and is removed once that has held to the end.
+    The folder is moved aside while no worker can take up the job, and is removed after that transaction has
+    ended.
 
-    Raises: UnknownRecord, JobStateConflict where the job has not ended, or not for so long; StoreUnavailable,
-    OSError where the folder cannot be moved; then it is where it was.
+    Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s` ago;
+    StoreUnavailable; OSError if the folder cannot be moved, which leaves it in place.
     """
     with (
         moved_aside(jobs_dir / job_id) as move,

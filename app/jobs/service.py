@@ -1,6 +1,6 @@
-"""Jobs for the routes: submitted, read, asked to stop or go on, and deleted.
+"""The job operations behind the routes: submit, read, control and delete.
 
-Everything here uses the store, so the routes run it in the store's threads (`app.store_threads`).
+Everything here uses the store, so the routes call it in the store's threads (`app.store_threads`).
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
 
 @dataclass(frozen=True)
 class JobUpdate:
-    """A job as it is, and its events since a number."""
+    """A job's current state, and its events after a given number."""
 
     job: Job
     events: tuple[Event, ...]
@@ -34,7 +34,10 @@ class JobUpdate:
 
 
 class JobService:
-    """Every method raises StoreUnavailable, and UnknownRecord for a job."""
+    """Submits, reads and controls jobs.
+
+    Every method raises StoreUnavailable, and UnknownRecord for an unknown job.
+    """
 
     def __init__(self, store: Store, waker: Waker, validator: JobValidator, data_dir: Path) -> None:
         self._store = store
@@ -45,25 +48,26 @@ class JobService:
     def submit(
         self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None
     ) -> tuple[JobInfo, bool]:
-        """Accept a job; the job and whether it is new.
+        """Accept a job. Returns the job and whether it is new.
 
-        In one thread, so that a caller who goes away leaves no job that nobody wakes a worker for.
+        All of it runs in one thread, so a caller who disconnects cannot leave a job behind without a wake-up.
 
-        Raises IdempotencyMismatch, IdempotencyInFlight, and what `JobValidator` does.
+        Raises IdempotencyMismatch, IdempotencyInFlight, and what `JobValidator` raises.
         """
-        # Before anything is checked: what the spec names may be gone by now, and the replay holds.
+        # A replay is answered before any check, because what the spec names may have been removed since.
         sent = NewJob(spec.kind, spec.as_sent(), owner=caller.name, idempotency_key=key)
         if key is not None and (earlier := self._store.jobs.earlier(sent)) is not None:
             return self._info(earlier), False
         new = self._submissions.new_job(spec, caller, key)
-        living = self._store.workers.living_queues()  # nothing may fail between the commit and the answer
+        # Read before the job is inserted: nothing may fail between the commit and the answer.
+        living = self._store.workers.living_queues()
         job, is_new = self._store.jobs.submit(new)
         if is_new and job.status is JobStatus.QUEUED:
             self._waker.wake(job)
         return job_info(job, no_worker=_needs_a_worker(job, living)), is_new
 
     def try_out(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> DryRunResult:
-        """Check a job and say what would be done. Raises what `JobValidator` does."""
+        """Check a job and describe what it would do. Raises what `JobValidator` raises."""
         resolved = self._submissions.check(spec, caller)
         return DryRunResult(
             kind=spec.kind.value, config=resolved.as_shown(), estimate=estimate(self._store, resolved)
@@ -72,14 +76,12 @@ class JobService:
     def list(
         self, *, kind: JobKind | None, status: JobStatus | None, after: str | None, limit: int
     ) -> JobList:
-        """Jobs, the newest first."""
         page = self._store.jobs.list(kind=kind, status=status, after=after, limit=limit)
         living = self._store.workers.living_queues()
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)
 
     def get(self, job_id: str) -> JobInfo:
-        """A job, its transitions and newest metrics."""
         return self._info(
             self._store.jobs.get(job_id),
             transitions=self._store.events.transitions(job_id),
@@ -87,7 +89,10 @@ class JobService:
         )
 
     def update_since(self, job_id: str, after: int, limit: int) -> JobUpdate:
-        """A job, and at most so many of its events with higher numbers; asked again and again."""
+        """A job, and at most `limit` of its events after number `after`.
+
+        It is cheap when there are no new events.
+        """
         job = self._store.jobs.get(job_id)
         no_worker = _needs_a_worker(job, self._store.workers.living_queues())
         if job.event_count <= after:
@@ -95,36 +100,39 @@ class JobService:
         return JobUpdate(job, self._store.events.events(job_id, after=after, limit=limit), no_worker)
 
     def cancel(self, job_id: str) -> JobInfo:
-        """Cancel, or ask the worker to. Raises JobStateConflict."""
+        """Cancel the job, or ask its worker to do so. Raises JobStateConflict."""
         return self._info(self._store.jobs.request_cancel(job_id))
 
     def pause(self, job_id: str) -> JobInfo:
-        """Take out of the queue, or ask the worker to checkpoint and let go. Raises JobStateConflict."""
+        """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
+
+        Raises JobStateConflict.
+        """
         return self._info(self._store.jobs.request_pause(job_id))
 
     def resume(self, job_id: str) -> JobInfo:
-        """Queue again. Raises JobStateConflict."""
+        """Queue the job again. Raises JobStateConflict."""
         return self._woken(self._store.jobs.request_resume(job_id))
 
     def retry(self, job_id: str, caller: Caller) -> JobInfo:
-        """Take up a failed or cancelled job.
+        """Queue a failed or cancelled job again.
 
         Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
         """
         job = self._store.jobs.get(job_id)
         promote = (job.config or {}).get("promote", "never")
-        if promote != "never":  # whoever cancelled it may not want the alias to move any more
+        if promote != "never":  # the job may have been cancelled so that the alias would not move
             caller.check("admin", f"promote: {promote}", param="promote")
         if (job.status, Action.RETRY) in TRANSITIONS:
             self._submissions.check_room()
         return self._woken(self._store.jobs.request_retry(job_id))
 
     def delete(self, job_id: str) -> JobInfo:
-        """Remove the files of a job that has ended; its record stays. Raises JobStateConflict."""
+        """Remove the files of a job that has ended, and keep its record. Raises JobStateConflict."""
         return self._info(remove_job_files(self._store, self._data_dir / "jobs", job_id))
 
     def report(self, job_id: str) -> Path:
-        """The page of an evaluation's results. Raises NotFound where there is none."""
+        """The path of an evaluation's report. Raises NotFound if there is none."""
         path = report_of(self._store.jobs.get(job_id))
         own = (self._data_dir / "jobs" / job_id).resolve()
         file = None if path is None else (self._data_dir / path).resolve()
@@ -135,7 +143,7 @@ class JobService:
         return file
 
     def log(self, job_id: str) -> BinaryIO:
-        """The log of a fine-tuning job's run: of its newest attempt, or of its version. Raises NotFound."""
+        """The log of a fine-tuning job, from its newest attempt or else from its version. Raises NotFound."""
         job = self._store.jobs.get(job_id)
         own = (self._data_dir / "jobs" / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
         logs = sorted(own, key=lambda file: int(file.parts[-3]), reverse=True)
@@ -145,7 +153,7 @@ class JobService:
         return open_log(logs)
 
     def _info(self, job: Job, **beside: Any) -> JobInfo:
-        """The job, and whether a worker may take it. Two reads, so that a worker's start may fall between them."""
+        """The job, and whether it lacks a worker. These are two reads, so a worker may start between them."""
         living = self._store.workers.living_queues()
         return job_info(job, no_worker=_needs_a_worker(job, living), **beside)
 
@@ -155,5 +163,4 @@ class JobService:
 
 
 def _needs_a_worker(job: Job, living: frozenset[JobKind]) -> bool:
-    """Whether it waits for a worker, and none of its queue lives."""
     return job.status in _NEEDS_A_WORKER and job.kind not in living

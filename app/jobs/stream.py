@@ -1,10 +1,10 @@
-"""A job's events as Server-Sent Events: what happened since a number, then what happens, until the job ends.
+"""A job's events as Server-Sent Events: those after a given number, then new ones until the job ends.
 
     id: 7                                   event: progress          event: done
     event: status | message | metrics       data: {status, stage,    data: the job
     data: an event of GET /jobs/{id}/events   progress, ...}
 
-Progress and the end have no id, so a client that comes back with its Last-Event-ID misses no event.
+The progress and done frames have no id, so a client that reconnects with its Last-Event-ID misses no event.
 """
 
 import asyncio
@@ -41,7 +41,6 @@ class ProgressInfo(BaseModel):
 
     @classmethod
     def of(cls, update: JobUpdate) -> "ProgressInfo":
-        """As a caller sees it."""
         job = update.job
         return cls(
             status=job.status,
@@ -54,9 +53,9 @@ class ProgressInfo(BaseModel):
 
 
 class EventStream(StreamingResponse):
-    """The answer; it has one of the places while it is being sent, and gives it back however it ends.
+    """The response. It takes a place while it is being sent, and releases it however it ends.
 
-    Raises Overloaded, before anything is sent, where there is no place.
+    Raises Overloaded, before anything is sent, if no place is free.
     """
 
     def __init__(self, content: AsyncIterator[str], places: Places) -> None:
@@ -65,7 +64,6 @@ class EventStream(StreamingResponse):
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the job ends or the client goes."""
         with self._places.one():
             await super().__call__(scope, receive, send)
 
@@ -73,11 +71,10 @@ class EventStream(StreamingResponse):
 async def stream(
     read: Callable[[int], Awaitable[JobUpdate]], first: JobUpdate, after: int, *, ending: Callable[[], bool]
 ) -> AsyncIterator[str]:
-    """Frames from the update that were read already, then from those that `read` finds after an event's number.
+    """Yield frames of the update that was already read, then of those that `read` returns after a number.
 
-    `ending` says that the process is about to stop.
-
-    While the database is away there is nothing but heartbeats.
+    `ending` says whether the process is about to stop. While the database is unavailable, only heartbeats are
+    sent.
     """
     update, last, progress, told_at = first, after, None, time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
@@ -96,7 +93,7 @@ async def stream(
         if frames:
             told_at = time.monotonic()
             yield "".join(frames)
-        if ending():  # the client comes back, to a process that stays
+        if ending():  # the client reconnects to a process that stays up
             return
         if is_all:
             await asyncio.sleep(POLL_S)
@@ -104,7 +101,7 @@ async def stream(
 
 
 async def _next(read: Callable[[int], Awaitable[JobUpdate]], before: JobUpdate, last: int) -> JobUpdate:
-    """What is new; nothing where it cannot be read at the moment."""
+    """The next update, which has no events if it cannot be read at the moment."""
     try:
         return await read(last)
     except ServiceError as error:
@@ -119,5 +116,5 @@ def _event(event: EventInfo) -> str:
 
 
 def _frame(name: str, content: BaseModel) -> str:
-    # JSON has no line breaks of its own, so that one line of data is enough.
+    # JSON escapes line breaks, so one line of data is enough.
     return f"event: {name}\ndata: {content.model_dump_json()}\n\n"

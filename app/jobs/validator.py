@@ -1,4 +1,4 @@
-"""All that can be checked of a job before a worker has it."""
+"""Everything about a job that can be checked before a worker takes it."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ _RETRY_AFTER_S = 60
 
 
 class JobValidator:
-    """Checks specs against what is there. Its methods use the store, so they belong into a thread.
+    """Checks specs against the store and the limits. Its methods block, so call them in a thread.
 
-    Raises: InvalidRequest (ModelNotAllowed, UnusableRecord among them), Forbidden, Overloaded, DiskReserve,
+    Raises: InvalidRequest (including ModelNotAllowed and UnusableRecord), Forbidden, Overloaded, DiskReserve,
     StoreUnavailable.
     """
 
@@ -45,7 +45,7 @@ class JobValidator:
         self._max_run_time_s = max_run_time_s
 
     def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
-        """The spec with names resolved: its worker uses what its caller saw."""
+        """Check a spec and return it with names resolved, so that the worker uses what the caller saw."""
         resolved = (
             self._check_finetune(spec, caller)
             if isinstance(spec, FinetuneSpec)
@@ -59,7 +59,6 @@ class JobValidator:
         return resolved
 
     def new_job(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> NewJob:
-        """A checked job that can be inserted."""
         resolved = self.check(spec, caller)
         return NewJob(
             spec.kind,
@@ -78,7 +77,7 @@ class JobValidator:
         )
 
     def check_room(self) -> None:
-        """Raise Overloaded where no more jobs are taken, and DiskReserve where the disk is full."""
+        """Raise Overloaded if too many jobs are open, and DiskReserve if the disk is full."""
         self._check_disk()
         open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
         if open_jobs >= self._max_open:
@@ -115,7 +114,7 @@ class JobValidator:
         return spec.resolved(max_bad_share=data.max_bad_share, **models)
 
     def _dataset(self, dataset_id: str, format: str, *, param: str, index: int | None = None) -> Dataset:
-        """A data set that a job can use, or wait for."""
+        """A data set that is ready, or still being checked."""
         try:
             dataset = self._store.datasets.get(dataset_id)
         except UnknownRecord:

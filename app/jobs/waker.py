@@ -1,4 +1,4 @@
-"""Wakes workers in a thread of its own, so that no request waits for the broker."""
+"""Wakes workers from a thread of its own, so that no request waits for the broker."""
 
 import logging
 import threading
@@ -14,9 +14,10 @@ _MAX_WAITING = 1000
 
 
 class Waker:
-    """Publishes wake-ups; without a broker it does nothing, and workers look by themselves.
+    """Publishes wake-ups. Without a broker it does nothing, and workers find jobs by polling.
 
-    Once the broker has not answered, the wake-ups that wait are dropped: each of them would wait as long.
+    When the broker does not answer, all waiting wake-ups are dropped, because each of them would wait as
+    long.
     """
 
     def __init__(self, broker_url: str | None) -> None:
@@ -27,18 +28,17 @@ class Waker:
         self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
 
     def start(self) -> None:
-        """Begin to publish."""
         if self._broker_url is not None:
             self._thread.start()
 
     def wake(self, job: Job) -> None:
-        """Wake a worker for a job whose row is committed, from any thread. Returns at once."""
+        """Wake a worker for a job whose row is committed. Thread-safe, and returns at once."""
         with self._news:
             self._waiting.append((job.kind, job.id))
             self._news.notify()
 
     def close(self) -> None:
-        """Publish what waits, within seconds, and stop."""
+        """Publish waiting wake-ups, for a few seconds at most, and stop."""
         with self._news:
             self._closing = True
             self._news.notify()
@@ -46,7 +46,7 @@ class Waker:
             self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        from app.jobs.wakeups import WakeUps  # Celery takes a while to import
+        from app.jobs.wakeups import WakeUps  # imported here because importing Celery is slow
 
         assert self._broker_url is not None
         wakeups = WakeUps(self._broker_url)
@@ -62,7 +62,7 @@ class Waker:
         wakeups.close()
 
     def _next(self) -> tuple[JobKind, str] | None:
-        """The next job to publish a wake-up for, waited for; None at the end."""
+        """Wait for the next job to publish a wake-up for. Returns None when closing."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._closing)
             return self._waiting.popleft() if self._waiting else None

@@ -1,4 +1,7 @@
-"""Wake-ups: messages that have a Celery task run a job. The row is the truth: one that is lost does no harm."""
+"""Wake-ups: messages that start a Celery task for a job.
+
+The job's row is authoritative, so a lost one does no harm.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ TIMEOUT_S = 2.0
 
 
 def broker_options(timeout_s: float) -> dict[str, Any]:
-    """How long a broker may take to answer, and how a connection that is dead without a word is noticed."""
+    """Timeouts for a broker's answers, and the detection of connections that died silently."""
     return {
         "socket_connect_timeout": timeout_s,
         "socket_timeout": timeout_s,
@@ -31,7 +34,7 @@ def broker_options(timeout_s: float) -> dict[str, Any]:
 
 
 class WakeUps:
-    """Sends wake-ups, from any thread. Blocks for some seconds at most where the broker is away."""
+    """Sends wake-ups. Thread-safe. It blocks for a few seconds at most if the broker is unavailable."""
 
     def __init__(self, broker_url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._app = Celery("sds_clip", broker=broker_url, set_as_current=False)
@@ -40,13 +43,14 @@ class WakeUps:
             broker_connection_timeout=timeout_s,
             task_serializer="json",
             task_ignore_result=True,
-            task_publish_retry=False,
+            task_publish_retry=False,  # a retry would delay the wake-ups behind it; a lost one does no harm
         )
 
     def publish(self, kind: JobKind, job_id: str) -> bool:
-        """Have a worker of the kind run a job whose row is committed.
+        """Ask a worker for `kind` to run a job whose row is committed.
 
-        Returns whether the broker took it. One that is away is logged and is no error: workers look for jobs, too.
+        Returns whether the broker accepted the message. An unavailable broker is logged and is not an error,
+        because workers also poll for jobs.
         """
         try:
             self._app.send_task(TASKS[kind], args=[job_id], queue=QUEUES[kind])
@@ -56,5 +60,4 @@ class WakeUps:
         return True
 
     def close(self) -> None:
-        """Close the connections."""
         self._app.close()

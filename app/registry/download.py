@@ -1,4 +1,4 @@
-"""A version as a tar stream: its files as they were published, or whole weights made from a delta for the purpose."""
+"""A version as a tar stream: its published files, or full weights made from a delta on request."""
 
 import asyncio
 import contextlib
@@ -48,22 +48,21 @@ class CannotExport(Conflict):
 
 @dataclass(frozen=True)
 class Download:
-    """A folder to be sent, under the name `root`."""
+    """A folder to be sent as a tar stream, under the name `root`."""
 
     root: str
     folder: Path
     modified_at: float
     holder: ExitStack
-    """To be closed when it was sent: removes a folder that was made for it."""
+    """The caller closes it after sending, which removes a folder that was made for the download."""
 
     @property
     def size_bytes(self) -> int:
-        """Of the whole stream."""
         sizes = [file.stat().st_size for file in _files(self.folder)]
         return sum(_BLOCK + _padded(size) for size in sizes) + 2 * _BLOCK
 
     def chunks(self) -> Iterator[bytes]:
-        """The stream. All files are opened at first, so that one who deletes the version spoils nothing."""
+        """The stream. All files are opened first, so deleting the version meanwhile does no harm."""
         with ExitStack() as opened:
             files = [(file.name, opened.enter_context(file.open("rb"))) for file in _files(self.folder)]
             for name, file in files:
@@ -82,9 +81,10 @@ class Download:
 
 
 class Downloads:
-    """Makes what is sent. Whole weights take memory and disk for a while, so one is made at a time.
+    """Prepares downloads. Making full weights takes memory, disk and time, so only one runs at a time.
 
-    `bases` are the operator's references: what lies beneath a delta is loaded from nowhere else.
+    `bases` are the operator's references. The base of a delta is loaded only from these or from a published
+    version.
     """
 
     def __init__(self, data_dir: Path, bases: Iterable[str]) -> None:
@@ -109,7 +109,7 @@ class Downloads:
             return Download(root, folder, version.created_at, ExitStack())
         making = asyncio.create_task(self._make(version, folder, f"{root}-full"), name=f"export {root}")
         try:
-            # A thread cannot be ended, so it keeps its place until it is done.
+            # A thread cannot be stopped, so the export keeps its place until it is done.
             return await asyncio.shield(making)
         except asyncio.CancelledError:
             making.add_done_callback(_discard)
@@ -135,7 +135,7 @@ class Downloads:
             return Download(root, made, version.created_at, holder.pop_all())
 
     def _export(self, folder: Path, out: Path) -> Path:
-        """In a thread. Raises CheckpointError."""
+        """Make full weights. Runs in a thread. Raises CheckpointError."""
         reference = Folder(str(folder.absolute()))
         base, deltas = unfold(reference)
         if not lies_among(base, folder.parent):
@@ -144,14 +144,17 @@ class Downloads:
 
 
 def _discard(making: "asyncio.Task[Download]") -> None:
-    """What was made for a client who has gone."""
+    """Remove what was made for a client that has disconnected."""
     if not making.cancelled() and making.exception() is None:
         making.result().holder.close()
 
 
 def _forget(exports: Path) -> None:
-    """Remove what killed processes have left. Other processes may work here: an export takes minutes, and is opened
-    when it is sent."""
+    """Remove what killed processes have left.
+
+    Only old folders are removed, because other processes may be exporting here. An export takes minutes, and
+    its files are opened when it is sent.
+    """
     for scratch in exports.glob("tmp*"):
         with contextlib.suppress(OSError):
             if scratch.stat().st_mtime < time.time() - _FORGET_EXPORTS_S:

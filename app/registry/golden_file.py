@@ -1,4 +1,4 @@
-"""The golden embeddings of a published version: what it must compute again before it is served."""
+"""The golden embeddings of a published version, which it must reproduce before it is served."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from models.tokenizers import first_line
 
 
 def write_golden(folder: Path, golden: Golden) -> None:
-    """Write the embeddings of whole weights beside them, as a delta has them. Raises OSError."""
+    """Write the embeddings of full weights beside them, in the format of a delta. Raises OSError."""
     features = {"image_features": golden.image_features, "text_features": golden.text_features}
     (folder / GOLDEN_FILE).unlink(missing_ok=True)
     save_file(features, folder / GOLDEN_FILE, metadata={"seed": str(golden.seed)})
 
 
 def read_golden(folder: Path) -> Golden:
-    """Read what `write_golden` wrote. Raises VersionError."""
+    """Read the file of `write_golden`. Raises VersionError."""
     file = folder / GOLDEN_FILE
     try:
         with safe_open(file, "pt") as opened:

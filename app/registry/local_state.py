@@ -1,11 +1,12 @@
-"""What a serving process keeps on a disk of its own, so that it can start while the registry is away or damaged.
+"""The state that a serving process keeps, so that it can start while the registry is unavailable or damaged.
 
-    aliases.json         the aliases as they were read last, and where the weights that they point at were
+    aliases.json         the aliases as last read, and the locations of the weights that they point at
     versions/VERSION/    a copy of a published version, verified when it was made and again before it is used
-    lock                 held as long as the process lives: two processes never share a state
+    lock                 held while the process lives: two processes never share a state
 
-An alias is recorded before its version is served, and the version is copied before it is served. So a process that is
-killed at any moment finds here what it answered with, or a newer alias, and never an older one.
+An alias is recorded, and its version copied, before that version is served. A process that is killed at any
+moment therefore finds here the versions that it served, or newer aliases, but never older ones
+(docs/decisions/0019-never-the-wrong-weights.md).
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from models.references import CheckpointError
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-# How often aliases that did not move are recorded again, and so how exact `read_at` is. Each time syncs the disk.
+# How often unchanged aliases are recorded again, and so the precision of `read_at`. Each time syncs the disk.
 RECORD_EVERY_S = 30.0
 _ALIAS_FIELDS = ("name", "version", "generation", "previous")
 
@@ -42,19 +43,19 @@ class Remembered:
 
     aliases: Sequence[Alias]
     locations: Mapping[str, WeightsLocation]
-    """Of the versions that aliases point at, and of those that they lie over."""
+    """The locations of the versions that aliases point at, and of their bases."""
     read_at: float
     """Seconds since the epoch."""
 
 
 class RegistryBehind(Exception):
-    """The registry knows less than this process has read from it before."""
+    """The registry is older than what this process has read from it before."""
 
 
 class LocalState:
     """The state of one process, in a folder that it locks.
 
-    Raises: ConfigurationError where the folder cannot be written, or another process holds it.
+    Raises: ConfigurationError if the folder cannot be written, or another process holds it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,19 +67,22 @@ class LocalState:
         self._unwritten: str | None = None
         self._uncopied: dict[str, str] = {}
         self.remembered: Remembered | None = _read(self._file)
-        """None where the registry was never read."""
+        """None if the registry was never read."""
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the lock, so that another process can use the folder."""
         self._lock.release()
 
     @property
     def error(self) -> str | None:
-        """Why a part of it could not be written; that is tried again."""
+        """Why a part of the state could not be written. Writing is retried."""
         return self._unwritten or next(iter(self._uncopied.values()), None)
 
     def record(self, aliases: Sequence[Alias]) -> None:
-        """Remember what was read. Where it cannot be written, no older state is left, and `error` says why."""
+        """Remember the aliases that were read.
+
+        If they cannot be written, no older state is left on disk, and `error` says why.
+        """
         with self._changing:
             old = self.remembered
             is_news = old is None or _content(old.aliases) != _content(aliases)
@@ -91,9 +95,10 @@ class LocalState:
                 self._copy_all(version)
 
     def check_not_behind(self, aliases: Sequence[Alias]) -> None:
-        """Raise RegistryBehind where this process knows a later move of an alias than `aliases` do.
+        """Raise RegistryBehind if this process knows a later move of an alias than `aliases` do.
 
-        Generations only grow and no alias is ever removed, so the registry is an older copy or another one.
+        Generations only grow and aliases are never removed, so such a registry is an older copy or a
+        different one.
         """
         read = {alias.name: alias for alias in aliases}
         for known in () if self.remembered is None else self.remembered.aliases:
@@ -109,11 +114,10 @@ class LocalState:
                 )
 
     def note_location(self, version: str, location: WeightsLocation) -> None:
-        """Note where the registry has a version."""
         self._found[version] = location
 
     def keep(self, version: str) -> None:
-        """Copy a version that an alias points at, and what it lies over. A failure is told by `error`."""
+        """Copy a version that an alias points at, and its bases. `error` reports a failure."""
         with self._changing:
             if self.remembered is None:
                 return
@@ -123,11 +127,11 @@ class LocalState:
             self._copy_all(version)
 
     def location(self, version: str) -> WeightsLocation | None:
-        """Where a version was when the registry could be read, as far as an alias needs it."""
+        """Where a version was when the registry was last read, if an alias needs it."""
         return None if self.remembered is None else self.remembered.locations.get(version)
 
     def whole_copy(self, version: str) -> Path | None:
-        """The copy of a version, verified; None where there is no good one."""
+        """The verified copy of a version, or None if there is no good one."""
         folder = self._copies / version
         try:
             verify(folder, version)
@@ -147,7 +151,7 @@ class LocalState:
     def _lineage(
         self, version: str | None, find: Callable[[str], WeightsLocation | None]
     ) -> Iterator[tuple[str, WeightsLocation]]:
-        """A version, its base, that one's base and so on, as far as they are known."""
+        """A version, its base, the base's base and so on, as far as they are known."""
         seen = set[str]()
         while version is not None and version not in seen:
             seen.add(version)
@@ -170,7 +174,6 @@ class LocalState:
             self._unwritten = None
 
     def _copy_all(self, version: str) -> None:
-        """Copy a version and what it lies over, as far as that has files."""
         try:
             for one, location in self._lineage(version, self.location):
                 if isinstance(location, Path):
@@ -192,7 +195,7 @@ class LocalState:
             verify(working, version)
 
     def _remove_unused(self, aliases: Sequence[Alias]) -> None:
-        """Remove the copies of versions that no alias points at or did before, and what a crash has left."""
+        """Remove copies of versions that no alias points at or pointed at before, and what a crash left."""
 
         def find(version: str) -> Path | None:
             folder = self._copies / version
@@ -207,7 +210,7 @@ class LocalState:
 
 
 def _base_version(location: WeightsLocation) -> str | None:
-    """The base that a delta's folder names; None for whole weights."""
+    """The base that a delta's folder names, or None for full weights."""
     try:
         if isinstance(location, Path) and is_delta(location):
             return read_description(location).base_version
@@ -217,7 +220,7 @@ def _base_version(location: WeightsLocation) -> str | None:
 
 
 def _content(aliases: Sequence[Alias]) -> list[dict[str, str | int | None]]:
-    """What is kept of aliases: where each points, and not when it was moved."""
+    """The part of aliases that is stored: where each points, but not when it was moved."""
     return [{name: getattr(alias, name) for name in _ALIAS_FIELDS} for alias in aliases]
 
 

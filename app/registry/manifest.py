@@ -1,9 +1,9 @@
-"""A version's folder: weights, golden embeddings and `sds_clip_version.json`, which holds every file's hash.
+"""A version's folder: weights, golden embeddings and `sds_clip_version.json` with the hash of every file.
 
 delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`), log.jsonl
 full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
 
-Either is also a checkpoint by itself: `local-dir:FOLDER` loads it.
+Both kinds are also checkpoints: `local-dir:FOLDER` loads them.
 """
 
 import json
@@ -19,25 +19,25 @@ from models.tokenizers import first_line
 
 MANIFEST_FILE = "sds_clip_version.json"
 LOG_FILE = "log.jsonl"
-"""Of the training run. It has no part in the version's id, which is the hash of the weights."""
+"""The log of the training run. It does not affect the version's id, which is the hash of the weights."""
 FORMAT = 1
 
 
 class VersionError(CheckpointError):
-    """A version's folder that is incomplete, damaged, or another version than it is said to be."""
+    """A version's folder is incomplete, damaged, or holds another version than expected."""
 
     code: ClassVar[str] = "bad_version"
 
 
 class DamagedVersion(VersionError):
-    """A version's folder that does not hold the files that were published."""
+    """A version's folder does not hold the files that were published."""
 
     code: ClassVar[str] = "version_damaged"
 
 
 @dataclass(frozen=True)
 class FileHash:
-    """One file of a version."""
+    """The hash and size of one file of a version."""
 
     sha256: str
     size: int
@@ -45,24 +45,24 @@ class FileHash:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version's folder says of itself."""
+    """The content of a version's manifest."""
 
     version: str
     kind: Literal["delta", "full"]
     job: str
-    """Who published it."""
+    """The job that published the version."""
     files: dict[str, FileHash]
     about: dict[str, Any]
-    """Of whole weights what a delta says in its own description."""
+    """For full weights, the facts that a delta has in its own description."""
 
     @property
     def size_bytes(self) -> int:
-        """The version's files together, without this description of them."""
+        """The size of the version's files together, without the manifest."""
         return sum(file.size for file in self.files.values())
 
 
 def kind_of(folder: Path) -> Literal["delta", "full"]:
-    """Whether a folder holds what changed over a base, or whole weights. Raises VersionError for neither."""
+    """Whether a folder holds a delta or full weights. Raises VersionError if it holds neither."""
     if is_delta(folder):
         return "delta"
     if (folder / CONFIG_FILE).is_file():
@@ -71,7 +71,10 @@ def kind_of(folder: Path) -> Literal["delta", "full"]:
 
 
 def write_manifest(folder: Path, version: str, job: str, about: dict[str, Any]) -> Manifest:
-    """Hash what is in the folder and write that down. Raises VersionError for anything but plain files."""
+    """Hash the files in the folder and write the manifest.
+
+    Raises VersionError for anything but plain files.
+    """
     files = {path.name: hash_file(path) for path in _plain_files(folder)}
     manifest = Manifest(version, kind_of(folder), job, files, about)
     text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2)
@@ -80,9 +83,9 @@ def write_manifest(folder: Path, version: str, job: str, about: dict[str, Any]) 
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a version says of itself.
+    """Read a version's manifest.
 
-    Raises VersionError where that is missing (the folder was never finished), damaged or of an unknown format.
+    Raises VersionError if it is missing (the folder was never finished), damaged, or of an unknown format.
     """
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
@@ -104,10 +107,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, version: str) -> Manifest:
-    """Compute every file's hash again.
+    """Recompute the hash of every file.
 
-    Raises DamagedVersion, naming the file, where one is missing, changed or too many, or the folder is another
-    version's.
+    Raises DamagedVersion, which names the file, if one is missing, changed or unexpected, or if the folder is
+    another version's.
     """
     try:
         return _verify(folder, version)
@@ -137,7 +140,7 @@ def _verify(folder: Path, version: str) -> Manifest:
 
 
 def hash_file(path: Path) -> FileHash:
-    """SHA-256 and size of a file. Raises VersionError where it cannot be read."""
+    """The SHA-256 and size of a file. Raises VersionError if it cannot be read."""
     try:
         return FileHash(sha256_of(path), path.stat().st_size)
     except OSError as error:

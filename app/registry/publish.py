@@ -1,4 +1,7 @@
-"""Publish weights as a version: a folder named by their hash, which appears whole or not at all and never changes."""
+"""Publishes weights as a version: a folder named by their hash.
+
+It appears complete or not at all, and never changes.
+"""
 
 import contextlib
 import json
@@ -34,19 +37,22 @@ _TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d
 
 @dataclass(frozen=True)
 class Published:
-    """A version as it lies on disk."""
+    """A version on disk."""
 
     version: str
     kind: Literal["delta", "full"]
     folder: Path
     size_bytes: int
     base_version: str | None
-    """Of a delta: the version that it lies over."""
+    """For a delta, the version of its base."""
     description: dict[str, Any]
 
 
 class _Weights(NamedTuple):
-    """What is to be published. A delta says in files of its own what `golden` and `about` are for whole weights."""
+    """What is to be published.
+
+    A delta holds `golden` and `about` in its own files, so both are empty for it.
+    """
 
     version: str
     golden: Golden | None
@@ -62,13 +68,13 @@ def publish(
     base: Clip | None = None,
     log: Path | None = None,
 ) -> Published:
-    """Copy a delta or whole weights into `versions`, under the hash of the weights, and return what is there.
+    """Copy a delta or full weights into `versions`, under the hash of the weights, and return what is there.
 
-    Until it is complete and on the disk, the folder has a temporary name with `job` and `fence` in it. A version
-    that was published before is left as it is, or replaced where it is damaged. `base` saves a delta's base from
-    being loaded again. `log` is the training run's, and stays with the version.
+    Until it is complete and synced to disk, the folder has a temporary name that contains `job` and `fence`.
+    A version that was published before is left unchanged, or replaced if it is damaged. Pass `base` to avoid
+    loading a delta's base again. `log` is the training run's log, which stays with the version.
 
-    Raises CheckpointError where the source cannot be loaded or nothing can be written.
+    Raises CheckpointError if the source cannot be loaded or nothing can be written.
     """
     if not _JOB.fullmatch(job):
         raise VersionError(f"{job!r} cannot be part of a folder's name; use letters, digits, _ and -.")
@@ -77,13 +83,13 @@ def publish(
     while True:
         if not folder.exists():
             finished = versions / f".publishing.{job}.{fence}"
-            shutil.rmtree(finished, ignore_errors=True)  # the same attempt got so far before it was killed
+            shutil.rmtree(finished, ignore_errors=True)  # left behind if this attempt was killed here before
             _copy(source, finished, weights, job, log)
             _take_name(finished, folder)
         try:
             return read_published(folder, weights.version)
         except VersionError:
-            with contextlib.suppress(FileNotFoundError):  # it was removed while it was read
+            with contextlib.suppress(FileNotFoundError):  # it may have been removed while it was being read
                 os.rename(folder, versions / f"{REMOVING}{folder.name}.{job}.{fence}")
         except (CheckpointError, OSError):
             if folder.exists():
@@ -91,7 +97,7 @@ def publish(
 
 
 def read_published(folder: Path, version: str) -> Published:
-    """What was published, its hashes computed again. Raises VersionError."""
+    """Read a published version and verify its hashes. Raises VersionError."""
     manifest = verify(folder, version)
     base = read_description(folder).base_version if manifest.kind == "delta" else None
     return Published(
@@ -100,14 +106,15 @@ def read_published(folder: Path, version: str) -> Published:
 
 
 def lies_among(reference: Reference, versions: Path) -> TypeGuard[Folder]:
-    """Whether a reference is to a folder among the published versions."""
     return isinstance(reference, Folder) and Path(reference.path).parent.resolve() == versions.resolve()
 
 
 def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
-    """Remove what killed publishers left, unless their job at that fence still runs, and what was to be removed.
+    """Remove the temporary folders of killed publishers, and folders whose removal was interrupted.
 
-    Returns what was removed.
+    Returns them.
+
+    A publisher's folder is kept while its job still runs at that fence.
     """
     removed = []
     for path in sorted(versions.glob(".*")):
@@ -135,7 +142,7 @@ def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path |
 
 
 def _name_base_from_beside(description: Path, versions: Path) -> None:
-    """A base that is published too is named by where it lies beside: versions may be moved, or unpacked, together."""
+    """Name a published base by a relative path, so that versions can be moved or unpacked together."""
     content = json.loads(description.read_text(encoding="utf-8"))
     base = parse(content["base"]["reference"])
     if lies_among(base, versions):
@@ -144,7 +151,7 @@ def _name_base_from_beside(description: Path, versions: Path) -> None:
 
 
 def _of_delta(source: Path, base: Clip | None) -> _Weights:
-    """A delta's version, computed over its base; its golden embeddings and description it has itself."""
+    """A delta's version, computed over its base. Its own files hold its golden embeddings and description."""
     if base is None:
         clip = load_clip(str(Folder(str(source))), device="cpu", precision="float32")
         return _Weights(clip.version, None, {})
@@ -175,7 +182,7 @@ def _take_name(finished: Path, folder: Path) -> None:
     except OSError as error:
         if not folder.exists():
             raise CheckpointError(f"{folder} cannot be written ({error.strerror}).") from error
-        shutil.rmtree(finished, ignore_errors=True)  # somebody else published the same weights meanwhile
+        shutil.rmtree(finished, ignore_errors=True)  # another process published the same weights meanwhile
     else:
         sync_folder(folder.parent)
 

@@ -1,4 +1,4 @@
-"""Removing a version's files, so that a registered version always has its own, whoever registers it meanwhile."""
+"""Removes a version's files, but never those of a version that is registered, even at the same time."""
 
 from pathlib import Path
 
@@ -7,18 +7,18 @@ from app.store import Store
 
 
 def remove_files(store: Store, folder: Path) -> bool:
-    """Remove a version's folder, unless the version is registered; whether this call has removed it.
+    """Remove a version's folder unless the version is registered. Returns whether this call removed it.
 
-    The folder is moved aside while nobody can register the version, and is removed once that has held to the end;
-    at no moment is there a part of it under its name.
+    The folder is moved aside while registration of the version is blocked, and is removed after that
+    transaction has ended. No partial folder is ever visible under the version's name.
 
-    Raises: StoreUnavailable, OSError where it cannot be moved; then it is where it was.
+    Raises: StoreUnavailable; OSError if the folder cannot be moved, which leaves it in place.
     """
     try:
         with moved_aside(folder) as move, store.versions.withheld(folder.name) as is_withheld:
             if not is_withheld:
                 return False
             move()
-    except FileNotFoundError:  # there is none, or somebody else removes it
+    except FileNotFoundError:  # there is no folder, or another process is removing it
         return False
     return True

@@ -1,4 +1,4 @@
-"""Versions and aliases for the routes: looked at, promoted, rolled back, deleted."""
+"""The version and alias operations behind the routes: read, promote, roll back, delete, download."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from models.references import is_version
 logger = logging.getLogger(__name__)
 
 LOCAL = "local"
-"""Who moved an alias, where there are no keys."""
+"""The recorded author of an alias's move in a service without keys."""
 _MAX_LINEAGE = 32
 
 
@@ -35,10 +35,11 @@ class NotBetter(Conflict):
 
 
 class VersionService:
-    """Every method raises StoreUnavailable, and UnknownRecord for a version or an alias.
+    """Reads and changes versions and aliases.
 
-    Those that only use the store are run in its threads by the routes; the others do so themselves, and raise
-    StoreBusy too.
+    Every method raises StoreUnavailable, and UnknownRecord for an unknown version or alias. The routes run
+    the methods that only use the store in the store's threads. The async methods do so themselves, and also
+    raise StoreBusy.
     """
 
     def __init__(self, store: Store, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
@@ -48,11 +49,11 @@ class VersionService:
         self._data_dir = data_dir
 
     def list(self, *, after: str | None, limit: int) -> tuple[Page[Version], tuple[Alias, ...]]:
-        """Versions that are not deleted, the newest first, and the aliases."""
+        """Versions that are not deleted, newest first, and the aliases."""
         return self._store.versions.list(after=after, limit=limit), self._store.aliases.all()
 
     def get(self, name: str) -> VersionDetail:
-        """A version by its id or an alias; also one that was deleted."""
+        """A version by its id or an alias, including a deleted one."""
         version = self._version(name)
         aliases = tuple(alias for alias in self._store.aliases.all() if alias.version == version.id)
         promotions = [
@@ -69,7 +70,7 @@ class VersionService:
         return VersionDetail.detailed(version, aliases, lineage, promotions)
 
     async def promote(self, version_id: str, request: PromoteRequest, caller: Caller) -> Alias:
-        """Point an alias at a version; one that points at it already is left as it is.
+        """Point an alias at a version. An alias that already points at it is left unchanged.
 
         Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasMoved, InvalidRequest.
         """
@@ -90,7 +91,10 @@ class VersionService:
         return self._store.aliases.roll_back(move)
 
     async def delete(self, version_id: str) -> None:
-        """Delete a version and its files, unless a job has made it again by then. Raises RecordInUse."""
+        """Delete a version, and its files unless a job has published it again meanwhile.
+
+        Raises RecordInUse.
+        """
         version = await self._run(self._store.versions.delete, version_id)
         if version.folder is not None:
             await asyncio.shield(
@@ -101,9 +105,9 @@ class VersionService:
             )
 
     async def download(self, name: str, *, full: bool) -> Download:
-        """A version's files, as they were published or as whole weights.
+        """A version's files, as published or as full weights.
 
-        Raises: VersionDamaged, and what `Downloads.of` does.
+        Raises: VersionDamaged, and what `Downloads.of` raises.
         """
         version = await self._run(self._version, name)
         if version.folder is not None and version.status is VersionStatus.READY:
@@ -159,7 +163,10 @@ class VersionService:
         return self._store.aliases.promote(move, version.id)
 
     def _refuse_worse(self, version: Version, alias: str) -> None:
-        """What a job found out, and did not promote, takes a person's word to be promoted after all."""
+        """Refuse a version that its own job compared and did not promote.
+
+        Only an explicit `force` overrides that.
+        """
         if version.job_id is None:
             return
         verdict = (self._store.jobs.get(version.job_id).result or {}).get("promotion") or {}

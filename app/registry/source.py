@@ -1,4 +1,4 @@
-"""The registry as a serving process sees it: where versions are, where aliases point, what other processes serve."""
+"""The registry as a serving process sees it: locations of versions, aliases, reports of other processes."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from app.store.records import Alias
 from models.atomic import write_atomic
 from models.references import is_version
 
-# A process reports every few seconds: one that has not for this long has ended.
+# A process reports every few seconds. One that has not reported for this long has ended.
 FORGET_AFTER_S = 60.0
 _PROCESS = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
@@ -22,7 +22,7 @@ WeightsLocation = Path | str
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """What one serving process says of itself; `content` is JSON as GET /models/status shows it."""
+    """A serving process's report about itself. `content` is JSON as in GET /models/status."""
 
     process: str
     at: float
@@ -31,13 +31,16 @@ class ProcessReport:
 
 
 class FileReports:
-    """Each process's report in a file of its own, in a folder that all processes share."""
+    """The reports of all processes, each in a file of its own in a shared folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, report: ProcessReport) -> None:
-        """Replace the process's report. Raises OSError; ValueError for a process that cannot be a file's name."""
+        """Replace the process's report.
+
+        Raises OSError, and ValueError for a process whose name cannot be a file name.
+        """
         if not _PROCESS.fullmatch(report.process):
             raise ValueError(f"{report.process!r} cannot be a file's name")
         write_atomic(self._folder / f"{report.process}.json", json.dumps(asdict(report)))
@@ -53,23 +56,24 @@ class FileReports:
 
 @dataclass(frozen=True)
 class Registry:
-    """What a serving process asks of the registry.
+    """The functions through which a serving process reads the registry.
 
-    Each function is called in a thread of its own, so it may take its time; it answers or raises within seconds. An
-    error means that the registry is away: the process goes on serving what it serves, and says so.
+    Each function is called in a thread of its own, so it may block, but it answers or raises within seconds.
+    An error means that the registry is unavailable: the process continues to serve what it serves, and
+    reports the error.
     """
 
     find_version: Callable[[str], WeightsLocation | None]
-    """Where a published version's weights are; None for an unknown version."""
+    """Returns where a published version's weights are, or None for an unknown version."""
     read_aliases: Callable[[], Sequence[Alias]] | None = None
-    """All aliases as they are now. Without it nothing is swapped."""
+    """Returns all current aliases. Without this function nothing is swapped."""
     reports: FileReports | None = None
-    """Without them a process knows only itself."""
+    """Without these, a process knows only itself."""
     mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None
-    """Records whether a published version was found to be damaged or whole; never raises."""
+    """Records whether a published version was found to be damaged or intact. It never raises."""
 
 
 def find_folder(root: Path, version: str) -> Path | None:
-    """A version's folder under one root, where `publish` leaves it; None where there is none."""
+    """A version's folder under `root`, where `publish` puts it, or None if there is none."""
     folder = root / version
     return folder if is_version(version) and folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""The registry of a serving process out of the store: versions and aliases from SQL, weights from the data folder."""
+"""A serving process's registry in the store: versions and aliases from SQL, weights from the data folder."""
 
 import contextlib
 import logging
@@ -18,14 +18,17 @@ from models.references import canonical
 logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
-"""In the description of a version that has no folder: the operator's reference to it."""
+"""The description of a version without a folder has the operator's reference to it under this key."""
 SERVER = "sds-clip serve"
-"""Who moved an alias, where it was the service at its start; no key can have this name."""
+"""The recorded author when the service moves an alias at its start. No key can have this name."""
 _FORGET_REPORTS_S = 24 * 3600.0
 
 
 def registry_of(store: Store, data_dir: Path) -> Registry:
-    """What a serving process needs; its reports are files, which every process of the data folder sees."""
+    """The registry of a serving process.
+
+    Its reports are files, which all processes of the data folder can read.
+    """
     reports = data_dir / "serving"
     _forget(reports)
     return Registry(
@@ -37,7 +40,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
 
 
 def find_version(store: Store, data_dir: Path, version: str) -> WeightsLocation | None:
-    """Where a registered version's weights are; what a failed job has left on the disk is no version.
+    """Where a registered version's weights are. Files that a failed job left on disk are not a version.
 
     Raises: StoreUnavailable.
     """
@@ -49,7 +52,10 @@ def find_version(store: Store, data_dir: Path, version: str) -> WeightsLocation 
 
 
 def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
-    """Record what was found of a version's files; while the database is away, that is left to the next who looks."""
+    """Record whether a version's files were found damaged.
+
+    If the database is unavailable, the finding is only logged, and the next check records it.
+    """
     try:
         store.versions.mark_damaged(version, is_damaged)
     except StoreUnavailable:
@@ -57,16 +63,16 @@ def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
 
 
 def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
-    """Where a version's weights are: a folder, or an operator's reference."""
     if version.folder is None:
         return str(version.description[REFERENCE])
     return data_dir / version.folder
 
 
 def register_served(store: Store, clips: Sequence[Clip]) -> None:
-    """Make known what the service was started with, and point `default` at the first: the way back from a job's.
+    """Register the models that the service was started with, and point `default` at the first.
 
-    An alias that a person or a job has moved stays where it is.
+    This makes it possible to return from a job's version to the original. An alias that a person or a job has
+    moved stays where it is.
 
     Raises: StoreUnavailable.
     """
@@ -91,12 +97,12 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         why="The first model that the service was started with.",
         expected_generation=0 if alias is None else alias.generation,
     )
-    with contextlib.suppress(AliasMoved):  # another process has just started too
+    with contextlib.suppress(AliasMoved):  # another process that is starting may have moved it first
         store.aliases.promote(move, first)
 
 
 def as_version(clip: Clip) -> NewVersion:
-    """The row of weights that nobody published: a version without a folder, which its reference leads to."""
+    """The row for weights that were not published: a version without a folder, found by its reference."""
     description = {
         REFERENCE: canonical(clip.reference),
         "architecture": clip.architecture,

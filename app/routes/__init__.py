@@ -1,1 +1,1 @@
-"""The endpoints, a file a subject."""
+"""The endpoints, one file for each subject."""

@@ -46,7 +46,7 @@ ERRORS = (
 router = APIRouter(tags=["inference"], dependencies=[Depends(requires("infer"))])
 
 
-# Async, or FastAPI would call it in a thread, for every request.
+# This is async because FastAPI would call a plain function in a thread for every request.
 async def predictor(request: Request) -> Predictor:
     found: Predictor = request.app.state.predictor
     return found
@@ -95,5 +95,5 @@ async def embed(
 
 
 def _json(answer: BaseModel) -> Response:
-    # Serialised by pydantic at once: FastAPI would validate the answer a second time.
+    # pydantic serialises the answer here, because FastAPI would validate it a second time.
     return Response(answer.model_dump_json(), media_type="application/json")

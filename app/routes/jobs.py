@@ -29,7 +29,7 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox"
 )
-"""Of a report, which holds captions that anybody may have written: no script, no request, no origin."""
+"""For a report, whose captions are untrusted: no scripts, no requests, no origin."""
 MAX_PAGE_EVENTS = 500
 MAX_PAGE_POINTS = 900
 

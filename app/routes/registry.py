@@ -99,7 +99,7 @@ async def delete_version(caller: Administer, backend: BackendDep, version: str) 
 
 
 class TarResponse(StreamingResponse):
-    """A version on its way out; what was made for it is removed however that ends."""
+    """A version as a tar stream. What was made for the download is removed however the response ends."""
 
     def __init__(self, download: Download) -> None:
         headers = {
@@ -111,6 +111,5 @@ class TarResponse(StreamingResponse):
         self._holder: ExitStack = download.holder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
         with self._holder:
             await super().__call__(scope, receive, send)

@@ -31,7 +31,7 @@ class NoDatabase(ServiceError):
 
 
 READING = (Unauthorized, Forbidden, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
-"""What may come of any request here: the default of these routers."""
+"""The errors of any request to these routers, which is their default."""
 WRITING = (
     MalformedBody,
     Conflict,
@@ -40,7 +40,7 @@ WRITING = (
     UnsupportedMediaType,
     Overloaded,
 )
-"""What may come of a request with a body, beside those."""
+"""The additional errors of a request with a body."""
 
 ReadModels = Annotated[Caller, Depends(requires("infer"))]
 Train = Annotated[Caller, Depends(requires("train"))]

@@ -33,7 +33,7 @@ async def models(request: Request, after: After = None, limit: Limit = 20) -> Mo
         return listed
     try:
         page, aliases = await backend.run(backend.versions.list, after=after, limit=limit)
-    except Unavailable:  # what is served is known all the same
+    except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})
     return listed.model_copy(
         update={

@@ -1,1 +1,1 @@
-"""Request and response bodies, a file an endpoint."""
+"""Request and response bodies, one file for each endpoint."""

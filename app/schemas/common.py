@@ -16,7 +16,7 @@ MODEL: JsonDict = {"name": "demo", "version": "57760bd3d3b6", "generation": 1}
 
 
 def example(value: JsonDict) -> ConfigDict:
-    """A model's configuration with an example for the API's description."""
+    """A pydantic configuration with an example for the OpenAPI description."""
     return ConfigDict(json_schema_extra={"examples": [value]})
 
 
@@ -36,10 +36,10 @@ InlineImage = Annotated[
     str,
     Field(description="A data URI (`data:image/...;base64,...`) or bare base64 of JPEG, PNG, WebP or GIF."),
 ]
-# An uploaded file of a multipart body reaches the same field as bytes.
+# A file uploaded in a multipart body arrives in the same field as bytes.
 ImageInput = InlineImage | UrlImage | SkipJsonSchema[bytes]
-# Ceilings far above what the settings allow. `fail_fast`: of a million wrong items the first is told, and
-# no error is built for the others.
+# These ceilings are far above what the settings allow. With `fail_fast`, only the first of a million wrong
+# items is reported, and no error is built for the others.
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
 Texts = Annotated[list[str], Field(max_length=65_536, fail_fast=True)]
 

@@ -84,7 +84,6 @@ class DatasetInfo(BaseModel):
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DatasetInfo":
-        """As a caller sees it."""
         source = dataset.source
         shown = SourceInfo(
             kind="registered" if SOURCE_PATH in source else source.get("upload", "archive"),

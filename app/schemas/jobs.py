@@ -12,7 +12,7 @@ from app.store.specs import FinetuneSpec, JobSpec
 from app.store.states import JobKind, JobStatus
 
 FILES = "files"
-"""In a job's result: paths below the data folder, which are not for callers."""
+"""The key in a job's result for paths below the data folder, which callers do not see."""
 
 
 class Progress(BaseModel):
@@ -46,7 +46,6 @@ class Transition(BaseModel):
 
     @classmethod
     def of(cls, event: Event) -> "Transition":
-        """From the event that records it."""
         data = event.data or {}
         return cls(
             at=event.at, from_status=data.get("from"), to_status=JobStatus(data["to"]), message=event.message
@@ -214,7 +213,6 @@ def job_info(
     transitions: Sequence[Event] | None = None,
     metrics: MetricPoint | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
-    """A job as a caller sees it."""
     result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
     values: dict[str, Any] = {
         **vars(job),
@@ -234,13 +232,12 @@ def job_info(
 
 
 def report_of(job: Job) -> str | None:
-    """The path of a job's report below the data folder, if there is one."""
+    """The path of a job's report below the data folder. None if there is none or it was removed."""
     files = None if job.files_removed_at is not None else (job.result or {}).get(FILES)
     path = files.get("report") if isinstance(files, Mapping) else None
     return None if path is None else str(path)
 
 
 def progress_of(job: Job) -> Progress:
-    """How far the job's stage is."""
     share = min(1.0, job.step / job.steps) if job.steps else None
     return Progress(step=job.step, steps=job.steps, share=share)

@@ -76,7 +76,6 @@ class VersionInfo(BaseModel):
 
     @classmethod
     def of(cls, version: Version, aliases: Sequence[Alias] = ()) -> "VersionInfo":
-        """As a caller sees it."""
         return cls(**_fields(version, aliases))
 
 
@@ -99,7 +98,6 @@ class VersionDetail(VersionInfo):
         lineage: Sequence[str],
         promotions: Sequence[Promotion],
     ) -> "VersionDetail":
-        """As a caller sees it."""
         return cls(
             **_fields(version, aliases),
             metrics=_mapping(version.description.get("metrics")),

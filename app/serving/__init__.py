@@ -1,1 +1,1 @@
-"""The serving core: admission and batching, the engine that runs batches, and the class weights."""
+"""The serving core: admission and batching, the engine that runs batches, class weights, and swaps."""

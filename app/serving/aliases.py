@@ -1,7 +1,7 @@
-"""What this process knows of the aliases: where each points, what came of loading that, and when they were read.
+"""What this process knows of the aliases: where each points, how loading went, and when they were read.
 
-Where an alias may have a name and its version is not loaded, nothing answers for that name: `withheld` says why
-(docs/decisions/0019-never-the-wrong-weights.md). `app.serving.swap` keeps this up to date.
+If a name may be an alias and its version is not loaded, nothing answers for that name, and `withheld` says
+why (docs/decisions/0019-never-the-wrong-weights.md). `app.serving.swap` keeps this up to date.
 """
 
 import time
@@ -18,32 +18,32 @@ NOT_READY_RETRY_S = 5
 
 @dataclass(eq=False)
 class FollowedAlias:
-    """One alias: where it points, and what is being done about it."""
+    """One alias: where it points, and the state of loading that version."""
 
     wanted: Alias
     staging: dict[str, float] = field(default_factory=dict)
-    """Versions that are being made ready, and since when on the monotonic clock."""
+    """The versions that are being loaded, each with its start time on the monotonic clock."""
     failure: FailedLoad | None = None
     """The last version that could not be loaded."""
     retry_at: float = 0.0
-    """When that is tried again, on the monotonic clock."""
+    """When to retry the failed version, on the monotonic clock."""
 
     @property
     def has_failed(self) -> bool:
-        """Whether what the alias points at now is what could not be loaded."""
+        """Whether the version that the alias points at now is the one that could not be loaded."""
         return self.failure is not None and (self.failure.version, self.failure.generation) == (
             self.wanted.version,
             self.wanted.generation,
         )
 
     def is_due(self, now: float) -> bool:
-        """Whether to load the wanted version now: it is not being loaded, and did not fail a moment ago."""
+        """Whether to load the wanted version now: it is not being loaded, and it did not fail just now."""
         if self.wanted.version in self.staging:
             return False
         return not self.has_failed or now >= self.retry_at
 
     def why_not_loaded(self) -> ServiceError:
-        """Why the alias does not answer, without what only the operator may see."""
+        """The reason for which the alias does not answer, without details meant only for the operator."""
         if self.failure is None or not self.has_failed:
             reason = "is being loaded; send the request again later"
         elif self.failure.code == VersionDamaged.code:
@@ -60,19 +60,22 @@ class FollowedAlias:
 
 
 class FollowedAliases:
-    """Every alias that was read, in this run of the process or, until it can read them, in an earlier one."""
+    """Every alias that this process has read.
+
+    Until it can read them, these are the ones of an earlier run.
+    """
 
     def __init__(self) -> None:
         self.by_name: dict[str, FollowedAlias] = {}
         self.unaliased = set[str]()
-        """Names of references that no alias had when that was last known: their references answer for them."""
+        """Names of references that no alias had when last known. The references answer for them."""
         self.read_at: float | None = None
-        """When this run last read the aliases, in seconds since the epoch."""
+        """When this run of the process last read the aliases, in seconds since the epoch."""
         self.away: str | None = None
-        """Why they cannot be read at the moment."""
+        """Why the aliases cannot be read at the moment."""
 
     def withheld(self, name: str) -> ServiceError | None:
-        """Why no reference may answer for a name under which no alias serves anything; None where one may."""
+        """Why no reference may answer for a name under which no alias serves anything, or None if one may."""
         if name in self.unaliased:
             return None
         if (followed := self.by_name.get(name)) is not None:

@@ -1,12 +1,13 @@
-"""Batching across requests: take what waits, run it in one thread, hand the results back.
+"""Batching across requests: collects waiting jobs, runs them in one thread, and returns the results.
 
 The life of a job: `admit` (or 429) -> decoding by the caller -> `submit` -> waits in the queue ->
 one batch with others of the same key -> `run` in the worker thread -> the caller's result.
 
-There is no waiting window when idle: a job that comes alone starts at once. Under load batches grow by
-themselves while the worker is busy. Where decoding and computing share the cores, doing both at once slows
-both; there the next batch also waits for what is being decoded at that moment (`pending_decodes`), since no core
-is idle meanwhile (docs/decisions/0008-decode-then-compute.md). It knows nothing else of images, and nothing of CLIP.
+There is no batching window when idle: a job that arrives alone starts at once. Under load, batches grow while
+the worker is busy. If decoding and computing share the cores, running both at once slows both. The next batch
+then also waits for the images that are being decoded at that moment (`pending_decodes`), because no core is
+idle meanwhile (docs/decisions/0008-decode-then-compute.md). The batcher knows nothing else about images, and
+nothing about CLIP.
 """
 
 import asyncio
@@ -25,26 +26,27 @@ Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
-# Under load every 4th batch is a background one: label sets are never starved, and requests lose a quarter at most.
+# Under load every 4th batch is a background one: label sets never starve, requests lose a quarter at most.
 BACKGROUND_SHARE = 4
-# The weight of earlier batches in the measured rate: about the last five count, so that it follows the load.
+# The weight of earlier batches in the measured rate. About the last five count, so the rate follows the load.
 RATE_MEMORY = 0.8
-# The measured rate says little about a time further away than this.
+# The measured rate predicts little beyond this time.
 MAX_RETRY_AFTER_S = 60
-# However long an image takes to decode, the jobs that are ready wait no longer than this.
+# Jobs that are ready wait no longer than this for images that are being decoded.
 MAX_DECODE_WAIT_S = 0.2
-# Once a core is free again, the last few decodes get this long to join: one batch of all is faster than two.
+# Once a core is free again, the last few decodes have this long to join: one batch is faster than two.
 DECODE_TAIL_S = 0.01
-# Clients that were just answered send their next request within about this time each. Without it, half of them miss
-# the next batch, and batches stay at half the size that they could have.
+# Clients that were just answered send their next request within about this time each. Without this pause,
+# half of them miss the next batch, and batches stay at half the size that they could have.
 LINGER_PER_JOB_S = 0.001
-# `pending_decodes` is a count that threads change, so it is polled; a forward pass of ViT-B/32 takes 25 ms and more.
+# Threads change the count behind `pending_decodes`, so it is polled. A forward pass of ViT-B/32 takes 25 ms
+# or more, so polling every millisecond is fine enough.
 POLL_S = 0.001
 
 
 @dataclass(eq=False)
 class Job(Generic[Key, Payload, Result]):
-    """One caller's work: it stays whole, in one batch, under one key."""
+    """One caller's work. It is never split, and belongs to one key."""
 
     key: Key
     payload: Payload
@@ -55,16 +57,15 @@ class Job(Generic[Key, Payload, Result]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for the result any more."""
         return self.future.done()
 
 
 class Batcher(Generic[Key, Payload, Result]):
     """Runs `run(key, jobs)` on batches of jobs that share a key, one batch at a time.
 
-    `run` is called in a worker thread with at least one job and returns a result, or an exception to
-    raise, for each. If it raises itself, its jobs are run again one by one, so that a failing job takes
-    no other down.
+    `run` is called in a worker thread with at least one job. For each job it returns a result, or an
+    exception to raise. If it raises itself, its jobs are run again one by one, so that one failing job does
+    not affect the others.
 
     Raises, from `submit`: Unavailable, or what `run` returned.
     """
@@ -100,27 +101,26 @@ class Batcher(Generic[Key, Payload, Result]):
 
     @property
     def queued(self) -> int:
-        """Items (not jobs) that wait for a batch."""
+        """The number of items (not jobs) that wait for a batch."""
         return sum(job.cost for job in self._queue)
 
     @property
     def alive(self) -> bool:
-        """Whether the loop that takes batches still runs."""
         return self._loop_task is not None and not self._loop_task.done()
 
     def start(self) -> None:
-        """Begin to take batches; call it in the running event loop."""
+        """Start taking batches. Call it in the running event loop."""
         self._loop_task = asyncio.create_task(self._take_batches(), name="batcher")
 
     async def drain(self, timeout_s: float) -> bool:
-        """Admit nothing more and wait for what was admitted; False if that took too long."""
+        """Admit nothing more, and wait for what was admitted. Returns False on timeout."""
         self.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         return self.admitted == 0
 
     async def close(self) -> None:
-        """Stop the loop. What still waits is answered with Unavailable."""
+        """Stop the loop. Jobs that are still waiting are answered with Unavailable."""
         self.draining = True
         if self._loop_task is not None:
             self._loop_task.cancel()
@@ -134,7 +134,7 @@ class Batcher(Generic[Key, Payload, Result]):
     def admit(self, cost: int) -> Iterator[None]:
         """Hold a place for `cost` items, from before they are decoded until they are answered.
 
-        A job larger than the whole queue is let in when nothing else is admitted.
+        A job larger than the whole queue is admitted when nothing else is.
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
@@ -153,7 +153,7 @@ class Batcher(Generic[Key, Payload, Result]):
                 self._idle.set()
 
     def retry_after_s(self, items: int = 0) -> int:
-        """Seconds until what is admitted, and `items` more, will be done, from the measured service rate."""
+        """Seconds until what is admitted and `items` more will be done, from the measured rate."""
         if self._recent_items == 0:
             return 1
         waiting_s = (self.admitted + items) * self._recent_s / self._recent_items
@@ -168,9 +168,11 @@ class Batcher(Generic[Key, Payload, Result]):
         background: bool = False,
         first: bool = False,
     ) -> Result:
-        """Wait for the payload's result; a caller that is cancelled meanwhile costs no computation.
+        """Wait for the payload's result.
 
-        `background` jobs run when nothing else waits, or in every 4th batch; `first` jumps the queue.
+        A caller that is cancelled while its job is queued costs no computation.
+
+        `background` jobs run when nothing else waits, or in every 4th batch. `first` jumps the queue.
         """
         if not self.alive:
             raise Unavailable("The engine is not running.", retry_after_s=1)
@@ -203,7 +205,7 @@ class Batcher(Generic[Key, Payload, Result]):
             results: Sequence[Result | Exception]
             try:
                 results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
-            except Exception as error:  # such as a lack of memory outside `run`: the next batch may find some
+            except Exception as error:  # for example out of memory outside `run`; the next batch may succeed
                 results = [_as_service_error(error)] * len(batch)
             self._measure(batch, time.monotonic() - started_at)
             for job, result in zip(batch, results, strict=True):
@@ -215,10 +217,10 @@ class Batcher(Generic[Key, Payload, Result]):
                     job.future.set_result(result)
 
     async def _wait_for_decodes(self, *, answered: int) -> None:
-        """Let jobs that are being decoded join the next batch, while it has room and every core decodes.
+        """Let jobs that are being decoded join the next batch, while it has room and every core is decoding.
 
-        The last few get a little longer. After a batch of several jobs, their callers first get the time to
-        come back.
+        The last few decodes have a little more time. After a batch of several jobs, their callers first have
+        time to send the next request.
         """
         if self._pending_decodes is None:
             return
@@ -246,7 +248,10 @@ class Batcher(Generic[Key, Payload, Result]):
         return []
 
     def _take(self, queue: deque[Job[Key, Payload, Result]]) -> list[Job[Key, Payload, Result]]:
-        """The first job and those right behind it that share its key and fit; abandoned ones are dropped."""
+        """The first job, and those directly behind it that share its key and fit.
+
+        Abandoned jobs are dropped.
+        """
         batch: list[Job[Key, Payload, Result]] = []
         cost = 0
         while queue:
@@ -289,5 +294,5 @@ def _as_service_error(error: Exception) -> Exception:
         shown = Overloaded(
             "The device ran out of memory for this request; send fewer items.", retry_after_s=1
         )
-    shown.__cause__ = error  # logged where the request's id is known
+    shown.__cause__ = error  # the error handler logs it, because it knows the request's id
     return shown

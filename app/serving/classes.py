@@ -1,10 +1,12 @@
-"""Class weights for /classify: built once for a version, a precision, labels and templates.
+"""Class weights for /classify, built once for each combination of version, precision, labels and templates.
 
-A small set, of at most SMALL_SET_PROMPTS prompts (labels x templates), is encoded while the request waits, until
-its deadline. A large one (`imagenet` with 80 templates is 80,000 prompts) is encoded in the background, between
-requests; the request waits for `wait_s`, then it is answered by the version before, if that one has the set, or
-with ClassesBuilding and the progress. Before a swap the small
-sets in use are made ready for the version to come, so that the first requests after it need not wait.
+A small set, of at most SMALL_SET_PROMPTS prompts (labels x templates), is encoded while the request waits,
+until its deadline. A large set (`imagenet` with 80 templates is 80,000 prompts) is encoded in the background,
+between requests. The request waits for `wait_s`. If the previous version has the set, that version answers;
+otherwise the answer is ClassesBuilding with the progress.
+
+Before a swap, the small sets in use are encoded for the new version, so that the first requests after it need
+not wait.
 """
 
 import asyncio
@@ -31,18 +33,18 @@ from models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
 
-# Each holds [c, d] sums in memory and shares the background's part of the computing with the others.
+# Each build holds [c, d] sums in memory and shares the background batches with the other builds.
 MAX_LARGE_BUILDS = 4
-# What a request can wait for: docs/decisions/0023-slow-uploads-small-sets.md.
+# Encoding this many prompts fits into a request: docs/decisions/0023-slow-uploads-small-sets.md.
 SMALL_SET_PROMPTS = 512
-# Encoded before a swap; the swap waits for them, so they are few.
+# The prompts that are encoded before a swap are few, because the swap waits for them.
 PREPARED_PROMPTS = 512
-PREPARED_CHUNK = 8  # prompts in one batch of what is not waited for: a larger one would hold requests up
+PREPARED_CHUNK = 8  # prompts in one batch that no request waits for: a larger batch would delay requests
 
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Labels and the templates that each is put into."""
+    """Labels, and the templates that each label is put into."""
 
     labels: tuple[str, ...]
     templates: tuple[str, ...]
@@ -54,36 +56,34 @@ class ClassSet:
 
     @property
     def size(self) -> int:
-        """How many prompts the set is made of."""
         return len(self.labels) * len(self.templates)
 
 
 @dataclass(eq=False)
 class Build:
-    """A set on its way: `done` prompts of its size are encoded."""
+    """A set that is being encoded, with `done` prompts finished."""
 
     classes: ClassSet
     background: bool
-    """Whether requests come before it: it is large, or none waits for it."""
+    """Whether requests take precedence: the set is large, or no request waits for it."""
     task: "asyncio.Task[Tensor]" = field(init=False)
     done: int = 0
 
     @property
     def remaining(self) -> int:
-        """Prompts still to encode."""
         return self.classes.size - self.done
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A set's weights [c, d] for one version."""
+    """The weights [c, d] of a set for one version."""
 
     classes: ClassSet
     weights: Tensor
 
 
 class ClassWeights:
-    """Class weights in memory (bounded), on disk (bounded), or being built (bounded)."""
+    """Class weights in memory, on disk, or being built, each of them bounded."""
 
     def __init__(
         self, engine: Engine, disk: DiskCache, *, wait_s: float, memory_bytes: int = 256 * 2**20
@@ -97,9 +97,10 @@ class ClassWeights:
         self._writes: set[asyncio.Future[None]] = set()
 
     async def of(self, model: ModelHandle, classes: ClassSet) -> tuple[ModelHandle, Tensor]:
-        """The weights [c, d] and whose they are: `model`'s, or those of the version that it replaced.
+        """The weights [c, d] and the model they belong to: `model`, or the version that it replaced.
 
-        Raises: ClassesBuilding for a large set, with the progress, Overloaded when too many large sets are being built.
+        Raises: ClassesBuilding for a large set, with the progress; Overloaded when too many large sets are
+        being built.
         """
         key = (*model.key, classes.digest)
         weights = self._lookup(key, classes)
@@ -114,7 +115,7 @@ class ClassWeights:
                 return previous, weights
         build = self._build_of(key, model, classes)
         build.background = self._is_large(classes)
-        # A small set has no time-out here: under load its prompts queue as every request's do, until its deadline.
+        # A small set has no timeout here: its prompts queue like those of any request, until the deadline.
         await asyncio.wait([build.task], timeout=self._wait_s if build.background else None)
         if not build.task.done() or build.task.cancelled():
             raise ClassesBuilding(
@@ -126,7 +127,7 @@ class ClassWeights:
         return model, build.task.result()
 
     async def prepare(self, new: ModelHandle, old: ModelHandle, *, timeout_s: float) -> None:
-        """Make the small sets that `old` was asked for last ready for `new`, behind the requests that wait."""
+        """Encode the small sets that `old` used most recently for `new`, behind waiting requests."""
         recent = [kept.classes for key, kept in reversed(self._ready.items()) if key[:2] == old.key]
         tasks, prompts = [], 0
         for classes in recent:
@@ -141,13 +142,13 @@ class ClassWeights:
             await asyncio.wait(tasks, timeout=timeout_s)
 
     def give_up_all_but(self, keys: Collection[tuple[str, str]]) -> None:
-        """Stop encoding large sets for versions that nobody will ask for again."""
+        """Stop encoding large sets for versions that are no longer served."""
         for key, build in list(self._builds.items()):
             if key[:2] not in keys and self._is_large(build.classes):
                 build.task.cancel()
 
     async def close(self) -> None:
-        """Give up what is being built."""
+        """Cancel all builds, and wait for pending writes."""
         tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
@@ -179,7 +180,7 @@ class ClassWeights:
         return classes.size > SMALL_SET_PROMPTS
 
     def _build_of(self, key: tuple[str, str, str], model: ModelHandle, classes: ClassSet) -> Build:
-        """The build of a set, begun if need be. A small set is bounded by admission, as its request is."""
+        """The build of a set, started if necessary. Small sets need no bound here: admission bounds them."""
         if key in self._builds:
             return self._builds[key]
         large = [build for build in self._builds.values() if self._is_large(build.classes)]
@@ -201,11 +202,11 @@ class ClassWeights:
             logger.error("a label set could not be encoded", exc_info=task.exception())
 
     async def _build(self, key: tuple[str, str, str], model: ModelHandle, build: Build) -> Tensor:
-        """Sum each class's features as its prompts are encoded, so that memory holds no more than [c, d]."""
+        """Sum each class's features while its prompts are encoded, so that memory holds only [c, d]."""
         classes, templates = build.classes, len(build.classes.templates)
         large = self._is_large(classes)
         sums = np.zeros((len(classes.labels), model.clip.embed_dim), np.float32)
-        # One at a time: all prompts of a large set at once would be a multiple of its request.
+        # A generator: all prompts of a large set at once would take a multiple of the request's memory.
         texts = (fill(template, label) for label in classes.labels for template in classes.templates)
         while build.done < classes.size:
             yields = build.background and not large
@@ -213,6 +214,7 @@ class ClassWeights:
             chunk = list(itertools.islice(texts, size))
             features = await self._engine.encode(model, as_features, texts=chunk, background=build.background)
             rows = np.arange(build.done, build.done + len(chunk)) // templates
+            # Rows repeat, and `sums[rows] += ...` would add only one prompt of each class.
             np.add.at(sums, rows, features.texts.numpy())
             build.done += len(chunk)
         total = torch.from_numpy(sums)
@@ -222,7 +224,7 @@ class ClassWeights:
 
         weights = await self._engine.encode(model, normalized)
         self._keep(key, Kept(classes, weights))
-        # Not awaited: the request need not wait for the disk.
+        # The write is not awaited, so that the request does not wait for the disk.
         writing = asyncio.get_running_loop().run_in_executor(
             None, self._disk.put, _disk_key(key), weights.numpy().tobytes()
         )

@@ -1,8 +1,8 @@
-"""The engine: requests become jobs, jobs become batches, and a batch is one forward of one model.
+"""The engine: requests become jobs, jobs become batches, and a batch is one forward pass of one model.
 
-Follow a request: `Engine.request` counts its cost and admits it; `Engine.encode` submits an `Encode` to the batcher;
-the batcher hands jobs that hold the same `ModelHandle` to `Forward.run` in the forward thread; each job gets back what
-its head made of its `Features`.
+The path of a request: `Engine.request` counts its cost and admits it. `Engine.encode` submits an `Encode` to
+the batcher. The batcher hands jobs with the same `ModelHandle` to `Forward.run` in the forward thread. Each
+job gets back what its head made of its `Features`.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from models.clip import Clip
 
 Answer = TypeVar("Answer")
 
-# Characters of texts that one request has tokenized at a time while others wait: tokenizing holds the forward thread.
+# Characters that one request has tokenized in a turn. Tokenizing occupies the forward thread, so others wait.
 TURN_CHARS = 65_536
-# How long an answered forward pass counts as readiness: under load no probe is needed.
+# How long an answered forward pass counts as readiness. Under load no probe is needed.
 PROBE_EVERY_S = 5.0
 PROBE_TIMEOUT_S = 10.0
 
 
 class Engine:
-    """Encodes for every request of the process. Create it, then `start()` it in the event loop."""
+    """Encodes for all requests of the process. Create it, then call `start()` in the event loop."""
 
     def __init__(
         self,
@@ -65,28 +65,27 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether batches are still being taken."""
         return self._batcher.alive
 
     @property
     def draining(self) -> bool:
-        """Whether new requests are turned away because the process is about to end."""
+        """Whether new requests are refused because the process is about to end."""
         return self._batcher.draining
 
     def start(self) -> None:
-        """Begin to take batches."""
         self._batcher.start()
 
     async def warm_up(self) -> None:
-        """One forward through both towers of every model, so that the first request does not pay for set-up."""
+        """Run both towers of every model once, so that the first request does not pay for setup."""
         for model in self.models:
             await self._probe(model)
             await self.encode(model, as_features, texts=[""])
 
     async def warm_up_new(self, model: ModelHandle) -> None:
-        """Compute the shapes in use, behind the requests that wait, unless another model of that make did.
+        """Run the usual shapes once, behind waiting requests, unless a model of the same make already did.
 
-        What a new shape costs once (kernels chosen, workspaces taken) belongs to the make, not to the weights.
+        The one-time cost of a new shape (choosing kernels, allocating workspaces) depends on the make, not on
+        the weights.
         """
         if any(_make(model.clip) == _make(known.clip) for known in self.models):
             return
@@ -96,11 +95,10 @@ class Engine:
             await self.encode(model, as_features, pixels=pixels, texts=texts, background=True)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Turn new requests away and wait for the accepted ones; False if that took too long."""
+        """Refuse new requests, and wait for the accepted ones. Returns False on timeout."""
         return await self._batcher.drain(timeout_s)
 
     async def close(self) -> None:
-        """Stop taking batches."""
         await self._batcher.close()
 
     @contextlib.asynccontextmanager
@@ -109,8 +107,8 @@ class Engine:
     ) -> AsyncIterator[Sequence[str]]:
         """Hold a place for a request's images and texts, from before decoding until its deadline.
 
-        Yields the new ones of its texts, for `encode`: each once, if its features are not kept. With the images they
-        are what the request costs.
+        Yields the new texts for `encode`: each distinct text whose features are not cached. The images and
+        the new texts are the cost of the request.
 
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
@@ -126,7 +124,7 @@ class Engine:
                 ) from None
 
     def seconds_for(self, items: int) -> int:
-        """Seconds that so many items more will take, at the measured rate; at least 1."""
+        """The seconds that `items` more items will take at the measured rate, at least 1."""
         return self._batcher.retry_after_s(items)
 
     async def encode(
@@ -140,12 +138,12 @@ class Engine:
         normalize: bool = True,
         background: bool = False,
     ) -> Answer:
-        """Encode with the weights of `model`, in one batch, and answer with what `head` makes of the features.
+        """Encode with the weights of `model`, in one batch, and return what `head` makes of the features.
 
-        `pixels` are [3, h, w] float32 each; the features are L2-normalised unless asked otherwise. `new_texts` are
-        those that `request` yielded; without it they are counted now. If they fill more than a turn, they are encoded
-        turn by turn before the rest, so that other requests are computed in between. `background` work yields to
-        requests.
+        Each of `pixels` is [3, h, w] float32. The features are L2-normalised by default. `new_texts` are
+        those that `request` yielded; without it they are computed here. If they exceed one turn, they are
+        encoded turn by turn before the rest, so that other requests are computed in between. `background`
+        work yields to requests.
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
@@ -165,11 +163,11 @@ class Engine:
         )
 
     async def compute(self, model: ModelHandle, call: Callable[[], Answer]) -> Answer:
-        """Have the forward thread run `call` next, no more work than a request's with the weights of `model`."""
+        """Run `call` next in the forward thread. It must take no longer than a request on `model`."""
         return await self._submit(model, Encode(lambda _: call()), cost=1, first=True)
 
     async def check_ready(self) -> None:
-        """Return if a forward pass answered just now, else try one. Raises Unavailable."""
+        """Return if a forward pass answered recently, or answers now. Raises Unavailable."""
         if self.draining:
             raise Unavailable("The server is shutting down.", retry_after_s=1)
         try:
@@ -185,13 +183,13 @@ class Engine:
         if self._ready_probe is None or self._ready_probe.done():
             self._ready_probe = asyncio.create_task(self._probe(default))
         try:
-            # One probe serves all who ask meanwhile, and goes on when one of them gives up.
+            # Concurrent checks share one probe, which continues when one of them gives up.
             await asyncio.wait_for(asyncio.shield(self._ready_probe), PROBE_TIMEOUT_S)
         except (TimeoutError, ServiceError) as error:
             raise Unavailable("The model does not answer.", retry_after_s=5) from error
 
     def _new_texts(self, model: ModelHandle, texts: Sequence[str]) -> list[str]:
-        """Each text once whose features are not kept; the others cost nothing."""
+        """The distinct texts whose features are not cached. The others cost nothing."""
         key = model.key
         return [text for text in dict.fromkeys(texts) if (key, text) not in self._forward.cache]
 
@@ -204,7 +202,7 @@ class Engine:
         background: bool = False,
         first: bool = False,
     ) -> Answer:
-        # One queue holds jobs with answers of every type; each gets what its own head returned.
+        # The queue holds jobs with answers of every type. Each job gets what its own head returned.
         answer = await self._batcher.submit(model, work, cost=cost, background=background, first=first)
         return cast(Answer, answer)
 
@@ -220,7 +218,6 @@ class Engine:
             self._metrics.stage("queue", job.started_at - job.enqueued_at)
 
     def _gauges(self) -> Iterator[Metric]:
-        """What the metrics read when they are scraped."""
         yield gauge("queued_items", "Items that wait for a batch.", {(): self._batcher.queued})
         yield gauge("admitted_items", "Items decoded, waiting or computed.", {(): self._batcher.admitted})
         yield gauge("text_cache_entries", "Text features kept.", {(): len(self._forward.cache)})
@@ -233,7 +230,7 @@ class Engine:
 
 
 def _turns(texts: Sequence[str], max_texts: int) -> Iterator[list[str]]:
-    """Texts in order, in lists that take about as long to tokenize and encode as another request's."""
+    """Split texts, in order, into lists that take about as long to encode as another request's."""
     turn: list[str] = []
     for text in texts:
         if turn and (len(turn) == max_texts or sum(map(len, turn)) + len(text) > TURN_CHARS):
@@ -249,5 +246,5 @@ def _blank(clip: Clip) -> Tensor:
 
 
 def _make(clip: Clip) -> tuple[str, tuple[int, int], int, str]:
-    """What of a model decides the shapes of its operations."""
+    """The properties of a model that determine the shapes of its operations."""
     return clip.architecture, clip.image_size, clip.context_length, clip.precision

@@ -1,8 +1,8 @@
-"""One batch in the forward thread: every image in one forward, every text not seen before in another.
+"""One batch in the forward thread: all images in one forward pass, all uncached texts in another.
 
-No other thread of the service computes with torch. OpenMP keeps a team of threads for each thread that does, and
-as soon as there are more of them than cores, they stop spinning between two operations: a forward of one image
-then takes half as long again (docs/decisions/0007-one-thread-computes.md).
+No other thread of the service computes with torch. OpenMP keeps a team of threads for each thread that does.
+With more team threads than cores, they stop spinning between operations, and a forward pass of one image
+takes half as long again (docs/decisions/0007-one-thread-computes.md).
 """
 
 import time
@@ -26,26 +26,31 @@ Answer = TypeVar("Answer", covariant=True)
 
 @dataclass(frozen=True)
 class Features:
-    """Float32 features on the CPU, in the order asked for: [i, d] and [t, d]."""
+    """Float32 features on the CPU, in the order of the request: [i, d] and [t, d]."""
 
     images: Tensor
     texts: Tensor
 
 
 class Head(Protocol[Answer]):
-    """Makes a job's answer of its features. It runs in the forward thread, since no other computes with torch."""
+    """Makes a job's answer from its features.
+
+    It runs in the forward thread, the only one that computes with torch.
+    """
 
     def __call__(self, features: Features, /) -> Answer: ...
 
 
 def as_features(features: Features) -> Features:
-    """The head of a job that wants nothing but its features."""
     return features
 
 
 @dataclass(frozen=True)
 class Encode(Generic[Answer]):
-    """What one job wants encoded: preprocessed images, each [3, h, w] float32, and texts; and what is made of them."""
+    """What one job wants encoded: preprocessed images, each [3, h, w] float32, and texts.
+
+    `head` makes the answer.
+    """
 
     head: Head[Answer]
     pixels: Sequence[Tensor] = ()
@@ -53,24 +58,24 @@ class Encode(Generic[Answer]):
     normalize: bool = True
     cache_texts: bool = True
     encoded: Mapping[str, Tensor] = field(default_factory=dict)
-    """Features of texts that were encoded ahead for this job, not normalised."""
+    """Features of texts that were already encoded for this job, not normalised."""
 
 
 EncodeJob = Job[ModelHandle, Encode[object], object]
 
 
 class Forward:
-    """Runs batches of `Encode` jobs that hold the same `ModelHandle`. Lives in the forward thread."""
+    """Runs batches of `Encode` jobs with the same `ModelHandle`. `run` belongs to the forward thread."""
 
     def __init__(self, metrics: Metrics, *, max_batch: int, text_cache_size: int) -> None:
         self.cache: LRUCache[tuple[tuple[str, str], str], Tensor] = LRUCache(text_cache_size)
-        """Text features by model and text. Other threads may ask what it holds."""
+        """Text features by model and text. Other threads may only look up which keys it holds."""
         self._metrics = metrics
         self._max_batch = max_batch
         self.last_answer_at = float("-inf")
 
     def run(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> list[object]:
-        """Each job's answer, or InternalError where the model gave numbers that are not finite."""
+        """Each job's answer, or InternalError if the model returned numbers that are not finite."""
         images = iter(self._encode_images(model, jobs))
         texts = self._encode_texts(model, jobs)
         answers = [_answer(job.payload, self._features_of(model, job.payload, images, texts)) for job in jobs]
@@ -98,7 +103,7 @@ class Forward:
         )
 
     def _encode_texts(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> dict[str, Tensor]:
-        """Each distinct text once: from the cache, or encoded now and kept."""
+        """The features of each distinct text, from the cache or encoded now and cached."""
         known = {text: features for job in jobs for text, features in job.payload.encoded.items()}
         ahead = len(known)
         missing: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""Versions into memory: each once however many ask, over shared bases, checked and warm before anybody gets it."""
+"""Loads versions into memory: each only once, over shared bases, and checked and warm before it is used."""
 
 import asyncio
 import logging
@@ -34,25 +34,25 @@ Answer = TypeVar("Answer")
 
 
 class UnknownVersion(VersionError):
-    """No version of that hash was published here."""
+    """No version with that hash was published here."""
 
 
 class Unchecked(NamedTuple):
-    """Weights as they were read, not yet computed with."""
+    """Weights that were read but not yet used for a computation."""
 
     clip: Clip
     golden: Golden | None
-    """None for an operator's own reference, whose version alone is checked."""
+    """None for an operator's own reference, for which only the version is checked."""
 
 
 class VersionLoader:
-    """Loads versions for the process's device and precision; `bases` are the operator's references.
+    """Loads versions for the process's device and precision. `bases` are the operator's references.
 
-    `find_version` and `mark_damaged` are the registry's (`app.registry.source.Registry`). `state` stands in where the
-    registry is away, and where a version's files in it are damaged.
+    `find_version` and `mark_damaged` come from the registry (`app.registry.source.Registry`). `state` is used
+    if the registry is unavailable, or if a version's files in it are damaged.
 
-    A version that is in memory anywhere in the process is not loaded again: that is what makes a rollback
-    instant and lets deltas share their base.
+    A version that is in memory anywhere in the process is not loaded again. This makes a rollback instant,
+    and lets deltas share their base.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class VersionLoader:
         self._threads = torch.get_num_threads()
         self._loaded: WeakValueDictionary[str, Clip] = WeakValueDictionary()
         self._checked: WeakSet[Clip] = WeakSet()
-        # A base lives as long as what lies over it, so that the next delta finds it.
+        # A base lives as long as a delta over it, so that the next delta finds it in memory.
         self._base_of: WeakKeyDictionary[Clip, Clip] = WeakKeyDictionary()
         self._reading: dict[str, threading.Lock] = {}
         self._loads: dict[str, asyncio.Task[Clip]] = {}
@@ -86,26 +86,26 @@ class VersionLoader:
             self._checked.add(model.clip)
 
     def loaded(self, version: str) -> Clip | None:
-        """The version if it is in memory, checked and warm."""
+        """The version, if it is in memory, checked and warm."""
         clip = self._loaded.get(version)
         return clip if clip in self._checked else None
 
     def is_copy(self, clip: Clip) -> bool:
-        """Whether it was read from this process's own copy, since the registry's files were damaged."""
+        """Whether it was read from this process's own copy because the registry's files were damaged."""
         return clip in self._copied
 
     async def exists(self, version: str) -> bool:
-        """Whether the version is published, and not deleted."""
+        """Whether the version is published and not deleted."""
         return await in_own_thread(lambda: self._find_version(version), f"find {version[:12]}") is not None
 
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
-        """The version, loaded if need be. A caller that gives up does not end the loading.
+        """The version, loaded if necessary. A caller that gives up does not stop the load.
 
-        `by_alias`: an alias points at it, so that a registered reference is followed though it is not on the
-        operator's list.
+        `by_alias` means that an alias points at it. A registered reference is then loaded even if it is not
+        on the operator's list.
 
-        Raises UnknownVersion; CheckpointError where the version is damaged, its base cannot be had or it computes
-        something else; ServiceError where the device fails.
+        Raises UnknownVersion; CheckpointError if the version is damaged, its base is unavailable, or it
+        computes something else; ServiceError if the device fails.
         """
         clip = self.loaded(version)
         if clip is not None:
@@ -117,7 +117,6 @@ class VersionLoader:
         return await asyncio.shield(self._loads[version])
 
     async def close(self) -> None:
-        """Give up what is being loaded."""
         tasks = list(self._loads.values())
         for task in tasks:
             task.cancel()
@@ -126,7 +125,7 @@ class VersionLoader:
     def _ended(self, version: str, task: "asyncio.Task[Clip]") -> None:
         del self._loads[version]
         if not task.cancelled():
-            task.exception()  # retrieved here: every caller may have given up
+            task.exception()  # marks it as retrieved, because every caller may have given up
 
     async def _load(self, version: str, by_alias: bool) -> Clip:
         def read() -> Unchecked:
@@ -138,7 +137,7 @@ class VersionLoader:
         return clip
 
     def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Unchecked:
-        """In a thread: everything but computing. `over` are the deltas that this is the base of."""
+        """Everything but computing. Runs in a thread. `over` are the deltas for which this is the base."""
         found, is_registry = self._find(version) if is_version(version) else (None, False)
         if found is None:
             raise UnknownVersion(f"There is no version {version[:64]} here.")
@@ -159,7 +158,10 @@ class VersionLoader:
         return Unchecked(clip, golden)
 
     def _find(self, version: str) -> tuple[WeightsLocation | None, bool]:
-        """Where the version is, and whether the registry says so; an alias's, where it was when that could be read."""
+        """Where the version is, and whether that comes from the registry.
+
+        If the registry does not answer, a version that an alias needs is where it was when it could be read.
+        """
         remembered = None if self._state is None else self._state.location(version)
         try:
             found = self._find_version(version)
@@ -174,9 +176,9 @@ class VersionLoader:
         return found, True
 
     def _whole(self, folder: Path, version: str, *, mark: bool) -> Path:
-        """The folder if its files are those that were published, else this process's copy of it.
+        """The folder if it holds the files that were published, else this process's copy of it.
 
-        Raises DamagedVersion where there is no good copy.
+        Raises DamagedVersion if there is no good copy.
         """
         try:
             verify(folder, version)
@@ -195,13 +197,13 @@ class VersionLoader:
     def _apply_delta(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         base = self._base(delta, over, by_alias)
         clip = lay_over(base, delta)
-        clip = replace(clip, reference=clip.version)  # its path on this server is not for callers
+        clip = replace(clip, reference=clip.version)  # do not show the path on this server to callers
         self._base_of[clip] = base
         self._loaded[clip.version] = clip
         return clip
 
     def _base(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
-        """What a delta lies over: in memory, published here, or on the operator's list."""
+        """The base of a delta: in memory, published here, or on the operator's list."""
         version = delta.about.base_version
         if version in over:
             raise DeltaError(f"{delta.folder} is a delta over itself; publish the version anew.")
@@ -227,10 +229,10 @@ class VersionLoader:
         return clip
 
     async def _check(self, clip: Clip, golden: Golden | None) -> None:
-        """Compute with it for the first time, in the forward thread.
+        """Compute with the weights for the first time, in the forward thread.
 
-        The few golden inputs jump the queue, so that a swap does not wait for the backlog; the warm-up of new shapes
-        runs behind the requests.
+        The few golden inputs jump the queue, so that a swap does not wait for the backlog. The warm-up of new
+        shapes runs behind the requests.
         """
         model = ModelHandle(clip.version, 0, clip)
         if golden is not None:
@@ -246,7 +248,10 @@ class VersionLoader:
 
 
 async def _with_cause(computed: Awaitable[Answer]) -> Answer:
-    """What was computed. Callers of the service are not told what went wrong inside; the log of a load says it."""
+    """Await a computation, and put the cause of an InternalError into the message.
+
+    Callers of the service are not told internal causes, but the log of a load needs them.
+    """
     try:
         return await computed
     except InternalError as error:

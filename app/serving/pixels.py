@@ -1,4 +1,4 @@
-"""Images of a request, decoded side by side; a bad one is that image's error and no other's."""
+"""Decodes the images of a request side by side. A bad image is an error of that image only."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ from models.clip import Clip
 
 @dataclass(frozen=True)
 class Decoded:
-    """The images that can be answered, by their place in the request, and the errors of the others."""
+    """The decoded images by their position in the request, and the errors of the others."""
 
     pixels: dict[int, Tensor]
     errors: dict[int, ServiceError]
 
 
 class ImageReader:
-    """Turns what a request holds for an image into pixels, preprocessed as the model's own transform does."""
+    """Turns the images of a request into pixels, preprocessed as the model's own transform does."""
 
     def __init__(self, decoder: Decoder, fetcher: Fetcher | None, metrics: Metrics) -> None:
         self._decoder = decoder
@@ -35,7 +35,7 @@ class ImageReader:
     async def read(
         self, images: Sequence[ImageInput], clip: Clip, on_error: Literal["fail", "skip"]
     ) -> Decoded:
-        """Decode every image. With `fail`, the first bad image in the request's order is raised."""
+        """Decode every image. With `fail`, raise the error of the first bad image in the request's order."""
         results = await self._read_all(images, clip)
         errors = {index: result for index, result in enumerate(results) if isinstance(result, ServiceError)}
         if errors and on_error == "fail":
@@ -44,7 +44,7 @@ class ImageReader:
             try:
                 raise first
             finally:
-                del first  # the error holds this frame; with it here, both would keep the request's images
+                del first  # breaks a reference cycle: the error holds this frame, which holds the images
         pixels = {index: result for index, result in enumerate(results) if isinstance(result, Tensor)}
         return Decoded(pixels, errors)
 

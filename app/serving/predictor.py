@@ -1,7 +1,7 @@
-"""The three verbs: match, classify and embed, from a checked body to the answer.
+"""The three operations match, classify and embed, from a checked body to the answer.
 
-Each takes its model once, at the start, and holds it to the end: images, texts and class weights of one answer are of
-one version, whatever is swapped in meanwhile.
+Each takes its model once, at the start, and keeps it to the end. The images, texts and class weights of one
+answer therefore belong to one version, whatever is swapped in meanwhile.
 """
 
 import base64
@@ -30,7 +30,7 @@ Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
 
 
 class Predictor:
-    """Answers requests with the engine, the image reader and the class weights of the process."""
+    """Answers requests with the process's engine, image reader and class weights."""
 
     def __init__(
         self,
@@ -47,7 +47,6 @@ class Predictor:
         self._limits = limits
 
     async def match(self, request: MatchRequest) -> MatchResponse:
-        """Score every text against every image."""
         model = await self._model(request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
@@ -78,12 +77,11 @@ class Predictor:
         )
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
-        """Find each image's most probable labels."""
         model = await self._model(request.model)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
         async with self._engine.request(model, images=len(request.images)):
-            # The version before answers while a large set is encoded for this one.
+            # The previous version answers while a large set is being encoded for this one.
             model, weights = await self._classes.of(model, classes)
             decoded = await self._images.read(request.images, model.clip, request.on_error)
             top = await self._engine.encode(
@@ -98,7 +96,6 @@ class Predictor:
         return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
-        """Encode images or texts."""
         model = await self._model(request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
@@ -125,7 +122,7 @@ class Predictor:
         )
 
     async def _model(self, name: str | None) -> ModelHandle:
-        """A version by its hash, loaded if need be, else what the name serves now."""
+        """A version by its hash, loaded if necessary, or else what the name serves now."""
         return await self._versions.get(name) or self._engine.models.resolve(name)
 
     def _class_set(self, request: ClassifyRequest) -> ClassSet:
@@ -153,7 +150,7 @@ class MatchHead:
 
 
 class TopClasses(NamedTuple):
-    """An image's best classes, the best first."""
+    """An image's best classes, best first."""
 
     indices: list[int]
     scores: list[float]
@@ -162,7 +159,7 @@ class TopClasses(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClassifyHead:
-    """The `top_k` best classes of every image. `class_weights` are [c, d]."""
+    """The `top_k` best classes of every image. `class_weights` is [c, d]."""
 
     clip: Clip
     class_weights: Tensor
@@ -196,7 +193,6 @@ def _encoded(vectors: Tensor, encoding: str) -> list[list[float]] | list[str]:
 
 
 def _in_order(answers: Sequence[Answer], decoded: Decoded) -> list[Answer | ItemError]:
-    """Answers and errors, in the order of the request."""
     results: list[Answer | ItemError] = list(answers)
     results += [_item_error(index, error) for index, error in decoded.errors.items()]
     return sorted(results, key=lambda result: result.index)

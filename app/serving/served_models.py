@@ -1,4 +1,4 @@
-"""What is in service: each name's weights behind one handle, so that a swap is one assignment."""
+"""The models in service: each name's weights behind one handle, so that a swap is one assignment."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from models.clip import Clip
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
-    """One set of weights as a name serves it. A request holds one from its first step to its answer."""
+    """The weights that a name serves. A request keeps one handle from its first step to its answer."""
 
     name: str
     generation: int
@@ -24,20 +24,20 @@ class ModelHandle:
 
     @property
     def info(self) -> ModelInfo:
-        """How an answer names the weights that gave it."""
         return ModelInfo(name=self.name, version=self.clip.version, generation=self.generation)
 
     @property
     def key(self) -> tuple[str, str]:
-        """What text features and class weights depend on."""
+        """The key on which text features and class weights depend."""
         return self.clip.version, self.clip.precision
 
 
 class ServedModels:
-    """The names that callers may use: the operator's references, then aliases, which may take a reference's name.
+    """The names that callers may use: the operator's references, then aliases.
 
-    `default` is the alias of that name if there is one, else the first reference. `aliases` is what the process knows
-    of the aliases, if it follows any: a reference answers only for a name that it does not withhold.
+    An alias may take a reference's name. `default` is the alias of that name if there is one, else the first
+    reference. `aliases` is what the process knows about the aliases, if it follows any. A reference answers
+    only for a name that `aliases` does not withhold.
     """
 
     def __init__(self, clips: dict[str, Clip], aliases: FollowedAliases | None = None) -> None:
@@ -52,9 +52,9 @@ class ServedModels:
         return iter((self._references | self._swapped_in).values())
 
     def resolve(self, name: str | None) -> ModelHandle:
-        """What `name` serves now.
+        """The model that `name` serves now.
 
-        Raises: UnknownModel, which lists the names; the reason for which a name is withheld.
+        Raises: UnknownModel, which lists the names; or the reason for which a name is withheld.
         """
         name = DEFAULT if name is None else name
         model = self.current(name)
@@ -66,7 +66,6 @@ class ServedModels:
         raise UnknownModel(f"No model of that name is served here; choose one of: {known}.", param="model")
 
     def current(self, name: str) -> ModelHandle | None:
-        """What a name serves now, or None."""
         if name in self._swapped_in:
             return self._swapped_in[name]
         if self._withheld(name) is not None:
@@ -80,19 +79,19 @@ class ServedModels:
         return self._previous.get(model.name)
 
     def held(self) -> list[ModelHandle]:
-        """All that is kept in memory here: what names serve, and what they served before."""
+        """All models kept in memory: those that names serve now, and those that they served before."""
         return [*self, *self._previous.values()]
 
     def replace(self, name: str, clip: Clip, generation: int | None = None) -> ModelHandle:
-        """Put other weights behind a name, or make the name; the generation is the next one if not given.
+        """Assign new weights to a name, or create the name. The generation defaults to the next one.
 
-        Requests in flight finish on the weights that they hold.
+        Requests in flight finish with the weights that they hold.
         """
         with self._replacing:
             old = self.current(name)
             following = 1 if old is None else old.generation + 1
             new = ModelHandle(name, following if generation is None else generation, clip)
-            # The same weights under another generation leave the way back open.
+            # The same weights under a new generation must not replace the version to roll back to.
             if old is not None and old.key != new.key:
                 self._previous[name] = old
             self._swapped_in[name] = new

@@ -1,4 +1,4 @@
-"""What this process serves, as GET /models/status shows it, and what the others left of theirs."""
+"""What this process serves, as GET /models/status shows it, and the reports of other processes."""
 
 import asyncio
 import contextlib
@@ -21,17 +21,17 @@ from app.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
 
-# The others show a process as long as its report is fresh (`app.registry.source.FORGET_AFTER_S`).
+# Other processes list this one while its report is fresh (`app.registry.source.FORGET_AFTER_S`).
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
 TIMEOUT_S = 5.0
 
 
 class StatusBoard:
-    """Says what this process serves, and leaves it for the others where there is a place for that.
+    """Describes what this process serves, and writes reports for other processes if it has a place for them.
 
-    `aliases` and `state` are None in a process that follows no aliases. `hidden` is a folder whose path stays out of
-    what is told.
+    `aliases` and `state` are None in a process that follows no aliases. `hidden` is a folder whose path is
+    removed from messages.
     """
 
     def __init__(
@@ -54,18 +54,15 @@ class StatusBoard:
         self._reporting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to leave reports."""
         if self._reports is not None:
             self._reporting = asyncio.create_task(self._report_for_ever(self._reports), name="reports")
 
     async def close(self) -> None:
-        """Leave no more."""
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
 
     def own(self) -> ProcessStatus:
-        """This process, now."""
         return ProcessStatus(
             process=self._process,
             host=socket.gethostname(),
@@ -78,7 +75,6 @@ class StatusBoard:
 
     @property
     def aliases(self) -> AliasReading:
-        """Whether the aliases can be read, and where those that are followed were read."""
         aliases, state = self._aliases, self._state
         if aliases is None or state is None:
             return AliasReading(state="none")
@@ -96,7 +92,7 @@ class StatusBoard:
         return reading
 
     async def all(self) -> list[ProcessStatus]:
-        """This process first, then the others; it alone where the others' reports cannot be read."""
+        """This process first, then the others. If their reports cannot be read, only this process."""
         others: Sequence[ProcessReport] = []
         if self._reports is not None:
             with contextlib.suppress(Exception):
@@ -108,7 +104,7 @@ class StatusBoard:
     def _names(self) -> list[NameStatus]:
         followed = {} if self._aliases is None else self._aliases.by_name
         models = {model.name: model for model in self._models}
-        # An alias that was never loaded serves nothing, and that is what people look here for.
+        # An alias that was never loaded serves nothing, which is exactly what users look for here.
         names = dict.fromkeys([*models, *followed])
         return [self._name(name, models.get(name), followed.get(name)) for name in names]
 
@@ -127,7 +123,7 @@ class StatusBoard:
         return status
 
     async def _report_for_ever(self, reports: FileReports) -> None:
-        """Leave a report when something changed, else every few seconds, which says that the process lives."""
+        """Write a report when something changed, or else every few seconds as a sign of life."""
         last, left_at = None, float("-inf")
         while True:
             status = self.own()

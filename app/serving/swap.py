@@ -1,13 +1,15 @@
-"""Hot swap: follow the aliases, make the weights ready aside, then put them in place with one assignment.
+"""Hot swap: follows the aliases, prepares new weights aside, then installs them with one assignment.
 
     read the aliases (every second) -> load, verify, apply to the base (a thread of its own)
-      -> golden inputs and warm-up (the forward thread) -> label sets in use, behind requests -> one assignment
+      -> golden inputs and warm-up (forward thread) -> label sets in use, behind requests -> one assignment
 
-A version that cannot be loaded changes nothing: the alias serves on what it serves, says why (GET /models/status,
-metrics, log), tries again with longer and longer pauses, and takes any other version that it is moved to meanwhile.
+A version that cannot be loaded changes nothing. The alias continues to serve what it serves, and reports the
+reason (GET /models/status, metrics, log). Loading is retried with increasing pauses, unless the alias is
+moved to another version first.
 
-A process that starts while the aliases cannot be read follows those that it read last (`app.registry.local_state`).
-Where it knows none, or has not loaded what an alias points at, nothing answers for that name: never other weights.
+A process that starts while the aliases cannot be read follows those that it read last
+(`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points at, nothing
+answers for that name: never other weights.
 """
 
 import asyncio
@@ -35,21 +37,23 @@ from models.tokenizers import first_line
 logger = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 10.0
-# A start waits this long for what the aliases point at; then it answers, and is not ready until that is loaded.
+# A start waits this long for the aliases' versions. Then the process answers, but is not ready until they are
+# loaded.
 START_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
-# A swap is not held up for longer by label sets: those that are not encoded by then are when a request needs them.
+# Label sets delay a swap no longer than this. The rest are encoded when a request needs them.
 PREPARE_TIMEOUT_S = 1.0
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
-MAX_STAGING = 4  # as many models are read at once; the other aliases are looked at again in the next round
-STUCK_AFTER_S = 60.0  # a load that hangs, on a dead network disk say, takes no place from those that work
+MAX_STAGING = 4  # models that are loaded at once; the other aliases wait for a later round
+STUCK_AFTER_S = 60.0  # a load that takes longer (on a dead network disk, say) no longer counts as one of them
 
 
 class Swapper:
-    """Keeps what every alias serves in this process at what `read_aliases` says.
+    """Makes every alias in this process serve what `read_aliases` says.
 
-    `read_aliases` is called in a thread of its own. Whatever it raises means that the aliases cannot be read.
+    `read_aliases` is called in a thread of its own. Any error that it raises means that the aliases cannot be
+    read.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Swapper:
         self._staging: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Read the aliases and wait for what they point at, within reason; then follow them."""
+        """Read the aliases, wait for their versions for a limited time, then follow them."""
         await self._poll()
         if self._aliases.read_at is None and self._state.remembered is not None:
             logger.warning("following the aliases as this process read them last")
@@ -87,12 +91,11 @@ class Swapper:
         self._polling = asyncio.create_task(self._poll_for_ever(), name="aliases")
 
     async def close(self) -> None:
-        """Follow no more."""
         tasks = [*self._staging, *([] if self._polling is None else [self._polling])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._reading is not None:  # it holds a connection, which is closed only once it is given back
+        if self._reading is not None:  # it holds a connection, which is closed only once it is returned
             await asyncio.wait([self._reading], timeout=CLOSE_TIMEOUT_S)
 
     async def _poll_for_ever(self) -> None:
@@ -116,7 +119,10 @@ class Swapper:
         self._follow_all(aliases)
 
     def _read(self) -> Sequence[Alias]:
-        """In a thread: the aliases, which are recorded before they are followed. Raises RegistryBehind."""
+        """Read the aliases, and record them before they are followed.
+
+        Runs in a thread. Raises RegistryBehind.
+        """
         aliases = self._read_aliases()
         self._state.check_not_behind(aliases)
         self._state.record(aliases)
@@ -126,7 +132,7 @@ class Swapper:
         followed = self._aliases.by_name
         names = {alias.name for alias in aliases}
         for name in followed.keys() - names:
-            if self._models.current(name) is None:  # it came from an old state, and there is no such alias
+            if self._models.current(name) is None:  # it came from an old state, and the alias does not exist
                 del followed[name]
         references = {DEFAULT, *(model.name for model in self._models)}
         self._aliases.unaliased |= references - names - followed.keys()
@@ -150,7 +156,6 @@ class Swapper:
         return sum(now - at < STUCK_AFTER_S for at in begun)
 
     async def _stage(self, followed: FollowedAlias, version: str) -> None:
-        """Make a version ready, and serve it if the alias still points at it then."""
         try:
             clip = await self._load(followed.wanted.name, version)
         except Exception as error:
@@ -217,7 +222,7 @@ class Swapper:
 
 
 class SwapMetrics:
-    """Swaps and failed loads by alias, how long making ready took, and whether the aliases can be read."""
+    """Swaps and failed loads by alias, the time to prepare a version, and whether the aliases can be read."""
 
     def __init__(self, metrics: Metrics) -> None:
         registry = metrics.registry
@@ -246,7 +251,10 @@ class SwapMetrics:
 
 
 def _serves(current: ModelHandle | None, alias: Alias) -> bool:
-    """Whether a name serves what its alias says, under its own name: `default` may be a reference until then."""
+    """Whether the name serves its alias's version and generation.
+
+    The names are compared too, because `default` may still be served by a reference.
+    """
     return current is not None and (current.name, current.clip.version, current.generation) == (
         alias.name,
         alias.version,

@@ -1,4 +1,4 @@
-"""Versions that requests name by their hash: loaded when first asked for, the least recently used dropped."""
+"""Versions that requests name by hash: loaded on first use, and the least recently used dropped."""
 
 import asyncio
 import logging
@@ -19,12 +19,12 @@ from models.sharing import bytes_apart
 
 logger = logging.getLogger(__name__)
 
-MAX_LOADS = 4  # each reads a whole model, so more at once only make each other slower
+MAX_LOADS = 4  # each load reads a whole model, so more at once would only slow each other down
 MAX_FAILURES = 64
-# A damaged version is not read again, gigabytes of it, for every request that names it.
+# Not every request that names a damaged version should read its gigabytes again.
 RETRY_FAILED_AFTER_S = 30.0
 AWAY_RETRY_S = 5
-# How long a deleted version may still answer from memory; looking it up costs a query.
+# How long a deleted version may still answer from memory. Every check costs a query.
 LOOK_UP_EVERY_S = 2.0
 
 
@@ -42,14 +42,14 @@ class VersionUnusable(Unavailable):
 
 @dataclass
 class CachedVersion:
-    """A version in memory, and when it was last found to be published, on the monotonic clock."""
+    """A version in memory, and when it was last known to be published, on the monotonic clock."""
 
     model: ModelHandle
     looked_up_at: float
 
 
 class VersionCache:
-    """Keeps at most `max_count` versions, and `max_bytes` of memory that they share with nothing else served."""
+    """Keeps at most `max_count` versions, and at most `max_bytes` of memory not shared with served models."""
 
     def __init__(
         self, models: ServedModels, loader: VersionLoader, *, max_count: int, max_bytes: int, wait_s: float
@@ -61,14 +61,14 @@ class VersionCache:
         self._wait_s = wait_s
         self._cached: OrderedDict[str, CachedVersion] = OrderedDict()
         self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
-        """When a version could not be loaded, and whether it was damaged."""
+        """For versions that could not be loaded: when that was, and whether the version was damaged."""
         self._loads: dict[str, asyncio.Task[ModelHandle | None]] = {}
-        self._load_s = 1.0  # of the last load: what a caller is told to wait; before the first, a guess
+        self._load_s = 1.0  # duration of the last load, which becomes Retry-After; initially a guess
 
     async def get(self, name: str | None) -> ModelHandle | None:
-        """The version of that hash; None for another name, and for a version that is not published here.
+        """The version with that hash. None for any other name, and for a version that is not published here.
 
-        Raises VersionLoading if loading it takes longer than a request waits, VersionDamaged, VersionUnusable.
+        Raises VersionLoading if loading takes longer than a request waits, VersionDamaged, VersionUnusable.
         """
         if name is None or not is_version(name) or self._models.current(name) is not None:
             return None
@@ -83,31 +83,32 @@ class VersionCache:
         if clip is not None:
             return self._add(name, clip)
         try:
-            # A caller that gives up does not end the load, whose result is kept.
+            # A caller that gives up does not stop the load, and its result is kept.
             async with asyncio.timeout(self._wait_s):
                 return await asyncio.shield(self._load_of(name))
         except TimeoutError:
             raise self._loading(name) from None
 
     async def close(self) -> None:
-        """Give up what is being loaded."""
         for task in self._loads.values():
             task.cancel()
         await asyncio.gather(*self._loads.values(), return_exceptions=True)
 
     async def _was_deleted(self, cached: CachedVersion) -> bool:
-        """Whether a version in memory was deleted; asked now and then, and not while the registry is away."""
+        """Whether a version in memory was deleted.
+
+        It is checked now and then, and assumed not while the registry is away.
+        """
         now = time.monotonic()
         if now - cached.looked_up_at < LOOK_UP_EVERY_S:
             return False
         cached.looked_up_at = now
         try:
             return not await self._loader.exists(cached.model.name)
-        except Exception:  # the registry is away
+        except Exception:  # the registry is unavailable
             return False
 
     def _load_of(self, version: str) -> "asyncio.Task[ModelHandle | None]":
-        """The one load of a version, begun if need be."""
         if version in self._loads:
             return self._loads[version]
         self._refuse_failed(version)
@@ -121,7 +122,7 @@ class VersionCache:
     def _ended(self, version: str, task: "asyncio.Task[ModelHandle | None]") -> None:
         del self._loads[version]
         if not task.cancelled():
-            task.exception()  # retrieved here: every caller may have given up
+            task.exception()  # marks it as retrieved, because every caller may have given up
 
     async def _load(self, version: str) -> ModelHandle | None:
         started_at = time.monotonic()
@@ -133,7 +134,7 @@ class VersionCache:
             raise self._failed(version, error) from error
         except ServiceError:
             raise
-        except Exception as error:  # the registry is away
+        except Exception as error:  # the registry is unavailable
             logger.exception("version %s cannot be looked up", version[:12])
             raise Unavailable(
                 "Versions cannot be looked up at the moment; send the request again later.",
@@ -158,7 +159,8 @@ class VersionCache:
         return model
 
     def _bytes(self) -> int:
-        # Not a sum of sizes, as a library's LRU has it: deltas share their base with each other and what is served.
+        # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
+        # and with served models.
         others = [model.clip.network for model in self._models.held()]
         return bytes_apart((cached.model.clip.network for cached in self._cached.values()), others)
 

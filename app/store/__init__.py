@@ -5,7 +5,7 @@
     job, is_new = store.jobs.submit(NewJob(JobKind.FINETUNE, request))
     job = store.leases.claim(JobKind.FINETUNE, owner="slot-1", ttl_s=60)
 
-Knows no HTTP, no Celery and no torch. The parts:
+The package does not depend on HTTP, Celery or torch. Its parts:
 
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
     store.leases      workers: claim, renew, progress, event, metrics, release, fail, succeed
@@ -33,11 +33,13 @@ __all__ = ["Clock", "Store"]
 
 
 class Store:
-    """Everything that is kept in the database, for the threads of one process; a forked child opens its own.
+    """Everything that is kept in the database, shared by the threads of one process.
 
-    `timeout_s` bounds how long an operation waits for a lock, a connection or a statement.
+    A forked child opens its own.
 
-    Raises: ConfigurationError for a URL that is neither SQLite's nor PostgreSQL's.
+    `timeout_s` limits how long an operation waits for a lock, a connection or a statement.
+
+    Raises: ConfigurationError for a URL of neither SQLite nor PostgreSQL.
     """
 
     def __init__(
@@ -59,9 +61,9 @@ class Store:
         self.aliases = Aliases(self.database, clock)
 
     def migrate(self) -> None:
-        """Bring the tables up to date; safe while other processes do the same.
+        """Bring the tables up to date. It is safe while other processes do the same.
 
-        Raises: StoreUnavailable, ConfigurationError where the tables are newer than this program.
+        Raises: StoreUnavailable; ConfigurationError if the tables are newer than this program.
         """
         migrate(self.database)
 
@@ -70,5 +72,4 @@ class Store:
         self.database.ping()
 
     def close(self) -> None:
-        """Close every connection that is not in use."""
         self.database.close()

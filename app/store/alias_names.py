@@ -1,4 +1,4 @@
-"""The names that aliases may have."""
+"""The names that an alias may have."""
 
 import re
 
@@ -6,15 +6,14 @@ from app.errors import InvalidRequest
 from models.references import DEMO, is_version
 
 DEFAULT = "default"
-"""The alias, or the model, of a request that names none."""
+"""The alias or model of a request that names none."""
 RESERVED = frozenset({"status", DEMO})
-"""GET /models/status is another thing than GET /models/{alias}, and `demo` is a model's reference."""
+"""GET /models/status would hide GET /models/{alias}, and `demo` is a model's reference."""
 
 ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 def may_be_alias(name: str) -> bool:
-    """Whether an alias can have this name."""
     return re.match(ALIAS_PATTERN, name) is not None and not is_version(name) and name not in RESERVED
 
 

@@ -18,27 +18,28 @@ from app.store.values import dumps
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
-"""Seconds since the epoch, UTC: `time.time`, or a test's own."""
+"""Seconds since the epoch, UTC: `time.time`, or a test's own clock."""
 
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
 
 
 class Database:
-    """One database by URL, for the threads of one process; a forked child opens its own.
+    """The database at a URL, shared by the threads of one process. A forked child opens its own.
 
-    `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. Nothing is connected before the
-    first transaction. An operation waits at most about `timeout_s` for a lock, a connection or a statement.
+    The URL is `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. Nothing connects
+    before the first transaction. An operation waits at most about `timeout_s` for a lock, a connection or a
+    statement.
 
     Raises: ConfigurationError for any other URL.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 10.0, pool_size: int = 10) -> None:
         self._engine = _engine(_parsed(url), timeout_s, pool_size)
-        # While connecting, the driver's own error comes as it is.
+        # While connecting, SQLAlchemy passes on the driver's own error unwrapped.
         self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
-        # SQLite takes its write lock at the start: a transaction that reads first could not get it later
-        # without the risk of a deadlock.
+        # On SQLite a writer takes its lock at the start. A transaction that reads first could not get the
+        # lock later without the risk of a deadlock.
         self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
         self._closed = False
 
@@ -50,9 +51,9 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that commits at the end of the block, or not at all if it raises.
+        """A transaction that commits at the end of the block, or rolls back if the block raises.
 
-        Raises: StoreUnavailable; then a commit that was under way may still have happened.
+        Raises: StoreUnavailable, after which a commit that was under way may still have happened.
         """
         with self._transaction(self._writer) as connection:
             yield connection
@@ -63,7 +64,7 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Close every connection; one that a thread still uses is closed when its transaction ends."""
+        """Close every connection. One that a thread is using is closed when its transaction ends."""
         self._closed = True
         self._engine.pool.dispose()
 
@@ -85,14 +86,14 @@ class Database:
                 raise
             raise _unavailable(error) from error
         except exc.DBAPIError as error:
-            # The bare class is SQLite's for a file that is damaged or something else.
+            # SQLite raises the bare class for a file that is damaged or not a database.
             if error.connection_invalidated or type(error) is exc.DatabaseError:
                 raise _unavailable(error) from error
             raise
 
 
 def _is_mistake(error: Exception) -> bool:
-    """SQLite has one class for a lock, a full disk and a statement that is wrong."""
+    """Whether the statement is wrong. SQLite uses one class for that, for a lock and for a full disk."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
     return code == sqlite3.SQLITE_ERROR
 
@@ -126,7 +127,7 @@ def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=timeout_s,
-        hide_parameters=True,  # errors are logged; requests, which may be private, are not
+        hide_parameters=True,  # errors are logged, but requests may be private
         json_serializer=dumps,
     )
     if url.get_backend_name() == "sqlite":
@@ -135,7 +136,7 @@ def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    # Claims and fences rely on a locked row being read as it is now, which is READ COMMITTED's way.
+    # Claims and fences rely on READ COMMITTED: a locked row is read in its current state.
     return create(
         url,
         isolation_level="READ COMMITTED",
@@ -145,7 +146,10 @@ def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """A rollback journal, not WAL: see docs/decisions/0014-the-store.md."""
+    """Use a rollback journal, because WAL can corrupt itself in older versions of SQLite.
+
+    With TRUNCATE, `synchronous=FULL` also syncs the end of the journal (docs/decisions/0014-the-store.md).
+    """
     connection.isolation_level = None  # the driver starts no transactions of its own
     for pragma in ("journal_mode=TRUNCATE", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

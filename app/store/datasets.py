@@ -16,17 +16,17 @@ from app.store.transitions import locked_job, move
 from app.store.values import new_id
 
 MAX_CHECKS = 3
-"""Checks whose process died under a living worker, after which the data set is rejected."""
+"""A data set is rejected after this many checks whose process died under a living worker."""
 
 _FREE = {"lease_owner": None, "lease_until": 0.0}
-"""What a data set holds that nobody is checking."""
+"""The lease columns of a data set that is not being checked."""
 
 
 class Datasets:
-    """The data sets' table. Every method raises StoreUnavailable when the database is away.
+    """The table of data sets. Every method raises StoreUnavailable when the database is unavailable.
 
-    A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption, a process that dies
-    under a living worker a failed check; enough of either have the data set rejected.
+    A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption. A process
+    that dies under a living worker is a failed check. After too many of either, the data set is rejected.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -43,7 +43,10 @@ class Datasets:
         owner: str = "",
         id: str | None = None,
     ) -> Dataset:
-        """Make a data set known, `validating`. `id` is one from `new_dataset_id`, if files are named for it."""
+        """Add a data set as `validating`.
+
+        If files are already named for it, `id` is one from `new_dataset_id`.
+        """
         with self._database.writing() as connection:
             row = connection.execute(
                 insert(datasets)
@@ -75,9 +78,11 @@ class Datasets:
     def list(
         self, *, status: DatasetStatus | None = None, after: str | None = None, limit: int = 20
     ) -> Page[Dataset]:
-        """Data sets, newest first, `after` the one of that id; deleted ones only by their status.
+        """Data sets, newest first, starting after the id `after`.
 
-        Raises UnknownRecord where there is no `after`.
+        Deleted ones are listed only by their status.
+
+        Raises UnknownRecord if `after` does not exist.
         """
         where = [datasets.c.status != DatasetStatus.DELETED] if status is None else []
         with self._database.reading() as connection:
@@ -93,9 +98,9 @@ class Datasets:
         return Page(tuple(Dataset.of(row) for row in rows), has_more)
 
     def claim_check(self, owner: str, ttl_s: float) -> Dataset | None:
-        """Take the oldest data set that nobody is checking, for `ttl_s`; None where there is none.
+        """Claim the oldest data set that is not being checked, for `ttl_s`. None if there is none.
 
-        `owner` names the process that checks, so that its worker can say that it died (`check_died`).
+        `owner` names the process that checks, so that its worker can report its death (`check_died`).
         """
         while True:
             with self._database.writing() as connection:
@@ -111,15 +116,18 @@ class Datasets:
                 self._conclude(connection, dataset, now, DatasetStatus.REJECTED, problems=[problem])
 
     def renew_check(self, claimed: Dataset, ttl_s: float) -> bool:
-        """Go on checking for `ttl_s` from now; False when somebody else has taken over or it was deleted."""
+        """Extend the lease to `ttl_s` from now.
+
+        False if another process has taken over or the data set was deleted.
+        """
         with self._database.writing() as connection:
             result = connection.execute(_guarded(claimed).values(lease_until=self._clock() + ttl_s))
             return bool(result.rowcount == 1)
 
     def release_check(self, claimed: Dataset) -> bool:
-        """Give back a check that was stopped on purpose: it is free at once, and counts as nothing.
+        """Give back a check that was stopped on purpose. It can be claimed at once, and counts as nothing.
 
-        False when it is no longer this process's, or has its verdict.
+        False if the check is no longer this process's, or has a verdict.
         """
         with self._database.writing() as connection:
             free = {"fence": claimed.fence + 1, **_FREE}
@@ -127,7 +135,10 @@ class Datasets:
             return bool(result.rowcount == 1)
 
     def check_died(self, owner: str) -> None:
-        """The process of that name died under its living worker: what it was checking is free, after a failed check."""
+        """Free what the named process was checking, and count a failed check.
+
+        The worker of a check calls this when the process died while the worker lived on.
+        """
         statement = update(datasets).where(
             datasets.c.lease_owner == owner, datasets.c.status == DatasetStatus.VALIDATING
         )
@@ -139,9 +150,11 @@ class Datasets:
     def accept(
         self, claimed: Dataset, *, content_hash: str, counts: Json, problems: Sequence[Json] = ()
     ) -> tuple[Job, ...]:
-        """The data is good: `ready`. Returns the jobs that waited for it and are queued now: wake workers.
+        """Mark the data as `ready`.
 
-        Raises: LeaseLost where somebody else has taken over or the data set was deleted.
+        Returns the jobs that waited for it and are queued now, for which to wake workers.
+
+        Raises: LeaseLost if another process has taken over or the data set was deleted.
         """
         return self._finish(
             claimed,
@@ -154,9 +167,9 @@ class Datasets:
     def reject(
         self, claimed: Dataset, *, problems: Sequence[Json], counts: Json | None = None
     ) -> tuple[Job, ...]:
-        """The data cannot be used: `rejected`. Returns the jobs that waited for it and have failed.
+        """Mark the data as `rejected`. Returns the jobs that waited for it and have failed.
 
-        Raises: LeaseLost where somebody else has taken over or the data set was deleted.
+        Raises: LeaseLost if another process has taken over or the data set was deleted.
         """
         return self._finish(
             claimed,
@@ -166,9 +179,9 @@ class Datasets:
         )
 
     def delete(self, dataset_id: str) -> Dataset:
-        """Mark a data set as deleted; its files are the caller's to remove, after this. Again is no error.
+        """Mark a data set as deleted. The caller then removes its files. Repeating it is not an error.
 
-        Raises: UnknownRecord, RecordInUse while a job that has not ended needs it.
+        Raises: UnknownRecord; RecordInUse while a job that has not ended needs it.
         """
         with self._database.writing() as connection:
             dataset = _locked(connection, dataset_id)
@@ -211,7 +224,7 @@ class Datasets:
     def _conclude(
         self, connection: Connection, dataset: Dataset, now: float, status: DatasetStatus, **values: Any
     ) -> tuple[Job, ...]:
-        """Write the verdict, and move the jobs that waited for it, in one transaction."""
+        """Write the verdict and move the jobs that waited for it, in one transaction."""
         connection.execute(_guarded(dataset).values(status=status, checked_at=now, **_FREE, **values))
         waiting = connection.execute(_jobs_of(dataset.id, [JobStatus.VALIDATING])).scalars().all()
         moved = (_answer(connection, job_id, dataset, status, now) for job_id in waiting)
@@ -219,7 +232,7 @@ class Datasets:
 
 
 def _used_up(attempts: int, interruptions: int) -> Json | None:
-    """The problem of a data set whose check has failed or was interrupted too often."""
+    """The problem of a data set whose check has failed or was interrupted too often, or None."""
     if attempts >= MAX_CHECKS:
         return {"code": "check_died", "message": f"The process that checks it died {attempts} times."}
     if interruptions > MAX_INTERRUPTIONS:
@@ -239,7 +252,7 @@ def _answer(
     connection: Connection, job_id: str, dataset: Dataset, status: DatasetStatus, now: float
 ) -> Job | None:
     job = locked_job(connection, job_id)
-    if job.status is not JobStatus.VALIDATING:  # cancelled while this waited for its lock
+    if job.status is not JobStatus.VALIDATING:  # it was cancelled while this waited for the lock
         return None
     if status is DatasetStatus.REJECTED:
         error = JobError(

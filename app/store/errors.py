@@ -1,4 +1,4 @@
-"""What the store refuses, drawn once. All are ServiceErrors, so HTTP renders them and a worker reads them alike.
+"""The store's errors. All are ServiceErrors, which HTTP renders and workers read by the same fields.
 
 ServiceError
 ├── Unavailable
@@ -8,7 +8,7 @@ ServiceError
 ├── InvalidRequest
 │   ├── UnusableRecord        422  a job needs a data set or version that is gone or was rejected
 │   └── IdempotencyMismatch   422  the key was used with another payload
-└── Conflict                  409  another state of things than the caller assumes
+└── Conflict                  409  the resource is not in the state that the caller assumes
     ├── JobStateConflict           a finished job cannot be cancelled, ...
     ├── InputsGone                 a job cannot be retried without its data sets and versions
     ├── IdempotencyInFlight        the same key is being submitted this moment

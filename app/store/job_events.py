@@ -1,4 +1,4 @@
-"""What a job tells while it runs: events in one numbered stream, which is bounded, and metrics as whole curves."""
+"""What a running job reports: events in one numbered and bounded stream, and metrics as whole curves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,9 +19,9 @@ _KEPT_APART = (EventType.STATUS, EventType.METRICS)
 class JobEvents:
     """Events and metrics of jobs.
 
-    A job keeps every point of its curves; how many there may be is limited at submission. Of its events it keeps all
-    transitions, and the newest `max_events` of metrics and of messages each, so that metrics displace no message.
-    Events are trimmed now and then: there may be a sixteenth more.
+    A job keeps every point of its curves, whose number is limited at submission. Of its events it keeps all
+    transitions, and the newest `max_events` of metrics and of other events each, so that metrics displace no
+    messages. Events are trimmed only now and then, so there may be a sixteenth more.
     """
 
     def __init__(self, database: Database, clock: Clock, *, max_events: int = 10_000) -> None:
@@ -31,9 +31,10 @@ class JobEvents:
         self._trim_every = max(1, max_events // 16)
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
-        """A job's events with numbers greater than `after`, in order; none where there are no newer ones.
+        """A job's events with numbers greater than `after`, in order. Empty if there are no newer ones.
 
-        At most MAX_ROWS at once. A number is never seen before a smaller one. Numbers that were pruned are skipped.
+        It returns at most MAX_ROWS. A number never becomes visible before a smaller one. Pruned numbers are
+        skipped.
 
         Raises: UnknownRecord.
         """
@@ -73,16 +74,16 @@ class JobEvents:
         return tuple(MetricPoint.of(row) for row in rows)
 
     def latest_metrics(self, job_id: str) -> MetricPoint | None:
-        """The metrics at the highest step, if any."""
         query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.step.desc()).limit(1)
         with self._database.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else MetricPoint.of(row)
 
     def prune(self, older_than_s: float, *, limit: int = 50) -> int:
-        """Drop the events of up to `limit` jobs that ended longer ago, all but their transitions.
+        """Delete the events, except transitions, of up to `limit` jobs that ended longer ago.
 
-        One short transaction a job. Returns how many jobs were pruned; call again until it is 0.
+        Each job has its own short transaction. Returns how many jobs were pruned; call it again until that is
+        0.
         """
         cutoff = self._clock() - older_than_s
         query = (
@@ -111,7 +112,7 @@ class JobEvents:
         message: str,
         data: Json | None,
     ) -> None:
-        """Write an event in the caller's transaction, and drop what is over the bounds now and then."""
+        """Write an event in the caller's transaction, and now and then delete events beyond the bounds."""
         append(connection, job_id, number, now, level=level, type=type, message=message, data=data)
         self._trim(connection, job_id, number, added=1)
 
@@ -123,8 +124,9 @@ class JobEvents:
         now: float,
         points: Mapping[int, Mapping[str, float]],
     ) -> None:
-        """Write metrics by step on the curve and as events, of which the last has the number `last`, in the caller's
-        transaction.
+        """Write metrics by step, in the caller's transaction, on the curve and as events.
+
+        The last event has the number `last`.
         """
         found = {step: finite(dict(values)) for step, values in sorted(points.items())}
         connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step.in_(found)))
@@ -150,7 +152,7 @@ class JobEvents:
         self._trim(connection, job_id, last, added=len(found))
 
     def _trim(self, connection: Connection, job_id: str, last: int, *, added: int) -> None:
-        """Drop the oldest events beyond the bounds, once in `_trim_every` numbers."""
+        """Delete the oldest events beyond the bounds, once in `_trim_every` numbers."""
         if last // self._trim_every == (last - added) // self._trim_every:
             return
         for kind in (events.c.type == EventType.METRICS, events.c.type.not_in(_KEPT_APART)):
@@ -167,7 +169,7 @@ class JobEvents:
 
 
 def events_query(job_id: str, after: int) -> Any:
-    """The statement of `JobEvents.events`, whose plan a test looks at."""
+    """The statement of `JobEvents.events`, whose query plan a test checks."""
     return select(events).where(events.c.job_id == job_id, events.c.number > after).order_by(events.c.number)
 
 

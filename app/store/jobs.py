@@ -1,4 +1,4 @@
-"""Jobs as callers see them: submit, look, list, ask to cancel, pause, resume or retry, remove their files."""
+"""Jobs for callers: submit, read, list, request to cancel, pause, resume or retry, and remove their files."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,10 +38,10 @@ _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
 class JobQueries:
-    """The callers' side of the jobs table; `app.store.leases.JobLeases` is the workers'.
+    """The callers' side of the jobs table. `app.store.leases.JobLeases` is the workers' side.
 
-    Every method raises StoreUnavailable when the database is away. What was asked may then have happened:
-    ask again, a submission with its idempotency key.
+    Every method raises StoreUnavailable when the database is unavailable. The request may then have taken
+    effect, so repeat it, a submission with its idempotency key.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -49,13 +49,14 @@ class JobQueries:
         self._clock = clock
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
-        """Insert a job, `queued`, or `validating` while a data set that it needs is being checked.
+        """Insert a job as `queued`, or as `validating` while a data set that it needs is being checked.
 
         Returns the job and whether it is new: the same key with the same request returns the job that it
-        made. Publish a wake-up after this, never before.
+        created first. Publish a wake-up after this, never before.
 
-        Raises: IdempotencyMismatch for a key used with another request, IdempotencyInFlight while that is
-        being inserted, UnusableRecord for a data set or version that is unknown, rejected or deleted.
+        Raises: IdempotencyMismatch for a key used with another request; IdempotencyInFlight while a request
+        with the key is being inserted; UnusableRecord for a data set or version that is unknown, rejected or
+        deleted.
         """
         with self._database.writing() as connection:
             if (earlier := self._earlier(connection, new)) is not None:
@@ -64,9 +65,10 @@ class JobQueries:
             return self._insert(connection, new, status), True
 
     def earlier(self, new: NewJob) -> Job | None:
-        """The job that this submission made before, by its idempotency key.
+        """The job that this submission created before, by its idempotency key.
 
-        To be asked before the request is checked: its data set may be gone by now, and the replay holds.
+        Call it before checking the request: its data set may have been deleted since, and a replay must still
+        succeed.
 
         Raises: IdempotencyMismatch.
         """
@@ -74,7 +76,7 @@ class JobQueries:
             return _replay(connection, new)
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now. Raises UnknownRecord."""
+        """The current state of a job. Raises UnknownRecord."""
         with self._database.reading() as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
         if row is None:
@@ -89,7 +91,7 @@ class JobQueries:
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Job]:
-        """Jobs, newest first, `after` the one of that id. Raises UnknownRecord where that does not exist."""
+        """Jobs, newest first, starting after the id `after`. Raises UnknownRecord if that does not exist."""
         with self._database.reading() as connection:
             rows, has_more = page(
                 connection, jobs, equal={"kind": kind, "status": status}, after=after, limit=limit, what="job"
@@ -97,14 +99,12 @@ class JobQueries:
         return Page(tuple(Job.of(row) for row in rows), has_more)
 
     def count(self, status: JobStatus) -> int:
-        """How many jobs have a status."""
         with self._database.reading() as connection:
             return connection.execute(
                 select(func.count()).select_from(jobs).where(jobs.c.status == status)
             ).scalar_one()
 
     def datasets_of(self, job_id: str) -> tuple[str, ...]:
-        """The ids of the data sets that a job needs."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 select(job_datasets.c.dataset_id)
@@ -114,33 +114,37 @@ class JobQueries:
             return tuple(rows.scalars())
 
     def request_cancel(self, job_id: str) -> Job:
-        """Cancel the job at once, or ask its worker to. Asking again is no error.
+        """Cancel the job at once, or ask its worker to. Repeating it is not an error.
 
-        Raises: UnknownRecord, JobStateConflict where it has succeeded or failed.
+        Raises: UnknownRecord; JobStateConflict if the job has succeeded or failed.
         """
         return self._request(job_id, Action.CANCEL)
 
     def request_pause(self, job_id: str) -> Job:
-        """Take the job out of the queue, or ask its worker to checkpoint and let go. Asking again is no error.
+        """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
 
-        Raises: UnknownRecord, JobStateConflict where it has ended, is being cancelled or waits for its data.
+        Repeating it is not an error.
+
+        Raises: UnknownRecord; JobStateConflict if the job has ended, is being cancelled or waits for its
+        data.
         """
         return self._request(job_id, Action.PAUSE)
 
     def request_resume(self, job_id: str) -> Job:
         """Queue a paused job again, with all its attempts. Publish a wake-up after this.
 
-        Raises: UnknownRecord, JobStateConflict where it is neither paused, nor queued or running already.
+        Raises: UnknownRecord; JobStateConflict if the job is not paused, nor already queued or running.
         """
         return self._request(job_id, Action.RESUME)
 
     def request_retry(self, job_id: str) -> Job:
-        """Take up a failed or cancelled job from its newest whole checkpoint, with all that it may use up anew.
+        """Take up a failed or cancelled job from its newest complete checkpoint, with its limits reset.
 
-        Returns the job: `queued`, or `validating` where a data set of it is being checked again. Asking again is no
-        error. Publish a wake-up after this.
+        Returns the job: `queued`, or `validating` if one of its data sets is being checked again. Repeating
+        it is not an error. Publish a wake-up after this.
 
-        Raises: UnknownRecord, JobStateConflict where it has succeeded, is paused or is about to stop; InputsGone.
+        Raises: UnknownRecord; JobStateConflict if the job has succeeded, is paused or is about to stop;
+        InputsGone.
         """
         now = self._clock()
         with self._database.writing() as connection:
@@ -165,9 +169,10 @@ class JobQueries:
 
     @contextmanager
     def withheld(self, job_id: str, *, ended_for_s: float = 0.0) -> Iterator[Job]:
-        """For the block, nobody can take up a job that has ended; after it, its files are known to be removed.
+        """Keep an ended job from being taken up during the block, and record that its files are removed.
 
-        Raises: UnknownRecord, JobStateConflict where it has not ended, or not for so long.
+        Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s`
+        ago.
         """
         now = self._clock()
         with self._database.writing() as connection:
@@ -202,7 +207,7 @@ class JobQueries:
     def _earlier(self, connection: Connection, new: NewJob) -> Job | None:
         if new.idempotency_key is None:
             return None
-        if not self._database.is_sqlite:  # which lets one transaction write at a time anyway
+        if not self._database.is_sqlite:  # SQLite allows only one writing transaction at a time anyway
             number = lock_number("submit", new.owner, new.idempotency_key)
             if not connection.execute(select(func.pg_try_advisory_xact_lock(number))).scalar_one():
                 raise IdempotencyInFlight
@@ -276,13 +281,13 @@ _UNSPENT: dict[str, Any] = {
         )
     ),
 }
-"""The columns of a job that is taken up again."""
+"""The columns that are reset when a job is retried."""
 _NO_PROGRESS: dict[str, Any] = {"stage": None, "step": 0, "steps": None}
-"""Those beside of one that starts from the beginning."""
+"""Further columns that are reset if the job starts from the beginning."""
 
 
 def _asked(connection: Connection, job: Job, action: Action, now: float, message: str, **values: Any) -> Job:
-    """Do what a person asks of a job. Raises JobStateConflict."""
+    """Apply a caller's request to a job. Raises JobStateConflict."""
     try:
         return move(connection, job, action, now, message, **values)
     except TransitionRefused:
@@ -308,7 +313,10 @@ def _replay(connection: Connection, new: NewJob) -> Job | None:
 
 
 def _lock_needs(connection: Connection, dataset_ids: Iterable[str], version_ids: Iterable[str]) -> JobStatus:
-    """Hold what the job needs against deletion until its row is there; the status that follows from it."""
+    """Keep what the job needs from being deleted until its row exists.
+
+    Returns the job's status that follows.
+    """
     status = JobStatus.QUEUED
     for dataset_id in sorted(set(dataset_ids)):
         found = _locked_status(connection, datasets.c.id == dataset_id, datasets.c.status)

@@ -1,4 +1,4 @@
-"""Jobs as workers see them: claim, renew, report, let go, finish. Every effect is guarded by the fence."""
+"""Jobs for workers: claim, renew, report, release, finish. The fence guards every effect."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,23 +18,25 @@ from app.store.transitions import held_job, leased_job, lost, move, ran_s
 INTERRUPTED = "interrupted_too_often"
 OUT_OF_TIME = "run_time_exceeded"
 RETRY_BASE_S = 5.0
-MAX_BACK_OFF_S = 300.0
+MAX_BACK_OFF_S = 300.0  # a job that takes its machine down each time may do so only every five minutes
 _HELD = sorted(HELD)
 
 
 class JobLeases:
-    """The workers' side of the jobs table. One short transaction a method.
+    """The workers' side of the jobs table. Each method is one short transaction.
 
-    A lease says until when nobody else takes the job; the fence says whose effects count. A worker that
-    was stopped past its lease may go on if nobody has claimed the job, and changes nothing if somebody has.
+    The lease says until when no other worker takes the job. The fence says whose effects count. A worker that
+    was stopped past its lease may continue if nobody has claimed the job, and changes nothing if somebody
+    has.
 
-    An attempt that ends under a living supervisor counts against `max_attempts`; a lease that lapses and a worker
-    that shuts down are interruptions, and count against `max_interruptions`. A step past the furthest so far
-    renews the attempts.
+    An attempt that ends under a living supervisor counts against `max_attempts`. A lease that lapses and a
+    worker that shuts down are interruptions, and count against `max_interruptions`. A step beyond the
+    furthest one so far renews the attempts.
 
-    Every method raises StoreUnavailable when the database is away, and those that take a lease raise
+    Every method raises StoreUnavailable when the database is unavailable. Methods that take a lease raise
     LeaseLost when the fence has moved or the job has ended, unless they say otherwise. LeaseLost after
-    StoreUnavailable may mean that the first try took effect: either way the worker has no more to say.
+    StoreUnavailable may mean that the first try took effect; in either case the worker has nothing more to
+    do.
     """
 
     def __init__(self, database: Database, clock: Clock, journal: JobEvents) -> None:
@@ -51,17 +53,19 @@ class JobLeases:
         job_id: str | None = None,
         retry_base_s: float = RETRY_BASE_S,
     ) -> Job | None:
-        """Take the oldest job of a kind that is queued, or running under a lease that has lapsed, and is due.
+        """Claim the oldest due job of a kind that is queued, or running under a lapsed lease.
 
-        With `job_id`, take that job or none.
+        With `job_id`, claim that job or none.
 
-        Returns the job, `running`, its fence one higher and its lease `ttl_s` long, or None. From the queue this
-        is another attempt; a lapsed lease is an interruption, and the attempt is the same.
+        Returns the job or None. The job is `running`, its fence is one higher, and its lease lasts `ttl_s`. A
+        claim from the queue is another attempt. A lapsed lease is an interruption, and the attempt stays the
+        same.
 
-        A job that was interrupted and comes to no new step is next due after `retry_base_s`, doubled for every
-        further interruption: one that takes its machine down each time does so every five minutes at most.
+        A job that was interrupted before it reached a new step is next due after `retry_base_s`, doubled for
+        every further interruption. A job that takes its machine down each time therefore does so every five
+        minutes at most.
 
-        Jobs met on the way whose interruptions or running time are used up become `failed`.
+        Jobs met on the way that have used up their interruptions or running time become `failed`.
         """
         while True:
             with self._database.writing() as connection:
@@ -78,16 +82,16 @@ class JobLeases:
                 _exhaust(connection, job, error, now, interruptions)
 
     def next_due(self, kind: JobKind) -> Job | None:
-        """The job that `claim` would take now, left as it is."""
+        """The job that `claim` would take now. It is not changed."""
         with self._database.reading() as connection:
             row = connection.execute(eligible(kind, self._clock())).one_or_none()
         return None if row is None else Job.of(row._mapping)
 
     def renew(self, lease: Lease, ttl_s: float) -> JobStatus | None:
-        """Lengthen the lease to `ttl_s` from now; None, which is false, when it is lost.
+        """Extend the lease to `ttl_s` from now. Returns None, which is false, if the lease is lost.
 
-        Returns what is asked of the worker: RUNNING to go on, PAUSING or CANCELLING to checkpoint and
-        `release`.
+        Otherwise it returns what is asked of the worker: RUNNING to continue, PAUSING or CANCELLING to write
+        a checkpoint and `release`.
         """
         with self._database.writing() as connection:
             renewed = _guarded(lease).values(lease_until=self._clock() + ttl_s)
@@ -106,10 +110,11 @@ class JobLeases:
         estimated_finish: float | None = None,
         done: int | None = None,
     ) -> None:
-        """Say how far the job is. A resumed job's step goes back to its checkpoint's.
+        """Report how far the job is. The step of a resumed job goes back to its checkpoint's.
 
-        `done` is how many steps of all its stages are done, where it has several. Past the furthest so far, this
-        attempt counts as the first one: what dies at the same step each time fails, and nothing else does.
+        `done` counts the steps done over all stages, if there are several. Beyond the furthest step so far,
+        the current attempt counts as the first one. A job therefore fails only if it dies at the same step
+        each time.
         """
         done = step if done is None else done
         is_past = jobs.c.furthest_step < done
@@ -135,7 +140,6 @@ class JobLeases:
         type: str = EventType.MESSAGE,
         data: Json | None = None,
     ) -> int:
-        """Add an event; returns its number."""
         with self._database.writing() as connection:
             number = _next_number(connection, lease)
             self._journal.add(
@@ -151,14 +155,13 @@ class JobLeases:
         return number
 
     def metrics(self, lease: Lease, step: int, values: Mapping[str, float]) -> int:
-        """Record metrics at a step; see `points`."""
         return self.points(lease, {step: values})
 
     def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
-        """Record metrics by step, in one transaction: each as an event and on the curve.
+        """Record metrics by step in one transaction, each as an event and on the curve.
 
-        Returns the last event's number. A step that a resumed job repeats replaces what an earlier attempt recorded
-        there.
+        Returns the number of the last event. A step that a resumed job repeats replaces what an earlier
+        attempt recorded.
         """
         with self._database.writing() as connection:
             last = _next_number(connection, lease, count=len(points), step=max(points))
@@ -166,11 +169,11 @@ class JobLeases:
         return last
 
     def release(self, lease: Lease, message: str = "Its worker stopped at a checkpoint.") -> Job:
-        """Let go of a job at a checkpoint: by a shutdown, or because pausing or cancelling was asked for.
+        """Give up a job at a checkpoint, after a shutdown or because pausing or cancelling was requested.
 
-        Returns the job: `queued`, which is an interruption, or `paused`, not counted as an attempt; or
-        `cancelled`; or `failed` where its interruptions or its running time are used up, and the end of its running
-        time is no interruption. Publish a wake-up after this where it is queued.
+        Returns the job. It is `queued`, which counts as an interruption; or `paused`, which does not count as
+        an attempt; or `cancelled`; or `failed` if its interruptions or its running time are used up. The end
+        of its running time is not an interruption. Publish a wake-up after this if the job is queued.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
@@ -179,7 +182,7 @@ class JobLeases:
                 return move(connection, job, Action.RELEASE, now, message)
             interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
             if job.status is JobStatus.RUNNING and (error := _used_up(job, interruptions, now)) is not None:
-                if error.code == OUT_OF_TIME:  # its worker stopped it for that
+                if error.code == OUT_OF_TIME:  # the worker stopped it for this, so it is no interruption
                     interruptions = job.interruptions
                 return _exhaust(connection, job, error, now, interruptions)
             return move(
@@ -194,10 +197,10 @@ class JobLeases:
             )
 
     def suspend(self, lease: Lease, reason: JobError) -> Job:
-        """Pause a job that cannot go on until a person has done something; its checkpoints stay.
+        """Pause a job that cannot continue until a person has acted. Its checkpoints stay.
 
-        Returns the job: `paused` with the reason, which its event tells too, and not counted as an attempt; or
-        `cancelled` where that was asked for.
+        Returns the job: `paused` with the reason, which its event also reports, and not counted as an
+        attempt; or `cancelled` if that was requested.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
@@ -215,12 +218,15 @@ class JobLeases:
             )
 
     def fail(self, lease: Lease, error: JobError, *, retry_in_s: float | None = None, done: int = 0) -> Job:
-        """End an attempt with an error; with `retry_in_s` the job is queued again while it has attempts left.
+        """End an attempt with an error.
 
-        `done` is what the attempt may not have lived to tell by `progress`.
+        With `retry_in_s`, the job is queued again while it has attempts left.
 
-        Returns the job: `failed` with the error, or `queued`; where its worker was asked to stop, it is
-        `cancelled`, or with `retry_in_s` `paused`. The event of the transition tells the error either way.
+        `done` is the progress that the attempt may have died before reporting by `progress`.
+
+        Returns the job: `failed` with the error, or `queued`. If its worker was asked to stop, the job is
+        `cancelled`, or with `retry_in_s` `paused`. In all cases the event of the transition reports the
+        error.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
@@ -253,15 +259,15 @@ class JobLeases:
         result: Json | None = None,
         promotion: Move | None = None,
     ) -> Job:
-        """End a job with what it made: its version, its result and the alias's move, or none of them.
+        """End a job with all that it made: its version, its result and the alias's move, or none of them.
 
-        Returns the job: `succeeded`; or `cancelled` where that was asked for meanwhile, and then there is
-        no version. The same weights may be registered already (training is deterministic): then the job's
-        result is that version. `files` is where this process sees the version's folder. Calling again with
-        the same lease and version, after an answer that was lost, returns the same job.
+        Returns the job: `succeeded`; or `cancelled` if that was requested meanwhile, in which case there is
+        no version. The same weights may already be registered, because training is deterministic. The job's
+        result is then that version. `files` is where this process sees the version's folder. If the answer
+        was lost, calling again with the same lease and version returns the same job.
 
-        Raises, and nothing has changed then: AliasMoved where the alias is no longer what the promotion was decided
-        on; VersionGone where the files were removed; UnusableRecord where the version's base was deleted.
+        Raises, without changing anything: AliasMoved if the alias is no longer what the promotion was decided
+        on; VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
         """
         with self._database.writing() as connection:
             job = leased_job(connection, lease)
@@ -288,12 +294,12 @@ class JobLeases:
 
 
 def back_off_s(base_s: float, times: int) -> float:
-    """How long a job rests after so many setbacks: doubled for each after the first, up to five minutes."""
+    """How long a job waits after `times` setbacks: doubled for each after the first, up to five minutes."""
     return min(MAX_BACK_OFF_S, base_s * 2.0 ** (times - 1)) if times else 0.0
 
 
 def eligible(kind: JobKind, now: float, job_id: str | None = None) -> Select[tuple[Any, ...]]:
-    """The oldest job that may be taken; with `job_id`, that one or none."""
+    """The oldest job that may be claimed. With `job_id`, that job or none."""
     return (
         select(jobs)
         .where(
@@ -335,7 +341,7 @@ def _take(
 
 
 def _used_up(job: Job, interruptions: int, now: float) -> JobError | None:
-    """Why a job may not go on, whatever its worker did."""
+    """Why a job may not continue, whatever its worker did. None if it may."""
     again = f"POST /jobs/{job.id}/retry goes on from its newest checkpoint."
     if ran_s(job, now) >= job.max_run_time_s:
         message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again} Its time then counts from 0."
@@ -368,9 +374,8 @@ def _make(
     promotion: Move | None,
     now: float,
 ) -> None:
-    """Register what a job made, and point an alias at it."""
     if promotion is not None:
-        version_sql.locked_alias(connection, promotion.alias)  # aliases before versions, as everywhere
+        version_sql.locked_alias(connection, promotion.alias)  # always lock aliases before versions
     version_sql.register(connection, version, now, job_id=job.id, files=files)
     if promotion is not None:
         version_sql.move_alias(connection, promotion, version.id, now, job_id=job.id)
@@ -388,7 +393,7 @@ def _update(connection: Connection, lease: Lease, **values: Any) -> None:
 
 
 def _next_number(connection: Connection, lease: Lease, *, count: int = 1, **values: Any) -> int:
-    """Take the next `count` events' numbers from the job's row, which stays locked until this transaction ends.
+    """Reserve the next `count` event numbers in the job's row, which stays locked until the transaction ends.
 
     Returns the last of them.
     """

@@ -1,4 +1,4 @@
-"""Bring the tables up to date at the start of a process, one process at a time, all or nothing."""
+"""Brings the tables up to date when a process starts: one process at a time, all or nothing."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ _WAIT_S = 60
 
 
 def migrate(database: Database) -> None:
-    """Apply what migrations are missing in one transaction; others that start meanwhile wait, and find it done.
+    """Apply the missing migrations in one transaction. Processes that start meanwhile wait, and find it done.
 
-    Raises: StoreUnavailable, ConfigurationError where the tables are newer than this program.
+    Raises: StoreUnavailable; ConfigurationError if the tables are newer than this program.
     """
-    # Alembic takes a tenth of a second to import, and only this needs it.
+    # Alembic takes a tenth of a second to import, and only this function needs it.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -26,7 +26,7 @@ def migrate(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with database.writing() as connection:
-        if not database.is_sqlite:  # where the transaction itself is the lock
+        if not database.is_sqlite:  # on SQLite the transaction itself is the lock
             _lock_postgresql(connection)
         config.attributes["connection"] = connection
         try:

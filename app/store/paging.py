@@ -1,4 +1,4 @@
-"""Lists by keyset: a page starts right after a row, found by an index, however many rows there are."""
+"""Keyset pagination: a page starts right after a row, found by an index, however many rows there are."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from app.store.errors import UnknownRecord
 MAX_LIMIT = 100
 MAX_ROWS = 1000
 MAX_NUMBER = 2**62
-"""What any database takes as a number; a caller may send more digits."""
+"""The largest number that every database accepts. A caller may send more digits."""
 
 
 def page(
@@ -22,12 +22,13 @@ def page(
     what: str,
     where: Sequence[ColumnElement[bool]] = (),
 ) -> tuple[Sequence[RowMapping], bool]:
-    """Rows of a table with `created_at` and `id`, newest first, where columns equal what is not None and all of
-    `where` holds.
+    """Rows of a table with `created_at` and `id`, newest first.
 
-    Returns at most `limit` rows, and at most MAX_LIMIT, and whether there are more.
+    A row matches if its columns equal the values of `equal` that are not None, and all of `where` holds.
 
-    Raises: UnknownRecord where no row has the id `after`.
+    Returns at most `limit` rows, never more than MAX_LIMIT, and whether there are more.
+
+    Raises: UnknownRecord if no row has the id `after`.
     """
     start = None if after is None else _position(connection, table, after, what)
     limit = bounded(limit, 1, MAX_LIMIT)
@@ -38,7 +39,7 @@ def page(
 def page_query(
     table: Table, equal: Mapping[str, str | None], start: tuple[float, str] | None
 ) -> Select[tuple[object, ...]]:
-    """The statement of `page`, whose plan a test looks at."""
+    """The statement of `page`, whose query plan a test checks."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc())
     for column, value in equal.items():
         if value is not None:
@@ -49,7 +50,6 @@ def page_query(
 
 
 def bounded(value: int, least: int, most: int) -> int:
-    """The number of the range that is nearest to `value`."""
     return max(least, min(value, most))
 
 

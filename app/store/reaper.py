@@ -1,4 +1,4 @@
-"""What falls between callers and workers: jobs that were asked to stop, and whose worker is gone."""
+"""Settles jobs that were asked to stop and whose worker is gone."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from app.store.transitions import move
 
 
 class Reaper:
-    """Looked through every few seconds, by any number of processes. Raises StoreUnavailable."""
+    """Called every few seconds, by any number of processes. Raises StoreUnavailable."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def settle_abandoned(self, *, limit: int = 100) -> tuple[Job, ...]:
-        """Pause or cancel jobs whose worker was asked to, and whose lease has ended without an answer."""
+        """Pause or cancel jobs whose worker was asked to do so and whose lease ended without an answer."""
         settled = []
         with self._database.writing() as connection:
             now = self._clock()

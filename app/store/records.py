@@ -1,4 +1,4 @@
-"""Rows as the rest of the program sees them: jobs, their events and metrics, data sets, versions and aliases."""
+"""Rows as the rest of the program sees them: jobs, events, metrics, data sets, versions and aliases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +13,7 @@ from app.store.states import JobKind, JobStatus
 Json = Mapping[str, Any]
 
 SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
-"""In a data set's `source`: where a registered one lies, and the share of it that may be unusable."""
+"""Keys of a data set's `source`: the path of a registered one, and the share that may be unusable."""
 R = TypeVar("R")
 
 
@@ -22,7 +22,7 @@ class Record:
 
     @classmethod
     def of(cls, row: RowMapping) -> Self:
-        """From a row; the columns' own types make enums and errors (`app.store.tables`)."""
+        """Build the record from a row. The column types of `app.store.tables` create enums and errors."""
         return cls(**{entry.name: row[entry.name] for entry in fields(cls)})  # type: ignore[arg-type]
 
 
@@ -30,10 +30,10 @@ class EventType(StrEnum):
     """What an event tells."""
 
     STATUS = "status"
-    """A transition: data is {from, to}. Never pruned."""
+    """A transition, never pruned. Its data is {from, to}."""
     MESSAGE = "message"
     METRICS = "metrics"
-    """data is {step, values}."""
+    """Its data is {step, values}."""
 
 
 class Level(StrEnum):
@@ -46,7 +46,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Page(Generic[R]):
-    """One page of a list; `after` the last one's id comes the next, if `has_more`."""
+    """One page of a list. If `has_more`, the next page comes after the id of the last item."""
 
     items: tuple[R, ...]
     has_more: bool
@@ -64,12 +64,12 @@ class JobError:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a caller submits, checked already. `request` is what idempotency compares, with `kind`.
+    """A checked submission. Idempotency compares `request` and `kind`.
 
-    `datasets` and `versions` are the ids that it needs: neither can be deleted while the job is open, and
-    the job waits for data sets that are still being checked. `owner` is the id of the API key, "" for none.
-    The three limits hold for this job, whatever is set later.
-    `seed` is at least 0 and under 2 ** 63.
+    `datasets` and `versions` are the ids of what the job needs. Neither can be deleted while the job is open,
+    and the job waits for data sets that are still being checked. `owner` is the name of the API key, or ""
+    for none. The three limits apply to this job, whatever is configured later. `seed` is at least 0 and less
+    than 2 ** 63.
     """
 
     kind: JobKind
@@ -89,7 +89,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Job(Record):
-    """A job as it was when it was read."""
+    """The state of a job when it was read."""
 
     id: str
     kind: JobKind
@@ -101,30 +101,30 @@ class Job(Record):
     steps: int | None
     estimated_finish: float | None
     attempt: int
-    """Attempts begun since the last step past the furthest so far (or since it was submitted, resumed or retried),
-    without those that an interruption or a pause ended."""
+    """Attempts begun since the job last passed its furthest step (or was submitted, resumed or retried),
+    except those that an interruption or a pause ended."""
     max_attempts: int
     interruptions: int
-    """Leases that have lapsed, and shutdowns of its worker: its machine's doing, not its own."""
+    """Lapsed leases and shutdowns of its worker, which are caused by the machine and not by the job."""
     max_interruptions: int
     furthest_step: int
-    """The furthest that any attempt has come, over all stages."""
+    """The furthest step that any attempt has reached, over all stages."""
     run_time_s: float
-    """How long it ran, up to when its last worker let go of it."""
+    """How long it has run, until its last worker released it."""
     max_run_time_s: float
     claimed_at: float | None
-    """When the last worker took it."""
+    """When the last worker claimed it."""
     fence: int
-    """Rises by one with every claim; 0 before the first."""
+    """Increases by one with every claim. 0 before the first."""
     lease_owner: str | None
     lease_until: float | None
     queued_at: float | None
     not_before: float
-    """Not to be claimed earlier: attempts and interruptions back off."""
+    """The job is not claimed earlier, because attempts and interruptions back off."""
     cancel_requested_at: float | None
     pause_requested_at: float | None
     pause_reason: JobError | None
-    """Why its worker paused it; None where a person asked, and for a job that is not paused."""
+    """Why its worker paused it. None if a person asked for it, and for a job that is not paused."""
     result_version: str | None
     result: Json | None
     error: JobError | None
@@ -138,27 +138,26 @@ class Job(Record):
     suffix: str | None
     metadata: Json
     event_count: int
-    """Events so far; also the number of the newest."""
+    """The number of events so far, which is also the number of the newest."""
     files_removed_at: float | None
-    """When its files, checkpoints among them, were removed."""
+    """When its files, including checkpoints, were removed."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A worker's right to a job. Two strings' worth of data: a supervisor hands it to its trainer as it is."""
+    """A worker's right to a job. It is plain data, which a supervisor can hand to its job process."""
 
     job_id: str
     fence: int
 
     @classmethod
     def of(cls, job: Job) -> "Lease":
-        """The lease of a job that was just claimed."""
         return cls(job.id, job.fence)
 
 
 @dataclass(frozen=True)
 class Event(Record):
-    """Something that happened to a job. Numbers rise by one within a job, from 1."""
+    """Something that happened to a job. Numbers increase by one within a job, starting at 1."""
 
     job_id: str
     number: int
@@ -171,7 +170,7 @@ class Event(Record):
 
 @dataclass(frozen=True)
 class MetricPoint(Record):
-    """A job's metrics at a step; a number that was not finite is None."""
+    """A job's metrics at a step. Numbers that were not finite are None."""
 
     step: int
     values: Mapping[str, float | None]
@@ -196,10 +195,12 @@ class VersionStatus(StrEnum):
 
 @dataclass(frozen=True)
 class NewVersion(Record):
-    """A complete, immutable folder of weights that is about to be known. `id` is its content's hash.
+    """A complete, immutable folder of weights that is about to be registered.
 
-    `base` is a reference that people can read; `base_version` the id of the registered version that a delta
-    lies over, which cannot be deleted before it.
+    `id` is the hash of its content.
+
+    `base` is a readable reference. `base_version` is the id of the registered base of a delta, which cannot
+    be deleted before the delta.
     """
 
     id: str
@@ -212,8 +213,10 @@ class NewVersion(Record):
 
 @dataclass(frozen=True)
 class Version(NewVersion):
-    """A registered version. `job_id` is the job that made it first, or None; `damaged_at` is when its files were found
-    not to be those that were published, None for whole ones.
+    """A registered version.
+
+    `job_id` is the job that made it first, or None. `damaged_at` is when its files were found to differ from
+    those that were published, or None for intact files.
     """
 
     job_id: str | None = None
@@ -224,20 +227,25 @@ class Version(NewVersion):
 
 @dataclass(frozen=True)
 class Alias(Record):
-    """A name that points at a version. The generation rises by one with every move, also with a rollback."""
+    """A name that points at a version.
+
+    The generation increases by one with every move, including a rollback.
+    """
 
     name: str
     version: str
     generation: int
     previous: str | None = None
     updated_at: float = 0.0
-    """Seconds since the epoch; 0 where that was not kept."""
+    """Seconds since the epoch, or 0 if the time was not stored."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """An alias is to point at another version. `expected_generation` is what the decision was made on:
-    0 for an alias that does not exist, None to move it whatever it is.
+    """The request to point an alias at another version.
+
+    `expected_generation` is the generation on which the decision was based: 0 for an alias that does not
+    exist, None to move it in any case.
     """
 
     alias: str
@@ -267,7 +275,7 @@ class Promotion(Record):
 
 @dataclass(frozen=True)
 class Dataset(Record):
-    """An uploaded or registered data set. `source` says where it came from, `folder` where it lies."""
+    """An uploaded or registered data set. `source` says where it came from, `folder` where it is stored."""
 
     id: str
     name: str
@@ -282,14 +290,13 @@ class Dataset(Record):
     created_at: float
     checked_at: float | None
     attempt: int
-    """Checks whose process died."""
+    """The number of checks whose process died."""
     interruptions: int
-    """Checks whose worker or machine was lost."""
+    """The number of checks whose worker or machine was lost."""
     fence: int
     lease_owner: str | None
-    """The process that checks it."""
+    """The process that is checking it."""
 
     @property
     def max_bad_share(self) -> float:
-        """The share of it that may be unusable, and is left out."""
         return float(self.source.get(MAX_BAD_SHARE) or 0.0)

@@ -1,10 +1,10 @@
-"""What a job is asked to do: the body of POST /finetune or /evaluate, what its row holds, and what its worker reads.
+"""The spec of a job: the body of POST /finetune or /evaluate, its stored form, and what the worker reads.
 
-A row's `config` is its spec with every default written out, so that a job means the same after an upgrade, under the
-number of the format that it is written in. `JobSpec.read` reads all formats:
+A row's `config` is its spec with every default written out, so that a job means the same after an upgrade. It
+contains the number of its format. `JobSpec.read` reads all formats:
 
     1   the spec as it is sent
-    0   without a number: the hyperparameters of a fine-tuning job stand beside its other fields
+    0   without a number: the hyperparameters of a fine-tuning job are beside its other fields
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ from models.training.errors import ConfigError
 FORMAT = 1
 
 PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
-"""Options of a run that only the worker can know: no caller names a path or a device."""
+"""Options of a run that only the worker knows, because callers name no paths or devices."""
 
 READING: Mapping[str, Any] = {
     "data_format": "auto",
@@ -40,18 +40,17 @@ READING: Mapping[str, Any] = {
     "caption_key": "title",
     "separator": None,
 }
-"""How pairs are read in every job. The check of a data set read them in the same way, so this is no default that may
-change."""
+"""How pairs are read in every job. The check of a data set reads them the same way, so it must not change."""
 
 PAIRS = "pairs"
 FORMATS = (PAIRS, *BENCHMARKS)
-"""Of data sets: pairs to train on, or what a benchmark reads."""
+"""The formats of data sets: pairs to train on, or what a benchmark reads."""
 
 MAX_EVALUATIONS = 8
 MAX_SOURCE_CHARS = 4096
-"""Of the path of registered data."""
+"""The limit on the path of registered data."""
 MAX_NUMBER = 10**9
-"""Above any run that ends, and below what arithmetic has trouble with."""
+"""Above the steps of any run that ends, and small enough for exact arithmetic."""
 
 DatasetId = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])
@@ -113,20 +112,18 @@ class JobSpec(_Part):
     """Check everything and say what would be done, and do nothing."""
 
     def as_sent(self) -> dict[str, Any]:
-        """What the caller has set, which a replay with the same Idempotency-Key must repeat."""
+        """The fields that the caller set. A replay with the same Idempotency-Key must send the same ones."""
         return self.model_dump(mode="json", exclude_unset=True, exclude={"dry_run"})
 
     def as_row(self) -> dict[str, Any]:
-        """A row's `config`."""
         return {"format": FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
 
     def as_shown(self) -> dict[str, Any]:
-        """What a dry run shows."""
         return self.upgraded(self.as_row())
 
     @classmethod
     def read(cls, config: Mapping[str, Any] | None) -> Self:
-        """The spec of a row. Raises ConfigError."""
+        """The spec in a row's `config`. Raises ConfigError."""
         if (config or {}).get("format", 0) > FORMAT:
             raise ConfigError("The job was accepted by a newer version of this program; update the worker.")
         try:
@@ -138,7 +135,7 @@ class JobSpec(_Part):
 
     @classmethod
     def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        """A row's `config` in today's format, without its number and unchecked."""
+        """A row's `config` in the current format, without the format's number. It is not validated."""
         return {name: value for name, value in (config or {}).items() if name != "format"}
 
 
@@ -193,7 +190,7 @@ class FinetuneSpec(JobSpec):
             check_combination(self.objective, self.teacher, self.hyperparameters)
             self._check_promotion()
         except ValueError as error:
-            # Pydantic passes this on as it is; a ValueError would become the error of a field.
+            # Pydantic passes this error on unchanged. It would turn a ValueError into an error of a field.
             raise InvalidRequest(
                 f"The configuration cannot be used: {error}.", code="invalid_configuration"
             ) from error
@@ -215,29 +212,31 @@ class FinetuneSpec(JobSpec):
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The ids of all data sets that it needs."""
         named = [self.training_data, self.validation_data, *(one.data for one in self.evaluate)]
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The ids of the registered versions that it needs."""
+        """The ids of the registered versions that the job needs.
+
+        References and aliases are not among them.
+        """
         return (self.base,) if is_version(self.base) else ()
 
     def resolved(self, *, base: str, max_bad_share: float) -> Self:
-        """With what the base's name stands for now, and the share that its data's check allowed if none is given."""
+        """Replace the base's name by what it means now, and an unset `max_bad_share` by the check's."""
         options = self.hyperparameters
         if "max_bad_share" not in options.model_fields_set:
             options = options.model_copy(update={"max_bad_share": max_bad_share})
         return self.model_copy(update={"base": base, "hyperparameters": options})
 
     def config(self, **chosen: Any) -> FinetuneConfig:
-        """The run's configuration, with what the worker chooses: `PATH_OPTIONS`, and a base that can be loaded."""
+        """The run's configuration. The worker chooses `PATH_OPTIONS` and a base that can be loaded."""
         own = {name: getattr(self, name) for name in ("base", "teacher", "objective", "seed")}
         return FinetuneConfig(**{**READING, **self.hyperparameters.model_dump(), **own, **chosen})
 
     def as_shown(self) -> dict[str, Any]:
-        """What a dry run shows: every option of the run beside what only a job has."""
+        """The spec as a dry run shows it: every option of the run, and the fields of the job."""
         config = self.config(data=Path(self.training_data))
         own = super().as_shown()
         return config.model_dump(mode="json", exclude=set(PATH_OPTIONS)) | {
@@ -245,7 +244,7 @@ class FinetuneSpec(JobSpec):
         }
 
     def recorded(self, config: FinetuneConfig) -> FinetuneConfig:
-        """A run's configuration as it is written down: ids in the place of this machine's paths."""
+        """A run's configuration as it is recorded, with ids in place of this machine's paths."""
         named: dict[str, Any] = {
             "base": self.base,
             "data": Path(self.training_data),
@@ -257,7 +256,6 @@ class FinetuneSpec(JobSpec):
 
     @classmethod
     def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        """A row's `config` in today's format, without its number and unchecked."""
         values = super().upgraded(config)
         if "format" in (config or {}):
             return values
@@ -329,36 +327,36 @@ class EvaluateSpec(JobSpec):
         return self
 
     def _is_given(self, name: str) -> bool:
-        """Whether an option is another than its default, which a row holds too."""
+        """Whether an option differs from its default.
+
+        A row contains defaults too, so being set proves nothing.
+        """
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The ids of all data sets that it needs."""
         return (self.data,)
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The ids of the registered versions that it needs."""
         return tuple({name for name in (self.model, self.baseline) if name is not None and is_version(name)})
 
     def resolved(self, *, max_bad_share: float, **models: str) -> Self:
-        """With what the models' names stand for now, and the share that the data's check allowed if none is given."""
+        """Replace the models' names by what they mean now, and an unset `max_bad_share` by the check's."""
         given = "max_bad_share" in self.model_fields_set
         return self.model_copy(update=models if given else {**models, "max_bad_share": max_bad_share})
 
     @classmethod
     def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
-        """A row's `config` in today's format, without its number and unchecked."""
         values = super().upgraded(config)
         if "format" not in (config or {}) and values.get("scorer") != "diffusion":
-            # It means nothing to the scorer clip, and its default was another one once.
+            # The scorer clip does not use it, and its default was different in format 0.
             values.pop("score_error", None)
         return values
 
 
 def known_benchmark(name: str) -> str:
-    """A benchmark's own name, also for what others call it. Raises ValueError for none."""
+    """Resolve a benchmark's name or alias to its own name. Raises ValueError for an unknown one."""
     known = ALIASES.get(name, name)
     if known not in BENCHMARKS:
         raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
@@ -366,7 +364,7 @@ def known_benchmark(name: str) -> str:
 
 
 def known_format(name: str) -> str:
-    """The own name of a data set's format, also for what others call it. Raises ValueError for none."""
+    """Resolve a data set format's name or alias to its own name. Raises ValueError for an unknown one."""
     if name == PAIRS:
         return name
     try:

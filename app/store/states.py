@@ -1,13 +1,13 @@
-"""The life of a job: one table of allowed transitions, and what a job may use up; pure, and nothing else.
+"""The life of a job as one table of allowed transitions. This module is pure: it has no side effects.
 
     validating ─► queued ──► running ──► succeeded, failed
                    │  ▲ ▲       │ │
-                   ▼  │ └───────┘ ▼        back to queued: a worker shut down, or died
+                   ▼  │ └───────┘ ▼        back to queued: its worker shut down or died
                   paused ◄───── pausing
 
-`retry` takes up a failed or cancelled job again: it is validating, and queued at once where its data are ready.
-A job that no worker holds is cancelled at once, a held one by way of `cancelling`. Cancelling wins over every
-other end: what a worker reports after it, success included, makes the job `cancelled`.
+`retry` takes up a failed or cancelled job again. It is validating, and queued at once if its data are ready.
+A job that no worker holds is cancelled at once, a held one by way of `cancelling`. Cancelling takes
+precedence over every other end: whatever a worker reports after it, even success, makes the job `cancelled`.
 """
 
 from collections.abc import Mapping
@@ -36,23 +36,23 @@ class JobStatus(StrEnum):
 
 
 class Action(StrEnum):
-    """What can befall a job."""
+    """What can happen to a job."""
 
     DATA_READY = "data_ready"
-    """Every data set that it needs has been checked and is good."""
+    """Every data set that the job needs has been checked and is usable."""
     DATA_REJECTED = "data_rejected"
     CLAIM = "claim"
-    """A worker takes it: from the queue, or from a worker whose lease has ended."""
+    """A worker takes the job, from the queue or from a worker whose lease has ended."""
     RELEASE = "release"
-    """Its worker has stopped at a checkpoint: shut down, or asked to pause or cancel."""
+    """Its worker has stopped at a checkpoint, because it shut down or was asked to pause or cancel."""
     SUSPEND = "suspend"
-    """Its worker cannot go on until a person has done something: the disk is full."""
+    """Its worker cannot continue until a person has acted, because the disk is full."""
     ABANDON = "abandon"
     """Its worker was asked to stop, and its lease has ended without an answer."""
     SUCCEED = "succeed"
     FAIL = "fail"
     EXHAUST = "exhaust"
-    """It is due again, and its interruptions or its running time are used up."""
+    """The job is due again, but its interruptions or its running time are used up."""
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
@@ -61,13 +61,13 @@ class Action(StrEnum):
 
 
 HELD = frozenset({JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING})
-"""A worker has a lease on it, live or ended."""
+"""A worker has a lease on the job, which may have ended."""
 
 TERMINAL = frozenset({JobStatus.CANCELLED, JobStatus.SUCCEEDED, JobStatus.FAILED})
-"""It has ended; a failed or cancelled one can be retried."""
+"""The job has ended. A failed or cancelled one can be retried."""
 
 OPEN = frozenset(JobStatus) - TERMINAL
-"""It may still need its data sets and versions."""
+"""The job may still need its data sets and versions."""
 
 TRANSITIONS: Mapping[tuple[JobStatus, Action], JobStatus] = {
     (JobStatus.VALIDATING, Action.DATA_READY): JobStatus.QUEUED,
@@ -108,7 +108,7 @@ FULFILLED: Mapping[Action, frozenset[JobStatus]] = {
     Action.RESUME: frozenset({JobStatus.QUEUED, JobStatus.RUNNING}),
     Action.RETRY: frozenset({JobStatus.VALIDATING, JobStatus.QUEUED, JobStatus.RUNNING}),
 }
-"""Where a person's request finds nothing left to do, and asking again is no error."""
+"""The statuses in which a request is already fulfilled, so that repeating it is not an error."""
 
 
 class TransitionRefused(ValueError):
@@ -121,7 +121,7 @@ class TransitionRefused(ValueError):
 
 
 def after(status: JobStatus, action: Action) -> JobStatus:
-    """The status that `action` leads to. Raises TransitionRefused where the table has no such line."""
+    """The status that `action` leads to. Raises TransitionRefused if the table has no such entry."""
     try:
         return TRANSITIONS[status, action]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The tables. `app/store/migrations` makes them; a test holds the two together.
+"""The tables. `app/store/migrations` creates them, and a test checks that both agree.
 
 Times are seconds since the epoch, UTC, by the clock of the process that writes.
 """
@@ -31,20 +31,23 @@ from app.store.states import JobKind, JobStatus
 
 
 class Text(TypeDecorator[str]):
-    """A string that every database takes: PostgreSQL has no NUL, and neither has lone surrogates."""
+    """A string that every database accepts.
+
+    PostgreSQL rejects NUL, and both databases reject lone surrogates.
+    """
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: Any | None, dialect: Dialect) -> Any:
-        """Replace what cannot be stored; it is compared in the same form."""
+        """Replace what cannot be stored. Values in comparisons are replaced in the same way."""
         if not isinstance(value, str):
             return value
         return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 class Choice(TypeDecorator[StrEnum]):
-    """A member of an enumeration, by its value."""
+    """A member of an enumeration, stored by its value."""
 
     impl = Text
     cache_ok = True
@@ -54,32 +57,29 @@ class Choice(TypeDecorator[StrEnum]):
         self.of = of
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
-        """The member."""
         return None if value is None else self.of(value)
 
 
 class ErrorColumn(TypeDecorator[JobError]):
-    """A job's error as JSON."""
+    """A job's error, stored as JSON."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
 
     def process_bind_param(self, value: Any | None, dialect: Dialect) -> Any:
-        """Its fields."""
         return asdict(value) if isinstance(value, JobError) else value
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
-        """The error."""
         return None if value is None else JobError(**value)
 
 
 def json_type() -> JSON:
-    """JSON, in which Python's None is SQL's NULL."""
+    """JSON in which Python's None is SQL's NULL."""
     return JSON(none_as_null=True)
 
 
 RowId = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite numbers rows by itself only in a column that it calls INTEGER."""
+"""SQLite numbers rows automatically only in a column of type INTEGER."""
 
 metadata = MetaData(
     naming_convention={
@@ -90,7 +90,7 @@ metadata = MetaData(
 )
 
 ELIGIBLE = text("status IN ('queued', 'running')")
-"""Which jobs a claim looks through. Both databases use a partial index only for a condition in its very words."""
+"""The jobs that a claim considers. Both databases use a partial index only for an identical condition."""
 
 jobs = Table(
     "jobs",
@@ -136,7 +136,7 @@ jobs = Table(
     Column("pruned_at", Double),
     Column("files_removed_at", Double),
     UniqueConstraint("owner", "idempotency_key"),
-    # One for each way to list, so that a page costs the same however many jobs have finished.
+    # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
     Index("jobs_by_status", "status", "created_at", "id"),
     Index("jobs_by_kind", "kind", "created_at", "id"),

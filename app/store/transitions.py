@@ -1,4 +1,4 @@
-"""The one place that changes a job's status: the row is locked, the table of transitions asked, an event written."""
+"""The one place that changes a job's status: lock the row, consult the transition table, write an event."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.store.values import bounded_data, bounded_message
 
 
 def locked_job(connection: Connection, job_id: str) -> Job:
-    """The job, which nobody else can change until this transaction ends. Raises UnknownRecord."""
+    """The job, locked against changes until this transaction ends. Raises UnknownRecord."""
     row = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).one_or_none()
     if row is None:
         raise UnknownRecord("job")
@@ -20,7 +20,7 @@ def locked_job(connection: Connection, job_id: str) -> Job:
 
 
 def leased_job(connection: Connection, lease: Lease) -> Job:
-    """The job of a lease, locked. Raises LeaseLost where the fence has moved, whatever the status."""
+    """The job of a lease, locked. Raises LeaseLost if the fence has moved, whatever the status."""
     try:
         job = locked_job(connection, lease.job_id)
     except UnknownRecord:
@@ -31,7 +31,7 @@ def leased_job(connection: Connection, lease: Lease) -> Job:
 
 
 def held_job(connection: Connection, lease: Lease) -> Job:
-    """The job of a lease, locked. Raises LeaseLost where the fence has moved or no worker may hold the job."""
+    """The job of a lease, locked. Raises LeaseLost if the fence has moved or no worker may hold the job."""
     job = leased_job(connection, lease)
     if job.status not in HELD:
         raise lost(lease)
@@ -39,7 +39,6 @@ def held_job(connection: Connection, lease: Lease) -> Job:
 
 
 def lost(lease: Lease) -> LeaseLost:
-    """The error for a worker whose right to a job is gone."""
     return LeaseLost(f"The job {lease.job_id} is no longer this worker's (fence {lease.fence}).")
 
 
@@ -54,9 +53,9 @@ def move(
     data: Json | None = None,
     **values: Any,
 ) -> Job:
-    """Change a locked job's status by the table, with `values` for other columns, and record it.
+    """Change a locked job's status by the transition table, set `values` in other columns, write an event.
 
-    The guard repeats what the lock ensures, so that a mistake in locking changes nothing.
+    The WHERE clause repeats what the lock ensures, so that a mistake in locking changes nothing.
 
     Raises: TransitionRefused.
     """
@@ -84,7 +83,7 @@ def move(
 
 
 def ran_s(job: Job, now: float) -> float:
-    """How long a job has run over all its attempts; after a lease has lapsed, nobody is known to run it."""
+    """How long a job has run over all its attempts. Time after a lapsed lease does not count."""
     if job.status not in HELD or job.claimed_at is None or job.lease_until is None:
         return job.run_time_s
     return job.run_time_s + max(0.0, min(now, job.lease_until) - job.claimed_at)
@@ -101,7 +100,7 @@ def append(
     message: str,
     data: Json | None,
 ) -> None:
-    """Write an event under a number that the caller has taken from the job's locked row."""
+    """Write an event under a number that the caller has reserved in the job's locked row."""
     connection.execute(
         insert(events).values(
             job_id=job_id,
@@ -116,7 +115,6 @@ def append(
 
 
 def _implied(status: JobStatus, now: float) -> dict[str, Any]:
-    """What a status says about other columns."""
     values: dict[str, Any] = {}
     if status not in HELD:
         values |= {"lease_owner": None, "lease_until": None, "estimated_finish": None}

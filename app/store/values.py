@@ -1,4 +1,4 @@
-"""What goes into a column: JSON that every database takes, bounded texts, ids, hashes."""
+"""Column values: JSON that every database accepts, bounded texts, ids, hashes."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ MAX_DATA_BYTES = 16 * 1024
 
 
 def new_id(prefix: str) -> str:
-    """A name that nobody can guess: `job_5f0c...`."""
+    """A random id that cannot be guessed: `job_5f0c...`."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def dumps(value: Any) -> str:
-    """JSON in ASCII. It has no NaN and no infinity: they become null."""
+    """JSON in ASCII. NaN and infinities become null, because JSON has neither."""
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:
@@ -25,7 +25,6 @@ def dumps(value: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -36,18 +35,17 @@ def finite(value: Any) -> Any:
 
 
 def payload_hash(kind: str, request: Mapping[str, Any]) -> str:
-    """SHA-256 over a request, whatever the order of its keys."""
+    """SHA-256 of a request, independent of the order of its keys."""
     text = json.dumps([kind, request], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def bounded_message(message: str) -> str:
-    """At most MAX_MESSAGE_CHARS characters of it."""
     return message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 def bounded_data(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The data, or a note in its place if it is over MAX_DATA_BYTES: an event never fails a job."""
+    """The data, or a note instead if it exceeds MAX_DATA_BYTES: an event must not make a job fail."""
     if data is None:
         return None
     size = len(dumps(data))
@@ -55,5 +53,5 @@ def bounded_data(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def lock_number(*parts: str) -> int:
-    """A number for PostgreSQL's advisory locks (63 bits), from what is to be locked."""
+    """A 63-bit number for PostgreSQL's advisory locks, derived from the name of what is locked."""
     return int.from_bytes(hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()[:8]) >> 1

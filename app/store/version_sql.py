@@ -1,9 +1,9 @@
-"""Statements on versions and aliases for use inside a transaction; `app.store.versions` is what callers use.
+"""Statements on versions and aliases for use within a transaction. Callers use `app.store.versions`.
 
-An alias is locked before any version, so that two transactions never wait for each other.
+An alias is always locked before any version, so that two transactions never deadlock.
 
-A registered version has its files: they are removed only while its row is withheld from being registered, and
-whoever registers it looks for them when that cannot happen any more.
+A registered version always has its files. They are removed only while a row lock blocks the registration of
+that version, and registering checks for the files under the same lock.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from app.store.tables import aliases, promotions, versions
 
 
 def find(connection: Connection, version_id: str, *, lock: bool = False) -> Version | None:
-    """A version's row, of whatever status; locked against change if asked."""
+    """A version's row, whatever its status. With `lock`, locked against changes."""
     query = select(versions).where(versions.c.id == version_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else Version.of(row._mapping)
@@ -28,29 +28,30 @@ def find(connection: Connection, version_id: str, *, lock: bool = False) -> Vers
 def register(
     connection: Connection, new: NewVersion, now: float, *, job_id: str | None, files: Path | None = None
 ) -> Version:
-    """Insert a version, or take the one of the same content that is there; a deleted one comes back to life.
+    """Insert a version, or return the existing one with the same content. A deleted one is revived.
 
     `files` is where this process sees its folder.
 
-    Raises: UnusableRecord where its base is not registered or was deleted, VersionGone where `files` are not there.
+    Raises: UnusableRecord if its base is not registered or was deleted; VersionGone if `files` does not
+    exist.
     """
     registered = _registered(connection, new, now, job_id)
-    if files is not None and not files.is_dir():  # the row is locked by now: nobody removes them
+    if files is not None and not files.is_dir():  # the row is locked here, so the files cannot be removed now
         raise VersionGone(f"The files of the version {new.id} were removed meanwhile; publish it again.")
     return registered
 
 
 def lock_unregistered(connection: Connection, version_id: str, now: float) -> bool:
-    """Keep a version that is deleted or unknown from being registered until this transaction ends; False for others.
+    """Keep a deleted or unknown version from being registered until this transaction ends. False for others.
 
-    An unknown one has no row to be locked. Inserting one makes everybody wait who would insert it too.
+    An unknown version has no row to lock. Inserting one blocks every other transaction that would insert it.
     """
     values = {"description": {}, "size_bytes": 0, "status": VersionStatus.DELETED, "created_at": now}
     if _insert_new(connection, {**values, "id": version_id}) is not None:
         connection.execute(delete(versions).where(versions.c.id == version_id))
         return True
     there = find(connection, version_id, lock=True)
-    assert there is not None  # versions are never removed, only marked
+    assert there is not None  # versions are never removed, only marked as deleted
     return there.status is VersionStatus.DELETED
 
 
@@ -73,18 +74,18 @@ def _registered(connection: Connection, new: NewVersion, now: float, job_id: str
     there = find(connection, new.id, lock=True)
     assert there is not None  # versions are never removed, only marked
     if there.status is VersionStatus.DELETED:
-        # It keeps the job that made it first: a job has at most one version, and this one is his.
+        # It keeps the job that made it first, because a job has at most one version, and this is that job's.
         connection.execute(update(versions).where(versions.c.id == new.id).values(**values))
         there = find(connection, new.id)
         assert there is not None
-    elif there.damaged_at is not None and new.folder is not None:  # whoever publishes it has verified it
+    elif there.damaged_at is not None and new.folder is not None:  # publishing has verified the files again
         mark_damaged(connection, new.id, None)
         there = replace(there, damaged_at=None)
     return there
 
 
 def mark_damaged(connection: Connection, version_id: str, at: float | None) -> None:
-    """Note when a version's files were found to be damaged; None for whole ones."""
+    """Record when a version's files were found damaged, or None for intact files."""
     connection.execute(update(versions).where(versions.c.id == version_id).values(damaged_at=at))
 
 
@@ -100,7 +101,7 @@ def lock_against_deletion(connection: Connection, version_id: str, *, param: str
 
 
 def locked_alias(connection: Connection, name: str) -> Alias | None:
-    """An alias that nobody else can move until this transaction ends, if it exists."""
+    """The alias, if it exists, locked against moves until this transaction ends."""
     row = connection.execute(select(aliases).where(aliases.c.name == name).with_for_update()).one_or_none()
     return None if row is None else Alias.of(row._mapping)
 
@@ -108,11 +109,11 @@ def locked_alias(connection: Connection, name: str) -> Alias | None:
 def move_alias(
     connection: Connection, move: Move, version_id: str, now: float, *, job_id: str | None = None
 ) -> Alias:
-    """Point an alias at a version, compare-and-set on its generation, and write the audit row.
+    """Point an alias at a version, by compare-and-set on its generation, and write the audit row.
 
-    An alias that points there already stays as it is: its previous version is worth more than another line.
+    An alias that already points there is left unchanged, so that its previous version is kept.
 
-    Raises: AliasMoved, UnusableRecord where the version is gone.
+    Raises: AliasMoved; UnusableRecord if the version is gone.
     """
     old = locked_alias(connection, move.alias)
     lock_against_deletion(connection, version_id, param="version")
@@ -182,7 +183,7 @@ def _insert_new(connection: Connection, values: dict[str, Any]) -> Version | Non
 
 
 def _insert_if_absent(connection: Connection, table: Any) -> Any:
-    """INSERT ... ON CONFLICT DO NOTHING, which waits for a concurrent insert of the same key to decide itself."""
+    """INSERT ... ON CONFLICT DO NOTHING, which waits for a concurrent insert of the same key to finish."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     key = list(table.primary_key.columns)
     return dialect.insert(table).on_conflict_do_nothing(index_elements=key)

@@ -1,4 +1,4 @@
-"""Versions and the aliases that point at them, as callers use them."""
+"""Versions, and the aliases that point at them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +15,19 @@ from app.store.tables import aliases, job_versions, jobs, promotions, versions
 
 
 class Versions:
-    """What weights there are. Jobs add theirs by `JobLeases.succeed`, the operator's come in by `register`."""
+    """The table of versions.
+
+    Jobs add theirs by `JobLeases.succeed`, the operator's are added by `register`.
+    """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def register(self, new: NewVersion) -> Version:
-        """Make a version that no job made known, a base for instance; again is no error.
+        """Register a version that no job made, for example a base. Repeating it is not an error.
 
-        Raises: UnusableRecord where its base is not registered or was deleted.
+        Raises: UnusableRecord if its base is not registered or was deleted.
         """
         with self._database.writing() as connection:
             return version_sql.register(connection, new, self._clock(), job_id=None)
@@ -40,7 +43,10 @@ class Versions:
     def list(
         self, *, status: VersionStatus | None = VersionStatus.READY, after: str | None = None, limit: int = 20
     ) -> Page[Version]:
-        """Versions, newest first, `after` the one of that id. Raises UnknownRecord where that does not exist."""
+        """Versions, newest first, starting after the id `after`.
+
+        Raises UnknownRecord if that does not exist.
+        """
         with self._database.reading() as connection:
             rows, has_more = page(
                 connection, versions, equal={"status": status}, after=after, limit=limit, what="version"
@@ -48,7 +54,7 @@ class Versions:
         return Page(tuple(Version.of(row) for row in rows), has_more)
 
     def mark_damaged(self, version_id: str, is_damaged: bool) -> None:
-        """Note that a version's files were found to be damaged, or whole. An unknown version is no error.
+        """Record whether a version's files were found damaged or intact. An unknown version is not an error.
 
         Raises: StoreUnavailable.
         """
@@ -60,15 +66,17 @@ class Versions:
             version_sql.mark_damaged(connection, version_id, self._clock() if is_damaged else None)
 
     def delete(self, version_id: str) -> Version:
-        """Mark a version as deleted; its files are the caller's to remove, once they are `withheld`. Again is no error.
+        """Mark a version as deleted. The caller then removes its files, while they are `withheld`.
 
-        An alias whose previous version it was can no longer be rolled back.
+        Repeating it is not an error. An alias that had this version as its previous one can no longer be
+        rolled back.
 
         Raises: UnknownRecord; RecordInUse while an alias points at it, an open job needs it, or a version
-        that is not deleted lies over it.
+        that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
-            _refuse_if_needed(connection, version_id)  # before it is locked: see app.store.version_sql
+            # Checked before the version is locked, since aliases are locked first: see app.store.version_sql.
+            _refuse_if_needed(connection, version_id)
             connection.execute(
                 select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()
             ).all()
@@ -89,25 +97,26 @@ class Versions:
 
     @contextmanager
     def withheld(self, version_id: str) -> Iterator[bool]:
-        """Whether a version is deleted or unknown; if so, nobody can register it while the block runs.
+        """Yield whether a version is deleted or unknown. If so, it cannot be registered during the block.
 
-        Nothing changes in the database. The block is to be short: everybody who writes may wait for it.
+        Nothing changes in the database. Keep the block short, because every writer may have to wait for it.
 
-        Raises: StoreUnavailable; at the end of the block, the version may have been registered meanwhile.
+        Raises: StoreUnavailable. If that happens at the end of the block, the version may have been
+        registered meanwhile.
         """
         with self._database.writing() as connection:
             yield version_sql.lock_unregistered(connection, version_id, self._clock())
 
 
 class Aliases:
-    """Which version a name serves. Every move is a compare-and-set and leaves a line in the audit."""
+    """The table of aliases. Every move is a compare-and-set and leaves a line in the audit."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def get(self, name: str) -> Alias:
-        """The alias as it is now; what serving processes poll. Raises UnknownRecord."""
+        """The current state of an alias. Raises UnknownRecord."""
         with self._database.reading() as connection:
             row = connection.execute(select(aliases).where(aliases.c.name == name)).one_or_none()
         if row is None:
@@ -115,22 +124,21 @@ class Aliases:
         return Alias.of(row._mapping)
 
     def all(self) -> tuple[Alias, ...]:
-        """Every alias, by name."""
         with self._database.reading() as connection:
             rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
         return tuple(Alias.of(row) for row in rows)
 
     def promote(self, move: Move, version_id: str) -> Alias:
-        """Point an alias at a version; one that does not exist is made.
+        """Point an alias at a version. An alias that does not exist is created.
 
-        Raises: AliasMoved where its generation is not the expected one, UnusableRecord where the version
-        is unknown or deleted.
+        Raises: AliasMoved if its generation is not the expected one; UnusableRecord if the version is unknown
+        or deleted.
         """
         with self._database.writing() as connection:
             return version_sql.move_alias(connection, move, version_id, self._clock())
 
     def roll_back(self, move: Move) -> Alias:
-        """Point an alias at its previous version again; what it pointed at becomes the previous one.
+        """Point an alias at its previous version. The one that it pointed at becomes the previous one.
 
         Raises: UnknownRecord, NothingToRollBack, AliasMoved.
         """
@@ -147,7 +155,7 @@ class Aliases:
     def promotions(
         self, alias: str | None = None, *, before: int | None = None, limit: int = 20
     ) -> tuple[Promotion, ...]:
-        """The audit, newest first: every move, or an alias's, with ids under `before`."""
+        """The audit, newest first: the moves of one alias or of all, with ids less than `before`."""
         query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
         if alias is not None:
             query = query.where(promotions.c.alias == alias)
@@ -164,7 +172,6 @@ def _refuse_if_needed(connection: Connection, version_id: str) -> None:
 
 
 def _need(connection: Connection, version_id: str) -> str | None:
-    """What keeps a version, in words."""
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
         return f"the alias {alias.name}, which points at it"

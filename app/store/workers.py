@@ -1,4 +1,4 @@
-"""The workers that say that they live: one row for each supervisor, which it renews every few seconds."""
+"""The workers' heartbeats: one row for each supervisor, which renews it every few seconds."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from app.store.tables import jobs, workers
 
 HEARTBEAT_S = 10.0
 LIVING_S = 3 * HEARTBEAT_S
-"""A worker that was not seen for so long is taken for dead."""
+"""A worker that was not seen for this long is considered dead."""
 FORGET_AFTER_S = 24 * 3600.0
 
 
@@ -25,7 +25,7 @@ class NewWorker(Record):
     queue: JobKind
     device: str
     version: str
-    """Of the program."""
+    """The version of the program."""
     started_at: float
 
 
@@ -40,14 +40,14 @@ class Worker(NewWorker):
 
 
 class Workers:
-    """The table of workers. Every method raises StoreUnavailable when the database is away."""
+    """The table of workers. Every method raises StoreUnavailable when the database is unavailable."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def beat(self, worker: NewWorker) -> None:
-        """The worker lives; forget those that were not seen for a day."""
+        """Record that the worker is alive, and forget workers that were not seen for a day."""
         with self._database.writing() as connection:
             now = self._clock()
             seen = {**vars(worker), "seen_at": now}
@@ -59,12 +59,11 @@ class Workers:
             connection.execute(delete(workers).where(workers.c.seen_at < now - FORGET_AFTER_S))
 
     def leave(self, worker_id: str) -> None:
-        """The worker has stopped as it should."""
         with self._database.writing() as connection:
             connection.execute(delete(workers).where(workers.c.id == worker_id))
 
     def list(self) -> tuple[Worker, ...]:
-        """Every worker of the last day, those seen last first."""
+        """Every worker of the last day, most recently seen first."""
         held = select(jobs.c.lease_owner, jobs.c.id).where(jobs.c.status.in_(sorted(HELD)))
         with self._database.reading() as connection:
             rows = connection.execute(select(workers).order_by(workers.c.seen_at.desc())).mappings().all()
@@ -72,7 +71,6 @@ class Workers:
         return tuple(self._worker(row, at_work.get(row["id"])) for row in rows)
 
     def living_queues(self) -> frozenset[JobKind]:
-        """The queues that have a living worker."""
         since = self._clock() - LIVING_S
         with self._database.reading() as connection:
             rows = connection.execute(select(workers.c.queue).where(workers.c.seen_at >= since).distinct())
