@@ -204,7 +204,7 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], port: in
 def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=15)
+        process.wait(timeout=60)  # `sds-clip up` stops workers, the service and Valkey one after another
     # Workers of the group may outlive their parent.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
