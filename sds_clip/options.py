@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
-_CONTEXT = {"max_content_width": 100, "show_default": True, "help_option_names": ["-h", "--help"]}
+_CONTEXT = {"max_content_width": 200, "show_default": True, "help_option_names": ["-h", "--help"]}
 _REFERENCES = """\
 \b
 A model is named by a reference: demo (ships with this package),

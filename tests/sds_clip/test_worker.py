@@ -1,4 +1,6 @@
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
@@ -8,6 +10,15 @@ from app.settings import Settings
 from sds_clip.cli import main
 from sds_clip.options import read_worker_config
 from worker.config import OWN_VARIABLES, WorkerConfig
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A worker holds its signals; without this, the tests that come after would have it hold theirs."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_missing_address_is_one_line_that_names_it(
