@@ -1,6 +1,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ def test_checkpoint_half_written_leaves_the_one_before(
 ) -> None:
     save_checkpoint(tmp_path / "run.pt", Recipe(), 7, 1.0, {"network": linear(3.0)})
 
-    def stopped(state: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def stopped(state: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", stopped)
