@@ -44,8 +44,8 @@ def test_checkpoint_half_written_leaves_the_one_before(
 ) -> None:
     save_checkpoint(tmp_path / "run.pt", Recipe(), 7, 1.0, {"network": linear(3.0)})
 
-    def stopped(state: object, path: BinaryIO) -> None:
-        path.write(b"half")
+    def stopped(state: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", stopped)
