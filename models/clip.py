@@ -49,7 +49,7 @@ class Clip:
     def encode_image(
         self, pixels: Float[Tensor, "b 3 h w"], *, normalize: bool = True
     ) -> Float[Tensor, "b d"]:
-        """Encode preprocessed images. Features are float32 on the model's device, L2-normalised in float32."""
+        """Encode preprocessed images into float32 features on the model's device, normalised in float32."""
         if not len(pixels):
             return torch.zeros(0, self.embed_dim, device=self.device)
         pixels = pixels.to(self.device, DTYPES[self.precision])
@@ -60,7 +60,7 @@ class Clip:
     def encode_text(
         self, tokens: Int[Tensor, "n context"], *, normalize: bool = True
     ) -> Float[Tensor, "n d"]:
-        """Encode tokenized texts. Features are float32 on the model's device, L2-normalised in float32."""
+        """Encode tokenized texts into float32 features on the model's device, normalised in float32."""
         if not len(tokens):
             return torch.zeros(0, self.embed_dim, device=self.device)
         network: Any = self.network

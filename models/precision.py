@@ -98,7 +98,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether a module is a normalisation layer: torch's own, or one named so by timm or transformers."""
+    """Return whether a module is a normalisation layer: torch's own, or one of another library by name."""
     other = isinstance(module, _OTHER_NORMS) or _OTHER_NORM_NAMES.search(type(module).__name__) is not None
     return other or is_layer_norm(module)
 

@@ -1,4 +1,4 @@
-"""Resolve a reference into configuration, preprocessing, weights and tokenizer. None is guessed (decision 4)."""
+"""Resolve a reference into configuration, preprocessing, weights and tokenizer (decision 4: no guesses)."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class StudentError(ModelError):
 def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
     """Freeze a CLIP in place, except the parameters that are returned, by name and in the network's order.
 
-    - `layernorm`: weights and biases of every LayerNorm of both towers, as in arXiv 2307.09233. RMSNorms, which
-      T5's text towers have instead, count as LayerNorms.
+    - `layernorm`: weights and biases of every LayerNorm of both towers, as in arXiv 2307.09233. RMSNorms,
+      which T5's text towers have instead, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
     - `all`: every parameter, including logit_scale and logit_bias.
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: labels in templates make prompts, and the mean over prompts makes a class weight."""
+"""Zero-shot classification: labels in templates make prompts, whose mean feature is a class weight."""
 
 from __future__ import annotations
 
