@@ -115,7 +115,7 @@ class DiskCache:
             self._database = None
 
     def _mend(self, error: Exception) -> bool:
-        """Return whether to reopen the file: it was replaced by another process, or damaged and is removed."""
+        """Return whether to reopen the file: it was replaced elsewhere, or is damaged and removed here."""
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_READONLY_DBMOVED:
             return True

@@ -85,7 +85,7 @@ def check_pairs(
     that is not Unicode. Several processes read a part each, and all get the same result.
 
     Raises:
-        DataError: more than `max_bad_share` of the samples are bad, none is left, or processes differ in data.
+        DataError: more than `max_bad_share` of the samples are bad, none is left, or processes see other data.
     """
     report = {MissingImage: Findings(), UnreadableImage: Findings(), DataError: Findings()}
     usable: list[int] = []

@@ -17,8 +17,8 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     file of chosen captions often lists every image.
 
     Raises:
-        DataError: too large, not COCO's layout, a repeated image id, a caption of an image that is not listed, or
-            an image outside the folder.
+        DataError: too large, not COCO's layout, a repeated image id, a caption of an unlisted image, or an
+            image outside the folder.
     """
     folder = path.parent if images is None else images
     if not folder.is_dir():

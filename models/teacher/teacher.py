@@ -17,8 +17,8 @@ from models.teacher.gradient_scale import with_scaled_gradient
 from models.teacher.noise import PredictionType
 
 _CAPTIONS_AT_ONCE = 8  # always this many, see _embed
-# A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512, which is
-# too much for a whole batch of a CLIP.
+# A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
+# whole batch would be too much.
 _PIXELS_AT_ONCE = 4 * 512**2
 UNCONDITIONAL = ""
 """The caption that means no caption, as in the training of Stable Diffusion."""
