@@ -179,7 +179,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def check_finite(weights: dict[str, Tensor], file: Path) -> None:
-    """Raise CheckpointError if a weight is infinite or NaN."""
     broken = [
         name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
     ]

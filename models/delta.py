@@ -164,7 +164,6 @@ def _check_embeddings(delta: Delta, clip: Clip) -> None:
 
 
 def _clip_with(base: Clip, network: nn.Module) -> Clip:
-    """Return a copy of `base` with another network of the same architecture."""
     loaded: Any = network
     scale, bias = loaded.logit_scale.detach(), loaded.logit_bias
     return replace(

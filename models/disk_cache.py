@@ -75,7 +75,6 @@ class DiskCache:
         return self.get_many([key]).get(key)
 
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are present."""
         return self._try(partial(_read, keys=list(keys))) or {}
 
     def put(self, key: bytes, value: bytes) -> None:

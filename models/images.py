@@ -286,7 +286,6 @@ def _translated(error: Exception, data: bytes, format: Format) -> Exception:
 
 
 def _is_cut(data: bytes, format: Format) -> bool:
-    """Return whether a file that could not be read lacks its end."""
     if format == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     end = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82", "GIF": b";"}[format]

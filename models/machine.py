@@ -44,6 +44,6 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
 
 
 def release_free_memory() -> None:
-    """Return memory that glibc keeps after it was freed to the system. It keeps up to 64 MiB per thread."""
+    """Give freed memory that glibc holds back to the system. It holds up to 64 MiB per thread."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

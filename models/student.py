@@ -60,7 +60,6 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
 
 
 def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) -> set[int]:
-    """Return the ids of the weights and biases of all layers of a kind."""
     return {
         id(parameter)
         for module in modules

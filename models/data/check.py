@@ -129,7 +129,6 @@ def _exchanged(found: list[Found], pairs: StoredPairs, exchange: Exchange) -> li
 
 
 def _each(pairs: StoredPairs, indices: range, workers: int) -> Iterator[Found]:
-    """Yield the digest or the fault of each sample, in order."""
     ahead: deque[Future[Found]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for index in indices:

@@ -69,7 +69,6 @@ def _nouns(text: Words, phrases: list[Span]) -> Iterator[Swap]:
 
 
 def _wholes(text: Words, phrases: list[Span]) -> Iterator[Swap]:
-    """Swap two phrases together with their articles."""
     for one, other in combinations(phrases, 2):
         same = _lower(text, range(one.start, one.stop)) == _lower(text, range(other.start, other.stop))
         if not same and not _is_symmetric(text, phrases, one, other):
@@ -131,6 +130,7 @@ def _swapped(text: Words, swap: Swap) -> str:
         *text.gaps[other_stop:],
     ]
     words = [text.words[place] for place in places]
+    # The word that moved to the front takes over the capital letter.
     if text.words[0].istitle() and places[0] != 0:
         moved = places.index(0)
         words[moved] = words[moved].lower()

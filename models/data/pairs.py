@@ -147,7 +147,6 @@ class Subset(PairSet):
 
 
 def check_size(name: str, size: int) -> None:
-    """Raise UnreadableImage for an image file that is too large to read."""
     if size > MAX_IMAGE_BYTES:
         raise UnreadableImage(
             f"{name}: the image file has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed. Make it smaller."
@@ -161,7 +160,6 @@ def sample_digest(sample: Sample, data: bytes) -> bytes:
 
 
 def combined_hash(digests: Iterable[bytes]) -> str:
-    """One hash over many samples in their order."""
     total = hashlib.sha256()
     for digest in digests:
         total.update(digest)

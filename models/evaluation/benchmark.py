@@ -112,7 +112,6 @@ def check_scorer(benchmark: str, scorer: str) -> None:
 
 
 def check_finite(scores: Float[Tensor, "*shape"]) -> None:
-    """Raise EvaluationError if a score is infinite or NaN."""
     if not bool(torch.isfinite(scores).all()):
         raise EvaluationError(
             "Some scores are not finite: the model's weights or its precision are broken; try float32."

@@ -28,7 +28,6 @@ class _Sample:
 
 
 def is_class_shards(path: Path) -> bool:
-    """Return whether a folder has this layout."""
     return (path / CLASSNAMES).is_file()
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+# An upgrade of any of these may change features or scores, so everything is computed anew after it.
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "diffusers", "pillow", "numpy")
 
 

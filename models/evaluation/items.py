@@ -52,7 +52,6 @@ class ImageMissing(ImageProblem):
 
 
 def image_name(region: ImageRegion) -> str:
-    """Return the name of an image in messages."""
     return f"{region.path}/{region.name}" if isinstance(region, ArchiveImage) else str(region.path)
 
 

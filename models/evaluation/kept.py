@@ -46,7 +46,6 @@ class KeptFeatures:
         return key in self._row_of
 
     def close(self) -> None:
-        """Remove the temporary file."""
         self._file.close()
 
     def fetch(self, keys: Iterable[bytes]) -> None:
@@ -66,7 +65,6 @@ class KeptFeatures:
         self._row_of |= {name: self._row_of[key] for name, key in keys.items() if key in self._row_of}
 
     def add(self, keys: Sequence[bytes], features: Float[Tensor, "n d"]) -> None:
-        """Keep new rows, here and in the cache."""
         rows = np.ascontiguousarray(features.float().cpu().numpy(), dtype="<f4")
         self._append(keys, rows.tobytes())
         self._cache.put_many(
@@ -109,7 +107,6 @@ class KeptErrors:
         return pair in self._d
 
     def fetch(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Copy the d of those (image, caption) that this run does not have yet from the cache."""
         wanted = {self._place(pair): pair for pair in pairs if pair not in self._d}
         found = self._cache.get_many(wanted)
         self._d |= {wanted[place]: struct.unpack("<d", d)[0] for place, d in found.items()}

@@ -234,8 +234,6 @@ def _trigrams(text: Words) -> Draw:
 
 
 def _exchange(length: int, groups: Sequence[list[int]]) -> Draw:
-    """Permute words within their group."""
-
     def order(rng: np.random.Generator) -> Order:
         places = list(range(length))
         for group in groups:

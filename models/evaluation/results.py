@@ -87,7 +87,6 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
-    """Return the content of the file, with or without every item's outcome."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "benchmark": results.benchmark,

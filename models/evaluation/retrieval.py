@@ -29,7 +29,7 @@ IMAGE_RETRIEVAL, TEXT_RETRIEVAL = "image_retrieval_recall", "text_retrieval_reca
 """CLIP_benchmark's names for retrieving an image for a text, and a text for an image."""
 
 _QUERIES, _OTHERS = 1024, 8192  # block sizes: they bound memory
-_BELOW_EVERY_COSINE = -2.0
+_BELOW_EVERY_COSINE = -2.0  # finite, so that margins are
 
 Batch = tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]
 """Features, and the index of the image that each belongs to."""

@@ -72,7 +72,6 @@ class ClipScorer:
         """How many were encoded because they were not kept before."""
 
     def close(self) -> None:
-        """Close the cache and the temporary files."""
         for kept in (self._images, self._texts, self._cache):
             kept.close()
 

@@ -159,7 +159,6 @@ def _mean_square(differences: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
 
 
 def check_finite(errors: Tensor) -> None:
-    """Raise TeacherError if an error is not finite."""
     if not errors.isfinite().all():
         raise TeacherError(
             "The teacher's error is not finite. Its precision is too low (use bfloat16 or float32), its weights are "

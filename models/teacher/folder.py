@@ -139,7 +139,6 @@ def version_of_folder(folder: Path) -> str:
 
 
 def version_of_vae(folder: Path) -> str:
-    """Return the sha256 over the VAE as it is stored."""
     return _digest(folder, {"vae": UNET_WEIGHTS}, ["vae/config.json"]).hexdigest()
 
 

@@ -127,7 +127,6 @@ class Teacher:
         noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, "b"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return z_t for z_0 by the model's own schedule; see `models.teacher.noise`."""
         return arithmetic.add_noise(latents, noise, self.alphas_cumprod[timesteps])
 
     def noise_pred(

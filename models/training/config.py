@@ -204,7 +204,6 @@ def parse_config(values: dict[str, object]) -> FinetuneConfig:
 
 
 def config_error(error: ValidationError) -> ConfigError:
-    """Return everything that is wrong with some options as one error."""
     problems = "; ".join(_problem(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors())
     return ConfigError(f"The configuration cannot be used: {problems}.")
 

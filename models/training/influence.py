@@ -8,10 +8,11 @@ from statistics import fmean, stdev
 
 from models.training.log import Record
 
+# The thresholds of `teacher_had_no_say`.
 MIN_GRADIENT_SHARE = 0.05
 MIN_RESIDUAL_GAP = 0.01
 _STANDARD_ERRORS = 2
-_ENOUGH_FOR_NOISE = 3
+_ENOUGH_FOR_NOISE = 3  # records, to estimate a standard error from
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,6 @@ class Objective:
 
 
 def timestep_range(config: FinetuneConfig, timesteps: int, step: int, steps: int) -> tuple[int, int]:
-    """Return the lowest and the highest timestep that a step draws from."""
     t_max = config.t_max
     if config.t_schedule == "annealed":
         t_max -= (config.t_max - config.t_min) / 2 * step / max(steps - 1, 1)

@@ -85,5 +85,4 @@ def rate_share(step: int, steps: int, warmup_steps: int) -> float:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the L2 norm over all gradients together."""
     return nn.utils.get_total_norm([gradient_of(parameter) for parameter in parameters])

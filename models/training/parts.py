@@ -31,7 +31,7 @@ from models.training.processes import exchanged
 
 Say = Callable[[str], None]
 
-_SAID_EVERY = 10_000
+_SAID_EVERY = 10_000  # samples between two messages
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for each other, since one may read its data or fetch a teacher far more slowly."""
 
@@ -56,7 +56,6 @@ class Place:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files."""
         return self.rank == 0
 
 

@@ -115,6 +115,7 @@ def train(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     done = checkpoints.restore(run.parameters, run.trainer.optimizer)
+    # Processes that resumed at different steps would wait for each other for ever.
     if len(set(exchanged(done))) > 1:
         raise TrainingError(
             f"{out} is not the same folder for every process: put --out on a disk that all share."
@@ -181,7 +182,6 @@ class _Run:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that a checkpoint holds, by name."""
         mapper = {f"mapper.{name}": value for name, value in self.trainer.mapper.items()}
         return {f"student.{name}": value for name, value in self.trainer.student.items()} | mapper
 

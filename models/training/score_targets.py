@@ -80,6 +80,7 @@ class ScoreTargets:
         low, high = self._range
         chosen = draws(
             self._count, teacher.latent_shape, teacher.timesteps,
+            # Differs for every pair of seed and sample, up to a million samples.
             seed=self._seed * 1_000_003 + sample, t_min=low, t_max=high,
         )  # fmt: skip
         latents = teacher.encode_image(self._view(self._pairs.image(sample))[None].to(teacher.device))[0]

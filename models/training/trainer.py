@@ -72,6 +72,7 @@ class Trainer:
         if self.mapper:
             terms["mapper_gradient_norm"] = gradient_norm(self.mapper.values())
         values = _values(terms)
+        # Checked after the average, so that all processes stop together.
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise NotFiniteError(

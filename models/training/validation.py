@@ -13,7 +13,7 @@ from models.data.pairs import PairSet
 from models.encode import encode_images, encode_texts
 from models.evaluation.retrieval import counted_batches, in_batch_accuracy
 
-MAX_PAIRS = 1024
+MAX_PAIRS = 1024  # as the option `val` promises
 
 
 @torch.no_grad()

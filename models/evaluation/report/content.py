@@ -66,13 +66,11 @@ def axis_limit(rows: Sequence[tuple[str, Difference]]) -> float:
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return every key that any run has, with each run's value."""
     flat = [_flattened(run.provenance) for _, run in runs]
     return {key: [values.get(key, "") for values in flat] for values in flat for key in values}
 
 
 def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Join nested keys by dots."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

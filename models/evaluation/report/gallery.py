@@ -48,7 +48,6 @@ def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -
 
 
 def _pairs(results: Results, baseline: Results | None) -> list[Pair]:
-    """Return the items whose margins can be ranked."""
     before = {item.id: item for item in baseline.items} if baseline else {}
     pairs = [(before.get(item.id), item) for item in results.items]
     return [

@@ -7,23 +7,19 @@ _MINUS = "\u2212"
 
 
 def percent(share: float) -> str:
-    """Format a share in [0, 1] in percent."""
     return f"{100 * share:.1f}{NO_BREAK}%"
 
 
 def points(difference: float) -> str:
-    """Format a difference of shares in points, with its sign."""
     text = f"{100 * difference:+.1f}".replace("-", _MINUS)
     return "0.0" if text[1:] == "0.0" else text
 
 
 def interval(low: float, high: float) -> str:
-    """Format an interval of a share in percent."""
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def points_interval(low: float, high: float) -> str:
-    """Format an interval of a difference in points."""
     return f"{points(low)} to {points(high)}"
 
 
