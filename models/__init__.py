@@ -1,1 +1,1 @@
-"""The exact part: checkpoints, encoding, scoring and evaluation. Knows no HTTP, no SQL and no Celery."""
+"""The exact part: checkpoints, encoding, scoring and evaluation. It knows no HTTP, no SQL and no Celery."""

@@ -1,7 +1,8 @@
-"""Files and folders that appear whole or not at all, and stay once they are there.
+"""Write files and folders that appear whole or not at all, and survive a crash once they are there.
 
-Each is written under a temporary name in the same folder, flushed to the disk, renamed, and the folder's own entry is
-flushed last. A crash leaves the old file or the new one; what else it leaves is named `.NAME.<random>`.
+Each is written under a temporary name in the same folder, flushed to disk and renamed. The entry of the
+parent folder is flushed last. A crash leaves either the old file or the new one, and perhaps a leftover named
+`.NAME.<random>`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from models.references import CheckpointError
 
 @contextmanager
 def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Yield a file to write to, which replaces `path` once the block ends without an error.
+    """Yield a file to write to, which replaces `path` when the block ends without an error.
 
-    `mode` holds from the start, so that a secret can be read by nobody else at any moment. Raises OSError.
+    The file has `mode` from the moment it is created, so that a secret is never readable by others. Raises
+    OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     working = _beside(path)
@@ -41,17 +43,17 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
-    """Replace a file by one with this content; text is written as UTF-8. Raises OSError."""
+    """Replace a file with `content`; text is written as UTF-8. Raises OSError."""
     with atomic_file(path, mode=mode) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` to write into, which is named `out` once the block ends without an error.
+    """Yield a temporary folder beside `out`, which is renamed to `out` when the block ends without an error.
 
-    Raises CheckpointError where `out` exists, and where it cannot be written (a full disk, say); nothing of it is
-    left behind then.
+    Raises CheckpointError if `out` exists or cannot be written (a full disk, for example); nothing is left
+    behind then.
     """
     if out.exists() or out.is_symlink():
         raise CheckpointError(f"{out} exists; choose another folder.")
@@ -73,7 +75,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's own entry, and so the names in it, to the disk. Raises OSError."""
+    """Flush a folder's own entry, and so the names in it, to disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -89,7 +91,7 @@ def _sync_tree(folder: Path) -> None:
     for here, _, names in os.walk(folder):
         for name in names:
             file = Path(here, name)
-            file.chmod(0o644)  # safetensors makes files that only their owner may read
+            file.chmod(0o644)  # safetensors creates files that only their owner may read
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
         sync_folder(Path(here))

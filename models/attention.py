@@ -1,4 +1,4 @@
-"""Self-attention of open_clip's towers without the transposes of torch's own module."""
+"""Self-attention for open_clip's towers without the transposes of torch's own module."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class BatchFirstAttention(nn.MultiheadAttention):
     """torch's attention for one contiguous [n, l, d] input, as two matrix products around a fused kernel.
 
-    nn.MultiheadAttention turns its input to sequence-first, and torch then multiplies frozen weights with
-    that view by copying them once a position: with the text tower's mask, where no fast path saves it, that
-    is many times the work. Parameters, names and results are the parent's, and anything but plain
-    self-attention goes to it.
+    nn.MultiheadAttention transposes its input to sequence-first. torch then multiplies frozen weights with
+    that view by copying them once per position. With the text tower's mask no fast path avoids this, and it
+    is many times the work. Parameters, their names and results are the parent's. Anything but plain
+    self-attention is passed to the parent.
     """
 
     def forward(  # type: ignore[override]
@@ -42,9 +42,10 @@ class BatchFirstAttention(nn.MultiheadAttention):
 
 
 def attend_batch_first(network: nn.Module) -> nn.Module:
-    """Let every plain attention module of a network, in place, skip the transposes."""
+    """Switch every plain attention module of a network, in place, to BatchFirstAttention."""
     for module in network.modules():
         if type(module) is nn.MultiheadAttention and _plain(module):
+            # The class is swapped in place so that parameters, their names and hooks stay (decision 5).
             module.__class__ = BatchFirstAttention
     return network
 

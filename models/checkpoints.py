@@ -1,4 +1,4 @@
-"""Load a checkpoint: everything that changes a result comes from it, and nothing is filled in silently."""
+"""Load a checkpoint. Everything that changes a result comes from it (decision 4)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPENAI_ARCHIVE_KEYS = frozenset({"input_resolution", "context_length", "vocab_si
 def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") -> Clip:
     """Load a checkpoint, or a delta with its base, onto a device at a precision.
 
-    Raises CheckpointError where a piece is missing, unreadable or contradicts another, PrecisionError for an
+    Raises CheckpointError if a piece is missing, unreadable or contradicts another, and PrecisionError for an
     unknown device or precision.
     """
     parsed = parse(reference)
@@ -68,9 +68,10 @@ def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") 
 
 
 def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:
-    """The whole checkpoint that a reference ends at, and the deltas over it, the uppermost first.
+    """Return the whole checkpoint at the end of a reference, and the deltas on top of it, the topmost first.
 
-    Raises CheckpointError where a delta is over itself, or alpha is asked of what is no delta.
+    Raises CheckpointError if a delta is based on itself, or if alpha is given for something that is not a
+    delta.
     """
     deltas: list[Folder] = []
     while isinstance(reference, Folder) and is_delta(expanded(reference.path)):
@@ -87,18 +88,19 @@ def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:
 
 
 def source_of(reference: Reference) -> Source:
-    """The configuration, preprocessing and tokenizer that a checkpoint or a delta is used with."""
+    """Return the configuration, preprocessing and tokenizer that a checkpoint or a delta is used with."""
     return resolve(unfold(reference)[0])
 
 
 def _load_whole(reference: Reference) -> Clip:
-    """A checkpoint that is no delta; float32 on the CPU."""
+    """Load a checkpoint that is not a delta, in float32 on the CPU."""
     source = resolve(reference)
     tokenizer = load_tokenizer(source.model_config["text_cfg"], source.tokenizer)
     weights = read_weights(source.weights)
     network: Any = build_network(source, weights)
     dtypes = {name: value.dtype for name, value in weights.items()}
     del weights
+    # Hashed as stored in the file, so that the version does not depend on device or precision.
     identity = Identity({name: stored(value) for name, value in as_stored(network, dtypes)}, describe(source))
     size = size_pair(network.visual.image_size)
     preprocess = {**source.preprocess, "size": size, "mode": "RGB"}
@@ -127,7 +129,7 @@ def _load_whole(reference: Reference) -> Clip:
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """All that changes a result beside the weights, for the version."""
+    """Return everything but the weights that changes a result; it is part of the version."""
     text = source.model_config["text_cfg"]
     return {
         "model": effective_model_config(source.model_config),
@@ -142,7 +144,10 @@ def describe(source: Source) -> dict[str, Any]:
 
 
 def tokenizer_files(tokenizer: Path | str, *, beside: Sequence[str] = ()) -> list[Path]:
-    """The files of a tokenizer in a folder, or in the Hugging Face cache, and others if they lie there too."""
+    """Return the files of a tokenizer that exist, and of those named in `beside`.
+
+    `tokenizer` is a folder, or a name in the Hugging Face cache.
+    """
     if isinstance(tokenizer, str):
         from transformers.utils.hub import cached_file
 
@@ -156,9 +161,9 @@ def tokenizer_files(tokenizer: Path | str, *, beside: Sequence[str] = ()) -> lis
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read stored tensors as they are.
+    """Read tensors in the formats they are stored in.
 
-    Raises CheckpointError for a file that is no checkpoint, and for numbers that are not finite.
+    Raises CheckpointError for a file that is not a checkpoint, and for numbers that are not finite.
     """
     if not os.access(file, os.R_OK):  # safetensors calls such a file missing
         raise CheckpointError(f"{file} may not be read by this user; change its permissions.")
@@ -174,7 +179,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def check_finite(weights: dict[str, Tensor], file: Path) -> None:
-    """Raise CheckpointError where a number is infinite or none."""
     broken = [
         name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
     ]
@@ -186,12 +190,13 @@ def check_finite(weights: dict[str, Tensor], file: Path) -> None:
 
 
 def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
-    """Make open_clip's network for a source and fill it with its weights, float32 on the CPU.
+    """Build open_clip's network for a source and load its weights, in float32 on the CPU.
 
-    Raises CheckpointError where configuration and weights do not fit each other.
+    Raises CheckpointError if configuration and weights do not fit each other.
     """
     config = deepcopy(source.model_config)
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    # The towers' own pretrained weights would be downloaded only to be overwritten.
     config["text_cfg"].update({"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {})
     config["vision_cfg"].update(
         {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
@@ -214,7 +219,7 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Catch what open_clip would bend into shape without a word."""
+    """Refuse mismatches that open_clip would silently adapt."""
     archive = OPENAI_ARCHIVE_KEYS & weights.keys()
     if archive:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""A loaded CLIP: the network with everything that belongs to it, ready to encode."""
+"""A loaded CLIP: the network and everything that belongs to it, ready to encode."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from models.version import Identity
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One checkpoint in memory. Immutable: another version is another Clip."""
+    """One checkpoint in memory. It is immutable: another version is another Clip."""
 
     reference: str
-    """How it was named, normalised."""
+    """The normalised reference it was loaded by."""
     architecture: str
-    """open_clip's name for it, or the folder's own where its configuration is nobody else's."""
+    """open_clip's name for it, or the folder's name if open_clip has no such configuration."""
     version: str
-    """sha256 over the stored weights and all else that changes a result; see `models.version`."""
+    """sha256 over the stored weights and everything else that changes a result; see `models.version`."""
     identity: Identity
-    """What the version is made of."""
+    """The parts that the version is a hash of."""
     network: nn.Module
     preprocess: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]
-    """open_clip's inference transform for this checkpoint; float32 on the CPU."""
+    """open_clip's inference transform for this checkpoint. Its output is float32 on the CPU."""
     tokenizer: Callable[[list[str]], Int[Tensor, "n context"]]
     precision: str
     device: torch.device
     logit_scale: float
-    """The factor itself: exp() is applied."""
+    """The factor itself: exp() has been applied."""
     logit_bias: float | None
-    """Not None: trained on each pair alone (SigLIP), so that probabilities are sigmoids."""
+    """Set if the model was trained on each pair alone (SigLIP). Its probabilities are then sigmoids."""
     embed_dim: int
     image_size: tuple[int, int]
     context_length: int
@@ -49,7 +49,7 @@ class Clip:
     def encode_image(
         self, pixels: Float[Tensor, "b 3 h w"], *, normalize: bool = True
     ) -> Float[Tensor, "b d"]:
-        """Encode preprocessed images; float32 features on the model's device, L2-normalised in float32."""
+        """Encode preprocessed images into float32 features on the model's device, normalised in float32."""
         if not len(pixels):
             return torch.zeros(0, self.embed_dim, device=self.device)
         pixels = pixels.to(self.device, DTYPES[self.precision])
@@ -60,7 +60,7 @@ class Clip:
     def encode_text(
         self, tokens: Int[Tensor, "n context"], *, normalize: bool = True
     ) -> Float[Tensor, "n d"]:
-        """Encode tokenized texts; float32 features on the model's device, L2-normalised in float32."""
+        """Encode tokenized texts into float32 features on the model's device, normalised in float32."""
         if not len(tokens):
             return torch.zeros(0, self.embed_dim, device=self.device)
         network: Any = self.network

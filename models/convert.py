@@ -1,4 +1,4 @@
-"""Turn a pickled checkpoint into a folder of safetensors: the only place that opens a pickle."""
+"""Convert a pickled checkpoint into a folder of safetensors. This is the only module that opens a pickle."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def convert_pickle(
     *,
     preprocess: dict[str, Any] | None = None,
 ) -> Path:
-    """Write `out_dir` with the weights of a `.pt` file, and return it.
+    """Write the weights of a `.pt` file into `out_dir`, and return it.
 
-    The file is an open_clip training checkpoint ({"state_dict": {"module...."}}) or a bare state dict, read
-    as tensors only. Where open_clip's published weights for the architecture disagree, the activation must be
-    stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given (mean, std, interpolation,
+    The file is an open_clip training checkpoint ({"state_dict": {"module...."}}) or a bare state dict, and is
+    read as tensors only. If open_clip's published weights for the architecture disagree, the activation must
+    be stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given (mean, std, interpolation,
     resize_mode). The folder appears whole or not at all.
-    Raises CheckpointError where the file holds no such weights, does not fit, or `out_dir` exists.
+
+    Raises CheckpointError if the file holds no such weights, they do not fit, or `out_dir` exists.
     """
     architecture, stated_quick = architecture_and_activation(architecture)
     quick = stated_activation(architecture, stated_quick)
@@ -55,7 +56,7 @@ def convert_pickle(
         check_finite(weights, path)
         file = working / WEIGHT_FILES[0]
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
-        # Through the network: its own names and shapes are what is kept, and a misfit shows now.
+        # Weights go through the network, so that its own names and shapes are kept and a misfit shows now.
         network = build_network(Source(plain, config, stated, file, None), weights)
         dtypes = {name: value.dtype for name, value in weights.items()}
         write_folder(working, plain, config, stated, dict(as_stored(network, dtypes)))
@@ -64,7 +65,7 @@ def convert_pickle(
 
 
 def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors, and nothing that could run.
+    """Read a checkpoint's tensors without running any code in it.
 
     Raises CheckpointError for an archive of code, for other objects, and for OpenAI weights as plain GELU.
     """
@@ -111,7 +112,7 @@ def _is_torchscript(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
     except (zipfile.BadZipFile, OSError):
-        return False  # torch says what is wrong with it
+        return False  # torch.load reports what is wrong with it
 
 
 def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> None:

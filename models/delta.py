@@ -1,6 +1,6 @@
-"""What fine-tuning changed, kept as a delta over its base: saved, and laid over the base again.
+"""Save what fine-tuning changed as a delta, and apply a delta to its base (decision 12).
 
-WiSE-FT (arXiv 2109.01903, eq. 1) goes part of the way: theta = (1 - alpha) theta_base + alpha theta_tuned.
+WiSE-FT (arXiv 2109.01903, eq. 1) applies part of it: theta = (1 - alpha) theta_base + alpha theta_tuned.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def save_delta(
     data: dict[str, Any],
     metrics: dict[str, Any],
 ) -> Path:
-    """Write what differs between a float32 base and its tuned network, and return the folder.
+    """Write the difference between a float32 base and its tuned network, and return the folder.
 
-    The tuned network may share its frozen tensors with the base's. The folder appears whole or not at all, and
-    only after it was read back over the base with embeddings equal to the tuned network's.
-    Raises DeltaError where the two do not fit each other or a tuned number is not finite, CheckpointError
-    where the folder exists or cannot be written.
+    The tuned network may share its frozen tensors with the base. The folder appears whole or not at all, and
+    only after it was read back onto the base with embeddings equal to the tuned network's.
+
+    Raises DeltaError if the two do not fit each other or a tuned number is not finite, and CheckpointError if
+    the folder exists or cannot be written.
     """
     changed = changed_tensors(base, tuned)
     version = base.identity.replacing(changed).version
@@ -48,9 +49,9 @@ def save_delta(
 
 
 def changed_tensors(base: Clip, tuned: nn.Module) -> dict[str, Tensor]:
-    """The tuned tensors that are not equal to the base's, on the CPU.
+    """Return the tuned tensors that are not equal to the base's, on the CPU.
 
-    Raises DeltaError where the networks have other tensors, or a changed one is not finite float32.
+    Raises DeltaError if the networks have different tensors, or a changed one is not finite float32.
     """
     if base.precision != "float32" or tuned is base.network:
         raise DeltaError(
@@ -77,10 +78,10 @@ def changed_tensors(base: Clip, tuned: nn.Module) -> dict[str, Tensor]:
 
 
 def apply_delta(base: Clip, folder: Path, alpha: float = 1.0) -> Clip:
-    """Lay a delta over its loaded base: another Clip, which shares every unchanged tensor with the base.
+    """Apply a delta to its loaded base. The new Clip shares every unchanged tensor with the base.
 
-    Raises DeltaError where the base is another one than the delta's, a tensor does not fit, or, at alpha 1,
-    version or embeddings are not those that were saved.
+    Raises DeltaError if this is not the delta's base, if a tensor does not fit, or, at alpha 1, if the
+    version or the embeddings are not those that were saved.
     """
     if not 0 <= alpha <= 1:
         raise DeltaError(f"alpha is a number from 0 (the base) to 1 (the delta), not {alpha}.")
@@ -92,9 +93,9 @@ def apply_delta(base: Clip, folder: Path, alpha: float = 1.0) -> Clip:
 
 
 def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
-    """The same with a delta that was read, and without a forward pass: for whoever checks the embeddings elsewhere.
+    """Apply a delta that has been read, without a forward pass; the caller checks the embeddings.
 
-    Raises DeltaError where the base is another one than the delta's, a tensor does not fit, or, at alpha 1, the
+    Raises DeltaError if this is not the delta's base, if a tensor does not fit, or, at alpha 1, if the
     version is not the one that was saved.
     """
     _check_base(delta, base)
@@ -102,7 +103,7 @@ def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
     network = _sharing(base.network, tensors)
     state = network.state_dict()
     for name, value in tensors.items():
-        state[name].copy_(value)  # a leaf without gradients: cast to the base's device and format
+        state[name].copy_(value)  # casts to the base's device and format; no gradients, so in place is fine
     identity = base.identity.replacing(tensors)
     if alpha == 1 and identity.version != delta.about.version:
         raise DeltaError(
@@ -132,7 +133,10 @@ def _check_base(delta: Delta, base: Clip) -> None:
 
 
 def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
-    """theta = (1 - alpha) theta_base + alpha theta_tuned; on the CPU, so that every device gets the same bits."""
+    """Return (1 - alpha) theta_base + alpha theta_tuned.
+
+    It is computed on the CPU, so that every device gets the same bits.
+    """
     if alpha == 0:
         return {}
     if alpha == 1:
@@ -160,7 +164,6 @@ def _check_embeddings(delta: Delta, clip: Clip) -> None:
 
 
 def _clip_with(base: Clip, network: nn.Module) -> Clip:
-    """The base's everything around another network of the same architecture."""
     loaded: Any = network
     scale, bias = loaded.logit_scale.detach(), loaded.logit_bias
     return replace(
@@ -173,10 +176,10 @@ def _clip_with(base: Clip, network: nn.Module) -> Clip:
 
 
 def _sharing(network: nn.Module, apart: Collection[str]) -> nn.Module:
-    """A copy of a network that shares all its tensors but those named in `apart`."""
+    """Copy a network, sharing all its tensors except those named in `apart`."""
     named = [
         *network.named_parameters(remove_duplicate=False),
         *network.named_buffers(remove_duplicate=False),
     ]
-    # deepcopy takes what its memo holds for already copied.
+    # deepcopy treats whatever its memo holds as already copied, so these tensors are shared.
     return deepcopy(network, {id(value): value for name, value in named if name not in apart})

@@ -1,8 +1,7 @@
-"""A delta's folder: the tensors that differ from a base, which base that is, and how to check a reload.
+"""The folder of a delta: the tensors that differ from a base, the base's identity, and how to check a reload.
 
-sds_clip_delta.json    what it is over, and how it came about
-delta.safetensors      float32, under the base's names
-golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
+sds_clip_delta.json    the base, and how the delta was made delta.safetensors      float32, under the base's
+names golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ FORMAT = 1
 
 
 class DeltaError(CheckpointError):
-    """A delta that cannot be read, belongs to another base, or does not give what it was saved with."""
+    """A delta that cannot be read, belongs to another base, or does not give the results it should."""
 
     code: ClassVar[str] = "bad_delta"
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a delta says of itself, as far as a program needs it; the rest is for people."""
+    """The parts of a delta's description that a program needs; the rest of the file is for people."""
 
     base: str
     """The base's reference; see `base_of`."""
     base_version: str
     version: str
-    """The version of base and delta together."""
+    """The version of the base with the delta applied."""
     trained: tuple[str, ...]
     seed: int
 
 
 @dataclass(frozen=True)
 class Delta:
-    """One delta as its folder holds it, checked by itself and not yet against its base."""
+    """A delta as its folder holds it. It has been checked by itself but not against its base."""
 
     folder: Path
     about: Description
@@ -59,14 +58,14 @@ class Delta:
 
 
 def is_delta(folder: Path) -> bool:
-    """Whether a folder says of itself that it is a delta."""
     return (folder / DESCRIPTION_FILE).is_file()
 
 
 def base_of(folder: Path) -> Reference:
-    """What a delta lies over. A relative path in its description starts at the delta's folder.
+    """Return the reference of a delta's base.
 
-    Raises DeltaError where the description cannot be read.
+    A relative path in the description starts at the delta's folder. Raises DeltaError if the description
+    cannot be read.
     """
     return _at(folder, read_description(folder).base)
 
@@ -81,7 +80,7 @@ def write_delta(
 ) -> None:
     """Write a delta's files into an empty folder.
 
-    Raises DeltaError where the history (configuration, data, metrics) is not JSON.
+    Raises DeltaError if the history (configuration, data, metrics) is not JSON.
     """
     content = {
         "format": FORMAT,
@@ -112,7 +111,7 @@ def write_delta(
 def read_delta(folder: Path) -> Delta:
     """Read a delta's folder.
 
-    Raises DeltaError where a file is missing, damaged, of an unknown format, or holds other than finite
+    Raises DeltaError if a file is missing, damaged or of an unknown format, or holds anything but finite
     float32 tensors under the names that the description lists.
     """
     about = read_description(folder)
@@ -125,9 +124,9 @@ def read_delta(folder: Path) -> Delta:
 
 
 def read_description(folder: Path) -> Description:
-    """Read what a delta says of itself.
+    """Read a delta's description.
 
-    Raises DeltaError where that is missing, damaged or of an unknown format.
+    Raises DeltaError if it is missing, damaged or of an unknown format.
     """
     file = folder / DESCRIPTION_FILE
     try:
@@ -164,11 +163,11 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _at(folder: Path, reference: str) -> Reference:
-    """A reference whose path, if it has one and it is relative, starts at a folder."""
+    """Parse a reference, resolving a relative path in it against `folder`."""
     parsed = parse(reference)
     if isinstance(parsed, Folder | WeightsFile):
         path = expanded(parsed.path)
-        # The folder's own links first: `..` of a linked folder is not where the link lies.
+        # Resolve links in `folder` first: the parent of a linked folder is not the parent of the link.
         whole = path if path.is_absolute() else os.path.normpath(folder.resolve() / path)
         return replace(parsed, path=str(whole))
     return parsed

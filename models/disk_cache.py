@@ -1,11 +1,12 @@
-"""A bounded cache on disk: values by key in one SQLite file, which threads and processes share.
+"""A bounded cache on disk: values by key in one SQLite file that threads and processes share (decision 31).
 
-Losing a row costs only the time to compute it again, so no failure reaches the caller: a damaged row counts as absent,
-a damaged file is made anew, and while the file cannot be used (a full disk, no right to write) nothing is kept.
+Losing a row costs only the time to compute it again, so no failure reaches the caller. A damaged row counts
+as absent and a damaged file is created anew. While the file cannot be used (a full disk, no write
+permission), nothing is kept.
 
-Rows carry a checksum of key and value, since SQLite has none. The journal is the rollback journal: the write-ahead log
-can corrupt a file in versions before 3.51.3, and Python brings whichever its system has. What a killed writer began is
-rolled back by whoever opens the file next.
+Each row carries a checksum of key and value, since SQLite has none. The journal is the rollback journal: the
+write-ahead log can corrupt a file in versions before 3.51.3, and Python links whatever version the system
+has. The next process to open the file rolls back what a killed writer began.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ _TABLE = "CREATE TABLE cache (key BLOB PRIMARY KEY, used_at REAL NOT NULL, value
 _INDEX = "CREATE INDEX used ON cache (used_at)"
 _DIGEST_BYTES = 16
 _KEYS_AT_ONCE = 500
-"""In one query. SQLite before 3.32 takes 999 parameters."""
+"""Keys per query. SQLite before 3.32 takes at most 999 parameters."""
 _PAGE_BYTES = 16_384
-"""Most values are several kilobytes, which the default of 4,096 would spread over chains of pages."""
+"""Most values have several kilobytes, which pages of the default 4,096 bytes would spread over chains."""
 _REST_S = 60.0
-"""How long a file that cannot be used is left alone, so that not every batch waits for it."""
+"""How long to leave an unusable file alone, so that not every batch waits for it."""
 _TOUCH_AFTER_S = 3600.0
-"""How old the record of a row's last use may be. Reading would write as much as it reads without this."""
+"""How stale a row's time of last use may be. Without this, every read would also be a write."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""SQLITE_ERROR: it has other tables."""
+"""SQLITE_ERROR is what a file with other tables gives."""
 
 
 class DiskCache:
-    """Values by key, of which those used longest ago go beyond `max_bytes`; without it, none goes.
+    """Values by key. The least recently used rows are dropped beyond `max_bytes`; without it, none are.
 
-    The file is opened by the first use. A connection must not cross a fork.
+    The file is opened on first use. A connection must not cross a fork.
     """
 
     def __init__(self, file: Path, *, max_bytes: int | None = None, wait_s: float = 10.0) -> None:
-        """`wait_s` is how long to wait for another process that is writing."""
+        """`wait_s` is how long to wait while another process writes."""
         self._file = file
         self._max_bytes = max_bytes
         self._wait_s = wait_s
@@ -71,26 +72,23 @@ class DiskCache:
             self._disconnect()
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
         return self.get_many([key]).get(key)
 
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The values of those of the keys that are here."""
         return self._try(partial(_read, keys=list(keys))) or {}
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value."""
         self.put_many({key: value})
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
-        """Keep all of the values, in one transaction."""
+        """Store all values in one transaction."""
         self._try(partial(_write, values=values, max_bytes=self._max_bytes))
 
     def _try(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
         with self._lock:
             if time.monotonic() < self._resting_until:
                 return None
-            for attempt in (1, 2):
+            for attempt in (1, 2):  # the second one after the file was replaced
                 try:
                     return action(self._connected())
                 except (sqlite3.Error, OSError) as error:
@@ -116,7 +114,7 @@ class DiskCache:
             self._database = None
 
     def _mend(self, error: Exception) -> bool:
-        """Whether to open the file again: another process has made it anew, or it is damaged, and removed here."""
+        """Return whether to reopen the file: it was replaced elsewhere, or is damaged and removed here."""
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_READONLY_DBMOVED:
             return True
@@ -137,8 +135,9 @@ class DiskCache:
 
 def _prepare(database: sqlite3.Connection) -> None:
     database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-    database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # or a lower bound would not make the file smaller
-    # Writing waits for no disk: what a killed process wrote is there, and what a power cut spoils is found and dropped.
+    database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # otherwise a lower bound would not shrink the file
+    # Writes do not wait for the disk. The kernel has what a killed process wrote, and the checksums find what
+    # a power cut spoils.
     database.execute("PRAGMA synchronous = OFF")
     if not _has_table(database):
         with _transaction(database):
@@ -173,14 +172,14 @@ def _read(database: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, by
         rows = database.execute(f"SELECT key, used_at, value FROM cache WHERE key IN ({marks})", some)
         for key, used_at, stored in rows:
             if not isinstance(stored, bytes) or not isinstance(used_at, float):
-                continue  # damaged: SQLite puts any type into any column
+                continue  # damaged: SQLite allows any type in any column
             value = stored[_DIGEST_BYTES:]
             if stored[:_DIGEST_BYTES] == _digest(key, value):
                 found[key] = value
                 if now - used_at > _TOUCH_AFTER_S:
                     stale.append((now, key))
     if stale:
-        # A file that can only be read still serves.
+        # A read-only file is still useful.
         with contextlib.suppress(sqlite3.OperationalError), _transaction(database):
             database.executemany("UPDATE cache SET used_at = ? WHERE key = ?", stale)
     return found
@@ -195,16 +194,16 @@ def _write(database: sqlite3.Connection, values: Mapping[bytes, bytes], max_byte
             _drop_oldest(database, max_bytes)
     page, pages = _pragma(database, "page_size"), _pragma(database, "page_count")
     if max_bytes is not None and pages * page > max_bytes:
-        # As a script: `execute` takes one step, which frees one page.
+        # `execute` would take one step only, which frees one page; a script runs to the end.
         database.executescript(f"PRAGMA incremental_vacuum({pages - max_bytes // page})")
 
 
 def _drop_oldest(database: sqlite3.Connection, max_bytes: int) -> None:
-    """Drop what was used longest ago, a tenth more than must go, so that not every write has to."""
+    """Drop the least recently used rows, and a tenth more than necessary so that not every write has to."""
     if _used_bytes(database) <= max_bytes:
         return
     while (excess := _used_bytes(database) - (max_bytes - max_bytes // 10)) > 0:
-        # Half at a time: what a row takes beside its value depends on how rows fit into pages.
+        # Half of the excess at a time, since a row's overhead depends on how rows fit into pages.
         rows = list(_oldest(database, excess // 2))
         if not rows:
             break
@@ -221,7 +220,7 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
 
 
 def _oldest(database: sqlite3.Connection, size_bytes: int) -> Iterator[tuple[int]]:
-    """The rows used longest ago whose values have so many bytes together; at least one."""
+    """Yield the least recently used rows until their values total `size_bytes`; at least one."""
     for row, value_bytes in database.execute(
         "SELECT rowid, length(value) FROM cache ORDER BY used_at, rowid"
     ):

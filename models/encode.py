@@ -1,4 +1,4 @@
-"""Features of images and texts in memory, in batches."""
+"""Encode images and texts in memory, in batches."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ from models.machine import usable_cores
 
 
 def encode_images(clip: Clip, images: Sequence[Image.Image], *, batch_size: int = 32) -> Float[Tensor, "n d"]:
-    """L2-normalised float32 features on the CPU, one row an image.
+    """Return L2-normalised float32 features on the CPU, one row per image.
 
-    Images with equal pixels get equal features to the last bit, in whichever batches they stand, so that their ties
-    stay ties.
+    Images with equal pixels get features that are equal to the last bit, in whichever batches they are, so
+    that ties stay ties.
     """
     first: dict[bytes, int] = {}
     row_of: list[int] = []
@@ -40,9 +40,10 @@ def encode_texts(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "n d"]:
-    """L2-normalised float32 features on the CPU, one row a text; `progress(done, total)` follows every batch.
+    """Return L2-normalised float32 features on the CPU, one row per text.
 
-    Texts with equal tokens (repeated, or equal up to the context length) are encoded once.
+    Texts with equal tokens (repeated, or equal up to the context length) are encoded once. `progress(done,
+    total)` is called after every batch.
     """
     if not texts:
         return torch.empty(0, clip.embed_dim)

@@ -1,9 +1,9 @@
-"""Errors of the exact part. Whoever calls `models` translates them at its edge."""
+"""Errors of the exact part. Callers of `models` translate them at their edge."""
 
 from typing import ClassVar
 
 
 class ModelError(ValueError):
-    """Something a caller gave to `models` cannot be used; the message says what to do about it."""
+    """Something that a caller gave to `models` cannot be used. The message says what to do about it."""
 
     code: ClassVar[str] = "invalid_input"

@@ -1,4 +1,4 @@
-"""Write a whole checkpoint as a folder that open_clip reads by itself, `local-dir:`."""
+"""Write a whole checkpoint as a folder that open_clip reads by itself (`local-dir:`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from models.version import as_stored
 
 
 def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Path:
-    """Write a checkpoint, a delta above all, whole into `out`, and return it.
+    """Write a whole checkpoint, usually a delta applied to its base, into `out`, and return it.
 
-    `alpha` says how far to go from a delta's base (0) to the delta (1); without it, what the reference says.
-    Every tensor keeps the format that it was stored in. The folder appears only after it was read back and has
-    the version that the reference has.
-    Raises CheckpointError where the reference cannot be loaded, or `out` exists or cannot be written.
+    `alpha` blends from a delta's base (0) to the delta (1); by default it is what the reference says. Every
+    tensor keeps the format that it was stored in. The folder appears only after it was read back with the
+    version that the reference has.
+
+    Raises CheckpointError if the reference cannot be loaded, or `out` exists or cannot be written.
     """
     reference = parse(model.reference if isinstance(model, Clip) else model)
     if alpha is not None:
@@ -58,7 +59,7 @@ def write_folder(
     preprocess: Mapping[str, Any],
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Write weights and configuration in open_clip's layout into a folder that exists."""
+    """Write weights and configuration in open_clip's layout into an existing folder."""
     stored = {name: value.clone().contiguous() for name, value in weights.items()}
     save_file(stored, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
     content = {"architecture": architecture, "model_cfg": model_config, "preprocess_cfg": preprocess}

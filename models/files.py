@@ -1,4 +1,4 @@
-"""What is read of files as a whole: text with a bound, and hashes."""
+"""Read whole files: text up to a limit, and hashes."""
 
 import hashlib
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from models.errors import ModelError
 
 MAX_TEXT_BYTES = 2**30
-"""Annotation files are held in memory whole."""
+"""The limit for annotation files, which are held in memory whole."""
 
 
 def read_text(file: Path, error: type[ModelError]) -> str:
-    """The text of an annotation file in UTF-8, with or without a byte order mark.
+    """Return the text of an annotation file in UTF-8, with or without a byte order mark.
 
     Raises:
         error: it cannot be read, has more than MAX_TEXT_BYTES, or is not UTF-8.
@@ -30,6 +30,6 @@ def read_text(file: Path, error: type[ModelError]) -> str:
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    """Return the SHA-256 of a file's content in hexadecimal. Raises OSError."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

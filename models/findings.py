@@ -1,14 +1,14 @@
-"""What is wrong with data: all of it is counted, the first of it is listed in words."""
+"""Findings about faulty data. All are counted; the first ones are listed with a message."""
 
 from dataclasses import dataclass, field
 
 LISTED = 20
-"""How many findings are listed; all are counted."""
+"""How many findings are listed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why data, or an item of them, cannot be used."""
+    """Why a data set, or one item of it, cannot be used."""
 
     code: str
     message: str
@@ -16,18 +16,17 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Findings in the order in which they are made."""
+    """Findings in the order in which they are made: all are counted, the first LISTED are listed."""
 
     count: int = 0
     listed: list[Finding] = field(default_factory=list)
 
     def add(self, code: str, message: str) -> None:
-        """Count one more, and list it if it is among the first."""
         self.count += 1
         if len(self.listed) < LISTED:
             self.listed.append(Finding(code, message))
 
     def extend(self, others: "Findings") -> None:
-        """Take in others, after these."""
+        """Append the findings of `others`, as if they were added after these."""
         self.count += others.count
         self.listed += others.listed[: LISTED - len(self.listed)]

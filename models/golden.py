@@ -1,4 +1,4 @@
-"""Inputs made from a seed and their embeddings: what shows that a reloaded network computes as the saved one."""
+"""Inputs made from a seed, whose embeddings show that a reloaded network computes as the saved one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from models.clip import Clip
 SEED = 0
 SENTENCES = ["a red cube left of a blue ball", "two small dogs under the table"]
 TOLERANCE = {"float32": 2e-3, "float16": 0.02, "bfloat16": 0.1}
-"""How far an embedding may turn, in radians: GPUs' TF32 by less than this, QuickGELU taken for GELU by more."""
+"""How far an embedding may turn, in radians. TF32 turns it by less, GELU in place of QuickGELU by more."""
 
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """L2-normalised float32 features on the CPU of two pictures of noise and of `SENTENCES`."""
+    """L2-normalised float32 features on the CPU, of two noise images and of `SENTENCES`."""
 
     seed: int
     image_features: Float[Tensor, "n d"]
@@ -28,20 +28,22 @@ class Golden:
 
     @classmethod
     def of(cls, clip: Clip, seed: int = SEED) -> Golden:
-        """Compute them."""
-        # numpy's RandomState is frozen for good: the same numbers in any version, on any machine.
+        # numpy's RandomState is frozen: it gives the same numbers in every version, on every machine.
         noise = np.random.RandomState(seed).standard_normal((2, 3, *clip.image_size))
         images = clip.encode_image(torch.from_numpy(noise.astype(np.float32)))
         texts = clip.encode_text(clip.tokenizer(SENTENCES))
         return cls(seed, images.cpu().clone(), texts.cpu().clone())
 
     def angle(self, clip: Clip) -> float:
-        """The largest angle between these features and a network's own, in radians; infinite for other shapes."""
+        """Return the largest angle between these features and a network's own, in radians.
+
+        It is infinite if the shapes differ.
+        """
         other = Golden.of(clip, self.seed)
         ours, theirs = _rows(self), _rows(other)
         if [value.shape for value in ours] != [value.shape for value in theirs]:
             return float("inf")
-        # The chord, not the cosine: float32 cannot tell small angles by their cosine.
+        # The chord, not the cosine: in float32 the cosine cannot resolve small angles.
         return max(float((a - b).norm(dim=-1).max()) for a, b in zip(ours, theirs, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels, within limits, or an error that says what to do.
+"""Turn the bytes of an image file into RGB pixels, within limits, or into an error that says what to do.
 
     ImageError
     ├── ImageEmpty          no bytes at all
@@ -9,8 +9,9 @@
     ├── ImageTooNarrow      over the limit on width to height
     └── ImageTooComplex     costs far more to decode than its size says
 
-Pillow reads the files; what it says of a damaged one never reaches a caller. Two things are looked at before it:
-the format, by content and never by name, and how many scans a JPEG has, which Pillow does not bound.
+Pillow reads the files (decision 32); its own messages about a damaged file never reach a caller. Two things
+are checked before Pillow: the format, by content and never by name, and the number of scans in a JPEG, which
+Pillow does not limit.
 """
 
 import io
@@ -28,8 +29,8 @@ from models.errors import ModelError
 
 Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
 
-# Of all the modules of Pillow only these four ever see a file. Pillow's own dispatch, `Image.open`, would also take a
-# JPEG of several frames for an MPO, and read its index of frames, of which only the first is wanted.
+# Only these four modules of Pillow ever see a file. Pillow's own dispatch, `Image.open`, would also treat a
+# JPEG with several frames as an MPO and read its index of frames, although only the first frame is wanted.
 _FORMATS: tuple[tuple[re.Pattern[bytes], Format, Callable[[IO[bytes]], Image.Image]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImagePlugin.JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImagePlugin.PngImageFile),
@@ -37,25 +38,27 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Format, Callable[[IO[bytes]], Image.Ima
     (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
 )
 
-# Pillow warns over this size and refuses twice of it. As an error, the warning is another size that is too large;
-# our own limits lie below.
+# Pillow warns above this size and refuses twice this size. The warning is turned into an error, so that both
+# are refused. Our own limits are lower.
 MAX_PIXELS = 89_478_485
 warnings.simplefilter("error", Image.DecompressionBombWarning)
-# Broken metadata is no reason to refuse an image, and its warnings quote the file, so each would be kept for ever.
+# Broken metadata is no reason to refuse an image. Its warnings quote the file, so Python's registry of
+# warnings would keep each of them for ever.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# Passes times pixels, in units of max_pixels: the largest image allowed may have as many scans.
+# Limit on passes times pixels, in units of max_pixels: an image of max_pixels may have this many scans.
 MAX_PASSES = 16
-# Of a file's parts and pixels. One of 20 MiB that an editor wrote takes some ten thousand.
+# Limit on reads of one file. A file of 20 MiB written by an editor takes some ten thousand.
 MAX_READS = 200_000
-# Cameras and editors write some dozens; a file with more is made to keep a parser busy.
+# Cameras and editors write a few dozen. A file with more than this is made to keep a parser busy.
 MAX_JPEG_SEGMENTS = 4_096
 
-# The most memory that decoding takes, in bytes a pixel, over all modes of a format, from the decoder's own buffers
-# to RGB, turned upright and resized. Measured, with Pillow 13.0, by `python -m bench.decode_memory --formats`.
+# The most memory that decoding takes, in bytes per pixel, over all modes of a format: from the decoder's own
+# buffers to RGB, turned upright and resized. Measured with Pillow 13.0 by `python -m bench.decode_memory
+# --formats`.
 _BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "WEBP": 16}
 _PROGRESSIVE_BYTES_PER_PIXEL = 12
-# The file, and what a decoder copies of it.
+# The file itself, and the copies that a decoder makes of it.
 _COPIES_OF_FILE = 3
 
 _EXIF_ORIENTATION = 0x0112
@@ -71,7 +74,7 @@ _UPRIGHT = {
 
 
 class ImageError(ModelError):
-    """An image cannot be used; `code` says why, and the message what to do."""
+    """An image cannot be used. `code` says why, and the message says what to do."""
 
     code = "invalid_image"
 
@@ -121,14 +124,14 @@ class ImageTooNarrow(ImageError):
 
 
 class ImageTooComplex(ImageError):
-    """Made so that decoding costs far more than its size says."""
+    """A file made so that decoding costs far more than its size suggests."""
 
     code = "image_too_complex"
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large an image may be, checked before it is decoded. `max_aspect` is long side over short side."""
+    """How large an image may be, checked before decoding. `max_aspect` is long side over short side."""
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 64_000_000
@@ -141,9 +144,9 @@ class ImageLimits:
 
 
 class _BoundedReads(io.BytesIO):
-    """A file in memory that can be read so many times.
+    """A file in memory that can be read only MAX_READS times.
 
-    Pillow goes over a file's parts one by one and bounds neither their number nor its time.
+    Pillow visits a file's parts one by one in Python and limits neither their number nor its time.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -159,7 +162,7 @@ class _BoundedReads(io.BytesIO):
 
 @dataclass(eq=False)
 class ImageFile:
-    """An image file whose header was read. `decode_file` takes the image out of it, which is not decoded until then."""
+    """An image file whose header was read. The image is decoded, and taken out of it, by `decode_file`."""
 
     data: bytes
     format: Format
@@ -167,15 +170,16 @@ class ImageFile:
     width: int
     height: int
     passes: int = 1
-    """How often the decoder goes over all pixels: a JPEG's scans, and at least 2 for a progressive one."""
+    """How often the decoder visits all pixels: the scans of a JPEG, at least 2 for a progressive one."""
 
 
 def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bool = True) -> Image.Image:
-    """Decode a JPEG (or MPO), PNG, WebP or GIF into RGB; of several frames the first.
+    """Decode a JPEG (or MPO), PNG, WebP or GIF into RGB. Of several frames the first is used.
 
-    `orient=True` (serving) turns the image as its EXIF says, and scales 16-bit grey to 8 bit.
-    `orient=False` (evaluation) gives the pixels of `PIL.Image.open(...).convert("RGB")`, nothing else.
-    A truncated file is refused; but of a JPEG that was cut and given an end marker again, nothing tells.
+    - `orient=True` (serving) rotates the image as its EXIF says, and scales 16-bit grey to 8 bit.
+    - `orient=False` (evaluation) gives the pixels of `PIL.Image.open(...).convert("RGB")`, nothing else.
+
+    A truncated file is refused, but a JPEG that was cut and given a new end marker cannot be detected.
 
     Raises:
         ImageError: empty, of another format, truncated, damaged, or over a limit.
@@ -184,7 +188,7 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bo
 
 
 def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
-    """Read an image's header and check it against the limits; nothing is decoded.
+    """Read an image's header and check it against the limits, without decoding.
 
     Raises: ImageError, as `decode_image`.
     """
@@ -202,14 +206,14 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
 def read_header(data: bytes) -> ImageFile:
     """Read an image's header, whatever its size.
 
-    Raises: ImageFormat, ImageTruncated, ImageCorrupt, and ImageTooLarge for what Pillow does not open at all.
+    Raises: ImageFormat, ImageTruncated, ImageCorrupt, and ImageTooLarge for a size that Pillow does not open.
     """
     for magic, format, plugin in _FORMATS:
         if magic.match(data):
             try:
                 passes = _jpeg_passes(data) if format == "JPEG" else 1
                 if format == "PNG":
-                    # The decoder skips the checksums of the pixels, so these are checked before.
+                    # The decoder skips the checksums of the pixel data, so they are verified first.
                     plugin(_BoundedReads(data)).verify()
                 image = plugin(_BoundedReads(data))
                 return ImageFile(data, format, image, image.width, image.height, passes)
@@ -219,20 +223,20 @@ def read_header(data: bytes) -> ImageFile:
 
 
 def decode_bytes(file: ImageFile, *, max_side: int) -> int:
-    """An upper bound of the memory that decoding takes, and then resizing to `max_side` on the shorter side."""
+    """Return an upper bound on the memory for decoding and then resizing the shorter side to `max_side`."""
     per_pixel = _PROGRESSIVE_BYTES_PER_PIXEL if file.passes > 1 else _BYTES_PER_PIXEL[file.format]
     aspect = max(file.width, file.height) / min(file.width, file.height)
-    # Narrow pictures grow: first along one side and then along the other, 4 bytes a pixel.
+    # Resizing works along one side and then the other, with 4 bytes per pixel; a narrow image can grow.
     resized = int(2 * 4 * max_side**2 * aspect)
     return per_pixel * file.width * file.height + resized + _COPIES_OF_FILE * len(file.data)
 
 
 def decode_file(file: ImageFile, *, orient: bool = True) -> Image.Image:
-    """The second half of `decode_image`, once for each file.
+    """Decode an opened file, as `decode_image` does. Call it once per file.
 
     Raises: ImageTruncated, ImageCorrupt.
     """
-    # Taken out of the file, so that what is decoded is let go as soon as it is converted.
+    # Taken out of the file, so that the decoded image is freed as soon as it is converted.
     image, file.image = file.image, None
     assert image is not None, "A file is decoded once."
     try:
@@ -245,7 +249,7 @@ def decode_file(file: ImageFile, *, orient: bool = True) -> Image.Image:
     if orient:
         image = _grey_to_8_bit(image)
     if image.mode != "RGB":
-        # A transparent colour changes no pixel, and Pillow's translation of it can warn or fail.
+        # A transparent colour changes no pixel, and Pillow's conversion of it can warn or fail.
         image.info.pop("transparency", None)
         image = image.convert("RGB")
     return image if transpose is None else image.transpose(transpose)
@@ -271,7 +275,7 @@ def _check_size(file: ImageFile, limits: ImageLimits) -> None:
 
 
 def _translated(error: Exception, data: bytes, format: Format) -> Exception:
-    """Pillow's plugins raise whatever their parsing runs into, and promise no closed set."""
+    """Turn an exception into ours: Pillow's plugins raise whatever their parsing runs into."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, MemoryError) or "memory" in str(error):
@@ -282,7 +286,6 @@ def _translated(error: Exception, data: bytes, format: Format) -> Exception:
 
 
 def _is_cut(data: bytes, format: Format) -> bool:
-    """Whether a file that could not be read lacks its end."""
     if format == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     end = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82", "GIF": b";"}[format]
@@ -290,7 +293,7 @@ def _is_cut(data: bytes, format: Format) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the block is broken."""
+    """Return the EXIF orientation, 1 to 8, or 1 (upright) if there is none or the block is broken."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
@@ -299,13 +302,13 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
-    """Keep the high byte of 16-bit grey; Pillow's own conversion would clip it, and most of it to white."""
+    """Keep the high byte of 16-bit grey. Pillow's own conversion would clip it, most of it to white."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
-# Not a stuffed zero, not padding, and not one of the restart markers, of which a scan may have any number.
+# Any marker but a stuffed zero, padding, and the restart markers, of which a scan may have any number.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
@@ -313,9 +316,10 @@ _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 
 
 def _jpeg_passes(data: bytes) -> int:
-    """The scans up to the end of the image (ITU-T T.81 annex B).
+    """Count the scans up to the end of the image (ITU-T T.81 annex B).
 
-    Each is a pass over all pixels, however few bytes it has. The only scan of a baseline JPEG is not looked into.
+    Each scan is a pass over all pixels, however few bytes it has. The single scan of a baseline JPEG is not
+    searched.
     """
     position, components, progressive, scans = 2, 0, False, 0
     for _ in range(MAX_JPEG_SEGMENTS):
@@ -323,7 +327,7 @@ def _jpeg_passes(data: bytes) -> int:
         if found is None or found[1][0] == _END_OF_IMAGE:
             break
         marker, position = found[1][0], found.end()
-        if marker < 0xC0:  # without a length
+        if marker < 0xC0:  # these markers have no length
             continue
         if marker in _FRAMES:
             components, progressive = data[position + 7], marker in _PROGRESSIVE

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: processor cores and memory."""
+"""The processor cores and the memory that this process may use."""
 
 import contextlib
 import ctypes
@@ -9,20 +9,20 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """The cores of the affinity mask where the system has one, else all; at least one."""
+    """Return the number of cores in the affinity mask, or of all cores if the system has no mask."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def usable_bytes(root: Path = Path("/")) -> int:
-    """The machine's memory, or the least limit of this process's control groups (v1 and v2), whichever is less."""
+    """Return the memory of the machine, or of this process's control groups (v1 and v2) if that is less."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([machine, *_cgroup_limits(root)])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
-    """The limits of the group and of all groups around it. A container may see its own group as the outermost."""
+    """Yield the limits of the group and its parents. A container may see its own group as the outermost."""
     try:
         groups = (root / "proc/self/cgroup").read_text()
     except OSError:
@@ -36,7 +36,7 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
             continue
         group = top / path.lstrip("/")
         for folder in (group, *group.parents):
-            # No limit is "max" in v2, and in v1 a number that is larger than any machine.
+            # Without a limit, v2 has "max", and v1 a number larger than any machine.
             with contextlib.suppress(OSError, ValueError):
                 yield int((folder / name).read_text())
             if folder == top:
@@ -44,6 +44,6 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
 
 
 def release_free_memory() -> None:
-    """Return to the system what glibc keeps of memory that was freed; it keeps up to 64 MiB for each thread."""
+    """Give freed memory that glibc holds back to the system. It holds up to 64 MiB per thread."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

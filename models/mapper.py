@@ -1,4 +1,4 @@
-"""h_w: the linear map from a CLIP image embedding to the teacher's latent shape. Dropped after training."""
+"""h_w: the linear map from CLIP image embeddings to the teacher's latents. It is dropped after training."""
 
 import math
 from typing import ClassVar
@@ -14,20 +14,21 @@ MAPPER_INPUTS = ("normalized", "raw")
 
 
 class MapperError(ModelError):
-    """A mapper's option that is unknown, or data that it cannot be fitted to."""
+    """A mapper has an unknown option, or cannot be fitted to the data."""
 
     code: ClassVar[str] = "bad_mapper"
 
 
 class Mapper(nn.Module):
-    """z_0 = W f + b, reshaped to c h w, in float32 whatever autocast is in force."""
+    """z_0 = W f + b, reshaped to c h w, computed in float32 whatever autocast is active."""
 
     def __init__(
         self, embed_dim: int, latent_shape: tuple[int, int, int], *, input: str = "normalized", seed: int = 0
     ) -> None:
-        """Start as nn.Linear does: W and b uniform within 1 / sqrt(embed_dim), a pure function of `seed`.
+        """Initialise W and b as nn.Linear does, as a pure function of `seed`.
 
-        `normalized` maps the L2-normalised embedding, `raw` the embedding as it is.
+        Both are uniform within 1 / sqrt(embed_dim). `normalized` maps the L2-normalised embedding, `raw` the
+        embedding as it is.
 
         Raises MapperError for another input.
         """
@@ -36,6 +37,7 @@ class Mapper(nn.Module):
             raise MapperError(f"There is no mapper input {input!r}; use {' or '.join(MAPPER_INPUTS)}.")
         self.input = input
         self.latent_shape = latent_shape
+        # Made on "meta", so that nn.Linear's own start does not draw from the global generator.
         self.linear = nn.Linear(embed_dim, math.prod(latent_shape), device="meta").to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)
         bound = 1 / math.sqrt(embed_dim)
@@ -51,7 +53,7 @@ class Mapper(nn.Module):
         ridge: float,
         input: str = "normalized",
     ) -> "Mapper":
-        """The mapper that fits the latents best; `features` are not normalised, as in `forward`.
+        """Return the mapper that fits the latents best. `features` are not normalised, as in `forward`.
 
         Raises MapperError as `ridge_fit` does.
         """
@@ -63,13 +65,13 @@ class Mapper(nn.Module):
         return mapper
 
     def forward(self, image_features: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
-        """Latents of un-normalised image features. Gradients go to the features and to W and b."""
+        """Map un-normalised image features to latents. Gradients go to the features and to W and b."""
         with torch.autocast(image_features.device.type, enabled=False):
             latents: Tensor = self.linear(self.prepare(image_features))
         return latents.reshape(-1, *self.latent_shape)
 
     def prepare(self, image_features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """What W is multiplied with: float32, normalised if the input is `normalized`."""
+        """Return what W is multiplied with: float32 features, normalised if the input is `normalized`."""
         features = image_features.float()
         return F.normalize(features, dim=-1) if self.input == "normalized" else features
 
@@ -77,10 +79,11 @@ class Mapper(nn.Module):
 def ridge_fit(
     features: Float[Tensor, "n d"], latents: Float[Tensor, "n c h w"], ridge: float
 ) -> tuple[Float[Tensor, "p d"], Float[Tensor, "p"]]:
-    """W and b that minimise sum_i || W f_i + b - z_i ||^2 + ridge ||W||^2, in float64 and without gradients.
+    """Return W and b that minimise sum_i || W f_i + b - z_i ||^2 + ridge ||W||^2.
 
     The bias is not penalised, so with X and Z centred, W^T = (X^T X + ridge I)^-1 X^T Z and
-    b = mean(z) - W mean(f). `features` are what W is multiplied with; see `Mapper.prepare`.
+    b = mean(z) - W mean(f). `features` are what W is multiplied with; see `Mapper.prepare`. It is computed in
+    float64, without gradients.
 
     Raises MapperError for a ridge that is not positive, no samples, or a result that is not finite.
     """

@@ -1,4 +1,4 @@
-"""The configuration file of open_clip's folders, read without filling anything in."""
+"""Read the configuration file of open_clip's folders without filling anything in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from models.references import CheckpointError
 
 CONFIG_FILE = "open_clip_config.json"
 STATED = ("mean", "std", "interpolation", "resize_mode")
-"""What a `preprocess_cfg` must say: open_clip would fill any of it with its own defaults."""
+"""What a `preprocess_cfg` must state: open_clip would fill in its own defaults for any of these."""
 
 
 def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read `model_cfg` and `preprocess_cfg`.
+    """Return `model_cfg` and `preprocess_cfg`.
 
-    Raises CheckpointError where the file is missing, is not JSON, or describes no model.
+    Raises CheckpointError if the file is missing, is not JSON, or describes no model.
     """
     if not file.is_file():
         raise CheckpointError(f"{file.parent} has no {CONFIG_FILE}, so nothing says how to use its weights.")
@@ -33,9 +33,9 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Take a stated preprocessing as it is.
+    """Check a stated preprocessing, and return it as stated. `where` names its origin in messages.
 
-    Raises CheckpointError where a piece is missing, unknown, or contradicts the model.
+    Raises CheckpointError if a piece is missing, unknown, or contradicts the model.
     """
     missing = [key for key in STATED if preprocess.get(key) is None]
     if missing:
@@ -64,5 +64,5 @@ def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where
 
 
 def size_pair(size: Any) -> tuple[int, int]:
-    """Height and width, of one number for both or of two."""
+    """Return height and width from one number for both, or from two."""
     return (size, size) if isinstance(size, int) else (size[0], size[-1])

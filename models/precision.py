@@ -1,6 +1,7 @@
-"""Devices and number formats. The parameters of normalisation layers stay float32 in every one of them.
+"""Devices and number formats. Parameters of normalisation layers stay float32 in every format (decision 5).
 
-The small LayerNorm changes that fine-tuning makes would be rounded away: bfloat16's spacing near 1 is 0.0078.
+The small LayerNorm changes that fine-tuning makes would be rounded away: near 1, bfloat16 has a spacing of
+0.0078.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = ("auto", *DTYPES, *ALIASES)
 
+# Names are matched too, for norms that do not derive from torch's, such as T5LayerNorm.
 _LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 _LAYER_NORM_NAMES = re.compile(r"(layer|rms)_?norm", re.IGNORECASE)
 _OTHER_NORMS = (nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -27,14 +29,14 @@ _FLOAT32_PARAMETERS = ("logit_scale", "logit_bias")
 
 
 class PrecisionError(ModelError):
-    """A device or a precision that is unknown or cannot be had here."""
+    """A device or a precision that is unknown or not available here."""
 
     code: ClassVar[str] = "bad_precision"
 
 
 @cache
 def native_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, Arm BF16).
+    """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, Arm BF16).
 
     Elsewhere torch emulates it, slower than float32.
     """
@@ -46,17 +48,17 @@ def native_bf16() -> bool:
 
 
 def gpu_native_bf16(device: torch.device) -> bool:
-    """Whether a GPU multiplies bfloat16 in hardware: NVIDIA's from Ampere (8.0) on, AMD's as ROCm serves them.
+    """Return whether a GPU multiplies bfloat16 in hardware: NVIDIA from Ampere (8.0) on, AMD with ROCm.
 
-    torch.cuda.is_bf16_supported() also counts what torch emulates.
+    torch.cuda.is_bf16_supported() also counts emulation.
     """
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device; auto is the first GPU where there is one.
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device. `auto` is the first GPU if there is one.
 
-    Raises PrecisionError for a device that is not here.
+    Raises PrecisionError for a device that is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,9 +71,9 @@ def choose_device(device: str) -> torch.device:
 
 
 def limit_memory(device: str, share: float) -> None:
-    """Let this process have no more than a share of a GPU's memory; elsewhere nothing is done.
+    """Limit this process to a share of a GPU's memory. On another device this does nothing.
 
-    Raises PrecisionError for a device that is not here.
+    Raises PrecisionError for a device that is not available.
     """
     chosen = choose_device(device)
     if chosen.type == "cuda":
@@ -81,8 +83,8 @@ def limit_memory(device: str, share: float) -> None:
 def choose_precision(precision: str, device: torch.device) -> str:
     """Turn `auto` or a short name into float32, bfloat16 or float16.
 
-    Auto is bfloat16 where the hardware computes in it, float32 elsewhere.
-    Raises PrecisionError for another name, and for float16 on a CPU.
+    `auto` is bfloat16 if the hardware computes in it, else float32. Raises PrecisionError for another name,
+    and for float16 on a CPU.
     """
     if precision == "auto":
         native = gpu_native_bf16(device) if device.type == "cuda" else native_bf16()
@@ -96,20 +98,20 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a normalisation layer: torch's own, or one that timm or transformers names so."""
+    """Return whether a module is a normalisation layer: torch's own, or one of another library by name."""
     other = isinstance(module, _OTHER_NORMS) or _OTHER_NORM_NAMES.search(type(module).__name__) is not None
     return other or is_layer_norm(module)
 
 
 def is_layer_norm(module: nn.Module) -> bool:
-    """Whether a module is a LayerNorm or an RMSNorm: torch's own, or one named so, such as T5LayerNorm."""
+    """Return whether a module is a LayerNorm or RMSNorm: torch's own, or named so, such as T5LayerNorm."""
     return isinstance(module, _LAYER_NORMS) or _LAYER_NORM_NAMES.search(type(module).__name__) is not None
 
 
 def apply_precision(network: nn.Module, precision: str) -> nn.Module:
-    """Cast a float32 network in place, all but its normalisation layers and its logit scale and bias.
+    """Cast a float32 network in place, except its normalisation layers and its logit scale and bias.
 
-    The network is on its device already. Parameters keep their identity and names, so a state dict fits
+    The network must already be on its device. Parameters keep their identity and names, so a state dict fits
     before and after.
     """
     dtype = DTYPES[precision]
@@ -126,19 +128,19 @@ def apply_precision(network: nn.Module, precision: str) -> nn.Module:
 
 
 def _let_norm_take(dtype: torch.dtype, norm: nn.Module) -> None:
-    """Make a float32 normalisation layer take and return the lower precision around it."""
+    """Make a float32 normalisation layer accept and return the lower precision around it."""
     weight = next(norm.parameters(), None)
     on_cpu = weight is not None and weight.device.type == "cpu"
     if on_cpu and dtype is torch.bfloat16 and isinstance(norm, nn.LayerNorm):
-        return  # torch's CPU kernel takes bfloat16 beside float32 weights and reduces in float32: no casts
+        return  # torch's CPU kernel takes bfloat16 with float32 weights and reduces in float32
     if not isinstance(norm, _Float32Norm):
-        # A subclass in place: the layer stays itself for deepcopy, hooks and state dicts.
+        # Swap the class in place: the layer stays the same object for deepcopy, hooks and state dicts.
         kind: Any = type(norm)
         norm.__class__ = _float32_class(kind)
 
 
 class _Float32Norm(nn.Module):
-    """Computes in float32 and returns the input's format."""
+    """Compute in float32 and return the input's format."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         output: Tensor = super().forward(x.float(), *args, **kwargs)

@@ -1,7 +1,7 @@
-"""open_clip's inference transform, with the arithmetic of its last two steps in numpy.
+"""open_clip's inference transform, with the arithmetic of its last two steps in numpy (decision 2).
 
 torch would start a team of threads for each image, in every decoding thread at once, and starve the forward
-pass; numpy computes the same numbers, bit for bit, in the calling thread.
+pass. numpy computes the same numbers, bit for bit, in the calling thread.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 
 class Preprocess:
-    """Resize, crop and normalise a picture as `transform`, made by open_clip, does.
+    """Resize, crop and normalise an image as `transform`, made by open_clip, does.
 
     Raises ValueError for a transform that does not end with ToTensor and Normalize.
     """
@@ -29,7 +29,7 @@ class Preprocess:
         self._std = np.asarray(normalize.std, dtype=np.float32)[:, None, None]
 
     def __call__(self, image: PIL.Image.Image) -> Float[Tensor, "3 h w"]:
-        """float32 on the CPU: ((pixel / 255) - mean) / std."""
+        """Return ((pixel / 255) - mean) / std in float32 on the CPU."""
         for step in self._geometry:
             image = step(image)
         pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")

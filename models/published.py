@@ -1,4 +1,4 @@
-"""What open_clip publishes: architectures, tags, and what the tags of one architecture agree about."""
+"""What open_clip publishes: architectures, tags, and what the tags of an architecture have in common."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUICK_GELU_SUFFIX = "-quickgelu"
 
 
 def architecture_config(architecture: str) -> dict[str, Any]:
-    """open_clip's configuration for an architecture.
+    """Return open_clip's configuration for an architecture.
 
-    Raises CheckpointError for one that it does not know, with the nearest names.
+    Raises CheckpointError for an unknown one, naming the nearest known ones.
     """
     config: dict[str, Any] | None = open_clip.get_model_config(architecture)
     if config is None:
@@ -36,7 +36,7 @@ def _nearest(name: str, names: list[str]) -> str:
 
 
 def unknown_tag(architecture: str, tag: str) -> str:
-    """Say why open_clip has no such tag, and which tags it has."""
+    """Return a message that says why open_clip has no such tag, and which tags it has."""
     plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
     if plain != architecture and get_pretrained_cfg(plain, tag):
         return (
@@ -52,7 +52,7 @@ def unknown_tag(architecture: str, tag: str) -> str:
 
 
 def entry_of_repository(repository: str) -> dict[str, Any] | None:
-    """open_clip's own entry for weights that lie in a hub repository, where it has one."""
+    """Return open_clip's own entry for the weights in a hub repository, if it has one."""
     for architecture, tag in list_pretrained():
         entry: dict[str, Any] = get_pretrained_cfg(architecture, tag)
         if entry.get("hf_hub", "").rstrip("/") == repository:
@@ -61,10 +61,10 @@ def entry_of_repository(repository: str) -> dict[str, Any] | None:
 
 
 def stated_activation(architecture: str, quick_gelu: bool | None) -> bool:
-    """Whether weights without a configuration need QuickGELU.
+    """Return whether weights without a configuration need QuickGELU.
 
-    Raises CheckpointError where open_clip publishes both kinds for the architecture and nothing was stated,
-    or where the architecture's name and the statement contradict each other.
+    Raises CheckpointError if open_clip publishes both kinds for the architecture and nothing was stated, or
+    if the architecture's name and the statement contradict each other.
     """
     config = architecture_config(architecture)
     if architecture.endswith(QUICK_GELU_SUFFIX):
@@ -84,9 +84,9 @@ def stated_activation(architecture: str, quick_gelu: bool | None) -> bool:
 
 
 def published_preprocess(architecture: str, quick_gelu: bool) -> dict[str, Any]:
-    """The preprocessing of all weights that open_clip publishes for an architecture and activation.
+    """Return the preprocessing shared by all published weights of an architecture and activation.
 
-    Raises CheckpointError where they disagree or there are none.
+    Raises CheckpointError if they disagree or there are none.
     """
     entries = _entries(architecture)
     alike = [entry for entry in entries if bool(entry.get("quick_gelu")) == quick_gelu] or entries
@@ -107,7 +107,7 @@ def _entries(architecture: str) -> list[dict[str, Any]]:
 
 
 def known_architecture(config: dict[str, Any]) -> str | None:
-    """open_clip's name for a configuration, whatever its activation."""
+    """Return open_clip's name for a configuration, ignoring its activation."""
 
     def shape(candidate: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in effective_model_config(candidate).items() if key != "quick_gelu"}

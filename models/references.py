@@ -1,14 +1,14 @@
-"""What a person may write to name a checkpoint: one grammar for the service, the command line and the jobs.
+"""References: how a person names a checkpoint. The service, the command line and the jobs share this grammar.
 
     demo                                the model in the repository
     ViT-B-32/openai                     an architecture and a tag that open_clip publishes
-    ViT-B-32, ViT-B/32                  the same: OpenAI's weights are meant where no tag is given
+    ViT-B-32, ViT-B/32                  the same: without a tag, OpenAI's weights are meant
     hf-hub:org/repo                     a Hugging Face repository in open_clip's layout
     local-dir:PATH, ./PATH, /PATH       a folder in open_clip's layout, or a delta over another checkpoint
     FOLDER#alpha=0.5                    a delta half-way between its base (0) and itself (1, the default)
     PATH.safetensors@ViT-B-32+gelu      bare weights with their architecture and, if need be, activation
 
-Reading a reference touches no file and imports nothing heavy.
+Parsing a reference touches no file, and this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEMO = "demo"
 DEFAULT_TAG = "openai"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 ACTIVATIONS = {"gelu": False, "quickgelu": True}
-"""What may follow the plus sign, and whether it is QuickGELU."""
+"""What may follow the plus sign, and whether it means QuickGELU."""
 
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _PATCH_SIZE = re.compile(r"\d+(-\d+)*(-quickgelu)?(@\d+px)?", re.IGNORECASE)
@@ -36,13 +36,13 @@ _PATH_STARTS = ("./", "../", "/", "~")
 
 
 class CheckpointError(ModelError):
-    """A checkpoint that cannot be named, found, read or trusted; the message has the piece and the remedy."""
+    """A checkpoint cannot be named, found, read or trusted. The message names the piece and the remedy."""
 
     code: ClassVar[str] = "bad_checkpoint"
 
 
 class BadReferenceError(CheckpointError):
-    """The words that should name a checkpoint do not."""
+    """A text does not name a checkpoint."""
 
     code: ClassVar[str] = "bad_reference"
 
@@ -82,7 +82,7 @@ class Folder:
 
     path: str
     alpha: float | None = None
-    """How far a delta goes from its base; None for all the way."""
+    """How far to blend from the base (0) to the delta (1). None means 1."""
 
     def __str__(self) -> str:
         return f"local-dir:{self.path}" + ("" if self.alpha is None else f"#alpha={self.alpha}")
@@ -90,7 +90,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A safetensors file; `quick_gelu` is None where the reference states no activation."""
+    """A safetensors file. `quick_gelu` is None if the reference states no activation."""
 
     path: str
     architecture: str
@@ -105,9 +105,9 @@ Reference = Demo | Published | Hub | Folder | WeightsFile
 
 
 def parse(text: str) -> Reference:
-    """Read one reference.
+    """Parse a reference.
 
-    Raises BadReferenceError where the grammar above has no place for it, saying what would be right.
+    Raises BadReferenceError if the text does not follow the grammar above; the message says what would.
     """
     text = text.strip()
     if not text or not text.isprintable():
@@ -128,9 +128,9 @@ def parse(text: str) -> Reference:
 
 
 def expanded(path: str) -> Path:
-    """A reference's path with `~` as the home that it means.
+    """Return a reference's path with `~` replaced by the home folder.
 
-    Raises BadReferenceError where it is nobody's.
+    Raises BadReferenceError if there is no such home.
     """
     try:
         return Path(path).expanduser()
@@ -139,7 +139,7 @@ def expanded(path: str) -> Path:
 
 
 def pickle_refused(path: str) -> BadReferenceError:
-    """Say why a pickle is not read and which command turns it into something that is."""
+    """Return an error that says why a pickle is not read, and which command converts it."""
     return BadReferenceError(
         f"{path} is a pickle, which can run code when it is opened. Turn it into a folder once with "
         f"`sds-clip convert {path} --architecture ViT-B-32 --out FOLDER`, then use `local-dir:FOLDER`."
@@ -147,14 +147,14 @@ def pickle_refused(path: str) -> BadReferenceError:
 
 
 def architecture_name(text: str) -> str:
-    """Spell an architecture as open_clip does: `ViT-L/14@336px` is `ViT-L-14-336`."""
+    """Spell an architecture as open_clip does: `ViT-L/14@336px` becomes `ViT-L-14-336`."""
     return re.sub(r"@(\d+)px", r"-\1", text.replace("/", "-"))
 
 
 def architecture_and_activation(text: str) -> tuple[str, bool | None]:
-    """Read `ViT-B-32+quickgelu`: the architecture, and whether it is QuickGELU where that is stated.
+    """Parse `ViT-B-32+quickgelu` into the architecture and, if stated, whether it is QuickGELU.
 
-    Raises BadReferenceError for another activation or a name that no architecture can have.
+    Raises BadReferenceError for another activation, or a name that no architecture can have.
     """
     architecture, plus, activation = text.partition("+")
     if plus and activation not in ACTIVATIONS:
@@ -217,7 +217,7 @@ def _published(text: str) -> Published:
 
 
 def canonical(reference: str) -> str:
-    """A reference in its one spelling, whose path does not depend on where a process was started.
+    """Return a reference in its canonical spelling, with an absolute path.
 
     Raises: BadReferenceError.
     """
@@ -228,5 +228,5 @@ def canonical(reference: str) -> str:
 
 
 def is_version(text: str) -> bool:
-    """Whether a name has the form of a version: SHA-256 in hexadecimal digits."""
+    """Return whether a name has the form of a version: 64 hexadecimal digits of a SHA-256."""
     return _VERSION.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""From features to scores: cosines, logits and probabilities, in float32."""
+"""Turn features into scores: cosines, logits and probabilities, in float32."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Match:
     logits: Float[Tensor, "i t"]
     """logit_scale * cosine + logit_bias."""
     probabilities: Float[Tensor, "i t"]
-    """Per image over the texts: a softmax, or for a model with a bias each pair's own sigmoid."""
+    """For each image a softmax over the texts; for a model with a bias, each pair's own sigmoid."""
     text_probabilities: Float[Tensor, "t i"]
-    """Per text over the images, likewise."""
+    """The same for each text over the images."""
 
 
 def match(
@@ -31,8 +31,8 @@ def match(
 ) -> Match:
     """Score L2-normalised text features against L2-normalised image features.
 
-    logits = logit_scale * I T^t (CLIP, arXiv 2103.00020, figure 3), plus logit_bias where the model has one;
-    such a model was trained on each pair alone (SigLIP, arXiv 2303.15343, equation 1), so its probabilities
+    logits = logit_scale * I T^t (CLIP, arXiv 2103.00020, figure 3), plus logit_bias if the model has one.
+    Such a model was trained on each pair alone (SigLIP, arXiv 2303.15343, equation 1), so its probabilities
     are sigmoids and do not sum to one.
     """
     scores = image_features.float() @ text_features.float().T

@@ -1,4 +1,4 @@
-"""From a reference to its pieces: configuration, preprocessing, weights, tokenizer; none is guessed."""
+"""Resolve a reference into configuration, preprocessing, weights and tokenizer; guess none (decision 4)."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetens
 
 @dataclass(frozen=True)
 class Source:
-    """All pieces of one checkpoint, found and checked against one another, not yet read."""
+    """All pieces of one checkpoint, found and checked against one another but not yet read."""
 
     architecture: str
     model_config: dict[str, Any]
-    """open_clip's `model_cfg`; its `quick_gelu` is what the weights need."""
+    """open_clip's `model_cfg`, with `quick_gelu` set to what the weights need."""
     preprocess: dict[str, Any]
-    """mean, std, interpolation, resize_mode and fill_color; the size is the network's own."""
+    """mean, std, interpolation, resize_mode and fill_color. The size comes from the network."""
     weights: Path
     tokenizer: Path | str | None
     """The tokenizer's folder or hub name; None for CLIP's own."""
 
 
 def resolve(reference: Reference) -> Source:
-    """Find a checkpoint's pieces, downloading published ones.
+    """Find a checkpoint's pieces, and download published ones.
 
-    Raises CheckpointError where one is missing or two contradict each other.
+    Raises CheckpointError if one is missing or two contradict each other.
     """
     match reference:
         case Demo():
@@ -68,7 +68,10 @@ def resolve(reference: Reference) -> Source:
 
 
 def demo_folder() -> Path:
-    """Where the checkpoint that ships in the repository lies."""
+    """Return the folder of the checkpoint that ships in the repository.
+
+    Raises CheckpointError if the package `demo` is not installed.
+    """
     from importlib.util import find_spec
 
     spec = find_spec("demo")
@@ -128,7 +131,7 @@ def _from_hub(repository: str) -> Source:
             "tag, or put them in a local-dir: with the right quick_gelu."
         )
     if not {"interpolation", "resize_mode"} & preprocess.keys():
-        # Repositories from before these two keys existed: open_clip then did nothing else.
+        # Repositories from before these two keys existed. At that time open_clip knew only these values.
         preprocess = {"interpolation": "bicubic", "resize_mode": "shortest", **preprocess}
     checked = checked_preprocess(preprocess, config, f"hf-hub:{repository}")
     weights = _hub_weights(repository)
@@ -189,7 +192,7 @@ def _folder_weights(folder: Path) -> Path:
 
 
 def _check_neighbour(folder: Path, config: dict[str, Any]) -> None:
-    """A transformers `config.json` beside open_clip's may state the activation: then both must agree."""
+    """Refuse a transformers `config.json` next to open_clip's that states another activation."""
     neighbour = folder / "config.json"
     if not neighbour.is_file():
         return

@@ -1,4 +1,4 @@
-"""What of a CLIP is trained: its LayerNorms, its BatchNorms where it has no others, or everything."""
+"""Which parameters of a CLIP are trained."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -14,24 +14,24 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 class StudentError(ModelError):
-    """A CLIP that cannot be trained as asked."""
+    """A CLIP cannot be trained as asked."""
 
     code: ClassVar[str] = "bad_student"
 
 
 def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
-    """Freeze a CLIP in place but for the parameters that are returned, by name, in the network's order.
+    """Freeze a CLIP in place, except the parameters that are returned, by name and in the network's order.
 
-    - `layernorm`: weights and biases of every LayerNorm of both towers, as arXiv 2307.09233 has it. RMSNorms, which
-      T5's text towers have in their place, count as LayerNorms.
+    - `layernorm`: weights and biases of every LayerNorm of both towers, as in arXiv 2307.09233. RMSNorms,
+      which T5's text towers have instead, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
-    - `all`: every parameter, logit_scale and logit_bias included.
+    - `all`: every parameter, including logit_scale and logit_bias.
 
-    The network is put in eval mode and is meant to stay there: no dropout, and BatchNorms keep the running
+    The network is put in eval mode and must stay there: no dropout, and BatchNorms keep the running
     statistics that they were trained with.
 
-    Raises StudentError for another choice, and where a tower has no parameter of that kind and so would stay as it
-    is: without the image tower's, L_SDS would reach nothing but the mapper.
+    Raises StudentError for another choice, and if a tower has no parameter of that kind and so would stay as
+    it is. Without trained parameters in the image tower, L_SDS would reach nothing but the mapper.
     """
     if which not in TRAINABLE:
         raise StudentError(f"There is no choice {which!r} of what to train; use {', '.join(TRAINABLE)}.")
@@ -60,7 +60,6 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
 
 
 def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) -> set[int]:
-    """Identities of the weights and biases of the layers of a kind."""
     return {
         id(parameter)
         for module in modules

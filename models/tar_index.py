@@ -1,6 +1,6 @@
-"""WebDataset shards: the files that a pattern names, and what lies where in each.
+"""WebDataset shards: the files that a pattern names, and the position of each member in them (decision 11).
 
-A shard is an uncompressed tar file. It is indexed once, so that any of its members can be read at its place.
+A shard is an uncompressed tar file. It is indexed once, so that any member can then be read at its offset.
 """
 
 import math
@@ -22,13 +22,13 @@ class PatternError(ValueError):
 
 
 _Choices = tuple[range | list[str], int]
-"""What braces stand for, and to how many digits numbers are filled up with zeros."""
+"""The alternatives that braces stand for, and the number of digits to pad numbers to."""
 
 
 def expand_braces(pattern: str, *, most: int | None = None) -> Iterator[str]:
-    """The names of a pattern with `{first..last}` (zeros kept) and `{a,b}`, one at a time. Braces do not nest.
+    """Yield the names of a pattern with `{first..last}` (zeros kept) and `{a,b}`. Braces do not nest.
 
-    Raises PatternError, before the first, for an empty range or more than `most` names.
+    Raises PatternError, before the first name, for an empty range or more than `most` names.
     """
     pieces = _BRACES.split(pattern)
     texts, choices = pieces[::2], [_choices(braces) for braces in pieces[1::2]]
@@ -39,7 +39,7 @@ def expand_braces(pattern: str, *, most: int | None = None) -> Iterator[str]:
 
 
 def _name(number: int, texts: list[str], choices: list[_Choices]) -> str:
-    """The name of this number: the last braces count fastest."""
+    """Return the name with this number. The last braces vary fastest."""
     parts = [texts[-1]]
     for text, (values, width) in zip(reversed(texts[:-1]), reversed(choices), strict=True):
         number, place = divmod(number, len(values))
@@ -59,7 +59,7 @@ def _choices(braces: str) -> _Choices:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file KEY.EXTENSION in a shard, and where its bytes are."""
+    """A file KEY.EXTENSION in a shard, and the position of its bytes."""
 
     name: str
     key: str
@@ -69,22 +69,23 @@ class Member:
     archive: tarfile.TarFile
 
     def read(self) -> bytes:
-        """Its bytes, while the shard is being indexed."""
+        """Return its bytes. Works only while the shard is being indexed."""
         assert self.archive.fileobj is not None
         self.archive.fileobj.seek(self.offset)
         return self.archive.fileobj.read(self.size)
 
 
 def read_members(shard: Path, error: type[ModelError]) -> Iterator[Member]:
-    """The plain files of a shard, in their order.
+    """Yield the regular files of a shard in their order.
 
-    A key is all up to the first dot of the file's own name, as WebDataset has it. Files without a key are left out.
+    A key is everything up to the first dot of the file's own name, as in WebDataset. Files without a key are
+    left out.
 
     Raises:
         error: the shard is missing, compressed, cut short or damaged.
     """
     try:
-        # "r:" reads plain tar files alone: into a compressed one nothing can seek.
+        # "r:" accepts plain tar files only: one cannot seek in a compressed one.
         with tarfile.open(shard, "r:") as archive:
             for entry in archive:
                 folder, slash, file = entry.name.rpartition("/")
@@ -110,7 +111,10 @@ def read_members(shard: Path, error: type[ModelError]) -> Iterator[Member]:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise ReadError unless zeros end the archive: tarfile takes a damaged or missing header for the end."""
+    """Raise ReadError unless the archive ends with zeros.
+
+    tarfile takes a damaged or missing header for the end of the archive.
+    """
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, made safe for many threads and for strangers' texts."""
+"""A checkpoint's tokenizer, made safe for many threads and for texts from strangers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from torch import Tensor
 from models.errors import ModelError
 from models.references import CheckpointError
 
+# open_clip's cache of merged words has no bound, and a service sees any number of words.
 MAX_CACHED_WORDS = 50_000
 LONG_WORD = 64
-"""From this many symbols on, open_clip's quadratic merge loop is left for a heap with the same result."""
+"""Words of this many symbols or more are merged with a heap, since open_clip's merge loop is quadratic."""
 LONGEST_SYMBOL = 32
-"""Characters of the longest symbol in CLIP's vocabulary, its end-of-word mark included."""
+"""Characters in the longest symbol of CLIP's vocabulary, including its end-of-word mark."""
 
 
 class TextError(ModelError):
-    """A text that has no tokens in any vocabulary."""
+    """A text that no vocabulary has tokens for."""
 
     code: ClassVar[str] = "invalid_text"
 
 
 class Tokenizer:
-    """Texts to tokens, one caller at a time.
+    """Turns texts into tokens, for one caller at a time.
 
-    Fast tokenizers keep their truncation and padding in themselves and fail when two threads meet there.
+    Fast tokenizers store their truncation and padding settings in themselves, and fail when two threads
+    change them.
     """
 
     def __init__(self, inner: HFTokenizer | SimpleTokenizer) -> None:
@@ -41,7 +43,7 @@ class Tokenizer:
 
     @property
     def context_length(self) -> int:
-        """Tokens a text, padding included."""
+        """Tokens per text, including padding."""
         return int(self.inner.context_length)
 
     def __call__(self, texts: list[str]) -> Int[Tensor, "n context"]:
@@ -65,10 +67,10 @@ class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
     cache: dict[str, str]
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Int[Tensor, "n context"]:
-        """Tokenize as open_clip does; what lies behind the last token of the context is not looked at."""
+        """Tokenize as open_clip does, without looking at text beyond the last token of the context."""
         texts = [texts] if isinstance(texts, str) else texts
         context_length = context_length or self.context_length
-        if self.reduction_fn is not None:  # it draws tokens from the whole text
+        if self.reduction_fn is not None:  # it chooses tokens from the whole text
             reduced: Tensor = super().__call__(texts, context_length)
             return reduced
         tokens = torch.zeros(len(texts), context_length, dtype=torch.long)
@@ -78,7 +80,7 @@ class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
         return tokens
 
     def encode(self, text: str, max_tokens: int = sys.maxsize) -> list[int]:
-        """The ids of a text's first tokens, without the start and the end."""
+        """Return the ids of a text's first tokens, without the start and end tokens."""
         ids: list[int] = []
         for match in self.pat.finditer(self.clean_fn(text)):
             if len(ids) >= max_tokens:
@@ -92,7 +94,6 @@ class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
         return ids[:max_tokens]
 
     def bpe(self, token: str) -> str:
-        """Merge a word's symbols by rank, as open_clip does."""
         if len(self.cache) > MAX_CACHED_WORDS:
             self.cache = {special: special for special in (self.decoder[i] for i in self.all_special_ids)}
         merged: str = super().bpe(token)
@@ -100,10 +101,11 @@ class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
 
 
 def first_merged(symbols: list[str], ranks: dict[tuple[str, str], int], count: int) -> list[str]:
-    """The first `count` symbols, or a few more, that byte-pair encoding leaves of a long word.
+    """Return the first `count` symbols, or a few more, that byte-pair encoding makes of a long word.
 
-    What it leaves of a word up to one of its final boundaries, and from there on, is what it leaves of the two
-    parts alone. So a word is encoded piece by piece, each from the last boundary that is certain.
+    Cutting a word at one of its final symbol boundaries and encoding both parts gives the same symbols as
+    encoding the whole. So the word is encoded piece by piece, each piece starting at the last boundary that
+    is certain.
     """
     merged: list[str] = []
     start, size = 0, LONG_WORD
@@ -114,16 +116,16 @@ def first_merged(symbols: list[str], ranks: dict[tuple[str, str], int], count: i
         )
         merged += certain
         start += sum(map(len, certain))
-        size = LONG_WORD if certain else 2 * size
+        size = LONG_WORD if certain else 2 * size  # no boundary was certain: look at more of the word
     return merged
 
 
 def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int], *, beyond: str = "") -> list[str]:
-    """Byte-pair encoding in O(n log n): always the lowest-ranked pair, the leftmost first.
+    """Byte-pair encode in O(n log n): always merge the lowest-ranked pair, the leftmost first.
 
-    With more of the word `beyond` the symbols, only the merged symbols that do not depend on it: the last one is
-    given up at the rank at which it may be merged with what follows, then the one before, and so on. This needs
-    ranks as training makes them: a pair ranks behind the pairs that its two symbols are made of.
+    If the word goes on in `beyond`, return only the merged symbols that do not depend on it. The last symbol
+    is given up at the rank at which it may merge with what follows, then the one before it, and so on. This
+    needs ranks as training makes them: a pair ranks after the pairs that its two symbols are made of.
     """
     text = "".join(symbols) + beyond
     end = len(symbols)
@@ -174,9 +176,9 @@ def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int], *, beyo
 def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> Tokenizer:
     """Build the tokenizer that a text configuration names.
 
-    `source` is its folder or hub name, None for CLIP's own.
+    `source` is its folder or hub name, or None for CLIP's own.
 
-    Raises CheckpointError where its files are missing or its vocabulary is larger than the model's.
+    Raises CheckpointError if its files are missing or its vocabulary is larger than the model's.
     """
     options = dict(text_config.get("tokenizer_kwargs") or {})
     context_length = text_config.get("context_length", 77)
@@ -209,5 +211,5 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, short enough for a message."""
+    """Return the first line of an error, cut to 300 characters for use in a message."""
     return (str(error).strip().splitlines() or [""])[0][:300]

@@ -1,4 +1,4 @@
-"""A checkpoint's version: a hash over its weights and over all else that changes a result."""
+"""A checkpoint's version: a hash over its weights and everything else that changes a result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 _WITHOUT_EFFECT = frozenset(
-    {  # names of places, settings that act in training only, and values that the weights replace
+    {  # names of locations, settings that matter in training only, and values that the weights replace
         "hf_tokenizer_name",
         "hf_model_pretrained",
         "timm_model_pretrained",
@@ -43,7 +43,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 class Stored(NamedTuple):
-    """One tensor as it lies in a file."""
+    """What the version keeps of one tensor as it is stored in a file."""
 
     dtype: torch.dtype
     sha256: str
@@ -52,38 +52,39 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """Whatever makes two checkpoints the same one, tensor by tensor, so that a change is hashed alone."""
+    """What makes two checkpoints the same, tensor by tensor, so that only changed tensors need hashing."""
 
     tensors: Mapping[str, Stored]
     description: Mapping[str, Any]
-    """All that changes a result beside the weights."""
+    """Everything but the weights that changes a result."""
 
     @cached_property
     def version(self) -> str:
         """sha256 over every tensor's name, format and hash, and the description, as canonical JSON.
 
-        The order and the file that the tensors were stored in do not count.
+        The order of the tensors and the file that they were stored in do not matter.
         """
         tensors = {name: [str(value.dtype), value.sha256] for name, value in self.tensors.items()}
         return hashlib.sha256(canonical_json({**self.description, "tensors": tensors})).hexdigest()
 
     def replacing(self, tensors: Mapping[str, Tensor]) -> Identity:
-        """The same checkpoint with other values for some of its tensors."""
+        """Return the identity of the same checkpoint with other values for some of its tensors."""
         changed = {name: stored(value) for name, value in tensors.items()}
         return Identity({**self.tensors, **changed}, self.description)
 
 
 def stored(value: Tensor) -> Stored:
-    """What is kept of a tensor for the version."""
+    """Return the format of a tensor and the hash over its shape and its bytes."""
     digest = hashlib.sha256(f"{list(value.shape)}".encode())
     digest.update(value.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return Stored(value.dtype, digest.hexdigest())
 
 
 def as_stored(network: nn.Module, dtypes: Mapping[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
-    """A float32 network's tensors in the formats of their file: float16 became float32 without adding anything.
+    """Yield a float32 network's tensors in the formats of their file.
 
-    One that the file has under another name, or not as a float, stays as it is.
+    Converting float16 to float32 adds nothing, so converting back loses nothing. A tensor that has another
+    name in the file, or is not stored as a float, stays as it is.
     """
     for name, value in network.state_dict().items():
         dtype = dtypes.get(name, value.dtype)
@@ -91,12 +92,12 @@ def as_stored(network: nn.Module, dtypes: Mapping[str, torch.dtype]) -> Iterator
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """JSON with sorted keys and no spaces; tuples are lists."""
+    """Return JSON with sorted keys and no spaces; tuples become lists."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def effective_model_config(model_config: Mapping[str, Any]) -> dict[str, Any]:
-    """What in a `model_cfg` changes a result: no written-out default, no name, no training setting."""
+    """Return what changes a result in a `model_cfg`: no explicit defaults, names or training settings."""
     towers = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg}
     effective: dict[str, Any] = {}
     for key, value in model_config.items():
@@ -113,5 +114,5 @@ def effective_model_config(model_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hashes_of(files: Iterable[Path]) -> dict[str, str]:
-    """sha256 of each file, by its name alone."""
+    """Return the sha256 of each file by its name, without its folder."""
     return {file.name: sha256_of(file) for file in files}

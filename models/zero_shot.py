@@ -1,4 +1,4 @@
-"""Zero-shot classification: labels in templates make prompts, and prompts' mean makes a class weight."""
+"""Zero-shot classification: labels in templates make prompts, whose mean feature is a class weight."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from open_clip.zero_shot_metadata import (
 from torch import Tensor
 
 PLACES = ("{}", "{c}")
-"""What a template may hold where the label goes."""
+"""The placeholders for the label in a template."""
 
 
 def _as_text(templates: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
-    """Write open_clip's functions of a label as strings with a {} for it."""
+    """Write open_clip's templates, which are functions of a label, as strings with a {}."""
     return tuple(template("{}") for template in templates)
 
 
@@ -28,19 +28,19 @@ IMAGENET_LABELS: tuple[str, ...] = tuple(IMAGENET_CLASSNAMES)
 
 
 def fill(template: str, label: str) -> str:
-    """Put the label in each place of the template.
+    """Put the label in each placeholder of the template.
 
-    Plain substitution: `str.format` would let a stranger's template read attributes of our objects. What the
-    label itself holds is never substituted again.
+    Plain substitution: `str.format` would let a stranger's template read attributes of our objects.
+    Placeholders in the label itself are not substituted.
     """
     pieces = [piece for part in template.split("{}") for piece in part.split("{c}")]
     return label.join(pieces)
 
 
 def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """All prompts, label by label: the first label in every template, then the second.
+    """Return all prompts, label by label: the first label in every template, then the second.
 
-    Raises ValueError where a template has no place for the label, which would make all classes one.
+    Raises ValueError if a template has no placeholder, which would make all classes equal.
     """
     for template in templates:
         if not any(place in template for place in PLACES):
@@ -49,9 +49,9 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 def class_weights(text_features: Float[Tensor, "n d"], templates: int) -> Float[Tensor, "c d"]:
-    """Mean over a label's prompts of their L2-normalised features, normalised again.
+    """Average the L2-normalised features of a label's prompts, and normalise again.
 
-    `text_features` is label-major, as `prompts` writes them: n = classes * templates. The same as
+    `text_features` is label-major, as `prompts` writes them: n = classes * templates. The result is that of
     `open_clip.build_zero_shot_classifier`, transposed.
     """
     features = F.normalize(text_features.float(), dim=-1)

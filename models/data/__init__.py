@@ -1,1 +1,1 @@
-"""Training data: readers of the formats that people have, checks, order, hard negatives and loading."""
+"""Training data: readers of common formats, checks, order, hard negatives and loading."""

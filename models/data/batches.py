@@ -1,4 +1,4 @@
-"""Which samples a step sees, as a pure function of (seed, step), and their loading ahead of time."""
+"""Choose the samples of each step, as a pure function of (seed, step), and load them ahead of time."""
 
 import threading
 import time
@@ -18,13 +18,13 @@ from models.data.errors import DataError
 from models.data.pairs import PairSet, Sample
 
 _UINT64 = 2**64 - 1
-# The last word of Philox's counter keeps apart what is drawn under one (seed, epoch).
+# The last word of Philox's counter separates the kinds of draws under one (seed, epoch).
 _ORDER, _CAPTION = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One process's part of a step's batch; `negatives[k]` belong to `captions[k]`."""
+    """One process's part of the batch of a step. `negatives[k]` belong to `captions[k]`."""
 
     step: int
     indices: Int64[Tensor, "b"]
@@ -34,12 +34,17 @@ class Batch:
 
 
 def order(size: int, seed: int, epoch: int) -> Int64[np.ndarray, "size"]:
-    """The order of an epoch's samples: argsort of Philox's raw numbers, which no version of numpy changes."""
+    """Return the order of an epoch's samples.
+
+    It is the argsort of Philox's raw numbers, which no version of numpy changes.
+    """
     return np.argsort(_philox(seed, epoch, 0, _ORDER).random_raw(size), kind="stable").astype(np.int64)
 
 
 def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Int64[np.ndarray, "batch_size"]:
-    """The samples of a step. An epoch is `size // batch_size` steps; what fills no batch is left out of it.
+    """Return the samples of a step.
+
+    An epoch has `size // batch_size` steps; samples that fill no batch are left out of it.
 
     Raises:
         DataError: a batch is larger than the data.
@@ -49,10 +54,10 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Int64[np.
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Whole batches in the data.
+    """Return the number of whole batches in the data.
 
     Raises:
-        DataError: not even one.
+        DataError: there is not even one.
     """
     if not 0 < batch_size <= size:
         raise DataError(
@@ -62,17 +67,17 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 
 
 def caption_choice(sample: Sample, seed: int, epoch: int, index: int) -> int:
-    """Which of a sample's captions an epoch shows; `index` is the sample's place in its set."""
+    """Return which of a sample's captions an epoch shows. `index` is the sample's position in its set."""
     return int(_philox(seed, epoch, index, _CAPTION).random_raw()) % len(sample.captions)
 
 
 class Loader:
-    """Batches of the steps `first_step <= step < last_step`, in order, `depth` of them prepared ahead.
+    """Yields the batches of steps `first_step <= step < last_step` in order, preparing `depth` of them ahead.
 
-    Threads decode and preprocess; one more puts batches together. Whatever fails in a thread is raised where
-    its batch is asked for. Preprocessed pixels are kept in memory, up to
-    `cache_bytes`, since preprocessing draws nothing. `wait_s` is the time that the consumer has waited.
-    One iteration a loader; `close`, or the end of a `with` block, stops the threads.
+    Threads decode and preprocess; one more assembles batches. An error in a thread is raised when its batch
+    is requested. Preprocessed pixels are kept in memory up to `cache_bytes`, since preprocessing is not
+    random. `wait_s` is the time that the consumer has waited. Iterate over a loader once; `close`, or the end
+    of a `with` block, stops the threads.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Loader:
         depth: int = 2,
         cache_bytes: int = 2**30,
     ) -> None:
-        """`batch_size` is that of all processes together; this one loads the rank-th of its equal parts.
+        """`batch_size` is for all processes together; this one loads the rank-th of its equal parts.
 
         Raises:
             DataError: a batch is larger than the data, or the processes cannot share it evenly.
@@ -112,7 +117,7 @@ class Loader:
         self._assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble")
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; raises DataError naming the sample that cannot be loaded."""
+        """Yield the batches. Raises DataError naming a sample that cannot be loaded."""
         ahead: deque[Future[Batch]] = deque()
         try:
             for step in self._steps:
@@ -131,7 +136,7 @@ class Loader:
         self.close()
 
     def close(self) -> None:
-        """Stop the threads and wait until they have ended."""
+        """Stop the threads, and wait until they have ended."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._assembler.shutdown(wait=True, cancel_futures=True)
 
@@ -182,7 +187,11 @@ class Loader:
 
 
 class _PixelCache:
-    """Preprocessed images by their place in the set; once full it takes no more, and drops none."""
+    """Preprocessed images by position in the set. Once full it takes no more, and drops none.
+
+    Every epoch reads all images once in a new order. Dropping the least recently used image would find far
+    fewer of them again than keeping the first ones (decision 31).
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes

@@ -1,4 +1,4 @@
-"""Data are checked before they are trained on: nothing is found broken after hours."""
+"""Check data before training on it, so that nothing turns out to be broken after hours."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,18 +21,18 @@ from models.data.pairs import (
 from models.findings import Findings
 from models.machine import usable_cores
 
-_AHEAD = 4
+_AHEAD = 4  # images in flight for each worker
 _CODES = {MissingImage: "missing_file", UnreadableImage: "image_unreadable", DataError: "bad_caption"}
 
 Found = bytes | DataError
-"""A sample's digest, or what is wrong with it."""
+"""The digest of a sample, or why it cannot be used."""
 Exchange = Callable[[Any], list[Any]]
-"""Gives each process what all of them have given, in the order of their ranks."""
+"""Collects a value from each process; returns all of them, in the order of ranks, to each."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """Every sample's state; a sample with several faults counts under the first of them."""
+    """The state of every sample. A sample with several faults counts under the first of them."""
 
     samples: int
     usable: int
@@ -42,7 +42,6 @@ class DataReport:
 
     @property
     def bad_share(self) -> float:
-        """Share of samples that cannot be used."""
         return (self.samples - self.usable) / self.samples if self.samples else 0.0
 
     def __str__(self) -> str:
@@ -64,7 +63,7 @@ class DataReport:
 
 @dataclass(frozen=True)
 class CheckedPairs:
-    """The samples that can be used, with their content hash, and what was found."""
+    """The usable samples, with their content hash, and the report on all of them."""
 
     pairs: PairSet
     report: DataReport
@@ -80,10 +79,10 @@ def check_pairs(
     world_size: int = 1,
     exchange: Exchange | None = None,
 ) -> CheckedPairs:
-    """Read every caption and decode every image once; only some images per worker are held at a time.
+    """Read every caption and decode every image once, with only a few images per worker in memory.
 
-    A sample is bad when its file is missing or unreadable, or when it has no caption, an empty one, or a text
-    that is not Unicode. Several processes read a part each, and all come to one result.
+    A sample is bad if its file is missing or unreadable, or if it has no caption, an empty one, or a text
+    that is not Unicode. Several processes read a part each, and all get the same result.
 
     Raises:
         DataError: more than `max_bad_share` of the samples are bad, none is left, or processes see other data.
@@ -121,7 +120,7 @@ def check_pairs(
 
 
 def _exchanged(found: list[Found], pairs: StoredPairs, exchange: Exchange) -> list[list[Found]]:
-    """What each process has found, where all have the same samples before them."""
+    """Return what each process found. Raises DataError unless all of them have the same samples."""
     texts = combined_hash(sample_digest(pairs.sample(index), b"") for index in range(len(pairs)))
     told = exchange((texts, found))
     if any(other != texts for other, _ in told):
@@ -130,7 +129,6 @@ def _exchanged(found: list[Found], pairs: StoredPairs, exchange: Exchange) -> li
 
 
 def _each(pairs: StoredPairs, indices: range, workers: int) -> Iterator[Found]:
-    """What is found of each sample, in order."""
     ahead: deque[Future[Found]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for index in indices:
@@ -159,6 +157,6 @@ def _caption_fault(sample: Sample) -> str | None:
         return "has no caption, or an empty one"
     try:
         "".join(chain(sample.captions, *sample.negatives)).encode()
-    except UnicodeEncodeError:  # JSON and Python literals can write these, and tokenizers refuse them
+    except UnicodeEncodeError:  # JSON and Python literals can contain these; tokenizers refuse them
         return "has a caption with half of a surrogate pair, which is not a character"
     return None

@@ -1,4 +1,4 @@
-"""COCO captions: one JSON file, {images: [{id, file_name}], annotations: [{image_id, caption}]}, and a folder."""
+"""COCO captions: a folder and a file {images: [{id, file_name}], annotations: [{image_id, caption}]}."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from models.files import read_text
 
 
 def read_coco(path: Path, images: Path | None = None) -> FilePairs:
-    """One sample an image that has annotations, in the order of `images`, with its captions in theirs.
+    """Read one sample per image that has annotations, in the order of `images`.
 
-    Images without annotations are left out: a file of chosen captions often lists every image.
+    A sample's captions are in the order of `annotations`. Images without annotations are left out, since a
+    file of chosen captions often lists every image.
 
     Raises:
-        DataError: too large, not COCO's layout, a doubled image id, a caption of an image that is not listed, or an
+        DataError: too large, not COCO's layout, a repeated image id, a caption of an unlisted image, or an
             image outside the folder.
     """
     folder = path.parent if images is None else images
@@ -30,7 +31,7 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
         if image_id in name_of:
             raise DataError(f"{where}: the id {image_id!r} is there twice; ids must be unique.")
         name = _field(record, "file_name", where, str)
-        # By the name alone: links within the folder may lead to another disk.
+        # Only the name is checked: links within the folder may lead to another disk.
         if not os.path.abspath(folder / name).startswith(os.path.join(os.path.abspath(folder), "")):
             raise DataError(
                 f"{where}: file_name {name!r} leaves the image folder {folder}; correct the file."

@@ -1,4 +1,4 @@
-"""What can be wrong with training data."""
+"""Errors about training data."""
 
 from typing import ClassVar
 
@@ -6,6 +6,6 @@ from models.errors import ModelError
 
 
 class DataError(ModelError):
-    """Training data cannot be used as given; the message names the item and the remedy."""
+    """Training data cannot be used as given. The message names the item and the remedy."""
 
     code: ClassVar[str] = "bad_data"

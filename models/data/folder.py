@@ -1,4 +1,4 @@
-"""A folder of images, each with a text file of the same name: every line that is not empty is a caption."""
+"""A folder of images, each with a text file of the same name, in which every non-empty line is a caption."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from models.files import read_text
 
 
 def read_folder(folder: Path) -> FilePairs:
-    """One sample an image, folders below included, in the order of their names; hidden files are left out.
+    """Read one sample per image, including subfolders, in the order of names. Hidden files are left out.
 
-    An image without a text file has no captions, and a text file without an image counts as a missing image:
-    the checks report both.
+    An image without a text file has no captions. A text file without an image counts as a missing image. The
+    checks report both.
 
     Raises:
         DataError: no such folder, no images in it, two images of one name, or a text that is not UTF-8.
@@ -42,7 +42,7 @@ def read_folder(folder: Path) -> FilePairs:
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:
-    """As what desktops and notebooks leave beside images: `._a.jpg`, `.ipynb_checkpoints/a.jpg`."""
+    """Hidden files are what desktops and notebooks leave: `._a.jpg`, `.ipynb_checkpoints/a.jpg`."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 

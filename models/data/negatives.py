@@ -1,4 +1,4 @@
-"""Hard negative captions for training: the caption's own words, swapped so that it says something else."""
+"""Hard negative captions for training: the caption's own words, swapped so that the meaning changes."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -11,16 +11,17 @@ from models.data.phrases import REFERENCES, SYMMETRIC, Span, Words, phrases_and_
 _UINT64 = 2**64 - 1
 
 Swap = tuple[tuple[int, int], tuple[int, int]]
-"""Two stretches of words, the earlier first, that change places."""
+"""Two ranges of words to exchange, the earlier one first."""
 
 
 def swap_negatives(caption: str, count: int, *, seed: int, index: int) -> tuple[str, ...]:
-    """Up to `count` captions with two parts swapped, a pure function of the arguments.
+    """Return up to `count` captions with two parts swapped, a pure function of the arguments.
 
-    Of `a red circle left of a blue square`: attributes (`a blue circle left of a red square`), nouns
-    (`a red square left of a blue circle`), whole phrases (`a blue square left of a red circle`) and, where
-    there are two, verbs. Swaps that leave the meaning, as around `and`, are not made. Kinds take turns, so that
-    few negatives are of many kinds. A caption of one phrase has none: fewer than `count`, or none, come back.
+    For `a red circle left of a blue square`, swaps exchange attributes (`a blue circle left of a red
+    square`), nouns (`a red square left of a blue circle`), whole phrases (`a blue square left of a red
+    circle`) and, if there are two, verbs. Swaps that keep the meaning, such as around `and`, are not made.
+    Kinds take turns, so that a few negatives cover many kinds. A caption of one phrase has none: fewer than
+    `count`, or none, may be returned.
     """
     text = Words.of(caption)
     phrases, verbs = phrases_and_verbs(text)
@@ -46,7 +47,7 @@ def swap_negatives(caption: str, count: int, *, seed: int, index: int) -> tuple[
 
 
 def _attributes(text: Words, phrases: list[Span]) -> Iterator[Swap]:
-    """Words as far before one phrase's last word as before another's, which keeps colour with colour."""
+    """Swap words at the same distance from the ends of two phrases, which swaps colour with colour."""
     for one, other in combinations(phrases, 2):
         for distance in range(2, min(one.stop - one.start, other.stop - other.start) + 1):
             first, second = one.stop - distance, other.stop - distance
@@ -55,7 +56,10 @@ def _attributes(text: Words, phrases: list[Span]) -> Iterator[Swap]:
 
 
 def _nouns(text: Words, phrases: list[Span]) -> Iterator[Swap]:
-    """Last words of two phrases, both single or both plural, where they are not all there is to swap."""
+    """Swap the last words of two phrases, if both are singular or both plural.
+
+    Phrases of one word each are left to `_wholes`.
+    """
     for one, other in combinations(phrases, 2):
         first, second = one.stop - 1, other.stop - 1
         bare = one.stop - one.start == 1 and other.stop - other.start == 1
@@ -65,7 +69,6 @@ def _nouns(text: Words, phrases: list[Span]) -> Iterator[Swap]:
 
 
 def _wholes(text: Words, phrases: list[Span]) -> Iterator[Swap]:
-    """Two phrases with their articles."""
     for one, other in combinations(phrases, 2):
         same = _lower(text, range(one.start, one.stop)) == _lower(text, range(other.start, other.stop))
         if not same and not _is_symmetric(text, phrases, one, other):
@@ -73,25 +76,25 @@ def _wholes(text: Words, phrases: list[Span]) -> Iterator[Swap]:
 
 
 def _verbs(text: Words, verbs: list[int]) -> Iterator[Swap]:
-    """Two verbs of one form, by their endings."""
+    """Swap two verbs of the same form, judged by their endings."""
     for one, other in combinations(verbs, 2):
         if text.lower(one)[-2:] == text.lower(other)[-2:] and text.lower(one) != text.lower(other):
             yield (one, one + 1), (other, other + 1)
 
 
 def _tells_apart(text: Words, phrases: list[Span], one: Span, other: Span, first: int, second: int) -> bool:
-    """Whether the caption says something else once a word of one phrase and a word of the other are swapped."""
+    """Return whether the meaning changes when a word of one phrase and a word of the other are swapped."""
     if text.lower(first) == text.lower(second):
         return False
     rest = [place for place in range(one.start, one.stop) if place != first]
     other_rest = [place for place in range(other.start, other.stop) if place != second]
-    # `a red circle and a red square` would only have its phrases exchanged.
+    # In `a red circle and a red square`, swapping the nouns would only exchange the phrases.
     same_rest = _lower(text, rest) == _lower(text, other_rest)
     return not (same_rest and _is_symmetric(text, phrases, one, other))
 
 
 def _is_symmetric(text: Words, phrases: list[Span], one: Span, other: Span) -> bool:
-    """Whether what joins two phrases says the same both ways, and nothing later points back to either."""
+    """Return whether what joins two phrases is symmetric, and nothing later refers back to either."""
     inside = {place for phrase in phrases for place in range(phrase.determined, phrase.stop)}
     joining = set(_lower(text, (place for place in range(one.stop, other.determined) if place not in inside)))
     after = set(_lower(text, range(other.stop, len(text.words))))
@@ -107,7 +110,7 @@ def _is_plural(word: str) -> bool:
 
 
 def _swapped(text: Words, swap: Swap) -> str:
-    """The caption after a swap, with `a` or `an` as the next word wants it and the first letter's case kept."""
+    """Return the caption after a swap, with `a` or `an` corrected and the first letter's case kept."""
     (start, stop), (other_start, other_stop) = swap
     places = [
         *range(start),
@@ -116,7 +119,7 @@ def _swapped(text: Words, swap: Swap) -> str:
         *range(start, stop),
         *range(other_stop, len(text.words)),
     ]
-    # Gaps within a stretch travel with it; those around it stay.
+    # Gaps inside a range move with it; those around it stay.
     inner = [text.gaps[place] for place in range(other_start + 1, other_stop)]
     outer = [text.gaps[place] for place in range(start + 1, stop)]
     gaps = [
@@ -127,6 +130,7 @@ def _swapped(text: Words, swap: Swap) -> str:
         *text.gaps[other_stop:],
     ]
     words = [text.words[place] for place in places]
+    # The word that moved to the front takes over the capital letter.
     if text.words[0].istitle() and places[0] != 0:
         moved = places.index(0)
         words[moved] = words[moved].lower()
@@ -136,7 +140,11 @@ def _swapped(text: Words, swap: Swap) -> str:
 
 
 def _correct_articles(text: Words, words: list[str]) -> None:
-    """A word that the caption has after `a` or `an` keeps that one (an hourglass); others go by their letter."""
+    """Correct `a` and `an` in place.
+
+    A word that follows `a` or `an` in the caption keeps that article (an hourglass). Others go by their first
+    letter.
+    """
     said = {
         text.lower(place + 1): word.lower()
         for place, word in enumerate(text.words)

@@ -1,4 +1,4 @@
-"""Open training data by its format, which its path tells unless it is stated."""
+"""Open training data by its format, which is derived from its path unless it is given."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,12 +23,12 @@ def open_pairs(
     separator: str | None = None,
     confined: bool = False,
 ) -> StoredPairs:
-    """Read which samples there are, without their images.
+    """Read the list of samples, without their images.
 
-    `images` is the folder that the images' names are relative to (COCO and tables; default: the file's own
-    folder). `image_key`, `caption_key` and `separator` are a table's columns and separator, as open_clip's
-    options of these names; without a separator a table has tabs, unless it is a `.csv` whose first line has
-    none. `confined` is for data that strangers have sent: an image's name may not lead out of that folder.
+    `images` is the folder that image names are relative to (COCO and tables; default: the file's own folder).
+    `image_key`, `caption_key` and `separator` are a table's columns and separator, as in open_clip's options
+    of these names. Without a separator a table has tabs, unless it is a `.csv` whose first line has none.
+    `confined` is for data sent by strangers: an image's name must not lead out of that folder.
 
     Raises:
         DataError: nothing there, an unknown format, a file that does not follow its format, or a name that
@@ -52,7 +52,7 @@ def open_pairs(
 
 
 def _check_names(pairs: StoredPairs, path: str | Path) -> None:
-    """By the names alone: links are looked at where a folder is registered."""
+    """Refuse names that lead out of the folder. Links are checked when a folder is registered."""
     for sample in pairs.samples:
         name = Path(sample.name)
         if name.is_absolute() or ".." in name.parts:

@@ -1,4 +1,4 @@
-"""Images with their captions, one sample an image, read one at a time."""
+"""Images with their captions, one sample per image, read one at a time."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ MAX_IMAGE_BYTES = ImageLimits().max_bytes
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is said of an image. `negatives[k]`, perhaps empty, are hard negatives of `captions[k]`."""
+    """The captions of an image. `negatives[k]`, which may be empty, are hard negatives of `captions[k]`."""
 
     name: str
     captions: tuple[str, ...]
@@ -28,23 +28,23 @@ class Sample:
 
 
 class PairSet(ABC):
-    """A sequence of samples; all methods may be called from several threads."""
+    """A sequence of samples. All methods may be called from several threads."""
 
     @property
     @abstractmethod
     def content_hash(self) -> str:
-        """SHA-256 of all that training sees: names, captions, negatives, images, in their order."""
+        """SHA-256 of everything that training sees: names, captions, negatives, images, in their order."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def sample(self, index: int) -> Sample:
-        """Captions and negatives of one image, without its pixels."""
+        """Return the captions and negatives of one image, without its pixels."""
 
     @abstractmethod
     def image(self, index: int) -> PIL.Image.Image:
-        """The image as RGB.
+        """Return the image as RGB.
 
         Raises:
             DataError or ImageError: it cannot be read.
@@ -52,15 +52,15 @@ class PairSet(ABC):
 
 
 class MissingImage(DataError):
-    """A sample whose image is not there."""
+    """A sample whose image does not exist."""
 
 
 class UnreadableImage(DataError):
-    """A sample whose image is there and cannot be read."""
+    """A sample whose image exists but cannot be read."""
 
 
 class StoredPairs(PairSet):
-    """Samples whose images are files, decoded as evaluation does it (no EXIF, `convert("RGB")`)."""
+    """Samples whose images are files, decoded as in evaluation (no EXIF, `convert("RGB")`)."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
@@ -70,25 +70,27 @@ class StoredPairs(PairSet):
 
     @cached_property
     def content_hash(self) -> str:
-        """Reads every file; `check_pairs` gives a set that knows it already."""
+        """Reads every file. `check_pairs` returns a set that has the hash already."""
         return combined_hash(
             sample_digest(self.samples[index], self.read(index)) for index in range(len(self))
         )
 
     def sample(self, index: int) -> Sample:
-        """Captions and negatives of one image."""
         return self.samples[index]
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The bytes of an image file; raises MissingImage or UnreadableImage, before reading what is too large."""
+        """Return the bytes of an image file.
+
+        Raises MissingImage or UnreadableImage; a file that is too large is not read.
+        """
 
     def image(self, index: int) -> PIL.Image.Image:
-        """The image as RGB; raises MissingImage or UnreadableImage, naming the sample."""
+        """Return the image as RGB. Raises MissingImage or UnreadableImage, naming the sample."""
         return self.decode(index, self.read(index))
 
     def decode(self, index: int, data: bytes) -> PIL.Image.Image:
-        """The image whose bytes have been read."""
+        """Decode the bytes of image `index`. Raises UnreadableImage."""
         try:
             return decode_image(data, orient=False)
         except ImageError as error:
@@ -96,14 +98,14 @@ class StoredPairs(PairSet):
 
 
 class FilePairs(StoredPairs):
-    """Samples whose images are files of their own."""
+    """Samples whose images are separate files."""
 
     def __init__(self, samples: Sequence[Sample], files: Sequence[Path]) -> None:
         super().__init__(samples)
         self.files = files
 
     def read(self, index: int) -> bytes:
-        """The file's bytes. A pipe or a device, which may never end, is not opened."""
+        """Return the file's bytes. A pipe or a device, which may never end, is not opened."""
         file = self.files[index]
         try:
             status = file.stat()
@@ -119,7 +121,7 @@ class FilePairs(StoredPairs):
 
 
 class Subset(PairSet):
-    """Chosen samples of another set, in the order of `indices`."""
+    """Selected samples of another set, in the order of `indices`."""
 
     def __init__(self, pairs: PairSet, indices: Sequence[int], content_hash: str | None = None) -> None:
         self._pairs = pairs
@@ -131,23 +133,20 @@ class Subset(PairSet):
 
     @property
     def content_hash(self) -> str:
-        """As given; else made of the whole set's hash and the indices."""
+        """The given hash, or one of the whole set's hash and the indices."""
         if self._content_hash is None:
             chosen = json.dumps([int(index) for index in self._indices])
             self._content_hash = hashlib.sha256(f"{self._pairs.content_hash} {chosen}".encode()).hexdigest()
         return self._content_hash
 
     def sample(self, index: int) -> Sample:
-        """Captions and negatives of the index-th chosen image."""
         return self._pairs.sample(self._indices[index])
 
     def image(self, index: int) -> PIL.Image.Image:
-        """The index-th chosen image."""
         return self._pairs.image(self._indices[index])
 
 
 def check_size(name: str, size: int) -> None:
-    """Raise UnreadableImage for an image file that is too large to be read."""
     if size > MAX_IMAGE_BYTES:
         raise UnreadableImage(
             f"{name}: the image file has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed. Make it smaller."
@@ -155,13 +154,12 @@ def check_size(name: str, size: int) -> None:
 
 
 def sample_digest(sample: Sample, data: bytes) -> bytes:
-    """SHA-256 of a sample and its image file's content."""
+    """SHA-256 of a sample's texts and its image file's content."""
     text = json.dumps([sample.name, sample.captions, sample.negatives]).encode()
     return hashlib.sha256(hashlib.sha256(text).digest() + hashlib.sha256(data).digest()).digest()
 
 
 def combined_hash(digests: Iterable[bytes]) -> str:
-    """One hash of many samples in their order."""
     total = hashlib.sha256()
     for digest in digests:
         total.update(digest)

@@ -1,4 +1,4 @@
-"""A caption cut into phrases and verbs by its function words: no model and no list of nouns is needed."""
+"""Split a caption into phrases and verbs by its function words, without a model or a list of nouns."""
 
 import re
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ AUXILIARIES = _words(
     "is are was were be been being am has have had does do did can could will would may might must"
 )
 SYMMETRIC = _words("and or next to beside near alongside together adjacent")
-"""Between two phrases these say the same both ways round."""
+"""Words that join two phrases in a way that is the same in both directions."""
 REFERENCES = _words("it its them their him his her one other")
-"""A later word that points back, so that the order of the phrases before it matters."""
+"""Words that refer back, so that the order of the phrases before them matters."""
 OTHERS = _words(
     "of in on at by for from with without within into onto to up down off out over under above below beneath "
     "underneath behind before after beside between among across through against along around about as than "
@@ -31,7 +31,7 @@ OTHERS = _words(
 FUNCTION_WORDS = DETERMINERS | AUXILIARIES | SYMMETRIC | REFERENCES | OTHERS
 
 MAX_WORDS = 77
-"""As many as CLIP reads tokens; swaps, whose number grows with the square, are looked for in no more."""
+"""CLIP reads no more tokens than this. The number of swaps grows with the square of the words."""
 
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _NOUNS_IN_ING = _words(
@@ -40,13 +40,13 @@ _NOUNS_IN_ING = _words(
 )
 _SINGULAR = _words("a an this each every another one")
 _COUNTS = _words("dozen couple hundred thousand")
-"""After `a`, several are meant all the same."""
+"""Words that mean several things although they follow `a`."""
 _NOUNS_IN_S = _words("lens series species news crossroads headquarters")
 
 
 @dataclass(frozen=True)
 class Span:
-    """Words `start` to `stop` of a caption; `determined` begins one earlier where a determiner stands."""
+    """Words `start` to `stop` of a caption. `determined` is one earlier if a determiner precedes them."""
 
     start: int
     stop: int
@@ -55,32 +55,32 @@ class Span:
 
 @dataclass(frozen=True)
 class Words:
-    """A caption as its words and what stands before, between and after them (one more gap than words)."""
+    """A caption as its words and the gaps before, between and after them (one more gap than words)."""
 
     words: tuple[str, ...]
     gaps: tuple[str, ...]
 
     @classmethod
     def of(cls, caption: str) -> "Words":
-        """Cut a caption's first MAX_WORDS words; all after them is the last gap, and joined they give it back."""
+        """Split off the first MAX_WORDS words; the rest is the last gap. Joined, they give the caption."""
         words = (found[0] for found in islice(_WORD.finditer(caption), MAX_WORDS))
         return cls(tuple(words), tuple(_WORD.split(caption, maxsplit=MAX_WORDS)))
 
     def lower(self, place: int) -> str:
-        """A word in lower case; nothing outside the caption."""
+        """Return a word in lower case, or "" outside the caption."""
         return self.words[place].lower() if 0 <= place < len(self.words) else ""
 
     def joined(self, place: int) -> bool:
-        """Whether only space stands between a word and the one before it."""
+        """Return whether only white space separates a word from the one before it."""
         return 0 < place < len(self.words) and not self.gaps[place].strip()
 
     def is_content(self, place: int) -> bool:
-        """Whether a word stands there that is not a function word."""
+        """Return whether there is a word at `place` that is not a function word."""
         return bool(self.lower(place)) and self.lower(place) not in FUNCTION_WORDS
 
 
 def phrases_and_verbs(text: Words) -> tuple[list[Span], list[int]]:
-    """Runs of content words (`large red ball`) in order, and the places of verbs, which end a run."""
+    """Return runs of content words (`large red ball`) in order, and the places of verbs, which end runs."""
     verbs = [place for place in range(len(text.words)) if text.is_content(place) and _is_verb(text, place)]
     phrases: list[Span] = []
     place = 0
@@ -106,9 +106,10 @@ def phrases_and_verbs(text: Words) -> tuple[list[Span], list[int]]:
 
 
 def _third_person(text: Words, phrase: Span) -> int | None:
-    """The verb in -s that ends a phrase about one thing, or stands before its plural object.
+    """Return the verb in -s that ends a phrase about one thing, or precedes its plural object.
 
-    `a red circle sits left of`, `a man eats apples`; not `the red circles`, `a man's hands`, `a dozen eggs`.
+    Found in `a red circle sits left of`, `a man eats apples`; not in `the red circles`, `a man's hands`, `a
+    dozen eggs`.
     """
     words = [text.lower(place) for place in range(phrase.start, phrase.stop)]
     plural = words[0] in _COUNTS or any(re.search(r"['\u2019]", word) for word in words)
@@ -123,12 +124,15 @@ def _third_person(text: Words, phrase: Span) -> int | None:
 
 
 def _ends_in_s(word: str) -> bool:
-    """As a verb's third person does, and not `glass`, `bus`, `tennis`, `canvas`, `chaos`."""
+    """Return whether a word ends like a verb's third person, and not like a singular noun.
+
+    Such nouns are `glass`, `bus`, `tennis`, `canvas`, `chaos`.
+    """
     return word.endswith("s") and word[-2:-1] not in ("s", "u", "i", "a", "o") and word not in _NOUNS_IN_S
 
 
 def _is_verb(text: Words, place: int) -> bool:
-    """Judged by its neighbours: `dog chases a`, `is parked on`, `man riding a`, and not `a smiling man`."""
+    """Judge a word by its neighbours: `dog chases a`, `is parked on`, `man riding a`, not `a smiling man`."""
     word = text.lower(place)
     follows = text.joined(place) and text.is_content(place - 1)
     leads = text.joined(place + 1) and text.is_content(place + 1)

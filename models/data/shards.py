@@ -1,4 +1,4 @@
-"""WebDataset shards, indexed once so that any sample can be read at its place: resuming is then exact."""
+"""WebDataset shards, indexed once so that samples can be read in any order (decision 11: exact resuming)."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from models.data.errors import DataError
 from models.data.pairs import MissingImage, Sample, StoredPairs, UnreadableImage, check_size
 from models.tar_index import IMAGE_EXTENSIONS, Member, PatternError, expand_braces, read_members
 
-MAX_TEXT_BYTES = 2**20
+MAX_TEXT_BYTES = 2**20  # for one caption member
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image's bytes lie within a shard that is not compressed."""
+    """The position of an image's bytes in an uncompressed shard."""
 
     shard: Path
     offset: int
@@ -38,7 +38,6 @@ class ShardPairs(StoredPairs):
         self._places = places
 
     def read(self, index: int) -> bytes:
-        """The member's bytes, from one seek into its shard."""
         place, name = self._places[index], self.samples[index].name
         if place is None:
             raise MissingImage(f"{name}: the shard has no image beside its text.")
@@ -57,8 +56,8 @@ class ShardPairs(StoredPairs):
 def read_shards(pattern: str) -> ShardPairs:
     """Index a tar file, a folder of them, or a pattern such as `train/{00000..00099}.tar`.
 
-    A sample is KEY.jpg (jpeg, png, webp) with KEY.txt or, where there is none, KEY.json's `caption`, next to
-    each other as WebDataset wants; every line of a text belongs to one caption.
+    A sample is KEY.jpg (jpeg, png, webp) with KEY.txt or, without one, the `caption` of KEY.json. Its members
+    are adjacent, as WebDataset requires. A text is one caption, with all of its lines.
 
     Raises:
         DataError: a shard is missing, compressed, cut short or damaged, or holds the same member twice.
@@ -70,9 +69,9 @@ def read_shards(pattern: str) -> ShardPairs:
 
 
 def expand(pattern: str) -> Iterator[Path]:
-    """Shards of a pattern, or those of a folder, by name.
+    """Yield the shards of a pattern, or those of a folder, by name.
 
-    One at a time, so that a range that is far too long ends at the first shard that is not there.
+    They are yielded one at a time, so that a range that is far too long ends at the first missing shard.
     """
     folder = Path(pattern)
     if folder.is_dir():
@@ -85,7 +84,7 @@ def expand(pattern: str) -> Iterator[Path]:
 
 
 def _index(shard: Path) -> list[tuple[Sample, Place | None]]:
-    """A shard's samples; of their texts only the captions are kept, since a shard's JSON can be long."""
+    """Return a shard's samples. Only captions are kept of their texts, since a shard's JSON can be long."""
     samples: dict[str, _Members] = {}
     for member in read_members(shard, DataError):
         if member.extension in (*IMAGE_EXTENSIONS, "txt", "json"):

@@ -1,4 +1,4 @@
-"""Tables of image and caption as open_clip reads them, with NegCLIP's hard negative captions."""
+"""Tables of images and captions as open_clip reads them, with NegCLIP's hard negative captions."""
 
 import ast
 import csv
@@ -9,7 +9,7 @@ from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
 
 NEGATIVES_KEY = "neg_caption"
-"""NegCLIP's column: a Python list of texts. Its `neg_image` is not used."""
+"""NegCLIP's column, a Python list of texts. NegCLIP's `neg_image` is not used."""
 
 
 def read_table(
@@ -20,7 +20,7 @@ def read_table(
     caption_key: str = "title",
     separator: str | None = None,
 ) -> FilePairs:
-    """One sample an image, its rows' captions in their order; images are relative to `images`.
+    """Read one sample per image, with the captions of its rows in order. Images are relative to `images`.
 
     Raises:
         DataError: no such file or column, a row that does not fit the header, or negatives that are no list of texts.
@@ -43,13 +43,13 @@ def read_table(
 
 
 def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row by its columns' names, and the line that it ends on."""
+    """Yield the line that each row ends on, and its cells by column name."""
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             file.seek(0)
-            delimiter = "\t" if separator == r"\t" else separator  # as a shell hands a tab on
+            delimiter = "\t" if separator == r"\t" else separator  # how a tab arrives from a shell
             reader = csv.reader(file, delimiter=delimiter or _separator(path, header), strict=True)
             columns = next(reader, [])
             for key in keys:
@@ -82,7 +82,7 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
 
 
 def _separator(path: Path, header: str) -> str:
-    """A tab, open_clip's default, unless a `.csv` shows no tab in its header."""
+    """Return a tab, open_clip's default, unless a `.csv` has no tab in its header."""
     return "," if path.suffix.lower() == ".csv" and "\t" not in header else "\t"
 
 

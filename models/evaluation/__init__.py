@@ -1,1 +1,1 @@
-"""Benchmarks, one a file: items become pairs to score, scores become metrics."""
+"""Benchmarks, one per file: items become pairs to score, and scores become metrics (decision 13)."""

@@ -1,7 +1,7 @@
-"""ARO's VG-Relation and VG-Attribution: one box of an image, a true caption and a false one (arXiv 2210.01936).
+"""ARO's VG-Relation and VG-Attribution: a box of an image, a true caption and a false one (arXiv 2210.01936).
 
-A file is a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, false_caption} with a `relation_name`
-or with two `attributes`.
+A file is a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, false_caption} with a
+`relation_name` or with two `attributes`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.evaluation.json_files import read_json, records, require_keys
 from models.evaluation.results import ImageRegion
 
 MIN_PAIR_CASES = 25
-"""Attribute pairs with fewer cases are left out of the macro figure, as published."""
+"""Attribute pairs with fewer cases are left out of the macro figure, as in the published one."""
 
 RELATION_FILE, ATTRIBUTION_FILE = "visual_genome_relation.json", "visual_genome_attribution.json"
 
@@ -28,12 +28,13 @@ _LAYOUT = "a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, 
 
 
 def vg_relation(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read VG-Relation. Its headline is the mean over the relations that are not symmetric; `acc` is over all items.
+    """Read VG-Relation. Its headline is the mean over relations that are not symmetric.
 
-    `path` is the file or its folder; images lie in `images`, else in `images/` beside it.
+    `acc` is over all items. `path` is the file or its folder. Images are in `images`, or by default in
+    `images/` next to the file.
 
     Raises:
-        EvaluationError: no such file, or it is laid out otherwise.
+        EvaluationError: no such file, or another layout.
     """
     items = _read(path, RELATION_FILE, "relation_name", images, _relation)
     relations = sorted({tag for item in items for tag in item.tags})
@@ -121,4 +122,4 @@ worn on, wrapped around, wrapped in, by, of, near, next to, with, beside, on the
 """
 
 SYMMETRIC_RELATIONS = frozenset(" ".join(_SYMMETRIC.split()).split(", "))
-"""Relations that ARO's authors leave out of VG-Relation's headline, as their published notebook lists them."""
+"""Relations that ARO's authors leave out of VG-Relation's headline, from their published notebook."""

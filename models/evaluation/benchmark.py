@@ -1,4 +1,4 @@
-"""A benchmark, and one run of it: items are checked, scored and measured, and the figures get their provenance."""
+"""A benchmark, and one run of it: check, score and measure its items, and record the provenance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.findings import LISTED
 
 @dataclass(frozen=True)
 class BenchmarkScores:
-    """What a benchmark finds; `Results` is this with its provenance, and explains the fields."""
+    """What a benchmark finds. `Results` is this with its provenance, and explains the fields."""
 
     primary: str
     outcome: str
@@ -36,10 +36,10 @@ class BenchmarkScores:
 
 @dataclass(frozen=True)
 class Benchmark(ABC):
-    """Data that has been read.
+    """A benchmark's data, after reading.
 
-    `settings` are what else the figures depend on, such as templates or a seed. All are part of the data's hash, and
-    those whose names have no underscore in front stand in the provenance.
+    `settings` are other things that the figures depend on, such as templates or a seed. All are part of the
+    data's hash. Those whose names do not start with an underscore are recorded in the provenance.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Benchmark(ABC):
 
     @property
     def seed(self) -> int | None:
-        """Of what was drawn to make the items; None where nothing was."""
+        """The seed of the draws that made the items, or None if nothing was drawn."""
         return self.settings.get("order_set_seed")
 
     @abstractmethod
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """The figures over these items, which have been prepared."""
+        """Compute the figures over these items, which have been prepared."""
 
 
 def run_benchmark(
     benchmark: Benchmark, scorer: Scorer, *, max_bad_share: float = 0.0, say: Say | None = None
 ) -> Results:
-    """Check, prepare, measure.
+    """Check, prepare and measure a benchmark.
 
     Raises:
         EvaluationError: more than `max_bad_share` of the items cannot be used, the benchmark is not for this
@@ -76,7 +76,7 @@ def run_benchmark(
     scores = benchmark.measure(usable, scorer, say)
     provenance = {
         "seed": benchmark.seed,
-        **scorer.describe(),  # with a seed of its own where it draws
+        **scorer.describe(),  # overrides the seed if the scorer draws
         "scorer": scorer.name,
         "data_hash": data_hash(usable, images.keys, benchmark.settings),
         "items": len(benchmark.items),
@@ -103,7 +103,7 @@ def run_benchmark(
 
 
 def check_scorer(benchmark: str, scorer: str) -> None:
-    """Raise EvaluationError where a benchmark cannot be run with a scorer of this name."""
+    """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
     if scorer not in BENCHMARKS[benchmark].scorers:
         raise EvaluationError(
             f"{benchmark} compares every image with every text, which the {scorer} score cannot afford; use the clip "
@@ -112,7 +112,6 @@ def check_scorer(benchmark: str, scorer: str) -> None:
 
 
 def check_finite(scores: Float[Tensor, "*shape"]) -> None:
-    """Raise EvaluationError where a score is not a number."""
     if not bool(torch.isfinite(scores).all()):
         raise EvaluationError(
             "Some scores are not finite: the model's weights or its precision are broken; try float32."
@@ -120,7 +119,10 @@ def check_finite(scores: Float[Tensor, "*shape"]) -> None:
 
 
 def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
-    """Right where the margin is positive. An image inside an archive is left out: a report cannot open it."""
+    """Return an item's outcome, right where a margin is positive.
+
+    An image inside an archive is left out, since a report cannot open it.
+    """
     return ItemOutcome(
         id=item.id,
         correct={name: margin > 0 for name, margin in margins.items()},

@@ -1,4 +1,4 @@
-"""Benchmarks that ask which captions belong to an image: every true one must score strictly above every false one."""
+"""Benchmarks that choose an image's captions: every true one must score strictly above every false one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.evaluation.scorers import Scorer
 
 OUTCOME = "text"
 MICRO, MACRO = "acc", "macro_acc"
-"""`acc` is over all items, as CLIP_benchmark names it; `macro_acc` is the mean over tags."""
+"""`acc` is over all items, under CLIP_benchmark's name. `macro_acc` is the mean over tags."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class CaptionChoice(Benchmark):
 
     positives: int = 1
     macro_tags: tuple[str, ...] | None = None
-    """Tags whose shares make the macro figure, which is then the primary one; None: there is no such figure."""
+    """Tags that the macro figure, then the primary one, averages over. None if there is no macro figure."""
     macro_name: str = MACRO
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """The share of items that are right, over all and by tag. A tie is wrong, and counted."""
+        """Compute the share of items that are right, over all and by tag. A tie is wrong, and counted."""
         outcomes: list[ItemOutcome] = []
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
             check_finite(scores)
@@ -42,7 +42,7 @@ class CaptionChoice(Benchmark):
         metrics: dict[str, Metric] = {}
         tags: tuple[str, ...] = ()
         if self.macro_tags is not None:
-            # Tags all of whose items were left out are not there any more.
+            # A tag is missing if all of its items were left out.
             tags = tuple(tag for tag in self.macro_tags if tag in by_tag)
         if tags:
             metrics[self.macro_name] = mean_over_tags(by_tag, tags, MICRO)
@@ -57,5 +57,5 @@ class CaptionChoice(Benchmark):
         )
 
     def _chance(self, item: ItemOutcome, _: str) -> float:
-        """That of all orders of the captions one with the true ones first comes out."""
+        """Return the probability that a random order of the captions puts the true ones first."""
         return 1 / comb(len(item.captions), self.positives)

@@ -1,4 +1,4 @@
-"""Files of images with several captions: COCO's, or a list of {image, caption: [...]} as Karpathy's splits are."""
+"""Files of images with several captions: COCO's, or a list of {image, caption: [...]} (Karpathy's splits)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image file and what is said of it; `name` is unique in its file."""
+    """An image file and its captions. `name` is unique in its file."""
 
     name: str
     path: Path
@@ -24,11 +24,13 @@ class CaptionedImage:
 
 
 def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage]:
-    """Every image with its captions, in the file's order. Images lie in `images`, else in `images/` or beside the file.
+    """Read every image with its captions, in the file's order.
+
+    Images are in `images`, or by default in `images/` or next to the file.
 
     Raises:
-        EvaluationError or DataError: no such file, it is laid out otherwise, an image is named twice, or a caption
-            is empty.
+        EvaluationError or DataError: no such file, another layout, an image that is named twice, or an empty
+            caption.
     """
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no such file"

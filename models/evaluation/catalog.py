@@ -1,4 +1,4 @@
-"""Benchmarks by name; imports nothing heavy."""
+"""The benchmarks by name. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Option = Literal["images", "classes", "templates", "order_seed"]
 
 @dataclass(frozen=True)
 class BenchmarkInfo:
-    """What a benchmark is, for a command line or an API."""
+    """A description of a benchmark for a command line or an API."""
 
     summary: str
     data: str
@@ -77,4 +77,4 @@ ALIASES = {
     "zeroshot_retrieval": "retrieval",
     "mscoco_captions": "retrieval",
 }
-"""What CLIP_benchmark and the benchmarks' own code call them."""
+"""The names that CLIP_benchmark and the benchmarks' own code use."""

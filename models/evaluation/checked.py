@@ -1,4 +1,4 @@
-"""What a benchmark's images are, looked at before anything is computed: content, size, and what is wrong."""
+"""Check a benchmark's images before anything is computed: their content, their size, and what is wrong."""
 
 from __future__ import annotations
 
@@ -18,64 +18,63 @@ from models.findings import LISTED, Finding, Findings
 from models.images import ImageError, decode_image, read_header
 from models.machine import usable_cores
 
-_AHEAD = 256
+_AHEAD = 256  # files between two calls of `say`
 
 Say = Callable[[str, int, int], None]
-"""Called with (what, done, total) as work goes on."""
+"""Called with (what, done, total) to report progress."""
 
 
 @dataclass
 class Problems:
-    """Items that cannot be used, and why. How many may be, `max_bad_share` says."""
+    """Items that cannot be used, and why. `max_bad_share` bounds their share."""
 
     total: int
     max_bad_share: float = 0.0
     found: dict[str, str] = field(default_factory=dict)
     images: Findings = field(default_factory=Findings)
-    """What is wrong with their images, each named once, however many items have it."""
+    """What is wrong with their images. Each is named once, however many items use it."""
 
     def add(self, item_id: str, reason: str) -> None:
-        """Leave an item out; its first problem is kept."""
+        """Leave an item out. Its first problem is kept."""
         self.found.setdefault(item_id, reason)
 
     def usable(self, items: Iterable[Item]) -> list[Item]:
-        """The items without a problem."""
         return [item for item in items if item.id not in self.found]
 
     def check(self) -> None:
-        """Raise EvaluationError, listing the problems, where there are too many or no item is left."""
+        """Raise EvaluationError, listing the problems, if there are too many or no item is left."""
         bad = len(self.found)
         if bad == 0 or (bad < self.total and bad <= self.max_bad_share * self.total):
             return
         lines = listing(self.found, bad, LISTED)
         remedy = "Correct these"
         if bad < self.total:
-            # Rounded up, so that the share is enough.
+            # Rounded up, so that the suggested share is enough.
             remedy += f", or leave them out with --max-bad-share {ceil(1000 * bad / self.total) / 1000:g}"
         head = f"{bad} of {self.total} items cannot be used:"
         raise EvaluationError("\n".join([head, *lines, remedy + "."]))
 
 
 def listing(found: Mapping[str, str], total: int, most: int) -> list[str]:
-    """Lines that name the first items that cannot be used, of `total`, and why."""
+    """Return lines that name the first items that cannot be used, and why; `total` is the number of all."""
     lines = [f"  item {item_id}: {reason}" for item_id, reason in islice(found.items(), most)]
     return [*lines, f"  and {total - len(lines)} more"] if total > len(lines) else lines
 
 
 @dataclass(frozen=True)
 class Images:
-    """What the items' images hold: a key for each region, the same wherever the file lies."""
+    """Keys of the items' images, which depend on content and box and not on a file's location."""
 
     keys: dict[ImageRegion, bytes]
-    """SHA-256 of a file's content and the box of it."""
+    """SHA-256 over a file's content and the box in it."""
     over_the_edge: int
-    """Boxes that reach over their image's edge, which PIL's crop makes black."""
+    """Number of boxes that reach over their image's edge. PIL's crop makes that part black."""
 
 
 def look_at_images(
     items: Sequence[Item], problems: Problems, say: Say | None = None, *, decode: bool = False
 ) -> Images:
-    """Read every file once, in threads, and decode it if asked to. Items whose images are bad go to `problems`."""
+    """Read every file once, in threads, and decode it if asked to. Items with bad images go to `problems`."""
     regions: dict[tuple[Any, ...], list[ImageRegion]] = {}
     for item in items:
         for region in item.images:
@@ -110,7 +109,7 @@ def look_at_images(
 
 
 def data_hash(items: Iterable[Item], keys: dict[ImageRegion, bytes], settings: dict[str, Any]) -> str:
-    """SHA-256 of all that the figures depend on but the model: items in order, images' content, settings."""
+    """SHA-256 of everything but the model that the figures depend on: items in order, images, settings."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for item in items:
         images = [keys[region].hex() for region in item.images]

@@ -1,8 +1,8 @@
 """CLIP_benchmark's WebDataset layout of a labelled set.
 
-classnames.txt                          a class a line
-zeroshot_classification_templates.txt   a template a line, with {c}
-test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the number of its class
+classnames.txt                          one class per line zeroshot_classification_templates.txt   one
+template per line, with {c} test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the
+number of its class
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.tar_index import IMAGE_EXTENSIONS, Member, read_members
 
 CLASSNAMES, TEMPLATES, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "test"
 
-_MAX_CLASS_BYTES = 32
+_MAX_CLASS_BYTES = 32  # a .cls member holds one number
 
 
 @dataclass
@@ -28,12 +28,11 @@ class _Sample:
 
 
 def is_class_shards(path: Path) -> bool:
-    """Whether a folder is laid out so."""
     return (path / CLASSNAMES).is_file()
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The split's shards in the order of their numbers.
+    """Return the split's shards in the order of their numbers.
 
     Raises:
         EvaluationError: there are none.
@@ -46,7 +45,7 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def read_shard(shard: Path) -> list[tuple[str, ImageRegion, int]]:
-    """The key, image and class of each sample, in the shard's order.
+    """Return the key, image and class of each sample, in the shard's order.
 
     Raises:
         EvaluationError: it is compressed, cut short or damaged, or a sample lacks its image or its class.

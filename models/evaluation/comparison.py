@@ -1,7 +1,7 @@
 """Is one model better than another on the same items? A paired answer, over all items and by tag.
 
-`compare` pairs the items by id. Of every outcome it gives the 2x2 counts, McNemar's exact test, and a bootstrap
-interval of the difference. `promote: if_better` asks it of GroupMatch (`worker.promotion`).
+`compare` pairs the items by id. For every outcome it gives the 2x2 counts, McNemar's exact test, and a
+bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`worker.promotion`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from models.evaluation.paired import (
 )
 from models.evaluation.results import FORMAT, GROUP_MATCH, Metric, Results, write_json
 
+# A primary figure may differ by this much from the mean of its items.
 _ROUNDING = 1e-6
 
 
@@ -30,10 +31,10 @@ _ROUNDING = 1e-6
 class PairedDifference:
     """Model minus baseline in one outcome: shares in [0, 1], a difference in [-1, 1].
 
-    `low` and `high` are the ends of its 95 % bootstrap interval; where no item changed they are 0, which is no
-    proof of anything. The p-values are those of McNemar's exact test: `p_better` of the model being no better,
-    `p_two_sided` of the two being equal. They are not corrected for how many tags are looked at. `chance` is the
-    share that random scores reach, where the results say so.
+    `low` and `high` are the ends of its 95 % bootstrap interval. Both are 0 if no item changed, which proves
+    nothing. The p-values are from McNemar's exact test: `p_better` for the model being no better,
+    `p_two_sided` for the two being equal. They are not corrected for the number of tags. `chance` is the
+    share that random scores reach, if the results state it.
     """
 
     outcome: str
@@ -52,8 +53,9 @@ class PairedDifference:
 class MacroDifference:
     """Model minus baseline in a mean over tags, as ARO and SugarCrepe publish it, with its 95 % interval.
 
-    McNemar's test weighs all items alike and says nothing of such a mean. Here the bootstrap is stratified: every
-    resample draws as many items of each tag as there are. A tag of few items varies less in it than it should.
+    McNemar's test weighs all items alike and says nothing about such a mean. The bootstrap is stratified:
+    every resample draws as many items of each tag as there are. A tag of few items varies less in it than it
+    should.
     """
 
     metric: str
@@ -70,8 +72,8 @@ class MacroDifference:
 class Comparison:
     """Two runs of one benchmark, item by item.
 
-    `outcomes` holds every outcome over all items that have it, `by_tag[tag]` the same over the items of a tag.
-    `macro` is there where the benchmark's primary figure is a mean over tags.
+    `outcomes` holds every outcome over all items that have it, and `by_tag[tag]` the same over the items of a
+    tag. `macro` is set if the benchmark's primary figure is a mean over tags.
     """
 
     benchmark: str
@@ -90,11 +92,11 @@ class Comparison:
 def compare(baseline: Results, model: Results, *, seed: int = 0) -> Comparison:
     """Compare a model with a baseline on the items that both were run on, whatever their order.
 
-    The primary figure is recomputed from the items: as their mean, or as the mean over `macro_tags`.
+    The primary figure is recomputed from the items, as their mean or as the mean over `macro_tags`.
 
     Raises:
         EvaluationError: the two differ in benchmark, data hash, items or outcomes; there are no items, or an id
-            twice; or the primary figure is not what its items say.
+            twice; or the primary figure is not what its items give.
     """
     pairs = paired_items(baseline, model)
     names = list(dict.fromkeys(name for _, item in pairs for name in item.correct))
@@ -121,7 +123,10 @@ def compare(baseline: Results, model: Results, *, seed: int = 0) -> Comparison:
 
 
 def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
-    """A header and rows for a terminal, in percent and points: every outcome, then `compared_by_tag` by tag."""
+    """Return a header and rows for a terminal, in percent and points.
+
+    The rows are every outcome over all items, then the outcomes of `compared_by_tag` by tag.
+    """
     header = [
         "items", "outcome", "n", "chance %", "baseline %", "model %", "points", "low", "high", "gained", "lost",
         "p better", "p two-sided",
@@ -136,17 +141,17 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[object
 
 
 def compared_by_tag(comparison: Comparison) -> list[str]:
-    """The outcomes that are shown by tag: the headline, and GroupMatch where there is one."""
+    """Return the outcomes that are shown by tag: the headline, and GroupMatch if there is one."""
     return [name for name in comparison.outcomes if name in (comparison.outcome, GROUP_MATCH)]
 
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Write every outcome's difference, over all items and by tag; whole or not there."""
+    """Write every outcome's difference, over all items and by tag, whole or not at all."""
     write_json(path, {"format": FORMAT, **asdict(comparison)})
 
 
 def _row(items: str, of: PairedDifference) -> list[object]:
-    p_values = [f"{p:.2g}" for p in (of.p_better, of.p_two_sided)]  # fixed decimals would make many of them 0
+    p_values = [f"{p:.2g}" for p in (of.p_better, of.p_two_sided)]  # with fixed decimals many would be 0
     return [items, of.outcome, of.counts.n, *_percent(of), of.counts.gained, of.counts.lost, *p_values]
 
 
@@ -156,7 +161,7 @@ def _percent(of: PairedDifference | MacroDifference) -> list[float | None]:
 
 
 def _count(pairs: Pairs, outcome: str) -> dict[str | None, PairedCounts]:
-    """The counts of an outcome by tag, and under None over all items that have it."""
+    """Return the counts of an outcome by tag, and under None over all items that have it."""
     cells: dict[str | None, Counter[tuple[bool, bool]]] = {}
     for before, after in pairs:
         if outcome in after.correct:
@@ -187,7 +192,10 @@ def _difference(outcome: str, counts: PairedCounts, seed: int, chance: float | N
 
 
 def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroDifference | None:
-    """None where the primary figure is the mean over items."""
+    """Return the difference of the means over tags, or None if the primary figure is the mean over items.
+
+    Raises EvaluationError if the primary figure is not that mean.
+    """
     tags = model.macro_tags
     of = [(before, after) for before, after in pairs if model.outcome in after.correct]
     over_items = [(_count(of, model.outcome)[None], 1 / len(of))]
@@ -209,7 +217,7 @@ def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroD
 
 
 def _strata(pairs: Pairs, outcome: str, tags: Sequence[str]) -> list[tuple[PairedCounts, float]]:
-    """Items with the same tags, and the weight that each of them has in the mean over tags.
+    """Return items grouped by their tags, and the weight of each item of a group in the mean over tags.
 
     An item that has several of the tags counts in each: its weight is the sum of 1 / (items of a tag) / tags.
     """

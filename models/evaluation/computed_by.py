@@ -1,4 +1,4 @@
-"""What figures, and the features and scores on disk, were computed by: another version may compute others."""
+"""What computed figures, and features and scores on disk: another version may compute different ones."""
 
 import contextlib
 import hashlib
@@ -9,21 +9,22 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+# An upgrade of any of these may change features or scores, so everything is computed anew after it.
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "diffusers", "pillow", "numpy")
 
 
 @cache
 def computed_by() -> str:
-    """A short hash of `code_version` and the versions of the packages that compute, for the name of what is kept."""
+    """Return a short hash of `code_version` and the versions of the computing packages, for cache keys."""
     versions = json.dumps([code_version(), *(_version(package) for package in PACKAGES)])
     return hashlib.sha256(versions.encode()).hexdigest()[:8]
 
 
 @cache
 def code_version() -> str:
-    """The version of the installed package, and the commit: `0.1.0+1a2b3c4d5e6f-dirty`.
+    """Return the version of the installed package, and the commit: `0.1.0+1a2b3c4d5e6f-dirty`.
 
-    The commit is a checkout's own, or what an image was built with (SDS_CLIP_COMMIT).
+    The commit is that of a checkout, or the one that an image was built with (SDS_CLIP_COMMIT).
     """
     installed = _version("sds-clip") or "unknown"
     if commit := os.environ.get("SDS_CLIP_COMMIT"):

@@ -18,7 +18,7 @@ MAX_IMAGE_BYTES = ImageLimits().max_bytes
 
 @dataclass(frozen=True)
 class ArchiveImage(ImageRegion):
-    """An image whose bytes are a stretch of a file: a member of an uncompressed tar archive."""
+    """An image whose bytes are a range of a file: a member of an uncompressed tar archive."""
 
     offset: int = 0
     size: int = 0
@@ -27,7 +27,7 @@ class ArchiveImage(ImageRegion):
 
 @dataclass(frozen=True)
 class Item:
-    """A case of a benchmark. What its captions are to its images, the benchmark says.
+    """A case of a benchmark, which defines how its captions relate to its images.
 
     `target` is the class of a labelled image, and -1 elsewhere.
     """
@@ -52,12 +52,11 @@ class ImageMissing(ImageProblem):
 
 
 def image_name(region: ImageRegion) -> str:
-    """How messages call an image."""
     return f"{region.path}/{region.name}" if isinstance(region, ArchiveImage) else str(region.path)
 
 
 def read_bytes(region: ImageRegion) -> bytes:
-    """The bytes of an image file. A pipe or a device, which may never end, is not opened.
+    """Return the bytes of an image file. A pipe or a device, which may never end, is not opened.
 
     Raises:
         ImageProblem: there is no such file, it cannot be read, or it is too large.
@@ -76,7 +75,7 @@ def read_bytes(region: ImageRegion) -> bytes:
                 return file.read()
             file.seek(region.offset)
             return file.read(region.size)
-    except ImageProblem:  # a ValueError too
+    except ImageProblem:  # also a ValueError, which is caught below
         raise
     except FileNotFoundError as error:
         raise ImageMissing(f"{image_name(region)}: there is no such file.") from error
@@ -86,9 +85,9 @@ def read_bytes(region: ImageRegion) -> bytes:
 
 
 def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Image.Image:
-    """The RGB pixels of an image's box, or of all of it, with no regard to EXIF.
+    """Return the RGB pixels of an image's box, or of the whole image, ignoring EXIF.
 
-    What of a box lies over the image's edge is black, as PIL's crop has it.
+    The part of a box beyond the image's edge is black, as in PIL's crop.
 
     Raises:
         ImageProblem: missing, or not an image that can be decoded.
@@ -106,11 +105,14 @@ def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Ima
 
 MAX_CROP = ImageLimits().max_pixels
 MAX_CROP_ASPECT = 1000
-"""Of a box's sides: resized to the model's shortest side, a thin strip becomes very long."""
+"""Limit on the ratio of a box's sides. Resizing to the model's shortest side makes a thin strip very long."""
 
 
 def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str | None:
-    """Why a box cannot be cropped out of an image of this size, or None. It may reach over the image's edge."""
+    """Return why a box cannot be cropped out of an image of this size, or None.
+
+    A box may reach over the image's edge.
+    """
     left, top, box_width, box_height = box
     if box_width < 1 or box_height < 1:
         return f"the box {box} is empty"
@@ -126,7 +128,7 @@ def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str 
 
 
 def text_of(record: dict[str, Any], key: str, where: str) -> str:
-    """A text of a record that is not empty and can be encoded.
+    """Return a text of a record, which must not be empty and must be valid Unicode.
 
     Raises:
         EvaluationError: it is missing, empty, no text, or holds half of a surrogate pair.
@@ -136,7 +138,7 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
         raise EvaluationError(f"{where}: `{key}` must be a text that is not empty, got {value!r}.")
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # JSON can write these, and tokenizers refuse them
+    except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
         raise EvaluationError(
             f"{where}: `{key}` has half of a surrogate pair, which is not a character."
         ) from error
@@ -144,9 +146,10 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".") -> Path:
-    """The folder that images' names start at: `images`, else the first of `names` below `beside`, else `beside`.
+    """Return the folder that image names are relative to.
 
-    Where the `first` image lies in one of these, it is that one.
+    It is `images` if given, else the first existing one of `names` below `beside`, else `beside`. A folder
+    that holds the `first` image is preferred.
 
     Raises:
         EvaluationError: there is no such folder.
@@ -160,7 +163,7 @@ def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".
 
 
 def image_path(folder: Path, name: str, where: str) -> Path:
-    """A file below a folder, by its name alone: links within may lead to another disk.
+    """Return the path of a file below a folder. Only its name is checked: links may lead to another disk.
 
     Raises:
         EvaluationError: the name leads out of the folder.

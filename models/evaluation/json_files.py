@@ -1,4 +1,4 @@
-"""Reading of annotation files."""
+"""Read annotation files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from models.files import read_text
 
 
 def read_json(file: Path, layout: str) -> Any:
-    """A JSON file's content; `layout` says in messages what is expected.
+    """Return a JSON file's content. `layout` describes the expected content in messages.
 
     Raises:
-        EvaluationError: it is missing, cannot be read, is too large, or is not JSON in UTF-8.
+        EvaluationError: it is missing, cannot be read, is too large, repeats a key, or is not JSON in UTF-8.
     """
     text = read_text(file, EvaluationError)
     try:
@@ -26,7 +26,7 @@ def read_json(file: Path, layout: str) -> Any:
 
 
 def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
-    """A list of objects that is not empty.
+    """Return `content` as a list of objects that is not empty.
 
     Raises:
         EvaluationError: it is something else.
@@ -39,7 +39,7 @@ def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
 
 
 def require_keys(record: dict[str, Any], keys: tuple[str, ...], where: str, layout: str) -> None:
-    """Raise EvaluationError naming the keys that a record lacks, and what it has instead."""
+    """Raise EvaluationError naming the keys that a record lacks, and those it has."""
     missing = [key for key in keys if key not in record]
     if missing:
         raise EvaluationError(

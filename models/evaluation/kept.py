@@ -1,7 +1,7 @@
-"""What scorers have computed: for this run at hand, and for later runs in a cache that all of them share.
+"""What scorers have computed: for this run, and in a shared cache for later ones (decision 31).
 
-The cache may lose rows at any time, so a run depends on it only for what it finds there when it asks. Keys are hashes
-of content (an image's file and box, tokens); each row also goes by the name of what computed it.
+The cache may lose rows at any time, so a run depends only on what it finds there when it asks. Keys are
+hashes of content (an image's file and box, or tokens), combined with the name of what computed the row.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from torch import Tensor
 
 from models.disk_cache import DiskCache
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 4096  # bounds the memory of one fetch
 
 
 def open_cache(folder: Path, max_bytes: int | None = None) -> DiskCache:
-    """The cache of a folder; runs of whatever model may share one."""
+    """Open the cache of a folder. Runs of any models may share one."""
     return DiskCache(folder / "kept.sqlite3", max_bytes=max_bytes)
 
 
 class KeptFeatures:
-    """Rows of float32 by key. Those of this run are in a temporary file, so that memory holds keys alone.
+    """Rows of float32 by key. This run's rows are in a temporary file, so that memory holds only keys.
 
-    Two inputs that must have one row to the last bit (equal pixels in two files) are two names of one key.
+    Inputs that must have the same row to the last bit (equal pixels in two files) are two names of one key.
     """
 
     def __init__(self, cache: DiskCache, computed_by: str, width: int) -> None:
@@ -46,11 +46,10 @@ class KeptFeatures:
         return key in self._row_of
 
     def close(self) -> None:
-        """Remove the temporary file."""
         self._file.close()
 
     def fetch(self, keys: Iterable[bytes]) -> None:
-        """Take over from the cache what this run has not."""
+        """Copy the rows that this run does not have yet from the cache."""
         wanted = {self._place("row", key): key for key in keys if key not in self._row_of}
         places = list(wanted)
         for start in range(0, len(places), _ROWS_AT_ONCE):
@@ -59,14 +58,13 @@ class KeptFeatures:
             self._append(list(whole), b"".join(whole.values()))
 
     def fetch_named(self, names: Iterable[bytes]) -> None:
-        """Take over from the cache the rows that names lead to."""
+        """Copy the rows that names refer to from the cache."""
         wanted = {self._place("name", name): name for name in names if name not in self._row_of}
         keys = {wanted[place]: key for place, key in self._cache.get_many(wanted).items()}
         self.fetch(dict.fromkeys(keys.values()))
         self._row_of |= {name: self._row_of[key] for name, key in keys.items() if key in self._row_of}
 
     def add(self, keys: Sequence[bytes], features: Float[Tensor, "n d"]) -> None:
-        """Keep new rows, here and in the cache."""
         rows = np.ascontiguousarray(features.float().cpu().numpy(), dtype="<f4")
         self._append(keys, rows.tobytes())
         self._cache.put_many(
@@ -74,12 +72,12 @@ class KeptFeatures:
         )
 
     def name(self, key_of: Mapping[bytes, bytes]) -> None:
-        """Let names stand for keys whose rows are here."""
+        """Make names refer to keys whose rows are here."""
         self._row_of |= {name: self._row_of[key] for name, key in key_of.items()}
         self._cache.put_many({self._place("name", name): key for name, key in key_of.items()})
 
     def take(self, keys: Sequence[bytes]) -> Float[Tensor, "n d"]:
-        """The rows of keys or names, in their order; KeyError where one is not here."""
+        """Return the rows of keys or names, in their order. Raises KeyError if one is not here."""
         rows = [self._row_of[key] for key in keys]
         if not rows:
             return torch.empty(0, self._width)
@@ -109,7 +107,6 @@ class KeptErrors:
         return pair in self._d
 
     def fetch(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Take over from the cache what this run has not of (image, caption)."""
         wanted = {self._place(pair): pair for pair in pairs if pair not in self._d}
         found = self._cache.get_many(wanted)
         self._d |= {wanted[place]: struct.unpack("<d", d)[0] for place, d in found.items()}
@@ -125,7 +122,7 @@ class KeptErrors:
         self._cache.put_many({self._place(pair): struct.pack("<d", value) for pair, value in new.items()})
 
     def take(self, images: Sequence[str], captions: Sequence[str]) -> Float[Tensor, "n m"]:
-        """d `[caption, image]`, float64; KeyError where one is not here."""
+        """Return d `[caption, image]` in float64. Raises KeyError if one is not here."""
         rows = [[self._d[image, caption] for image in images] for caption in captions]
         return torch.tensor(rows, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""From items' outcomes to metrics: shares in [0, 1] with 95 % intervals in closed form, over all items and by tag."""
+"""Turn outcomes into metrics: shares with 95 % intervals in closed form, over all items and by tag."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from models.evaluation.errors import EvaluationError
 from models.evaluation.results import ItemOutcome, Metric
 
 Z = 1.959963984540054
-"""The normal distribution's 97.5 % point."""
+"""The 97.5 % point of the normal distribution, for 95 % intervals."""
 
 Tie = Callable[[ItemOutcome, str], bool]
-"""Whether an item's outcome of a name had a tie."""
+"""Returns whether an item's outcome of this name had a tie."""
 
 Chance = Callable[[ItemOutcome, str], float]
-"""How likely random scores are to get an item's outcome of a name right."""
+"""Returns the probability that random scores get an item's outcome of this name right."""
 
 
 def margin_is_zero(item: ItemOutcome, name: str) -> bool:
-    """A tie where one difference decides."""
+    """The tie where a single difference decides."""
     return item.margins[name] == 0
 
 
 def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie = margin_is_zero) -> Metric:
-    """The share of the items that have this outcome that are right in it, its chance, and how many had a tie.
+    """Return the share of right items among those with this outcome, its chance, and the number of ties.
 
     Raises:
         EvaluationError: no item has it.
@@ -44,7 +44,7 @@ def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie =
 
 
 def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], name: str) -> Metric:
-    """The plain mean of a metric over tags, each of whose items count alike within it."""
+    """Return the plain mean of a metric over tags. Within a tag all items count alike."""
     of = [by_tag[tag][name] for tag in tags]
     value, low, high = mean_of_shares([(round(metric.value * metric.n), metric.n) for metric in of])
     chances = [metric.chance for metric in of if metric.chance is not None]
@@ -55,7 +55,7 @@ def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], na
 def shares_by_tag(
     outcomes: Sequence[ItemOutcome], names: dict[str, str], chance: Chance
 ) -> dict[str, dict[str, Metric]]:
-    """For every tag, its items' share of each outcome: {metric name: outcome name}."""
+    """Return each tag's share of each outcome. `names` is {metric name: outcome name}."""
     return {
         tag: {
             metric: share(items, name, chance)
@@ -67,7 +67,7 @@ def shares_by_tag(
 
 
 def grouped_by_tag(outcomes: Iterable[ItemOutcome]) -> dict[str, list[ItemOutcome]]:
-    """The items of every tag, in the tags' alphabetical order."""
+    """Return the items of every tag, with tags in alphabetical order."""
     grouped: dict[str, list[ItemOutcome]] = {}
     for item in outcomes:
         for tag in dict.fromkeys(item.tags):
@@ -76,11 +76,12 @@ def grouped_by_tag(outcomes: Iterable[ItemOutcome]) -> dict[str, list[ItemOutcom
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval of right / n (1927); within [0, 1], and not empty at 0 or n.
+    """Return Wilson's score interval of right / n (1927). It is within [0, 1], and not empty at 0 or n.
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half = z / (1 + z^2 / n) sqrt(p (1 - p) / n + z^2 / 4n^2)
 
-    Raises ValueError unless 0 <= right <= n and n > 0.
+    SciPy's `binomtest` differs in the last bit of some ends, so that the same run would write another file
+    (decision 35). Raises ValueError unless 0 <= right <= n and n > 0.
     """
     if not 0 <= right <= n or n == 0:
         raise ValueError(f"{right} of {n} is not a share")
@@ -88,17 +89,18 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     shrink = 1 + Z**2 / n
     centre = (p + Z**2 / (2 * n)) / shrink
     half = Z / shrink * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    # At the ends the formula gives 0 and 1 but for rounding.
+    # At the ends the formula gives 0 and 1 up to rounding.
     return (0.0 if right == 0 else centre - half), (1.0 if right == n else centre + half)
 
 
 def mean_of_shares(shares: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
-    """The plain mean of independent shares (right, n), and its interval from theirs (MOVER, Zou and Donner 2008).
+    """Return the plain mean of independent shares (right, n), and its MOVER interval (Zou and Donner 2008).
 
-    low = m - sqrt(sum (p_k - l_k)^2) / K, high = m + sqrt(sum (u_k - p_k)^2) / K, with Wilson's l_k and u_k. Of one
-    share it is Wilson's interval; unlike a bootstrap it does not take a share of 3 in 3 for certain.
+    low = m - sqrt(sum (p_k - l_k)^2) / K, high = m + sqrt(sum (u_k - p_k)^2) / K, with Wilson's l_k and u_k.
+    For a single share it is Wilson's interval. Unlike a bootstrap, it does not treat a share of 3 in 3 as
+    certain.
 
-    Raises ValueError where there are none.
+    Raises ValueError if there are none.
     """
     if not shares:
         raise ValueError("there are no shares to average")

@@ -1,13 +1,13 @@
 """ARO's COCO-Order and Flickr-Order: a true caption against wrong orders of its words.
 
-The authors' code draws the orders anew in every run. Here a set is made once from a seed, stored, and named by its
-hash, which every result states.
+The authors' code draws the orders anew in every run. Here a set is made once from a seed, stored, and
+identified by its hash, which every result states.
 
-The four wrong orders are those of arXiv 2210.01936, section 2.2. The authors' code finds nouns and adjectives with
-spaCy's tagger. Here they are what `models.data.phrases` finds by function words: the last word of a run of content
-words is its noun, those before it are its adjectives. Words are counted without punctuation, which stays where it is.
-A shuffle that gives the caption back is drawn again, which the authors' code does not do; where no other order exists,
-there is none.
+The four wrong orders are those of arXiv 2210.01936, section 2.2. The authors' code finds nouns and adjectives
+with spaCy's tagger. Here `models.data.phrases` finds them by function words: the last word of a run of
+content words is its noun, and the words before it are its adjectives. Words are counted without punctuation,
+which stays in place. A shuffle that gives the caption back is drawn again, unlike in the authors' code. If no
+other order exists, there is none.
 """
 
 from __future__ import annotations
@@ -37,17 +37,20 @@ FILES = {"coco-order": "coco_karpathy_test.json", "flickr-order": "flickr30k_tes
 LAYOUT = "an order set, {hash, seed, items: [{image, caption_options: [true, false, ...]}]}, or such a list"
 
 MAX_WORDS = 30
-"""As many words of a caption as the authors keep."""
+"""The number of words of a caption that the authors keep."""
 
 Order = list[int]
-"""A permutation: which word comes to stand at each place."""
+"""A permutation: the index of the word at each place."""
 
 Draw = tuple[list[list[list[int]]], Callable[[np.random.Generator], Order]]
-"""Groups of units that change places among themselves, a unit being words that stay together; and one draw."""
+"""Groups of units that are permuted within their group, and a function that draws one order.
+
+A unit is a list of words that stay together.
+"""
 
 _REMOVED = re.compile(r"([.!\"()*#:;~])")
 _UINT64 = 2**64 - 1
-_ATTEMPTS = 200
+_ATTEMPTS = 200  # to draw an order that differs from the caption
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ class OrderSet:
 
     cases: tuple[tuple[str, tuple[str, ...]], ...]
     seed: int | None
-    """None where the set was made elsewhere."""
+    """None if the set was made elsewhere."""
     without_other_order: int
-    """Captions that were left out, since their words have only one order."""
+    """Number of captions left out because their words have only one order."""
 
     @property
     def hash(self) -> str:
@@ -69,13 +72,13 @@ class OrderSet:
 def order_benchmark(
     name: str, path: Path, images: Path | None, sets: Path, *, seed: int = 0
 ) -> CaptionChoice:
-    """Read the captions file, or its folder, and the order set of it in the folder `sets`, which is made if need be.
+    """Read a captions file, or its folder, and its order set in the folder `sets`, which is made if missing.
 
-    `path` may be an order set itself. Images lie in `images`, else in `images/` or beside the file. The true caption
-    must score strictly above all of its wrong orders.
+    `path` may be an order set itself. Images are in `images`, or by default in `images/` or next to the file.
+    The true caption must score strictly above all of its wrong orders.
 
     Raises:
-        EvaluationError: no such file or folder, it is laid out otherwise, or the stored set is damaged.
+        EvaluationError: no such file or folder, another layout, or a damaged stored set.
     """
     file = path / FILES[name] if path.is_dir() else path
     if not file.is_file():
@@ -102,9 +105,9 @@ def order_benchmark(
 
 
 def make_order_set(file: Path, images: Path | None = None, *, seed: int = 0) -> OrderSet:
-    """Every caption of a file with up to four wrong orders, a pure function of the file and the seed.
+    """Give every caption of a file up to four wrong orders, as a pure function of the file and the seed.
 
-    Raises: as `read_captions`, or EvaluationError where no caption has another order.
+    Raises: as `read_captions`, or EvaluationError if no caption has another order.
     """
     cases = []
     without = place = 0
@@ -174,12 +177,12 @@ def _case(record: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
 
 
 def cleaned(caption: str) -> str:
-    """The caption as the authors' code prepares it: lower case, some punctuation dropped, at most MAX_WORDS words."""
+    """Prepare a caption as the authors' code does: lower case, less punctuation, at most MAX_WORDS words."""
     return " ".join(_REMOVED.sub(" ", caption.lower()).split()[:MAX_WORDS])
 
 
 def shuffled_captions(caption: str, *, seed: int, place: int) -> tuple[str, ...]:
-    """Up to four wrong orders of a cleaned caption, one a kind; a pure function of the arguments.
+    """Return up to four wrong orders of a cleaned caption, one per kind, as a pure function of the arguments.
 
     `place` is the caption's number in its set, so that equal captions are shuffled differently.
     """
@@ -203,7 +206,7 @@ def _differently(text: Words, draw: Draw, rng: np.random.Generator) -> list[str]
         words = [text.words[place] for place in order_of(rng)]
         if words != list(text.words):
             return words
-    return None  # as for `a a a a`, whose trigrams differ and make one text in any order
+    return None  # as for `a a a a`, whose trigrams differ but give the same text in any order
 
 
 def _nouns_and_adjectives(text: Words) -> Draw:
@@ -231,8 +234,6 @@ def _trigrams(text: Words) -> Draw:
 
 
 def _exchange(length: int, groups: Sequence[list[int]]) -> Draw:
-    """Words that change places with others of their group."""
-
     def order(rng: np.random.Generator) -> Order:
         places = list(range(length))
         for group in groups:

@@ -1,4 +1,4 @@
-"""The same items under two models: paired by id, counted, tested and resampled."""
+"""The same items under two models: pair them by id, count, test and resample."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from models.evaluation.errors import EvaluationError
 from models.evaluation.results import ItemOutcome, Results
 
 RESAMPLES = 10_000
-_LISTED = 5
+_LISTED = 5  # ids in a message
 
 Pairs = Sequence[tuple[ItemOutcome, ItemOutcome]]
-"""The baseline's and the model's outcome of each item."""
+"""For each item the outcome under the baseline and under the model."""
 
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """How many items both models have right, only the new one, only the baseline, and neither."""
+    """How many items are right in both models, only in the new one, only in the baseline, and in neither."""
 
     both: int
     gained: int
@@ -29,16 +29,15 @@ class PairedCounts:
 
     @property
     def n(self) -> int:
-        """All items."""
         return self.both + self.gained + self.lost + self.neither
 
 
 def paired_items(baseline: Results, model: Results) -> Pairs:
-    """The items of two runs, paired by id, in the model's order.
+    """Pair the items of two runs by id, in the model's order.
 
     Raises:
-        EvaluationError: the runs differ in benchmark, data hash, items or outcomes; none has the primary figure's
-            outcome, or an id stands there twice.
+        EvaluationError: the runs differ in benchmark, data hash, items or outcomes; no item has the primary
+            figure's outcome, or an id occurs twice.
     """
     for what, before, after in (
         ("benchmark", baseline.benchmark, model.benchmark),
@@ -69,7 +68,7 @@ def paired_items(baseline: Results, model: Results) -> Pairs:
 
 
 def counted(cells: Mapping[tuple[bool, bool], int]) -> PairedCounts:
-    """Counts from the number of items by (right before, right after)."""
+    """Make counts of the number of items by (right before, right after)."""
     return PairedCounts(
         both=cells.get((True, True), 0),
         gained=cells.get((False, True), 0),
@@ -79,9 +78,10 @@ def counted(cells: Mapping[tuple[bool, bool], int]) -> PairedCounts:
 
 
 def mcnemar(counts: PairedCounts) -> tuple[float, float]:
-    """The one-sided p-value of the model being no better, and the two-sided one.
+    """Return the one-sided p-value of the model being no better, and the two-sided one.
 
-    Under the null hypothesis each of the gained + lost items fell either way with probability 1/2.
+    Under the null hypothesis, each of the gained + lost items changed in either direction with probability
+    1/2.
     """
     from scipy.stats import binomtest
 
@@ -93,10 +93,11 @@ def mcnemar(counts: PairedCounts) -> tuple[float, float]:
 
 
 def bootstrap_interval(strata: Sequence[tuple[PairedCounts, float]], *, seed: int) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of sum over strata of weight * (gained - lost), items drawn with replacement.
+    """Return the 2.5th and 97.5th percentile of the sum over strata of weight * (gained - lost).
 
-    What resampling a stratum's items does to its gained and lost counts is one multinomial draw, so neither time
-    nor memory depends on the number of items. With one stratum of weight 1/n it is the plain paired bootstrap.
+    Items are drawn with replacement. Resampling a stratum's items changes its counts like one multinomial
+    draw, so neither time nor memory depends on the number of items. With one stratum of weight 1/n it is the
+    plain paired bootstrap.
     """
     rng = np.random.default_rng(seed)
     totals = np.zeros(RESAMPLES)

@@ -1,4 +1,4 @@
-"""From a benchmark's name and its data to a benchmark that can be run."""
+"""Read a benchmark by its name and its data."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def read_benchmark(
     templates: str | None = None,
     order_seed: int = 0,
 ) -> Benchmark:
-    """Read the data of a benchmark of `catalog.BENCHMARKS` or `catalog.ALIASES`; `work` keeps what is made of them.
+    """Read the data of a benchmark of `catalog.BENCHMARKS` or `catalog.ALIASES`.
+
+    `work` is the folder for what is made from the data, such as order sets.
 
     Raises:
-        EvaluationError or DataError: no such benchmark, or the data are not laid out as it has them.
+        EvaluationError or DataError: no such benchmark, or its data has another layout.
     """
     known = ALIASES.get(name, name)
     path = Path(data)

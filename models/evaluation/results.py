@@ -1,4 +1,4 @@
-"""What a benchmark says of a model: metrics with their intervals, and every item's outcome; as JSON, one file a run."""
+"""Results of a benchmark: metrics with intervals, and every item's outcome, as JSON, one file per run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 from models.atomic import write_atomic
 
 FORMAT = 1
-"""Of the files."""
+"""Version of the file format."""
 
 GROUP_MATCH = "group_match"
-"""GroupMatch, which 2 x 2 benchmarks have: the name of the metric, and of the items' outcome."""
+"""The name of the metric and of the items' outcome; 2 x 2 benchmarks have it."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """A share in [0, 1] over `n` items, its 95 % interval, and how many of them were ties (counted as wrong).
 
-    `chance` is the share that random scores reach, and `outcome` the outcome of the items that this is a share of; a
-    mean over tags has none. `d_prime` stands beside GroupMatch alone: the mean of its margins over their standard
-    deviation, None where all are equal.
+    `chance` is the share that random scores reach. `outcome` names the items' outcome that this is a share
+    of; a mean over tags has none. Only GroupMatch has `d_prime`: the mean of its margins over their standard
+    deviation, None if all are equal.
     """
 
     value: float
@@ -38,7 +38,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ImageRegion:
-    """An image file, and the box of it that is meant: left, top, width, height in pixels."""
+    """An image file, and optionally a box in it: left, top, width, height in pixels."""
 
     path: Path
     box: tuple[int, int, int, int] | None = None
@@ -46,10 +46,11 @@ class ImageRegion:
 
 @dataclass(frozen=True)
 class ItemOutcome:
-    """One item, what was right of it, and by how much.
+    """One item: in which outcomes it is right, and by how much.
 
-    `correct` and `margins` have the same names, such as text, image and group; a margin is the least of the score
-    differences that must be above zero (GroupMatch's is their sum), so that it is right where its margin is positive.
+    `correct` and `margins` have the same keys, such as text, image and group. A margin is the smallest of the
+    score differences that must be above zero (GroupMatch's is their sum). So an outcome is right if its
+    margin is positive.
     """
 
     id: str
@@ -64,11 +65,10 @@ class ItemOutcome:
 class Results:
     """One run of one benchmark with one model.
 
-    `metrics[primary]` is the figure that two models are compared by, and `items[i].correct[outcome]` the outcome of
-    each item that it is a mean of. `provenance` says what the figures depend on: model, data hash, code version,
+    `metrics[primary]` is the figure that two models are compared by. It is a mean of
+    `items[i].correct[outcome]`: over `macro_tags`, as the plain mean of the tags' means, or over all items if
+    there are no such tags. `provenance` says what the figures depend on: model, data hash, code version,
     precision, seed, scorer.
-
-    `macro_tags` are the tags that the primary figure is the plain mean over, none where it is the mean over items.
     """
 
     benchmark: str
@@ -82,12 +82,11 @@ class Results:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write a file that is whole or not there."""
+    """Write the results to a file, whole or not at all."""
     write_json(path, as_json(results))
 
 
 def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
-    """What the file holds, with or without every item's outcome."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "benchmark": results.benchmark,
@@ -104,13 +103,13 @@ def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that is whole or not there."""
-    # In ASCII: ids and names of files may hold half of a surrogate pair, which UTF-8 has not.
+    """Write a JSON file, whole or not at all."""
+    # In ASCII: ids and file names may hold half of a surrogate pair, which UTF-8 cannot encode.
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _metrics_as_json(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
-    """Without what a metric does not have, such as a d'."""
+    """Leave out what a metric does not have, such as d'."""
     return {
         name: {key: value for key, value in asdict(metric).items() if value is not None}
         for name, metric in metrics.items()

@@ -1,4 +1,7 @@
-"""Retrieval both ways: each text among all images, each image among all texts, of which any of its own will do."""
+"""Retrieval in both directions: each text among all images, and each image among all texts.
+
+An image has several texts, any of which counts.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ from models.evaluation.scorers import ClipScorer, Scorer, features_of
 
 KS = (1, 5, 10)
 IMAGE_RETRIEVAL, TEXT_RETRIEVAL = "image_retrieval_recall", "text_retrieval_recall"
-"""CLIP_benchmark's names: an image retrieved for a text, a text retrieved for an image."""
+"""CLIP_benchmark's names for retrieving an image for a text, and a text for an image."""
 
-_QUERIES, _OTHERS = 1024, 8192
-_BELOW_EVERY_COSINE = -2.0
+_QUERIES, _OTHERS = 1024, 8192  # block sizes: they bound memory
+_BELOW_EVERY_COSINE = -2.0  # finite, so that margins are
 
 Batch = tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]
-"""Features, and the number of the image that each belongs to."""
+"""Features, and the index of the image that each belongs to."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Retrieval(Benchmark):
     """Items of one image with all of its captions."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Recall at 1, 5 and 10 both ways. An equal rival ranks ahead, so that ties never help."""
+        """Compute recall at 1, 5 and 10 both ways. An equal rival ranks ahead, so that ties never help."""
         clip = features_of(scorer)
         outcomes: list[ItemOutcome] = []
         of_text = recall_margins(_texts(clip, items, _QUERIES), lambda: _images(clip, items, _OTHERS))
@@ -54,7 +57,7 @@ class Retrieval(Benchmark):
         texts = sum(len(item.captions) for item in items)
 
         def chance(item: ItemOutcome, name: str) -> float:
-            """That of all orders one has any of the query's own counterparts among its first k."""
+            """Return the probability that one of the query's own is among the first k of a random order."""
             way, _, k = name.partition("@")
             total, own = (len(items), 1) if way == IMAGE_RETRIEVAL else (texts, len(item.captions))
             first = min(int(k), total)
@@ -71,16 +74,16 @@ class Retrieval(Benchmark):
 
 
 def recall_margins(queries: Iterable[Batch], others: Callable[[], Iterable[Batch]]) -> Iterator[list[float]]:
-    """For each query and each k: the best score of its own counterparts minus the k-th best of all others.
+    """Yield each query's margin at each k: its own counterparts' best score minus the others' k-th best.
 
-    A query is found within k where this is above 0. Where there are fewer than k others, -2 stands for the k-th.
-    Only a block of queries and one of the others are held at a time.
+    A query is found within k if this is above 0. If there are fewer than k others, -2 stands for the k-th.
+    Only a block of queries and a block of the others are in memory at a time.
     """
     for features, numbers in queries:
         own = torch.full((len(features),), _BELOW_EVERY_COSINE)
         foreign = torch.full((len(features), max(KS)), _BELOW_EVERY_COSINE)
         for other_features, other_numbers in others():
-            # Float64 rounded to float32: a duplicate ties exactly, wherever the matrix product places it.
+            # Float64 rounded to float32: a duplicate ties exactly, wherever it is in the matrix product.
             scores = (features.double() @ other_features.double().T).float()
             check_finite(scores)
             mine = numbers[:, None] == other_numbers[None, :]
@@ -93,7 +96,7 @@ def recall_margins(queries: Iterable[Batch], others: Callable[[], Iterable[Batch
 
 @dataclass(frozen=True)
 class InBatchAccuracy:
-    """Share of pairs whose counterpart scores strictly highest within its batch."""
+    """The share of pairs whose counterpart scores strictly highest within its batch."""
 
     image_to_text: float
     text_to_image: float
@@ -102,12 +105,12 @@ class InBatchAccuracy:
 def in_batch_accuracy(
     image_features: Float[Tensor, "n d"], text_features: Float[Tensor, "n d"], *, batch_size: int
 ) -> InBatchAccuracy:
-    """Recall@1 among consecutive batches of pairs (image k, text k), as a contrastive batch sees them.
+    """Return recall@1 among consecutive batches of pairs (image k, text k), as a contrastive batch sees them.
 
     Every pair counts once, among the others of one batch; see `counted_batches`.
 
     Raises:
-        EvaluationError: fewer pairs than one batch, or features not finite.
+        EvaluationError: fewer pairs than one batch, or features that are not finite.
     """
     count = len(image_features)
     if count < batch_size:
@@ -122,15 +125,15 @@ def in_batch_accuracy(
 
 
 def _found_first(queries: Batch, others: Batch, counted: int) -> int:
-    """How many of the last `counted` queries find their counterpart before all others."""
+    """Count the queries, of the last `counted` ones, that find their counterpart before all others."""
     return sum(first > 0 for first, *_ in list(recall_margins([queries], lambda: [others]))[-counted:])
 
 
 def counted_batches(count: int, batch_size: int) -> Iterator[tuple[slice, int]]:
-    """The rows of each batch of `count` >= `batch_size` pairs, and how many of its last ones count in it.
+    """Yield the rows of each batch of `count` >= `batch_size` pairs, and how many of its last ones count.
 
-    What fills no batch is measured within the last `batch_size` pairs, of which those before it have counted
-    already: in a smaller batch it would be easier.
+    Pairs that fill no batch are measured within the last `batch_size` pairs, whose earlier ones have counted
+    already. A smaller batch would be easier (decision 25).
     """
     for start in range(0, count, batch_size):
         end = min(start + batch_size, count)

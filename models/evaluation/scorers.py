@@ -1,4 +1,4 @@
-"""Scorers: what a model says of how well captions and images fit. Two kinds, behind one protocol."""
+"""Scorers: how well captions and images fit, according to a model. There are two kinds with one protocol."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ from models.evaluation.kept import KeptFeatures, open_cache
 from models.evaluation.results import ImageRegion
 from models.machine import usable_cores
 
-_TEXTS = 256
-_ITEMS = 512
+_TEXTS = 256  # texts per batch of the encoder
+_ITEMS = 512  # items whose features are in memory at once
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores every caption of an item for every image of it; higher is better."""
+    """Scores every caption of an item for each of its images. Higher is better."""
 
     @property
     def name(self) -> str:
         """`clip` or `diffusion`."""
 
     def describe(self) -> dict[str, Any]:
-        """What its scores depend on: model, version, precision, device, seed."""
+        """What the scores depend on: model, version, precision, device, seed."""
 
     def prepare(
         self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
     ) -> None:
-        """Decode and, where that pays, encode all of the items; images that cannot be decoded go to `problems`."""
+        """Decode all items and, if it pays, encode them. Images that cannot be decoded go to `problems`."""
 
     def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
-        """Scores `[caption, image]` of each item, all of which have been prepared."""
+        """Yield scores `[caption, image]` of each item. All items must have been prepared."""
 
 
 class ClipScorer:
-    """Cosines of a CLIP's features, each image and text encoded once and kept in `folder`, by whichever run.
+    """Cosines of a CLIP's features. Each image and text is encoded once, and kept in `folder` for all runs.
 
-    Features go by version, precision, device and what computed them; images by content and box, texts by tokens.
+    Features are kept by version, precision, device and what computed them; images by content and box, texts
+    by tokens.
     """
 
     name = "clip"
@@ -68,10 +69,9 @@ class ClipScorer:
         self._key_of_text: dict[str, bytes] = {}
         self._key_of_image: dict[ImageRegion, bytes] = {}
         self.encoded = {"images": 0, "texts": 0}
-        """How many went through the model, and were not kept before."""
+        """How many were encoded because they were not kept before."""
 
     def close(self) -> None:
-        """Let go of the kept features' files."""
         for kept in (self._images, self._texts, self._cache):
             kept.close()
 
@@ -82,7 +82,6 @@ class ClipScorer:
         self.close()
 
     def describe(self) -> dict[str, Any]:
-        """The model, by name and version."""
         return {
             "model": self.clip.reference,
             "architecture": self.clip.architecture,
@@ -94,7 +93,7 @@ class ClipScorer:
     def prepare(
         self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
     ) -> None:
-        """Encode what is not kept yet."""
+        """Encode everything that is not kept yet."""
         self._key_of_image |= images.keys
         bad = self._encode_images(items, images.keys, say)
         for item in items:
@@ -104,7 +103,6 @@ class ClipScorer:
         self.encode_texts(dict.fromkeys(caption for item in items for caption in item.captions), say)
 
     def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
-        """The items' `cosines`."""
         done = 0
         for (captions, images), group in groupby(items, key=_shape):
             same = list(group)
@@ -120,15 +118,15 @@ class ClipScorer:
                     say("items", done, len(items))
 
     def image_features(self, regions: Sequence[ImageRegion]) -> Float[Tensor, "n d"]:
-        """L2-normalised features of prepared images; only these are read from disk."""
+        """Return L2-normalised features of prepared images. Only these are read from disk."""
         return self._images.take([self._key_of_image[region] for region in regions])
 
     def text_features(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
-        """L2-normalised features of encoded texts."""
+        """Return L2-normalised features of encoded texts."""
         return self._texts.take([self._key_of_text[text] for text in texts])
 
     def encode_texts(self, texts: Sequence[str] | dict[str, None], say: Say | None = None) -> None:
-        """Encode the texts that are not kept yet; texts with equal tokens have one feature."""
+        """Encode the texts that are not kept yet. Texts with equal tokens share one feature."""
         waiting = [text for text in texts if text not in self._key_of_text]
         for start in range(0, len(waiting), _TEXTS):
             batch = waiting[start : start + _TEXTS]
@@ -146,7 +144,7 @@ class ClipScorer:
     def _encode_images(
         self, items: Sequence[Item], keys: dict[ImageRegion, bytes], say: Say | None
     ) -> dict[ImageRegion, str]:
-        """Encode what is not kept, decoding one batch ahead; what cannot be decoded comes back with the reason."""
+        """Encode images that are not kept, decoding one batch ahead; return failed ones with the reason."""
         unique: dict[bytes, ImageRegion] = {}
         every: dict[bytes, list[ImageRegion]] = {}
         self._images.fetch_named(keys[region] for item in items for region in item.images)
@@ -192,7 +190,7 @@ class ClipScorer:
         )
 
     def _add_images(self, batch: dict[bytes, _Pixels]) -> None:
-        """Encode a batch. Equal pixels, whatever file they come from, get one row, so that their ties stay ties."""
+        """Encode a batch. Equal pixels from any files share one row, so that their ties stay ties."""
         self._images.fetch(pixels.key for pixels in batch.values())
         new = {pixels.key: pixels.values for pixels in batch.values() if pixels.key not in self._images}
         if new:
@@ -203,23 +201,27 @@ class ClipScorer:
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """A preprocessed image, and a key of its values."""
+    """A preprocessed image, and a hash of its values."""
 
     values: Tensor
     key: bytes
 
 
 def features_of(scorer: Scorer) -> ClipScorer:
-    """The scorer, where it is one that has features; `check_scorer` has refused others by name."""
+    """Return the scorer if it has features. `check_scorer` has refused others by name.
+
+    Raises TypeError.
+    """
     if not isinstance(scorer, ClipScorer):
         raise TypeError(f"{type(scorer).__name__} has no features")
     return scorer
 
 
 def cosines(texts: Float[Tensor, "n c d"], images: Float[Tensor, "n i d"]) -> Float[Tensor, "n c i"]:
-    """Of normalised features of each item's captions and images.
+    """Return the cosines of each item's captions and images, from normalised features.
 
-    Elementwise, summed in float64 and rounded to float32: equal features then tie wherever they stand.
+    They are computed elementwise, summed in float64 and rounded to float32, so that equal features tie
+    wherever they are.
     """
     return (texts.double()[:, :, None] * images.double()[:, None, :]).sum(dim=-1).float()
 

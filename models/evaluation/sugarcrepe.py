@@ -1,7 +1,8 @@
 """SugarCrepe and SugarCrepe++: COCO images, true captions, and a fluent false one.
 
-SugarCrepe is seven files over COCO val2017, {"0": {filename, caption, negative_caption}, ...}, whose keys have gaps.
-SugarCrepe++ is lists of {id, filename, caption, caption2, negative_caption}: both captions are true.
+SugarCrepe is seven files over COCO val2017, {"0": {filename, caption, negative_caption}, ...}, whose keys
+have gaps. SugarCrepe++ is lists of {id, filename, caption, caption2, negative_caption}; both captions are
+true.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _KEYS_PP = ("id", "filename", "caption", "caption2", "negative_caption")
 
 
 def sugarcrepe(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read one of the seven files, or those of them that a folder holds; every file is a tag.
+    """Read one of the seven files, or those that a folder holds. Every file is a tag.
 
-    Images are looked for in `images`, else in `val2017/`, `images/` or beside the files.
+    Images are in `images`, or by default in `val2017/`, `images/` or next to the files.
 
     Raises:
         EvaluationError: no such files, or one is not laid out as SugarCrepe's.
@@ -41,7 +42,9 @@ def sugarcrepe(path: Path, images: Path | None = None) -> CaptionChoice:
 
 
 def sugarcrepe_pp(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read SugarCrepe++ files: one, or all `.json` of a folder. Both true captions must score above the false one.
+    """Read SugarCrepe++ files: one, or all `.json` of a folder.
+
+    Both true captions must score above the false one.
 
     Raises: as `sugarcrepe`.
     """

@@ -1,4 +1,4 @@
-"""The diffusion score as a benchmark's scorer; imports what the extra `train` brings."""
+"""The diffusion score as a benchmark's scorer. It imports packages of the extra `train`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from models.score_error import SCORE_ERROR, ErrorOf
 from models.teacher.diffusion_score import draws, image_errors
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
-_AHEAD = 64
+_AHEAD = 64  # images between two calls of `say`
 _CAPTIONS_AT_ONCE = 64
 
 
 class TeacherScorer:
-    """What a caption explains of an image, d(x, no caption) - d(x, c), all on the same `count` draws of a seed.
+    """How much a caption explains of an image: d(x, no caption) - d(x, c), all on the same draws.
 
-    An image's d under all of its captions, whichever items these are of, is computed when the first of these is
-    scored, and kept in `folder` by the image's content.
+    There are `count` draws of a seed. An image's d under all of its captions, of whichever items, is computed
+    when the first of these items is scored. It is kept in `folder` by the image's content.
     """
 
     name = "diffusion"
@@ -60,13 +60,12 @@ class TeacherScorer:
         self._raw = False
 
     def raw(self) -> TeacherScorer:
-        """The same pairs by -d(x, c), which compares captions of one image, not images."""
+        """Return a scorer by -d(x, c), which can compare captions of one image but not images."""
         scorer = copy(self)
         scorer._raw = True
         return scorer
 
     def describe(self) -> dict[str, Any]:
-        """The teacher, by name and versions, and what was drawn."""
         return {
             "model": self._teacher.reference,
             "model_version": self._teacher.version,
@@ -79,7 +78,7 @@ class TeacherScorer:
     def prepare(
         self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
     ) -> None:
-        """Decode every image that is to be scored, before anything is: a score takes far longer."""
+        """Decode every image that will be scored, to find bad ones first: scoring takes far longer."""
         say = say or _nothing
         self._key_of_image |= {region: key.hex() for region, key in images.keys.items()}
         missing = self._missing(items)
@@ -98,7 +97,7 @@ class TeacherScorer:
                     problems.add(item.id, bad[key])
 
     def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
-        """Scores `[caption, image]` in float64, which compare captions and images alike."""
+        """Yield scores `[caption, image]` in float64, which can compare both captions and images."""
         say = say or _nothing
         missing = self._missing(items)
         for done, item in enumerate(items):
@@ -126,7 +125,7 @@ class TeacherScorer:
         return [self._key_of_image[region] for region in item.images]
 
     def _missing(self, items: Sequence[Item]) -> dict[str, tuple[str, ...]]:
-        """Of each image that has any, the captions whose d is not kept; "" among them."""
+        """Return each image's captions whose d is not kept, including "", for images that have any."""
         wanted: dict[str, dict[str, None]] = {}
         for item in items:
             for key in self._keys(item):
@@ -139,16 +138,16 @@ class TeacherScorer:
         return {key: captions for key, captions in missing.items() if captions}
 
     def _identity(self) -> str:
-        """Hash of all that a score depends on but the item."""
+        """Return a hash of everything but the item that a score depends on."""
         return hashlib.sha256(json.dumps([self.describe(), self._teacher.guidance]).encode()).hexdigest()
 
 
 def run_teacher(
     benchmark: Benchmark, scorer: TeacherScorer, *, max_bad_share: float = 0.0, say: Say | None = None
 ) -> Results:
-    """`run_benchmark`; where items have several images, with the figures by raw -d in `provenance["raw_score"]`.
+    """Run a benchmark. If items have several images, add figures by raw -d in `provenance["raw_score"]`.
 
-    Captions of one image come out alike by both.
+    With one image per item both scores give the same figures.
     """
     results = run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
     if all(len(item.images) == 1 for item in benchmark.items):
@@ -156,7 +155,7 @@ def run_teacher(
     used = {item.id for item in results.items}
     raw = benchmark.measure([item for item in benchmark.items if item.id in used], scorer.raw(), None)
     figures = {name: metric.value for name, metric in raw.metrics.items()}
-    # GroupMatch and its d' are the same by both: an image's own level, d(x, no caption), cancels in them.
+    # GroupMatch and its d' are the same for both scores: an image's own level, d(x, no caption), cancels.
     return replace(results, provenance={**results.provenance, "raw_score": figures})
 
 

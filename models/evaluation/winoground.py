@@ -1,6 +1,6 @@
-"""Winoground: two images and two captions with the same words; which belongs to which?
+"""Winoground: two images and two captions with the same words. Which belongs to which?
 
-A set is a folder with `examples.jsonl`, one item a line, and `images/`, named by file stem:
+A set is a folder with `examples.jsonl`, one item per line, and `images/`, named by file stem:
 
     {"id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "...", "caption_1": "...",
      "tag": "Relation", "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": "Relation"}
@@ -34,7 +34,7 @@ from models.evaluation.scorers import Scorer
 from models.files import read_text
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
-"""How likely random scores are to get an item right."""
+"""The probability that random scores get an item right."""
 
 OUTCOMES = {"text_score": "text", "image_score": "image", "group_score": "group", GROUP_MATCH: GROUP_MATCH}
 
@@ -48,7 +48,7 @@ EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
-"""Of the hub's archive: far more than the 800 images that it holds."""
+"""Limits on the hub's archive, far more than the 800 images that it holds."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Winoground(Benchmark):
     """Items of two images and two captions; caption k describes image k."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Shares of items with text, image, both and GroupMatch right, strictly: a tie is wrong, and counted."""
+        """Compute the shares of items with text, image, both and GroupMatch right, counting ties as wrong."""
         outcomes: list[ItemOutcome] = []
         tied: dict[str, set[str]] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
@@ -97,22 +97,25 @@ def _shares(outcomes: Sequence[ItemOutcome], tie: Tie) -> dict[str, Metric]:
 
 
 def winoground_margins(scores: Float[Tensor, "2 2"]) -> dict[str, float]:
-    """By how much an item of raw scores `scores[caption, image]`, never softmaxed, is right in each outcome.
+    """Return an item's margin in each outcome, from raw scores `scores[caption, image]`, never softmaxed.
 
-    text = min(s(c0,i0) - s(c1,i0), s(c1,i1) - s(c0,i1)), image = min(s(c0,i0) - s(c0,i1), s(c1,i1) - s(c1,i0)),
-    group = min(text, image) and GroupMatch = s(c0,i0) + s(c1,i1) - s(c0,i1) - s(c1,i0) (arXiv 2510.07632). The item
-    is right where its margin is above 0: a tie is wrong.
+    - text = min(s(c0,i0) - s(c1,i0), s(c1,i1) - s(c0,i1))
+    - image = min(s(c0,i0) - s(c0,i1), s(c1,i1) - s(c1,i0))
+    - group = min(text, image)
+    - GroupMatch = s(c0,i0) + s(c1,i1) - s(c0,i1) - s(c1,i0) (arXiv 2510.07632)
+
+    The item is right if its margin is above 0: a tie is wrong.
     """
     (c0i0, c0i1), (c1i0, c1i1) = scores.double().tolist()
     text = min(c0i0 - c1i0, c1i1 - c0i1)
     image = min(c0i0 - c0i1, c1i1 - c1i0)
-    # Differences first: of scores that do not depend on the caption, or on the image, exactly 0 is left.
+    # Differences first: scores that do not depend on the caption, or on the image, then give exactly 0.
     match = (c0i0 - c1i0) + (c1i1 - c0i1)
     return {"text": text, "image": image, "group": min(text, image), GROUP_MATCH: match}
 
 
 def winoground_ties(scores: Float[Tensor, "2 2"]) -> set[str]:
-    """The outcomes in which equal scores are compared; GroupMatch compares two sums."""
+    """Return the outcomes in which equal scores are compared. GroupMatch compares two sums."""
     (c0i0, c0i1), (c1i0, c1i1) = scores.tolist()
     ties = {"text"} if c0i0 == c1i0 or c1i1 == c0i1 else set()
     ties |= {"image"} if c0i0 == c0i1 or c1i1 == c1i0 else set()
@@ -121,7 +124,7 @@ def winoground_ties(scores: Float[Tensor, "2 2"]) -> set[str]:
 
 
 def d_prime(margins: Sequence[float]) -> float | None:
-    """The margins' mean over their standard deviation (of a sample, n - 1); None where all are equal."""
+    """Return the margins' mean over their sample standard deviation (n - 1), or None if all are equal."""
     if all(margin == margins[0] for margin in margins):
         return None
     values = torch.tensor(margins, dtype=torch.float64)
@@ -129,7 +132,9 @@ def d_prime(margins: Sequence[float]) -> float | None:
 
 
 def winoground_benchmark(path: Path) -> Winoground:
-    """Read a set; `new_tag_assignments.json` beside `examples.jsonl` adds tags. Missing images are left to the check.
+    """Read a set. A `new_tag_assignments.json` next to `examples.jsonl` adds tags.
+
+    Missing images are left to the check.
 
     Raises:
         EvaluationError: as `read_winoground`, or the tag file is not {"id": [tags]} of this set.
@@ -151,7 +156,7 @@ def winoground_benchmark(path: Path) -> Winoground:
 
 
 def _tags(record: WinogroundItem, same: bool) -> list[str]:
-    """The collapsed tag as it is, the finer ones named by their kind: `Relation` is both."""
+    """Return the collapsed tag as it is, and the finer ones with their kind, since `Relation` is of both."""
     tags = [record.collapsed_tag or UNTAGGED]
     if record.tag and not same:
         tags.append(f"tag: {record.tag}")
@@ -177,13 +182,13 @@ def _new_tags(file: Path, ids: set[str]) -> dict[str, list[str]]:
 
 
 def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[WinogroundItem]:
-    """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` beside it.
+    """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` next to it.
 
-    Images may be PNG, JPEG, WebP or GIF, named by stem or by full name, with alpha or palette. With
-    `allow_missing` an image that is not there gets the path that it should have, so that the caller can count it.
+    Images may be PNG, JPEG, WebP or GIF, with alpha or palette, named by stem or by full name. With
+    `allow_missing`, a missing image gets the path that it should have, so that the caller can count it.
 
     Raises:
-        EvaluationError: a file, an image or a field is missing, empty, doubled or of the wrong type.
+        EvaluationError: a file, an image or a field is missing, empty, repeated or of the wrong type.
     """
     examples = Path(path)
     if examples.is_dir():
@@ -296,10 +301,12 @@ def _image(
 
 
 def download_winoground(folder: Path) -> Path:
-    """Download the set once into `folder`, and return it. It is gated: its terms are accepted on the hub.
+    """Download the set into `folder` if it is not there, and return the folder.
+
+    The set is gated: its terms must be accepted on the hub.
 
     Raises:
-        EvaluationError: no network, no access, or the repository is laid out otherwise.
+        EvaluationError: no network, no access, or another layout of the repository.
     """
     if (folder / "examples.jsonl").is_file():
         return folder
@@ -320,10 +327,11 @@ def download_winoground(folder: Path) -> Path:
 
 
 def unpack_winoground(examples: Path, images: Path, folder: Path) -> None:
-    """Lay out the raw download as `read_winoground` wants it; the folder appears whole or not at all.
+    """Lay out the raw download for `read_winoground`. The folder appears whole or not at all.
 
     Raises:
-        EvaluationError: the archive is damaged, too large, or holds names that lead out of it.
+        EvaluationError: the archive is damaged or too large.
+        CheckpointError: the folder exists or cannot be written, or two images have one name.
     """
     with atomic_folder(folder) as made:
         (made / "images").mkdir()
@@ -341,7 +349,8 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, source: Path) -> None:
         raise EvaluationError(f"{source}: holds more than Winoground does; it is another archive.")
     for member in members:
         name = PurePosixPath(member.filename)
-        # By the last part alone, which cannot lead anywhere; what desktops leave beside images stays behind.
+        # Only the last part of a name is used, which cannot lead anywhere. Files that desktops add are
+        # skipped.
         if name.name.startswith(".") or "__MACOSX" in name.parts:
             continue
         with archive.open(member) as content, (folder / name.name).open("xb") as file:

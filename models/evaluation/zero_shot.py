@@ -1,7 +1,8 @@
 """Zero-shot classification: acc1, acc5 and mean_per_class_recall, as CLIP_benchmark names them.
 
-Layouts: a folder of images for each class (torchvision's ImageFolder), or CLIP_benchmark's WebDataset shards
-(`class_shards.py`). Classes and templates come from the data, from files, or from open_clip's named sets.
+The layouts are one folder of images per class (torchvision's ImageFolder), or CLIP_benchmark's WebDataset
+shards (`class_shards.py`). Classes and templates come from the data, from files, or from open_clip's named
+sets.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from models.zero_shot import (
 )
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
-"""torchvision's, so that a file in a format that is not read is counted as one that cannot be used."""
+"""torchvision's list, so that a file in a format that cannot be read is counted as unusable."""
 
 NAMED_CLASSES = {"imagenet": IMAGENET_LABELS}
 NAMED_TEMPLATES = {
@@ -43,10 +44,10 @@ NAMED_TEMPLATES = {
     "simple": SIMPLE_TEMPLATES,
     "openai": OPENAI_TEMPLATES,
 }
-"""`openai` is the 80 of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
+"""`openai` has the 80 templates of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
 
-_IMAGES = 1024
-_PROMPTS = 4096
+_IMAGES = 1024  # images scored at once
+_PROMPTS = 4096  # prompts in memory at once
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class ZeroShot(Benchmark):
     templates: tuple[str, ...]
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Every image against every class. An equal rival ranks ahead."""
+        """Score every image against every class. An equal rival ranks ahead."""
         clip = features_of(scorer)
         weights = self._class_weights(clip, say).double()
         outcomes: list[ItemOutcome] = []
         for start in range(0, len(items), _IMAGES):
             chunk = items[start : start + _IMAGES]
             features = clip.image_features([item.images[0] for item in chunk])
-            # The logit scale is left out: it is positive, and changes no order.
+            # The logit scale is left out, since it is positive and changes no order.
             scores = (features.double() @ weights.T).float()
             check_finite(scores)
             margins = class_margins(scores, torch.tensor([item.target for item in chunk]))
@@ -85,7 +86,7 @@ class ZeroShot(Benchmark):
         return {"acc1": 1, "acc5": 5}[name] / len(self.labels)
 
     def _class_weights(self, clip: ClipScorer, say: Say | None) -> Float[Tensor, "c d"]:
-        """The classes' weights, some classes' prompts at a time."""
+        """Compute the classes' weights, with the prompts of a few classes at a time."""
         classes = max(1, _PROMPTS // len(self.templates))
         weights = []
         for start in range(0, len(self.labels), classes):
@@ -96,7 +97,10 @@ class ZeroShot(Benchmark):
 
 
 def class_margins(scores: Float[Tensor, "n c"], targets: Tensor) -> list[dict[str, float]]:
-    """acc1: the class's score minus the best other; acc5: minus the fifth best other, where there are so many."""
+    """Return each image's margins: its class's score minus the best other (acc1) or the fifth best (acc5).
+
+    There is no acc5 with five classes or fewer.
+    """
     own = scores.gather(1, targets[:, None]).double()
     others = scores.double().scatter(1, targets[:, None], -torch.inf)
     ranks = {"acc1": 1, "acc5": 5} if scores.shape[1] > 5 else {"acc1": 1}
@@ -109,7 +113,7 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
     """Read a labelled set; see `class_names` and `template_set` for `classes` and `templates`.
 
     Raises:
-        EvaluationError: no such layout, an image whose class is not among the names, or fewer than two classes.
+        EvaluationError: another layout, an image whose class has no name, or fewer than two classes.
     """
     if not path.is_dir():
         raise EvaluationError(
@@ -176,7 +180,7 @@ def _class_folders(path: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Raises EvaluationError where there are none: torchvision refuses such a class, and it is no set of classes."""
+    """Return a class's images. Raises EvaluationError if there are none, as torchvision does."""
     found = sorted(
         file
         for file in folder.rglob("*")
@@ -190,10 +194,11 @@ def _images(folder: Path) -> list[Path]:
 
 
 def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, ...]:
-    """The classes' names in the order of their numbers.
+    """Return the classes' names in the order of their numbers.
 
-    `given` is a named set, a text file with a name a line, or JSON: a list, or {"folder": "name"}. Without it the
-    names are the folders', with `_` as a space. A list is in the order of the folders' names, sorted.
+    `given` is a named set, a text file with one name per line, or JSON: a list, or {"folder": "name"}. By
+    default the names are those of the folders, with `_` as a space. A list is in the order of the sorted
+    folder names.
 
     Raises:
         EvaluationError: no such set or file, an empty name, or not one for each folder.
@@ -218,12 +223,12 @@ def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, 
 
 
 def template_set(given: str | None) -> tuple[str, ...]:
-    """Templates with {} or {c} for the label: a named set, a text file with one a line, or a JSON list.
+    """Return templates with {} or {c} for the label.
 
-    Without a name it is `photo`.
+    `given` is a named set (default: `photo`), a text file with one template per line, or a JSON list.
 
     Raises:
-        EvaluationError: no such set or file, or a template has no place for the label.
+        EvaluationError: no such set or file, or a template without a place for the label.
     """
     name = given or "photo"
     templates = NAMED_TEMPLATES.get(name) or _texts(
@@ -242,7 +247,7 @@ def _read_names(given: str, named: dict[str, tuple[str, ...]], layout: str) -> o
     if file.suffix.lower() == ".json":
         return read_json(file, layout)
     lines = read_text(file, EvaluationError).split("\n")
-    while lines and not lines[-1].strip():  # lines after the last name; an empty one between is an error
+    while lines and not lines[-1].strip():  # empty lines after the last name; one between names is an error
         lines.pop()
     return [line.strip() for line in lines]
 

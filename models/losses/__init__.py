@@ -1,1 +1,1 @@
-"""The losses of fine-tuning, one file an idea. All are pure: randomness comes in as arguments."""
+"""The losses of fine-tuning, one file per idea. All are pure: randomness is passed in as arguments."""

@@ -1,4 +1,4 @@
-"""L_CLIP: the symmetric contrastive loss over the whole batch, of all processes together."""
+"""L_CLIP: the symmetric contrastive loss over the whole batch of all processes."""
 
 from typing import Any
 
@@ -17,16 +17,17 @@ def contrastive_loss(
     *,
     negatives: Float[Tensor, "m d"] | None = None,
 ) -> Float[Tensor, ""]:
-    """open_clip's ClipLoss on L2-normalised features, row i of one belonging to row i of the other.
+    """Return open_clip's ClipLoss on L2-normalised features; row i of each belongs to row i of the other.
 
-    (CE(s f g^T, i) + CE(s g f^T, i)) / 2, mean over the global batch; `logit_scale` s is the factor itself.
-    `negatives` are features of hard negative captions: NegCLIP's further columns (arXiv 2210.01936), seen by
-    every image and by the image-to-text direction only, since they have no image of their own.
+    (CE(s f g^T, i) + CE(s g f^T, i)) / 2, mean over the global batch. `logit_scale` s is the factor itself.
+    `negatives` are features of hard negative captions: the extra columns of NegCLIP (arXiv 2210.01936). Every
+    image sees them, in the image-to-text direction only, since they have no image of their own.
 
-    In several processes each holds its part of the batch and gets the loss over all of it. The gather is
-    differentiable and its backward sums over the processes, as open_clip's `gather_with_grad=True` has it, so that
-    the mean of their parameter gradients, which DDP takes, is the gradient of one process with the whole batch.
-    Processes may hold different numbers of negatives, and none is `m` = 0, but all give them or all give None.
+    With several processes, each holds its part of the batch and gets the loss over all of it. The gather is
+    differentiable and its backward sums over the processes, as with open_clip's `gather_with_grad=True`. So
+    the mean of their parameter gradients, which DDP takes, is the gradient of one process with the whole
+    batch. Processes may hold different numbers of negatives, including `m` = 0, but all must give them or all
+    give None.
     """
     if dist.is_initialized() and dist.get_world_size() > 1:
         image_features, text_features = _gather(image_features), _gather(text_features)
@@ -42,7 +43,7 @@ def contrastive_loss(
 
 
 def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-    """All processes' rows in the order of their ranks: padded to one length for the gather, which needs it."""
+    """Gather all processes' rows in the order of ranks, padded because a gather needs equal lengths."""
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, count)
@@ -55,13 +56,13 @@ def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
 
 
 def _gather(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-    """Equally many rows of every process, in the order of their ranks."""
+    """Gather equally many rows from every process, in the order of ranks."""
     gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
 
 
 class _Gather(torch.autograd.Function):
-    """torch's own differentiable gather is deprecated and says so in every run."""
+    """torch's own differentiable gather is deprecated, and warns in every run."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """What all processes have left on this one's rows."""
+        """Return the sum of all processes' gradients on this process's rows."""
         total = gradient.clone()
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]

@@ -1,4 +1,4 @@
-"""What a loss refuses."""
+"""Errors of the losses."""
 
 from typing import ClassVar
 

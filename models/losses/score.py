@@ -1,4 +1,4 @@
-"""Distillation of the teacher's choice among captions, and the control that gets the same captions."""
+"""Distillation of the teacher's choice among captions, and a control with the same captions."""
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,11 @@ def score_distillation_loss(
     temperature: float,
     valid: Bool[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """KL(p || q) from the teacher's choice among an image's captions to the student's, mean over the batch.
+    """Return KL(p || q), with p the teacher's choice among an image's captions and q the student's.
 
-    p = softmax(-d / temperature) over the denoising errors d(x, c), q = softmax(student_logits). Columns that
-    `valid` leaves out have no part in either; what they hold does not matter. Each image's first column, its
-    true caption, is always valid. Computed in float32. Gradients go to `student_logits` alone.
+    p = softmax(-d / temperature) over the denoising errors d(x, c), q = softmax(student_logits). It is the
+    mean over the batch, in float32. Columns that are not `valid` take no part in either, whatever they hold.
+    Each image's first column, its true caption, is always valid. Gradients go to `student_logits` alone.
 
     Raises LossError for a temperature that is not positive.
     """
@@ -31,7 +31,10 @@ def score_distillation_loss(
 def teacher_choice(
     errors: Float[Tensor, "b n"], *, temperature: float, valid: Bool[Tensor, "b n"] | None = None
 ) -> Float[Tensor, "b n"]:
-    """log p of score distillation, without gradients. Raises LossError for a temperature that is not positive."""
+    """Return log p of score distillation, without gradients.
+
+    Raises LossError for a temperature that is not positive.
+    """
     if not temperature > 0:
         raise LossError(f"The score temperature is {temperature}; it must be positive.")
     return _log_softmax(-errors.detach().float() / temperature, valid)
@@ -40,7 +43,7 @@ def teacher_choice(
 def hard_negative_loss(
     student_logits: Float[Tensor, "b n"], *, valid: Bool[Tensor, "b n"] | None = None
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the true caption, column 0, against the same columns: the control without a teacher.
+    """Return the cross entropy of the true caption, column 0, against the same columns, without a teacher.
 
     -log softmax(student_logits)_0, mean over the batch, in float32; `valid` as in score distillation.
     """
@@ -48,7 +51,10 @@ def hard_negative_loss(
 
 
 def _log_softmax(logits: Tensor, valid: Tensor | None) -> Tensor:
-    """Over the valid columns. The others get the lowest finite number: probability 0, and 0 times it is 0."""
+    """Return the log-softmax over the valid columns.
+
+    The others get the lowest finite number, not -inf: their probability is 0, and 0 times their log is 0.
+    """
     logits = logits.float()
     if valid is not None:
         logits = logits.masked_fill(~valid, torch.finfo(torch.float32).min)

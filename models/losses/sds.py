@@ -14,7 +14,7 @@ GRADIENTS = ("full", "sds")
 
 @runtime_checkable
 class NoisePredictor(Protocol):
-    """What the loss needs of a teacher; its weights are frozen."""
+    """What the loss needs from a teacher, whose weights are frozen."""
 
     @property
     def alphas_cumprod(self) -> Float[Tensor, "t"]:
@@ -41,7 +41,7 @@ class NoisePredictor(Protocol):
 
 
 class SdsLoss(NamedTuple):
-    """The scalar to backpropagate, and what to log beside it."""
+    """The scalar to backpropagate, and what to log with it."""
 
     loss: Float[Tensor, ""]
     residual: Float[Tensor, "b"]
@@ -59,16 +59,16 @@ def sds_loss(
     gradient: str = "full",
     gamma: float = 5.0,
 ) -> SdsLoss:
-    """Denoising error of the mapped image features under their caption (arXiv 2307.09233).
+    """Return the denoising error of the mapped image features under their caption (arXiv 2307.09233).
 
     L_SDS = (1/N) sum w(t) (eps_theta(z_t, t, c) - eps)^2 over all N = b c h w elements, in float32, with
     z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps and z_0 = `latents`.
 
     Gradients go to `latents` alone. `full` differentiates through the frozen U-Net. `sds` (arXiv 2209.14988,
-    equation 3) leaves out the U-Net's Jacobian and runs it without a graph: the loss has the same value, its
-    gradient on z_0 is (2/N) w(t) sqrt(abar_t) (eps_hat - eps), which is not the gradient of that value.
+    equation 3) omits the U-Net's Jacobian and runs it without a graph. The loss then has the same value, but
+    its gradient on z_0 is (2/N) w(t) sqrt(abar_t) (eps_hat - eps), which is not the gradient of that value.
 
-    Raises LossError for an unknown gradient or weighting, and for latents that are not shaped as the noise.
+    Raises LossError for an unknown gradient or weighting, and for latents and noise of different shapes.
     """
     if gradient not in GRADIENTS:
         raise LossError(f"There is no gradient {gradient!r}; use {' or '.join(GRADIENTS)}.")
@@ -96,12 +96,13 @@ def caption_residual(
     *,
     teacher: NoisePredictor,
 ) -> Float[Tensor, "b"]:
-    """Each sample's || eps_hat - eps ||^2, mean over its elements: unweighted, in float32, without gradients.
+    """Return each sample's || eps_hat - eps ||^2, mean over its elements, unweighted, without gradients.
 
-    A mapper can learn flat, caption-free latents that are easy to denoise; their residuals are low, and equal under
-    any caption. So the signal is the gap between a shuffled caption's and the own one's, not the loss.
+    A mapper can learn flat latents that are easy to denoise under any caption. Their residuals are low, and
+    equal for all captions. So the signal is the gap between a shuffled caption's residual and the own one's,
+    not the loss. Computed in float32.
 
-    Raises LossError for latents that are not shaped as the noise.
+    Raises LossError for latents and noise of different shapes.
     """
     _check_shapes(latents, noise)
     error = _noise_error(latents.float(), captions, timesteps, noise.float(), teacher)

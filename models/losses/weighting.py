@@ -1,4 +1,4 @@
-"""w(t): how much a timestep counts in L_SDS."""
+"""w(t): the weight of a timestep in L_SDS."""
 
 import torch
 from jaxtyping import Float
@@ -10,10 +10,10 @@ WEIGHTINGS = ("uniform", "one-minus-abar", "sqrt-abar", "min-snr")
 
 
 def weight(name: str, abar: Float[Tensor, "b"], *, gamma: float = 5.0) -> Float[Tensor, "b"]:
-    """w(t) of each sample, from its abar = alphas_cumprod[t].
+    """Return w(t) of each sample, from its abar = alphas_cumprod[t].
 
     - `uniform`: 1, the formula as written in arXiv 2307.09233.
-    - `one-minus-abar`: 1 - abar = sigma_t^2, as DreamFusion's implementations have it (arXiv 2209.14988).
+    - `one-minus-abar`: 1 - abar = sigma_t^2, as in DreamFusion's implementations (arXiv 2209.14988).
     - `sqrt-abar`: sqrt(abar) (1 - abar).
     - `min-snr`: min(snr, gamma) / snr with snr = abar / (1 - abar), for a loss on the noise
       (arXiv 2303.09556, section 3.4): 1 where snr is at most gamma, so 1 at abar = 0.

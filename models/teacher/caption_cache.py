@@ -1,4 +1,4 @@
-"""Caption embeddings kept on disk, so that the text encoder sees each caption once over many runs."""
+"""Caption embeddings kept on disk, so that many runs pass each caption through the text encoder once."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ from models.disk_cache import DiskCache
 
 
 class CaptionCache:
-    """Embeddings by teacher, caption and dtype in `captions.sqlite3`; those used last stay in memory too.
+    """Embeddings by teacher, caption and dtype in `captions.sqlite3`; the last used ones stay in memory too.
 
-    Threads may share one, and processes a folder. For Stable Diffusion 1.5 in bfloat16 a caption takes 118 KB.
+    Threads may share one, and processes may share a folder. For Stable Diffusion 1.5 in bfloat16 a caption
+    takes 118 KB.
     """
 
     def __init__(self, folder: Path, *, memory_bytes: int = 256 * 2**20) -> None:
@@ -26,13 +27,16 @@ class CaptionCache:
         self._lock = Lock()
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
+        """Close the file. The next use opens it again."""
         self._disk.close()
 
     def get_many(
         self, version: str, captions: Sequence[str], dtype: torch.dtype
     ) -> list[Float[Tensor, "s e"] | None]:
-        """The embeddings of captions by the teacher of this version, on the CPU; None where one is not here."""
+        """Return the embeddings of captions by the teacher of this version, on the CPU.
+
+        Missing ones are None.
+        """
         keys = [_key(version, caption, dtype) for caption in captions]
         with self._lock:
             found = {key: self._memory[key] for key in keys if key in self._memory}
@@ -43,8 +47,7 @@ class CaptionCache:
         return [found.get(key) for key in keys]
 
     def put_many(self, version: str, captions: Sequence[str], embeddings: Float[Tensor, "n s e"]) -> None:
-        """Keep embeddings, one a caption."""
-        # Copied one by one, so that memory does not hold the whole batch for the sake of one row.
+        # Copied one by one, so that keeping one row does not keep the whole batch in memory.
         rows = [embedding.clone() for embedding in embeddings.detach().cpu()]
         new = {_key(version, caption, row.dtype): row for caption, row in zip(captions, rows, strict=True)}
         self._disk.put_many({key: save({"embedding": row}) for key, row in new.items()})
@@ -58,6 +61,6 @@ class CaptionCache:
 
 
 def _key(version: str, caption: str, dtype: torch.dtype) -> bytes:
-    # surrogatepass: a caption may hold anything that JSON can spell.
+    # surrogatepass: a caption may hold anything that JSON can express, such as lone surrogates.
     named = f"{version}|{dtype}|".encode() + caption.encode("utf-8", "surrogatepass")
     return hashlib.sha256(named).digest()

@@ -2,9 +2,9 @@
 
     d(x, c) = E_{t, eps} || eps_theta(z_t, t, c) - eps ||^2, the mean over a latent's elements
 
-or the same of the velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0, which counts high noise for more.
-The caption with the smallest d wins. What is compared shares its timesteps and noise (arXiv 2303.16203): most of
-the error's variance is theirs, and drops out of the differences.
+or the same for the velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0, which gives high noise more weight.
+The caption with the smallest d wins. Everything that is compared shares its timesteps and noise (arXiv
+2303.16203): most of the error's variance comes from them, and cancels in the differences.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Timesteps and noise that everything compared is measured on."""
+    """The timesteps and noise shared by everything that is compared."""
 
     timesteps: Int[Tensor, "k"]
     noise: Float[Tensor, "k c h w"]
@@ -43,11 +43,11 @@ def draws(
     t_min: float = 0.3,
     t_max: float = 0.95,
 ) -> Draws:
-    """`count` noise levels, one from each of as many equal parts of [t_min, t_max) * timesteps, and their noise.
+    """Draw `count` noise levels and their noise, as a pure function of the arguments, on the CPU.
 
-    A pure function of its arguments, computed on the CPU. The parts come in the golden ratio's order, so that the
-    first few draws are spread over the whole range too. Noise lower than the default range tells captions apart
-    less than it costs, and more leaves nothing of the image.
+    One level comes from each of `count` equal parts of [t_min, t_max) * timesteps. The parts come in the
+    order of the golden ratio, so that the first few draws also cover the whole range. Below the default
+    range, noise distinguishes captions less than it costs; above it, nothing of the image is left.
 
     Raises:
         TeacherError: no draws, or a range that is empty or leaves [0, 1].
@@ -75,12 +75,12 @@ def denoising_errors_many(
     error_of: ErrorOf = SCORE_ERROR,
     tick: Callable[[], None] | None = None,
 ) -> Float[Tensor, "b n k"]:
-    """The squared error, mean over elements, for every image under each of its captions at each of its draws.
+    """Return the squared error, mean over elements, of each image under each caption at each of its draws.
 
-    The velocity's error is || v_hat - v ||^2, which for a teacher that predicts noise is the noise's over abar. At
-    abar = 0 such a teacher says nothing of the velocity, and the error is not finite.
-    The U-Net sees at most `batch_size` noised latents at once, and each time `tick` is called. Float32, on the
-    latents' device; no gradient.
+    The velocity's error is || v_hat - v ||^2, which for a teacher that predicts noise is the noise's error
+    over abar. At abar = 0 such a teacher says nothing about the velocity, and the error is not finite. The
+    U-Net sees at most `batch_size` noised latents at once, and `tick` is called after each such batch. Errors
+    are float32 on the latents' device, without gradients.
     """
     device = latents.device
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
@@ -127,7 +127,7 @@ def image_errors(
     error_of: ErrorOf = SCORE_ERROR,
     tick: Callable[[], None] | None = None,
 ) -> Float[Tensor, "n m"]:
-    """d(x, c) `[caption, image]` of RGB images, all on the same draws; float64 on the CPU.
+    """Return d(x, c) `[caption, image]` of RGB images, all on the same draws, in float64 on the CPU.
 
     `tick` is called after every U-Net call.
 
@@ -159,7 +159,6 @@ def _mean_square(differences: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
 
 
 def check_finite(errors: Tensor) -> None:
-    """Raise TeacherError where an error is not a finite number."""
     if not errors.isfinite().all():
         raise TeacherError(
             "The teacher's error is not finite. Its precision is too low (use bfloat16 or float32), its weights are "

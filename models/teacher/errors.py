@@ -1,4 +1,4 @@
-"""What can be wrong with a teacher."""
+"""Errors about teachers."""
 
 from typing import ClassVar
 
@@ -6,6 +6,6 @@ from models.errors import ModelError
 
 
 class TeacherError(ModelError):
-    """A diffusion model that cannot be found, read or used as teacher; the message has the piece and the remedy."""
+    """A diffusion model cannot be found, read or used as teacher. The message says what to do."""
 
     code: ClassVar[str] = "bad_teacher"

@@ -1,4 +1,4 @@
-"""The folder of a teacher in diffusers' layout: found by its reference, and looked over before anything is loaded."""
+"""The folder of a teacher in diffusers' layout: find it by its reference, and check it before loading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARTS = {
     "tokenizer": "CLIPTokenizer",
     "scheduler": None,
 }
-"""What a teacher is made of, and the class that a part must have; transformers' suffix Fast does not count."""
+"""The parts of a teacher and the class of each, without transformers' suffix Fast."""
 _CONDITIONS = (
     "addition_embed_type",
     "class_embed_type",
@@ -31,7 +31,7 @@ _CONDITIONS = (
     "encoder_hid_dim_type",
     "time_cond_proj_dim",
 )
-"""Settings of a U-Net that asks for more than a noised latent, a timestep and a caption."""
+"""Settings of a U-Net that needs more input than a noised latent, a timestep and a caption."""
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _SCOPE = (
     "A teacher is a U-Net latent diffusion model with one CLIP text encoder (Stable Diffusion 1.x and 2.x)."
@@ -39,12 +39,13 @@ _SCOPE = (
 
 
 def find_folder(reference: str, *, vae: bool) -> tuple[str, Path]:
-    """The normalised reference and the folder that it means; a hub's files are downloaded first.
+    """Return the normalised reference and its folder, after downloading a hub repository's files.
 
-    `demo`, `local-dir:PATH`, the path of a folder, or a hub's `organisation/name`, in this order.
+    A reference is `demo`, `local-dir:PATH`, the path of a folder, or a hub's `organisation/name`, in this
+    order.
 
     Raises:
-        TeacherError: it names nothing that can be had.
+        TeacherError: the reference leads to nothing.
     """
     if reference == "demo":
         return reference, _existing(demo_folder().with_name("teacher"), reference)
@@ -61,7 +62,7 @@ def find_folder(reference: str, *, vae: bool) -> tuple[str, Path]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A configuration file's object.
+    """Read a configuration file as an object.
 
     Raises:
         TeacherError: the file is missing, unreadable or no JSON object.
@@ -80,7 +81,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_kind(folder: Path, reference: str) -> None:
-    """Look at `model_index.json` and the U-Net's configuration, and refuse by name what is no such teacher.
+    """Check `model_index.json` and the U-Net's configuration, naming what is not supported.
 
     Raises:
         TeacherError: another kind of model, or a part that is missing, pickled or of another class.
@@ -104,7 +105,7 @@ def check_kind(folder: Path, reference: str) -> None:
 
 
 def weight_files(part: Path, stem: str) -> list[Path]:
-    """The safetensors files that a part's weights are stored in.
+    """Return the safetensors files that hold a part's weights.
 
     Raises:
         TeacherError: there are none under the name that diffusers looks for.
@@ -125,9 +126,9 @@ def weight_files(part: Path, stem: str) -> list[Path]:
 
 
 def version_of_folder(folder: Path) -> str:
-    """sha256 over the U-Net, the text encoder, the tokenizer and the scheduler, as they are stored.
+    """Return the sha256 over U-Net, text encoder, tokenizer and scheduler as they are stored.
 
-    Of configurations, what a library notes about itself (keys that start with _, its version) does not count.
+    What a library notes about itself in a configuration (keys that start with _, its version) does not count.
     """
     configs = ("unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
     digest = _digest(folder, {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS}, configs)
@@ -138,7 +139,6 @@ def version_of_folder(folder: Path) -> str:
 
 
 def version_of_vae(folder: Path) -> str:
-    """sha256 over the VAE as it is stored."""
     return _digest(folder, {"vae": UNET_WEIGHTS}, ["vae/config.json"]).hexdigest()
 
 
@@ -187,7 +187,7 @@ def _download(repository: str, *, vae: bool) -> Path:
     weights = {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS} | ({"vae": UNET_WEIGHTS} if vae else {})
     wanted = ["model_index.json", "vae/config.json", "scheduler/*.json", "tokenizer/*"]
     for part, stem in weights.items():
-        # By exact name: a repository also holds pickles and variants, each as large.
+        # By exact name, since a repository also holds pickles and variants that are just as large.
         names = (
             "config.json",
             f"{stem}.safetensors",

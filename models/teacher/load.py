@@ -1,4 +1,4 @@
-"""Load a teacher with diffusers' and transformers' own loaders, from safetensors alone."""
+"""Load a teacher with diffusers' and transformers' own loaders, from safetensors only."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def load_teacher(
     vae: bool = False,
     caption_cache: Path | None = None,
 ) -> Teacher:
-    """Load a frozen teacher: `demo`, a diffusers folder (a path or `local-dir:PATH`) or a hub's `organisation/name`.
+    """Load a frozen teacher from `demo`, a diffusers folder or a hub's `organisation/name`.
 
-    `precision` is the U-Net's; its norms are cast with it, since nobody trains them.
+    A folder is given as a path or as `local-dir:PATH`. `precision` is that of the U-Net, including its norms,
+    since they are not trained.
 
     Raises:
         TeacherError: another kind of model, or a part that is missing, unreadable or does not fit the others.
@@ -76,7 +77,7 @@ def load_teacher(
 
 
 def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
-    """What the U-Net predicts, and abar of every timestep in float32, by the scheduler's own class.
+    """Return what the U-Net predicts, and abar of every timestep in float32, from the scheduler's own class.
 
     Raises:
         TeacherError: the scheduler is unknown, has no abar (flow matching), predicts something else, or its betas
@@ -114,8 +115,9 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
 
 
 def _falls_to_noise(betas: Tensor, abar: Tensor) -> bool:
-    """Whether abar falls from at most 1 and reaches 0 at its end alone, if at all. NaN is none of it."""
-    # For zero terminal SNR some schedulers put 2**-24 last, which may be a rise.
+    """Return whether abar falls from at most 1, and reaches 0 only at its end, if at all. NaN fails."""
+    # For zero terminal SNR some schedulers set the last entry to 2**-24, which may be above the one before
+    # it.
     before, last = abar[:-1], abar[-1:]
     sound = [betas > 0, betas[:-1] < 1, betas[-1:] <= 1, abar <= 1, before > 0, before.diff() <= 0, last >= 0]
     return all(bool(each.all()) for each in sound)
@@ -152,7 +154,7 @@ def _load_vae(folder: Path, latent_channels: int) -> Any:
 
 
 def _check_normalization(part: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a VAE that does not say in one known way how its latents are scaled; see `Teacher.encode_image`."""
+    """Refuse a VAE that does not state its latents' scale in one known way; see `Teacher.encode_image`."""
     channels = config["latent_channels"]
     stated = [config[name] for name in ("latents_mean", "latents_std") if config.get(name) is not None]
     if len(stated) == 1:
@@ -176,7 +178,7 @@ def _all_positive(numbers: float | list[float]) -> bool:
 
 
 def _vae_factor(folder: Path) -> int:
-    """Image pixels a latent pixel: the VAE halves an image between its stages; 8 where there is no VAE."""
+    """Return image pixels per latent pixel. A VAE halves an image between stages; without one it is 8."""
     file = folder / "vae" / "config.json"
     stages = len(read_json(file).get("block_out_channels", ())) if file.is_file() else 4
     return int(2 ** (stages - 1))
@@ -185,7 +187,7 @@ def _vae_factor(folder: Path) -> int:
 def _network(kind: Any, folder: Path, **options: Any) -> Any:
     network, loading = _part(kind, folder, use_safetensors=True, output_loading_info=True, **options)
     missing = sorted(loading["missing_keys"])
-    if missing:  # the loaders would start them at random, and say so in a log alone
+    if missing:  # the loaders would initialise these at random and only log it
         raise TeacherError(f"{folder} lacks {len(missing)} weights, {missing[0]} among them; fetch it again.")
     state: dict[str, Tensor] = network.state_dict()
     broken = [name for name, value in state.items() if not value.isfinite().all()]

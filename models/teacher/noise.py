@@ -1,6 +1,7 @@
-"""The diffusion model's arithmetic of noise. `alphas_cumprod` (abar) has one entry a sample here, in float32.
+"""The diffusion model's noise arithmetic. Here `alphas_cumprod` (abar) has one entry per sample, in float32.
 
-No formula divides by abar or 1 - abar, so a schedule that ends in pure noise (abar = 0) needs no care.
+No formula divides by abar or 1 - abar, so a schedule that ends in pure noise (abar = 0) needs no special
+case.
 """
 
 from typing import Literal
@@ -22,7 +23,7 @@ def add_noise(
 def velocity(
     latents: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0 (arXiv 2202.00512, appendix D): at abar = 0 it is -z_0."""
+    """v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0 (arXiv 2202.00512, appendix D). At abar = 0 it is -z_0."""
     signal, disturbance = _signal_and_noise(alphas_cumprod)
     return signal * noise - disturbance * latents
 
@@ -33,9 +34,9 @@ def epsilon_of(
     alphas_cumprod: Float[Tensor, "b"],
     prediction_type: PredictionType,
 ) -> Float[Tensor, "b c h w"]:
-    """The predicted noise eps_hat in what the U-Net puts out for z_t.
+    """Return the predicted noise eps_hat, given the U-Net's output for z_t.
 
-    epsilon: the output itself. v_prediction, where the output is the `velocity`:
+    For epsilon it is the output itself. For v_prediction the output is the `velocity`, and
     eps_hat = sqrt(abar_t) v + sqrt(1 - abar_t) z_t.
     """
     if prediction_type == "epsilon":

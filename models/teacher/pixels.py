@@ -1,4 +1,4 @@
-"""An image as the teacher's VAE takes it: cropped as the student's, at its own size, in [-1, 1]."""
+"""The teacher's VAE input: the image cropped as for the student, at the teacher's size, in [-1, 1]."""
 
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -8,9 +8,9 @@ from models.preprocess import Preprocess
 def teacher_preprocess(
     resolution_px: int, *, resize_mode: str = "shortest", interpolation: str = "bicubic", fill_color: int = 0
 ) -> Preprocess:
-    """open_clip's inference transform to `resolution_px`, with (pixel / 255 - 0.5) / 0.5 at its end.
+    """Return open_clip's inference transform to `resolution_px`, ending with (pixel / 255 - 0.5) / 0.5.
 
-    With the student's `resize_mode`, `interpolation` and `fill_color`, student and teacher see one crop.
+    With the student's `resize_mode`, `interpolation` and `fill_color`, student and teacher see the same crop.
     """
     config = PreprocessCfg(
         size=resolution_px,

@@ -1,4 +1,4 @@
-"""A loaded teacher: its U-Net with all that belongs to it, frozen, differentiable in its input alone."""
+"""A loaded teacher: its U-Net and all that belongs to it, frozen, and differentiable in its input only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,22 +16,24 @@ from models.teacher.errors import TeacherError
 from models.teacher.gradient_scale import with_scaled_gradient
 from models.teacher.noise import PredictionType
 
-_CAPTIONS_AT_ONCE = 8
+_CAPTIONS_AT_ONCE = 8  # always this many, see _embed
+# A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
+# whole batch would be too much.
 _PIXELS_AT_ONCE = 4 * 512**2
-"""A VAE's first layers hold about 2 KiB a pixel in float32: half a GiB an image of 512, too much for a CLIP's batch."""
 UNCONDITIONAL = ""
-"""The caption that stands for none, as in the training of Stable Diffusion."""
+"""The caption that means no caption, as in the training of Stable Diffusion."""
 
 
 @dataclass(eq=False)
 class Teacher:
-    """One diffusion model in memory; `models.teacher.load` makes it.
+    """One diffusion model in memory, made by `models.teacher.load`.
 
-    The U-Net computes in `dtype`; the text encoder and the VAE, which see a caption or an image once, in float32.
+    The U-Net computes in `dtype`. The text encoder and the VAE, which see a caption or an image once, compute
+    in float32.
     """
 
     reference: str
-    """How it was named, normalised."""
+    """The normalised reference it was loaded by."""
     version: str
     """sha256 over the stored U-Net, text encoder, tokenizer and scheduler."""
     unet: Any
@@ -43,16 +45,16 @@ class Teacher:
     """abar of every timestep, float32 on the device."""
     latent_shape: tuple[int, int, int]
     resolution_px: int
-    """Side of the images that the VAE turns into latents of `latent_shape`."""
+    """The side of the images that the VAE encodes into latents of `latent_shape`."""
     device: torch.device
     dtype: torch.dtype
     guidance: float | None = None
-    """Classifier-free guidance's scale; None: the prediction under the caption as it is."""
+    """The scale of classifier-free guidance. None means the plain prediction under the caption."""
     caption_cache: CaptionCache | None = None
     vae_version: str | None = None
-    """sha256 over the stored VAE, where it is loaded; apart, since captions and predictions do without it."""
+    """sha256 over the stored VAE if it is loaded; separate, since captions and predictions do without it."""
     _tokenizing: Lock = field(default_factory=Lock, init=False, repr=False)
-    """A tokenizer of transformers refuses a second thread: padding is its state."""
+    """transformers' tokenizers keep padding as state, and so refuse a second thread."""
 
     def __post_init__(self) -> None:
         for part in (self.unet, self.text_encoder, self.vae):
@@ -61,24 +63,24 @@ class Teacher:
 
     @property
     def timesteps(self) -> int:
-        """How many noise levels the model was trained on; a timestep is in [0, timesteps)."""
+        """The number of noise levels that the model was trained on. A timestep is in [0, timesteps)."""
         return len(self.alphas_cumprod)
 
     @property
     def predicts_velocity(self) -> bool:
-        """Whether the U-Net puts out the velocity and not the noise."""
+        """Whether the U-Net's output is the velocity and not the noise."""
         return self.prediction_type == "v_prediction"
 
     @property
     def has_vae(self) -> bool:
-        """Whether the VAE is loaded."""
         return self.vae is not None
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Float[Tensor, "b s e"]:
-        """Embed captions as StableDiffusionPipeline does: padded and cut to the tokenizer's length, last hidden state.
+        """Embed captions as StableDiffusionPipeline does, without gradients.
 
-        A caption's embedding does not depend on its company, so a cache changes no result. No gradient.
+        They are padded and cut to the tokenizer's length, and the last hidden state is taken. A caption's
+        embedding does not depend on the other captions, so a cache changes no result.
         """
         known: dict[str, Tensor] = {}
         missing = list(dict.fromkeys(captions))
@@ -101,7 +103,7 @@ class Teacher:
         return torch.stack([known[caption].to(self.device) for caption in captions])
 
     def _embed(self, captions: list[str]) -> Float[Tensor, "b s e"]:
-        # Filled up to one shape: matrix products of another shape may round a row otherwise.
+        # Padded to a fixed shape: matrix products of another shape may round a row differently.
         filled = captions + [UNCONDITIONAL] * (_CAPTIONS_AT_ONCE - len(captions))
         with self._tokenizing:
             tokens = self.tokenizer(
@@ -125,7 +127,6 @@ class Teacher:
         noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, "b"],
     ) -> Float[Tensor, "b c h w"]:
-        """z_t of z_0 by the model's own schedule; see `models.teacher.noise`."""
         return arithmetic.add_noise(latents, noise, self.alphas_cumprod[timesteps])
 
     def noise_pred(
@@ -134,9 +135,10 @@ class Teacher:
         timesteps: Int[Tensor, "b"],
         captions: Float[Tensor, "b s e"],
     ) -> Float[Tensor, "b c h w"]:
-        """eps_hat = eps_theta(z_t, t, c) in float32; with guidance s, eps_u + s (eps_c - eps_u) (arXiv 2207.12598).
+        """Return eps_hat = eps_theta(z_t, t, c) in float32.
 
-        Gradients flow to `noisy_latents` where they ask for them, never to weights.
+        With guidance s it is eps_u + s (eps_c - eps_u) (arXiv 2207.12598). Gradients flow to `noisy_latents`
+        if they require them, never to weights.
         """
         return self._guided(self._epsilon, noisy_latents, timesteps, captions)
 
@@ -146,9 +148,9 @@ class Teacher:
         timesteps: Int[Tensor, "b"],
         captions: Float[Tensor, "b s e"],
     ) -> Float[Tensor, "b c h w"]:
-        """v_hat of a teacher whose `prediction_type` is v_prediction, in float32: the U-Net's own output.
+        """Return v_hat in float32, the U-Net's own output, if `prediction_type` is v_prediction.
 
-        Guidance is that of `noise_pred`, and gradients flow as there.
+        Guidance and gradients are as in `noise_pred`.
         """
         return self._guided(self._output, noisy_latents, timesteps, captions)
 
@@ -195,10 +197,11 @@ class Teacher:
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
-        """The latents z_0 of images in [-1, 1], from the VAE's posterior mode, in float32. No gradient.
+        """Return the latents z_0 of images in [-1, 1], from the mode of the VAE's posterior, in float32.
 
-        z_0 = (mode - shift_factor) * scaling_factor, the shift only where the VAE states one. Where it states
-        latents_mean and latents_std, a number a channel, z_0 = (mode - latents_mean) * scaling_factor / latents_std.
+        z_0 = (mode - shift_factor) * scaling_factor, with the shift only if the VAE states one. If it states
+        latents_mean and latents_std, one number per channel,
+        z_0 = (mode - latents_mean) * scaling_factor / latents_std. There are no gradients.
 
         Raises:
             TeacherError: the VAE is not loaded, or the images are not `resolution_px` on a side.
@@ -226,12 +229,13 @@ class Teacher:
         return latents
 
     def enable_activation_checkpointing(self) -> None:
-        """Recompute the U-Net's activations in the backward pass in place of keeping them; values stay the same.
+        """Recompute the U-Net's activations in the backward pass. Values stay the same.
 
-        diffusers asks whether gradients are enabled, not whether the U-Net trains, so it stays in eval.
+        diffusers checks whether gradients are enabled, not whether the U-Net is in train mode, so it stays in
+        eval.
         """
         self.unet.enable_gradient_checkpointing()
 
     def _own_precision(self) -> torch.autocast:
-        """A caller's autocast stays out: every part computes in the format that it is held in."""
+        """Disable a caller's autocast: every part computes in the format that it is held in."""
         return torch.autocast(self.device.type, enabled=False)

@@ -1,7 +1,7 @@
-"""Training checkpoints: complete, verified folders; a broken newest one gives way to the one before.
+"""Training checkpoints: complete, verified folders. If the newest is broken, the one before is used.
 
 OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
-OUT/checkpoints/step-00000200/state.json           step, what the run is, and the file's hash
+OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the file's hash
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run. `identity` is all that decides its weights; another run's are refused."""
+    """The checkpoints of one run. `identity` is all that decides its weights; other runs' are refused."""
 
     folder: Path
     identity: dict[str, Any]
     keep: int
     before_saving: Callable[[int], None] = lambda size_bytes: None
-    """Called with a checkpoint's size before it is written, or another removed for it. What it raises goes through."""
+    """Called with a checkpoint's size before one is written or removed. Its exceptions pass through."""
     max_bytes: int | None = None
-    """Of checkpoints and what lies beside their folder. The one before stays while a new one is written."""
+    """Limit for the checkpoints and the files next to their folder. The one before stays during a save."""
 
     def save(self, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after `step` steps; it appears whole or not at all, and older ones beyond the bounds go.
+        """Write the state after `step` steps, whole or not at all, and remove older ones beyond the bounds.
 
         Raises:
             CheckpointTooLargeError: it is larger than `max_bytes` allows.
@@ -47,7 +47,7 @@ class Checkpoints:
         target = self.folder / f"step-{step:08d}"
         tensors = _tensors(parameters, optimizer)
         size_bytes = sum(tensor.nbytes for tensor in tensors.values())
-        for unfinished in self.folder.glob(".step-*"):  # by a run that was killed
+        for unfinished in self.folder.glob(".step-*"):  # left by a run that was killed
             shutil.rmtree(unfinished)
         self.before_saving(size_bytes)
         if target.exists():
@@ -60,7 +60,7 @@ class Checkpoints:
         self._prune(target)
 
     def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest checkpoint that is whole, and return how many steps it has done; 0 where there is none.
+        """Load the newest whole checkpoint, and return the number of steps it has done, or 0 without one.
 
         Raises:
             TrainingError: it belongs to another run, whose differences are named, or none of several is whole.
@@ -77,11 +77,10 @@ class Checkpoints:
         return 0
 
     def exist(self) -> bool:
-        """Whether there is any."""
         return bool(self._all())
 
     def _make_room(self, target: Path, size_bytes: int) -> None:
-        """Remove older ones that there is no room for beside a new one, but never the newest of them."""
+        """Remove older ones to make room for a new one, but never the newest of them."""
         if self.max_bytes is None:
             return
         beside = _size_bytes(self.folder.parent)
@@ -93,7 +92,10 @@ class Checkpoints:
         self._prune(target, size_bytes)
 
     def _prune(self, newest: Path, wanted_bytes: int = 0) -> None:
-        """Remove what is beyond the bounds. One of a later step is broken: this run started from one before it."""
+        """Remove what is beyond the bounds.
+
+        A checkpoint of a later step than `newest` is broken: this run started from one before it.
+        """
         used = wanted_bytes + _size_bytes(self.folder.parent)
         kept: list[Path] = []
         for folder in reversed([folder for folder in self._all() if folder <= newest]):
@@ -119,12 +121,12 @@ class Checkpoints:
 
 
 def _size_bytes(folder: Path) -> int:
-    """Of the files right in a folder."""
+    """Return the size of the files directly in a folder."""
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
 def _discard(folder: Path) -> None:
-    """Remove a checkpoint that is out of sight before its first file is gone."""
+    """Remove a checkpoint. It is hidden first, so that no half-removed one is ever seen."""
     hidden = folder.rename(folder.with_name(f".{folder.name}"))
     shutil.rmtree(hidden)
 
@@ -152,7 +154,7 @@ def _restore(
 
 
 def _whole(folder: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of itself; None where its files are not what was written."""
+    """Return a checkpoint's description, or None if its files are not what was written."""
     try:
         description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         intact = description["sha256"] == sha256_of(folder / _TENSORS)

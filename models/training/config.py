@@ -193,9 +193,9 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
 
 
 def parse_config(values: dict[str, object]) -> FinetuneConfig:
-    """Check a mapping of options.
+    """Validate a mapping of options.
 
-    Raises ConfigError that names each wrong option and what it may be.
+    Raises ConfigError that names each wrong option and its allowed values.
     """
     try:
         return FinetuneConfig.model_validate(values)
@@ -204,7 +204,6 @@ def parse_config(values: dict[str, object]) -> FinetuneConfig:
 
 
 def config_error(error: ValidationError) -> ConfigError:
-    """All that is wrong with some options, as one error."""
     problems = "; ".join(_problem(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors())
     return ConfigError(f"The configuration cannot be used: {problems}.")
 

@@ -1,4 +1,4 @@
-"""Features of a batch that is larger than what fits in memory at once (GradCache, arXiv 2101.06983)."""
+"""Features of a batch that is too large for memory (GradCache, arXiv 2101.06983; decision 9)."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Encoded:
-    """A batch's features, cut from their graph, and the way back into it.
+    """A batch's features, detached from their graph, and the way back into it.
 
-    The loss is computed on `features` and its gradient stops there; `backward` takes it through the encoder chunk
-    by chunk. The loss so sees the whole batch, and the graph of one chunk alone is in memory. A batch of one
-    chunk is encoded once, any other twice.
+    The loss is computed on `features`, and its gradient stops there; `backward` takes it through the encoder
+    chunk by chunk. So the loss sees the whole batch, while only one chunk's graph is in memory. A batch of
+    one chunk is encoded once, any other twice.
     """
 
     def __init__(self, encode: Callable[[Tensor], Tensor], inputs: Tensor, chunk_size: int | None) -> None:
@@ -24,7 +24,7 @@ class Encoded:
         self.features: Float[Tensor, "n d"] = encoded.detach().requires_grad_()
 
     def backward(self) -> None:
-        """Add to the encoder's gradients what the loss has left on `features`."""
+        """Add the gradient that the loss left on `features` to the encoder's gradients."""
         if self.features.grad is None:
             return
         if self._graph is not None:
@@ -36,5 +36,5 @@ class Encoded:
 
 
 def _push(features: Tensor, gradient: Tensor) -> None:
-    if features.requires_grad:  # not so where all of the tower is frozen
+    if features.requires_grad:  # False if the whole tower is frozen
         torch.autograd.backward(features, gradient)

@@ -1,4 +1,4 @@
-"""Why a fine-tuning run cannot start, or had to stop."""
+"""Errors that keep a fine-tuning run from starting, or stop it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class ConfigError(ModelError):
 
 
 class TrainingError(ModelError):
-    """Training cannot go on; the last good checkpoint is kept."""
+    """Training cannot go on. The last good checkpoint is kept."""
 
     code: ClassVar[str] = "training_failed"
 
 
 class CheckpointTooLargeError(TrainingError):
-    """One checkpoint alone is larger than all that a run may keep."""
+    """A single checkpoint is larger than everything that a run may keep."""
 
     code: ClassVar[str] = "checkpoint_too_large"
 
 
 class NotFiniteError(TrainingError):
-    """A loss or a gradient is infinite or not a number; `count` of them are."""
+    """`count` losses or gradients are infinite or NaN."""
 
     def __init__(self, message: str, count: int = 1) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Did the teacher have a say in a run with L_SDS? Judged at its end, from what the run logged."""
+"""Did the teacher have any influence in a run with L_SDS? Judged at its end, from what the run logged."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from statistics import fmean, stdev
 
 from models.training.log import Record
 
+# The thresholds of `teacher_had_no_say`.
 MIN_GRADIENT_SHARE = 0.05
 MIN_RESIDUAL_GAP = 0.01
 _STANDARD_ERRORS = 2
-_ENOUGH_FOR_NOISE = 3
+_ENOUGH_FOR_NOISE = 3  # records, to estimate a standard error from
 
 
 @dataclass(frozen=True)
 class RunWarning:
-    """What a reader of a run's figures must know of it."""
+    """Something that a reader of a run's figures must know."""
 
     code: str
     message: str
@@ -24,14 +25,15 @@ class RunWarning:
 
 
 def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
-    """None where the teacher had a say, or nothing was logged of it: a run without L_SDS has no such records.
+    """Return a warning if the teacher had no influence on the student, else None.
 
-    Of the second half of the records that hold `sds_gradient_share`, it had none where
+    Runs without L_SDS log no `sds_gradient_share`, and get None. Otherwise the second half of the records
+    with that value is judged. The teacher had no influence if
 
     - the mean share is under 5 %: lambda L_SDS asked next to nothing of the image features; or
     - the residual under shuffled captions is no higher than under the true ones: the mean difference is under 1 % of
-      the mean residual or, with three records or more, within two standard errors of 0. Then no caption changes what
-      L_SDS asks. A run that has one teacher sample a process logs no such residual.
+      the mean residual or, with three records or more, within two standard errors of 0. Then no caption
+      changes what L_SDS asks. A run with one teacher sample per process logs no such residual.
     """
     of_sds = [record for record in records if "sds_gradient_share" in record]
     late = of_sds[len(of_sds) // 2 :]

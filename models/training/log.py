@@ -1,4 +1,4 @@
-"""What a run writes while it goes: one JSON object a line, in OUT/log.jsonl."""
+"""What a run logs while it goes: one JSON object per line, in OUT/log.jsonl."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from models.training.errors import TrainingError
 
 Record = Mapping[str, int | float]
 Progress = Callable[[Record], None]
-"""Called with every record; `step` counts the steps done."""
+"""Called with every record. `step` counts the steps done."""
 
 
 class RunLog:
-    """Appends records; after a resume the lines of steps that will be done again are dropped."""
+    """Appends records. After a resume, the lines of steps that will be repeated are dropped."""
 
     def __init__(self, file: Path, steps_done: int) -> None:
         self._file = file
@@ -29,17 +29,16 @@ class RunLog:
             file.write_text("".join(kept), encoding="utf-8")
 
     def write(self, record: Record) -> None:
-        """Append one record."""
         with writing(self._file), self._file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps({name: _short(value) for name, value in record.items()}) + "\n")
 
     def records(self) -> list[Record]:
-        """All that the run has logged, before a resume too."""
+        """Return everything that the run has logged, including before a resume."""
         return [json.loads(line) for line in _lines(self._file)]
 
 
 def read_log(file: Path) -> Iterator[Record]:
-    """The records of a log, without a last line that was cut short; none where there is no log."""
+    """Yield the records of a log, without a last line that was cut short; none if there is no log."""
     for line in _lines(file):
         try:
             yield json.loads(line)
@@ -49,7 +48,7 @@ def read_log(file: Path) -> Iterator[Record]:
 
 @contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """Around writing a file; raises TrainingError, naming it, where that cannot be done."""
+    """Wrap the writing of a file: raise TrainingError, naming the file, if it fails."""
     try:
         yield
     except OSError as error:
@@ -60,14 +59,17 @@ def writing(file: Path) -> Iterator[None]:
 
 
 class Pace:
-    """How fast steps go and what they wait for, since the last time it was asked."""
+    """The speed of the steps, and the share of time they wait for data, since it was last asked."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._waited_s = 0.0
 
     def since(self, examples: int, waited_s: float) -> Record:
-        """Examples per second, and the share of the time that was spent waiting for data."""
+        """Return examples per second, and the share of the time spent waiting for data.
+
+        `waited_s` is the total over the run. Each call starts a new interval.
+        """
         now = time.monotonic()
         elapsed = max(now - self._began, 1e-9)
         waited = waited_s - self._waited_s
@@ -76,13 +78,13 @@ class Pace:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what is queued, so that a clock counts it; a CPU is never ahead."""
+    """Wait until a GPU has done what is queued, so that a clock counts it. A CPU never queues."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory so far: of the GPU where one is used, of the process otherwise."""
+    """Return the peak memory so far, of the GPU if one is used, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     scale = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB

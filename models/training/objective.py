@@ -1,4 +1,4 @@
-"""What is minimised, as a function of the student's features: L_CLIP and, by configuration, L_SDS and negatives."""
+"""The objective as a function of the student's features: L_CLIP and, if configured, L_SDS and negatives."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from models.training.score_targets import ScoreTargets
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The part of a batch that the teacher sees: `places` in the batch, and what it is compared on there."""
+    """The part of a batch that the teacher sees: its `places` in the batch, and its samples."""
 
     places: list[int]
     samples: list[int]
     captions: list[str]
     negatives: list[tuple[str, ...]]
     embeddings: Float[Tensor, "b s e"] | None
-    """The captions as the teacher's U-Net takes them, where L_SDS has a part."""
+    """The captions as the teacher's U-Net takes them, if L_SDS is used."""
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The two scalars whose sum is minimised, weighted, and by name what is logged: terms, residuals, latents."""
+    """Two weighted scalars, whose sum is minimised, and what is logged by name: terms, residuals, latents."""
 
     contrastive: Float[Tensor, ""]
-    """L_CLIP and what is asked of the negatives."""
+    """L_CLIP plus the weighted loss on the negatives."""
     sds: Float[Tensor, ""] | None
-    """lambda L_SDS, which reaches the image features and the mapper alone."""
+    """lambda L_SDS. Its gradients reach only the image features and the mapper."""
     terms: dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The losses of one run; the terms are those of `FinetuneConfig`."""
+    """The losses of one run, with the terms that `FinetuneConfig` describes."""
 
     config: FinetuneConfig
     steps: int
@@ -64,10 +64,10 @@ class Objective:
         *,
         with_gap: bool = False,
     ) -> Losses:
-        """All terms of the loss, from features that are not normalised; float32.
+        """Compute all terms of the loss in float32, from features that are not normalised.
 
-        `negative_features` are those of the part's negatives, one after the other.
-        `with_gap` also computes the residual under shuffled captions, which no gradient comes from.
+        `negative_features` are those of the part's negatives, one sample's after the other. `with_gap` also
+        computes the residual under shuffled captions, which has no gradient.
         """
         image, text = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
         negative = F.normalize(negative_features, dim=-1)
@@ -88,7 +88,7 @@ class Objective:
     def _choice(
         self, image: Tensor, text: Tensor, negative: Tensor, scale: Tensor, part: Part
     ) -> dict[str, Tensor]:
-        """Each image's choice among its caption, in column 0, and its negatives."""
+        """Compute the terms of each image's choice among its caption, in column 0, and its negatives."""
         columns, valid = _padded(
             negative, [len(texts) for texts in part.negatives], self.config.negatives_count
         )
@@ -111,7 +111,7 @@ class Objective:
         assert part.embeddings is not None
         features = image_features[part.places]
         if step < self.config.mapper_warmup_steps:
-            features = features.detach()
+            features = features.detach()  # L_SDS trains the mapper alone in its warm-up
         latents = self.mapper(features)
         low, high = timestep_range(self.config, self.teacher.timesteps, step, self.steps)
         seed, device = self.config.seed, latents.device
@@ -129,7 +129,7 @@ class Objective:
             gamma=self.config.min_snr_gamma,
         )
         terms = {"sds": loss, "residual": residual.mean()}
-        if with_gap and len(captions) > 1:  # one alone has no other caption
+        if with_gap and len(captions) > 1:  # a single sample has no other caption
             terms["latents_rms"] = latents.detach().square().mean().sqrt()
             terms["latents_spread"] = latents.detach().std(dim=0).mean()
             shuffled = captions.roll(1, dims=0)
@@ -139,7 +139,6 @@ class Objective:
 
 
 def timestep_range(config: FinetuneConfig, timesteps: int, step: int, steps: int) -> tuple[int, int]:
-    """The lowest and the highest timestep that a step draws from."""
     t_max = config.t_max
     if config.t_schedule == "annealed":
         t_max -= (config.t_max - config.t_min) / 2 * step / max(steps - 1, 1)
@@ -150,7 +149,7 @@ def timestep_range(config: FinetuneConfig, timesteps: int, step: int, steps: int
 def _padded(
     rows: Float[Tensor, "m d"], counts: list[int], width: int
 ) -> tuple[Float[Tensor, "b {width} d"], Bool[Tensor, "b {width}"]]:
-    """Rows that belong to samples `counts[i]` at a time, filled up with zeros, and which of them are real."""
+    """Pad rows, `counts[i]` of which belong to sample i, with zeros to `width`, and return which are real."""
     real = torch.arange(width, device=rows.device) < torch.tensor(counts, device=rows.device)[:, None]
     columns = rows.new_zeros(len(counts), width, rows.shape[1])
     return columns.masked_scatter(real[:, :, None], rows), real

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and a cosine."""
+"""AdamW with warm-up and a cosine schedule."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Parameters = dict[str, nn.Parameter]
 
 
 _PROJECTIONS = ("proj", "text_projection")
-"""Matrices that open_clip's towers hold as parameters of their own."""
+"""Matrices that open_clip's towers hold as direct parameters, not in a layer."""
 
 
 def make_optimizer(
     network: nn.Module, student: Parameters, mapper: Parameters, config: FinetuneConfig
 ) -> torch.optim.AdamW:
-    """Three groups: the student's matrices, which decay; the rest of the student; the mapper.
+    """Create AdamW with groups for the student's matrices, which decay, its other parameters, and the mapper.
 
-    `student` are those of the network's parameters that are trained, by name.
+    `student` holds those parameters of the network that are trained, by name.
     """
     decaying = decaying_parameters(network)
     groups = [
@@ -38,19 +38,20 @@ def make_optimizer(
             "weight_decay": 0.0,
             "peak": config.lr,
         },
-        # L_SDS is a mean over all of a latent's elements, so at 4x64x64 its gradients are far below a common eps, which
-        # would make the mapper's pace depend on lambda and the latents' size.
+        # L_SDS is a mean over all elements of a latent, so at 4x64x64 its gradients are far below a usual
+        # eps. With such an eps, the mapper's speed would depend on lambda and on the size of the latents.
         {"params": list(mapper.values()), "weight_decay": 0.0, "peak": config.mapper_lr, "eps": 1e-12},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98), eps=1e-6)
 
 
 def decaying_parameters(network: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay reaches: the matrices that features are multiplied by.
+    """Return the names of the parameters that decay: the matrices that features are multiplied by.
 
-    Layers call their matrix a weight. What else a module holds is a token, a query, a table of positions or biases,
-    or a gain, and does not decay, whatever its shape (timm's tokens are 1 x n x d). Nor do embeddings, norms, and
-    what a tower names in its `no_weight_decay`, as timm's and open_clip's do.
+    Layers call their matrix a weight. Anything else in a module is a token, a query, a table of positions or
+    biases, or a gain, and does not decay, whatever its shape (timm's tokens are 1 x n x d). Embeddings,
+    norms, and what a tower names in its `no_weight_decay`, as timm's and open_clip's do, do not decay either
+    (decision 25).
     """
     matrices: set[str] = set()
     exempt: set[str] = set()
@@ -69,14 +70,14 @@ def decaying_parameters(network: nn.Module) -> set[str]:
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, config: FinetuneConfig, step: int, steps: int
 ) -> None:
-    """Linear warm-up, then a cosine to zero."""
+    """Set the learning rate of each group: linear warm-up, then a cosine to zero."""
     share = rate_share(step, steps, config.warmup_steps)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
 
 
 def rate_share(step: int, steps: int, warmup_steps: int) -> float:
-    """The share of the peak learning rate that step `step` of `steps` takes, counted from 0."""
+    """Return the share of the peak learning rate for step `step` of `steps`, counted from 0."""
     warmup = min(warmup_steps, steps - 1)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -84,5 +85,4 @@ def rate_share(step: int, steps: int, warmup_steps: int) -> float:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The L2 norm over all gradients together."""
     return nn.utils.get_total_norm([gradient_of(parameter) for parameter in parameters])

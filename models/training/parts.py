@@ -1,4 +1,4 @@
-"""What a run is made of: the base, the teacher and the data, loaded and checked against each other."""
+"""The parts of a run: the base, the teacher and the data, loaded and checked against each other."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from models.training.processes import exchanged
 
 Say = Callable[[str], None]
 
-_SAID_EVERY = 10_000
+_SAID_EVERY = 10_000  # samples between two messages
 _PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other: one may read its part of the data, or fetch a teacher, far slower."""
+"""How long processes wait for each other, since one may read its data or fetch a teacher far more slowly."""
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Everything a run reads. Nothing of it is changed by training."""
+    """Everything that a run reads. Training changes none of it."""
 
     base: Clip
     pairs: PairSet
@@ -48,7 +48,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process computes, and which part of every batch is its own."""
+    """The device of this process, and which part of every batch it takes."""
 
     device: torch.device
     rank: int
@@ -56,13 +56,15 @@ class Place:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files."""
         return self.rank == 0
 
 
 def find_place(device: str) -> Place:
-    """One process, or the one that `torchrun` or `accelerate launch` started (it then picks the device)."""
-    # Where there is no GPU, Accelerate joins processes only when it is told to use the CPU.
+    """Return the place of a single process, or of one that `torchrun` or `accelerate launch` started.
+
+    Such a launcher also chooses the device.
+    """
+    # Without a GPU, Accelerate joins processes only if it is told to use the CPU.
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     state = PartialState(cpu=cpu, timeout=_PATIENCE)
     chosen = state.device if state.num_processes > 1 else choose_device(device)
@@ -79,9 +81,9 @@ def load_parts(
 ) -> Parts:
     """Load and check everything that a configuration names; `confined` as in `models.data.open`.
 
-    Of the validation pairs, `val_max_bad_share` may be left out where it is above the configuration's share.
+    Of the validation pairs, `val_max_bad_share` may be left out if it is above the configuration's share.
 
-    Raises a ModelError of whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
+    Raises a ModelError for whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
     """
     opened = _open(config, config.data, config.images, confined)
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
@@ -100,7 +102,7 @@ def load_parts(
         )
         if config.activation_checkpointing:
             teacher.enable_activation_checkpointing()
-    # Last, since it takes longest: what is misspelt above is said at once.
+    # The data comes last, since it takes longest: a misspelt name above is reported at once.
     say("checking the data")
     pairs = _checked(config, config.data, opened, config.max_bad_share, place, say)
     validation = None
@@ -111,7 +113,7 @@ def load_parts(
 
 
 def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
-    """The pairs with the hard negatives that a configuration asks for.
+    """Return the pairs with the hard negatives that a configuration asks for.
 
     Raises:
         ConfigError: not one sample has any.
@@ -133,7 +135,7 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
 
 
 def teacher_view(base: Clip, resolution_px: int) -> Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]:
-    """The VAE's input from an image: the student's own crop, at the teacher's size."""
+    """Return the transform from an image to the VAE's input: the student's crop, at the teacher's size."""
     network: Any = base.network
     preprocess = network.visual.preprocess_cfg
     how = {name: preprocess[name] for name in ("resize_mode", "interpolation", "fill_color")}
@@ -148,14 +150,13 @@ class Swapped(PairSet):
 
     @property
     def content_hash(self) -> str:
-        """That of the pairs: negatives follow from them and the configuration."""
+        """The hash of the pairs, since negatives follow from them and the configuration."""
         return self._pairs.content_hash
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def sample(self, index: int) -> Sample:
-        """The sample with negatives for each of its captions."""
         sample = self._pairs.sample(index)
         swapped = tuple(
             swap_negatives(caption, self._count, seed=self._seed, index=index) for caption in sample.captions
@@ -163,12 +164,11 @@ class Swapped(PairSet):
         return replace(sample, negatives=swapped)
 
     def image(self, index: int) -> PIL.Image.Image:
-        """The image as it is."""
         return self._pairs.image(index)
 
 
 def describe(parts: Parts) -> dict[str, Any]:
-    """What a run's result depends on beside its configuration."""
+    """Return what a run's result depends on besides its configuration."""
     return {
         "base_version": parts.base.version,
         "teacher_version": parts.teacher.version if parts.teacher else None,
@@ -193,7 +193,7 @@ def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: boo
 def _checked(
     config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Say
 ) -> PairSet:
-    """The samples that can be used; those that are left out are said."""
+    """Return the usable samples, and report those that are left out."""
 
     def show(done: int, total: int) -> None:
         if done % _SAID_EVERY == 0:

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other; alone, a process keeps what it has."""
+"""Communication between the processes of a run. A single process keeps its own values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes, in one message."""
+    """Replace each gradient by its mean over the processes, in one message (decision 9)."""
     if _alone():
         return
     gradients = [gradient_of(parameter) for parameter in parameters]
@@ -22,7 +22,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def average(values: Tensor) -> Tensor:
-    """The mean over the processes; one that is not finite anywhere is so everywhere."""
+    """Return the mean over the processes, which all of them see as not finite if one value is not."""
     if _alone():
         return values
     total = values.clone()
@@ -31,7 +31,7 @@ def average(values: Tensor) -> Tensor:
 
 
 def start_alike(parameters: Iterable[nn.Parameter]) -> None:
-    """Give every process the main one's values: a fit on another machine may differ in its last digits."""
+    """Copy the main process's values to all: a fit on another machine may differ in its last digits."""
     if _alone():
         return
     for parameter in parameters:
@@ -39,12 +39,12 @@ def start_alike(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def anywhere(flag: bool, device: torch.device) -> bool:
-    """Whether a flag is set in any process, so that all do the same."""
+    """Return whether a flag is set in any process, so that all act alike."""
     return bool(average(torch.tensor(float(flag), device=device)) > 0)
 
 
 def exchanged(value: Any) -> list[Any]:
-    """What every process gives, in the order of their ranks."""
+    """Return the values of all processes, in the order of their ranks."""
     if _alone():
         return [value]
     values = [None] * dist.get_world_size()
@@ -53,7 +53,10 @@ def exchanged(value: Any) -> list[Any]:
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:
-    """A parameter that no loss has reached has a gradient of zero, in every process."""
+    """Return a parameter's gradient, which is set to zero if no loss has reached it.
+
+    So every process has the same set of gradients.
+    """
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

@@ -1,6 +1,6 @@
-"""All chance of a run, as pure functions of (seed, step, sample): nothing of it has to be saved to resume.
+"""All randomness of a run, as pure functions of (seed, step, sample): resuming needs no saved state.
 
-Drawn on the CPU, so that it is the same on every device and however many processes share a batch.
+Draws are made on the CPU, so that they are the same on every device and for any number of processes.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_NOISE, _TIMESTEPS = 1, 2
+_NOISE, _TIMESTEPS = 1, 2  # keep the two kinds of draws apart
 
 
 def draw_noise(
     seed: int, step: int, samples: Sequence[int], shape: tuple[int, int, int]
 ) -> Float[Tensor, "b c h w"]:
-    """Standard normal noise for each sample."""
     noise = [
         np.random.default_rng((seed, _NOISE, step, sample)).standard_normal(shape, dtype=np.float32)
         for sample in samples
@@ -25,7 +24,7 @@ def draw_noise(
 
 
 def draw_timesteps(seed: int, step: int, samples: Sequence[int], low: int, high: int) -> Int[Tensor, "b"]:
-    """A timestep for each sample, uniform on [low, high]."""
+    """Draw a timestep for each sample, uniform on [low, high], both included."""
     return torch.tensor(
         [
             int(np.random.default_rng((seed, _TIMESTEPS, step, sample)).integers(low, high, endpoint=True))
@@ -35,8 +34,8 @@ def draw_timesteps(seed: int, step: int, samples: Sequence[int], low: int, high:
 
 
 def sub_batch(batch_size: int, count: int) -> list[int]:
-    """`count` places spread evenly over a batch. The batch's order is random, so its sub-batch is too.
+    """Return `count` places spread evenly over a batch, whose order is random, so this choice is too.
 
-    Spread evenly, every process of an even split gets an equal part.
+    Since they are spread evenly, every process of an even split gets an equal part.
     """
     return [place * batch_size // count for place in range(count)]

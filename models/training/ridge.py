@@ -1,4 +1,4 @@
-"""The mapper's closed-form start: fitted to what the teacher's VAE makes of training images."""
+"""The mapper's closed-form start, fitted to the VAE latents of training images."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def ridge_mapper(
     pairs: PairSet,
     between: Callable[[], None] = lambda: None,
 ) -> Mapper:
-    """The mapper that fits the base's features of images drawn by the seed to their latents; see `models.mapper`.
+    """Fit a mapper from the base's image features to VAE latents; see `models.mapper`.
 
-    `between` is called after each batch of images.
+    The images are drawn by the seed. `between` is called after each batch of images.
 
     Raises:
         TeacherError: the VAE is not loaded.
     """
     view = teacher_view(base, teacher.resolution_px)
     features, latents = [], []
-    # In the order of the first epoch: a folder sorted by class would give a few classes alone.
+    # In the order of the first epoch: the first images of a folder sorted by class would be of few classes.
     chosen = torch.from_numpy(order(len(pairs), config.seed, epoch=0)[: config.ridge_images])
     for indices in torch.split(chosen, config.batch_size):
         images = [pairs.image(int(index)) for index in indices]

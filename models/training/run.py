@@ -1,4 +1,4 @@
-"""A fine-tuning run from first to last step: resume, train, log, keep, and write the delta."""
+"""A fine-tuning run from the first step to the last: resume, train, log, save, and write the delta."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ OPERATIONAL = frozenset(
         "images",
     }
 )
-"""Options that say nothing of what is computed: a run may be resumed with others. Data are known by their hash.
+"""Options that do not change what is computed, so a run may be resumed with others. Data goes by its hash.
 
-Another device still rounds otherwise: the same bits come out on the same kind alone.
+Another kind of device still rounds differently; results have the same bits only on the same kind.
 """
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. `delta` is None where it was stopped before its last step; the main process has warnings."""
+    """How a run ended. `delta` is None if it was stopped. Only the main process has warnings."""
 
     delta: Path | None
     steps_done: int
@@ -85,15 +85,17 @@ def train(
     max_bytes: int | None = None,
     known_scores: dict[Any, torch.Tensor] | None = None,
 ) -> Result:
-    """Train and write `out/delta`; with `should_stop`, save a checkpoint after the step at hand and return.
+    """Train and write `out/delta`, or stop early if `should_stop` returns true.
 
-    The main process calls `progress` with every record that it logs, and `stepped` after every step.
-    Where no steps are taken, as the mapper is fitted and the validation pairs measured, every process calls `between`
-    after each batch; what it raises ends the run, which goes on from its last checkpoint. So does what `before_saving`
-    raises, which the main process calls with the size of every checkpoint.
+    It then saves a checkpoint after the current step and returns. The main process calls `progress` with
+    every record that it logs, and `stepped` after every step. While no steps are taken, as the mapper is
+    fitted and the validation pairs measured, every process calls `between` after each batch. The main process
+    calls `before_saving` with the size of every checkpoint. What these two raise ends the run, which can be
+    resumed from its last checkpoint.
 
-    Checkpoints that `save_every` asks for are left out within `min_save_interval_s` of the one before: no weight
-    depends on when one is written. Those kept and the log have `max_bytes` at most.
+    A checkpoint that `save_every` asks for is skipped within `min_save_interval_s` of the one before; no
+    weight depends on when one is written. The kept checkpoints and the log take at most `max_bytes`. See
+    `ScoreTargets` for `known_scores`.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
@@ -113,6 +115,7 @@ def train(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     done = checkpoints.restore(run.parameters, run.trainer.optimizer)
+    # Processes that resumed at different steps would wait for each other for ever.
     if len(set(exchanged(done))) > 1:
         raise TrainingError(
             f"{out} is not the same folder for every process: put --out on a disk that all share."
@@ -151,7 +154,7 @@ def train(
         tell({"step": done, **metrics})
     delta = out / "delta"
     if place.is_main:
-        for unfinished in out.glob(".delta.*"):  # by a run that was killed
+        for unfinished in out.glob(".delta.*"):  # left by a run that was killed
             shutil.rmtree(unfinished)
         save_delta(
             delta, parts.base, run.network, configuration=json.loads(config.model_dump_json()),
@@ -162,7 +165,7 @@ def train(
 
 
 def check_out(out: Path, *, resume: bool) -> None:
-    """Raise TrainingError where a run cannot start in a folder, or cannot go on there; nothing is written."""
+    """Raise TrainingError if a run cannot start, or resume, in a folder. Nothing is written."""
     if (out / "delta").exists():
         raise TrainingError(f"{out} holds a finished run; use another --out.")
     if Checkpoints(out / "checkpoints", {}, keep=1).exist() and not resume:
@@ -179,7 +182,6 @@ class _Run:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """All that a checkpoint holds, by name."""
         mapper = {f"mapper.{name}": value for name, value in self.trainer.mapper.items()}
         return {f"student.{name}": value for name, value in self.trainer.student.items()} | mapper
 
@@ -222,7 +224,7 @@ def _loop(
     run: _Run, loader: Loader, checkpoints: Checkpoints, done: int, place: Place,
     tell: Progress, should_stop: Callable[[int], bool], min_save_interval_s: float,
 ) -> int:  # fmt: skip
-    """Take the steps that are left; returns how many are done in all."""
+    """Take the remaining steps, and return how many are done in all."""
     config, pace, saved = run.trainer.config, Pace(), done
     since, saved_at = done, time.monotonic()
     for batch in loader:
@@ -240,6 +242,8 @@ def _loop(
             since = done
             memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
             tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
+        # Agreed between the processes: one that stopped alone would leave the others waiting for its
+        # gradients.
         stopping = anywhere(should_stop(done), place.device)
         is_due = done % config.save_every == 0 and time.monotonic() - saved_at >= min_save_interval_s
         if place.is_main and (last or stopping or is_due) and saved != done:
@@ -251,7 +255,7 @@ def _loop(
 
 
 def _resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
-    """With what `auto` means here, so that a run does not go on in another format on other hardware."""
+    """Replace `auto` by its meaning here, so that resuming on other hardware does not change the format."""
     names = ("precision", "teacher_precision")
     chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}
     return config.model_copy(update=chosen)
@@ -275,7 +279,7 @@ def score_targets(
     pairs: PairSet,
     known: dict[Any, torch.Tensor] | None,
 ) -> ScoreTargets:
-    """The teacher's scores as a configuration asks for them; see `ScoreTargets` for `known`."""
+    """Return the teacher's scores as a configuration asks for them; see `ScoreTargets` for `known`."""
     return ScoreTargets(
         teacher,
         pairs,

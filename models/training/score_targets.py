@@ -14,14 +14,15 @@ from models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from models.teacher.teacher import Teacher
 
 MAX_KNOWN = 2**18
-"""How many scored samples are kept, about 1 KiB each; once there are so many, no more are, and none is dropped."""
+"""How many scored samples to keep, at about 1 KiB each. Once full, no more are added and none is dropped."""
 
 
 class ScoreTargets:
-    """d(x, c) of a sample's captions, each computed once as long as there is room for them.
+    """d(x, c) of a sample's captions, each computed once as long as there is room to keep it.
 
-    The noise belongs to the sample and not to the step, so what was scored in one epoch holds in the next. A
-    sample is scored alone and in one shape, so its numbers do not depend on which others were known already.
+    The noise belongs to the sample and not to the step, so what was scored in one epoch holds in the next.
+    Each sample is scored alone and in one shape, so its values do not depend on which others were known
+    already.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class ScoreTargets:
         error_of: ErrorOf,
         known: dict[Any, Tensor] | None = None,
     ) -> None:
-        """`view` makes an image the VAE's input; `known` may be shared by runs of one teacher, data and seed."""
+        """`view` makes the VAE's input of an image. Runs of one teacher, data and seed may share `known`."""
         self._teacher = teacher
         self._pairs = pairs
         self._view = view
@@ -52,7 +53,9 @@ class ScoreTargets:
         negatives: Sequence[tuple[str, ...]],
         width: int,
     ) -> Float[Tensor, "b {width}"]:
-        """Errors of each sample's caption, in column 0, and its negatives; unused columns repeat the caption's.
+        """Return the errors of each sample's caption, in column 0, and its negatives.
+
+        Unused columns repeat the caption's error.
 
         Raises:
             TeacherError: an error is not finite.
@@ -64,7 +67,7 @@ class ScoreTargets:
         found = {key: self._known[key] for key in keys if key in self._known}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
-            # To the CPU in one go: each transfer waits for the device.
+            # One transfer to the CPU for all of them, since each waits for the device.
             scored = torch.stack([self._score(*key) for key in missing]).cpu()
             check_finite(scored)
             found |= zip(missing, scored, strict=True)
@@ -77,6 +80,7 @@ class ScoreTargets:
         low, high = self._range
         chosen = draws(
             self._count, teacher.latent_shape, teacher.timesteps,
+            # Differs for every pair of seed and sample, up to a million samples.
             seed=self._seed * 1_000_003 + sample, t_min=low, t_max=high,
         )  # fmt: skip
         latents = teacher.encode_image(self._view(self._pairs.image(sample))[None].to(teacher.device))[0]

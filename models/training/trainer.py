@@ -1,4 +1,4 @@
-"""One step of fine-tuning: encode, compare, differentiate, move."""
+"""One step of fine-tuning: encode, compute the losses, differentiate, update."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
 
 
 class Trainer:
-    """Holds what a step changes: the student's and the mapper's parameters and the optimizer's state."""
+    """Owns what a step changes: the parameters of student and mapper, and the optimizer's state."""
 
     def __init__(
         self,
@@ -51,18 +51,19 @@ class Trainer:
         self._part_size = objective.config.teacher_batch_size // world_size
         self._chunk_size = objective.config.micro_batch_size
         self.embedding_s = 0.0
-        """Time spent on the teacher's caption embeddings."""
+        """Time spent on the teacher's caption embeddings, in total."""
 
     @property
     def config(self) -> FinetuneConfig:
-        """The run's configuration."""
         return self._objective.config
 
     def step(self, batch: Batch, *, with_gap: bool = False) -> dict[str, float]:
-        """Take one step on this process's part of a batch; returns the losses and gradient norms of all.
+        """Take one step on this process's part of a batch.
+
+        Returns the losses and gradient norms, averaged over all processes.
 
         Raises:
-            NotFiniteError: a loss or a gradient is not finite. Nothing has been changed by this step then.
+            NotFiniteError: a loss or a gradient is not finite. The step has then changed nothing.
         """
         set_learning_rate(self.optimizer, self.config, batch.step, self._objective.steps)
         terms = self._differentiate(batch, with_gap)
@@ -71,6 +72,7 @@ class Trainer:
         if self.mapper:
             terms["mapper_gradient_norm"] = gradient_norm(self.mapper.values())
         values = _values(terms)
+        # Checked after the average, so that all processes stop together.
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise NotFiniteError(
@@ -82,7 +84,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(parameters.values(), self.config.max_gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if "logit_scale" in self.student:  # a frozen one keeps every bit
+        if "logit_scale" in self.student:  # a frozen logit_scale keeps every bit
             with torch.no_grad():
                 self.network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         return values
@@ -127,7 +129,7 @@ class Trainer:
 
     def _embed(self, captions: list[str]) -> Tensor:
         assert self._objective.teacher is not None
-        synchronize(self._device)  # of the step before, the optimizer's part may still be queued
+        synchronize(self._device)  # the optimizer's part of the step before may still be queued
         began = time.monotonic()
         embeddings = self._objective.teacher.encode_captions(captions)
         synchronize(self._device)
@@ -148,13 +150,16 @@ class Trainer:
         return features.float()
 
     def _autocast(self) -> torch.autocast:
-        """Of the student alone: the teacher has a format of its own, and losses are float32."""
+        """Autocast for the student only: the teacher has its own format, and losses are float32."""
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
 
 
 def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:
-    """Leave the gradients of both losses on what they reach, and say how much L_SDS asks of the image features for
-    one that the other asks: the two go back one after the other, which costs no more than their sum."""
+    """Backpropagate both losses, and return the ratio of their gradient norms on the image features.
+
+    The ratio is |grad sds| / |grad contrastive|. The two go back one after the other, which costs no more
+    than their sum.
+    """
     if losses.sds is None:
         torch.autograd.backward(losses.contrastive)
         return {}
@@ -168,11 +173,14 @@ def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU the plain attention kernel, whose backward beats the fused one's; on a GPU whatever torch picks."""
+    """Choose the attention kernel: on a GPU, torch's choice; on a CPU, the plain one.
+
+    On a CPU the plain kernel's backward is faster than the fused one's.
+    """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _values(terms: dict[str, Tensor]) -> dict[str, float]:
-    """All numbers, means over the processes, in one transfer from the device."""
+    """Return all numbers, averaged over the processes, in one transfer from the device."""
     numbers = average(torch.stack([value.float() for value in terms.values()])).tolist()
     return dict(zip(terms, numbers, strict=True))

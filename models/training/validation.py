@@ -1,4 +1,4 @@
-"""What a run is watched by: the contrastive loss and in-batch retrieval on pairs that are not trained on."""
+"""How a run is monitored: the contrastive loss and in-batch retrieval on pairs that are not trained on."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from models.data.pairs import PairSet
 from models.encode import encode_images, encode_texts
 from models.evaluation.retrieval import counted_batches, in_batch_accuracy
 
-MAX_PAIRS = 1024
+MAX_PAIRS = 1024  # as the option `val` promises
 
 
 @torch.no_grad()
 def validate(
     clip: Clip, pairs: PairSet, batch_size: int, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Means over the first pairs, at most 1,024, in batches: loss, and recall@1 in both directions.
+    """Return the mean loss and recall@1 in both directions, over the first pairs (at most 1,024) in batches.
 
-    Every pair counts once, beside as many others as a batch has (`counted_batches`). Each image comes with its first
-    caption, in float32. `between` is called after each batch of images.
+    Every pair counts once, together with as many others as a batch has (`counted_batches`). Each image comes
+    with its first caption, in float32. `between` is called after each batch of images.
     """
     count = min(len(pairs), MAX_PAIRS)
     batch_size = min(batch_size, count)
-    # One batch of decoded images at a time: those of photographs are large.
+    # Only one batch of decoded images at a time, since those of photographs are large.
     encoded = []
     for start in range(0, count, batch_size):
         pictures = [pairs.image(index) for index in range(start, min(start + batch_size, count))]

@@ -58,7 +58,7 @@ def write_report(
 def render_report(
     results: Results, comparison: Comparison | None = None, baseline: Results | None = None
 ) -> str:
-    """The page's HTML. Captions, tags and names are escaped, and its policy lets no script run.
+    """Return the page's HTML. Captions, tags and names are escaped, and its policy forbids scripts.
 
     Raises:
         ValueError: a comparison without its baseline, or the reverse.
@@ -106,7 +106,7 @@ def _template() -> Template:
 
 
 def _policy(style: str) -> str:
-    """Nothing but pictures inside the page, and this one style sheet."""
+    """Return a content security policy that allows only inline pictures and this one style sheet."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -114,7 +114,7 @@ def _policy(style: str) -> str:
 
 
 def _writable(value: object) -> object:
-    """Text without what UTF-8 or HTML cannot hold: lone surrogates and control characters."""
+    """Replace characters that UTF-8 or HTML cannot hold: lone surrogates and control characters."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "".join("\ufffd" if _unwritable(character) else character for character in value)

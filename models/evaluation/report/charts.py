@@ -17,7 +17,7 @@ QUANTILES = {"least": 0, "25 %": 25, "median": 50, "75 %": 75, "most": 100}
 
 @dataclass(frozen=True)
 class Histogram:
-    """Equal bins, one of whose edges is 0, with each run's counts; and quantiles of all of a run's margins.
+    """Equal bins with each run's counts, and quantiles of all of a run's margins. One edge is 0.
 
     The bins span all but the lowest and the highest hundredth, which are counted in the outermost bins.
     """
@@ -30,7 +30,7 @@ class Histogram:
 
 
 def histogram(outcome: str, runs: Sequence[Run]) -> Histogram | None:
-    """The margins of an outcome; None where a run has none that is finite."""
+    """Return the histogram of an outcome's margins, or None if a run has no finite margin."""
     found = {series: _margins(run, outcome) for series, run in runs}
     if not all(found.values()):
         return None
@@ -48,19 +48,20 @@ def histogram(outcome: str, runs: Sequence[Run]) -> Histogram | None:
 
 
 def bin_edges(low: float, high: float) -> list[float]:
-    """Edges of equal bins from low to high and from either to 0, which is an edge."""
+    """Return edges of equal bins from low to high, extended so that 0 is an edge."""
     low, high = min(0.0, low), max(0.0, high)
     step = (high - low) / BINS or 1.0
     first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
-    # At least a bin on either side of 0, so that "wrong" and "right" both have a place.
+    # At least one bin on either side of 0, so that both "wrong" and "right" are shown.
     return [step * place for place in range(min(first, -1), max(last, 1) + 1)]
 
 
 def bin_counts(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """Values in each bin, its upper edge included: a tie, at 0, is with what is wrong.
+    """Count the values in each bin. Bins include their upper edge, so that a tie, at 0, counts as wrong.
 
     Values beyond the edges are in the outermost bins.
     """
+    # Negated, because numpy's bins include their lower edge.
     inside = np.clip(values, edges[0], edges[-1])
     counts: list[int] = np.histogram(-inside, -np.array(edges)[::-1])[0][::-1].tolist()
     return counts

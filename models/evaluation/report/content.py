@@ -1,4 +1,4 @@
-"""Which figures the page shows, in which order, and on which scale; the template says how."""
+"""Which figures the page shows, in which order and on which scale. The template decides how."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from models.evaluation.results import GROUP_MATCH, Metric, Results
 MODEL, BASELINE = "model", "baseline"
 
 Run = tuple[str, Results]
-"""A run, behind `model` or `baseline`."""
+"""`model` or `baseline`, and the results of that run."""
 
 Difference = PairedDifference | MacroDifference
 
 
 def model_name(run: Results, series: str) -> str:
-    """The model's name; a CLIP and a teacher may have the same."""
+    """Return the model's name, with the scorer if it is a teacher: a CLIP may have the same name."""
     name = str(run.provenance.get("model", series))
     return f"{name} (diffusion score)" if run.provenance.get("scorer") == "diffusion" else name
 
 
 def scores(runs: Sequence[Run], primary: str) -> dict[str, dict[str, Metric]]:
-    """Every figure's value for each run that has it; the primary figure first, the others in their own order."""
+    """Return every figure's value for each run that has it, the primary figure first."""
     names = sorted(runs[-1][1].metrics, key=lambda name: name != primary)
     return {
         name: {series: run.metrics[name] for series, run in runs if name in run.metrics} for name in names
@@ -31,7 +31,10 @@ def scores(runs: Sequence[Run], primary: str) -> dict[str, dict[str, Metric]]:
 
 
 def tag_scores(results: Results) -> dict[str, dict[str, Metric]]:
-    """The primary figure and GroupMatch of every tag (or, where it has neither, all), the largest tags first."""
+    """Return the primary figure and GroupMatch of every tag, the largest tags first.
+
+    A tag that has neither shows all of its figures.
+    """
     found = {}
     for tag, metrics in results.by_tag.items():
         shown = [name for name in (results.primary, GROUP_MATCH) if name in metrics] or list(metrics)
@@ -41,13 +44,13 @@ def tag_scores(results: Results) -> dict[str, dict[str, Metric]]:
 
 
 def changes(comparison: Comparison) -> list[tuple[str, Difference]]:
-    """The primary mean over tags where there is one, then the outcomes, the headline first."""
+    """Return the primary mean over tags if there is one, then the outcomes, the headline first."""
     macro = [(comparison.macro.metric, comparison.macro)] if comparison.macro else []
     return [*macro, *sorted(comparison.outcomes.items(), key=lambda row: row[0] != comparison.outcome)]
 
 
 def tag_changes(comparison: Comparison) -> list[tuple[str, Difference]]:
-    """The headline outcome of every tag, and GroupMatch where there is one; the largest tags first."""
+    """Return the headline outcome of every tag, and GroupMatch if there is one, the largest tags first."""
     found = [
         (tag if name == comparison.outcome else f"{tag}: {name}", outcomes[name])
         for tag, outcomes in comparison.by_tag.items()
@@ -58,18 +61,16 @@ def tag_changes(comparison: Comparison) -> list[tuple[str, Difference]]:
 
 
 def axis_limit(rows: Sequence[tuple[str, Difference]]) -> float:
-    """Half the width of the axis that all rows share: their widest interval, and at least a point."""
+    """Return half the width of the axis that all rows share: their widest interval, at least one point."""
     return max([0.01, *(abs(end) for _, one in rows for end in (one.low, one.high, one.difference))]) * 1.05
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Every key that any run has, with each run's value."""
     flat = [_flattened(run.provenance) for _, run in runs]
     return {key: [values.get(key, "") for values in flat] for values in flat for key in values}
 
 
 def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested keys joined by dots."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

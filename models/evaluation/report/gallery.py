@@ -1,4 +1,4 @@
-"""The items worth looking at, and their images made small enough to stand inside a page."""
+"""The most interesting items, and their images made small enough for the page."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from models.evaluation.results import ImageRegion, ItemOutcome, Results
 from models.images import ImageError, decode_image
 
 SHOWN = 9
-"""Items of a gallery; with at most IMAGES each this bounds the page's size."""
+"""Items in a gallery. With at most IMAGES images each, this bounds the page's size."""
 IMAGES = 4
 SIDE = 320
-"""The longer side of a picture in pixels, at most."""
+"""The most pixels on the longer side of a picture."""
 
 Pair = tuple[ItemOutcome | None, ItemOutcome]
-"""An item before, where there is a baseline, and after."""
+"""An item's outcome in the baseline, if there is one, and in the model."""
 
 
 def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -> dict[str, list[Pair]]:
-    """Most improved and most worsened; without a baseline, furthest from right and most clearly right.
+    """Return the most improved and most worsened items.
 
-    An item that turned right (or wrong) comes before one whose margin only grew (or fell). Margins on two scales
-    (of two scorers) are not subtracted: then there are only the items that turned.
+    Without a baseline, they are the furthest from right and the most clearly right. An item that turned right
+    (or wrong) comes before one whose margin only grew (or fell). Margins on two scales (of two scorers) are
+    not subtracted; then only items that turned are shown.
     """
     outcome = results.outcome
     pairs = _pairs(results, baseline)
@@ -47,7 +48,6 @@ def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -
 
 
 def _pairs(results: Results, baseline: Results | None) -> list[Pair]:
-    """The items whose margins can be ranked."""
     before = {item.id: item for item in baseline.items} if baseline else {}
     pairs = [(before.get(item.id), item) for item in results.items]
     return [
@@ -59,7 +59,7 @@ def _pairs(results: Results, baseline: Results | None) -> list[Pair]:
 
 
 def _best(pairs: Sequence[Pair], rank: Callable[[Pair], tuple[float, float]]) -> list[Pair]:
-    """The highest ranked, of those that rank above nothing at all; equals in their own order."""
+    """Return the highest ranked of those that rank above zero; equals keep their order."""
     above = [pair for pair in pairs if rank(pair) > (0.0, 0.0)]
     return sorted(above, key=rank, reverse=True)[:SHOWN]
 
@@ -74,7 +74,7 @@ class Picture:
 
 
 def pictures_of(regions: Iterable[ImageRegion]) -> dict[ImageRegion, Picture]:
-    """A picture of each region, cut to its box; a file that cannot be read (any more) has none."""
+    """Return a picture of each region, cropped to its box. A file that cannot be read (any more) has none."""
     found = ((region, _picture(region)) for region in dict.fromkeys(regions))
     return {region: picture for region, picture in found if picture is not None}
 
@@ -88,7 +88,7 @@ def _picture(region: ImageRegion) -> Picture | None:
 
 
 def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom inside the image; the whole image where the box lies outside."""
+    """Return left, top, right and bottom inside the image, or the whole image if the box lies outside."""
     left, top = max(0, box[0]), max(0, box[1])
     right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
     return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)
@@ -96,7 +96,7 @@ def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, i
 
 def _encoded(image: Image.Image) -> Picture:
     image.thumbnail((SIDE, SIDE))
-    image.info.clear()  # some versions of Pillow write a colour profile along
+    image.info.clear()  # some versions of Pillow also write a colour profile
     encoded = io.BytesIO()
     image.save(encoded, format="WEBP", quality=75)
     uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""Numbers as the page prints them."""
+"""Format numbers for the page."""
 
 from __future__ import annotations
 
@@ -7,34 +7,30 @@ _MINUS = "\u2212"
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] in percent."""
     return f"{100 * share:.1f}{NO_BREAK}%"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in points, with its sign."""
     text = f"{100 * difference:+.1f}".replace("-", _MINUS)
     return "0.0" if text[1:] == "0.0" else text
 
 
 def interval(low: float, high: float) -> str:
-    """The ends of an interval of a share, in percent."""
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def points_interval(low: float, high: float) -> str:
-    """The ends of an interval of a difference, in points."""
     return f"{points(low)} to {points(high)}"
 
 
 def p_value(p: float) -> str:
-    """`p = 0.023`, or `p < 0.0001` where more digits would say nothing."""
+    """Format as `p = 0.023`, or `p < 0.0001` for anything smaller."""
     text = "< 0.0001" if p < 0.0001 else f"= {p:.2f}" if p >= 0.1 else f"= {p:.2g}"
     return f"p {text}".replace(" ", NO_BREAK)
 
 
 def margin(value: float) -> str:
-    """Three digits with a sign; a minus that is as wide as a plus."""
+    """Format with three digits and a sign. The minus sign is as wide as a plus."""
     return f"{value:+.3g}".replace("-", _MINUS) if value else "0"
 
 
@@ -44,9 +40,8 @@ def items(count: int) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, cut where it is longer."""
     return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"
 
 
 FILTERS = (percent, points, interval, points_interval, p_value, margin, items, shortened)
-"""For the template, under these names."""
+"""Available to the template under these names."""
