@@ -36,7 +36,7 @@ def waiting(valkey: Valkey) -> int:
 def wake(valkey: Valkey) -> bool:
     wake_ups = WakeUps(valkey.url)
     try:
-        return wake_ups.publish(JobKind.FINETUNE)
+        return wake_ups.publish(JobKind.FINETUNE, "job_1")
     finally:
         wake_ups.close()
 
