@@ -102,15 +102,15 @@ class Slot:
 
     def _look_for_jobs(self) -> None:
         try:
-            while not self._stopping.is_set():
+            # Not at once: messages that wait in the queue come as soon as Celery is connected.
+            while not self._stopping.wait(self._config.idle_tick_s):
                 try:
-                    if self._look():
-                        continue
+                    while self._look() and not self._stopping.is_set():
+                        pass
                 except StoreUnavailable:  # it is logged where it is found out
                     pass
                 except Exception:
                     logger.exception("the slot failed; it looks again")
-                self._stopping.wait(self._config.idle_tick_s)
         finally:
             with self._at_work:
                 if self._spare is not None:
