@@ -148,7 +148,10 @@ class Slot:
             return None
         self._supervise(job)
         self._warm_up()
-        return self._store.jobs.get(job.id).status
+        status = self._store.jobs.get(job.id).status
+        if self._stopping.is_set() and status is JobStatus.QUEUED:
+            self._publish(job.kind, job.id)  # for whoever takes over
+        return status
 
     def _warm_up(self) -> None:
         if self._config.keep_warm and not self._stopping.is_set():
@@ -199,8 +202,6 @@ class Slot:
             pass
         except StoreUnavailable:  # the lease ends by itself
             logger.warning("job %s: its end could not be written; its lease will end", job.id)
-        if self._stopping.is_set():
-            self._publish(job.kind, job.id)  # for whoever takes over
 
 
 @dataclass(frozen=True)

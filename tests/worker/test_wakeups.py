@@ -214,11 +214,11 @@ def following(celery: Celery) -> Iterator[list[dict[str, Any]]]:
         follows = threading.Event()
 
         def follow() -> None:
-            with receiver.consumer_context() as (_connection, _channel, _consumers):
+            with receiver.consumer_context() as (own, _channel, _consumers):
                 follows.set()
                 while follows.is_set():
                     try:
-                        connection.drain_events(timeout=0.1)
+                        own.drain_events(timeout=0.1)
                     except TimeoutError:
                         continue
 
