@@ -102,15 +102,15 @@ class Slot:
 
     def _look_for_jobs(self) -> None:
         try:
-            while not self._stopping.is_set():
+            # Not at once: messages that wait in the queue come as soon as Celery is connected.
+            while not self._stopping.wait(self._config.idle_tick_s):
                 try:
-                    if self._look():
-                        continue
+                    while self._look() and not self._stopping.is_set():
+                        pass
                 except StoreUnavailable:  # it is logged where it is found out
                     pass
                 except Exception:
                     logger.exception("the slot failed; it looks again")
-                self._stopping.wait(self._config.idle_tick_s)
         finally:
             with self._at_work:
                 if self._spare is not None:
@@ -148,7 +148,10 @@ class Slot:
             return None
         self._supervise(job)
         self._warm_up()
-        return self._store.jobs.get(job.id).status
+        status = self._store.jobs.get(job.id).status
+        if self._stopping.is_set() and status is JobStatus.QUEUED:
+            self._publish(job.kind, job.id)  # for whoever takes over
+        return status
 
     def _warm_up(self) -> None:
         if self._config.keep_warm and not self._stopping.is_set():
@@ -199,8 +202,6 @@ class Slot:
             pass
         except StoreUnavailable:  # the lease ends by itself
             logger.warning("job %s: its end could not be written; its lease will end", job.id)
-        if self._stopping.is_set() and end.code == Exit.RELEASED:
-            self._publish(job.kind, job.id)  # for whoever takes over
 
 
 @dataclass(frozen=True)
