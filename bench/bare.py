@@ -42,8 +42,7 @@ class BareResult:
 
 
 def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
-    """Measure in child processes, once with OpenMP threads that spin while waiting and once with ones that
-    sleep.
+    """Measure in child processes, with OpenMP threads that spin while waiting and with ones that sleep.
 
     Spinning is a little faster on an idle machine and several times slower on a shared one. The best way of
     batching and the faster single images count.

@@ -1,5 +1,4 @@
-"""Evaluation benchmark: against CLIP_benchmark's own code, memory by number of items, and the diffusion
-score.
+"""Evaluation benchmark: against CLIP_benchmark's code, memory by number of items, the diffusion score.
 
 Uses a random ViT-B-32 in float32 on sets shaped like Winoground and SugarCrepe (640x480 JPEGs), the demo
 model for memory and the demo teacher for the diffusion score. All in one run, contestants alternating,

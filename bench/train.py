@@ -1,5 +1,4 @@
-"""Training benchmark: steps against their bare parts, `sds` against `full`, waits, and the pruned diffusion
-score.
+"""Training benchmark: steps against bare parts, `sds` against `full`, waits, the pruned diffusion score.
 
 Uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and the
 demo teacher for choosing captions. All in one run, printed as Markdown. The defaults fit a CPU; on a GPU,

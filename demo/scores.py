@@ -17,7 +17,7 @@ from models.training.config import FinetuneConfig
 from models.training.parts import Parts, with_negatives
 from models.training.run import score_targets
 
-CHUNK = 512  # pairs per file, so that an interrupted scoring loses little
+CHUNK = 512  # pairs per file and task
 
 
 def score_files(fingerprint: str, size: int, work_dir: Path) -> list[Path]:

@@ -53,8 +53,7 @@ class DemoPairs(PairSet):
 
 
 def shuffled_caption(caption: str, index: int) -> str:
-    """A caption or one of its swaps, all equally likely: the words name what is seen, not what belongs
-    together.
+    """A caption or one of its swaps, all equally likely: its words tell what is seen, but not the pairing.
 
     A pure function of both arguments. A caption without swaps, such as one of a single object, stays.
     """

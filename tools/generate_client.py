@@ -18,8 +18,7 @@ SOURCE = ROOT / "sds_clip" / "client" / "_async"
 TARGET = SOURCE.with_name("_sync")
 CONFIG = ("--config", "pyproject.toml", "--config", 'lint.isort.known-first-party=["sds_clip"]')
 HEADER = "# Generated from _async by `make client`. Edit that instead.\n"
-# On top of what unasync replaces itself: `async`, `await`, AsyncIterator, __aenter__, asynccontextmanager and
-# others.
+# On top of what unasync replaces itself: `async`, `await`, AsyncIterator, __aenter__ and others.
 NAMES = {
     "_async": "_sync",
     "AsyncClient": "Client",

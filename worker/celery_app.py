@@ -12,8 +12,7 @@ _BROKER_TIMEOUT_S = 5.0
 
 
 def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
-    """Return a Celery application whose one task calls `run_job` with a job's id; its return value is the
-    task's result.
+    """A Celery application whose one task calls `run_job` with a job's id and returns its result.
 
     The row decides whether a job runs, so messages are acknowledged before the task (docs/decisions/0033).
     """
@@ -21,7 +20,7 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
-        # Nobody waits for a result: it is kept in the job's row.
+        # No result backend: the outcome is in the job's row.
         result_backend=None,
         task_ignore_result=True,
         # Early: redelivery after a visibility timeout would run hours of training twice.

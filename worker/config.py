@@ -115,8 +115,7 @@ class WorkerConfig:
             if name.lower().startswith(_PREFIX):
                 values[name.lower().removeprefix(_PREFIX)] = value
         values |= {name: value for name, value in given.items() if value is not None}
-        # SDS_CLIP_THREADS applies to the service only; the device applies to both unless the worker has its
-        # own.
+        # SDS_CLIP_THREADS applies to the service only; the device to both unless the worker has its own.
         own = {"device": values.get("device", cls.device), "threads": cls.threads, "nice": cls.nice}
         own |= {name: values[variable] for name, variable in OWN_VARIABLES.items() if values.get(variable)}
         return TypeAdapter(cls).validate_python({**values, **own, "queue": queue, "limits": values})

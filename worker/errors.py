@@ -11,8 +11,7 @@ from app.errors import DiskReserve, ServiceError, without_folder
 from app.store.records import JobError
 from models.errors import ModelError
 
-# A full disk pauses the job (docs/decisions/0021): it needs someone to make room. Other disk faults are
-# retried.
+# A full disk pauses the job until someone makes room (docs/decisions/0021); other faults are retried.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _STORAGE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE})
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")

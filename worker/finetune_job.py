@@ -228,8 +228,7 @@ class _Conclusion:
         self._scores = scores
 
     def end_job(self) -> None:
-        """End the job with its version. Tries again if meanwhile the alias was moved, or the base or the
-        files were deleted.
+        """End the job with its version; retried if the alias was moved, or base or files deleted, meanwhile.
 
         Each try reads the current state, and ends with Stopped if the job was asked to stop.
         """
@@ -256,8 +255,7 @@ class _Conclusion:
             "promotion": None if self._job.promote == "never" else promotion,
         }
         version = as_version(self._context.config, self._parts.base, self._publish(), self._scores)
-        # A version's base must be registered first; most bases are an operator's own, known by reference
-        # alone.
+        # Register a version's base first; most bases are an operator's own, known by reference alone.
         self._store.versions.register(as_reference(self._parts.base))
         self._context.succeed(version=version, result=outcome, promotion=move)
 

@@ -72,8 +72,7 @@ class JobFolder:
         (self.path / _PROCESS_FILE).unlink(missing_ok=True)
 
     def take_over(self) -> int:
-        """Link the newest whole checkpoint of earlier attempts into this folder, and return its step; 0 if
-        there is none.
+        """Link earlier attempts' newest whole checkpoint into this folder; returns its step, 0 if none.
 
         A checkpoint's files never change once they are named, so a hard link is as good as a copy, and
         outlives the folder it came from. If a checkpoint disappears meanwhile, the next older one is tried.

@@ -1,5 +1,4 @@
-"""A job's process: `python -m worker.job_process --ticks FD`, started by a supervisor that holds its stdin
-open.
+"""A job's process: `python -m worker.job_process --ticks FD`, started by a supervisor that holds its stdin.
 
 The first line of its input is the assignment; until then it is warm and waits. When its input ends, its
 supervisor is gone, and it exits.

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) -> None:
-    """Take jobs until SIGTERM, SIGINT or `celery control shutdown`; a running job then stops at a checkpoint
-    and is released.
+    """Take jobs until SIGTERM, SIGINT or `celery control shutdown`.
 
-    Jobs are found without the broker while it is away. `command` replaces the program that runs a job.
+    A running job is then released at a checkpoint. Jobs are found without the broker while it is away.
+    `command` replaces the program that runs a job.
 
     Raises: ConfigurationError for an unusable database URL; StoreUnavailable if the database does not answer
     at the start.

@@ -1,5 +1,4 @@
-"""Decides whether a new version takes an alias, on metrics alone, so that the decision can be explained and
-repeated.
+"""Decides whether a new version takes an alias, on metrics alone: explainable and repeatable.
 
 `if_better` promotes when both hold:
 

@@ -31,8 +31,7 @@ _SOCKET = "valkey.sock"
 
 
 class Valkey:
-    """One server over one folder. Call `start`, then use `url`; call `stop` at the end, or use it as a
-    context.
+    """One server over one folder. Call `start`, then use `url`; finally `stop`. It is a context manager too.
 
     Raises: ConfigurationError if another process uses the folder, or the server does not come up.
     """

@@ -1,5 +1,4 @@
-"""Injects every kind of fault many times: `python -m bench.faults.table`. Prints a table and writes it to
-docs/faults.md.
+"""Injects every kind of fault many times, and writes the table in docs/faults.md.
 
 Half of the injections run on SQLite and half on PostgreSQL, both at the same time.
 """

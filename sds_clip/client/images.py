@@ -97,7 +97,6 @@ def _picture(array: np.ndarray[Any, Any], index: int) -> Image.Image:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # Low compression: encoding speed matters more than size here.
     (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
