@@ -47,7 +47,7 @@ COMMON: dict[str, Any] = {
     "save_every": 100,
     "keep_checkpoints": 1,
     "device": "cpu",
-    "precision": "float32",  # bfloat16 is 1.4 times as fast on CPUs that support it, nine times slower on others
+    "precision": "float32",  # bfloat16 is 1.4 times as fast where CPUs support it, else nine times slower
     "teacher_precision": "float32",
 }
 

@@ -1,7 +1,7 @@
 """Writes the demo world's sets in the layouts of published benchmarks: `python -m demo.folders DIR`.
 
-    DIR/PART/retrieval/   captions.json and its images       sds-clip evaluate retrieval --data .../captions.json
-    DIR/PART/zero-shot/   CLIP_benchmark's WebDataset        sds-clip evaluate zero-shot --data ...
+    DIR/PART/retrieval/   captions.json and images       sds-clip evaluate retrieval --data .../captions.json
+    DIR/PART/zero-shot/   CLIP_benchmark's WebDataset    sds-clip evaluate zero-shot --data ...
 
 PART is heldout or validation. The Winoground sets are files already: demo/data/PART.
 """

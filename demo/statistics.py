@@ -1,4 +1,4 @@
-"""Uncertainty of the demonstration's results: intervals over seeds and items, and differences to a control."""
+"""Uncertainty of the demonstration's results: intervals over seeds and items, differences to a control."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

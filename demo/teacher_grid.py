@@ -1,4 +1,4 @@
-"""A grid of images that diffusers' own pipeline samples from the demo teacher. `python -m demo.teacher_grid`."""
+"""A grid of images sampled from the demo teacher by diffusers' pipeline. `python -m demo.teacher_grid`."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class System:
         self._hurrying = threading.Event()
 
     def run(self, on_ready: Callable[[], None]) -> int:
-        """Start, supervise, stop everything. Returns the service's exit code if it did not come up, else 0."""
+        """Start, supervise, stop everything. Returns the service's exit code if it never came up, else 0."""
         with handled(_SIGNALS, self._receive):
             try:
                 self._service.start()

@@ -84,7 +84,7 @@ class JobContext:
         return self.stopping.reason is not None
 
     def check(self) -> None:
-        """Report that work goes on where there is no checkpoint. Raises Stopped if the job was asked to stop."""
+        """Report a step of work that has no checkpoint. Raises Stopped if the job was asked to stop."""
         self.ticks.tick(self.done)
         if self.should_stop():
             raise Stopped(self.stopping.reason)

@@ -272,7 +272,7 @@ class _Conclusion:
         )
 
     def _decide(self) -> tuple[Verdict, Move | None]:
-        """Decide whether to promote. The move only applies if the alias still has the generation read here."""
+        """Decide whether to promote. The move applies only while the alias has the generation read here."""
         job, base = self._job, self._parts.base
         if job.promote == "never":
             return Verdict(False, "Promoting was not asked for.", {}), None

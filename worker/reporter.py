@@ -81,7 +81,7 @@ class Reporter:
             self._progress = _Progress(stage, step, steps, estimated_finish, done)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record metrics of a step. They are merged per step, because the store replaces a step as a whole."""
+        """Record metrics of a step, merged per step, because the store replaces a step as a whole."""
         with self._lock:
             same = self._newest[1] if self._newest[0] == step else {}
             self._newest = step, same | dict(values)

@@ -49,7 +49,7 @@ def joined_match(parts: Sequence[Part]) -> Json:
 
 
 def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float]]:
-    """Infer whether the model uses softmax or sigmoids, from the parts. Raises ClientError if it is unclear."""
+    """Infer from the parts whether the model uses softmax or sigmoids. Raises ClientError if unclear."""
     fitting = [
         activation
         for activation in (_softmax, _sigmoids)
