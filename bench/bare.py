@@ -1,8 +1,7 @@
-"""The bare path: decode, preprocess and forward in one process without HTTP, what serving is held against.
+"""The bare path: decode, preprocess and forward in one process without HTTP, as the baseline for serving.
 
-The specification comes as JSON on standard input, the result goes as JSON to standard output;
-`run_bare` is both ends of that. The process is its own so that nothing else shares its allocator,
-threads or settings.
+The specification comes as JSON on stdin, the result goes as JSON to stdout; `run_bare` runs the process. It
+is a process of its own so that nothing else shares its allocator, threads or settings.
 """
 
 import json
@@ -19,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BareSpec:
-    """`images` go through in batches of `batch_size`, then `singles` of them one by one."""
+    """`images` are processed in batches of `batch_size`, then `singles` of them one by one."""
 
     reference: str
     precision: str
@@ -31,22 +30,22 @@ class BareSpec:
 
 @dataclass(frozen=True)
 class BareResult:
-    """Images a second by way of running the batches, and the latencies of single images."""
+    """Images a second by way of batching, and the latencies of single images."""
 
     rates: dict[str, float]
     single_ms: list[float]
 
     @property
     def images_per_second(self) -> float:
-        """The best way's: the harder bar."""
+        """The best of the ways, since that is the harder baseline."""
         return max(self.rates.values())
 
 
 def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
-    """Measure in child processes, with OpenMP threads that spin while they wait and with ones that sleep.
+    """Measure in child processes, with OpenMP threads that spin while waiting and with ones that sleep.
 
-    Spinning is a little faster on an idle machine and several times slower on a shared one. The best way
-    of batching and the faster single images count.
+    Spinning is a little faster on an idle machine and several times slower on a shared one. The best way of
+    batching and the faster single images count.
     """
     results = {
         policy: _run_child(spec, {**environment, "OMP_WAIT_POLICY": policy})
@@ -69,7 +68,7 @@ def _run_child(spec: BareSpec, environment: dict[str, str]) -> BareResult:
 
 
 def measure(spec: BareSpec) -> BareResult:
-    """Both ways of batching, one after the other, then single images."""
+    """Measure both ways of batching one after the other, then single images."""
     import torch
 
     from models.checkpoints import load_clip
@@ -105,13 +104,14 @@ def measure(spec: BareSpec) -> BareResult:
         forward([pixels(data) for data in batches[0]])
         ways = {"in turns": in_turns, "overlapped": overlapped}
         rates = {way: len(files) / _seconds(run) for way, run in ways.items()}
+    # The first few warm up and are not timed.
     for data in files[:5]:
         single(data)
     return BareResult(rates, [single(data) for data in files[: spec.singles]])
 
 
 def _one_ahead(batches: Iterator[list[Future[Any]]]) -> Iterator[list[Future[Any]]]:
-    """Yield each batch when the next one has been submitted, so that it decodes during the forward."""
+    """Yield each batch once the next one is submitted, so that the next decodes during this one's forward."""
     current = next(batches, None)
     while current is not None:
         following = next(batches, None)

@@ -1,9 +1,9 @@
-"""The service's memory under the worst images that it allows, at 2, 4 and 16 decoding threads.
+"""The service's memory under the worst images it accepts, at 2, 4 and 16 decoding threads.
 
-Each run starts the service in a process of its own, sends images of every kind at the limits on pixels and bytes,
-more of them at the same time than there are threads, and reads the most that was resident. The bound is what is
-resident before, plus the budget for decoding, plus a fifth. `--formats` measures instead what decoding takes by kind
-of file, in bytes a pixel: the numbers in models/images.py are upper bounds of it.
+Each run starts the service in its own process, sends images of every kind at the limits on pixels and bytes,
+more of them at once than there are threads, and reads the peak resident memory. The bound is the resident
+memory before, plus the decoding budget, plus a fifth. `--formats` instead measures what decoding takes by
+kind of file, in bytes per pixel; the numbers in models/images.py are upper bounds of these.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Memory:
-    """What the service held, in bytes."""
+    """The service's resident memory, in bytes."""
 
     threads: int
     base: int
@@ -47,9 +47,9 @@ class Memory:
     peak: int
     after: int
     settled_s: float
-    """Until it held no more than a tenth over the base, at most a minute."""
+    """Time until it held at most a tenth more than the base; a minute at most."""
     answers: dict[int, int]
-    """How many by status."""
+    """Number of answers by status."""
 
     @property
     def bound(self) -> int:
@@ -57,12 +57,12 @@ class Memory:
 
     @property
     def met(self) -> bool:
-        """Whether the peak was within the bound, and the memory given back."""
+        """Whether the peak stayed within the bound and the memory was returned."""
         return self.peak <= self.bound and self.after <= 1.1 * self.base
 
 
 def worst_images(pixels: int = MAX_PIXELS, file_bytes: int = MAX_FILE_BYTES) -> Iterator[tuple[str, bytes]]:
-    """Images of each kind with so many pixels, and some with as many bytes as a file may have."""
+    """Images of each kind with this many pixels, and some as large as a file may be."""
     side = int(pixels**0.5)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -82,7 +82,7 @@ def worst_images(pixels: int = MAX_PIXELS, file_bytes: int = MAX_FILE_BYTES) -> 
     yield "WebP, lossy", _flat("RGBA", side, "WEBP", quality=1, method=0)
     yield "WebP, animated", _animated("RGBA", side, "WEBP", lossless=True)
     yield "GIF, animated", _animated("P", side, "GIF", disposal=3, transparency=0)
-    # Bytes that do not compress: 3 a pixel in a PNG, which is then far from the limit on pixels.
+    # Incompressible: a PNG then takes 3 bytes a pixel, far from the limit on pixels.
     noisy = int((0.97 * file_bytes / 3) ** 0.5)
     yield "PNG, noise", _noise(noisy, "PNG", compress_level=0)
     yield "WebP, noise", _noise(noisy, "WEBP", lossless=True, quality=0, method=0)
@@ -109,7 +109,7 @@ def _animated(mode: str, side: int, format: str, **options: object) -> bytes:
 
 
 def _png_of_zeros(side: int, *, bits: int, colour: int, interlaced: bool = False) -> bytes:
-    """Kinds of PNG that Pillow does not write."""
+    """Kinds of PNG that Pillow cannot write."""
     channels = {0: 1, 2: 3, 6: 4}[colour]
     adam7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
     passes = adam7 if interlaced else ((0, 0, 1, 1),)
@@ -135,7 +135,7 @@ def measure(
     cache: Path,
     at_once: int | None = None,
 ) -> Memory:
-    """Start the service, send every image as often as it has threads and once more, and read its memory."""
+    """Start the service, send every image once more than it has threads, and read its memory."""
 
     settings = {
         "SDS_CLIP_DECODE_THREADS": str(threads),
@@ -148,7 +148,7 @@ def measure(
         for _ in range(3):
             list(clients.map(send, [_flat("RGB", 64, "PNG")] * (threads + 2)))
         base = process.resident_bytes()
-        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak becomes what is resident now
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak to what is resident now
         answers = Counter(clients.map(send, [image for image in images for _ in range(threads + 1)]))
         peak = _peak_bytes(process.pid)
         ended_at = time.monotonic()
@@ -171,7 +171,7 @@ def _peak_bytes(pid: int) -> int:
 
 
 def print_formats(pixels: int) -> None:
-    """Bytes a pixel that decoding takes beside the file, by kind, and what the service counts for it."""
+    """Print by kind the bytes per pixel that decoding takes besides the file, and what is assumed."""
     import torch
 
     from models.images import ImageLimits, decode_bytes, decode_file, open_image
@@ -189,7 +189,7 @@ def print_formats(pixels: int) -> None:
 
 
 def main() -> int:
-    """Print a row a number of threads; the exit status says whether each is within its bound."""
+    """Print one row per number of threads; the exit status says whether all are within their bounds."""
     parser = argparse.ArgumentParser(prog="python -m bench.decode_memory", description=__doc__)
     parser.add_argument("--formats", action="store_true", help="what decoding takes by kind of file")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 4, 16])

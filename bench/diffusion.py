@@ -1,4 +1,4 @@
-"""The diffusion score: a caption chosen with and without pruning, and pairs scored in batches and one by one."""
+"""The diffusion score: choosing a caption with and without pruning; scoring in batches and singly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 CAPTIONS = 5
 SWAPPED = 2
-SEED = 3000  # apart from the seeds of the demo's training and test sets
+SEED = 3000  # differs from the seeds of the demo's training and test sets
 DRAWS_SEED = 0
 PRUNING_Z = (1.5, 2.0, 2.5, 3.0, 4.0)
 DEFAULT_Z = 2.5
@@ -36,11 +36,11 @@ DEFAULT_Z = 2.5
 
 @dataclass(frozen=True)
 class BestCaption:
-    """The winner among an image's captions, and what finding it cost."""
+    """The best of an image's captions, and the cost of finding it."""
 
     index: int
     unet_calls: int
-    """Noised latents that went through the U-Net; comparing all captions on all draws takes n k of them."""
+    """Noised latents through the U-Net; comparing all n captions on all k draws takes n k."""
 
 
 def best_caption(
@@ -57,12 +57,13 @@ def best_caption(
 ) -> BestCaption:
     """The caption with the smallest d(x, c), with hopeless ones dropped early.
 
-    The draws are used in rounds of `round_size`. After each, with e_jk caption j's excess over the leading caption
-    on draw k, caption j is dropped where sum_k e_jk > z sqrt(sum_k e_jk^2), over all draws so far. Where both are
-    equally good a round does this with a chance below exp(-z^2 / 2), for any number of draws, if e is symmetric
-    (self-normalised sums). It ends with one caption left, or with the draws. A large `z` drops none.
+    The draws are used in rounds of `round_size`. With e_jk the excess of caption j's error over the leading
+    caption's on draw k, caption j is dropped after a round if sum_k e_jk > z sqrt(sum_k e_jk^2) over all
+    draws so far. If both are equally good, a round drops j with probability below exp(-z^2 / 2), for any
+    number of draws, provided e is symmetric (self-normalised sums). The search ends with one caption left, or
+    with the draws. A large `z` drops none.
 
-    Raises TeacherError where an error is not finite.
+    Raises TeacherError if an error is not finite.
     """
     alive = torch.arange(len(captions), device=captions.device)
     seen = torch.empty(len(captions), 0, dtype=torch.float64, device=latents.device)
@@ -84,12 +85,11 @@ def best_caption(
 
 
 _Choice = tuple[BestCaption, float]
-"""A decision with what it took of the U-Net, and its seconds."""
 
 
 @dataclass(frozen=True)
 class ChoicePlan:
-    """How captions are compared: on how many draws, in which rounds, by whose error."""
+    """How captions are compared: number of draws, rounds, kind of error."""
 
     scenes: int
     draws: int
@@ -100,7 +100,7 @@ class ChoicePlan:
 
 @dataclass(frozen=True)
 class Choices:
-    """One way's decisions (the true caption is 0), the latents that its U-Net saw, and its time."""
+    """One way's decisions (the true caption is 0), the latents its U-Net processed, and its time."""
 
     decisions: list[int]
     unet_calls: int
@@ -115,7 +115,7 @@ class Choices:
 
 
 def five_captions(drawn: Pairs, index: int) -> list[str]:
-    """A scene's caption, up to two of its own with words swapped, and the captions of the scenes that follow."""
+    """A scene's caption, up to two versions with swapped words, then captions of the following scenes."""
     own = drawn.captions[index]
     found = dict.fromkeys([own, *swap_negatives(own, SWAPPED, seed=SEED, index=index)])
     others = (drawn.captions[(index + step) % len(drawn.captions)] for step in range(1, len(drawn.captions)))
@@ -127,12 +127,12 @@ def five_captions(drawn: Pairs, index: int) -> list[str]:
 
 
 def compare_choices(teacher: Teacher, plan: ChoicePlan) -> tuple[Choices, dict[float, Choices]]:
-    """Every way decides for the same scenes on the same draws; one after the other for each scene."""
-    # More scenes than are scored, so that five captions can always be found.
+    """Let every way decide on the same scenes and draws, alternating by scene."""
+    # Draw more scenes than are scored, so that five captions can always be found.
     drawn = pairs(Split.VALIDATION, SEED, 0, plan.scenes + 4 * CAPTIONS)
     exhaustive: list[_Choice] = []
     pruned: dict[float, list[_Choice]] = {z: [] for z in PRUNING_Z}
-    _choose(teacher, plan, *_inputs(teacher, plan, drawn, 0), None)  # to warm up
+    _choose(teacher, plan, *_inputs(teacher, plan, drawn, 0), None)  # warm-up
     for index in range(plan.scenes):
         if index % 50 == 0:
             note(f"caption choice: scene {index} of {plan.scenes}")
@@ -155,7 +155,7 @@ def _inputs(teacher: Teacher, plan: ChoicePlan, drawn: Pairs, index: int) -> tup
 def _choose(
     teacher: Teacher, plan: ChoicePlan, latents: Tensor, captions: Tensor, common: Draws, z: float | None
 ) -> _Choice:
-    """Prune at `z`; score everything where it is None."""
+    """Prune at `z`; score everything if `z` is None."""
     found: list[BestCaption] = []
 
     def everything() -> None:
@@ -183,7 +183,7 @@ def _sum(results: list[_Choice]) -> Choices:
 
 @dataclass
 class ScoringTimes:
-    """Pairs of caption and image, and the seconds of either way by round."""
+    """Number of caption-image pairs, and each way's seconds per round."""
 
     pairs: int
     draws: int
@@ -192,10 +192,10 @@ class ScoringTimes:
 
 
 def time_diffusion(teacher: Teacher, folder: Path, count: int, rounds: int) -> ScoringTimes:
-    """Both ways on the same items and draws; raises AssertionError unless they score alike."""
+    """Time both ways on the same items and draws. Raises AssertionError unless their scores agree."""
     items = winoground_benchmark(folder).items
     found = ScoringTimes(sum(len(item.images) * len(item.captions) for item in items), count)
-    batched(teacher, items[:1], count)  # to warm up
+    batched(teacher, items[:1], count)  # warm-up
     torch.testing.assert_close(
         batched(teacher, items, count), naive(teacher, items, count), atol=1e-5, rtol=0
     )
@@ -207,7 +207,7 @@ def time_diffusion(teacher: Teacher, folder: Path, count: int, rounds: int) -> S
 
 
 def batched(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:
-    """The evaluation's scorer, from the files on."""
+    """The evaluation's own scorer, including reading the files."""
     with TemporaryDirectory() as kept:
         scorer = TeacherScorer(teacher, Path(kept), count=count, seed=DRAWS_SEED, error_of="epsilon")
         problems = Problems(len(items))
@@ -217,7 +217,7 @@ def batched(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:
 
 @torch.no_grad()
 def naive(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:
-    """d(x, no caption) - d(x, c), one noised latent under one caption at a time."""
+    """d(x, no caption) - d(x, c), one noised latent and one caption at a time."""
     preprocess = teacher_preprocess(teacher.resolution_px)
     drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=DRAWS_SEED)
     scores = []
@@ -236,7 +236,6 @@ def naive(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:
 
 
 def _error(teacher: Teacher, latents: Tensor, caption: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-    """One caption's squared error on each draw."""
     errors = []
     for level, eps in zip(timesteps.to(latents.device), noise.to(latents.device), strict=True):
         noisy = teacher.add_noise(latents, eps[None], level[None])

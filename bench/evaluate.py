@@ -1,9 +1,9 @@
-"""Evaluation benchmark: beside CLIP_benchmark's own code, memory by number of items, and the diffusion score.
+"""Evaluation benchmark: against CLIP_benchmark's code, memory by number of items, the diffusion score.
 
-A random ViT-B-32 in float32 on sets in the shapes of Winoground and SugarCrepe (640x480 JPEGs), the demo model for
-memory and the demo teacher for the diffusion score; one run, contestants in turns, printed as Markdown. Both encode as
-many images at once, with as many workers; CLIP_benchmark loads and runs open_clip's own network. Sets and weights are
-made once under `.cache/bench`.
+Uses a random ViT-B-32 in float32 on sets shaped like Winoground and SugarCrepe (640x480 JPEGs), the demo
+model for memory and the demo teacher for the diffusion score. All in one run, contestants alternating,
+printed as Markdown. Both encode the same number of images at once with the same number of workers;
+CLIP_benchmark loads and runs open_clip's own network. Sets and weights are created once under `.cache/bench`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from models.checkpoints import load_clip
 from models.machine import usable_cores
 from models.teacher.load import load_teacher
 
+# Bounds: throughput over CLIP_benchmark's; lead over that expected from the encodes; peak at 4x the items.
 FASTER, AHEAD, FLAT = 0.95, 0.95, 1.05
-"""Throughput over CLIP_benchmark's; lead over what the encodes promise; peak at four times the items."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured, and of what."""
+    """What is measured, and how much."""
 
     rounds: int
     model: Path | None
@@ -88,7 +88,7 @@ _READING = (
 
 
 def measure_memory(plan: Plan) -> dict[int, list[float]]:
-    """Peaks with `plan.memory` items and four times as many, in turns."""
+    """Peaks with `plan.memory` and four times as many items, alternating."""
     sizes = (plan.memory, 4 * plan.memory)
     folders = {size: noise_set(plan.cache / f"noise-{size}", size) for size in sizes}
     peaks: dict[int, list[float]] = {size: [] for size in sizes}

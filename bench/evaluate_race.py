@@ -1,7 +1,8 @@
-"""Our evaluation and CLIP_benchmark's own of the same weights on the same files, in alternating rounds.
+"""Our evaluation and CLIP_benchmark's, of the same weights on the same files, in alternating rounds.
 
-CLIP_benchmark's model, data set, `DataLoader`, collating and metric are put together as its command line does with
-`--no_amp`, with as many workers as ours has. Winoground alone has its data set made here, as its own reads the hub.
+CLIP_benchmark's model, data set, `DataLoader`, collating and metric are assembled as its command line does
+with `--no_amp`, with as many workers as ours. Only Winoground's data set is made here, since CLIP_benchmark's
+reads the hub.
 """
 
 from __future__ import annotations
@@ -35,12 +36,11 @@ from models.evaluation.sugarcrepe import sugarcrepe
 from models.evaluation.winoground import winoground_benchmark
 from models.machine import usable_cores
 
-BATCH_SIZE = 32
-"""Images in one forward."""
+BATCH_SIZE = 32  # images per forward
 
 
 class WinogroundFolder(Dataset[tuple[Tensor, list[str]]]):
-    """What CLIP_benchmark's `WinoGround` gives, from files instead of the hub."""
+    """Returns what CLIP_benchmark's `WinoGround` does, from files instead of the hub."""
 
     def __init__(self, folder: Path, transform: Any) -> None:
         lines = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
@@ -72,13 +72,14 @@ class Peer:
         return Peer(model.eval(), transform, tokenizer)
 
     def winoground(self, folder: Path) -> dict[str, float]:
-        """Its text, image and group accuracy, under our names."""
+        """Its text, image and group accuracy, by our names."""
+        # Half as many items, since each has two images.
         found = self._evaluate(WinogroundFolder(folder, self.transform), BATCH_SIZE // 2)
         names = {"text_score": "text_acc", "image_score": "image_acc", "group_score": "acc"}
         return {ours: found[theirs] for ours, theirs in names.items()}
 
     def sugarcrepe(self, folder: Path) -> dict[str, float]:
-        """Its accuracy on each of the seven files, one run after the other, as it has them."""
+        """Its accuracy on each of the seven files, one run after another, as it does."""
         found = {}
         for name in PARTS:
             part = SugarCrepe(str(folder / "val2017"), str(folder / f"{name}.json"), self.transform)
@@ -101,7 +102,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Encodes:
-    """Images and texts that go through the model."""
+    """Numbers of images and texts encoded."""
 
     images: int
     texts: int
@@ -109,13 +110,13 @@ class Encodes:
 
 @dataclass
 class Times:
-    """One contestant's seconds by round, and those of all its processes' cores."""
+    """One contestant's wall seconds and its CPU seconds over all processes, by round."""
 
     seconds: list[float] = field(default_factory=list)
     core_seconds: list[float] = field(default_factory=list)
 
     def add(self, work: Callable[[], Any]) -> None:
-        """Do the work; its child processes count once they have ended."""
+        """Time the work; child processes count once they have ended."""
         before, started = os.times(), time.perf_counter()
         work()
         self.seconds.append(time.perf_counter() - started)
@@ -124,20 +125,20 @@ class Times:
 
 @dataclass(frozen=True)
 class Race:
-    """One benchmark, from the files to the figures."""
+    """One benchmark, timed from files to metrics."""
 
     name: str
     items: int
     unique: Encodes
     total: Encodes
     expected: float
-    """Arithmetic of all encodes over that of the unique ones."""
+    """FLOPs of all encodes over FLOPs of the unique ones."""
     ours: Times
     theirs: Times
 
 
 def race_winoground(clip: Clip, peer: Peer, folder: Path, rounds: int) -> Race:
-    """No image or caption is there twice: both encode everything once."""
+    """No image or caption repeats, so both sides encode everything once."""
     return _race(
         "Winoground",
         clip,
@@ -149,7 +150,7 @@ def race_winoground(clip: Clip, peer: Peer, folder: Path, rounds: int) -> Race:
 
 
 def race_sugarcrepe(clip: Clip, peer: Peer, folder: Path, rounds: int) -> Race:
-    """Images and true captions repeat across the files, which CLIP_benchmark takes one by one."""
+    """Images and true captions repeat across files; CLIP_benchmark encodes each file anew."""
     return _race(
         "SugarCrepe",
         clip,
@@ -168,7 +169,7 @@ def _race(
     shares: Callable[[Results], dict[str, Metric]],
     rounds: int,
 ) -> Race:
-    results, unique = _ours(clip, read)  # to warm up
+    results, unique = _ours(clip, read)  # warm-up
     check_same(shares(results), theirs())
     items = read().items
     total = Encodes(sum(len(item.images) for item in items), sum(len(item.captions) for item in items))
@@ -182,7 +183,7 @@ def _race(
 
 
 def check_same(ours: dict[str, Metric], theirs: dict[str, float]) -> None:
-    """Raise RuntimeError unless both found the same, but for one item of each share, which rounding may turn."""
+    """Raise RuntimeError if the shares differ by more than one item, which rounding may change."""
     for name, share in theirs.items():
         if abs(ours[name].value - share) > 1.01 / ours[name].n:
             raise RuntimeError(f"{name} is {ours[name].value} here, and {share} in CLIP_benchmark")

@@ -1,4 +1,4 @@
-"""Aliases in one JSON file: the registry of a server that is measured or tested without a database."""
+"""Aliases in one JSON file, as the registry of a server that is measured or tested without a database."""
 
 import json
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from app.store.records import Alias
 
 
 class FileAliases:
-    """A move replaces the file; there is one writer, and any number of readers."""
+    """One writer, any number of readers. A move replaces the file atomically."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def read(self) -> Sequence[Alias]:
-        """All aliases; none while there is no file. Raises OSError or ValueError for one that cannot be read."""
+        """All aliases; none if there is no file. Raises OSError or ValueError if it cannot be read."""
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -23,7 +23,7 @@ class FileAliases:
         return [Alias(**alias) for alias in content]
 
     def point(self, name: str, version: str) -> Alias:
-        """Move an alias to a version, or make it."""
+        """Create an alias or move it to a version."""
         aliases = {alias.name: alias for alias in self.read()}
         old = aliases.get(name)
         new = (
@@ -39,7 +39,7 @@ class FileAliases:
         return new
 
     def roll_back(self, name: str) -> Alias:
-        """Move an alias back to the version before. Raises ValueError where there is none."""
+        """Move an alias back to its previous version. Raises ValueError if there is none."""
         previous = next((alias.previous for alias in self.read() if alias.name == name), None)
         if previous is None:
             raise ValueError(f"{name} has no previous version")

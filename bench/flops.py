@@ -1,8 +1,9 @@
-"""Multiplications, additions and kept activations of a step's parts, counted without computing anything.
+"""FLOPs and kept activations of a training step's parts, counted without computing anything.
 
-`python -m bench.flops` prints the table behind docs/reproduce.md's estimates. The networks stand on the meta device;
-torch counts their matrix products and convolutions, a multiplication and an addition as two operations. What the
-backward needs is counted as autograd keeps it, with attention that recomputes its maps, as fused kernels do.
+`python -m bench.flops` prints the table behind docs/reproduce.md's estimates. The networks are on the meta
+device; torch counts their matrix products and convolutions, a multiplication and an addition as two
+operations. The memory for the backward is what autograd keeps, with attention that recomputes its maps, as
+fused kernels do.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def unet_cost(name: str) -> Cost:
-    """The frozen U-Net in bfloat16; its backward reaches the latents alone."""
+    """The frozen U-Net in bfloat16; its backward goes only to the latents."""
     unet = new_unet(name, "meta", torch.bfloat16)
     side, width = unet.config.sample_size, unet.config.cross_attention_dim
     timesteps = torch.zeros(1, dtype=torch.long, device="meta")
@@ -75,7 +76,7 @@ def unet_cost(name: str) -> Cost:
 
 
 def text_encoder_cost(name: str) -> Cost:
-    """The teacher's text encoder, which no gradient goes through."""
+    """The teacher's text encoder, which needs no gradient."""
     with torch.device("meta"):
         encoder = CLIPTextModel(text_config(name)).eval()
     tokens = torch.zeros(1, CONTEXT_LENGTH, dtype=torch.long, device="meta")
@@ -85,7 +86,7 @@ def text_encoder_cost(name: str) -> Cost:
 
 
 def student_cost(architecture: str) -> Cost:
-    """Both towers in float32 with their LayerNorms trained."""
+    """Both towers in float32 with trainable LayerNorms."""
     with torch.device("meta"):
         network: Any = attend_batch_first(open_clip.CLIP(**student_config(architecture)))
         pixels = torch.empty(1, 3, *network.visual.image_size)
@@ -107,7 +108,7 @@ def operations(work: Work) -> int:
 
 
 def operations_with_backward(forward: Callable[[bool], Tensor]) -> int:
-    """Floating-point operations of a forward and of its backward."""
+    """Floating-point operations of a forward and its backward."""
     with FlopCounterMode(display=False) as counter:
         output = forward(True)
         torch.autograd.backward(output, torch.empty_like(output))
@@ -115,11 +116,11 @@ def operations_with_backward(forward: Callable[[bool], Tensor]) -> int:
 
 
 def kept_bytes(module: nn.Module, forward: Callable[[bool], Tensor]) -> int:
-    """Bytes that a forward keeps for its backward, the parameters aside; what is shared counts once."""
+    """Bytes a forward keeps for its backward, without the parameters; shared storage counts once."""
     kept: dict[int, Tensor] = {}
 
     def keep(value: Tensor) -> Tensor:
-        kept[value.untyped_storage()._cdata] = value  # held, so that no other gets its address
+        kept[value.untyped_storage()._cdata] = value  # held, so that no other storage gets its address
         return value
 
     with saved_tensors_hooks(keep, lambda value: value), _fused_attention(keep):
@@ -131,7 +132,7 @@ def kept_bytes(module: nn.Module, forward: Callable[[bool], Tensor]) -> int:
 
 @contextmanager
 def _fused_attention(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Attention that keeps its inputs and its output alone."""
+    """Attention that keeps only its inputs and its output."""
     plain = F.scaled_dot_product_attention
 
     def fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:

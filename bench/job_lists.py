@@ -1,4 +1,4 @@
-"""GET /jobs over few and over many finished jobs."""
+"""Times GET /jobs with few and with many finished jobs."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ FEW, MANY = 100, 10_000
 
 @dataclass(frozen=True)
 class Lists:
-    """One request's times over few and many jobs."""
+    """One request's times with few and many jobs."""
 
     name: str
     few_ms: float
@@ -35,7 +35,7 @@ class Lists:
 
 
 def measure_lists(folder: Path, requests: int) -> list[Lists]:
-    """Ask two servers in turn; medians."""
+    """Ask both servers alternately; returns medians."""
     names = ("/jobs", "/jobs?kind=finetune&status=succeeded", "/jobs?limit=100", "/jobs?after={middle}")
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     with ExitStack() as stack:
@@ -44,13 +44,13 @@ def measure_lists(folder: Path, requests: int) -> list[Lists]:
             for name, times in found.items():
                 for (client, middle), of_it in zip(asked, times, strict=True):
                     took_ms = _ask(client, name.format(middle=middle))
-                    if number:  # the first finds nothing warm
+                    if number:  # the first request warms up
                         of_it.append(took_ms)
     return [Lists(name, median(few), median(many)) for name, (few, many) in found.items()]
 
 
 def fill(database_url: str, count: int) -> str:
-    """Copies of one job that was submitted, claimed and done, with its events; the middle one's id."""
+    """Store copies of one finished job with its events; returns the middle one's id."""
     store = Store(database_url)
     store.migrate()
     asked = {
@@ -80,7 +80,7 @@ def _copy(row: dict[str, Any], id: str, number: int) -> dict[str, Any]:
 
 
 def _asked(stack: ExitStack, folder: Path, count: int) -> tuple[httpx.Client, str]:
-    """A client of a server over so many jobs, and the id of the job in their middle."""
+    """A client for a server with this many jobs, and the id of the middle job."""
     own = folder / str(count)
     url = f"sqlite:///{own / 'jobs.db'}"
     middle = fill(url, count)

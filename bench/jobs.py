@@ -1,8 +1,8 @@
-"""Jobs: how soon a submitted one trains, what a list of many takes, and what a run spends on being watched.
+"""Jobs: how soon a submitted one trains, how long listing many takes, and the cost of supervising a run.
 
-Start: `sds-clip up`, nothing at work and a warm process waiting; jobs are submitted one after another.
-Lists: one server over 100 finished jobs and one over 10,000, asked in turn.
-Watching: a training run's heartbeats, events and progress, by its process's own account.
+Start: `sds-clip up`, idle, with a warm process; jobs are submitted one after another. Lists: one server with
+100 finished jobs and one with 10,000, asked alternately. Supervision: a training run's heartbeats, events and
+progress, as its process reports them.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds from sending the request until it was answered, a worker had the job, and the trainer was set up."""
+    """Seconds from sending the request until it was answered, a worker claimed it, and training starts."""
 
     accepted_s: float
     claimed_s: float
@@ -55,7 +55,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Watching:
-    """A run, and the time in it that went into its lease and into what it told."""
+    """A run's duration, and the time spent on its lease and its reports."""
 
     ran_s: float
     renewed_s: float
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def start_table(imports_s: float, starts: Sequence[Start]) -> str:
-    """When what had happened, after the request was sent."""
+    """When each stage was reached, after the request was sent."""
     times = {
         "accepted": [start.accepted_s for start in starts],
         "a worker has it": [start.claimed_s for start in starts],
@@ -141,7 +141,7 @@ def parse(arguments: list[str] | None) -> Plan:
 
 
 def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Start], Watching]:
-    """Seconds that imports take; the starts; and the last run's account."""
+    """Seconds for the imports, the starts, and the last run's account."""
     log = folder / "logs" / "up.log"
     server = servers.Server(
         "up", lambda port: [sys.executable, "-m", "sds_clip", "up", "--port", str(port)], ready="/ready"
@@ -160,7 +160,7 @@ def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Sta
 
 
 def _upload(client: httpx.Client, images: Path) -> str:
-    """Pictures with captions, sent as a data set; its id once it has been checked."""
+    """Upload images with captions as a data set; returns its id once it has been checked."""
     archive, lines = io.BytesIO(), ["filepath\ttitle"]
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for number, image in enumerate(make_images(images, IMAGES)):
@@ -189,11 +189,11 @@ def _submit(client: httpx.Client, dataset: str, steps: int) -> str:
 
 
 def _start(client: httpx.Client, dataset: str, data_dir: Path) -> Start:
-    """Submit a job, and look at the clock at each of its stations."""
+    """Submit a job and time each stage."""
     sent_at = time.time()
     job = _submit(client, dataset, steps=2000)
     accepted_at = time.time()
-    # The run writes down its configuration when everything is loaded, just before its first step.
+    # The run writes its configuration once everything is loaded, just before its first step.
     written = data_dir / "jobs" / job / "1" / "run" / "config.yaml"
     _until(written.exists)
     trains_at = written.stat().st_mtime
@@ -208,7 +208,7 @@ def _wait_until_done(client: httpx.Client, job: str) -> None:
 
 
 def _wait_until_warm(up: servers.Running) -> None:
-    """Until the process that waits for a fine-tuning job has imported everything, and computes no more."""
+    """Wait until the warm fine-tuning process has imported everything and is idle."""
     before: dict[int, int] = {}
 
     def rests() -> bool:
@@ -221,7 +221,7 @@ def _wait_until_warm(up: servers.Running) -> None:
 
 
 def _spent(up: servers.Running) -> dict[int, int]:
-    """Clock ticks that each process which waits for a job has computed; none where there is no such process."""
+    """CPU ticks of each warm process; empty if there is none."""
     return {
         pid: sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
         for pid in servers.descendants(up.pid)
@@ -230,7 +230,7 @@ def _spent(up: servers.Running) -> dict[int, int]:
 
 
 def _account(log: Path, job: str) -> Watching:
-    """What the job's process has written down at its end."""
+    """The account that the job's process logged at its end."""
     for line in log.read_text().splitlines():
         if f"job {job}: what being watched took" in line:
             fields = json.loads(line[line.index("{") :])

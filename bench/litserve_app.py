@@ -1,4 +1,4 @@
-"""A LitServe app around open_clip with batching, run inside the peer's own environment.
+"""A LitServe app around open_clip with batching, run in the peer's own environment.
 
 `python litserve_app.py FOLDER PRECISION PORT`, where PRECISION is open_clip's: fp32 or bf16.
 """
@@ -19,7 +19,7 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 
 
 class EmbedAPI(litserve.LitAPI):  # type: ignore[misc]
-    """One image in, its L2-normalised embedding out; images of a batch are decoded side by side."""
+    """One image in, its L2-normalised embedding out; a batch's images are decoded in parallel."""
 
     def __init__(self, folder: str, precision: str, **options: Any) -> None:
         super().__init__(**options)
@@ -35,7 +35,7 @@ class EmbedAPI(litserve.LitAPI):  # type: ignore[misc]
         self.dtype = open_clip.get_input_dtype(self.clip_precision)
 
     def decode_request(self, request: dict[str, str]) -> str:
-        """The image as its data URI; `batch` decodes it in a thread."""
+        """Return the image's data URI; `batch` decodes it in a thread."""
         return request["image"]
 
     def batch(self, inputs: list[str]) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""The load generator: a closed loop of N clients, or an open loop at a rate, in a process of its own.
+"""The load generator: a closed loop of N clients, or an open loop at a rate, in its own process.
 
-It shares the machine's cores with the server, so it should cost little: request bodies are built before the clock
-starts, responses are read and not parsed, and aiohttp takes 0.11 ms of a core for a request (httpx 2.7 ms). The
-specification comes as JSON on standard input and the result goes as JSON to standard output. Times of the open loop are
-on the monotonic clock, which all processes of a machine share.
+It shares the machine's cores with the server, so it must be cheap: request bodies are built before the clock
+starts, responses are read but not parsed, and aiohttp takes 0.11 ms of a core per request (httpx 2.7 ms). The
+specification comes as JSON on stdin and the result goes as JSON to stdout. Times of the open loop are on the
+monotonic clock, which all processes of a machine share.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ PLACES = ("on a table", "in the rain", "under a lamp", "by the sea", "at night",
 
 @dataclass(frozen=True)
 class Call:
-    """One kind of request; in `body`, `@IMAGE@` becomes a JPEG's data URI and `@TEXT@` the text of the request."""
+    """One kind of request; in `body`, `@IMAGE@` becomes a JPEG's data URI and `@TEXT@` a text."""
 
     name: str
     path: str
@@ -41,7 +41,7 @@ class Call:
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """`clients` send `warmup` requests off the clock, then `requests` on it, taking the calls in turn."""
+    """`clients` send `warmup` untimed requests, then `requests` timed ones, cycling through the calls."""
 
     port: int
     calls: list[Call]
@@ -72,7 +72,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class OpenSpec:
-    """`calls` in turn at `rate` a second, at random, for `seconds`, whether or not earlier ones are answered."""
+    """`calls` in turn at random times, `rate` a second for `seconds`, without waiting for earlier answers."""
 
     port: int
     calls: list[Call]
@@ -85,7 +85,7 @@ class OpenSpec:
 
 @dataclass(frozen=True)
 class Answer:
-    """A request of the open loop: when it was due, how long it took from then, and what came."""
+    """A request of the open loop: when it was due, how long it took from then, and the answer."""
 
     number: int
     at: float
@@ -99,13 +99,13 @@ def data_uri(image: Path) -> str:
 
 
 def text_of(number: int) -> str:
-    """The text of a request in the open loop; like captions, few are the same."""
+    """The text of a request in the open loop; like captions, texts rarely repeat."""
     parts = (COLOURS[number % 8], THINGS[number // 8 % 10], PLACES[number // 80 % 6])
     return f"{parts[0]} {parts[1]} {parts[2]}, picture {number // 480}"
 
 
 def run_load(spec: LoadSpec) -> LoadResult:
-    """Run the closed loop in a child process; raises RuntimeError if any request was not answered with 200."""
+    """Run the closed loop in a child process. Raises RuntimeError if a request was not answered with 200."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.load", "closed"],
         input=json.dumps(asdict(spec)),
@@ -122,7 +122,7 @@ def run_load(spec: LoadSpec) -> LoadResult:
 
 
 def start_open(spec: OpenSpec) -> "subprocess.Popen[str]":
-    """Start the open loop in a child process; `answers_of` waits for its end."""
+    """Start the open loop in a child process; `answers_of` waits for it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.load", "open"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -142,7 +142,7 @@ def answers_of(process: "subprocess.Popen[str]") -> list[Answer]:
 
 
 async def closed_loop(spec: LoadSpec) -> LoadResult:
-    """A client sends its next request when its last one is answered."""
+    """Each client sends its next request when its last one is answered."""
     total = spec.warmup + spec.requests
     calls = [spec.calls[number % len(spec.calls)] for number in range(total)]
     images = [Path(spec.images[number % len(spec.images)]) for number in range(total)]
@@ -168,7 +168,7 @@ async def closed_loop(spec: LoadSpec) -> LoadResult:
                     answers[images[number].name] = answer.decode()
 
     async with _session(spec.port, spec.clients, spec.timeout_s) as session:
-        # The iterator is shared: each client takes the next number, so nobody waits for a slow one.
+        # The iterator is shared, so no request waits for a slow client.
         warmup = iter(range(spec.warmup))
         await asyncio.gather(*(client(warmup, measured=False) for _ in range(spec.clients)))
         numbers = iter(range(spec.warmup, total))
@@ -179,7 +179,7 @@ async def closed_loop(spec: LoadSpec) -> LoadResult:
 
 
 async def open_loop(spec: OpenSpec) -> list[Answer]:
-    """Send each request when it is due, or as soon after as a connection is free."""
+    """Send each request when it is due, or as soon afterwards as a connection is free."""
     chance = random.Random(0)
     answers: list[Answer] = []
 
@@ -212,7 +212,7 @@ def _session(port: int, connections: int, timeout_s: float) -> aiohttp.ClientSes
 
 
 async def _send(session: aiohttp.ClientSession, path: str, body: bytes) -> tuple[str, bytes]:
-    """The status, or the name of the error, and the body, or its message."""
+    """The status and body, or the error's name and message."""
     try:
         async with session.post(path, data=body) as response:
             return str(response.status), await response.read()

@@ -1,6 +1,6 @@
-"""The most memory that a training step or an evaluation takes, in a process of its own.
+"""Peak memory of a training step or an evaluation, in its own process.
 
-A child's specification comes as JSON on standard input, and its result goes as JSON to standard output.
+A child's specification comes as JSON on stdin, and its result goes as JSON to stdout.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from bench.train_parts import Shapes
 
 @dataclass(frozen=True)
 class Memory:
-    """In MiB: what model, data and libraries hold before the first step, and the step's most above that."""
+    """In MiB: held by model, data and libraries before the first step, and the step's peak above that."""
 
     before_mib: float
     step_mib: float
 
 
 def measure_memory(shapes: Shapes, variant: str, data: Path) -> Memory:
-    """Take one step of a variant in a child process; the optimizer's state is made in it."""
+    """Take one step of a variant in a child process; it includes creating the optimizer's state."""
     return Memory(**_in_child("step", {"shapes": asdict(shapes), "variant": variant, "data": str(data)}))
 
 
 def evaluation_peak_mib(folder: Path) -> float:
-    """Evaluate the demo model on a Winoground-shaped set in a child process; its highest resident memory."""
+    """Evaluate the demo model on a Winoground-shaped set in a child process; returns its peak memory."""
     peak: float = _in_child("evaluation", {"folder": str(folder)})
     return peak
 
@@ -68,22 +68,22 @@ def evaluate(folder: Path) -> float:
 
 
 def start_peak(device: torch.device) -> float:
-    """Forget the peak so far; MiB held now: of the GPU where one is used, resident otherwise."""
+    """Reset the peak; returns MiB held now: allocated on the GPU if one is used, else resident."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 2**20
     gc.collect()
-    # glibc: a step in what is free already would look like none.
+    # glibc keeps freed memory; a step that reuses it would seem to take none.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
-        reset.write_text("5")  # Linux: the peak becomes what is resident now
+        reset.write_text("5")  # Linux: resets the peak to what is resident now
     return read_peak(device)
 
 
 def read_peak(device: torch.device) -> float:
-    """The most MiB held since `start_peak`."""
+    """Peak MiB since `start_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")

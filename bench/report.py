@@ -1,4 +1,4 @@
-"""What every benchmark prints: the machine and versions, tables, and the targets with what was measured."""
+"""What every benchmark prints: machine and versions, tables, and targets with the measured values."""
 
 import datetime
 import importlib.metadata
@@ -22,7 +22,7 @@ TRAINING = ("torch", "diffusers", "transformers", "open_clip_torch", "accelerate
 
 @dataclass(frozen=True)
 class Target:
-    """A promise and what was measured: `value` has to be at least (or at most) `bound`."""
+    """A target and its measured value, which must be at least (or at most) `bound`."""
 
     name: str
     value: float
@@ -35,18 +35,17 @@ class Target:
 
 
 def note(text: str) -> None:
-    """Print progress to standard error."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def command(name: str, arguments: Sequence[str] | None) -> str:
-    """The day and the command that was run."""
+    """The date and the command that was run."""
     given = sys.argv[1:] if arguments is None else arguments
     return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{' '.join(['python -m', name, *given])}`"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]], *, text: Sequence[int] = (0,)) -> str:
-    """A table whose `text` columns are aligned to the left, and whose others are numbers."""
+    """A table whose `text` columns are left-aligned; the others hold numbers."""
     rule = ["---" if column in text else "---:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (header, rule, *rows))
 
@@ -65,7 +64,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """The median, with the least and the greatest value."""
+    """The median, with the minimum and maximum."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
@@ -74,7 +73,7 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> float:
 
 
 def shown_ratio(over: Sequence[float], under: Sequence[float]) -> str:
-    """The ratio of the medians, and the least and the greatest ratio of a round."""
+    """The ratio of the medians, with the minimum and maximum ratio over rounds."""
     each = [one / other for one, other in zip(over, under, strict=True)]
     return f"{ratio(over, under):.3f} ({min(each):.3f} to {max(each):.3f})"
 
@@ -95,13 +94,13 @@ def machine() -> str:
 
 
 def versions(names: Sequence[str]) -> str:
-    """The versions of Python and of these distributions here."""
+    """Versions of Python and of these distributions."""
     found = [f"{name} {importlib.metadata.version(name)}" for name in names]
     return ", ".join([f"Python {platform.python_version()}", *found])
 
 
 def training_versions(device: torch.device) -> str:
-    """What training ran on, the threads or the GPU included."""
+    """Versions used in training, and the threads or the GPU."""
     place = f"{torch.get_num_threads()} threads"
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)

@@ -1,8 +1,8 @@
 """Serving benchmark: this service, its bare path and its peers in one run, printed as one Markdown table.
 
-ViT-B/32 with random weights, distinct 640x480 JPEGs, CPU; the same load generator for every server,
-one server at a time, in interleaved rounds because shared machines drift. Weights, images and the
-peers' environments are made once under `.cache/bench`.
+ViT-B/32 with random weights, distinct 640x480 JPEGs, on the CPU. Every server gets the same load, one server
+at a time, in interleaved rounds because shared machines drift. Weights, images and the peers' environments
+are created once under `.cache/bench`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: requests a second in each round, all latencies, and what else was measured."""
+    """One row of the table: requests a second per round, all latencies, and other measurements."""
 
     system: str
     work: str
@@ -66,7 +66,7 @@ class Row:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    # A terminated benchmark still ends the server that it started.
+    # So that a terminated benchmark still ends the server it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = parse(arguments)
     heading = report.machine()
@@ -135,7 +135,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def rows(measured: dict[str, Measured], bare: dict[str, list[BareResult]], extras: Extras) -> list[Row]:
-    """The table's lines: load, then one idle client, then the other endpoints."""
+    """The table's rows: load, then one idle client, then the other endpoints."""
     lines = []
     for precision in PRECISIONS:
         rates = [result.images_per_second for result in bare[precision]]
@@ -238,25 +238,25 @@ def _by_way(results: list[BareResult]) -> str:
 
 
 def throughput_ratio(server: Measured, other: Measured) -> float:
-    """Requests a second of one server over another's in the same round, the median over rounds."""
+    """Requests a second of one server over another's in the same round; median over rounds."""
     pairs = zip(server.loads, other.loads, strict=True)
     return median([load.requests_per_second / against.requests_per_second for load, against in pairs])
 
 
 def of_bare(server: Measured, bare: list[BareResult]) -> float:
-    """Requests a second over the bare path's images a second in the same round, the median over rounds."""
+    """Requests a second over the bare path's images a second in the same round; median over rounds."""
     pairs = zip(server.loads, bare, strict=True)
     return median([load.requests_per_second / result.images_per_second for load, result in pairs])
 
 
 def idle_ratio(server: Measured, bare: list[BareResult]) -> float:
-    """One client's median latency over the bare path's in the same round, the median over rounds."""
+    """One client's median latency over the bare path's in the same round; median over rounds."""
     pairs = zip(server.idles, bare, strict=True)
     return median([median(idle.latencies_ms["embed"]) / median(result.single_ms) for idle, result in pairs])
 
 
 def shown(name: str, extras: Extras) -> str:
-    """A name with the precision that `auto` picked."""
+    """The name, with the precision that `auto` picked."""
     return name.replace("auto", f"{extras.precision} (auto)")
 
 

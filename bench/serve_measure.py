@@ -1,4 +1,4 @@
-"""What is measured: the plan, and each system's share of a round."""
+"""The serving benchmark's measurements: the plan, and each system's part of a round."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every system gets, and open_clip's own float32 embeddings of the images by file name."""
+    """Inputs of every system, and open_clip's own float32 embeddings of the images by file name."""
 
     folder: Path
     images: list[str]
@@ -48,7 +48,7 @@ class Inputs:
 
 @dataclass
 class Measured:
-    """What was measured of one server over the rounds."""
+    """One server's measurements over all rounds."""
 
     name: str
     loads: list[LoadResult] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Extras:
 
 
 def prepare(plan: Plan) -> Inputs:
-    """Weights, images and reference embeddings; with peers also their environments and copy of the weights."""
+    """Create weights, images and reference embeddings; for peers also their environments and weights."""
     folder = weights.make_open_clip(plan.cache / weights.ARCHITECTURE)
     paths = make_images(plan.cache / "images", plan.requests + plan.warmup)
     sample = paths[plan.warmup : plan.warmup + 64]
@@ -95,7 +95,7 @@ def contestants(plan: Plan, inputs: Inputs) -> dict[str, servers.Server]:
 
 
 def measure_bare(plan: Plan, inputs: Inputs, precision: str) -> BareResult:
-    """The bare path at a precision, each of its ways over half as many images as the server gets requests."""
+    """Measure the bare path at a precision, each way over half as many images as the server gets."""
     spec = BareSpec(
         reference=f"local-dir:{inputs.folder}",
         precision=precision,
@@ -108,7 +108,7 @@ def measure_bare(plan: Plan, inputs: Inputs, precision: str) -> BareResult:
 
 
 def measure_server(plan: Plan, inputs: Inputs, server: servers.Server, measured: Measured) -> None:
-    """Start a server, load it, leave it one client, check its answers."""
+    """Start a server, load it, then use it from one client, and check its answers."""
     with servers.running(server, plan.cache) as process:
         loaded = run_load(
             LoadSpec(
@@ -129,7 +129,7 @@ def measure_server(plan: Plan, inputs: Inputs, server: servers.Server, measured:
 
 
 def min_cosine(server: servers.Server, loaded: LoadResult, reference: dict[str, np.ndarray]) -> float:
-    """The lowest cosine of an answered embedding to open_clip's of the same image."""
+    """The lowest cosine between an answered embedding and open_clip's for the same image."""
     cosines = []
     for name, answer in loaded.answers.items():
         if name in reference:
@@ -143,7 +143,7 @@ def min_cosine(server: servers.Server, loaded: LoadResult, reference: dict[str, 
 
 
 def measure_extras(plan: Plan, inputs: Inputs, server: servers.Server) -> Extras:
-    """Endpoints side by side for one idle client, and memory around `memory_requests` requests."""
+    """Compare endpoints for one idle client, and memory around `memory_requests` requests."""
     labels = open_clip.IMAGENET_CLASSNAMES
     classify = {"images": [IMAGE], "labels": labels, "templates": ["a photo of a {}."], "top_k": 5}
     match = {
@@ -155,7 +155,7 @@ def measure_extras(plan: Plan, inputs: Inputs, server: servers.Server) -> Extras
         Call("classify", "/classify", json.dumps(classify)),
         Call("match", "/match", json.dumps(match)),
     ]
-    # Label sets are kept on disk: the first request is to pay for this one.
+    # Label sets are cached on disk, but the first request must pay for this one.
     shutil.rmtree(plan.cache / "data", ignore_errors=True)
     with servers.running(server, plan.cache) as process:
         settle = run_load(LoadSpec(process.port, [server.embed], inputs.images, CLIENTS, 0, 8 * CLIENTS))
@@ -172,7 +172,7 @@ def measure_extras(plan: Plan, inputs: Inputs, server: servers.Server) -> Extras
 
 
 def build_classes(port: int, call: Call, image: Path, timeout_s: float = 900.0) -> float:
-    """Ask until the label set is encoded; seconds that took."""
+    """Ask until the label set is encoded; returns the seconds it took."""
     body = call.filled(image)
     start = time.monotonic()
     while time.monotonic() < start + timeout_s:

@@ -1,4 +1,4 @@
-"""The servers under test: how each is installed, started, asked and stopped."""
+"""The servers under test: how each is installed, started, called and stopped."""
 
 import json
 import os
@@ -35,7 +35,7 @@ NO_CALL = Call("none", "/", "")
 
 @dataclass(frozen=True)
 class Server:
-    """A server that embeds images: `command(port)` starts it, `ready` answers 200 once it can work."""
+    """A server that embeds images: `command(port)` starts it, `ready` answers 200 once it works."""
 
     name: str
     command: Callable[[int], list[str]]
@@ -57,7 +57,7 @@ class Running:
 
 
 def ours(model: str, precision: str) -> Server:
-    """This project's service, started as a user starts it."""
+    """This project's service, started as a user would."""
 
     def command(port: int) -> list[str]:
         options = ["--host", "127.0.0.1", "--port", str(port), "--model", model, "--precision", precision]
@@ -74,7 +74,7 @@ def ours(model: str, precision: str) -> Server:
 
 
 def infinity(folder: Path, environment: Path) -> Server:
-    """infinity-emb with torch, as its documentation starts it for a CPU."""
+    """infinity-emb with torch, started as its documentation does for a CPU."""
 
     def command(port: int) -> list[str]:
         options = [
@@ -113,7 +113,7 @@ def litserve(folder: Path, environment: Path, precision: str) -> Server:
 
 
 def install(environment: Path, requirements: tuple[str, ...]) -> Path:
-    """Create a peer's virtual environment, once for each list of requirements."""
+    """Create a peer's virtual environment, once per list of requirements."""
     stamp = environment / "installed.txt"
     if not stamp.exists() or stamp.read_text() != "\n".join(requirements):
         print(f"installing {requirements[0]} into {environment}", file=sys.stderr, flush=True)
@@ -124,7 +124,7 @@ def install(environment: Path, requirements: tuple[str, ...]) -> Path:
 
 
 def environment_variables(cache: Path) -> dict[str, str]:
-    """The same thread counts for everybody, nothing fetched, nothing reported."""
+    """The same thread counts for all servers, no downloads, no telemetry."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(THREADS),
@@ -143,7 +143,7 @@ def environment_variables(cache: Path) -> dict[str, str]:
 
 @contextmanager
 def running(server: Server, cache: Path, **environment: str) -> Iterator[Running]:
-    """Start a server, wait until it answers, and end its whole process group however the block ends."""
+    """Start a server, wait until it answers, and always end its whole process group."""
     port = free_port()
     log = cache / "logs" / (server.name.replace(" ", "_").replace(",", "") + ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def running(server: Server, cache: Path, **environment: str) -> Iterator[Running
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -171,13 +171,13 @@ def free_port() -> int:
 
 
 def post(port: int, path: str, body: str | bytes, timeout_s: float = 120.0) -> tuple[int, Any]:
-    """One request off the clock: (status, parsed answer)."""
+    """Send one untimed request; returns status and parsed answer."""
     response = httpx.post(
         f"http://127.0.0.1:{port}{path}",
         content=body,
         headers={"Content-Type": "application/json"},
         timeout=timeout_s,
-        verify=False,  # reading certificates would take longer than the request
+        verify=False,  # loading certificates would take longer than the request
     )
     return response.status_code, response.json() if response.content else None
 
@@ -220,7 +220,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
+    """All child processes, recursively."""
     children: list[int] = []
     for thread in Path(f"/proc/{pid}/task").glob(
         "*/children"

@@ -1,4 +1,4 @@
-"""Images and sets made from seeds: photograph-like JPEGs, and sets in the shapes of Winoground and SugarCrepe."""
+"""Images and sets from seeds: photograph-like JPEGs, and sets shaped like Winoground and SugarCrepe."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ WORDS = (
     "runs", "holds", "near", "under", "above", "beside", "with", "on",
 )  # fmt: skip
 SEED = 5
+# SugarCrepe's files, and the published number of items in each.
 PARTS = {
     "add_att": 692,
     "add_obj": 2062,
@@ -33,14 +34,13 @@ PARTS = {
     "swap_att": 666,
     "swap_obj": 246,
 }
-"""SugarCrepe's files, and the published number of items in each."""
 
 
 def scene(seed: int) -> bytes:
     """A 640x480 JPEG: a sky-like gradient, soft-edged ellipses, coarse texture and sensor grain.
 
-    Natural images fall off in frequency and carry noise; both decide what a decoder costs. The
-    grain is set so that a file takes 60 to 100 KB, as a phone's picture of this size does.
+    Natural images fall off in frequency and carry noise; both determine the cost of decoding. The grain is
+    set so that a file takes 60 to 100 KB, like a phone's picture of this size.
     """
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
@@ -70,7 +70,7 @@ def scene(seed: int) -> bytes:
 
 
 def make_images(folder: Path, count: int) -> list[Path]:
-    """The first `count` scenes as files in `folder`; those already there are kept."""
+    """Write the first `count` scenes to `folder`; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{seed:04d}.jpg" for seed in range(count)]
     for seed, path in enumerate(paths):
@@ -85,7 +85,7 @@ def _texture(generator: np.random.Generator, *, cells: tuple[int, int], strength
 
 
 def make_pairs(folder: Path, count: int) -> PairSet:
-    """`count` JPEGs of 640x480 with a caption each, as a COCO captions file on disk."""
+    """Write `count` 640x480 JPEGs with a caption each, as a COCO captions file."""
     paths = make_images(folder / "images", count)
     draw = random.Random(SEED)
     content = {
@@ -100,7 +100,7 @@ def make_pairs(folder: Path, count: int) -> PairSet:
 
 
 def winoground_set(folder: Path, items: int) -> Path:
-    """Items of two JPEGs of 640x480 that are nobody else's, and two captions of the same ten words."""
+    """Items of two unique 640x480 JPEGs and two captions of the same ten words."""
     make_images(folder / "images", 2 * items)
     draw = random.Random(SEED)
     captions = []
@@ -111,9 +111,9 @@ def winoground_set(folder: Path, items: int) -> Path:
 
 
 def sugarcrepe_set(folder: Path, items: int) -> Path:
-    """About `items` items in seven files as long as SugarCrepe's are to each other.
+    """About `items` items in seven files with SugarCrepe's proportions.
 
-    Every file draws from the same JPEGs, a third as many as items, as all of SugarCrepe draws from COCO's val2017. An
+    All files draw from the same JPEGs, a third as many as items, as SugarCrepe draws from COCO's val2017. An
     image has one true caption, and a false one in each file.
     """
     images = make_images(folder / "val2017", max(1, items // 3))
@@ -134,7 +134,7 @@ def sugarcrepe_set(folder: Path, items: int) -> Path:
 
 
 def noise_set(folder: Path, items: int) -> Path:
-    """Winoground's shape with PNGs of 32x32 noise, so that many are made quickly."""
+    """Winoground's layout with 32x32 PNGs of noise, which are quick to make in large numbers."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     names = [f"{number:05d}" for number in range(2 * items)]
@@ -147,7 +147,7 @@ def noise_set(folder: Path, items: int) -> Path:
 
 
 def demo_set(folder: Path, items: int) -> Path:
-    """Winoground's shape with scenes of the demo world that the teacher has not seen."""
+    """Winoground's layout with scenes of the demo world that the teacher has not seen."""
     drawn = pairs(Split.VALIDATION, SEED, 0, 2 * items)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = [f"{number:04d}" for number in range(2 * items)]

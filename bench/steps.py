@@ -1,8 +1,8 @@
-"""Training steps: how long they take beside their bare parts, and what they wait for.
+"""Training steps: their time compared with their bare parts, and what they wait for.
 
-The bare parts are the forward and backward of student, mapper and U-Net at the same shapes, in the same formats and
-with the same attention kernel, from inputs that are ready on the device: no tokens are made, no captions embedded,
-nothing is drawn, checked, clipped or moved.
+The bare parts are the forward and backward of student, mapper and U-Net at the same shapes, in the same
+formats and with the same attention kernel, from inputs already on the device. They include no tokenizing,
+embedding of captions, random draws, checks, clipping or transfers.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from models.training.trainer import Trainer, plain_attention
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
 VARIANTS = (FULL, SDS, RECOMPUTED)
 STEP, BARE = "step", "bare"
+# By variant and way (the trainer's step, or its bare parts): one duration per round.
 Seconds = dict[tuple[str, str], list[float]]
-"""By variant and way (the trainer's step, or its bare parts): one duration a round."""
 
 
 @dataclass(frozen=True)
 class Waits:
-    """A stretch of training from files on disk: the seconds in all, and those spent waiting."""
+    """A stretch of training from files on disk: total seconds, and those spent waiting."""
 
     name: str
     steps: int
@@ -51,12 +51,12 @@ class Waits:
 
 
 def gradient_of(variant: str) -> str:
-    """The trainer's option that a variant stands for."""
+    """The trainer's option for a variant."""
     return SDS if variant == SDS else FULL
 
 
 def set_checkpointing(model: Model, variant: str) -> None:
-    """Let the U-Net keep its activations, or recompute them."""
+    """Make the U-Net keep or recompute its activations."""
     if variant == RECOMPUTED:
         model.teacher.enable_activation_checkpointing()
     else:
@@ -64,7 +64,7 @@ def set_checkpointing(model: Model, variant: str) -> None:
 
 
 def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
-    """Interleaved rounds after one to warm up, each on a batch of its own; every second one in reverse order."""
+    """Interleaved rounds after a warm-up, each on its own batch; every second one in reverse order."""
     trainers = {variant: model.trainer(gradient_of(variant)) for variant in VARIANTS}
     batches = list(new_loader(model, pairs, rounds + 1))
     seconds: Seconds = defaultdict(list)
@@ -87,14 +87,14 @@ def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
 
 
 def measure_waits(model: Model, pairs: PairSet, steps: int) -> list[Waits]:
-    """Train from JPEGs on disk, every image and caption for the first time; then with captions kept on disk."""
+    """Train from JPEGs on disk, with nothing cached; then with captions cached on disk."""
     note("waits: captions embedded in the step")
     waits = [_train(model, pairs, steps, "captions embedded in the step")]
     with TemporaryDirectory() as folder:
         model.teacher.caption_cache = CaptionCache(Path(folder))
         captions = [caption for index in range(len(pairs)) for caption in pairs.sample(index).captions]
         model.teacher.encode_captions(captions)
-        model.teacher.caption_cache = CaptionCache(Path(folder))  # what was held in memory is forgotten
+        model.teacher.caption_cache = CaptionCache(Path(folder))  # drops what the first cache held in memory
         note("waits: captions from the cache")
         waits.append(_train(model, pairs, steps, "captions from the cache on disk"))
         model.teacher.caption_cache = None
@@ -116,7 +116,7 @@ def _train(model: Model, pairs: PairSet, steps: int, name: str) -> Waits:
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has done the work."""
+    """Seconds until the device has finished the work."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -126,7 +126,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
-    """A step's inputs on the device: those that the trainer would make of the same batch."""
+    """A step's inputs on the device, as the trainer would make them from the same batch."""
 
     pixels: Tensor
     tokens: Tensor
@@ -137,7 +137,7 @@ class StepInputs:
 
 
 def prepare(model: Model, trainer: Trainer, batch: Batch) -> StepInputs:
-    """Make everything that is not forward or backward."""
+    """Make everything that is not part of forward or backward."""
     config, device, teacher = trainer.config, model.shapes.place, model.teacher
     places = sub_batch(len(batch.captions), config.teacher_batch_size)
     samples = [int(batch.indices[place]) for place in places]
@@ -153,7 +153,7 @@ def prepare(model: Model, trainer: Trainer, batch: Batch) -> StepInputs:
 
 
 def bare_step(model: Model, ready: StepInputs, gradient: str) -> Tensor:
-    """Leave L_CLIP + L_SDS's gradients on the parameters, and return its value."""
+    """Leave the gradients of L_CLIP + L_SDS on the parameters, and return the loss."""
     device, dtype = model.shapes.place, model.shapes.dtype
     with plain_attention(device):
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):

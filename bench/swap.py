@@ -1,10 +1,10 @@
-"""Hot swap under load: failed requests, answers that mix versions, latency during a swap, and memory.
+"""Hot swap under load: failed requests, answers mixing versions, latency during a swap, and memory.
 
-One server, and beside it a training run as `sds-clip up` has one: half of the cores, nice 10. Requests come at
-random at 80 % of what the server can take then, two /match with changing texts to one /classify.
-An alias is moved from version to version, LayerNorm deltas over ViT-B/32 with random weights, each loaded anew.
-A swap lasts from the alias's move until a second after the first answer of the new version came. The version serves
-from when `GET /models/status` says.
+One server runs next to a training run as `sds-clip up` starts it: half of the cores, nice 10. Requests come
+at random times at 80 % of the server's capacity then, two /match with changing texts to one /classify. An
+alias is moved from version to version, LayerNorm deltas over ViT-B/32 with random weights, each loaded anew.
+A swap lasts from the alias's move until a second after the new version's first answer. `GET /models/status`
+tells since when a version serves.
 """
 
 import argparse
@@ -64,8 +64,8 @@ CALLS = [
     Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [f"{TEXT} again", "an empty room"]})),
     Call("classify", "/classify", json.dumps({"images": [IMAGE], **CLASSES})),
 ]
-AFTER_S = 1.0
-MOVED = 0.05
+AFTER_S = 1.0  # a swap is over this long after the first answer
+MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Move:
-    """The alias was pointed at a version, which serves since `serving_at` if it does."""
+    """The alias was pointed at a version, which has served since `serving_at`, if at all."""
 
     at: float
     version: str
@@ -98,7 +98,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Swap:
-    """One move of the alias: when it was made, when the version began to serve, and when its first answer came."""
+    """A move of the alias: when it was made, when the version began to serve, and its first answer."""
 
     at: float
     serving_at: float
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def make_versions(plan: Plan, base: Clip) -> list[str]:
-    """Four published deltas over the base, their LayerNorms moved at random."""
+    """Publish four deltas over the base, with random changes to their LayerNorms."""
     shutil.rmtree(plan.folder, ignore_errors=True)
     found = []
     for seed in range(4):
@@ -161,7 +161,7 @@ def make_versions(plan: Plan, base: Clip) -> list[str]:
 
 
 def swap_server(plan: Plan) -> servers.Server:
-    """This project's service with its poller at the default second."""
+    """This project's service, polling at the default interval of a second."""
     command = [sys.executable, "-m", "bench.swap_server"]
     return servers.Server(
         f"swap {plan.precision}",
@@ -172,7 +172,7 @@ def swap_server(plan: Plan) -> servers.Server:
 
 @contextmanager
 def trainer(plan: Plan) -> Iterator[None]:
-    """Distil the demo teacher into the demo CLIP for as long as the block lasts, if the plan says so."""
+    """Distil the demo teacher into the demo CLIP within the block, if the plan says so."""
     if not plan.trainer:
         yield
         return
@@ -202,7 +202,7 @@ def trainer(plan: Plan) -> Iterator[None]:
 
 
 def capacity_of(plan: Plan, port: int, images: Sequence[str]) -> float:
-    """Requests a second of 32 clients who never pause; their texts change with the image alone."""
+    """Requests a second of 32 clients without pauses; their texts change only with the image."""
     numbered = [
         Call(call.name, call.path, call.body.replace(TEXT, text_of(10_000 + number)))
         for number in range(plan.capacity_requests // len(CALLS))
@@ -215,7 +215,7 @@ def capacity_of(plan: Plan, port: int, images: Sequence[str]) -> float:
 def load_and_swap(
     plan: Plan, port: int, images: list[str], rate: float, versions: list[str]
 ) -> tuple[list[Answer], list[Move]]:
-    """Answers of the whole run, and each move of the alias."""
+    """The answers of the whole run, and each move of the alias."""
     aliases = FileAliases(plan.folder / "aliases.json")
     seconds = plan.steady_s + plan.swaps * plan.every_s + AFTER_S
     load = start_open(OpenSpec(port, CALLS, images, rate, seconds))
@@ -231,14 +231,14 @@ def load_and_swap(
 
 
 def serving_since(port: int, version: str) -> float | None:
-    """When the version began to serve, on the monotonic clock; None where it does not."""
+    """When the version began to serve, on the monotonic clock; None if it does not."""
     [process] = servers.get(port, "/models/status")["processes"]
     [since] = [name["since"] for name in process["models"] if name["version"] == version] or [None]
     return None if since is None else since - time.time() + time.monotonic()
 
 
 def in_effect(moves: Sequence[Move], good: Sequence[Answer]) -> list[Swap]:
-    """The moves that came into effect before the next one."""
+    """The moves that took effect before the next one."""
     arrived = sorted(
         (answer.at + answer.seconds, json.loads(answer.body)["model"]["version"]) for answer in good
     )
@@ -253,7 +253,7 @@ def in_effect(moves: Sequence[Move], good: Sequence[Answer]) -> list[Swap]:
 
 
 def in_a_swap(answer: Answer, swaps: Sequence[Swap]) -> bool:
-    """Whether a request was under way during a swap."""
+    """Whether a request was in progress during a swap."""
     return any(
         answer.at < swap.answered_at + AFTER_S and answer.at + answer.seconds > swap.at for swap in swaps
     )
@@ -275,7 +275,7 @@ def table(answers: Sequence[Answer], swaps: Sequence[Swap]) -> str:
 
 
 def until_answered(swaps: Sequence[Swap]) -> str:
-    """Where the time of a swap goes, medians over swaps."""
+    """Median and maximum times of a swap's stages."""
     serving = [swap.serving_at - swap.at for swap in swaps] or [float("nan")]
     answered = [swap.answered_at - swap.at for swap in swaps] or [float("nan")]
     return (
@@ -285,7 +285,7 @@ def until_answered(swaps: Sequence[Swap]) -> str:
 
 
 def share_apart(plan: Plan, base: Clip, version: str) -> float:
-    """Percent of a version's tensor bytes that it does not share with its base."""
+    """Percent of a version's tensor bytes not shared with its base."""
     clip = lay_over(base, read_delta(plan.folder / "versions" / version))
     return 100 * bytes_apart([clip.network], [base.network]) / sum(storages(clip.network).values())
 

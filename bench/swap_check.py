@@ -1,4 +1,4 @@
-"""Whether each answer is of the version that it states: every score against that version's own, computed apart."""
+"""Checks each answer against the scores of the version it names, computed separately."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from models.clip import Clip
 from models.images import ImageLimits, decode_image
 from models.zero_shot import class_weights, prompts
 
+# How far a score may be from the one computed in another batch.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 2e-2}
-"""How far a score may be from the one computed in another batch."""
 
 
 @dataclass
 class Checked:
-    """How many answers were compared, how many were not their version's, and how far off the worst was."""
+    """Number of answers compared, number not of their version, and the largest deviation."""
 
     answers: int = 0
     mixed: int = 0
@@ -29,7 +29,7 @@ class Checked:
 
 
 class Reference:
-    """One version's scores of any image of the load with any of its texts."""
+    """One version's scores for any image and text of the load."""
 
     def __init__(self, reference: str, precision: str, images: Sequence[str], calls: Sequence[Call]) -> None:
         self.clip: Clip = load_clip(reference, device="cpu", precision=precision)
@@ -40,7 +40,7 @@ class Reference:
         self._calls = calls
 
     def scores(self, answer: Answer) -> Tensor:
-        """What this version says of the request, in the order of its texts or labels."""
+        """This version's scores for the request, in the order of its texts or labels."""
         return self.texts(answer) @ self.image(answer)
 
     def image(self, answer: Answer) -> Tensor:
@@ -54,7 +54,7 @@ class Reference:
 
     @cached_property
     def classes(self) -> Tensor:
-        """The class weights of the one label set of the load."""
+        """Class weights of the load's one label set."""
         body = next(json.loads(call.body) for call in self._calls if call.path == "/classify")
         filled = prompts(body["labels"], body["templates"])
         return class_weights(self._encoded(filled), len(body["templates"]))
@@ -64,7 +64,7 @@ class Reference:
 
 
 def check(answers: Sequence[Answer], references: dict[str, Reference], allowed: float) -> Checked:
-    """Compare every answer, whatever version it states; a score more than `allowed` off is not that version's."""
+    """Compare every answer with its version; a score more than `allowed` off is not that version's."""
     checked = Checked()
     for answer in answers:
         content = json.loads(answer.body)
@@ -77,7 +77,7 @@ def check(answers: Sequence[Answer], references: dict[str, Reference], allowed: 
 
 
 def separation(answers: Sequence[Answer], references: dict[str, Reference]) -> float:
-    """How far off a mixed answer would be at least: one version's image with another's texts, or all another's."""
+    """The least deviation of a mixed answer: one version's image with another's texts, or all another's."""
     pairs = [(one, other) for one in references.values() for other in references.values() if one is not other]
     found = [
         float((one.texts(answer) @ image - other.scores(answer)).abs().max())

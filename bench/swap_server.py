@@ -1,4 +1,4 @@
-"""A server over a folder's versions and aliases: `python -m bench.swap_server PORT MODEL PRECISION FOLDER`."""
+"""A server for a folder's versions and aliases: `python -m bench.swap_server PORT MODEL PRECISION DIR`."""
 
 import sys
 from functools import partial

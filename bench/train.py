@@ -1,8 +1,9 @@
-"""Training benchmark: steps beside their bare parts, `sds` beside `full`, waits, and the pruned diffusion score.
+"""Training benchmark: steps against bare parts, `sds` against `full`, waits, the pruned diffusion score.
 
-A random student and a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, the demo teacher for
-the choice among captions; one run, printed as Markdown. The defaults fit a CPU; on a GPU, Stable Diffusion 1.5's own
-shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images are made once under `.cache/bench`.
+Uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and the
+demo teacher for choosing captions. All in one run, printed as Markdown. The defaults fit a CPU; on a GPU,
+Stable Diffusion 1.5's own shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images
+are created once under `.cache/bench`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from models.teacher.load import load_teacher
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured, and of what."""
+    """What is measured, and how much."""
 
     shapes: Shapes
     rounds: int
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     note("images")
     pairs = make_pairs(plan.cache, (max(plan.rounds, plan.wait_steps) + 1) * shapes.batch_size)
     memory = {}
-    for variant in VARIANTS:  # before this process takes memory of its own
+    for variant in VARIANTS:  # before this process takes memory itself
         note(f"memory: {variant}")
         memory[variant] = measure_memory(shapes, variant, plan.cache)
     model = build(shapes)
@@ -155,7 +156,7 @@ def waits_table(waits: Sequence[Waits]) -> str:
 
 
 def waiting(wait: Waits) -> float:
-    """The share of the time in which the student and the U-Net have nothing to do."""
+    """The share of time in which student and U-Net are idle."""
     return (wait.data_s + wait.captions_s) / wait.seconds
 
 

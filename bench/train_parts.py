@@ -1,4 +1,4 @@
-"""What the training benchmark runs on: a student, a teacher in Stable Diffusion's shape and data, from seeds."""
+"""What the training benchmark uses, from seeds: a student, a teacher in Stable Diffusion's shape, data."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from models.training.trainer import Trainer
 
 SEED = 0
 CONTEXT_LENGTH = 77
+# `sd15` is Stable Diffusion 1.5; `small` halves its widths and its latents' sides.
 UNETS: dict[str, dict[str, Any]] = {
     "sd15": {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
     "small": {"sample_size": 32, "block_out_channels": (160, 320, 640, 640), "cross_attention_dim": 384},
     "tiny": {"sample_size": 8, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 32},
 }
-"""`sd15` is Stable Diffusion 1.5; `small` halves its widths and its latents' sides."""
 TEXT_LAYERS = {"sd15": 12, "small": 12, "tiny": 2}
 TINY_STUDENT: dict[str, Any] = {
     "embed_dim": 32,
@@ -50,7 +50,7 @@ TINY_STUDENT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """What is built, where, and in which format."""
+    """What is built, on which device, in which format."""
 
     student: str
     unet: str
@@ -65,13 +65,13 @@ class Shapes:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What `auto` stands for here, of student and teacher both."""
+        """The dtype of student and teacher, with `auto` resolved."""
         return DTYPES[choose_precision(self.precision, self.place)]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Everything in memory that a step uses, with random weights."""
+    """Everything that a step uses, with random weights."""
 
     shapes: Shapes
     network: Any
@@ -82,7 +82,7 @@ class Model:
     student: dict[str, nn.Parameter]
 
     def trainer(self, gradient: str, *, steps: int = 1000) -> Trainer:
-        """A trainer of these weights as a run has it, all options but the sizes at their defaults."""
+        """A trainer for these weights as in a run, all options but the sizes at their defaults."""
         config = FinetuneConfig.model_validate(
             {
                 "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED, "gradient": gradient,
@@ -118,13 +118,13 @@ def build(shapes: Shapes) -> Model:
 
 
 def student_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of an architecture, or of the tiny one."""
+    """open_clip's configuration of an architecture, or the tiny one."""
     config: dict[str, Any] = TINY_STUDENT if name == "tiny" else open_clip.get_model_config(name)
     return config
 
 
 def build_teacher(shapes: Shapes) -> Teacher:
-    """A random teacher without a VAE, its parts in the formats that `load_teacher` gives them."""
+    """A random teacher without a VAE, its parts in the formats of `load_teacher`."""
     unet = new_unet(shapes.unet, shapes.place, shapes.dtype)
     text_encoder = CLIPTextModel(text_config(shapes.unet)).to(shapes.place)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -149,7 +149,7 @@ def build_teacher(shapes: Shapes) -> Teacher:
 
 
 def new_unet(name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
-    """A random, frozen U-Net of Stable Diffusion 1.x's layout, made on its device."""
+    """A random, frozen U-Net of Stable Diffusion 1.x's layout, created on its device."""
     default = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype)
@@ -167,7 +167,7 @@ def new_loader(model: Model, pairs: PairSet, steps: int) -> Loader:
 
 
 def describe(model: Model) -> str:
-    """The sizes of what was built, in a sentence."""
+    """The sizes of what was built, in one sentence."""
     shapes, parts = model.shapes, (model.network, model.teacher.unet, model.teacher.text_encoder)
     student, unet, text = (sum(value.numel() for value in part.parameters()) / 1e6 for part in parts)
     trained = sum(value.numel() for value in model.student.values())
@@ -181,7 +181,7 @@ def describe(model: Model) -> str:
 
 
 def text_config(name: str) -> CLIPTextConfig:
-    """The text encoder whose hidden states a U-Net attends to."""
+    """Configuration of the text encoder whose hidden states the U-Net attends to."""
     width = UNETS[name]["cross_attention_dim"]
     return CLIPTextConfig(
         hidden_size=width,

@@ -1,4 +1,4 @@
-"""One random ViT-B-32, stored twice: as open_clip's `local-dir:` and as a Hugging Face `CLIPModel` folder."""
+"""One random ViT-B-32, saved twice: as open_clip's `local-dir:` and as a Hugging Face `CLIPModel` folder."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 ARCHITECTURE = "ViT-B-32"
 SEED = 0
 
-# open_clip's name -> Hugging Face's, the first match counts. Attention's packed q, k, v and the two
+# open_clip's name -> Hugging Face's; the first match counts. Attention's packed q, k, v and the two
 # transposed projections are handled in `huggingface_tensors`.
 RENAMES = (
     (r"visual\.conv1\.weight", "vision_model.embeddings.patch_embedding.weight"),
@@ -40,8 +40,8 @@ BLOCK_RENAMES = (
 def make_open_clip(folder: Path) -> Path:
     """Save the random model as `open_clip_config.json` and `open_clip_model.safetensors`, once.
 
-    open_clip starts LayerNorms at one and biases at zero; they are moved off those values here, so
-    that a conversion which mixes them up, or a server which drops them, gives other embeddings.
+    open_clip initialises LayerNorms to one and biases to zero. They are moved off those values here, so that
+    a conversion that mixes them up, or a server that drops them, gives different embeddings.
     """
     weights = folder / "open_clip_model.safetensors"
     if not weights.exists():
@@ -77,7 +77,7 @@ def make_huggingface(source: Path, folder: Path) -> Path:
 
 
 def huggingface_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename an open_clip ViT's state dict to `CLIPModel`'s; raises ValueError on an unknown name."""
+    """Rename an open_clip ViT's state dict to `CLIPModel`'s. Raises ValueError on an unknown name."""
     renamed: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if name in ("visual.proj", "text_projection"):
@@ -95,7 +95,7 @@ def huggingface_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def huggingface_config(model: dict[str, object]) -> dict[str, object]:
-    """`CLIPConfig` of an open_clip ViT's configuration."""
+    """An open_clip ViT's configuration as `CLIPConfig`."""
     vision, text = model["vision_cfg"], model["text_cfg"]
     assert isinstance(vision, dict)
     assert isinstance(text, dict)
@@ -132,7 +132,7 @@ def huggingface_config(model: dict[str, object]) -> dict[str, object]:
 
 
 def huggingface_preprocessor(preprocess: dict[str, object]) -> dict[str, object]:
-    """`CLIPImageProcessor` doing what open_clip's inference transform does: PIL resize, crop, normalise."""
+    """A `CLIPImageProcessor` equivalent to open_clip's inference transform: PIL resize, crop, normalise."""
     size = preprocess["size"]
     assert isinstance(size, list)
     assert preprocess["interpolation"] == "bicubic"
@@ -155,7 +155,7 @@ def huggingface_preprocessor(preprocess: dict[str, object]) -> dict[str, object]
 
 
 def open_clip_features(folder: Path, images: list[Path]) -> np.ndarray:
-    """open_clip's own float32 embeddings, L2-normalised: the reference that every server is held to."""
+    """open_clip's own float32 embeddings, L2-normalised: the reference for every server."""
     name = f"local-dir:{folder}"
     model, _, preprocess = open_clip.create_model_and_transforms(name, precision="fp32")
     model.eval()
@@ -180,7 +180,7 @@ def _rename(name: str) -> str:
 
 
 def write_tokenizer(folder: Path, context_length: int) -> None:
-    """CLIP's own vocabulary and merges as the files of transformers' CLIPTokenizer."""
+    """Write CLIP's own vocabulary and merges as files of transformers' CLIPTokenizer."""
     tokenizer = SimpleTokenizer()
     start, end = "<|startoftext|>", "<|endoftext|>"
     vocabulary = dict(tokenizer.encoder)

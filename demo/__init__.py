@@ -1,1 +1,1 @@
-"""The demo world: a generator of small scenes with captions, and the weights that it trained."""
+"""The demo world: a generator of small scenes with captions, and the weights trained on it."""

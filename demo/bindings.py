@@ -1,9 +1,10 @@
 """What an image embedding holds of a caption, as the teacher sees it: `python -m demo.bindings MODEL...`.
 
-From each model's embeddings a linear map is fitted to the latents of training images, as the mapper's ridge start is.
-Of what it makes of validation images, the teacher denoises noised copies under the own caption, under another image's
-(which names other things), and under the own with two parts swapped (which says the same words). How much more it errs
-then is what the embedding holds of words, and of what belongs to what.
+A linear map is fitted from each model's embeddings to the latents of training images, like the mapper's ridge
+start. The teacher then denoises noised copies of its output on validation images under the image's own
+caption, under another image's (which names other things), and under its own with two parts swapped (which has
+the same words). The increase of its error measures what the embedding holds of words, and of which attribute
+belongs to which object.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from models.training.parts import teacher_view
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.ridge import ridge_mapper
 
-SEED = 5  # of the validation pairs, apart from those that retrieval is measured on
+SEED = 5  # for validation pairs other than those used for retrieval
 FITTED = 4096
 COUNT = 600
 TIMESTEPS = (600, 950)
@@ -36,7 +37,7 @@ TIMESTEPS = (600, 950)
 
 @dataclass(frozen=True)
 class Residuals:
-    """The teacher's errors on latents of the same images, and how much of the real ones' variance they explain."""
+    """The teacher's errors on latents of the same images; the explained share of the real ones' variance."""
 
     r2: float
     own: Float[Tensor, "n"]
@@ -44,13 +45,13 @@ class Residuals:
     swapped: Float[Tensor, "n"]
 
     def gap(self, under: Float[Tensor, "n"]) -> tuple[float, float]:
-        """How much more the teacher errs, in percent of its error under the own captions, and its standard error."""
+        """Increase of the error in percent of that under the own captions, and its standard error."""
         more = 100 * (under - self.own) / self.own.mean()
         return more.mean().item(), (more.std() / len(more) ** 0.5).item()
 
 
 class Probe:
-    """Validation images with two things each, their captions, and common noise."""
+    """Validation images with two objects each, their captions, and common noise."""
 
     def __init__(self, teacher: Teacher, base: Clip, count: int = COUNT) -> None:
         drawn = pairs(Split.VALIDATION, SEED, 0, 3 * count)
@@ -71,12 +72,12 @@ class Probe:
         self._real = teacher.encode_image(torch.stack([view(image) for image in self._images]))
 
     def real(self) -> Residuals:
-        """Of the VAE's own latents."""
+        """Errors on the VAE's own latents."""
         return self._residuals(self._real)
 
     @torch.no_grad()
     def of(self, clip: Clip, trained_on: DemoPairs) -> Residuals:
-        """Of what can be made linearly of a model's embeddings."""
+        """Errors on the linear reconstruction from a model's embeddings."""
         options = {"base": "demo", "data": "demo", "objective": "sds-clip", "teacher": "demo", "steps": 1}
         config = parse_config({**options, "batch_size": 128, "ridge_images": len(trained_on)})
         mapper = ridge_mapper(config, clip, self._teacher, trained_on)
@@ -94,7 +95,6 @@ class Probe:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model references")
     parser.add_argument("--teacher", default="demo", help="a teacher reference")

@@ -22,7 +22,7 @@ TOKENIZER_CAPTIONS = 8192
 
 
 def build(work_dir: Path, into: Path, recipe: Recipe) -> None:
-    """Build everything in order under `into`; a second call goes on where the first was stopped."""
+    """Build everything in order under `into`; an interrupted build continues where it stopped."""
     student_folder = work_dir / "student"
     save_tokenizer(student_folder, training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions)
     for split in (Split.VALIDATION, Split.HELD_OUT):
@@ -34,7 +34,6 @@ def build(work_dir: Path, into: Path, recipe: Recipe) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="checkpoints and logs")
     parser.add_argument("--into", type=Path, default=DEMO, help="where student/ and data/ are written")

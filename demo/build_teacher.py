@@ -18,15 +18,14 @@ from demo.train_teacher import TeacherRecipe, load_pool, train_teacher
 from demo.train_vae import VaeRecipe, train_vae
 
 DEMO = Path(__file__).parent
-WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-teacher"  # outlives a work tree that is cleaned
+WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-teacher"  # survives cleaning the work tree
 TOKENIZER_CAPTIONS = 8192
 
 
 def build_teacher(work_dir: Path, into: Path, recipe: TeacherRecipe, vae_recipe: VaeRecipe) -> float:
-    """Train everything in order; a second call goes on where the first was stopped.
+    """Train everything in order; an interrupted build continues where it stopped.
 
-    Returns:
-        How many seconds training took, in all calls together.
+    Returns the seconds of training over all calls.
     """
     captions = training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions
     save_teacher_tokenizer(work_dir / "tokenizer", captions, CONTEXT_LENGTH)
@@ -41,7 +40,6 @@ def build_teacher(work_dir: Path, into: Path, recipe: TeacherRecipe, vae_recipe:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="checkpoints and logs")
     parser.add_argument("--into", type=Path, default=DEMO / "teacher", help="where the folder is written")

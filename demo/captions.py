@@ -1,4 +1,4 @@
-"""Captions of scenes, in varied wording: what is said is drawn apart from what is seen."""
+"""Captions of scenes in varied wording; the wording is drawn independently of the scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from demo.world import Relation, Scene, Thing
 
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
 
-# Each row is one way to say a relation and, at the same place, its reverse.
+# Each row is one way to express a relation and its reverse.
 HORIZONTAL = (
     ("to the left of", "to the right of"),
     ("left of", "right of"),
@@ -40,10 +40,10 @@ AFTER_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Wording:
-    """How a scene is put into words; one wording fits any scene with as many objects.
+    """How a scene is put into words; a wording fits any scene with the same number of objects.
 
-    `flipped` names the scene's second object as the one that stands in relation to the other.
-    `colours`, `sizes` (a synonym's place, or None to leave it out) and the rest follow the scene's objects.
+    `flipped` names the scene's second object first. `colours`, `sizes` (index of a synonym, or None to omit
+    it) and the rest follow the scene's objects.
     """
 
     frame: str
@@ -54,7 +54,7 @@ class Wording:
 
 
 def draw_wording(count: int, rng: np.random.Generator, *, complete: bool = False) -> Wording:
-    """Draw the words for a scene of `count` objects; `complete` always names colours and the relation."""
+    """Draw the wording for a scene of `count` objects; `complete` always names colours and the relation."""
     kind = rng.random()
     frames: tuple[str, ...]
     if count == 1:
@@ -75,7 +75,7 @@ def draw_wording(count: int, rng: np.random.Generator, *, complete: bool = False
 
 
 def caption(scene: Scene, wording: Wording) -> str:
-    """Put a scene into words, lower case, without a full stop."""
+    """Put a scene into words, in lower case without a full stop."""
     phrases = [
         _noun_phrase(thing, colour, size)
         for thing, colour, size in zip(scene.things, wording.colours, wording.sizes, strict=True)

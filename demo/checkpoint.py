@@ -1,4 +1,4 @@
-"""Checkpoints of the demo's training runs: replaced in one move, read back only by the recipe that made them."""
+"""Checkpoints of the demo's training runs: replaced atomically, and read back only by the same recipe."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from models.atomic import atomic_file
 
 
 class Recipe(Protocol):
-    """A frozen dataclass that decides what a run comes to."""
+    """A frozen dataclass that determines a run's result."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def steps(self) -> int:
-        """How long the run is."""
+        """Length of the run."""
 
     def decays_at(self, step: int) -> bool:
-        """Whether the learning rate of `step` already hangs on the number of steps."""
+        """Whether the learning rate of `step` already depends on the number of steps."""
 
 
 class Part(Protocol):
     """A network, an optimizer or a schedule."""
 
     def state_dict(self) -> Any:
-        """Its tensors and numbers."""
+        """Return its tensors and numbers."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
-        """Take them back."""
+        """Restore them."""
 
 
 def save_checkpoint(path: Path, recipe: Recipe, step: int, seconds: float, parts: Mapping[str, Part]) -> None:
-    """Replace the checkpoint in one move, so that a kill leaves the old one or the new one."""
+    """Replace the checkpoint atomically, so that a kill leaves either the old or the new one."""
     state = {name: part.state_dict() for name, part in parts.items()}
     with atomic_file(path) as unfinished:
         torch.save({**state, "step": step, "seconds": seconds, "recipe": asdict(recipe)}, unfinished)
 
 
 def resume(path: Path, recipe: Recipe, parts: Mapping[str, Part]) -> tuple[int, float]:
-    """Put the parts where the checkpoint has them; the steps done and the seconds they took, 0 without one.
+    """Restore the parts from the checkpoint; returns steps done and seconds taken, 0 without a checkpoint.
 
-    A run can be lengthened or cut while its learning rate is what it would be at any length.
+    A run can be lengthened or shortened as long as its learning rate does not depend on its length.
 
     Raises:
-        ValueError: the checkpoint was made by a recipe that differs in more than its steps, or has more steps
-            done, or differs in its steps when the rate has begun to fall.
+        ValueError: the checkpoint's recipe differs in more than its steps, or has more steps done, or differs
+            in its steps after the rate has begun to fall.
     """
     if not path.exists():
         return 0, 0.0
@@ -71,13 +71,12 @@ def resume(path: Path, recipe: Recipe, parts: Mapping[str, Part]) -> tuple[int, 
 
 
 def seconds_trained(path: Path) -> float:
-    """How long the run in a checkpoint has trained, in all its pieces."""
+    """Seconds of training in a checkpoint's run, over all its starts."""
     seconds: float = torch.load(path, weights_only=True)["seconds"]
     return seconds
 
 
 def log(work_dir: Path, record: dict[str, float]) -> None:
-    """Print a record and append it to `work_dir/log.jsonl`."""
     work_dir.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record)
     print(line, flush=True)

@@ -1,6 +1,6 @@
 """Run the demonstration and write its table and figure: `python -m demo.distil`.
 
-Goes on where it was stopped; after a change to the program, give it another --work-dir.
+An interrupted run continues where it stopped. After a change to the code, use another --work-dir.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ TRAINABLE = ("layernorm", "all")
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; like ones are used again")
     parser.add_argument("--teacher", default="demo", help="a teacher reference")

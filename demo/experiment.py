@@ -1,4 +1,4 @@
-"""Runs of the demonstration: each trained, measured and kept, so that a stopped series goes on where it was."""
+"""Runs of the demonstration: trained, measured and stored, so that an interrupted series can continue."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from models.training.config import FinetuneConfig, parse_config
 from models.training.parts import Parts, find_place
 from models.training.run import train
 
+# Shared by the search and the demonstration: they use the same scores and some of the same runs.
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-runs"
-"""The search and the demonstration share it: the same scores, and some of the same runs."""
 TRAINING_PAIRS = 8192
+# A variant's `data` for the same pairs with shuffled captions.
 SHUFFLED = Path("demo-shuffled")
-"""A variant's `data` for the same pairs with shuffled captions."""
 COMMON: dict[str, Any] = {
     "base": "demo",
     "data": "demo",
@@ -47,21 +47,20 @@ COMMON: dict[str, Any] = {
     "save_every": 100,
     "keep_checkpoints": 1,
     "device": "cpu",
-    "precision": "float32",  # bfloat16 is 1.4 times as fast where a CPU computes in it, nine times slower elsewhere
+    "precision": "float32",  # bfloat16 is 1.4 times as fast where CPUs support it, else nine times slower
     "teacher_precision": "float32",
 }
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named way to fine-tune: options over `COMMON`."""
+    """A named way to fine-tune: options on top of `COMMON`."""
 
     name: str
     options: tuple[tuple[str, Any], ...]
 
     @classmethod
     def of(cls, name: str, **options: Any) -> Variant:
-        """A variant from keywords."""
         return cls(name, tuple(sorted(options.items())))
 
     def config(self, seed: int, teacher: str) -> FinetuneConfig:
@@ -72,28 +71,27 @@ class Variant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: what it was, what it measured, and its log."""
+    """One run's settings, measurements and log."""
 
     variant: str
     trainable: str
     seed: int
     split: str
     seconds: float
-    """Of one core: loading and training, over all its starts, and measuring."""
+    """Of one core: loading and training over all starts, and measuring."""
     options: dict[str, Any]
-    """The whole configuration."""
     measured: StudentScores
     log: list[dict[str, float]]
     real: dict[str, float] = field(default_factory=dict)
-    """With L_SDS: the residuals that the teacher has on real latents; see `demo.yardstick`."""
+    """With L_SDS: the teacher's residuals on real latents; see `demo.yardstick`."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """What runs have in common: how they are measured, their teacher's reference, and where they are kept.
+    """What runs have in common: the measured part, the teacher's reference, and where they are stored.
 
-    A run is kept under the fingerprint of what it depends on, so that it is used again by its like alone. The
-    program is not in it: after a change to the code, use another folder.
+    A run is stored under a fingerprint of everything it depends on except the program: after a change to the
+    code, use another folder.
     """
 
     split: Split
@@ -102,13 +100,12 @@ class Series:
     pairs: int = TRAINING_PAIRS
 
     def parts(self, config: FinetuneConfig) -> Parts:
-        """What a run reads, loaded once a process."""
+        """A run's inputs, loaded once per process."""
         named = config.teacher
         teacher = _teacher(named, config.teacher_precision, config.guidance) if named else None
         return Parts(_base(), _pairs(self.pairs, shuffled=config.data == SHUFFLED), teacher)
 
     def plan(self, variant: Variant, seed: int) -> Run:
-        """A run and its files."""
         config = variant.config(seed, self.teacher)
         parts = self.parts(config)
         name = f"{variant.name}-{config.trainable}-{seed}-{fingerprint.of_run(config, parts)}"
@@ -120,7 +117,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a series: its folder, and the files of the scores that it distils."""
+    """One run of a series: its folder, and the files of the scores it distils."""
 
     variant: str
     config: FinetuneConfig
@@ -128,12 +125,12 @@ class Run:
     scores: list[Path]
 
     def outcome(self, split: Split) -> Path:
-        """Where its outcome on a part of the world is kept."""
+        """The file of its outcome on a part of the world."""
         return self.folder / f"{split}.json"
 
 
 def one_a_core() -> ProcessPoolExecutor:
-    """Processes of one thread each: two small runs side by side beat one in two threads."""
+    """A pool of single-threaded processes: two small runs in parallel beat one run with two threads."""
     os.environ["OMP_NUM_THREADS"] = "1"
     return ProcessPoolExecutor(max(1, usable_cores()), mp_context=multiprocessing.get_context("spawn"))
 
@@ -141,10 +138,9 @@ def one_a_core() -> ProcessPoolExecutor:
 def run_all(
     series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executor
 ) -> tuple[list[Outcome], float]:
-    """Do the runs, of variants and seeds, that are not done yet.
+    """Do the runs of variants and seeds that are not done yet.
 
-    Returns:
-        The outcomes of all, in order, and the seconds of one core that the teacher's scores took.
+    Returns all outcomes in order, and the seconds of one core that the teacher's scores took.
     """
     runs = [series.plan(variant, seed) for variant, seed in wanted]
     waiting = [run for run in runs if not run.outcome(series.split).exists()]
@@ -157,12 +153,12 @@ def run_all(
 
 
 def base_outcome(split: Split) -> Outcome:
-    """The base as it is, measured like a run."""
+    """The base itself, measured like a run."""
     return Outcome("base", "none", 0, split, 0.0, {}, measure(_base(), split), [])
 
 
 def summary(outcome: Outcome) -> str:
-    """One line for a person who waits."""
+    """One line of progress."""
     measured = outcome.measured
 
     def by_kind(right: list[bool]) -> str:
@@ -179,7 +175,7 @@ def summary(outcome: Outcome) -> str:
 
 
 def read_outcome(file: Path) -> Outcome:
-    """An outcome as `run_all` keeps it."""
+    """Read an outcome stored by `run_all`."""
     content = json.loads(file.read_text(encoding="utf-8"))
     return Outcome(**{**content, "measured": StudentScores(**content["measured"])})
 
@@ -244,7 +240,7 @@ def _teacher(reference: str, precision: str, guidance: float | None) -> Teacher:
 
 
 def by_variant(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    """Outcomes of one variant and one set of trained parameters together, in the order of their first."""
+    """Group outcomes by trained parameters and variant, in order of first appearance."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.trainable, outcome.variant), []).append(outcome)

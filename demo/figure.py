@@ -1,4 +1,4 @@
-"""The demonstration's figure: scores by variant and kind, and below them how loss and residual gap went."""
+"""The demonstration's figure: scores by variant and kind, with curves of loss and residual gap below."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Record = Mapping[str, float]
 
 
 def write_figure(outcomes: Sequence[Outcome], base: Outcome, file: Path, titles: Mapping[str, str]) -> None:
-    """Save the figure as a PNG with a palette, about a third of the size of one without."""
+    """Save the figure as a palette PNG, about a third of the size of an RGB one."""
     drawn = BytesIO()
     draw(outcomes, base, titles).savefig(drawn, format="png", dpi=120)
     image = Image.open(drawn).convert("RGB")
@@ -39,7 +39,7 @@ def write_figure(outcomes: Sequence[Outcome], base: Outcome, file: Path, titles:
 
 
 def draw(outcomes: Sequence[Outcome], base: Outcome, titles: Mapping[str, str]) -> Figure:
-    """A column for each set of trained parameters: GroupMatch, group score, L_CLIP and, with L_SDS, residual gaps."""
+    """A column per set of trained parameters: GroupMatch, group score, L_CLIP, with L_SDS residual gaps."""
     groups = by_variant(outcomes)
     names = list(dict.fromkeys(name for _, name in groups))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
@@ -70,7 +70,7 @@ def draw(outcomes: Sequence[Outcome], base: Outcome, titles: Mapping[str, str]) 
 
 
 def relative_gap(record: Record) -> float | None:
-    """How much more the teacher errs under shuffled captions, in percent of its residual under the true ones."""
+    """Increase of the teacher's residual under shuffled captions, in percent of that under the true ones."""
     if "residual_shuffled" not in record:
         return None
     return 100 * (record["residual_shuffled"] - record["residual"]) / record["residual"]
@@ -79,7 +79,7 @@ def relative_gap(record: Record) -> float | None:
 def curve(
     runs: Sequence[Outcome], value_of: Callable[[Record], float | None]
 ) -> tuple[list[float], NDArray[np.float64]]:
-    """The steps that all seeds logged a value at, and there the mean over seeds."""
+    """The steps at which all seeds logged a value, and the mean over seeds at each."""
     logs = []
     for run in runs:
         values = ((record["step"], value_of(record)) for record in run.log)
@@ -108,7 +108,7 @@ def _draw_scores(
     colours: Mapping[str, str],
     score: Score,
 ) -> None:
-    """Bars of a mean score with their intervals, each seed a dot, and a line at chance."""
+    """Bars of a mean score with intervals, a dot per seed, and a line at chance."""
     kinds = [None, *dict.fromkeys(base.measured.kinds)]
     bars = {"base": [base], **variants}
     width = 0.84 / len(bars)
@@ -116,7 +116,7 @@ def _draw_scores(
         at = np.arange(len(kinds)) + (place - (len(bars) - 1) / 2) * width
         found = [interval(runs, score, kind) for kind in kinds]
         means = 100 * np.array([one.mean for one in found])
-        # A mean of few seeds may lie a hair outside the percentiles of its resamples.
+        # With few seeds the mean may lie slightly outside the percentiles of its resamples.
         ends = 100 * np.array([[max(0, one.mean - one.low), max(0, one.high - one.mean)] for one in found]).T
         axis.bar(at, means, width * 0.92, color=colours.get(name, BASE_COLOUR))
         axis.errorbar(at, means, ends, fmt="none", ecolor="0.15", elinewidth=1, capsize=2)
@@ -135,7 +135,7 @@ def _draw_curves(
     value_of: Callable[[Record], float | None],
     colours: Mapping[str, str],
 ) -> None:
-    """Means over seeds by step, smoothed; a variant that logs no such value is left out."""
+    """Smoothed means over seeds by step; variants without such values are left out."""
     for name, runs in variants.items():
         steps, means = curve(runs, value_of)
         if steps:

@@ -1,7 +1,7 @@
-"""The demo world's sets as files, in the layouts that benchmarks are published in: `python -m demo.folders DIR`.
+"""Writes the demo world's sets in the layouts of published benchmarks: `python -m demo.folders DIR`.
 
-    DIR/PART/retrieval/   captions.json and its pictures     sds-clip evaluate retrieval --data .../captions.json
-    DIR/PART/zero-shot/   CLIP_benchmark's WebDataset        sds-clip evaluate zero-shot --data ...
+    DIR/PART/retrieval/   captions.json and images       sds-clip evaluate retrieval --data .../captions.json
+    DIR/PART/zero-shot/   CLIP_benchmark's WebDataset    sds-clip evaluate zero-shot --data ...
 
 PART is heldout or validation. The Winoground sets are files already: demo/data/PART.
 """
@@ -31,7 +31,7 @@ def write_pairs(folder: Path, content: Pairs) -> None:
 
 
 def write_retrieval(folder: Path, content: Pairs) -> None:
-    """Write pairs as a captions file and its pictures."""
+    """Write pairs as a captions file and its images."""
     folder.mkdir(parents=True)
     records = []
     for number, (pixels, caption) in enumerate(zip(content.images, content.captions, strict=True)):
@@ -41,7 +41,7 @@ def write_retrieval(folder: Path, content: Pairs) -> None:
 
 
 def write_zero_shot(folder: Path, content: Labelled) -> None:
-    """Write labelled images as one shard, with the names of all classes, also of those that no image is of."""
+    """Write labelled images as one shard, with the names of all classes, even those without an image."""
     (folder / "test").mkdir(parents=True)
     (folder / "classnames.txt").write_text("\n".join(content.labels), encoding="utf-8")
     templates = [template.replace("{}", "{c}") for template in CLASS_TEMPLATES]
@@ -61,7 +61,6 @@ def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

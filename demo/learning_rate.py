@@ -4,16 +4,16 @@ from __future__ import annotations
 
 
 class PlateauRate:
-    """Warm-up, a plateau, a linear fall: on the plateau a run can still be lengthened or cut.
+    """Warm-up, plateau, linear decay. On the plateau a run can still be lengthened or shortened.
 
-    A recipe that inherits it has these four fields.
+    A recipe that inherits this has these four fields.
     """
 
     steps: int
     learning_rate: float
     warmup_steps: int
     decay_share: float
-    """The last part of the steps, in which the rate falls linearly to zero."""
+    """The final share of the steps, over which the rate falls linearly to zero."""
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
@@ -21,7 +21,7 @@ class PlateauRate:
         return self.learning_rate * min(rise, 1.0, self._fall_at(step))
 
     def decays_at(self, step: int) -> bool:
-        """Whether the rate of this step is already below the plateau's for good."""
+        """Whether the decay has begun at this step."""
         return self._fall_at(step) < 1
 
     def _fall_at(self, step: int) -> float:

@@ -1,8 +1,9 @@
-"""Distil, compare and swap on a running system, under load: `make demo`, beside `make run`.
+"""Distil, compare and swap on a running system under load: `make demo`, beside `make run`.
 
-Uploads pairs of the demo world and its validation sets, has the demo CLIP fine-tuned with `promote: if_better`, and
-follows the job while requests keep coming. The new version's group score is higher, but lies under chance, and its
-GroupMatch is not significantly higher: the gate keeps the old version. Then it is promoted by hand, to show the swap.
+Uploads pairs of the demo world and its validation sets, has the demo CLIP fine-tuned with `promote:
+if_better`, and follows the job while requests keep coming. The new version's group score is higher but below
+chance, and its GroupMatch is not significantly higher, so the gate keeps the old version. Then it is promoted
+by hand, to show the swap.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ METRICS = ("group_match", "group_score", "text_score", "image_score")
 
 
 class Load:
-    """Requests to /match and /classify all the time, each sent once, and what came of them."""
+    """Sends requests to /match and /classify continuously, without retries, and counts the results."""
 
     def __init__(self, url: str | None, image: Path, captions: list[str]) -> None:
         self._url, self._image, self._captions = url, image, captions
@@ -80,7 +81,6 @@ class Load:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="the service (default: SDS_CLIP_URL, else http://127.0.0.1:8000)")
     options = parser.parse_args()
@@ -115,7 +115,7 @@ def main() -> None:
 
 @contextmanager
 def _uploads(client: Client) -> Iterator[dict[str, str]]:
-    """The data sets' ids by role, each of them checked by the service."""
+    """Upload the data sets; yields their ids by role once the service has checked them."""
     with tempfile.TemporaryDirectory(prefix="sds-clip-demo-") as folder:
         train = Path(folder) / "train"
         validation = Path(folder) / "validation"
@@ -160,7 +160,7 @@ def _finetune(client: Client, sets: dict[str, str], options: dict[str, Any]) -> 
 
 
 def _wait_for(client: Client, version: str | None) -> None:
-    """Wait until the process that answers serves a version."""
+    """Wait until the answering process serves a version."""
     while (
         client.match([DATA / "validation" / "images" / "ex_0_img_0.png"], ["a"])["model"]["version"]
         != version

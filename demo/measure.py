@@ -1,4 +1,4 @@
-"""What the demonstration measures of a student on a part of the world."""
+"""The demonstration's measurements of a student on a part of the world."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from models.zero_shot import class_weights, prompts
 
 @dataclass(frozen=True)
 class StudentScores:
-    """Outcomes per Winoground item, in the set's order, and shares of the two things that must not get worse."""
+    """Outcomes per Winoground item in the set's order, and the two shares that must not get worse."""
 
     kinds: list[str]
     text: list[bool]
     image: list[bool]
     retrieval: float
-    """Recall@1 in batches of 128, the mean of both directions."""
+    """Recall@1 in batches of 128, mean of both directions."""
     zero_shot: float
     """Top-1 accuracy among 192 names."""
     margins: list[float]
-    """GroupMatch's: s00 + s11 - s01 - s10 of each item."""
+    """GroupMatch margins: s00 + s11 - s01 - s10 of each item."""
 
     @property
     def group(self) -> list[bool]:

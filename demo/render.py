@@ -1,4 +1,4 @@
-"""Scenes to pixels: signed distances to sixteen shapes, antialiased over one pixel."""
+"""Renders scenes: signed distances to sixteen shapes, antialiased over one pixel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from demo.world import IMAGE_SIZE_PX, Scene, Thing
 Array = NDArray[np.floating[Any]]
 Point = tuple[float, float]
 
-ALPHA_LEVELS = 15  # few enough that an image of two objects fits a palette, and its PNG stays small
+ALPHA_LEVELS = 15  # few enough that an image of two objects fits a palette, so its PNG stays small
 
 
 def render(scene: Scene) -> UInt8[np.ndarray, "64 64 3"]:
@@ -39,7 +39,7 @@ def _paint(canvas: Array, thing: Thing) -> None:
 
 @cache
 def coverage(shape: str, radius_px: int) -> Array:
-    """How much of each pixel a shape covers, 0 to 1, on a square grid around its centre."""
+    """The share of each pixel that a shape covers, 0 to 1, on a square grid around its centre."""
     reach = radius_px + 2
     axis = np.arange(-reach, reach + 1, dtype=np.float32) / radius_px
     x, y = np.meshgrid(axis, axis)  # y grows downwards
@@ -56,7 +56,7 @@ def _disc(x: Array, y: Array, centre: Point, radius: float) -> Array:
 
 
 def _polygon(x: Array, y: Array, corners: Sequence[Point]) -> Array:
-    """Exact signed distance to a simple polygon: the nearest edge, the sign by the crossing rule."""
+    """Exact signed distance to a simple polygon: nearest edge, sign by the crossing rule."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, dtype=bool)
     for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):

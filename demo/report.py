@@ -1,4 +1,4 @@
-"""The demonstration's results: tables between markers of results.md, and a figure beside it."""
+"""The demonstration's results: tables between markers in results.md, and a figure beside it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from demo.world import COLOURS, SHAPES
 from demo.yardstick import PAIRS
 from models.evaluation.winoground import CHANCE, d_prime
 
+# Names of the markers: generated text goes from <!-- results --> to <!-- /results -->.
 RESULTS, SHUFFLED, SEARCH = "results", "results-shuffled", "search"
-"""The names of the markers: what is generated stands from <!-- results --> to <!-- /results -->."""
 TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
 NAMES: dict[Score, str] = {"group_match": "GroupMatch", "group": "group score"}
-CLASSES = len(COLOURS) * len(SHAPES)
-"""Names that zero-shot chooses among."""
+CLASSES = len(COLOURS) * len(SHAPES)  # the number of zero-shot classes
 NONE = ""
 GAP = (
     f"The residual gap is how much more the teacher errs under shuffled captions than under the true ones, over the "
@@ -28,8 +27,8 @@ GAP = (
     "them for one that L_CLIP and the negatives ask, mean over the run."
 )
 
+# The control variant for each set of trained parameters and variant.
 Controls = Mapping[tuple[str, str], str]
-"""For a set of trained parameters and a variant, the name of the variant that is its control."""
 
 
 def write_report(
@@ -62,7 +61,7 @@ def write_search(
     command: str,
     scoring_s: float,
 ) -> None:
-    """Write the table of the variants that were explored into `results.md`, between its own markers.
+    """Write the table of explored variants into `results.md`, between its own markers.
 
     Raises:
         ValueError: results.md does not have each marker once.
@@ -79,7 +78,7 @@ def search_table(
     command: str,
     scoring_s: float,
 ) -> str:
-    """A row a run: GroupMatch, group score, what must not get worse, the difference to its control, residual gaps."""
+    """One row per run: scores, what must not get worse, the difference to its control, residual gaps."""
     kinds = list(dict.fromkeys(base.measured.kinds))
     header = [
         "GroupMatch", "trained", "steps", "all", *kinds, "group score", "retrieval", "zero-shot", "over its control",
@@ -141,7 +140,7 @@ def _real_gap(runs: Sequence[Outcome]) -> str:
 
 
 def _effort(outcomes: Sequence[Outcome], scoring_s: float) -> str:
-    """How much was computed, on how many cores' worth of time, and in which formats."""
+    """Number of runs, core minutes, and number formats."""
     seeds = ", ".join(map(str, sorted({outcome.seed for outcome in outcomes})))
     minutes = sum(outcome.seconds for outcome in outcomes) / 60
     formats = {(run.options["precision"], run.options["teacher_precision"]) for run in outcomes}
@@ -163,7 +162,7 @@ def tables(
     scoring_s: float,
     picture: str,
 ) -> str:
-    """What stands between the markers: how it was made, and two tables for each set of trained parameters."""
+    """The text between the markers: how it was made, and two tables per set of trained parameters."""
     kinds = list(dict.fromkeys(base.measured.kinds))
     blocks = [_made(outcomes, base, kinds, command, scoring_s)]
     groups = by_variant(outcomes)
@@ -240,7 +239,7 @@ def _other_table(variants: Mapping[str, list[Outcome]], base: Outcome) -> str:
 
 
 def _d_prime(runs: Sequence[Outcome]) -> str:
-    """The seeds' mean."""
+    """Mean over seeds."""
     found = [d_prime(run.measured.margins) for run in runs]
     known = [value for value in found if value is not None]
     return f"{sum(known) / len(known):.2f}" if known else NONE
@@ -282,7 +281,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _write_between(name: str, generated: str, file: Path) -> None:
-    """Put what is generated between a marker and its end; a file that is not there gets both."""
+    """Replace the text between a marker and its end; a new file gets both."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = file.read_text(encoding="utf-8") if file.exists() else f"# Results\n\n{opening}\n{closing}\n"
     if old.count(opening) != 1 or old.count(closing) != 1 or old.index(opening) > old.index(closing):

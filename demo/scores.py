@@ -17,16 +17,16 @@ from models.training.config import FinetuneConfig
 from models.training.parts import Parts, with_negatives
 from models.training.run import score_targets
 
-CHUNK = 512
+CHUNK = 512  # pairs per file and task
 
 
 def score_files(fingerprint: str, size: int, work_dir: Path) -> list[Path]:
-    """The files of the parts that `size` pairs are scored in, CHUNK pairs each."""
+    """The files for the scores of `size` pairs, CHUNK pairs each."""
     return [work_dir / f"scores-{fingerprint}-{start}.safetensors" for start in range(0, size, CHUNK)]
 
 
 def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path) -> None:
-    """Score the pairs of one part, and keep the scores with the seconds that they took."""
+    """Score one chunk of pairs, and store the scores with the seconds they took."""
     assert parts.teacher is not None
     began = time.monotonic()
     pairs = with_negatives(config, parts.pairs)
@@ -39,7 +39,7 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path) -
 
 
 def scoring_seconds(files: Iterable[Path]) -> float:
-    """How long the scores in these files took, one core at a time."""
+    """Seconds of one core that the scores in these files took."""
     total = 0.0
     for file in files:
         with safe_open(file, "pt") as opened:
@@ -48,7 +48,7 @@ def scoring_seconds(files: Iterable[Path]) -> float:
 
 
 def load_scores(config: FinetuneConfig, parts: Parts, files: Iterable[Path]) -> dict[Any, Tensor]:
-    """All parts, as `ScoreTargets` knows them."""
+    """All chunks, keyed as in `ScoreTargets`."""
     pairs = with_negatives(config, parts.pairs)
     errors = torch.cat([load_file(file)["errors"] for file in files])
     width = 1 + config.negatives_count

@@ -1,6 +1,6 @@
 """Explore variants of the objective on validation combinations: `python -m demo.search`.
 
-Goes on where it was stopped; after a change to the program, give it another --work-dir.
+An interrupted search continues where it stopped. After a change to the code, use another --work-dir.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from demo.report import write_search
 from demo.variants import CONTROLS, HIGH_NOISE, LEARNING_RATES, NEGATIVES, SCORE, STEPS, chosen
 from demo.world import Split
 
+# Plain L_CLIP is the one control of all L_SDS variants without negatives: they differ in options it lacks.
 SEARCH_CONTROLS = CONTROLS | {
     "lambda-10": "clip",
     "all-timesteps": "clip",
@@ -24,11 +25,10 @@ SEARCH_CONTROLS = CONTROLS | {
     "score-0.001": "clip-negatives",
     "score-0.01": "clip-negatives",
 }
-"""L_CLIP alone is one control of all L_SDS without negatives: it has none of the options that these differ in."""
 
 
 def explored(trainable: str) -> list[Variant]:
-    """What was tried around the chosen methods."""
+    """The chosen methods and variations of them."""
     common = {"trainable": trainable, "steps": STEPS, "lr": LEARNING_RATES[trainable]}
     sds = {**common, "objective": "sds-clip"}
     score = {**common, **NEGATIVES, **SCORE, "objective": "score"}
@@ -50,7 +50,6 @@ def explored(trainable: str) -> list[Variant]:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; like ones are used again")
     parser.add_argument("--teacher", default="demo", help="a teacher reference")

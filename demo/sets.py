@@ -1,4 +1,4 @@
-"""Pairs of image and caption, each a pure function of its part, its seed and its index."""
+"""Image-caption pairs, each a pure function of its part, seed and index."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images, and for each the place of its label in `labels`."""
+    """Images, and the index of each one's label in `labels`."""
 
     images: UInt8[np.ndarray, "n 64 64 3"]
     targets: list[int]
@@ -38,15 +38,14 @@ class Labelled:
 
 
 def training_pairs(seed: int, start: int, count: int) -> Pairs:
-    """The training pairs `start` to `start + count`, the same at every call."""
     return pairs(Split.TRAIN, seed, start, count)
 
 
 def retrieval_set(split: Split, count: int = 512) -> Pairs:
-    """The pairs of a part that retrieval is measured on, in batches of 128 that repeat no combination.
+    """The pairs of a part that retrieval is measured on, in batches of 128 without repeated combinations.
 
     A part other than training has a tenth of the combinations, so a random batch would repeat some (above all
-    single objects, of which a part has 19) and could not be told apart even by a perfect model.
+    single objects, of which a part has 19). Even a perfect model could not tell those apart.
     """
     chosen: list[Pairs] = []
     index = 0
@@ -66,7 +65,7 @@ def retrieval_set(split: Split, count: int = 512) -> Pairs:
 
 
 def pairs(split: Split, seed: int, start: int, count: int) -> Pairs:
-    """Pairs of a part; pair i depends on nothing but (split, seed, i)."""
+    """Pairs of a part; pair i depends only on (split, seed, i)."""
     scenes, captions = [], []
     for index in range(start, start + count):
         rng = np.random.default_rng((seed, _PART[split], index))
@@ -77,7 +76,7 @@ def pairs(split: Split, seed: int, start: int, count: int) -> Pairs:
 
 
 def classification_set(split: Split, count: int = 512) -> Labelled:
-    """Single objects of a part's combinations, to be told apart among all 192 names like `red circle`."""
+    """Single objects of a part's combinations, to be classified among all 192 names like `red circle`."""
     labels = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
     images: list[NDArray[np.uint8]] = []
     targets: list[int] = []

@@ -1,4 +1,4 @@
-"""How sure the demonstration's numbers are: intervals over seeds and items, and differences to a control."""
+"""Uncertainty of the demonstration's results: intervals over seeds and items, differences to a control."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Share = Literal["retrieval", "zero_shot"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and items, and the ends of its 95 % interval."""
+    """A mean over seeds and items, and its 95 % interval."""
 
     mean: float
     low: float
@@ -28,38 +28,38 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """Variant minus control, and two two-sided p-values of there being none."""
+    """Variant minus control, and two two-sided p-values for no difference."""
 
     interval: Interval
     p: float
-    """By the bootstrap; the smallest that it can give is 2 / (RESAMPLES + 1)."""
+    """By the bootstrap; at least 2 / (RESAMPLES + 1)."""
     mcnemar_p: float
-    """By exact McNemar tests, the largest of the seeds'; 1 where their differences have both signs."""
+    """By exact McNemar tests: the largest over seeds; 1 if their differences have both signs."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A share minus the base's, in points: the mean over seeds, and each seed's in their order."""
+    """A share minus the base's, in points: the mean over seeds, and each seed's in order."""
 
     mean: float
     seeds: list[float]
 
 
 def seed_means(outcomes: Sequence[Outcome], score: Score, kind: str | None = None) -> list[float]:
-    """Each seed's mean score over a kind's items, or over all, the seeds in ascending order."""
+    """Each seed's mean score over the items of a kind, or all; seeds in ascending order."""
     means: list[float] = _right(outcomes, score, kind).mean(axis=1, dtype=np.float64).tolist()
     return means
 
 
 def interval(outcomes: Sequence[Outcome], score: Score, kind: str | None = None) -> Interval:
-    """A variant's mean score over a kind's items, or over all, with its bootstrap interval.
+    """A variant's mean score over the items of a kind, or all, with its bootstrap interval.
 
-    Every resample draws seeds and, for all of them alike, items, both with replacement; the interval runs from
-    the 2.5th to the 97.5th percentile of their means. Of a few seeds it underestimates what other seeds would
-    give, so each seed belongs beside it.
+    Every resample draws seeds and, the same for all seeds, items, both with replacement. The interval runs
+    from the 2.5th to the 97.5th percentile of the resamples' means. With few seeds it underestimates the
+    variation over seeds, so report each seed too.
 
     Raises:
-        ValueError: no outcomes, a seed twice, no item of the kind, or outcomes of different items.
+        ValueError: no outcomes, a repeated seed, no item of the kind, or outcomes of different items.
     """
     right = _right(outcomes, score, kind)
     return _interval(right, _resampled_means(right))
@@ -68,10 +68,10 @@ def interval(outcomes: Sequence[Outcome], score: Score, kind: str | None = None)
 def difference(
     outcomes: Sequence[Outcome], control: Sequence[Outcome], score: Score = "group", kind: str | None = None
 ) -> Difference:
-    """Variant minus control, paired by seed and by item: each resample takes the same of both.
+    """Variant minus control, paired by seed and item: each resample takes the same of both.
 
-    p = 2 min(P(difference <= 0), P(difference >= 0)) over the resamples, one added to each count. The bootstrap
-    speaks of seeds and items together, McNemar's test of one seed's items at a time.
+    p = 2 min(P(difference <= 0), P(difference >= 0)) over the resamples, with one added to each count. The
+    bootstrap covers seeds and items together, McNemar's test one seed's items at a time.
 
     Raises:
         ValueError: the two have different seeds or different items, or as for `interval`.
@@ -88,7 +88,7 @@ def difference(
 
 
 def change(outcomes: Sequence[Outcome], base: Outcome, share: Share) -> Change:
-    """How a share differs from the base's, in points.
+    """The difference of a share to the base's, in points.
 
     Raises:
         ValueError: the base was measured on other items.
@@ -105,7 +105,7 @@ def _interval(values: Float[np.ndarray, "s n"], means: Float[np.ndarray, "resamp
 
 
 def _resampled_means(values: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "resamples"]:
-    """The mean of every resample: sum over s, n of (times seed s) (times item n) value / (s n)."""
+    """The mean of every resample: sum over s, n of (draws of seed s) (draws of item n) value / (s n)."""
     seeds, items = _times_drawn(*values.shape)
     totals = ((items @ values.T) * seeds).sum(axis=1)
     return np.asarray(totals / values.size)
@@ -115,9 +115,9 @@ def _resampled_means(values: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "res
 def _times_drawn(
     seeds: int, items: int
 ) -> tuple[Float[np.ndarray, "resamples s"], Float[np.ndarray, "resamples n"]]:
-    """How many times each resample draws each seed and each item; always the same for the same counts.
+    """How often each resample draws each seed and each item; deterministic for given counts.
 
-    Float32 holds the counts and their sums exactly, and a matrix product does the resampling.
+    Float32 holds the counts and their sums exactly, so a matrix product does the resampling.
     """
     rng = np.random.default_rng(RESAMPLING_SEED)
     drawn = [rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) for n in (seeds, items)]
@@ -125,7 +125,7 @@ def _times_drawn(
 
 
 def _mcnemar(delta: Float[np.ndarray, "s n"]) -> float:
-    """The largest p of the seeds' exact tests on discordant items; 1 where seeds point different ways."""
+    """The largest p of the seeds' exact tests on discordant items; 1 if seeds disagree on the direction."""
     better, worse = (delta > 0).sum(axis=1), (delta < 0).sum(axis=1)
     if (better > worse).any() and (better < worse).any():
         return 1.0
@@ -138,7 +138,7 @@ def _mcnemar(delta: Float[np.ndarray, "s n"]) -> float:
 
 
 def _right(outcomes: Sequence[Outcome], score: Score, kind: str | None) -> Float[np.ndarray, "s n"]:
-    """1 where a seed has an item right, 0 elsewhere."""
+    """1 where a seed has an item right, else 0."""
     _seeds(outcomes)
     _check_items(outcomes)
     chosen = np.array([kind in (None, name) for name in outcomes[0].measured.kinds], dtype=bool)

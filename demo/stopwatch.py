@@ -1,4 +1,4 @@
-"""How long a run took in all its starts: a stopped one goes on counting where it was."""
+"""Measures a run's duration over all its starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.atomic import write_atomic
 
 
 class Stopwatch:
-    """Counts from where its file says. A kill loses what has passed since the last tick."""
+    """Continues from the seconds in its file. A kill loses the time since the last tick."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -18,9 +18,9 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """So far, of all starts together."""
+        """Seconds so far, over all starts."""
         return self._before_s + time.monotonic() - self._began
 
     def tick(self) -> None:
-        """Keep the seconds so far."""
+        """Store the seconds so far."""
         write_atomic(self._file, f"{self.seconds}\n")

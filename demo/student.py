@@ -1,4 +1,4 @@
-"""The demo student: a small CLIP of open_clip's own classes, and its folder on disk."""
+"""The demo student: a small CLIP built from open_clip's own classes, and its folder on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STD = (0.25, 0.25, 0.25)
 
 
 def model_config(vocab_size: int) -> dict[str, Any]:
-    """The architecture in `open_clip_config.json` terms, about 3.3 million parameters."""
+    """The architecture as in `open_clip_config.json`, about 3.3 million parameters."""
     return {
         "embed_dim": 192,
         "quick_gelu": False,
@@ -44,7 +44,7 @@ def model_config(vocab_size: int) -> dict[str, Any]:
 
 
 def preprocess_config() -> dict[str, Any]:
-    """How an image of any size becomes the model's input: whole, squeezed to a square of 64 pixels."""
+    """How an image becomes the model's input: the whole image, squeezed to a square of 64 pixels."""
     return {
         "size": IMAGE_SIZE_PX,
         "mode": "RGB",
@@ -59,9 +59,9 @@ def preprocess_config() -> dict[str, Any]:
 def new_student(vocab_size: int) -> CLIP:
     """A student with fresh weights from torch's global random state.
 
-    Word and position embeddings start at one scale. open_clip's 0.02 and 0.01 suit long training of wide
-    towers; here the words would outweigh their places from the start, and the text tower would begin as a
-    bag of words by construction instead of becoming one for want of a reason not to.
+    Word and position embeddings start at the same scale. open_clip's 0.02 and 0.01 suit long training of wide
+    towers. Here words would outweigh positions from the start, and the text tower would begin as a bag of
+    words by construction, instead of becoming one for lack of a reason not to.
     """
     student = CLIP(**deepcopy(model_config(vocab_size)))
     scale = student.token_embedding.weight.shape[1] ** -0.5
@@ -71,15 +71,15 @@ def new_student(vocab_size: int) -> CLIP:
 
 
 def save_student(student: CLIP, folder: Path) -> None:
-    """Write float16 weights and the configuration; the tokenizer's files are there already."""
+    """Write float16 weights and the configuration; the tokenizer's files exist already."""
     weights = {name: value.detach().half().contiguous() for name, value in student.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
+    (folder / "open_clip_model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
     config = {"model_cfg": model_config(student.vocab_size), "preprocess_cfg": preprocess_config()}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def pixels_to_input(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """Scale pictures of the model's own size to what the folder's transform makes of them."""
+    """Scale images of the model's own size as the folder's transform would."""
     scaled = images.permute(0, 3, 1, 2).float() / 255
     return (scaled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

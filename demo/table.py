@@ -1,4 +1,4 @@
-"""Print the demo's table of held-out scores: `python -m demo.table`, and `--teacher demo` for the teacher's."""
+"""Print the demo's table of held-out scores: `python -m demo.table`; with `--teacher demo` the teacher's."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def table(clip: Clip, split: Split) -> str:
 
 
 def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
-    """Winoground scores of a teacher's denoising error, the velocity's, on a part of the demo world, in Markdown.
+    """Winoground scores by a teacher's velocity error on a part of the demo world, in Markdown.
 
-    A score is d(x, no caption) - d(x, c) over `count` noise levels, which all captions and images share.
+    A score is d(x, no caption) - d(x, c) over `count` noise levels, the same for all captions and images.
     """
     with TemporaryDirectory() as folder:
         scorer = TeacherScorer(teacher, Path(folder), count=count, seed=DRAW_SEED, error_of="velocity")
@@ -71,7 +71,7 @@ def retrieval_rows(clip: Clip, split: Split) -> list[str]:
 
 
 def zero_shot_rows(clip: Clip, split: Split) -> list[str]:
-    """Naming colour and shape of single objects whose combination was never trained on alone."""
+    """Naming colour and shape of single objects whose combination was not in the training set."""
     examples = classification_set(split)
     with TemporaryDirectory() as folder:
         write_zero_shot(Path(folder), examples)
@@ -106,7 +106,6 @@ def _run(clip: Clip, benchmark: Benchmark) -> Results:
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo", help="a model reference")
     parser.add_argument("--teacher", help="a teacher reference: its scores in place of the model's")

@@ -16,7 +16,7 @@ from demo.world import IMAGE_SIZE_PX
 LATENT_CHANNELS = 8
 LATENT_SIZE = 8
 TEXT_WIDTH = 96
-CONTEXT_LENGTH = 24  # the longest caption of the world takes 18 tokens, start and end included
+CONTEXT_LENGTH = 24  # the longest caption of the world takes 18 tokens, including start and end
 TIMESTEPS = 1000
 
 
@@ -37,7 +37,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A U-Net over 8x8x8 latents that attends to a caption at both of its scales, about 2.5 million parameters."""
+    """A U-Net over 8x8x8 latents with cross-attention at both scales, about 2.5 million parameters."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
@@ -53,10 +53,10 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A causal text tower of about 0.4 million parameters, whose words and positions start at one scale.
+    """A causal text tower of about 0.4 million parameters; word and position embeddings have one scale.
 
-    At transformers' own scales the words outweigh their places from the start, and the teacher begins as a bag
-    of words.
+    At transformers' own scales words outweigh positions from the start, and the teacher begins as a bag of
+    words.
     """
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -80,8 +80,8 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def new_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule, with v-prediction.
 
-    What stands where is decided at high noise, where an error in the predicted noise is small whatever the
-    caption says; the velocity's error is not.
+    Layout is decided at high noise, where the error in the predicted noise is small whatever the caption
+    says; the velocity's error is not.
     """
     return DDIMScheduler(
         num_train_timesteps=TIMESTEPS,
@@ -101,7 +101,7 @@ def save_teacher(
 ) -> None:  # fmt: skip
     """Write the folder that `StableDiffusionPipeline.from_pretrained` reads, in float16.
 
-    The networks themselves are cast.
+    Casts the given networks in place.
     """
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -113,7 +113,7 @@ def save_teacher(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    # A tokenizer keeps how it last padded and cut, and would store it.
+    # A tokenizer remembers its last padding and truncation, and would save them.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
@@ -122,9 +122,9 @@ def save_teacher(
 
 
 def _name_text_weights_as_before(file: Path) -> None:
-    """Name the text encoder's weights as every Stable Diffusion folder has them.
+    """Name the text encoder's weights as in every Stable Diffusion folder.
 
-    transformers 5 reads both names and saves without the prefix; 4 reads them with it alone.
+    transformers 5 reads both names but saves without the prefix; 4 reads them only with it.
     """
     weights = load_file(file)
     prefix = "text_model."

@@ -1,4 +1,4 @@
-"""A grid of pictures that diffusers' own pipeline samples from the demo teacher. `python -m demo.teacher_grid`."""
+"""A grid of images sampled from the demo teacher by diffusers' pipeline. `python -m demo.teacher_grid`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from demo.world import IMAGE_SIZE_PX, Split
 
 DEMO = Path(__file__).parent
 OUT = DEMO.parent / "docs" / "teacher-samples.png"
-GRID_SEED = 4  # of the captions: apart from the measured sets'
+GRID_SEED = 4  # for the captions; differs from the measured sets' seeds
 COUNT, COLUMNS = 12, 3
 STEPS = 50
 GUIDANCE = 3.0
@@ -28,7 +28,7 @@ FONT_PX, LINE_CHARACTERS = 15, 20
 
 
 def sample(folder: Path, captions: list[str], steps: int) -> list[PIL.Image.Image]:
-    """One picture a caption, by DDIM with guidance; a picture's noise hangs on its place alone."""
+    """Sample one image per caption, by DDIM with guidance; an image's noise depends only on its index."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pictures: list[PIL.Image.Image] = pipeline(
@@ -41,7 +41,7 @@ def sample(folder: Path, captions: list[str], steps: int) -> list[PIL.Image.Imag
 
 
 def draw_grid(pictures: list[PIL.Image.Image], captions: list[str]) -> PIL.Image.Image:
-    """Pictures at twice their size, each with its caption to its right."""
+    """Images at twice their size, each with its caption to the right."""
     width, height = PICTURE_PX + CAPTION_PX + 2 * MARGIN_PX, PICTURE_PX + MARGIN_PX
     rows = -(-len(pictures) // COLUMNS)
     grid = PIL.Image.new("RGB", (COLUMNS * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
@@ -58,7 +58,6 @@ def draw_grid(pictures: list[PIL.Image.Image], captions: list[str]) -> PIL.Image
 
 
 def main() -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", type=Path, default=DEMO / "teacher", help="a Stable Diffusion folder")
     parser.add_argument("--out", type=Path, default=OUT, help="the PNG file written")

@@ -1,4 +1,4 @@
-"""A byte-pair tokenizer of CLIP's own kind, as Stable Diffusion has it, that knows the demo's words."""
+"""A byte-pair tokenizer of CLIP's kind, as in Stable Diffusion, trained on the demo's captions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ def save_teacher_tokenizer(folder: Path, captions: list[str], context_length: in
 
 
 def load_teacher_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Read the tokenizer back."""
     return CLIPTokenizer.from_pretrained(folder)
 
 
 def write_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write the files again that transformers 5 saves no more and 4 needs: vocab.json, merges.txt, settings."""
+    """Write the files that transformers 5 no longer saves but 4 needs: vocab.json, merges.txt, settings."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     merges = [(left, right) for left, right in model["merges"]]
     _write(folder, model["vocab"], merges, tokenizer.model_max_length)
 
 
 def learn_merges(captions: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Byte-pair merges within words; every byte, inside a word and at its end, has an entry of its own."""
+    """Learn byte-pair merges within words; every byte has an entry, both inside a word and at its end."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()

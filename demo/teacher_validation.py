@@ -1,4 +1,4 @@
-"""What the teacher's training watches: the text score of its denoising error, per kind of swap."""
+"""What the teacher's training logs: the text score of its denoising error, by kind of swap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class TeacherValidation:
-    """Winoground-style items; an item's two pictures, and its two captions, stand side by side."""
+    """Winoground-style items; an item's two images, and its two captions, are adjacent."""
 
     latents: Float[Tensor, "pictures c h w"]
     captions: list[str]
@@ -50,10 +50,10 @@ def text_scores(
     *,
     draws_each: int = 8,
 ) -> dict[str, float]:
-    """Share of pictures whose own caption denoises them better, and of items where both do, per kind.
+    """Share of images whose own caption denoises them better, and of items where both do, by kind.
 
-    The error is the velocity's. Noise and timesteps are the same for both captions of a picture, and for every
-    call. Both networks are left in eval, frozen.
+    The error is the velocity's. Noise and timesteps are the same for both captions of an image, and in every
+    call. Both networks must be frozen and in eval mode.
     """
     errors = _errors(_in_memory(unet, text_encoder, tokenizer), validation, draws_each)
     right = errors.diagonal(dim1=1, dim2=2) < errors.flip(2).diagonal(dim1=1, dim2=2)
@@ -66,7 +66,7 @@ def text_scores(
 
 
 def _errors(teacher: Teacher, validation: TeacherValidation, draws_each: int) -> Float[Tensor, "items 2 2"]:
-    """The error of each picture under each caption of its item."""
+    """The error of each image under each caption of its item."""
     latents = validation.latents
     drawn = draws(len(latents) * draws_each, teacher.latent_shape, teacher.timesteps, seed=0)
     captions = teacher.encode_captions(validation.captions)
@@ -84,7 +84,7 @@ def _errors(teacher: Teacher, validation: TeacherValidation, draws_each: int) ->
 
 
 def _in_memory(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Teacher:
-    """The teacher as it stands in training."""
+    """The teacher in its current state of training."""
     return Teacher(
         reference="the demo teacher in training",
         version="",

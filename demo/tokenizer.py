@@ -1,4 +1,4 @@
-"""A small lower-casing byte-level BPE tokenizer that knows the demo's words and can spell all others."""
+"""A small lower-casing byte-level BPE tokenizer trained on the demo's captions; it can spell any text."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PAD, START, END = "<pad>", "<start>", "<end>"
 def build_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
     """Train the tokenizer; its alphabet is all 256 bytes, so no text is ever unknown.
 
-    The end token is added last to hold the highest id, where open_clip's default pooling (`argmax`) looks for
-    it; padding comes after it, out of the causal mask's sight.
+    The end token is added last to have the highest id, where open_clip's default pooling (`argmax`) looks for
+    it. Padding follows it, hidden by the causal mask.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -58,12 +58,12 @@ def save_tokenizer(folder: Path, captions: list[str]) -> int:
     """Train the tokenizer on `captions`, save it into a model folder and return its number of entries."""
     tokenizer = build_tokenizer(captions)
     tokenizer.save_pretrained(folder)
-    # transformers 5 writes a class of its own, which 4 cannot load; both know this one.
+    # transformers 5 writes a class of its own that 4 cannot load; both know this one.
     file = folder / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config.pop("backend", None)
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    # Unless told, 4 turns the pre-tokenizer's own setting off and spells the first word otherwise.
+    # Without it, 4 overrides the pre-tokenizer's own setting and splits the first word differently.
     config["add_prefix_space"] = True
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return len(tokenizer)

@@ -23,13 +23,13 @@ from models.precision import native_bf16
 
 @dataclass(frozen=True)
 class Recipe(PlateauRate):
-    """What decides the student's weights, beside the machine's arithmetic."""
+    """What determines the student's weights, apart from the machine's arithmetic."""
 
     steps: int = 1400
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     warmup_steps: int = 100
-    decay_share: float = 0.3  # the last part of the steps, in which the rate falls linearly to zero
+    decay_share: float = 0.3  # final share of the steps, over which the rate falls linearly to zero
     weight_decay: float = 0.1
     max_gradient_norm: float = 1.0
     max_logit_scale: float = 4.6052  # ln 100, the usual ceiling
@@ -45,7 +45,7 @@ def train_student(
     save_every: int = 100,
     validate_every: int = 250,
 ) -> CLIP:
-    """Train, or go on from `work_dir/checkpoint.pt`; progress goes to `work_dir/log.jsonl`.
+    """Train, or continue from `work_dir/checkpoint.pt`; progress goes to `work_dir/log.jsonl`.
 
     Raises:
         RuntimeError: the loss is not finite.
@@ -79,7 +79,7 @@ def _train_step(
 ) -> float:  # fmt: skip
     images, tokens = _batch(recipe, tokenizer, step)
     student.train()
-    # At this size the plain attention kernel beats the fused one, whose backward is slow on a CPU.
+    # At this size the plain attention kernel is faster: the fused one's backward is slow on a CPU.
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
         image_features, text_features, logit_scale = student(images, tokens)
     loss: Tensor = contrastive(image_features.float(), text_features.float(), logit_scale)
@@ -100,7 +100,7 @@ def _batch(recipe: Recipe, tokenizer: HFTokenizer, step: int) -> tuple[Tensor, T
 
 
 def _parameter_groups(student: CLIP, recipe: Recipe) -> list[dict[str, object]]:
-    """Matrices decay; gains, biases, embeddings and the temperature do not."""
+    """Weight decay for matrices only, not for gains, biases, embeddings and the temperature."""
     kept: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     for name, parameter in student.named_parameters():

@@ -32,25 +32,25 @@ Watch = Callable[[UNet2DConditionModel, CLIPTextModel], dict[str, float]]
 
 @dataclass(frozen=True)
 class TeacherRecipe(PlateauRate):
-    """What decides the weights of the U-Net and the text encoder, beside the autoencoder's."""
+    """What determines the weights of the U-Net and the text encoder, apart from the autoencoder's."""
 
     steps: int = 5_000
     batch_size: int = 128
-    pool_size: int = 131_072  # scenes; each comes back about five times, in other words and other noise
+    pool_size: int = 131_072  # scenes; each is seen about five times, with new wording and noise
     learning_rate: float = 1.2e-3
     warmup_steps: int = 200
-    decay_share: float = 0.3  # the last part of the steps, in which the rate falls linearly to zero
+    decay_share: float = 0.3  # final share of the steps, over which the rate falls linearly to zero
     weight_decay: float = 0.01
-    average_decay: float = 0.999  # of the weights' moving average, which is what is kept
-    caption_dropout: float = 0.1  # so that the unconditional score exists
-    scored_share: float = 0.75  # of the timesteps drawn from the range that captions are scored on
+    average_decay: float = 0.999  # of the weights' moving average, which is what gets saved
+    caption_dropout: float = 0.1  # so that there is an unconditional score
+    scored_share: float = 0.75  # share of timesteps drawn from the range that captions are scored on
     scored_timesteps: tuple[int, int] = (250, 950)
-    seed: int = 1000  # apart from the student's, so that the two never saw the same pictures
+    seed: int = 1000  # differs from the student's, so that the two never see the same images
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The scenes trained on and their latents, scaled to unit deviation."""
+    """The training scenes and their latents, scaled to unit standard deviation."""
 
     scenes: list[Scene]
     latents: Float[Tensor, "n c h w"]
@@ -66,7 +66,7 @@ def train_teacher(
     save_every: int = 200,
     watch_every: int = 500,
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train, or go on from `work_dir/teacher.pt`; returns the averaged weights.
+    """Train, or continue from `work_dir/teacher.pt`; returns the averaged weights.
 
     Raises:
         RuntimeError: the loss is not finite.
@@ -88,6 +88,7 @@ def train_teacher(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(step)
         losses.append(_train_step(networks, optimizer, recipe, tokenizer, pool, alphas_cumprod, step))
+        # Less averaging in early steps, so that the initial weights are soon forgotten.
         _average(averaged, networks, min(recipe.average_decay, (1 + step) / (10 + step)))
         done, seconds = step + 1, time.monotonic() - began
         if done % 50 == 0:
@@ -128,13 +129,12 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, images: Tensor) -> Float[Tensor, "b c h w"]:
-    """Latents of pictures as the U-Net knows them: the posterior's mean, scaled."""
+    """Latents of images as the U-Net expects them: the posterior's mean, scaled."""
     latents: Tensor = vae.encode(pixels_to_vae(images)).latent_dist.mean * vae.config.scaling_factor
     return latents
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Int[Tensor, "b s"]:
-    """Token ids padded to the text encoder's length."""
     tokens = tokenizer(
         captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
     )
@@ -143,7 +143,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Int[Tensor, "b s"
 
 
 def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list[str]]:
-    """A step's latents and captions, each pass through the pool in another order and in other words.
+    """A step's latents and captions; each pass through the pool has a new order and new wording.
 
     A pure function of the recipe and the step.
     """
@@ -171,7 +171,7 @@ def _train_step(
     signal = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
     velocity = signal.sqrt() * noise - (1 - signal).sqrt() * latents
-    # At this size the plain attention kernel beats the fused one, whose backward is slow on a CPU.
+    # At this size the plain attention kernel is faster: the fused one's backward is slow on a CPU.
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
         text = networks["text_encoder"](tokenize(tokenizer, captions)).last_hidden_state
         predicted = networks["unet"](noisy, timesteps, text).sample

@@ -16,22 +16,22 @@ from demo.sets import training_pairs
 from demo.teacher import new_vae
 from models.precision import native_bf16
 
-SCALE_IMAGES = 1024  # over which the latents' scale is measured
+SCALE_IMAGES = 1024  # number of images over which the latents' scale is measured
 
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """What decides the autoencoder's weights."""
+    """What determines the autoencoder's weights."""
 
     steps: int = 1200
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 50
-    kl_weight: float = 1e-4  # per latent element, beside the mean squared error per pixel
-    seed: int = 1000  # apart from the student's, so that the two never saw the same pictures
+    kl_weight: float = 1e-4  # per latent element, relative to the mean squared error per pixel
+    seed: int = 1000  # differs from the student's, so that the two never see the same images
 
     def decays_at(self, step: int) -> bool:
-        """One cycle is stretched over the steps from its start."""
+        """The one-cycle schedule depends on the number of steps from the start."""
         return True
 
 
@@ -41,7 +41,7 @@ def pixels_to_vae(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
 
 
 def train_vae(recipe: VaeRecipe, work_dir: Path, *, save_every: int = 100) -> AutoencoderKL:
-    """Train, or go on from `work_dir/vae.pt`; the latents' scaling factor is in the returned configuration.
+    """Train, or continue from `work_dir/vae.pt`; the scaling factor is in the returned configuration.
 
     Raises:
         RuntimeError: the loss is not finite.

@@ -12,7 +12,7 @@ from demo.world import Split
 from models.data.negatives import swap_negatives
 from models.data.pairs import PairSet, Sample
 
-DISTILLATION_SEED = 2000  # apart from the student's and the teacher's
+DISTILLATION_SEED = 2000  # differs from the student's and the teacher's
 SHUFFLING_SEED = 2001
 SWAPS = 3
 
@@ -45,18 +45,17 @@ class DemoPairs(PairSet):
         return len(self._captions)
 
     def sample(self, index: int) -> Sample:
-        """The pair's caption; it has no negatives of its own."""
+        """The pair's caption; there are no negatives of its own."""
         return Sample(f"pair {index}", (self._captions[index],), ((),))
 
     def image(self, index: int) -> PIL.Image.Image:
-        """The pair's image."""
         return PIL.Image.fromarray(self._images[index])
 
 
 def shuffled_caption(caption: str, index: int) -> str:
-    """A caption or one of its swaps, each as likely: the words tell what is seen, not what belongs to what.
+    """A caption or one of its swaps, all equally likely: its words tell what is seen, but not the pairing.
 
-    A pure function of both; a caption that has no swaps, as of one object, stays.
+    A pure function of both arguments. A caption without swaps, such as one of a single object, stays.
     """
     said = (caption, *swap_negatives(caption, SWAPS, seed=SHUFFLING_SEED, index=index))
     return said[np.random.default_rng((SHUFFLING_SEED, index)).integers(len(said))]

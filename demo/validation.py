@@ -1,4 +1,4 @@
-"""What a training run watches: in-batch retrieval and Winoground scores on validation combinations."""
+"""What a training run logs: in-batch retrieval and Winoground scores on validation combinations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from demo.world import Split
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Inputs ready for the model; an item's two pictures, and its two captions, stand side by side."""
+    """Inputs ready for the model; an item's two images, and its two captions, are adjacent."""
 
     images: Float[Tensor, "pairs 3 h w"]
     tokens: Int[Tensor, "pairs context"]
@@ -51,7 +51,7 @@ def load_validation(
 
 @torch.inference_mode()
 def validate(student: CLIP, validation: ValidationSet) -> dict[str, float]:
-    """Shares between 0 and 1: retrieval@1 in batches of 128, and text/image/group/GroupMatch of each kind."""
+    """Shares between 0 and 1: retrieval@1 in batches of 128, and text/image/group/GroupMatch by kind."""
     images = student.encode_image(validation.images, normalize=True)
     texts = student.encode_text(validation.tokens, normalize=True)
     own = torch.arange(RETRIEVAL_BATCH)

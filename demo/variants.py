@@ -1,4 +1,4 @@
-"""The ways of fine-tuning that the demonstration compares: each beside the control that it must beat."""
+"""The ways of fine-tuning that the demonstration compares, and the control of each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ SEEDS = (0, 1, 2)
 STEPS = 150
 LEARNING_RATES = {"layernorm": 3e-3, "all": 5e-4}
 
+# For L_SDS: the range where its gradient is of L_CLIP's size and depends on the caption; see docs/results.md.
 HIGH_NOISE: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95}
-"""For L_SDS: where its gradient is of L_CLIP's size and depends on the caption; see docs/results.md."""
 NEGATIVES: dict[str, Any] = {"negatives": "swap", "negatives_count": 3}
 SCORE: dict[str, Any] = {"score_error": "velocity", "score_temperature": 3e-3}
+# The control of each method: the same data, steps and captions, without the teacher.
 CONTROLS = {
     "sds-clip-full": "clip",
     "sds-clip-sds": "clip",
     "score": "clip-negatives",
 }
-"""The control of each method: the same data, steps and captions, without the teacher."""
 
 
 def chosen(trainable: str) -> list[Variant]:
@@ -35,7 +35,7 @@ def chosen(trainable: str) -> list[Variant]:
 
 
 def without_bindings(trainable: str) -> list[Variant]:
-    """Score distillation and its control, on captions that do not tell what belongs to what."""
+    """Score distillation and its control, on captions that do not tell which attribute belongs where."""
     return [
         Variant.of(variant.name, **dict(variant.options), data=SHUFFLED)
         for variant in chosen(trainable)

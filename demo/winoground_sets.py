@@ -28,7 +28,7 @@ class WinogroundItem:
 
 
 def winoground_items(split: Split, per_kind: int = ITEMS_PER_KIND) -> list[WinogroundItem]:
-    """The items of a part, the kinds one after the other, no combination of scenes twice in a kind."""
+    """The items of a part, kind after kind, without a repeated pair of captions within a kind."""
     items: list[WinogroundItem] = []
     for kind in KINDS:
         seen: set[frozenset[str]] = set()
@@ -66,7 +66,7 @@ def write_winoground(folder: Path, split: Split) -> None:
 
 
 def save_png(path: Path, scene: Scene) -> None:
-    """Save a scene without loss as a palette PNG, about half the size of an RGB one."""
+    """Save a scene losslessly as a palette PNG, about half the size of an RGB one."""
     pixels = render(scene)
     palette, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
     image = Image.fromarray(places.reshape(pixels.shape[:2]).astype(np.uint8))
@@ -75,7 +75,7 @@ def save_png(path: Path, scene: Scene) -> None:
 
 
 def _draw_item(kind: str, split: Split, rng: np.random.Generator) -> WinogroundItem | None:
-    """Draw a scene and its counterpart; None where the draw has no counterpart of this kind."""
+    """Draw a scene and its counterpart; None if the draw has no counterpart of this kind."""
     scene = draw_scene_of(split, rng)
     if len(scene.things) == 1:
         return None
@@ -86,7 +86,7 @@ def _draw_item(kind: str, split: Split, rng: np.random.Generator) -> WinogroundI
     other_scene, other_wording = _counterpart(kind, scene, wording)
     captions = (caption(scene, wording), caption(other_scene, other_wording))
     if kind != "relation" and sorted(captions[0].split()) != sorted(captions[1].split()):
-        return None  # an article changed with the word after it
+        return None  # an article changed along with the word after it
     return WinogroundItem(kind, (scene, other_scene), captions)
 
 

@@ -32,10 +32,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 RADII_PX = {"small": (7, 8), "large": (12, 13, 14)}
 SINGLE_OBJECT_SHARE = 0.2
-ALONG_PX = (16, 48)  # where the two objects stand in the direction of their relation
-ACROSS_PX = (24, 28, 32, 36, 40)  # and across it: few places, so that a short training learns the shapes
+ALONG_PX = (16, 48)  # positions of the two objects along the direction of their relation
+ACROSS_PX = (24, 28, 32, 36, 40)  # and across it: few, so that a short training learns the shapes
 COLOUR_JITTER = 10
-BACKGROUND = 238  # lighter than every colour: an object is darker wherever it is, which makes shapes easy
+BACKGROUND = 238  # lighter than every colour: objects are always darker, which makes shapes easy to learn
 BACKGROUND_JITTER = 12
 
 
@@ -71,7 +71,7 @@ _REVERSE = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what a caption can say of it, and the jitter that no caption mentions."""
+    """One object: what a caption can mention, and jitter that it never does."""
 
     shape: str
     colour: str
@@ -84,7 +84,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things on a plain background; `relation` places the first against the second."""
+    """One or two things on a plain background; `relation` places the first relative to the second."""
 
     things: tuple[Thing, ...]
     relation: Relation | None
@@ -106,7 +106,6 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def draw_scene_of(split: Split, rng: np.random.Generator) -> Scene:
-    """Draw scenes until one belongs to `split`."""
     while combination_split(scene := draw_scene(rng)) is not split:
         pass
     return scene
@@ -116,7 +115,7 @@ def combination_split(scene: Scene) -> Split:
     """The part a scene belongs to: about 80 % train, 10 % validation, 10 % held out.
 
     Two objects: decided by the unordered shapes and the unordered colours together, so exchanging colours or
-    places never leaves the part. One object: by shape and colour, on a diagonal that gives each part every
+    places never changes the part. One object: by shape and colour, on a diagonal that gives each part every
     shape and every colour.
     """
     if len(scene.things) == 1:
@@ -135,7 +134,7 @@ def combination(scene: Scene) -> str:
 
 
 def with_colours_exchanged(scene: Scene) -> Scene:
-    """The scene with its two objects' colours exchanged and all else kept."""
+    """Exchange the two objects' colours."""
     first, second = scene.things
     things = (
         replace(first, colour=second.colour, rgb=second.rgb),
@@ -145,7 +144,7 @@ def with_colours_exchanged(scene: Scene) -> Scene:
 
 
 def with_places_exchanged(scene: Scene) -> Scene:
-    """The scene with its two objects standing in each other's place."""
+    """Exchange the two objects' places."""
     first, second = scene.things
     assert scene.relation is not None
     things = (

@@ -1,4 +1,4 @@
-"""What residual gap a teacher has on real latents: the yardstick for the gap on those that a mapper makes."""
+"""A teacher's residual gap on real latents, to judge the gap on latents made by a mapper."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCH = 64
 def real_residuals(
     config: FinetuneConfig, base: Clip, teacher: Teacher, count: int = PAIRS
 ) -> dict[str, float]:
-    """The residual under true and under shuffled captions, as a run logs them, of validation images' VAE latents.
+    """The residuals of validation images' VAE latents under true and shuffled captions, as a run logs them.
 
     Timesteps are from the range of the run's last step; they and the noise are the same for all runs.
     """

@@ -1,7 +1,7 @@
-"""What the containers start with: put secrets into the URLs, then become the command.
+"""The containers' entrypoint: inserts secrets into the URLs, then runs the command.
 
-`postgresql://sds_clip:{/secrets/postgres_password}@postgres/sds_clip` gets the content of that file, so that no
-password stands where `docker inspect` shows it. A URL without braces stays as it is.
+In `postgresql://sds_clip:{/secrets/postgres_password}@postgres/sds_clip` the braces are replaced by the
+file's content, so that `docker inspect` shows no password. A URL without braces stays as it is.
 """
 
 import os
@@ -14,12 +14,12 @@ URLS = ("SDS_CLIP_DATABASE_URL", "SDS_CLIP_BROKER_URL")
 
 
 def filled(url: str) -> str:
-    """The URL with the content of every file that it names in braces. Raises OSError."""
+    """Replace every file named in braces by its content. Raises OSError."""
     return re.sub(r"\{(/[^{}]+)\}", lambda file: Path(file[1]).read_text(encoding="ascii").strip(), url)
 
 
 def main(command: list[str]) -> NoReturn:
-    """Run the command in this process's place, so that signals reach it."""
+    """Replace this process by the command, so that signals reach it."""
     try:
         for name in URLS:
             if name in os.environ:

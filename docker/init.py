@@ -1,11 +1,11 @@
-"""Make what the services share and nobody should have to type: `python init.py /secrets`.
+"""Creates the services' shared secrets: `python init.py /secrets`.
 
-    postgres_password    read by PostgreSQL, and into the services' URL by entrypoint.py
+    postgres_password    read by PostgreSQL, and inserted into the services' URL by entrypoint.py
     redis_password       the same for Redis
-    redis.conf           that password, as Redis wants it
-    keys.json            the hash of the API key `admin`; the key itself is printed, this once
+    redis.conf           the same password as a Redis configuration
+    keys.json            the hash of the API key `admin`; the key itself is printed only once
 
-What is there stays, so it may run before every start.
+Existing files are kept, so it can run before every start.
 """
 
 import os
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from app.keys import SCOPES, create_key
 
-READABLE_BY_GROUP = 0o640  # Redis runs as another user, in our group
+READABLE_BY_GROUP = 0o640  # Redis runs as another user in our group
 
 
 def main(folder: Path) -> None:
-    """Make what is missing. Raises OSError."""
+    """Create what is missing. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     once(folder / "postgres_password", secrets.token_hex(32))
     redis_password = once(folder / "redis_password", secrets.token_hex(32))
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
 
 def once(file: Path, content: str) -> str:
-    """What the file holds, which is `content` where it was not there before: whole, or not at all."""
+    """Write `content` atomically unless the file exists; returns what the file holds."""
     if not file.exists():
         temporary = file.with_name(f".{file.name}")
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Bring the database's tables up to date, before anything uses them."""
+"""Migrates the database before anything uses it."""
 
 import os
 import sys

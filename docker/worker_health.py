@@ -1,6 +1,6 @@
-"""Whether a worker can work: the database answers, the broker answers, and its folder can be written.
+"""Checks that a worker can work: database and broker answer, and its folder is writable.
 
-That the worker itself lives needs no look: its container ends with it.
+There is no check that the worker itself lives: its container ends with it.
 """
 
 import os
@@ -15,7 +15,7 @@ TIMEOUT_S = 4.0
 
 
 def main() -> str | None:
-    """What is wrong, or None."""
+    """Return what is wrong, or None."""
     try:
         Database(os.environ["SDS_CLIP_DATABASE_URL"], timeout_s=TIMEOUT_S, pool_size=1).ping()
     except StoreUnavailable:

@@ -1,9 +1,8 @@
-"""The entry point of `sds-clip`: the commands, and every error as one line.
+"""The entry point of `sds-clip`: all commands. Every error becomes one line.
 
 Nothing heavy is imported until a command runs, so `--help` answers at once.
 
-Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted, 141 the reader has gone,
-143 terminated.
+Exit codes: 0 done, 1 a check failed, 2 unusable input, 130 interrupted, 141 broken pipe, 143 terminated.
 """
 
 import io
@@ -40,7 +39,6 @@ _COMPLETE_VAR = "_SDS_CLIP_COMPLETE"
 
 class _Root(Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by what they are for."""
         for title, commands in _SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(f"{each.name:<8}", each.get_short_help_str(90)) for each in commands])
@@ -72,6 +70,7 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
+        # A terminal without UTF-8 must not make printing fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     if instruction := os.environ.get(_COMPLETE_VAR):
@@ -103,7 +102,7 @@ def _refuse(message: str) -> int:
 
 
 def one_line(error: BaseException | str) -> str:
-    """An error's message without line breaks or control characters."""
+    """An error's message on one line, without control characters."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
@@ -112,7 +111,7 @@ def one_line(error: BaseException | str) -> str:
 
 
 def in_lines(error: BaseException) -> str:
-    """The same, but a list of problems keeps its lines."""
+    """Like `one_line`, but a list of problems keeps its lines."""
     from models.errors import ModelError
 
     return printable_lines(str(error)) if isinstance(error, ModelError) else one_line(error)

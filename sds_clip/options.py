@@ -1,4 +1,4 @@
-"""What the commands share: their help, their options, and the settings and the model behind them."""
+"""What commands share: help, options, and the settings and model they need."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ with local-dir:PATH#alpha=0.5), or PATH.safetensors@ARCHITECTURE.
 
 
 class Option(click.Option):
-    """An option with a section in its command's help; a greedy one takes all words up to the next option."""
+    """An option shown in its section of the help. A greedy one takes all words up to the next option."""
 
     def __init__(
         self, names: Sequence[str], *, section: str = "Options", greedy: bool = False, **attributes: Any
@@ -45,7 +45,7 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help has the options by section, and examples as they are written."""
+    """A command whose help groups options by section and shows examples verbatim."""
 
     def __init__(
         self, name: str | None = None, *, examples: str = "", references: bool = False, **attributes: Any
@@ -55,7 +55,7 @@ class Command(click.Command):
         self.references = references
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click has it, after `--label cat dog` has become `--label cat --label dog`."""
+        """Parse as click does, after rewriting `--label cat dog` to `--label cat --label dog`."""
         greedy = {
             name
             for option in self.get_params(ctx)
@@ -65,13 +65,13 @@ class Command(click.Command):
         return super().parse_args(ctx, list(_one_value_each(args, greedy)) if greedy else args)
 
     def get_help(self, ctx: click.Context) -> str:
-        """The help, with headings in bold, which click takes away where no terminal reads it."""
+        """The help with bold headings; click strips the style when the output is not a terminal."""
         return re.sub(
             r"^\S.*:$", lambda heading: click.style(heading[0], bold=True), super().get_help(ctx), flags=re.M
         )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A section for each of the options' sections, in the order in which they are declared."""
+        """One section for each of the options' sections, in order of declaration."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -82,7 +82,7 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """How models are named, and examples: the command's own, or those of the group that it is in."""
+        """How models are named, and examples: the command's own, or its group's."""
         examples = self.examples or getattr(ctx.parent and ctx.parent.command, "examples", "")
         for title, text in (
             ("Models", _REFERENCES * self.references),
@@ -94,12 +94,12 @@ class Command(click.Command):
 
 
 class Group(Command, click.Group):
-    """A group of such commands."""
+    """A group of commands with the same kind of help."""
 
     command_class = Command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options, and then the commands."""
+        """The options, then the commands."""
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
@@ -109,7 +109,7 @@ def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
     for word in words:
         if (
             word.startswith("-") and len(word) > 1 and " " not in word
-        ):  # an option and no text like "- a dash"
+        ):  # an option, not a text like "- a dash"
             taking = word if word in greedy else None
             if taking is None:
                 yield word
@@ -120,12 +120,11 @@ def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
 
 
 def option(*names: str, **attributes: Any) -> Decorator[Any]:
-    """Declare an `Option`."""
     return click.option(*names, cls=Option, **attributes)
 
 
 def together(*decorators: Decorator[Any]) -> Decorator[Any]:
-    """Several options as one decorator."""
+    """Combine several options into one decorator."""
 
     def decorate(function: Function) -> Function:
         for decorator in reversed(decorators):
@@ -192,7 +191,7 @@ service_options = together(
 
 
 def read_settings(**given: Any) -> Settings:
-    """The settings of the environment, overridden by every option that was given."""
+    """Read the settings from the environment; options that were given override them."""
     from pydantic import ValidationError
 
     from app.settings import Settings
@@ -204,7 +203,7 @@ def read_settings(**given: Any) -> Settings:
 
 
 def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
-    """The same for a worker of the queue."""
+    """Like `read_settings`, for a worker of the queue."""
     from pydantic import ValidationError
 
     from worker.config import OWN_VARIABLES, WorkerConfig
@@ -220,8 +219,8 @@ def _wrong_setting(
 ) -> click.ClickException:
     problem = min(
         error.errors(), key=lambda each: each["type"] == "missing"
-    )  # what is wrong before what is missing
-    # A model's own validator has no field; a limit lies within `limits`, and a path within a list of them.
+    )  # a wrong value before a missing one
+    # A model's own validator has no field. A limit is nested in `limits`, a path in a list.
     name = next((part for part in reversed(problem["loc"]) if isinstance(part, str)), "")
     name = (variables or {}).get(name, name)
     if not name:
@@ -235,14 +234,14 @@ def _wrong_setting(
 
 
 def require_training(what: str = "fine-tuning") -> None:
-    """Raise where the packages of the extra `train` are not installed."""
+    """Raise if the packages of the extra `train` are not installed."""
     missing = [name for name in ("accelerate", "diffusers", "yaml") if find_spec(name) is None]
     if missing:
         raise click.ClickException(f"{what} needs {', '.join(missing)}: pip install 'sds-clip[train]'")
 
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
-    """The model that --model, --device and --precision name."""
+    """Load the model that --model, --device and --precision name."""
     from models.checkpoints import load_clip
 
     return load_clip(
@@ -253,7 +252,7 @@ def load_model(settings: Settings, model: str | None, device: str | None, precis
 
 
 def show_progress(what: str) -> Callable[[int, int], None]:
-    """A counter on a terminal, nothing in a log."""
+    """Return a counter for a terminal, which prints nothing elsewhere."""
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""What the commands share that speak to a service."""
+"""What the commands share that call a service."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ limit_option = number_option("--limit", default=20, help="List so many at most."
 
 
 def connect(url: str | None) -> Client:
-    """A client for the service; imported late, since httpx takes its time."""
+    """Create a client for the service. Imported late, since httpx is slow to import."""
     from sds_clip.client import Client
 
     return Client(url)
 
 
 def remote(show: Callable[[Any], None]) -> Decorator[Any]:
-    """Turn a function of a client and some options into one of the options, with --url and --json beside them.
+    """Turn a function of a client and options into a command's callback, adding --url and --json.
 
-    What it returns is printed as JSON, or by `show`.
+    Its return value is printed as JSON, or by `show`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -53,18 +53,16 @@ def remote(show: Callable[[Any], None]) -> Decorator[Any]:
 
 
 def print_json(content: Any) -> None:
-    """Print it as JSON."""
     print(json.dumps(content, indent=2))
 
 
 def print_lines(records: Iterable[dict[str, Any]]) -> None:
-    """Print each as a line of JSON."""
     for record in records:
         print(json.dumps(record))
 
 
 def print_fields(fields: dict[str, object]) -> None:
-    """Print a line for each field that has a value, names to the left."""
+    """Print one line per field that has a value, names left-aligned."""
     shown = {name: value for name, value in fields.items() if value is not None}
     widest = max(map(len, shown))
     for name, value in shown.items():
@@ -72,5 +70,5 @@ def print_fields(fields: dict[str, object]) -> None:
 
 
 def moment(seconds: float | None) -> str | None:
-    """A time of the service on the clock of this machine."""
+    """Format a timestamp in local time."""
     return None if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,4 +1,4 @@
-"""Signals of the processes that `sds-clip up` or an operator ends."""
+"""Signal handling for processes that `sds-clip up` or an operator stops."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _STDIN = 0
 def handled(
     numbers: Sequence[signal.Signals], handle: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Handle these signals within the block, and leave them to whoever had them before afterwards."""
+    """Handle these signals within the block, then restore the previous handlers."""
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
@@ -26,9 +26,10 @@ def handled(
 
 
 def hold(numbers: Sequence[signal.Signals]) -> None:
-    """From now on such a signal waits until somebody has set a handler of their own, and is sent to that.
+    """Hold back these signals until another handler is set, then send them to it.
 
-    A worker has a job before Celery takes SIGTERM, whose default would end it without letting the job go.
+    A worker may have a job before Celery handles SIGTERM, whose default action would end it without releasing
+    the job.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -44,9 +45,9 @@ def hold(numbers: Sequence[signal.Signals]) -> None:
 
 
 def end_with_supervisor() -> None:
-    """Send this process a SIGTERM when its input ends, so that it stops as it does when it is asked to.
+    """Send this process a SIGTERM when its stdin closes, so that it stops as it does on request.
 
-    Its input is a pipe from the supervisor, which closes however that ends.
+    Its stdin is a pipe from the supervisor, which closes however the supervisor ends.
     """
 
     def wait() -> None:

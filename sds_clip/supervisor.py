@@ -1,9 +1,9 @@
-"""The embedded run: the processes of the whole system on one machine, from start to end.
+"""The embedded run: starts and stops the processes of the whole system on one machine.
 
-    started    the service, and once that is there the workers
-    ended      the workers, which let their jobs go at a checkpoint, then the service
+    started    the service, and the workers once it is ready
+    stopped    the workers, which release their jobs at a checkpoint, then the service
 
-The broker is started before and ended after all of them. What dies in between is started again.
+The broker starts before and stops after all of them. What dies in between is restarted.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from sds_clip.signals import handled
 
 logger = logging.getLogger(__name__)
 
+# Pause before a restart: doubled up to the longest, reset once a part has run for SETTLED_S.
 FIRST_S = 1.0
 LONGEST_S = 30.0
 SETTLED_S = 60.0
-"""Whoever has run for so long begins with the shortest pause again."""
 LOOK_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Part(Protocol):
-    """Something that runs in a process of its own; `start` also starts it again."""
+    """Something that runs in its own process; `start` also restarts it."""
 
     def start(self) -> None: ...
 
@@ -39,10 +39,10 @@ class Part(Protocol):
 
 
 class Child:
-    """A command in a process group of its own: Ctrl-C in a terminal is for the supervisor alone.
+    """A command in its own process group: Ctrl-C in a terminal reaches only the supervisor.
 
-    It stays in the supervisor's session: Linux gives each session the same share of the cores (autogroups), however
-    nice its processes are, and a training run would take as much as the service.
+    It stays in the supervisor's session. Linux gives each session an equal share of the cores (autogroups)
+    whatever the niceness of its processes, so a training run would take as much as the service.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -65,7 +65,7 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def exit_code(self) -> int | None:
-        """How it ended; None while it runs, or before it was started."""
+        """Its exit code; None while it runs or before it was started."""
         return None if self._process is None else self._process.poll()
 
     def ask_to_stop(self) -> None:
@@ -84,7 +84,7 @@ class Child:
 
 
 class Restarts:
-    """Starts one part again when it has died: after a second, then two, four, up to half a minute."""
+    """Restarts one part when it has died, after 1, 2, 4, up to 30 s."""
 
     def __init__(self, name: str, part: Part, now: float) -> None:
         self._name = name
@@ -114,7 +114,7 @@ class Restarts:
 
 
 class System:
-    """Runs until the first SIGINT, SIGTERM or SIGHUP; the second ends what has not ended yet at once."""
+    """Runs until the first SIGINT, SIGTERM or SIGHUP; a second one kills what has not ended yet."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class System:
         self._hurrying = threading.Event()
 
     def run(self, on_ready: Callable[[], None]) -> int:
-        """Start everything, look after it, and end it. The service's exit code where that did not come up, else 0."""
+        """Start, supervise, stop everything. Returns the service's exit code if it never came up, else 0."""
         with handled(_SIGNALS, self._receive):
             try:
                 self._service.start()
@@ -152,7 +152,7 @@ class System:
         return 0
 
     def _wait_until_ready(self) -> bool:
-        """False where the service has ended before, or all is to end."""
+        """Returns False if the service ended before, or the run is to stop."""
         while not self._stopping.wait(LOOK_S):
             if not self._service.is_running():
                 return False
@@ -161,7 +161,7 @@ class System:
         return False
 
     def _failure(self) -> int:
-        """The exit code of a service that has ended by itself; 1 for a signal."""
+        """The exit code of a service that ended by itself; 1 for a signal."""
         code = self._service.exit_code()
         return code if code is not None and code > 0 else 1
 

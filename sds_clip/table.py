@@ -1,13 +1,12 @@
-"""Plain aligned tables, and text that cannot steer a terminal."""
+"""Plain aligned tables, and text that is safe to print on a terminal."""
 
 from collections.abc import Sequence
 
-_NO_WRAP = 1_000_000
-"""Columns: a table is also read by grep and awk, so no line is broken."""
+_NO_WRAP = 1_000_000  # columns: lines are never broken, since grep and awk read tables too
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, decimals: int = 4) -> str:
-    """The rows under the header, numbers to the right. Floats get so many decimals, None is an empty cell."""
+    """Format rows under a header, numbers right-aligned, floats with `decimals`. None is an empty cell."""
     from rich.console import Console
     from rich.table import Table
 
@@ -25,12 +24,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, decimals: 
 
 
 def printable(text: str) -> str:
-    """The text with every character that could move the cursor or not be encoded replaced."""
+    """Replace characters that could move the cursor or cannot be encoded."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same, line by line."""
+    """Like `printable`, but keeps line breaks."""
     return "\n".join(printable(line.rstrip()) for line in text.split("\n"))
 
 

@@ -1,1 +1,1 @@
-"""Programs for whoever works on the project."""
+"""Programs for the project's developers."""

@@ -1,7 +1,7 @@
-"""Writes the blocking half of the client, sds_clip/client/_sync, from the awaited one, sds_clip/client/_async.
+"""Generates the blocking client, sds_clip/client/_sync, from the awaited one, sds_clip/client/_async.
 
-`python -m tools.generate_client` writes it; with `--check` nothing is written, and the exit status is 1 where a file is
-out of date.
+`python -m tools.generate_client` writes it. With `--check` nothing is written, and the exit status is 1 if a
+file is out of date.
 """
 
 import argparse
@@ -18,7 +18,7 @@ SOURCE = ROOT / "sds_clip" / "client" / "_async"
 TARGET = SOURCE.with_name("_sync")
 CONFIG = ("--config", "pyproject.toml", "--config", 'lint.isort.known-first-party=["sds_clip"]')
 HEADER = "# Generated from _async by `make client`. Edit that instead.\n"
-# Beside what unasync replaces by itself: `async`, `await`, AsyncIterator, __aenter__, asynccontextmanager and others.
+# On top of what unasync replaces itself: `async`, `await`, AsyncIterator, __aenter__ and others.
 NAMES = {
     "_async": "_sync",
     "AsyncClient": "Client",
@@ -42,7 +42,7 @@ def generate() -> dict[str, str]:
         shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
         rule = unasync.Rule("/_async/", "/_sync/", NAMES)
         unasync.unasync_files([str(file) for file in source.glob("*.py")], [rule])
-        # Without `await` a call may fit into one line, and without `Async` a name may be sorted elsewhere.
+        # Without `await` a call may fit on one line, and without `Async` a name may sort elsewhere.
         for command in (["check", "--fix", "--select", "I"], ["format"]):
             options = ["--quiet", "--no-cache", *CONFIG, str(target)]
             subprocess.run([sys.executable, "-m", "ruff", *command, *options], cwd=ROOT, check=True)
@@ -50,7 +50,7 @@ def generate() -> dict[str, str]:
 
 
 def out_of_date(generated: dict[str, str]) -> list[str]:
-    """The names of the files that differ from the generated ones, or have no counterpart there."""
+    """Names of files that differ from the generated ones, or exist on one side only."""
     found = {file.name: file.read_text() for file in TARGET.glob("*.py")}
     return sorted(name for name in generated | found if generated.get(name) != found.get(name))
 

@@ -12,23 +12,26 @@ _BROKER_TIMEOUT_S = 5.0
 
 
 def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
-    """A Celery application whose one task calls `run_job` with a job's id; what that returns is the task's result.
+    """A Celery application whose one task calls `run_job` with a job's id and returns its result.
 
-    A message is acknowledged before its task is run: the row knows what became of the job, and a slot finds one
-    whose message was lost. A worker at work fetches no message, so that it goes to a worker that is idle.
+    The row decides whether a job runs, so messages are acknowledged before the task (docs/decisions/0033).
     """
     app = Celery("sds_clip", broker=config.broker_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
+        # No result backend: the outcome is in the job's row.
         result_backend=None,
         task_ignore_result=True,
+        # Early: redelivery after a visibility timeout would run hours of training twice.
         task_acks_late=False,
         task_default_queue=QUEUES[config.kind],
+        # A busy worker fetches no message, so each one goes to an idle worker.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_send_task_events=True,
         worker_redirect_stdouts=False,
+        # Jobs are found without a broker too, so its absence must not end one.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
@@ -45,13 +48,14 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
 
 
 def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> None:
-    """Run tasks until SIGTERM, SIGINT or `celery control shutdown`, and first call `on_shutdown`; in the main thread.
+    """Run tasks until SIGTERM, SIGINT or `celery control shutdown`. Call it in the main thread.
 
-    `on_shutdown` has the job at hand stopped, for which Celery then waits. It may be called twice.
+    `on_shutdown` is called first and should stop the current job; Celery then waits for the task. It may be
+    called twice.
     """
 
     class StopJob(bootsteps.StartStopStep):  # type: ignore[misc]
-        """However the shutdown was asked for, it comes here before the pool waits for its task."""
+        """Every kind of shutdown comes here before the pool waits for its task."""
 
         requires = ("celery.worker.components:Pool",)
 
@@ -59,11 +63,11 @@ def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> 
             on_shutdown()
 
     def shutting_down(**_: object) -> None:
-        """At a signal, at once: the step above may have to wait for a broker that does not answer."""
+        """Runs directly at a signal: the step above may have to wait for a broker that does not answer."""
         on_shutdown()
 
     def leave_logging(**_: object) -> None:
-        """With somebody connected, Celery leaves logging as this program has set it up."""
+        """Does nothing: once this signal has a receiver, Celery leaves the logging configuration alone."""
 
     app.steps["worker"].add(StopJob)
     worker_shutting_down.connect(shutting_down, weak=False)

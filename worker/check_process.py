@@ -1,4 +1,4 @@
-"""The process that checks data sets, one after another, until none waits: `python -m worker.check_process`."""
+"""The process that checks data sets one after another until none waits: `python -m worker.check_process`."""
 
 import argparse
 import logging
@@ -30,17 +30,19 @@ _MEMORY_PER_THREAD_BYTES = 2 * 2**30  # decoding the largest image allowed takes
 
 
 def main() -> None:
-    """Check what waits, until told to stop; never returns."""
+    """Check all waiting data sets, until asked to stop. Never returns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ticks", type=int)
     args = parser.parse_args()
     logs.configure()
     limit_resources()
+    # Ctrl-C reaches every process in a terminal; the supervisor decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         os._exit(Exit.ORPHANED)
     end_with(sys.stdin.buffer)
+    # Any other exit code than those of Exit counts as a death.
     code = 1
     try:
         check_all(Assignment.loads(line).config, Ticks(args.ticks))
@@ -54,13 +56,14 @@ def main() -> None:
 
 
 def limit_resources() -> None:
-    """Set what this process may take of memory and of a file, beside the limits that its code keeps by itself.
+    """Limit this process's memory and the size of the files it writes, on top of the limits in its code.
 
-    The time on a processor has no limit: hours are right for a large data set, and a check that stands still is ended.
+    CPU time has no limit: a large data set may take hours, and the supervisor kills a check that stalls.
     """
     with open("/proc/self/statm", encoding="ascii") as file:
         mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
-    # Above what is mapped already, which for torch with CUDA is many gigabytes that nobody uses.
+    # The limit is on address space: what is mapped already, which for torch with CUDA is many unused
+    # gigabytes, comes on top.
     memory_bytes = mapped_bytes + _MEMORY_BYTES + usable_cores() * _MEMORY_PER_THREAD_BYTES
     for kind, most in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -71,11 +74,11 @@ def limit_resources() -> None:
 
 
 def check_all(config: WorkerConfig, ticks: Ticks) -> None:
-    """Check every data set that nobody is checking. Raises StoreUnavailable."""
+    """Check every data set that no other process checks. Raises StoreUnavailable."""
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     wake_ups = WakeUps(config.broker_url)
     claim = Claim(store, owner_name(os.getpid(), CHECK), config.check_ttl_s)
-    # In a thread: what this interrupts may be in the middle of a transaction.
+    # In a thread: the signal may interrupt a transaction of the main thread.
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=claim.stop).start())
     while (claimed := claim.take()) is not None:
         try:
@@ -90,13 +93,13 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
             raise
         for job in moved:
             if job.status is JobStatus.QUEUED and not wake_ups.publish(job.kind, job.id):
-                break  # each of the others would wait as long for the broker; slots look by themselves
+                break  # the others would wait as long for the broker; slots find jobs by themselves
 
 
 class Claim:
-    """This process's claim on the data set that it is checking, renewed by a thread.
+    """This process's claim on the data set it checks, renewed by a thread.
 
-    A process that has lost it ends, since its result would not be taken.
+    If the claim is lost, the process ends, because its result would not be accepted.
     """
 
     def __init__(self, store: Store, owner: str, ttl_s: float) -> None:
@@ -109,24 +112,23 @@ class Claim:
         threading.Thread(target=self._renew, name="renew-check", daemon=True).start()
 
     def take(self) -> Dataset | None:
-        """Claim the next data set; None where none waits. Raises StoreUnavailable."""
+        """Claim the next data set; None if none waits. Raises StoreUnavailable."""
         with self._lock:
             self._claimed = self._store.datasets.claim_check(self._owner, self._ttl_s)
             self._is_renewed = self._claimed is not None
             return self._claimed
 
     def let_go(self) -> None:
-        """Renew it no more: its result is about to be written, after which it would seem lost."""
+        """Stop renewing. Writing the result ends the claim; a later renewal would find it lost."""
         with self._lock:
             self._is_renewed = False
 
     def give_back(self) -> None:
-        """Leave the data set to another check as if this one had not been; tried for as long as the claim lasts."""
+        """Release the data set as if this check had not happened; retried for as long as the claim lasts."""
         with self._lock:
             self._give_back()
 
     def stop(self) -> None:
-        """Give it back, and end the process."""
         with self._lock:
             self._give_back()
             os._exit(Exit.RELEASED)

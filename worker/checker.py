@@ -1,4 +1,4 @@
-"""Data sets that wait for their check: a process looks at them, since what it decodes may end it."""
+"""Starts a process to check waiting data sets: decoding them may crash, so it happens outside the worker."""
 
 import logging
 import signal
@@ -19,11 +19,14 @@ logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "worker.check_process")
 NO_JOB = Lease("", 0)
-_LOOK_S = 0.2
+_LOOK_S = 0.2  # how often a running check's process is looked at, so a stop is noticed quickly
 
 
 class Checker:
-    """Starts a process where data sets wait, and not again for a while: another worker's may be at it."""
+    """Starts a process when data sets wait.
+
+    A data set seen before is left alone for one lease, since another worker may be checking it.
+    """
 
     def __init__(self, config: WorkerConfig, store: Store, *, command: Sequence[str] = COMMAND) -> None:
         self._config = config
@@ -34,15 +37,13 @@ class Checker:
         self._seen: dict[str, float] = {}
 
     def start(self) -> None:
-        """Begin to look."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, with the check at hand, which another worker begins anew. Returns at once."""
+        """Return at once. A running check is stopped, and another worker starts it again."""
         self._stopping.set()
 
     def join(self) -> None:
-        """Wait until that is done."""
         self._thread.join()
 
     def _run(self) -> None:
@@ -50,14 +51,14 @@ class Checker:
             try:
                 if self._is_due():
                     self._check_all()
-            except StoreUnavailable:  # it is logged where it is found out
+            except StoreUnavailable:  # the store logs it
                 pass
             except Exception:
                 logger.exception("the checker failed; it looks again")
             self._stopping.wait(self._config.idle_tick_s)
 
     def _is_due(self) -> bool:
-        """Whether a data set waits that was not looked at within the time of a check's lease."""
+        """Whether a waiting data set has not been seen within the last lease of a check."""
         waiting = self._store.datasets.list(status=DatasetStatus.VALIDATING, limit=100).items
         now = time.monotonic()
         seen = {dataset.id: self._seen.get(dataset.id) for dataset in waiting}

@@ -1,4 +1,4 @@
-"""What a worker is told: one frozen value, which its processes get as JSON."""
+"""A worker's configuration: one frozen value, passed to its processes as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from app.jobs.limits import JobLimits
 from app.store.states import JobKind
 
+# Variables that override the common ones for a worker, where service and worker share an environment.
 OWN_VARIABLES = {"device": "worker_device", "threads": "worker_threads", "nice": "worker_nice"}
-"""Settings that a worker has beside a service's of the same name, for where both have one environment."""
 
 _PREFIX = "sds_clip_"
 Positive = Annotated[float, Field(gt=0)]
@@ -26,9 +26,9 @@ def _split(value: object) -> object:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """One slot on one device, and the limits that it keeps. Times are in seconds.
+    """One slot on one device, and its limits. Times are in seconds.
 
-    An operator sets each field by SDS_CLIP_NAME, or by the variable of `OWN_VARIABLES`; `read` checks them.
+    Each field is set by SDS_CLIP_NAME, or by its variable in `OWN_VARIABLES`; `read` validates them.
     """
 
     broker_url: str
@@ -38,99 +38,93 @@ class WorkerConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """How much of the GPU's memory a job may take, where it is shared with a service or another slot."""
+    """Share of the GPU's memory a job may take, where a service or another slot uses the same GPU."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch's threads in a job; 0 leaves them as torch has them."""
+    """Torch's threads in a job; 0 keeps torch's default."""
     nice: Annotated[int, Field(ge=0, le=19)] = 0
-    """How far jobs stand back behind other processes, such as a service on the same machine."""
+    """Niceness of jobs, so that a service on the same machine comes first."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     dataset_roots: Annotated[tuple[Path, ...], BeforeValidator(_split)] = ()
-    """Folders below which registered data sets lie."""
+    """Folders that registered data sets may lie in."""
 
     lease_ttl_s: Annotated[float, Field(ge=6)] = 60.0
     stall_timeout_s: Positive = 1800.0
-    """A job that takes no step for so long is killed."""
+    """A job that takes no step for this long is killed."""
     stop_grace_s: NotNegative = 60.0
-    """How long a job may take to its checkpoint when it is asked to stop."""
+    """Time a job has to reach its checkpoint when asked to stop."""
     watch_every_s: Positive = 1.0
-    """How often the supervisor looks whether a job was cancelled or paused."""
+    """How often the supervisor checks whether a job was cancelled or paused."""
     idle_tick_s: Positive = 5.0
-    """How often an idle slot looks for jobs without being woken."""
+    """How often an idle slot looks for jobs without a wake-up."""
     retry_base_s: Positive = 5.0
-    """Before the second attempt; doubled for every further one, up to five minutes."""
+    """Delay before the second attempt; doubled for each further one, up to five minutes."""
     report_every_s: Positive = 2.0
-    """How often, at most, a job tells its progress."""
+    """Minimum time between two progress reports of a job."""
     reap_every_s: Positive = 5.0
     store_timeout_s: Positive = 10.0
     keep_warm: bool = True
-    """Keep a process that has imported everything, so that a job starts at once."""
+    """Keep a process that has imported everything, so that a job starts at once. Costs about 0.5 GB."""
     checks_datasets: bool = True
     check_ttl_s: Positive = 60.0
 
     limits: JobLimits = field(default_factory=JobLimits)
     max_job_bytes: Annotated[int, Field(ge=1)] = 50 * 2**30
-    """Of the checkpoints and the log that a job keeps."""
+    """Limit on a job's checkpoints and log."""
     min_save_interval_s: NotNegative = 5.0
-    """Between a job's checkpoints, whatever its save_every, but for the one at its end."""
+    """Minimum time between a job's checkpoints, whatever its save_every; the last one is always written."""
     disk_reserve_bytes: Bytes = 2 * 2**30
-    """Of free space; below it no checkpoint is written, and jobs pause."""
+    """Free space to keep; below it no checkpoint is written, and jobs pause."""
 
     keep_files_s: NotNegative = 7 * 24 * 3600.0
-    """How long the files of a failed or cancelled job stay; of a cancelled one's checkpoints only the newest does."""
+    """How long files of failed and cancelled jobs stay; of a cancelled one's checkpoints only the newest."""
     keep_events_s: NotNegative = 30 * 24 * 3600.0
-    """How long the events of an ended job stay."""
+    """How long the events of an ended job are kept."""
 
     feature_cache_bytes: Bytes = 2**30
-    """How much of the features of evaluations is kept; while one uses them it may be more."""
+    """Size of the evaluations' feature cache; it may be exceeded while an evaluation uses it."""
 
     @property
     def kind(self) -> JobKind:
-        """What its slot does."""
         return JobKind(self.queue)
 
     @property
     def jobs_dir(self) -> Path:
-        """Where jobs work: JOB_ID/FENCE/."""
         return self.data_dir / "jobs"
 
     @property
     def versions_dir(self) -> Path:
-        """Where versions are published."""
         return self.data_dir / "versions"
 
     @property
     def features_dir(self) -> Path:
-        """Where evaluations keep features for those that come after."""
         return self.data_dir / "features"
 
     @property
     def datasets_dir(self) -> Path:
-        """The root of `app.datasets.folders.DatasetFolders`."""
+        """Root of `app.datasets.folders.DatasetFolders`."""
         return self.data_dir / "datasets"
 
     @classmethod
     def read(cls, queue: str, environment: Mapping[str, str], **given: object) -> "WorkerConfig":
-        """The settings of an environment, under those that are given and not None, by the names of the variables.
+        """Read the settings from an environment. Keyword arguments (the variables' names) win unless None.
 
-        Raises pydantic.ValidationError for the first one that cannot be used.
+        Raises pydantic.ValidationError.
         """
         values: dict[str, object] = {"data_dir": "data"}
         for name, value in environment.items():
             if name.lower().startswith(_PREFIX):
                 values[name.lower().removeprefix(_PREFIX)] = value
         values |= {name: value for name, value in given.items() if value is not None}
-        # SDS_CLIP_THREADS is the service's alone; the device is common to both unless the worker has its own.
+        # SDS_CLIP_THREADS applies to the service only; the device to both unless the worker has its own.
         own = {"device": values.get("device", cls.device), "threads": cls.threads, "nice": cls.nice}
         own |= {name: values[variable] for name, variable in OWN_VARIABLES.items() if values.get(variable)}
         return TypeAdapter(cls).validate_python({**values, **own, "queue": queue, "limits": values})
 
     def dumps(self) -> str:
-        """As one line of JSON."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def loads(cls, text: str) -> "WorkerConfig":
-        """From what `dumps` wrote."""
         values: dict[str, Any] = json.loads(text)
         known = {each.name for each in fields(cls)}
         values = {name: value for name, value in values.items() if name in known}

@@ -1,4 +1,4 @@
-"""What a job's code can use: its record, folder, reporter, and the flag that asks it to stop."""
+"""What job code can use: its record, folder, reporter and stop flag."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,12 +20,11 @@ _TRY_AGAIN_S = 1.0
 
 @dataclass
 class StopFlag:
-    """Set once, from a signal's handler or a thread."""
+    """Set once, from a signal handler or a thread."""
 
     reason: str | None = None
 
     def set(self, reason: str) -> None:
-        """Ask to stop; the first reason is kept."""
         self.reason = self.reason or reason
 
 
@@ -42,9 +41,9 @@ class JobContext:
     stopping: StopFlag = field(default_factory=StopFlag)
     lease_left_s: Callable[[], float] = lambda: float("inf")
     stop_renewing: Callable[[], None] = lambda: None
-    """Called when the job has ended, so that its lease is kept no longer."""
+    """Called when the job has ended, so that its lease is no longer renewed."""
     done: int = 0
-    """Steps done of all that was counted, the same for every attempt that comes as far."""
+    """Steps done over all stages. Every attempt that gets equally far has the same number."""
     _before: int = 0
     _counted: str = ""
     _stage: str = "starting"
@@ -53,11 +52,10 @@ class JobContext:
 
     @property
     def lease(self) -> Lease:
-        """The right to the job."""
         return Lease.of(self.job)
 
     def stage(self, name: str) -> None:
-        """Say what is done now. Raises Stopped where that was asked for."""
+        """Report the current stage. Raises Stopped if the job was asked to stop."""
         self.check()
         self._stage = name
         self.reporter.progress(name, self._step, self._steps, done=self.done)
@@ -70,12 +68,12 @@ class JobContext:
         *,
         stage: str | None = None,
     ) -> None:
-        """Say how far the stage is, or another one."""
+        """Report progress within the stage, or within a new one."""
         self._stage, self._step, self._steps = stage or self._stage, step, steps
         self.count(self._stage, step, estimated_finish)
 
     def count(self, what: str, done: int, estimated_finish: float | None = None) -> None:
-        """So many steps of something are done; where no attempt has come as far, this renews the job's attempts."""
+        """Count steps done of `what`. A step beyond all earlier attempts resets the job's attempt counter."""
         if what != self._counted:
             self._before, self._counted = self.done, what
         self.done = self._before + done
@@ -83,17 +81,16 @@ class JobContext:
         self.reporter.progress(self._stage, self._step, self._steps, estimated_finish, self.done)
 
     def should_stop(self) -> bool:
-        """Whether to come to a checkpoint and stop."""
         return self.stopping.reason is not None
 
     def check(self) -> None:
-        """A step of something that has no checkpoint. Raises Stopped."""
+        """Report a step of work that has no checkpoint. Raises Stopped if the job was asked to stop."""
         self.ticks.tick(self.done)
         if self.should_stop():
             raise Stopped(self.stopping.reason)
 
     def check_disk(self, wanted_bytes: int = 0) -> None:
-        """Before so many bytes are written. Raises DiskReserve."""
+        """Check that the disk keeps its reserve after `wanted_bytes` more. Raises DiskReserve."""
         check_reserve(self.config.data_dir, self.config.disk_reserve_bytes, wanted_bytes)
 
     def succeed(
@@ -103,19 +100,20 @@ class JobContext:
         result: Mapping[str, Any] | None = None,
         promotion: Move | None = None,
     ) -> Job:
-        """End the job with what it made; asked again while the database is away and the lease lasts.
+        """End the job with its results; retried while the database is away and the lease lasts.
 
         Raises: AliasMoved, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
         """
         files = None if version is None or version.folder is None else self.config.data_dir / version.folder
         while True:
             try:
-                if not self.reporter.flush():  # nobody may write a job's metrics once it has ended
+                if not self.reporter.flush():  # metrics cannot be written after the job has ended
                     raise StoreUnavailable
                 ended = self.store.leases.succeed(
                     self.lease, version=version, files=files, result=result, promotion=promotion
                 )
             except StoreUnavailable:
+                # One more try must fit into what is left of the lease.
                 if self.lease_left_s() < 2 * _TRY_AGAIN_S:
                     raise
                 time.sleep(_TRY_AGAIN_S)
@@ -124,5 +122,5 @@ class JobContext:
                 return ended
 
     def stop(self) -> NoReturn:
-        """A checkpoint was written. Raises Stopped."""
+        """Stop after a checkpoint was written. Raises Stopped."""
         raise Stopped(self.stopping.reason)

@@ -1,4 +1,4 @@
-"""From a data set's id to the paths that a run or a benchmark reads."""
+"""Resolves a data set's id to the paths that a run or a benchmark reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ _TABLES = (".json", ".csv", ".tsv")
 
 @dataclass(frozen=True)
 class PairsPlace:
-    """Where pairs are, in the words of `models.data.open.open_pairs`."""
+    """Paths of image-caption pairs, as arguments of `models.data.open.open_pairs`."""
 
     data: Path
     images: Path | None = None
 
 
 def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: str) -> Content:
-    """The files of a data set that is ready.
+    """Return the files of a data set that is ready.
 
-    Raises: JobFailed where it was deleted or rejected meanwhile, or its files are gone; StoreUnavailable.
+    Raises: JobFailed if it was deleted or rejected meanwhile, or its files are gone; StoreUnavailable.
     """
     dataset = store.datasets.get(dataset_id)
     if dataset.status is not DatasetStatus.READY:
@@ -42,10 +42,10 @@ def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: st
 
 
 def files_of(config: WorkerConfig, dataset: Dataset) -> Content:
-    """Where a data set's files lie: under the operator's folders where it was registered, else in our own.
+    """Return a data set's files: in the operator's folders if it was registered, else in our own.
 
-    Raises: FileNotFoundError; SourceMissing for a registered one that is no longer there, SourceForbidden for one
-    that leads out of the operator's folders.
+    Raises: FileNotFoundError; SourceMissing if a registered one no longer exists; SourceForbidden if it leads
+    out of the operator's folders.
     """
     registered = dataset.source.get(SOURCE_PATH)
     if registered is None:
@@ -58,10 +58,10 @@ def files_of(config: WorkerConfig, dataset: Dataset) -> Content:
 
 
 def pairs_place(content: Content, links: Path) -> PairsPlace:
-    """Pairs as people lay them out: shards; one COCO file or table, images beside it or in `images/`; or images
-    with texts. Shards that lie in several folders are linked into the folder `links`.
+    """Find pairs in the usual layouts: shards; one COCO file or table, with images beside it or in `images/`;
+    or images with text files. Shards from several folders are linked into `links`.
 
-    Raises: DataError: a folder with several files that could hold the captions.
+    Raises: DataError if several files could hold the captions.
     """
     if not content.is_folder:
         return PairsPlace(content.paths[0] if len(content.paths) == 1 else _linked(content.paths, links))
@@ -73,7 +73,6 @@ def pairs_place(content: Content, links: Path) -> PairsPlace:
 
 
 def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files at a folder's top that may hold captions."""
     return sorted(
         file
         for file in folder.iterdir()
@@ -82,7 +81,7 @@ def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def exactly_one(files: Sequence[Path], folder: Path) -> Path:
-    """The only file. Raises DataError where there are none or several."""
+    """Return the only file. Raises DataError if there are none or several."""
     if len(files) != 1:
         found = ", ".join(file.name for file in files[:3]) or "none"
         raise DataError(
@@ -92,7 +91,7 @@ def exactly_one(files: Sequence[Path], folder: Path) -> Path:
 
 
 def _linked(shards: Sequence[Path], links: Path) -> Path:
-    """A folder of links in the shards' order; one where the shards are all that lies in their folder needs none."""
+    """Link the shards in order into one folder; not needed where they are all the shards of their folder."""
     parent = shards[0].parent
     if list(shards) == sorted(parent.glob("[!.]*.tar")):
         return parent

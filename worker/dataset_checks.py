@@ -1,8 +1,8 @@
-"""The check of one data set: read it as a run or a benchmark will, and write down what it is or why it is not used.
+"""The check of one data set: read it as a run or a benchmark would, and record its contents or its problems.
 
-`source` of a data set's row: {"path": ...} for one that was registered (`app.datasets.roots`), anything else for an
-upload, which lies under its id. `max_bad_share` in it is the share of pairs, or of a benchmark's items, that may be
-unusable (0 by default).
+`source` in a data set's row is {"path": ...} if it was registered (`app.datasets.roots`). Anything else is an
+upload, stored under its id. Its `max_bad_share` is the share of pairs, or of a benchmark's items, that may be
+unusable (default 0).
 """
 
 import logging
@@ -34,8 +34,8 @@ from worker.measuring import read_data, root_of
 logger = logging.getLogger(__name__)
 
 WINOGROUND = "winoground"
+# Waits between tries while the disk is full or another process holds the files.
 WAITS_S = (5.0, 30.0, 120.0)
-"""Between tries where the disk is full or another process holds the files."""
 
 
 def check(
@@ -46,9 +46,9 @@ def check(
     progress: Progress | None = None,
     concluding: Callable[[], None] = lambda: None,
 ) -> tuple[Job, ...]:
-    """Check a claimed data set, and return the jobs that waited for it and have moved.
+    """Check a claimed data set, and return the waiting jobs whose status has changed.
 
-    `concluding` is called before its result is written, which ends the claim.
+    `concluding` is called before the result is written, which ends the claim.
 
     Raises: LeaseLost, StoreUnavailable.
     """
@@ -75,26 +75,24 @@ def check(
 
 
 def checker_of(dataset: Dataset) -> Checker:
-    """What checks a data set's format."""
     if dataset.format == PAIRS:
         return PairsChecker(dataset.max_bad_share)
     return BenchmarkChecker(dataset.format, dataset.max_bad_share)
 
 
 class PairsChecker:
-    """Checks images with captions as a fine-tuning run does."""
+    """Checks image-caption pairs the way a fine-tuning run reads them."""
 
     def __init__(self, max_bad_share: float = 0.0) -> None:
         self._max_bad_share = max_bad_share
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
-        """Read every caption and decode every image."""
         hidden = root_of(content)
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as links:
             try:
                 place = pairs_place(content, Path(links))
                 opened = open_pairs(place.data, images=place.images, confined=True)
-                # Every problem is to be listed; how many are too many is decided below.
+                # List every problem here; whether there are too many is decided below.
                 checked = check_pairs(opened, max_bad_share=1.0, progress=progress)
             except ModelError as error:
                 return rejected(error, hidden=hidden)
@@ -114,14 +112,13 @@ class PairsChecker:
 
 
 class BenchmarkChecker:
-    """Checks that a benchmark can read the data, and that every image is one."""
+    """Checks that a benchmark can read the data and that every image decodes."""
 
     def __init__(self, benchmark: str, max_bad_share: float = 0.0) -> None:
         self._benchmark = benchmark
         self._max_bad_share = max_bad_share
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
-        """Read every item, and look at every image."""
         hidden = root_of(content)
 
         def say(what: str, done: int, total: int) -> None:

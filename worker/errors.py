@@ -1,4 +1,4 @@
-"""What an exception means for a job: the reason that its row gets, and whether another attempt may help."""
+"""Maps an exception to a job's failure: the error in its row, and whether another attempt may help."""
 
 import errno
 import os
@@ -11,6 +11,7 @@ from app.errors import DiskReserve, ServiceError, without_folder
 from app.store.records import JobError
 from models.errors import ModelError
 
+# A full disk pauses the job until someone makes room (docs/decisions/0021); other faults are retried.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _STORAGE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE})
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
@@ -18,11 +19,11 @@ _ALLOCATION = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FA
 
 
 class Stopped(Exception):
-    """The job was asked to stop, and has come to where it can."""
+    """The job was asked to stop and has reached a point where it can."""
 
 
 class JobFailed(Exception):
-    """The job cannot succeed, for a reason of its own; trying again gives the same."""
+    """The job cannot succeed, for a reason of its own; a retry would end the same way."""
 
     def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -31,9 +32,9 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """An attempt's end.
+    """How an attempt ended.
 
-    `again`: the cause may have gone by the next one. `pauses`: there is none until a person has made room.
+    `again`: another attempt may succeed. `pauses`: the job waits until a person has made room.
     """
 
     error: JobError
@@ -42,10 +43,10 @@ class Failure:
 
 
 def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
-    """Read an exception. `hidden` is a folder whose path stays out of the message.
+    """Classify an exception. The path of the folder `hidden` is removed from the message.
 
-    What is wrong with the request, its data or its model fails the job; a full disk pauses it; a disk or a database
-    that is away lets it be tried again, and so does what nobody has foreseen. Out of memory is not retried.
+    Errors in the request, its data or its model fail the job. A full disk pauses it. Other disk errors, an
+    absent database and unexpected errors are retried. Out of memory is not: it would happen again.
     """
     failure = _failure(error)
     if hidden is None:
@@ -91,7 +92,7 @@ def _paused(code: str, text: str) -> Failure:
 
 
 def _errno(error: BaseException) -> int:
-    """The system's number for an error, which safetensors tells in words; 0 for none."""
+    """The system's error number, or 0. safetensors only mentions it in the message."""
     if isinstance(error, OSError):
         return error.errno or 0
     found = _IN_WORDS.search(str(error)) if type(error).__name__ == "SafetensorError" else None

@@ -1,4 +1,4 @@
-"""An evaluation job: a model on a benchmark, alone or beside another; results.json and report.html in its folder."""
+"""An evaluation job: a model on a benchmark, alone or against a baseline; results.json and report.html."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -25,7 +25,7 @@ class _Found:
 
 
 def evaluate(context: JobContext) -> None:
-    """Measure, write, and end the job. Raises what `worker.job_process.Runner` may."""
+    """Measure, write the files, and end the job. Raises what `worker.job_process.Runner` may."""
     job = EvaluateSpec.read(context.job.config)
     context.stage("loading")
     content = content_of(context.store, context.config, job.data, param="data")
@@ -64,7 +64,7 @@ def _of_clip(context: JobContext, job: EvaluateSpec, benchmark: Benchmark, name:
     return measure(
         context,
         benchmark,
-        replace(clip, reference=name),  # what was asked for, and not where it lies on the server
+        replace(clip, reference=name),  # the name asked for, not its path on the server
         say=_say(context),
         batch_size=job.batch_size,
         max_bad_share=job.max_bad_share,
@@ -91,7 +91,7 @@ def _of_teacher(context: JobContext, job: EvaluateSpec, benchmark: Benchmark) ->
 
 
 def _written(context: JobContext, found: _Found) -> dict[str, Any]:
-    """The job's result, once the files that it names are there."""
+    """Write the files, then return the job's result, which names them."""
     folder = context.folder.path
     write_results(folder / "results.json", found.results)
     report = write_report(folder, found.results, found.comparison, found.baseline)
@@ -125,7 +125,7 @@ def _difference(of: PairedDifference) -> dict[str, float]:
 
 
 def _group_match_by_tag(results: Results) -> dict[str, Any]:
-    """GroupMatch of the largest tags; all figures of all tags are in results.json."""
+    """GroupMatch for the largest tags only; results.json holds all metrics of all tags."""
     by_tag = as_json(results, items=False)["by_tag"]
     found = {tag: metrics[GROUP_MATCH] for tag, metrics in by_tag.items() if GROUP_MATCH in metrics}
     largest = sorted(found, key=lambda tag: -found[tag]["n"])[:_TAGS]

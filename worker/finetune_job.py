@@ -1,4 +1,4 @@
-"""A fine-tuning job, from its data sets to a published version and the alias that may take it."""
+"""A fine-tuning job, from its data sets to a published version and possibly a promoted alias."""
 
 import logging
 import time
@@ -42,7 +42,7 @@ def finetune(context: JobContext) -> None:
     training = context.store.datasets.get(job.training_data)
     context.config.limits.check(
         config, steps_of(job, training)
-    )  # epochs, of data that were not checked before
+    )  # the number of steps of `epochs` is known only now that the data are checked
     place = find_place(config.device)
     parts = load_parts(
         config, place, _say(context), confined=True, val_max_bad_share=_val_max_bad_share(context, job)
@@ -63,18 +63,18 @@ def finetune(context: JobContext) -> None:
 
 
 def resolve(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
-    """The run's configuration, with the paths of its data sets and its base as something that can be loaded."""
+    """Return the run's configuration, with paths for its data sets and a loadable reference for its base."""
     store, config = context.store, context.config
     links = context.folder.links
     data = content_of(store, config, job.training_data, param="training_data")
     training = pairs_place(data, links / "training")
     places: dict[str, Any] = {"data": training.data, "images": training.images}
-    # Of a job that was accepted before there was a limit.
+    # A job accepted before this limit existed may ask for more.
     places["keep_checkpoints"] = min(job.hyperparameters.keep_checkpoints, config.limits.max_keep_checkpoints)
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")
-        # Not `None`: images of the training data would be meant.
+        # None would mean the images of the training data.
         images = validation.images or validation.data.parent
         places |= {"val": validation.data, "val_images": images}
     base = loadable(store, config, job.base, param="base")
@@ -82,18 +82,17 @@ def resolve(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
 
 
 def _val_max_bad_share(context: JobContext, job: FinetuneSpec) -> float:
-    """What the check of the validation pairs allowed: a set that was taken in does not fail its job."""
+    """What the check of the validation pairs allowed, so that an accepted data set cannot fail its job."""
     held_out = job.validation_data
     return 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
 
 
 def figures(record: Record) -> dict[str, float]:
-    """What a line of the log says of its step."""
     return {name: float(value) for name, value in record.items() if name not in ("step", "steps")}
 
 
 class _Progress:
-    """Follows a training: steps and figures to the store, the supervisor's ticks, the disk."""
+    """Forwards a training's steps and metrics to the store and the supervisor's ticks."""
 
     def __init__(self, context: JobContext, start: int) -> None:
         self._context = context
@@ -112,16 +111,17 @@ class _Progress:
         self._steps = steps
 
     def step_done(self) -> bool:
-        """Called after every step; whether to stop at it."""
+        """Called after every step; returns whether to stop."""
         self._done += 1
         self._context.advance(self._done, self._steps, self._estimate())
+        # Earlier attempts' files are needed only until this attempt has a checkpoint of its own.
         if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
             self._has_own_checkpoint = True
             self._context.folder.drop_earlier()
         return self._context.should_stop()
 
     def _estimate(self) -> float | None:
-        """When the last step will be done, by the pace since the first one here."""
+        """Estimate when the last step ends, from the pace since this attempt's first step."""
         now = time.time()
         if self._began is None:
             self._began = now
@@ -135,7 +135,7 @@ class _Progress:
 def _train(
     context: JobContext, job: FinetuneSpec, config: FinetuneConfig, parts: Parts, place: Place
 ) -> Result:
-    # All is read already; what is written down of data and base are their ids, not this machine's paths.
+    # Everything is read by now; record the ids of data and base, not this machine's paths.
     told = job.recorded(config)
     start = context.folder.take_over()
     _tell_again(context, start)
@@ -167,7 +167,7 @@ def _train(
 
 
 def _tell_again(context: JobContext, start: int) -> None:
-    """Send the points before a checkpoint that the attempt which wrote it could not send any more."""
+    """Send the metrics up to the checkpoint that the attempt which wrote it did not get to send."""
     latest = context.store.events.latest_metrics(context.job.id)
     for record in read_log(context.folder.log):
         if (-1 if latest is None else latest.step) < record["step"] <= start:
@@ -177,7 +177,7 @@ def _tell_again(context: JobContext, start: int) -> None:
 def _evaluate(
     context: JobContext, job: FinetuneSpec, clip: Clip, validation: Mapping[str, float]
 ) -> CandidateScores:
-    """A model on all that the job names."""
+    """Run all evaluations that the job names on one model."""
     results: dict[str, Results] = {}
     for evaluation in job.evaluate:
         context.stage("evaluating")
@@ -186,7 +186,6 @@ def _evaluate(
 
 
 def name_of(evaluation: Evaluation) -> str:
-    """What an evaluation's results are called."""
     return f"{evaluation.benchmark} ({evaluation.data})"
 
 
@@ -209,7 +208,7 @@ def _measure(context: JobContext, evaluation: Evaluation, clip: Clip) -> Results
 
 
 class _Conclusion:
-    """The end of a job whose training has ended: publish the version, decide about the alias, end the row."""
+    """The end of a job after training: publish the version, decide about the alias, update the row."""
 
     def __init__(
         self,
@@ -229,9 +228,9 @@ class _Conclusion:
         self._scores = scores
 
     def end_job(self) -> None:
-        """End the job with its version: anew where the alias was moved, or the base or the files deleted, meanwhile.
+        """End the job with its version; retried if the alias was moved, or base or files deleted, meanwhile.
 
-        Each try takes the row's news into account, and ends with Stopped where that was asked for.
+        Each try reads the current state, and ends with Stopped if the job was asked to stop.
         """
         while True:
             try:
@@ -256,7 +255,7 @@ class _Conclusion:
             "promotion": None if self._job.promote == "never" else promotion,
         }
         version = as_version(self._context.config, self._parts.base, self._publish(), self._scores)
-        # A version's base is registered before it; most are an operator's own, and known by reference alone.
+        # Register a version's base first; most bases are an operator's own, known by reference alone.
         self._store.versions.register(as_reference(self._parts.base))
         self._context.succeed(version=version, result=outcome, promotion=move)
 
@@ -273,7 +272,7 @@ class _Conclusion:
         )
 
     def _decide(self) -> tuple[Verdict, Move | None]:
-        """Whether to promote, and the alias's move, which holds only while the alias is as it was looked at."""
+        """Decide whether to promote. The move applies only while the alias has the generation read here."""
         job, base = self._job, self._parts.base
         if job.promote == "never":
             return Verdict(False, "Promoting was not asked for.", {}), None
@@ -297,7 +296,7 @@ class _Conclusion:
         return verdict, move
 
     def _holder(self) -> tuple[str | None, int]:
-        """The version that the alias points at, and its generation; none and 0 where there is no such alias."""
+        """The alias's version and generation; None and 0 if there is no such alias."""
         try:
             found = self._store.aliases.get(self._job.alias)
         except UnknownRecord:
@@ -305,7 +304,7 @@ class _Conclusion:
         return found.version, found.generation
 
     def _load(self, version: str) -> Clip:
-        """What the alias points at. Raises AliasMoved where that was deleted after the alias had been moved."""
+        """Load the alias's version. Raises AliasMoved if the alias has moved and the version was deleted."""
         config = self._context.config
         try:
             reference = of_version(self._store, config, version, param="alias")
@@ -320,7 +319,7 @@ class _Conclusion:
             ) from error
 
     def _scores_of(self, clip: Clip) -> CandidateScores:
-        """The same figures of the version that is in service."""
+        """Compute the same scores for the version in service."""
         if clip.version == self._scores.version:
             return self._scores
         validation: Mapping[str, float] = {}
@@ -330,8 +329,8 @@ class _Conclusion:
 
 
 def as_version(config: WorkerConfig, base: Clip, published: Published, scores: CandidateScores) -> NewVersion:
-    """The row of what was published; its folder is named from the data folder, wherever that is mounted."""
-    # The reference of a base that was published here is this server's path; its version is known everywhere.
+    """The row of a published version. Its folder is relative: the data folder may be mounted elsewhere."""
+    # A base published here has a local path as its reference; its version id is valid everywhere.
     is_published = lies_among(parse(base.reference), config.versions_dir)
     return NewVersion(
         id=published.version,

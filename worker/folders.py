@@ -1,9 +1,9 @@
-"""Where a job works: JOBS/JOB_ID/FENCE/. A worker that was taken for dead writes only below its own fence.
+"""Job folders: JOBS/JOB_ID/FENCE/. A worker that lost its lease can only write below its own fence.
 
-JOBS/JOB_ID/FENCE/process.json      the process at work, and its supervisor
+JOBS/JOB_ID/FENCE/process.json      the running process and its supervisor
 JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
-JOBS/JOB_ID/FENCE/work/             what a benchmark makes of its files
-JOBS/JOB_ID/FENCE/links/            shards of a data set that lies in several folders
+JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
+JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
 JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
 """
 
@@ -29,7 +29,7 @@ _STEP = "step-"
 
 @dataclass(frozen=True)
 class Occupant:
-    """Who works, or worked, in a folder."""
+    """The process that uses, or used, a folder, and its supervisor."""
 
     process: ProcessId
     supervisor: ProcessId
@@ -45,42 +45,37 @@ class JobFolder:
 
     @property
     def run(self) -> Path:
-        """Where a training writes."""
         return self.path / "run"
 
     @property
     def log(self) -> Path:
-        """The log of a training."""
         return self.run / LOG_FILE
 
     @property
     def work(self) -> Path:
-        """Where an evaluation keeps what it may need again."""
         return self.path / "work"
 
     @property
     def links(self) -> Path:
-        """Where shards are linked to."""
         return self.path / "links"
 
     def open(self) -> None:
-        """Make the folder. Raises OSError."""
+        """Create the folder. Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
 
     def occupy(self, occupant: Occupant) -> None:
-        """Write down who works here, for a supervisor that comes after a crash. Raises OSError."""
+        """Record the process at work here, for the supervisor that starts after a crash. Raises OSError."""
         self.open()
         write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)))
 
     def vacate(self) -> None:
-        """Nobody works here any more."""
         (self.path / _PROCESS_FILE).unlink(missing_ok=True)
 
     def take_over(self) -> int:
-        """Link the newest whole checkpoint of the attempts before, and return its step; 0 where there is none.
+        """Link earlier attempts' newest whole checkpoint into this folder; returns its step, 0 if none.
 
-        A checkpoint's files never change once they have their names, so a hard link is as good as a copy, and
-        outlives the folder that it came from. What somebody removes meanwhile gives way to the next.
+        A checkpoint's files never change once they are named, so a hard link is as good as a copy, and
+        outlives the folder it came from. If a checkpoint disappears meanwhile, the next older one is tried.
         """
         for step, _, source in sorted(self._earlier_checkpoints(), reverse=True):
             target = self.run / "checkpoints" / source.name
@@ -92,7 +87,7 @@ class JobFolder:
                     raise OSError(0, "is not whole")
                 _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
-            except OSError as error:  # shutil.Error is one
+            except OSError as error:  # includes shutil.Error
                 logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)
                 shutil.rmtree(aside, ignore_errors=True)
                 continue
@@ -100,13 +95,13 @@ class JobFolder:
         return 0
 
     def has_checkpoint_after(self, step: int) -> bool:
-        """Whether this attempt has written one of its own since."""
+        """Whether this attempt has written a checkpoint after `step`."""
         return any(found > step for found, _ in _checkpoints(self.run))
 
     def keep_newest_checkpoint(self) -> None:
-        """Remove what a job that was cancelled has left of checkpoints, but for the newest whole one.
+        """Remove a cancelled job's checkpoints except the newest whole one.
 
-        Those of later attempts are left alone: somebody has taken the job up again.
+        Later attempts' checkpoints stay: the job has been taken up again.
         """
         runs = [folder / "run" for fence, folder in [(self._fence, self.path), *self._earlier()]]
         found = sorted((checkpoint for run in runs for checkpoint in _checkpoints(run)), reverse=True)
@@ -116,17 +111,16 @@ class JobFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def drop_earlier(self) -> None:
-        """Remove what the attempts before have left."""
         for _, folder in self._earlier():
             shutil.rmtree(folder, ignore_errors=True)
 
     def drop(self) -> None:
-        """Remove what this attempt has left, but for its results."""
+        """Remove this attempt's files except its results."""
         for folder in (self.run, self.work, self.links):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _earlier(self) -> Iterator[tuple[int, Path]]:
-        for folder in list(self._job.glob("*")):  # nothing, where somebody has deleted the job's files
+        for folder in list(self._job.glob("*")):  # empty if the job's files were deleted
             if folder.name.isdigit() and int(folder.name) < self._fence:
                 yield int(folder.name), folder
 
@@ -137,7 +131,7 @@ class JobFolder:
 
 
 def occupants(jobs_dir: Path) -> Iterator[tuple[JobFolder, Occupant]]:
-    """Every attempt's folder in which somebody is said to be at work."""
+    """Every attempt's folder that records a process at work."""
     for file in jobs_dir.glob(f"*/*/{_PROCESS_FILE}"):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -156,7 +150,7 @@ def _checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether its tensors are the ones that its description has the hash of."""
+    """Whether the tensors match the hash in the checkpoint's description."""
     try:
         description = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         return bool(description["sha256"] == sha256_of(checkpoint / "state.safetensors"))
@@ -167,10 +161,10 @@ def _is_whole(checkpoint: Path) -> bool:
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a file system that has no hard links
+    except OSError:  # the file system has no hard links
         shutil.copyfile(source, target)
 
 
 def _copy_log(source: Path, target: Path) -> None:
-    if source.is_file():  # lines are added to it, so it is no candidate for a link
+    if source.is_file():  # copied, not linked: lines will be appended
         shutil.copyfile(source, target)

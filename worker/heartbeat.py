@@ -1,4 +1,4 @@
-"""A worker says that it lives, so that jobs can say that nobody will take them."""
+"""The worker's heartbeat, from which a job can tell that no worker will take it."""
 
 import contextlib
 import importlib.metadata
@@ -34,21 +34,19 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def close(self) -> None:
-        """The worker has stopped."""
         self._stopping.set()
         self._thread.join()
-        with contextlib.suppress(StoreUnavailable):  # then it is soon taken for dead
+        with contextlib.suppress(StoreUnavailable):  # otherwise its row soon counts as dead
             self._store.workers.leave(self._worker.id)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._store.workers.beat(self._worker)
-            except StoreUnavailable:  # it is logged where it is found out
+            except StoreUnavailable:  # the store logs it
                 pass
             except Exception:
                 logger.exception("the heartbeat failed; it beats again")

@@ -1,6 +1,6 @@
-"""Which process a pid means: numbers are used again, so a start time goes with each.
+"""Process identity: pids are reused, so a start time goes with each.
 
-Needs Linux's /proc and pidfds; elsewhere no process is ever recognised, and so none is ended.
+Needs Linux's /proc and pidfds. Elsewhere no process is ever recognised, and so none is killed.
 """
 
 import os
@@ -9,29 +9,29 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+# The role of a process that checks data sets; a slot's role is its queue.
 CHECK = "check"
-"""The role of a process that checks data sets; that of a slot is its queue."""
-_START_TIME = 19  # of the fields of /proc/PID/stat after the name: field 22
+_START_TIME = 19  # index after the name in /proc/PID/stat: field 22
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """One process, and no other that comes after it."""
+    """One particular process, not a later one with the same pid."""
 
     pid: int
     started: str
     """Clock ticks since boot."""
     space: str
-    """The boot and the process namespace (a container's, say) in which the pid means something."""
+    """The boot and the pid namespace (for example a container's) in which the pid is valid."""
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The process that has a pid now; None where there is none, or this system cannot tell."""
+    """Identify the process that has a pid now; None if there is none or the system cannot tell."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         )
-        if fields[0] in ("Z", "X"):  # ended, and not yet waited for
+        if fields[0] in ("Z", "X"):  # ended, but not yet waited for
             return None
         return ProcessId(pid, fields[_START_TIME], _space())
     except (OSError, IndexError):
@@ -44,19 +44,18 @@ def owner_name(pid: int, role: str) -> str:
 
 
 def node_name(pid: int, role: str) -> str:
-    """The name of a worker of this machine in Celery's tools."""
+    """A worker's name in Celery's tools."""
     return f"{role}-{pid}@{socket.gethostname()}"
 
 
 def is_alive(process: ProcessId) -> bool:
-    """Whether that very process runs, and in this process's namespace."""
     return identify(process.pid) == process
 
 
 def kill(process: ProcessId) -> bool:
-    """End a process that cannot be asked; whether it was that one.
+    """Send SIGKILL to a process; returns whether it was still that process.
 
-    A pidfd holds on to the process before it is looked at, so no other can get its number in between.
+    The pidfd is opened before the identity is checked, so the pid cannot be reused in between.
     """
     try:
         descriptor = os.pidfd_open(process.pid)

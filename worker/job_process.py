@@ -1,7 +1,7 @@
-"""A job's process: `python -m worker.job_process --ticks FD`, started by a supervisor that holds its stdin open.
+"""A job's process: `python -m worker.job_process --ticks FD`, started by a supervisor that holds its stdin.
 
-Its first line of input says which job it is for; until then it is warm and waits. When its input ends, its
-supervisor is gone, and it ends too.
+The first line of its input is the assignment; until then it is warm and waits. When its input ends, its
+supervisor is gone, and it exits.
 """
 
 import argparse
@@ -29,20 +29,20 @@ from worker.reporter import Reporter
 logger = logging.getLogger(__name__)
 
 Runner = Callable[[JobContext], None]
-"""Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or what it did not foresee."""
+"""Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or any other."""
 
 _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
-"""Why a job stops, where its row says so: its worker's signal, which says less, may come first."""
+"""Why a job stops, by its row's status. The worker's signal may come first, but says less."""
 
 
 def main() -> None:
-    """Serve one job; never returns."""
+    """Serve one job. Never returns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ticks", type=int, help="descriptor of the pipe on which steps are told")
     parser.add_argument("--kind", type=JobKind, help="import what jobs of this kind need, before one comes")
     args = parser.parse_args()
     logs.configure()
-    # In a thread: the lease of a job that comes meanwhile is renewed from the start.
+    # In a thread, so that the lease of a job assigned meanwhile is renewed from the start.
     importing = threading.Thread(target=import_runner, args=(args.kind or JobKind.FINETUNE,), daemon=True)
     if args.kind is not None:
         importing.start()
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def import_runner(kind: JobKind) -> Runner:
-    """What does jobs of a kind; the imports take seconds."""
+    """Return the function that runs jobs of this kind; the imports take seconds."""
     if kind is JobKind.FINETUNE:
         from worker.finetune_job import finetune
 
@@ -67,10 +67,10 @@ def import_runner(kind: JobKind) -> Runner:
 
 
 def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
-    """Wait for the assignment, do it, and end the process: at once, whatever threads there are."""
+    """Wait for the assignment, run it, and exit at once, whatever threads are running."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches everyone in a terminal; the supervisor decides
+    )  # Ctrl-C reaches every process in a terminal; the supervisor decides
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         os._exit(Exit.ORPHANED)
@@ -92,10 +92,11 @@ def _work(
     assignment: Assignment, ticks: Ticks, stopping: StopFlag, runner_of: Callable[[JobKind], Runner]
 ) -> Exit:
     config, lease, began = assignment.config, assignment.lease, time.monotonic()
+    # Shorter than the lease, so that a database that does not answer cannot use up all of it in one call.
     store = Store(config.database_url, timeout_s=min(config.store_timeout_s, config.lease_ttl_s / 4))
     keeper = LeaseKeeper(store, lease, config.lease_ttl_s, stopping.set)
     keeper.start()
-    ticks.begin()  # the supervisor has renewed the lease until now
+    ticks.begin()  # until now the supervisor has renewed the lease
     try:
         job = store.jobs.get(lease.job_id)
     except (StoreUnavailable, UnknownRecord):
@@ -130,7 +131,7 @@ def _work(
 
 
 def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exit:
-    """Do the job, and tell its row how that ended."""
+    """Run the job, and record in its row how it ended."""
     job, config = context.job, context.config
     try:
         context.folder.open()
@@ -159,7 +160,7 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
 
 
 def _limit(config: WorkerConfig) -> None:
-    """Keep to the share of the device that the slot has."""
+    """Apply the slot's share of the device."""
     if not config.threads and config.gpu_memory_share is None:
         return
     import torch

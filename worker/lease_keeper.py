@@ -1,4 +1,4 @@
-"""A job's right to go on: renewed in a thread, and given up before it ends."""
+"""Keeps a job's lease: renewed in a thread, and given up before it ends."""
 
 import logging
 import os
@@ -14,16 +14,15 @@ from worker.protocol import Exit
 
 logger = logging.getLogger(__name__)
 
-_RENEWALS = 6
-"""In one lease's time."""
+_RENEWALS = 6  # renewals per lease
 
 
 class LeaseKeeper:
     """Renews a lease every sixth of its time, and ends the process rather than outlive it.
 
-    `stop` is called when the job is asked to pause or cancel, and when half of the lease has gone by without a
-    renewal: the process then comes to its checkpoint while it still may. At five sixths it ends at once, as it
-    does when somebody else has the job.
+    `stop` is called when the job is asked to pause or cancel, and when half of the lease has passed without a
+    renewal, while there is still time for a checkpoint. At five sixths the process exits at once, as it does
+    when another process holds the job.
     """
 
     def __init__(
@@ -41,30 +40,28 @@ class LeaseKeeper:
         self._end = end
         self._done = threading.Event()
         self._renewed_at = time.monotonic()
-        self.spent_s = 0.0
-        """Time that renewing took."""
+        self.spent_s = 0.0  # spent on renewing
         self._threads = [
             threading.Thread(target=target, name=f"lease-{target.__name__}", daemon=True)
             for target in (self._renew, self._watch)
         ]
 
     def start(self) -> None:
-        """Begin; the lease was renewed, or claimed, not long before."""
+        """Start renewing. The lease must have been claimed or renewed just before."""
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """The job has ended, so the lease needs no keeping."""
         self._done.set()
 
     @property
     def left_s(self) -> float:
-        """How much of the lease is left, as this process knows it."""
+        """Time left of the lease, as far as this process knows."""
         return self._renewed_at + self._ttl_s - time.monotonic()
 
     def _renew(self) -> None:
         while True:
-            asked_at = time.monotonic()  # before the answer: the lease may be longer than this, never shorter
+            asked_at = time.monotonic()  # before the answer, so this never overestimates the lease
             try:
                 status = self._store.leases.renew(self._lease, self._ttl_s)
             except StoreUnavailable:
@@ -84,7 +81,7 @@ class LeaseKeeper:
                 return
 
     def _watch(self) -> None:
-        """Apart from renewing, which may wait for the database."""
+        """A thread of its own, since renewing may wait for the database."""
         while not self._done.wait(self._ttl_s / (4 * _RENEWALS)):
             if self.left_s < self._ttl_s / _RENEWALS:
                 logger.error("the lease could not be renewed in time: the process ends")

@@ -15,14 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) -> None:
-    """Take jobs until SIGTERM, SIGINT or `celery control shutdown`; the one at hand then stops at a checkpoint and is
-    released.
+    """Take jobs until SIGTERM, SIGINT or `celery control shutdown`.
 
-    A broker that is away is waited for, while jobs are found without it. `command` starts a job's process, in place
-    of this program's own.
+    A running job is then released at a checkpoint. Jobs are found without the broker while it is away.
+    `command` replaces the program that runs a job.
 
-    Raises: ConfigurationError for a database URL that cannot be used; StoreUnavailable where the database does
-    not answer at the start.
+    Raises: ConfigurationError for an unusable database URL; StoreUnavailable if the database does not answer
+    at the start.
     """
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     config.versions_dir.mkdir(parents=True, exist_ok=True)
@@ -32,7 +31,8 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     heartbeat = Heartbeat(config, store, owner_name(os.getpid(), config.queue))
     heartbeat.start()
 
-    # These import torch, which takes seconds; until the first heartbeat, every job says that it has no worker.
+    # These import torch, which takes seconds. The heartbeat starts before, or jobs would report that they
+    # have no worker.
     from worker.checker import Checker
     from worker.reaper import Reaper
     from worker.slot import Slot

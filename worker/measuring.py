@@ -1,4 +1,4 @@
-"""One model on one benchmark, for whichever job asks."""
+"""Measures one model on one benchmark, for both kinds of job."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,9 @@ from worker.data import captions_files, exactly_one
 
 
 def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchmark:
-    """A benchmark over a data set's files; `options` are `read_benchmark`'s.
+    """Read a benchmark from a data set's files; `options` are those of `read_benchmark`.
 
-    Raises: EvaluationError or DataError: the files are not laid out as the benchmark has them.
+    Raises: EvaluationError or DataError if the files do not have the benchmark's layout.
     """
     folder = root_of(content)
     if name == "retrieval":
@@ -29,12 +29,11 @@ def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchm
 
 
 def root_of(content: Content) -> Path:
-    """The folder that a benchmark's files lie in."""
     return content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
 
 
 def without_folder(results: Results, folder: Path) -> Results:
-    """The same, with the files of items that were left out named from the folder."""
+    """The same results, with the files of items left out given relative to the folder."""
     left_out = results.provenance["items_left_out"]
     named = {item: reason.replace(f"{folder}/", "") for item, reason in left_out.items()}
     return replace(results, provenance={**results.provenance, "items_left_out": named})
@@ -49,7 +48,7 @@ def measure(
     batch_size: int = 32,
     max_bad_share: float = 0.0,
 ) -> Results:
-    """The model's results, over features that are kept for what comes after: another job, or another attempt."""
+    """Measure a model. Its features are cached for later jobs and attempts."""
     config = context.config
     with ClipScorer(
         clip, config.features_dir, batch_size=batch_size, max_bytes=config.feature_cache_bytes
@@ -58,7 +57,7 @@ def measure(
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """Results without their items and tags, as a job's row and a version's description hold them."""
+    """Results without items and tags, as stored in a job's row and a version's description."""
     content = as_json(results, items=False)
     del content["by_tag"], content["format"]
     content["provenance"] = {

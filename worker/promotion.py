@@ -1,8 +1,13 @@
-"""Should a new version take an alias? Decided on figures alone, so that the answer can be read and repeated.
+"""Decides whether a new version takes an alias, on metrics alone: explainable and repeatable.
 
-`if_better`: on every Winoground set GroupMatch is higher, with a one-sided exact McNemar p below `max_p`, and the group
-score is no lower; and zero-shot accuracy is at most `max_loss` lower, or retrieval where no zero-shot set was measured.
-GroupMatch measures binding; the group score cannot where it lies under its chance, since noise alone raises it there.
+`if_better` promotes when both hold:
+
+- On every Winoground set, GroupMatch is higher with a one-sided exact McNemar p below `max_p`, and the group
+  score is not lower.
+- Zero-shot accuracy is at most `max_loss` lower, or retrieval if no zero-shot set was measured.
+
+GroupMatch measures binding. The group score cannot while it is below chance, since noise alone raises it
+there.
 """
 
 from collections.abc import Mapping
@@ -14,7 +19,7 @@ from models.evaluation.comparison import PairedDifference, compare
 from models.evaluation.results import GROUP_MATCH, Results
 from models.evaluation.winoground import CHANCE
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # differences below this come from float arithmetic
 _DECIDING = {GROUP_MATCH: GROUP_MATCH, "group_score": "group"}
 _RETRIEVAL = ("image_retrieval_recall@1", "text_retrieval_recall@1")
 _VALIDATION = ("validation_image_to_text", "validation_text_to_image")
@@ -22,7 +27,7 @@ _VALIDATION = ("validation_image_to_text", "validation_text_to_image")
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """Scores of one candidate for an alias: results by benchmark and data set, and figures on the validation pairs."""
+    """One candidate's results by benchmark and data set, and its metrics on the validation pairs."""
 
     version: str
     results: Mapping[str, Results]
@@ -31,7 +36,7 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the model is better, why, and on which figures."""
+    """Whether the model is better, why, and by which figures."""
 
     better: bool
     why: str
@@ -39,9 +44,9 @@ class Verdict:
 
 
 def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:
-    """Compare a model with the one that an alias points at.
+    """Compare a model with the version that an alias points at.
 
-    Raises: EvaluationError where the two were not measured on the same items.
+    Raises: EvaluationError if the two were not measured on the same items.
     """
     if holder.version == model.version:
         return Verdict(False, "It is the version that the alias points at.", {})
@@ -65,7 +70,7 @@ def judge(holder: CandidateScores, model: CandidateScores, thresholds: Threshold
 
 
 def _gain(holder: Results, model: Results) -> dict[str, Any]:
-    """GroupMatch and group score before and after, and which of them lie under chance, and whose."""
+    """GroupMatch and group score before and after, and which of them are below chance."""
     outcomes = compare(holder, model).outcomes
     gain = {name: _figures(outcomes[outcome]) for name, outcome in _DECIDING.items()}
     under = [
@@ -99,7 +104,7 @@ def _in_words(gain: Mapping[str, Any]) -> str:
 
 
 def _losses(holder: CandidateScores, model: CandidateScores) -> dict[str, dict[str, float]]:
-    """What should not get worse: the first of zero-shot, retrieval and validation that there is."""
+    """What must not get worse: zero-shot accuracy, else retrieval, else validation."""
     for benchmark, metrics in (("zero-shot", ("acc1",)), ("retrieval", _RETRIEVAL)):
         names = _of(model, benchmark)
         if names:

@@ -1,4 +1,4 @@
-"""What a supervisor and a job's process say to each other: the assignment, the ticks, and the exit code."""
+"""The protocol between a supervisor and a job's process: assignment, ticks and exit code."""
 
 import json
 import os
@@ -14,41 +14,39 @@ from worker.config import WorkerConfig
 
 
 class Exit(IntEnum):
-    """Everything but a signal or an unknown code: those mean that the process died."""
+    """Exit codes of a job's process. Any other code, or a signal, means that it died."""
 
     ENDED = 0
-    """The job succeeded, or failed with its reason; its row says which."""
+    """The job succeeded or failed; its row says which."""
     RELEASED = 10
-    """It stopped at a checkpoint and released the job."""
+    """The job stopped at a checkpoint and was released."""
     LEASE_LOST = 11
-    """Somebody else has the job, or it has ended."""
+    """Another worker holds the job, or it has ended."""
     STORE_AWAY = 12
-    """The database does not answer; the lease will end by itself."""
+    """The database does not answer; the lease will expire."""
     ORPHANED = 13
-    """Its supervisor is gone."""
+    """The supervisor is gone."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a supervisor writes into a job process's input."""
+    """Written by a supervisor to its job process's stdin."""
 
     config: WorkerConfig
     lease: Lease
 
     def dumps(self) -> bytes:
-        """As one line."""
         content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}
         return json.dumps(content).encode() + b"\n"
 
     @classmethod
     def loads(cls, line: bytes) -> "Assignment":
-        """From what `dumps` wrote."""
         content = json.loads(line)
         return cls(WorkerConfig.loads(content["config"]), Lease(content["job"], content["fence"]))
 
 
 class Ticks:
-    """Tells the supervisor by a pipe that the job goes on, and how far it is: a line at most ten times a second."""
+    """Writes the number of steps done to the supervisor's pipe, at most ten times a second."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -57,11 +55,10 @@ class Ticks:
             os.set_blocking(descriptor, False)
 
     def begin(self) -> None:
-        """The process renews its lease by itself from now on."""
+        """From now on the process renews its lease itself."""
         self._write(0)
 
     def tick(self, done: int = 0) -> None:
-        """The job has come on a step, to so many of them."""
         now = time.monotonic()
         if now - self._last >= 0.1:
             self._last = now
@@ -72,14 +69,14 @@ class Ticks:
             return
         try:
             os.write(self._descriptor, b"%d\n" % done)
-        except BlockingIOError:  # it is full: the supervisor has not looked for long, and will find a step
+        except BlockingIOError:  # the pipe is full: the supervisor finds a step when it looks
             pass
-        except OSError:  # the supervisor has gone, which another thread finds out
+        except OSError:  # the supervisor is gone; the thread of `end_with` ends the process
             self._descriptor = None
 
 
 def end_with(supervisor: BinaryIO) -> None:
-    """End this process, in whatever state it is, when the pipe from its supervisor closes."""
+    """Exit at once, in whatever state, when the supervisor's pipe closes."""
 
     def wait() -> None:
         supervisor.read()
@@ -89,7 +86,7 @@ def end_with(supervisor: BinaryIO) -> None:
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a job's process: one that was started by a launcher is not part of its run."""
+    """The environment of a job's process, without the variables of a distributed launcher."""
     return {
         name: value
         for name, value in inherited.items()

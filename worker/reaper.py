@@ -1,6 +1,6 @@
-"""Periodic cleanup: jobs whose worker is gone, old job files and events, and versions of no use.
+"""Periodic cleanup: jobs whose worker is gone, old job files and events, and unused versions.
 
-Every worker does it; several do no harm to each other, since the store decides.
+Every worker runs it. Several at once are harmless, since the store decides.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from worker.folders import JobFolder
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 600.0
+EVERY_S = 600.0  # between full cleanups
 
 
 class Reaper:
-    """Looks every `reap_every_s` seconds, in a thread."""
+    """Runs every `reap_every_s` seconds in a thread."""
 
     def __init__(self, config: WorkerConfig, store: Store) -> None:
         self._every_s = config.reap_every_s
@@ -39,15 +39,14 @@ class Reaper:
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more. Returns at once: what is under way is harmless."""
+        """Return at once; a cleanup under way is harmless."""
         self._stopping.set()
 
     def look(self) -> None:
-        """Once. Raises StoreUnavailable."""
+        """Clean up once. Raises StoreUnavailable."""
         for job in self._store.reaper.settle_abandoned():
             logger.info("job %s is %s: its worker is gone", job.id, job.status)
         self._retention.look()
@@ -56,14 +55,14 @@ class Reaper:
         while not self._stopping.wait(self._every_s):
             try:
                 self.look()
-            except StoreUnavailable:  # it is logged where it is found out
+            except StoreUnavailable:  # the store logs it
                 pass
             except Exception:
                 logger.exception("the reaper failed; it looks again")
 
 
 class Retention:
-    """Looks now and then; removes only what belongs to jobs that have ended."""
+    """Removes only what belongs to jobs that have ended."""
 
     def __init__(self, config: WorkerConfig, store: Store) -> None:
         self._config = config
@@ -71,7 +70,7 @@ class Retention:
         self._last = float("-inf")
 
     def look(self) -> None:
-        """Free what cancelled jobs need no more; the rest once in ten minutes. Raises StoreUnavailable."""
+        """Clean up cancelled jobs at each call, everything else every `EVERY_S`. Raises StoreUnavailable."""
         for job in self._store.jobs.list(status=JobStatus.CANCELLED).items:
             self._clean_cancelled(job)
         now = time.monotonic()
@@ -81,7 +80,7 @@ class Retention:
         self.clean()
 
     def clean(self) -> None:
-        """Now. Raises StoreUnavailable."""
+        """Clean up everything now. Raises StoreUnavailable."""
         if self._config.jobs_dir.is_dir():
             for folder in sorted(self._config.jobs_dir.iterdir()):
                 self._clean_job(folder)
@@ -100,7 +99,7 @@ class Retention:
         try:
             job = self._store.jobs.get(folder.name)
         except UnknownRecord:
-            return  # not one of ours
+            return  # it belongs to another database
         if job.status is JobStatus.SUCCEEDED and job.files_removed_at is None:
             self._clean_succeeded(folder, job)
         elif self._ended_long_ago(job) or (job.status in TERMINAL and job.files_removed_at is not None):
@@ -109,14 +108,14 @@ class Retention:
             self._clean_cancelled(job)
 
     def _clean_cancelled(self, job: Job) -> None:
-        """Its newest whole checkpoint is what a retry goes on from."""
+        """Keep only the newest whole checkpoint, from which a retry continues."""
         if (self._config.jobs_dir / job.id).is_dir():
             JobFolder(self._config.jobs_dir, Lease.of(job)).keep_newest_checkpoint()
 
     def _remove_job(self, job: Job) -> None:
-        """Remove what an ended job has left, after a while; at once what was written after its files were removed."""
+        """Remove an ended job's files once they are old enough; at once if they had been removed before."""
         keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
-        with contextlib.suppress(JobStateConflict):  # it was taken up again meanwhile
+        with contextlib.suppress(JobStateConflict):  # the job was taken up again
             try:
                 remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
                 logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
@@ -124,7 +123,7 @@ class Retention:
                 logger.warning("the files of job %s stay: %s", job.id, error)
 
     def _clean_succeeded(self, folder: Path, job: Job) -> None:
-        """What it has made is a version, or results that its row names; the rest it removes itself, if not killed."""
+        """A job cleans up after itself unless it is killed. Keep only the result files that its row names."""
         if job.result is not None and job.result.get("files"):
             attempt = JobFolder(self._config.jobs_dir, Lease.of(job))
             attempt.drop_earlier()
@@ -133,9 +132,9 @@ class Retention:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_of_no_use(self, folder: Path) -> bool:
-        """Whether a version was deleted, or its job has long ended without making it known.
+        """Whether a version was deleted, or never registered by a job that ended long ago.
 
-        What is unknown here and of a job that is unknown too is another database's, and left alone.
+        Without a record of the version or its job here, it belongs to another database and stays.
         """
         try:
             return self._store.versions.get(folder.name).status is VersionStatus.DELETED

@@ -1,6 +1,6 @@
-"""From what a job calls a model to a reference that can be loaded: a version's id, or a reference.
+"""Resolves the name a job has for a model, a version's id or a reference, to a loadable reference.
 
-No alias: it became a version when the job was submitted (`app.jobs.model_resolver`).
+There are no aliases here: they were resolved when the job was submitted (`app.jobs.model_resolver`).
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from worker.errors import JobFailed
 
 
 def loadable(store: Store, config: WorkerConfig, name: str, *, param: str) -> str:
-    """A version's id becomes its folder; others stay as they are.
+    """Replace a version's id by its folder; other references stay as they are.
 
-    Raises: JobFailed for a version that is unknown or deleted; StoreUnavailable.
+    Raises: JobFailed if the version is unknown or deleted; StoreUnavailable.
     """
     return of_version(store, config, name, param=param) if is_version(name) else name
 
@@ -36,7 +36,7 @@ def of_version(store: Store, config: WorkerConfig, version_id: str, *, param: st
 
 
 def check_version(clip: Clip, name: str, *, param: str) -> None:
-    """Raise JobFailed where a version's folder or reference holds other weights than it was registered with."""
+    """Raise JobFailed if a version's files hold other weights than it was registered with."""
     if is_version(name) and clip.version != name:
         raise JobFailed(
             "version_changed",

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: in a thread of its own and no more often than needed, so training never waits."""
+"""Sends a job's progress, metrics and events in a thread, so that training never waits."""
 
 import logging
 import threading
@@ -14,8 +14,8 @@ from app.store.records import Lease, Level
 
 logger = logging.getLogger(__name__)
 
-_MAX_EVENTS = 100
-_POINTS_AT_ONCE = 500
+_MAX_EVENTS = 100  # kept while the database is away; the oldest are dropped
+_POINTS_AT_ONCE = 500  # per transaction
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class _Event:
 class Reporter:
     """Sends the newest progress, and all metrics and events, at most every `every_s` seconds.
 
-    Metrics of many steps go in one transaction. Progress in between is replaced by what comes after it; the last one
-    is always sent. What cannot be sent while the database is away is sent later.
+    Metrics of many steps go in one transaction. Newer progress replaces older; the last one is always sent.
+    Whatever cannot be sent while the database is away is sent later.
     """
 
     def __init__(self, store: Store, lease: Lease, every_s: float) -> None:
@@ -53,21 +53,19 @@ class Reporter:
         self._sending = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
-        self.spent_s = 0.0
-        """Time that sending took."""
+        self.spent_s = 0.0  # spent on sending
 
     def start(self) -> None:
-        """Begin to send."""
         self._thread.start()
 
     def close(self) -> None:
-        """Send what is left, once; nothing is told after this."""
+        """Send what is left, once. Nothing is sent afterwards."""
         self._closing.set()
         self._thread.join()
         self.flush()
 
     def flush(self) -> bool:
-        """Send what there is now; whether all of it was sent, or nobody wants it any more."""
+        """Send everything now. Returns False if the database is away."""
         with self._sending:
             return self._send()
 
@@ -79,12 +77,11 @@ class Reporter:
         estimated_finish: float | None = None,
         done: int | None = None,
     ) -> None:
-        """How far the job is (`Work.progress`)."""
         with self._lock:
             self._progress = _Progress(stage, step, steps, estimated_finish, done)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures at a step. Those of one step go together, since what is recorded there is replaced as a whole."""
+        """Record metrics of a step, merged per step, because the store replaces a step as a whole."""
         with self._lock:
             same = self._newest[1] if self._newest[0] == step else {}
             self._newest = step, same | dict(values)
@@ -93,7 +90,6 @@ class Reporter:
     def event(
         self, message: str, *, level: Level = Level.INFO, data: Mapping[str, Any] | None = None
     ) -> None:
-        """Something that is worth a line."""
         with self._lock:
             self._events = [*self._events, _Event(message, level, data)][-_MAX_EVENTS:]
 
@@ -129,7 +125,7 @@ class Reporter:
         except StoreUnavailable:
             self._keep(progress, points, events)
             return False
-        except LeaseLost as error:  # the lease's keeper ends the process
+        except LeaseLost as error:  # the lease keeper ends the process
             logger.warning("%s", error)
         finally:
             self.spent_s += time.monotonic() - began

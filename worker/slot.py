@@ -1,14 +1,14 @@
-"""A slot: claims jobs of one kind, one at a time, and runs a process for each.
+"""A slot claims jobs of one kind, one at a time, and runs a process for each.
 
-What becomes of a job whose process:
-    ends by itself (`worker.protocol`)        its row says it already
-    dies                                   the attempt has failed; again after a while, up to the job's attempts
+What happens to a job whose process:
+    ends by itself (`worker.protocol`)        the process has updated the row
+    dies                                   the attempt failed; retried after a while, up to the job's attempts
     runs for longer than it may            asked to stop; the store fails the job at its checkpoint
-    takes no step for stall_timeout_s      killed, then the same
-    lets its lease lapse, and long after   killed, and released on its behalf: an interruption
-    is to stop, and does                   released at a checkpoint by the process itself
-    is to stop, and does not in time       killed, and released on its behalf
-    hangs while another has taken the job  killed
+    takes no step for stall_timeout_s      killed, then the same as if it died
+    does not renew its lease for long      killed and released on its behalf: an interruption
+    is asked to stop, and does             released at a checkpoint by the process itself
+    is asked to stop, and does not         killed after stop_grace_s and released on its behalf
+    hangs while another holds the job      killed
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from worker.supervised import COMMAND, ChildProcess, died
 logger = logging.getLogger(__name__)
 
 _ASKED = (JobStatus.PAUSING, JobStatus.CANCELLING)
-_LOOK_S = 0.1
-_SEND_AGAIN_S = 60.0
-"""While the slot is at work. Rarely, since messages stay in the queue until a worker is idle."""
+_LOOK_S = 0.1  # how soon the end of a process, or a stop, is noticed
+_SEND_AGAIN_S = 60.0  # while the slot is busy; rarely, since messages stay queued until a worker is idle
 
 
 class Slot:
     """Supervises one device's jobs. A Celery task calls `run` for each.
 
-    The slot also looks for jobs by itself, since a message may be lost and the broker away: it sends a task for the
-    job that is due. When the broker does not take it, or no task has come by the next look, the job runs without one.
+    The slot also looks for jobs itself, since a message may be lost or the broker away. It sends a task for
+    the job that is due. If the broker does not accept it, or no task has arrived by the next look, the job
+    runs without one.
     """
 
     def __init__(
@@ -62,41 +62,39 @@ class Slot:
         self._at_work = threading.Lock()
         self._stopping = threading.Event()
         self._sent: tuple[str, int] | None = None
-        """The job and fence for which a task was sent last, while none has been run since."""
+        """Job and fence of the last task sent, until a task runs."""
         self._sent_at = 0.0
         self._spare: ChildProcess | None = None
         self._thread = threading.Thread(target=self._look_for_jobs, name=f"slot-{config.queue}")
 
     def start(self) -> None:
-        """End what a crashed predecessor has left, and begin to look for jobs."""
+        """Kill processes left by a crashed worker, then start looking for jobs."""
         end_orphans(self._config)
         self._warm_up()
         self._thread.start()
 
     def run(self, job_id: str) -> str:
-        """Claim a job if it is due, and stay with it until its process has ended.
+        """Claim a job if it is due, and supervise its process until it ends.
 
-        Returns its JobStatus, or why it was not run.
-
-        The message that asks for it may be repeated or late: the row says whether there is anything to do. Where the
-        slot is at work or stops, the job is left to whoever looks for it next.
+        Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
+        If the slot is busy or stopping, the job is left to the next one that looks for it.
         """
         if self._stopping.is_set() or not self._at_work.acquire(blocking=False):
             return "not taken"
         try:
             return self._claim_and_supervise(job_id) or "nothing to do"
-        except StoreUnavailable:  # it is logged where it is found out
+        except StoreUnavailable:  # the store logs it
             return "the database does not answer"
         finally:
             self._sent = None
             self._at_work.release()
 
     def stop(self) -> None:
-        """Take no more jobs, and have the one at hand stopped at a checkpoint. Returns at once."""
+        """Take no more jobs, and stop the current one at a checkpoint. Returns at once."""
         self._stopping.set()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until the slot has stopped; whether it has."""
+        """Wait until the slot has stopped; returns whether it has."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -117,7 +115,7 @@ class Slot:
                     self._spare.close()
 
     def _look(self) -> bool:
-        """See to the job that is due first; whether it was run here, without a task."""
+        """Handle the job that is due first; returns whether it ran here, without a task."""
         job = self._store.leases.next_due(self._config.kind)
         if job is None:
             return False
@@ -136,7 +134,7 @@ class Slot:
         return self._publish(job.kind, job.id)
 
     def _claim_and_supervise(self, job_id: str) -> JobStatus | None:
-        """The job's status afterwards; None where there was nothing to claim."""
+        """Returns the job's status afterwards; None if it could not be claimed."""
         job = self._store.leases.claim(
             self._config.kind,
             self.owner,
@@ -158,7 +156,7 @@ class Slot:
             self._spare = ChildProcess(self._command)
 
     def _take_process(self) -> ChildProcess:
-        """The one that has been warming up, if it lives."""
+        """Return the warm process if it lives, else a new one."""
         spare, self._spare = self._spare, None
         if spare is not None and spare.wait(0) is not None:
             spare.close()
@@ -184,11 +182,11 @@ class Slot:
             return
         try:
             folder.occupy(Occupant(process, supervisor))
-        except OSError as error:  # the job finds out, and has a reason for its row
+        except OSError as error:  # the job will fail on the folder too, and records why
             logger.warning("%s cannot be written: %s", folder.path, error.strerror)
 
     def _settle(self, job: Job, end: "_End", done: int) -> None:
-        """Write the end of a job whose process could not."""
+        """Record the end of a job whose process could not do so itself."""
         lease = Lease.of(job)
         try:
             if end.killed_because is not None and end.code == Exit.RELEASED:
@@ -198,22 +196,22 @@ class Slot:
                 error = JobError("process_died", f"The job's process died: {how}.", retryable=True)
                 retry_in_s = back_off_s(self._config.retry_base_s, job.attempt)
                 self._store.leases.fail(lease, error, retry_in_s=retry_in_s, done=done)
-        except LeaseLost:  # its process had told the end already
+        except LeaseLost:  # the process has recorded the end already
             pass
-        except StoreUnavailable:  # the lease ends by itself
+        except StoreUnavailable:  # the lease expires by itself
             logger.warning("job %s: its end could not be written; its lease will end", job.id)
 
 
 @dataclass(frozen=True)
 class _End:
-    """How a process ended. One that was killed has the code that it should have ended with."""
+    """How a process ended. A killed one gets the exit code it should have had."""
 
     code: int
     killed_because: str | None = None
 
 
 class _Watch:
-    """Watches one process until it ends: asks it to stop where it should, and kills it where it hangs."""
+    """Watches one process until it ends: asks it to stop when it should, and kills it when it hangs."""
 
     def __init__(
         self, config: WorkerConfig, store: Store, child: ChildProcess, job: Job, stopping: threading.Event
@@ -227,21 +225,20 @@ class _Watch:
         self._may_run_until = now + job.max_run_time_s - job.run_time_s
         self._next_row_at = now
         self._asked_at: float | None = None
-        """When it was asked to stop."""
         self._lapsed_at: float | None = None
-        """When its lease was first seen to have lapsed."""
 
     def until_end(self) -> _End:
         while (code := self._child.wait(_LOOK_S)) is None:
             if (end := self._look(time.monotonic())) is not None:
                 self._child.kill()
                 return end
+        # The process died of SIGTERM itself: its handler was not installed yet.
         if self._asked_at is not None and code == -signal.SIGTERM:
             return _End(Exit.RELEASED, "it had hardly begun when it was told to stop")
         return _End(code)
 
     def _look(self, now: float) -> _End | None:
-        """Why to kill the process now, if there is a reason."""
+        """Returns the end if the process must be killed now."""
         if self._stopping.is_set() or now > self._may_run_until:
             self._ask_to_stop(now)
         if now >= self._next_row_at:
@@ -258,10 +255,11 @@ class _Watch:
         if not self._child.has_begun:
             self._renew()
         row = self._row()
+        # Without the row nothing is known about the lease, so waiting for it starts again.
         if row is None:
             self._lapsed_at = None
             return None
-        if row.fence != self._job.fence:  # its process hangs, or it would have found out
+        if row.fence != self._job.fence:  # the process hangs, or it would have noticed
             return _End(Exit.LEASE_LOST)
         self._lapsed_at = (self._lapsed_at or now) if _has_lapsed(row) else None
         if self._lapsed_at is not None and now - self._lapsed_at > self._config.lease_ttl_s:
@@ -276,12 +274,12 @@ class _Watch:
             self._asked_at = now
 
     def _renew(self) -> None:
-        """Keep the lease while the process starts, which may take longer than a lease on a busy machine."""
+        """Renew on behalf of the process while it starts, which can outlast a lease on a busy machine."""
         with contextlib.suppress(StoreUnavailable):
             self._store.leases.renew(Lease.of(self._job), self._config.lease_ttl_s)
 
     def _row(self) -> Job | None:
-        """The job as it is now; None where that cannot be read."""
+        """The job's current record; None if it cannot be read."""
         try:
             return self._store.jobs.get(self._job.id)
         except (StoreUnavailable, UnknownRecord):
@@ -289,15 +287,15 @@ class _Watch:
 
 
 def _has_lapsed(job: Job) -> bool:
-    """Whether the job's lease has ended, which its process renews long before as long as it runs at all."""
+    """Whether the lease has expired. A process that runs at all renews it long before."""
     return job.status in HELD and job.lease_until is not None and time.time() > job.lease_until
 
 
 def end_orphans(config: WorkerConfig) -> None:
-    """Kill processes of jobs whose supervisor is dead: one that hangs or is stopped does not see its pipe end.
+    """Kill job processes whose supervisor is dead. One that hangs or is stopped does not see its pipe close.
 
-    A process is known by its number, its start and its namespace, so nobody else's is killed; the job of one that
-    is killed is taken over when its lease has ended.
+    Pid, start time and namespace must match, so no other process is killed. The job is taken over once its
+    lease has expired.
     """
     me = identify(os.getpid())
     for folder, occupant in occupants(config.jobs_dir):

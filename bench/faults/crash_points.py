@@ -1,8 +1,8 @@
-"""Points at which a process of the harness can be made to die, put around the product's functions as they are imported.
+"""Crash points: places where a process dies on demand, wrapped around the product's functions on import.
 
-`environment` gives a process these points. A file with a point's name in the folder that it names arms that point;
-the number in the file says which visit counts. The process that comes there renames the file to NAME.reached, which
-only one can, waits until that is on the disk, and ends by SIGKILL.
+`environment` gives a process these points. A file named after a point in its folder arms that point; the
+number in it says which visit counts. The process that reaches it renames the file to NAME.reached, which only
+one process can do, syncs that to disk, and ends itself by SIGKILL.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _visits: Counter[str] = Counter()
 
 @dataclass(frozen=True)
 class Point:
-    """A place by a call of a module's function: before it, after it, or after one that returned something."""
+    """A place at a call of a module's function: before it, after it, or after it returned a result."""
 
     module: str
     function: str
@@ -35,23 +35,23 @@ class Point:
 
 
 POINTS: Mapping[str, Point] = {
-    # The service: a job's row is committed, and nobody is woken yet.
+    # The service: a job's row is committed, no wake-up is sent yet.
     "after-commit": Point("app.store.jobs", "JobQueries.submit", "after"),
-    # A slot: a job is claimed, and no process has it yet.
+    # A slot: a job is claimed, no process has it yet.
     "after-claim": Point("app.store.leases", "JobLeases.claim", "result"),
-    # A job: a step is taken, and neither told nor saved.
+    # A job: a step is done, neither reported nor saved.
     "mid-step": Point("worker.finetune_job", "_Progress.step_done", "before"),
-    # A job: a checkpoint's tensors are written, and what describes them is not.
+    # A job: a checkpoint's tensors are written, their description is not.
     "mid-checkpoint": Point("models.training.checkpoint", "save_file", "after"),
-    # A job: a version's folder has its name, and the version has no row yet.
+    # A job: a version's folder has its final name, the version has no row yet.
     "after-rename": Point("app.registry.publish", "publish", "after"),
-    # The service: a version is ready, and not in service yet.
+    # The service: a version is loaded, not in service yet.
     "mid-swap": Point("app.serving.served_models", "ServedModels.replace", "before"),
 }
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a process needs in its environment to have the points, which are armed by files in the folder."""
+    """Environment variables that give a process the points; files in the folder arm them."""
     here = Path(__file__).parent
     paths = [here / "inject", here.parents[1], *filter(None, [os.environ.get("PYTHONPATH")])]
     return {FOLDER: str(folder), "PYTHONPATH": os.pathsep.join(map(str, paths))}
@@ -64,7 +64,7 @@ def install() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules that have points, and puts these in once a module has been run."""
+    """Finds modules that have points, and wraps their functions after execution."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -85,7 +85,7 @@ class _Finder(MetaPathFinder):
 
 
 def _wrap(module: ModuleType, key: str, point: Point) -> None:
-    """Raises AttributeError where the product has no such function any more."""
+    """Raises AttributeError if the product no longer has the function."""
     path, _, name = point.function.rpartition(".")
     owner = functools.reduce(getattr, filter(None, [path]), module)
     function: Callable[..., Any] = getattr(owner, name)
@@ -103,9 +103,9 @@ def _wrap(module: ModuleType, key: str, point: Point) -> None:
 
 
 def reach(key: str) -> None:
-    """Die here, if a file says so."""
+    """Die here if the point is armed for this visit."""
     armed = Path(os.environ[FOLDER]) / key
-    with contextlib.suppress(FileNotFoundError):  # not armed, or somebody else's death
+    with contextlib.suppress(FileNotFoundError):  # not armed, or another process died here
         visit = int(armed.read_text(encoding="utf-8") or 1)
         _visits[key] += 1
         if _visits[key] >= visit:

@@ -1,4 +1,4 @@
-"""Faults of processes and of the network between them: what dies, what is away, and what runs twice."""
+"""Faults of processes and of the network between them: deaths, outages and duplicates."""
 
 import contextlib
 import shutil
@@ -25,26 +25,26 @@ OUTAGE_S = 10.0
 
 @dataclass(frozen=True)
 class Injected:
-    """A fault that was put in: the job that it hit, and when it happened, or was over where it lasted."""
+    """An injected fault: the job it hit, and when it happened or, if it lasted, ended."""
 
     job: str
     at: float
 
 
 def submitted(system: System, random: Random, **hyperparameters: Any) -> str:
-    """A job with chance of its own, and so a version of its own."""
+    """Submit a job with a random seed, so that its version is unique."""
     return system.submit(random.getrandbits(32), **hyperparameters)
 
 
 def begun(system: System, random: Random) -> str:
-    """A job that has come to a step drawn at random, with most of them to come."""
+    """Submit a job and wait for a random early step."""
     job = submitted(system, random)
     system.until_step(job, random.randint(1, STEPS // 4))
     return job
 
 
 def at_point(point: str, visits: int = 1) -> Callable[[System, Random], Injected]:
-    """Whoever comes to the point dies there, at a visit drawn at random."""
+    """Return an injection: the process that reaches the point dies there, at a random visit."""
 
     def inject(system: System, random: Random) -> Injected:
         system.arm(point, random.randint(1, visits))
@@ -55,7 +55,7 @@ def at_point(point: str, visits: int = 1) -> Callable[[System, Random], Injected
 
 
 def service_dies_after_commit(system: System, random: Random) -> Injected:
-    """Its caller hears nothing, and asks again with the same key."""
+    """The caller gets no answer, and repeats the request with the same key."""
     system.arm("after-commit")
     seed, key = random.getrandbits(32), f"again-{random.getrandbits(64):x}"
     with contextlib.suppress(httpx.TransportError):
@@ -66,7 +66,6 @@ def service_dies_after_commit(system: System, random: Random) -> Injected:
 
 
 def trainer_is_killed(system: System, random: Random) -> Injected:
-    """Between its start and its end."""
     job = submitted(system, random)
     _, occupant = system.at_work(job)
     time.sleep(random.uniform(0, 1))
@@ -75,7 +74,6 @@ def trainer_is_killed(system: System, random: Random) -> Injected:
 
 
 def worker_is_killed(system: System, random: Random) -> Injected:
-    """With a job at work."""
     job = submitted(system, random)
     _, occupant = system.at_work(job)
     time.sleep(random.uniform(0, 1))
@@ -85,7 +83,6 @@ def worker_is_killed(system: System, random: Random) -> Injected:
 
 
 def service_is_killed(system: System, random: Random) -> Injected:
-    """With a job on its way."""
     job = submitted(system, random)
     time.sleep(random.uniform(0, 2))
     system.service.send(signal.SIGKILL)
@@ -93,7 +90,7 @@ def service_is_killed(system: System, random: Random) -> Injected:
 
 
 def valkey_is_killed(system: System, random: Random) -> Injected:
-    """Around the time that a wake-up is on its way."""
+    """Around the time that a wake-up is sent."""
     job = submitted(system, random)
     time.sleep(random.uniform(0, 0.5))
     system.kill_valkey()
@@ -101,7 +98,7 @@ def valkey_is_killed(system: System, random: Random) -> Injected:
 
 
 def broker_is_wiped(system: System, random: Random) -> Injected:
-    """What it holds, and then its files."""
+    """Its data first, then its files."""
     job = submitted(system, random)
     with contextlib.closing(redis.Redis(unix_socket_path=str(system.valkey.socket))) as client:
         client.flushall()
@@ -111,19 +108,18 @@ def broker_is_wiped(system: System, random: Random) -> Injected:
 
 
 def broker_is_cut(system: System, random: Random) -> Injected:
-    """Connections close, and new ones are refused."""
+    """Connections are closed, and new ones refused."""
     system.broker.cut()
     return _submitted_meanwhile(system, random, system.broker.heal)
 
 
 def broker_stalls(system: System, random: Random) -> Injected:
-    """Connections stay, and nothing comes through."""
+    """Connections stay open, but nothing gets through."""
     system.broker.stall()
     return _submitted_meanwhile(system, random, system.broker.heal)
 
 
 def database_is_cut(system: System, random: Random) -> Injected:
-    """With a job at work."""
     assert system.database is not None
     job = begun(system, random)
     system.database.cut()
@@ -131,7 +127,7 @@ def database_is_cut(system: System, random: Random) -> Injected:
 
 
 def database_stalls(system: System, random: Random) -> Injected:
-    """With a job at work: PostgreSQL says nothing any more, or SQLite's file is locked by somebody."""
+    """PostgreSQL stops answering, or another connection locks SQLite's file."""
     job = begun(system, random)
     if system.database is not None:
         system.database.stall()
@@ -144,7 +140,7 @@ def database_stalls(system: System, random: Random) -> Injected:
 
 @contextlib.contextmanager
 def database_away(system: System) -> Iterator[None]:
-    """While connections to PostgreSQL are refused, or somebody holds SQLite's file."""
+    """Refuse connections to PostgreSQL, or lock SQLite's file, within the block."""
     if system.database is not None:
         system.database.cut()
         try:
@@ -157,7 +153,7 @@ def database_away(system: System) -> Iterator[None]:
 
 
 def _over(system: System, job: str, heal: Callable[[], object]) -> Injected:
-    """Wait, and see that the job had not ended before."""
+    """Wait for the outage, heal it, and check that the job had not ended before."""
     began = time.time()
     time.sleep(OUTAGE_S)
     heal()
@@ -176,7 +172,7 @@ def _submitted_meanwhile(system: System, random: Random, heal: Callable[[], None
 
 
 def zombie_goes_on(system: System, random: Random) -> Injected:
-    """A worker and its job are stopped, as when a machine stalls, until another has the job."""
+    """A worker and its job are stopped, like a stalled machine, until another attempt has begun."""
     job = begun(system, random)
     _, occupant = system.at_work(job)
     worker, fence = system.worker_of(occupant), system.job(job).fence
@@ -191,7 +187,7 @@ def zombie_goes_on(system: System, random: Random) -> Injected:
 
 
 def two_workers_race(system: System, random: Random) -> Injected:
-    """Both are stopped, a job comes with a wake-up for each, and both go on at once."""
+    """Both workers are stopped, a job arrives with a wake-up for each, and both continue at once."""
     for worker in system.workers:
         worker.send(signal.SIGSTOP)
     job = submitted(system, random)
@@ -202,7 +198,7 @@ def two_workers_race(system: System, random: Random) -> Injected:
 
 
 def wake_up_comes_five_times(system: System, random: Random) -> Injected:
-    """As a broker may deliver it."""
+    """A broker may deliver a message repeatedly."""
     job = submitted(system, random)
     _wake(system, job, 4)
     return _begun_once(system, job)

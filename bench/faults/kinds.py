@@ -1,4 +1,4 @@
-"""Every kind of fault, and how one is put into a running system and looked after."""
+"""Every kind of fault, and how one is injected and checked."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from bench.faults.system import SAVE_EVERY, STEPS, System
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault. `served`: callers of the service notice nothing of it."""
+    """A kind of fault. `served`: the service's callers must not notice it."""
 
     name: str
     inject: Callable[[System, Random], Injected]
@@ -22,7 +22,7 @@ class Kind:
 
 
 def nothing(system: System, random: Random) -> Injected:
-    """What a job takes if nothing goes wrong."""
+    """The baseline: a job without any fault."""
     return Injected(submitted(system, random), time.time())
 
 
@@ -61,19 +61,20 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fault, and what became of it."""
+    """One injected fault and its result."""
 
     kind: Kind
     seed: int
     recovery_s: float
-    """Until its job has succeeded and its version is served."""
+    """Time until its job has succeeded and its version is served."""
     findings: Findings
 
 
 def try_out(kind: Kind, system: System, seed: int) -> Outcome:
-    """Put a fault in, wait until all is well again, and check everything.
+    """Inject a fault, wait until the system has recovered, and check everything.
 
-    Raises: AssertionError where the fault did not happen as it should, TimeoutError where nothing recovers.
+    Raises: AssertionError if the fault did not happen as intended; TimeoutError if the system does not
+    recover.
     """
     began = time.time()
     injected = kind.inject(system, Random(seed))

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut or stalled: the network between a process and its database or broker."""
+"""A TCP proxy that can be cut or stalled, as the network between a process and its database or broker."""
 
 import contextlib
 import socket
@@ -9,7 +9,7 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Listens on a free port of this machine and hands every connection on. `connect` reaches the server."""
+    """Listens on a free local port and forwards connections. `connect` opens one to the server."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
@@ -22,23 +22,22 @@ class Proxy:
         self._accept_in_thread()
 
     def cut(self) -> None:
-        """Close every connection, and refuse new ones."""
+        """Close every connection and refuse new ones."""
         self._stop_listening()
         self._drop()
 
     def stall(self) -> None:
-        """Accept connections still, and let nothing through: not a byte, and no end of one."""
+        """Keep accepting connections but forward nothing, not even their end."""
         self._flows.clear()
 
     def heal(self) -> None:
-        """Be a network again."""
+        """Forward normally again."""
         if self._listener.fileno() == -1:
             self._listener = _listen(self.port)
             self._accept_in_thread()
         self._flows.set()
 
     def close(self) -> None:
-        """End."""
         self._flows.set()
         self._stop_listening()
         self._drop()

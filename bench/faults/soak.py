@@ -1,9 +1,10 @@
-"""A storm of faults over many jobs: `python -m bench.faults.soak`, on PostgreSQL and Valkey.
+"""Soak test with faults over many jobs: `python -m bench.faults.soak`, on PostgreSQL and Valkey.
 
-Forty jobs arrive one after another. All the while processes are killed or stopped, the network to the database and
-the broker is cut or stalled, the broker loses what it holds, a disk is full, a checkpoint is damaged. A process that
-has died is started again, as an operator's supervisor does, and a job that a full disk has paused is resumed. At the
-end every job must have succeeded exactly once, and everything that `bench.faults.checks` looks at must hold.
+Forty jobs arrive one after another. Meanwhile processes are killed or stopped, the network to the database
+and the broker is cut or stalled, the broker loses its data, a disk is full, a checkpoint is damaged. A
+process that died is restarted, as an operator's supervisor does, and a job paused by a full disk is resumed.
+At the end every job must have succeeded exactly once, and everything checked by `bench.faults.checks` must
+hold.
 """
 
 import argparse
@@ -36,12 +37,11 @@ from worker.identity import kill
 
 STEPS, SAVE_EVERY = 480, 24
 MAX_OPEN = 6
-MAX_ATTEMPTS = 25
-"""Deaths of trainers in a row without a step between them: so many do not come by chance."""
+MAX_ATTEMPTS = 25  # so many deaths in a row without a step between them do not happen by chance
 
 
 class Missed(Exception):
-    """There was nothing that the fault could hit."""
+    """There was nothing the fault could hit."""
 
 
 def trainer_killed(system: System, random: Random) -> None:
@@ -93,7 +93,7 @@ def database_stalled(system: System, random: Random) -> None:
 
 
 def worker_and_trainer_stopped(system: System, random: Random) -> None:
-    """Longer than the lease, as when a machine stalls."""
+    """Possibly longer than the lease, like a stalled machine."""
     _, occupant = _at_work(system, random)
     worker = system.worker_of(occupant)
     worker.send(signal.SIGSTOP)
@@ -106,7 +106,7 @@ def worker_and_trainer_stopped(system: System, random: Random) -> None:
 
 
 def disk_full(system: System, random: Random) -> None:
-    """For the trainer's next large file."""
+    """Hits the trainer's next large file."""
     fill_disk_of(_at_work(system, random)[1])
 
 
@@ -136,7 +136,7 @@ FAULTS: tuple[Callable[[System, Random], None], ...] = (
 
 
 class Storm:
-    """Faults in a thread of their own, evenly over the time, their kinds in an order drawn at random."""
+    """Injects faults in a thread, evenly over the time, in random order."""
 
     def __init__(self, system: System, count: int, seconds: float, random: Random) -> None:
         self._system = system
@@ -169,7 +169,7 @@ class Storm:
             try:
                 fault(self._system, self._random)
             except (Missed, StopIteration, ProcessLookupError, StoreUnavailable):
-                self._waiting.insert(0, fault)  # what was to be hit has just gone; once more, later
+                self._waiting.insert(0, fault)  # the target is gone; try again later
                 due = time.monotonic() + 0.5
                 continue
             except Exception:
@@ -179,7 +179,7 @@ class Storm:
 
 
 def run(system: System, *, jobs: int, faults: int, seconds: float, random: Random) -> tuple[Findings, Storm]:
-    """Keep some jobs open until all have come and ended and every fault was put in."""
+    """Keep some jobs open until all have arrived and ended and every fault was injected."""
     waiting = [random.getrandbits(32) for _ in range(jobs)]
     deadline = time.monotonic() + 3 * seconds + 600
     with Storm(system, faults, seconds, random) as storm:
@@ -201,7 +201,7 @@ def run(system: System, *, jobs: int, faults: int, seconds: float, random: Rando
 
 
 def _submitted(system: System, seed: int) -> bool:
-    """Whether the service took the job; every third one has checkpoints that are large enough for a full disk."""
+    """Submit a job; returns whether it was accepted. Every third one's checkpoints can fill the disk."""
     try:
         system.submit(
             seed,
@@ -246,7 +246,7 @@ def _for_a_while(begin: Callable[[], None], heal: Callable[[], None], random: Ra
 
 
 def told(system: System, findings: Findings, storm: Storm, seconds: float) -> Iterator[str]:
-    """What happened, in lines."""
+    """The report, line by line."""
     statuses = Counter(str(system.job(job_id).status) for job_id in system.accepted)
     yield f"{len(system.accepted)} jobs, {storm.put_in.total()} faults in {seconds:.0f} s: {dict(statuses)}"
     yield f"faults: {dict(sorted(storm.put_in.items()))}"
@@ -256,7 +256,7 @@ def told(system: System, findings: Findings, storm: Storm, seconds: float) -> It
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exits with 1 where anything was lost, done twice or wrong."""
+    """Exits with 1 if anything was lost, duplicated or wrong."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(prog="python -m bench.faults.soak", description=__doc__)
     parser.add_argument("--jobs", type=int, default=40)

@@ -1,4 +1,4 @@
-"""Disks that are full, and a checkpoint that is not what was written."""
+"""Faults of the disk: a full one, and a corrupted checkpoint."""
 
 import contextlib
 import io
@@ -16,14 +16,14 @@ from bench.faults.system import SAVE_EVERY, System
 from worker.folders import Occupant
 from worker.identity import kill
 
+# Limits the size of any file a process writes. Only the file meant to hit a full disk is larger.
 FULL_AT_BYTES = 8 * 2**20
-"""The largest file that a process may write: more than any but the one that is to find the disk full."""
 
 
 def disk_is_full_at_a_checkpoint(system: System, random: Random) -> Injected:
-    """All weights are trained, so that a checkpoint has 19 MB. The job pauses, and a person resumes it.
+    """Trains all weights, so that a checkpoint takes 19 MB. The job pauses and is resumed.
 
-    A job that was done before its disk was full is followed by another one, twice at most.
+    If a job finishes before its disk is full, another one follows, twice at most.
     """
     stopped = (_stopped_by_a_full_disk(system, random) for _ in range(3))
     job = next((job for job in stopped if job is not None), None)
@@ -38,7 +38,7 @@ def _stopped_by_a_full_disk(system: System, random: Random) -> str | None:
     job = submitted(system, random, trainable="all")
 
     def has_stopped() -> bool:
-        if (found := system.trainer(job)) is not None:  # on a busy machine another one may have taken over
+        if (found := system.trainer(job)) is not None:  # on a busy machine another may have taken over
             fill_disk_of(found[1])
         return system.job(job).status in {JobStatus.PAUSED} | TERMINAL
 
@@ -47,7 +47,7 @@ def _stopped_by_a_full_disk(system: System, random: Random) -> str | None:
 
 
 def disk_is_full_at_an_upload(system: System, random: Random) -> Injected:
-    """The caller hears it, and nothing is left."""
+    """The caller gets an error, and nothing is left behind."""
     job = submitted(system, random)
     datasets = system.data_dir / "datasets"
     files, rows = sorted(datasets.rglob("*")), system.store.datasets.list(limit=100)
@@ -66,7 +66,7 @@ def disk_is_full_at_an_upload(system: System, random: Random) -> Injected:
 
 
 def newest_checkpoint_is_corrupted(system: System, random: Random) -> Injected:
-    """Its process dies, and bits of its newest checkpoint change before another process comes."""
+    """Its process dies, and its newest checkpoint is corrupted before the next attempt."""
     job = submitted(system, random)
     system.until_step(job, 2 * SAVE_EVERY + 1)
     folder, occupant = system.at_work(job)
@@ -83,26 +83,26 @@ def newest_checkpoint_is_corrupted(system: System, random: Random) -> Injected:
 
 
 def _failures(system: System, job: str) -> list[str]:
-    """Why attempts have ended."""
+    """Error codes of the attempts so far."""
     transitions = system.store.events.transitions(job)
     return [event.data["error"]["code"] for event in transitions if event.data and "error" in event.data]
 
 
 def _resumed_at(system: System, job: str) -> int:
-    """The step that a later attempt went on after; 0 for none."""
+    """The step from which a later attempt resumed; 0 if none did."""
     events = system.store.events.events(job, limit=1000)
     return next((event.data["step"] for event in events if event.data and event.message[:4] == "Goes"), 0)
 
 
 def fill_disk_of(occupant: Occupant) -> None:
-    """Let a process write no large file any more."""
+    """Keep a process from writing large files."""
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(occupant.process.pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
 
 
 def corrupt(file: Path, random: Random) -> None:
-    """Change a bit of a file."""
+    """Flip one bit of a file."""
     content = bytearray(file.read_bytes())
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
-    file.unlink()  # another attempt's folder may hold it by a link
+    file.unlink()  # another attempt's folder may have a hard link to it
     file.write_bytes(content)

@@ -1,6 +1,6 @@
-"""A whole system in real processes: two services, two workers, Valkey and a database, as an operator runs them.
+"""A whole system in real processes: two services, two workers, Valkey and a database, as in production.
 
-`tend` starts again what has died, as `sds-clip up` and Docker's restart policies do.
+`tend` restarts what has died, as `sds-clip up` and Docker's restart policies do.
 """
 
 import contextlib
@@ -40,10 +40,10 @@ from worker.valkey import Valkey
 
 PATIENCE_S = 300.0
 STEPS, SAVE_EVERY = 96, 8
+# Short, so that a lost job is taken over quickly.
 LEASE_S = 8.0
 RETRY_S = 0.1
-MIGRATING = threading.Lock()
-"""Alembic has one context a process."""
+MIGRATING = threading.Lock()  # Alembic has one context per process
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,12 @@ class Inputs:
 
 
 def make_inputs(folder: Path) -> Inputs:
-    """Write both."""
     save_coco(folder / "pairs")
     return Inputs(save_tiny_clip(folder / "tiny"), folder / "pairs")
 
 
 class Part:
-    """A process of the system. What it says goes to a log."""
+    """A process of the system. Its output goes to a log."""
 
     def __init__(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> None:
         self.is_wanted = True
@@ -71,7 +70,6 @@ class Part:
         self.start()
 
     def start(self) -> None:
-        """Start it, or start it again."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
@@ -79,26 +77,24 @@ class Part:
 
     @property
     def pid(self) -> int:
-        """Its number now."""
         return self.process.pid
 
     def has_died(self) -> bool:
-        """Whether it is gone, and should not be."""
+        """Whether it has ended without being asked to."""
         return self.is_wanted and self.process.poll() is not None
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """Kill it; it is not to be started again."""
+        """Kill it; it is not restarted."""
         self.is_wanted = False
         self.process.kill()
         self.process.wait()
 
 
 class Service(Part):
-    """One of the serving processes, with a state of its own."""
+    """One of the serving processes, with its own state folder."""
 
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
         port = free_port()
@@ -108,13 +104,13 @@ class Service(Part):
         super().__init__(name, folder, serve, environment | {"SDS_CLIP_STATE_DIR": str(self.state_dir)})
 
     def get(self, path: str) -> httpx.Response | None:
-        """What it answers; None where it does not."""
+        """GET a path; None if the service does not answer."""
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}{path}", timeout=30)
         return None
 
     def version(self) -> str | None:
-        """The version that answers for the default model; None for no answer or a refusal."""
+        """The version that answers for the default model; None for no answer or an error."""
         with contextlib.suppress(httpx.TransportError):
             answer = httpx.post(f"{self.url}/embed", json={"texts": ["a red circle"]}, timeout=30)
             return str(answer.json()["model"]["version"]) if answer.is_success else None
@@ -122,7 +118,7 @@ class Service(Part):
 
 
 class System:
-    """One system over a folder: SQLite, or a PostgreSQL that is reached through a proxy, as the broker is."""
+    """One system in a folder, over SQLite or PostgreSQL. Broker and PostgreSQL are behind proxies."""
 
     def __init__(
         self,
@@ -223,18 +219,17 @@ class System:
             self._closing.callback(matcher.close)
 
     def close(self) -> None:
-        """End everything."""
         self._closing.close()
 
     def kill_valkey(self) -> None:
-        """As the kernel would."""
+        """With SIGKILL, unlike `Valkey.stop`."""
         process = self.valkey._process
         assert process is not None
         process.kill()
         process.wait()
 
     def tend(self) -> None:
-        """Start again what has died."""
+        """Restart what has died."""
         for part in (*self.services, *self.workers):
             if part.has_died():
                 part.start()
@@ -242,7 +237,7 @@ class System:
             self.valkey.start()
 
     def until(self, happened: Callable[[], object], what: str = "it") -> None:
-        """Tend to the system until something has happened. Raises TimeoutError after a time that only a hang takes."""
+        """Tend to the system until something has happened. Raises TimeoutError after PATIENCE_S."""
         deadline = time.monotonic() + PATIENCE_S
         while not happened():
             if time.monotonic() > deadline:
@@ -251,17 +246,15 @@ class System:
             time.sleep(0.02)
 
     def answers(self) -> bool:
-        """Whether the service answers now."""
         with contextlib.suppress(httpx.TransportError):
             return self.embed().status_code == httpx.codes.OK
         return False
 
     def embed(self) -> httpx.Response:
-        """A request as a caller sends it."""
         return self.client.post("/embed", json={"texts": ["a red circle"]})
 
     def submit(self, seed: int, *, key: str | None = None, **hyperparameters: Any) -> str:
-        """Have the service accept a job, whose version is to be promoted; its id."""
+        """Submit a job whose version is always promoted; returns its id."""
         options = {
             "steps": STEPS,
             "save_every": SAVE_EVERY,
@@ -289,11 +282,10 @@ class System:
         return job_id
 
     def job(self, job_id: str) -> Job:
-        """Its row."""
         return self.store.jobs.get(job_id)
 
     def until_step(self, job_id: str, step: int = 1) -> None:
-        """Wait until a job trains and has told so many steps."""
+        """Wait until a job has reported this many training steps."""
 
         def trains() -> bool:
             job = self.job(job_id)
@@ -302,27 +294,27 @@ class System:
         self.until(trains, f"step {step} of {job_id}")
 
     def until_recovered(self, job_id: str) -> None:
-        """Wait until a job has ended, and every service answers with what the alias points at."""
+        """Wait until a job has ended and every service serves the alias's version."""
         self.until(lambda: self.job(job_id).finished_at, f"the end of {job_id}")
         self.until(self.serves_the_alias, "the alias's version in service")
 
     def serves_the_alias(self) -> bool:
-        """Whether every service answers with the version that its alias points at."""
+        """Whether every service serves the alias's version."""
         version = self.store.aliases.get("default").version
         return all(service.version() == version for service in self.services)
 
     def scores_of(self, version: str) -> Tensor:
-        """What a version says of the callers' images and texts, computed without a service."""
+        """A version's scores of the callers' images and texts, computed without a service."""
         if version not in self._scores:
             reference = f"local-dir:{self.config.versions_dir / version}"
             clip = load_clip(reference, device="cpu", precision="float32")
             self._scores[version] = own_numbers.__wrapped__(
                 clip, "scores"
-            )  # whose cache would keep the weights
+            )  # avoids the cache, which would keep the weights
         return self._scores[version]
 
     def trainer(self, job_id: str) -> tuple[JobFolder, Occupant] | None:
-        """Who works on the newest attempt of a job, and where; None for nobody."""
+        """The process working on a job's newest attempt, and its folder; None if there is none."""
         fence = self.job(job_id).fence
         for folder, occupant in occupants(self.config.jobs_dir):
             if folder.path == self.config.jobs_dir / job_id / str(fence):
@@ -330,7 +322,7 @@ class System:
         return None
 
     def at_work(self, job_id: str) -> tuple[JobFolder, Occupant]:
-        """The same, waited for."""
+        """Like `trainer`, but waits for one."""
         self.until(lambda: self.trainer(job_id), f"somebody at work on {job_id}")
         found = self.trainer(job_id)
         if found is None:
@@ -338,11 +330,11 @@ class System:
         return found
 
     def worker_of(self, occupant: Occupant) -> Part:
-        """The worker whose job a process does."""
+        """The worker that supervises a job's process."""
         return next(worker for worker in self.workers if worker.pid == occupant.supervisor.pid)
 
     def arm(self, point: str, visit: int = 1) -> None:
-        """The process that comes to a point for the n-th time from now on is to die there."""
+        """Make the process that reaches a point for the n-th time from now on die there."""
         assert point in POINTS
         (self._points / f"{point}{REACHED}").unlink(missing_ok=True)
         written = self._points / f".{point}"
@@ -350,7 +342,7 @@ class System:
         written.rename(self._points / point)
 
     def until_reached(self, point: str) -> float:
-        """Wait until a process has died at an armed point; when that was."""
+        """Wait until a process has died at an armed point; returns the time."""
         file = self._points / f"{point}{REACHED}"
         self.until(file.exists, f"a process's death {point}")
         return time.time()
@@ -366,7 +358,7 @@ class System:
         return part
 
     def _end_jobs(self) -> None:
-        """Those that are stopped do not see their pipe end."""
+        """Kill job processes; stopped ones would not see their pipe close."""
         for _, occupant in occupants(self.config.jobs_dir):
             kill_exactly(occupant.process)
 
@@ -380,7 +372,6 @@ def running_system(
     keep_warm: bool = True,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> Iterator[System]:
-    """A system for the block."""
     system = System(folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
     try:
         yield system

@@ -1,6 +1,6 @@
-"""Every kind of fault, many times: `python -m bench.faults.table`; prints the table, and writes it into docs/faults.md.
+"""Injects every kind of fault many times, and writes the table in docs/faults.md.
 
-Half of the times the system runs over SQLite, and half over PostgreSQL; both halves run at the same time.
+Half of the injections run on SQLite and half on PostgreSQL, both at the same time.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ALIGNMENT = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Put the faults in; exits with 1 if anything was wrong after one."""
+    """Inject the faults; exits with 1 if anything was wrong after one."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(prog="python -m bench.faults.table", description=__doc__)
     parser.add_argument(
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             def put_in_half(number: int, server: PostgreSQL | None) -> None:
                 random = Random(options.seed + number)
                 for outcome in put_in(kinds, (each + number) // 2, inputs, folder, server, random, ending):
-                    outcomes.append(outcome)  # one by one: what was found before an end is told
+                    outcomes.append(outcome)  # one by one, so that an interrupted run reports too
 
             with ThreadPoolExecutor() as halves:
                 try:
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def work_dir(given: Path | None) -> Iterator[Path]:
-    """A new folder in the one that was given, which stays; or one that goes."""
+    """A new folder within `given`, which is kept, or a temporary one."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield Path(tempfile.mkdtemp(dir=given))
@@ -94,7 +94,7 @@ def put_in(
     random: Random,
     ending: threading.Event,
 ) -> Iterator[Outcome]:
-    """In an order drawn at random, into one system, or another one after each that was harmed."""
+    """Inject in random order into one system, replaced by a new one after each that was harmed."""
     waiting = [kind for kind in kinds if postgresql or not kind.needs_postgresql] * times
     random.shuffle(waiting)
     while waiting and not ending.is_set():
@@ -108,7 +108,7 @@ def put_in(
 
 
 def tried(kind: Kind, system: System, seed: int) -> Outcome:
-    """A fault's outcome, also where it ended in an error."""
+    """A fault's outcome, even if it ended in an error."""
     try:
         return try_out(kind, system, seed)
     except (AssertionError, TimeoutError, StopIteration, httpx.HTTPError) as error:
@@ -117,14 +117,14 @@ def tried(kind: Kind, system: System, seed: int) -> Outcome:
 
 
 def line(outcome: Outcome, database: str) -> str:
-    """One outcome, for whoever watches."""
+    """One outcome, printed as progress."""
     findings = outcome.findings
     told = "; ".join([*findings.lost, *findings.duplicated, *findings.wrong, *findings.broken]) or "well"
     return f"{outcome.kind.name} ({database}, seed {outcome.seed}): {outcome.recovery_s:.1f} s, {told}"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """One line a kind, and one for all faults together."""
+    """One row per kind, and one for all together."""
     lines = [HEADING, ALIGNMENT]
     for kind in KINDS:
         found = [outcome for outcome in outcomes if outcome.kind is kind]
@@ -137,7 +137,6 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def row(name: str, outcomes: Sequence[Outcome]) -> str:
-    """One line of the table."""
     findings = [outcome.findings for outcome in outcomes]
     counts = [
         sum(len(getattr(found, what)) for found in findings)
@@ -154,7 +153,7 @@ def row(name: str, outcomes: Sequence[Outcome]) -> str:
 
 
 def write(docs: Path, text: str) -> None:
-    """Replace what stands between the markers."""
+    """Replace the text between the markers."""
     content = docs.read_text(encoding="utf-8")
     before, _, rest = content.partition(BEGIN)
     _, _, after = rest.partition(END)

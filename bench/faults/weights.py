@@ -1,5 +1,6 @@
-"""What could have a service answer with other weights than were promoted: it starts without its database, with an
-empty state, or with a promoted version whose file was damaged.
+"""Faults after which a service might serve weights that were not promoted.
+
+It starts without its database, with an empty state, or with a damaged file of the promoted version.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from bench.faults.system import Service, System
 
 
 def service_starts_without_its_database(system: System, random: Random) -> Injected:
-    """One of the two is killed while the database is away; it serves what it served before."""
+    """One service is killed while the database is away; it must serve the same version as before."""
     version, victim = _promoted(system, random), _victim(system, random)
     with database_away(system):
         _kill(victim)
@@ -24,7 +25,7 @@ def service_starts_without_its_database(system: System, random: Random) -> Injec
 
 
 def service_starts_with_an_empty_state(system: System, random: Random) -> Injected:
-    """One of the two has lost its state, and starts while the database is away; it serves nothing."""
+    """One service has lost its state and starts while the database is away; it must serve nothing."""
     _promoted(system, random)
     victim = _victim(system, random)
     with database_away(system):
@@ -40,7 +41,7 @@ def service_starts_with_an_empty_state(system: System, random: Random) -> Inject
 
 
 def promoted_version_is_damaged(system: System, random: Random) -> Injected:
-    """A byte of its file changes, and one of the two starts; it serves its own copy."""
+    """A byte of the version's file changes and one service restarts; it must serve its own copy."""
     version, victim = _promoted(system, random), _victim(system, random)
     system.scores_of(version)  # while it can be loaded
     file = system.config.versions_dir / version / "delta.safetensors"
@@ -56,7 +57,7 @@ def promoted_version_is_damaged(system: System, random: Random) -> Injected:
 
 
 def _promoted(system: System, random: Random) -> str:
-    """A version that a job has made, and that every service serves."""
+    """Train and promote a version, and wait until every service serves it."""
     job = submitted(system, random)
     system.until_recovered(job)
     assert system.job(job).status is JobStatus.SUCCEEDED, system.job(job).error
@@ -64,7 +65,7 @@ def _promoted(system: System, random: Random) -> str:
 
 
 def _submitted_again(system: System, victim: Service, random: Random) -> Injected:
-    """A job, once the service has found its database, which it looks for every two seconds."""
+    """Submit a job once the service has found its database, which it looks for every two seconds."""
 
     def has_database() -> bool:
         answer = victim.get("/jobs")

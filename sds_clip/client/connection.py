@@ -1,4 +1,4 @@
-"""Where the service is, how its answers are read, and when a call is sent again."""
+"""The service's address, reading its responses, and when to retry a call."""
 
 import os
 from typing import Any
@@ -9,24 +9,24 @@ from httpx_sse import SSEError
 from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, ServerError, of_status
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-# Longer than the service's own deadline, so that its answer says what took too long.
+# Longer than the service's own deadline, so that the service can say what took too long.
 TIMEOUT_S = 90.0
 CONNECT_TIMEOUT_S = 10.0
-# The service sends a heartbeat every 15 s, so a stream that is silent for longer is a dead one.
+# The service sends a heartbeat every 15 s, so a stream silent for longer is dead.
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=CONNECT_TIMEOUT_S)
 
 MAX_ATTEMPTS = 5
-# A longer Retry-After is the caller's to wait for.
+# For a longer Retry-After the caller decides whether to wait.
 MAX_PAUSE_S = 60.0
-# After a lost answer, doubled for each further attempt.
+# First pause after a lost response; doubled for each further attempt.
 LOST_PAUSE_S = 0.5
-# How long the service may be away while a job is followed: longer than a restart that loads a model takes.
+# How long the service may be away while a job is followed: longer than a restart that loads a model.
 PATIENCE_S = 120.0
 RECONNECT_PAUSE_S = 1.0
 
 
 def options(url: str | None, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """The arguments of httpx's clients; the defaults are SDS_CLIP_URL and SDS_CLIP_API_KEY."""
+    """Arguments for httpx's clients; defaults from SDS_CLIP_URL and SDS_CLIP_API_KEY."""
     key = api_key or os.environ.get("SDS_CLIP_API_KEY")
     return {
         "base_url": url or os.environ.get("SDS_CLIP_URL") or DEFAULT_URL,
@@ -36,13 +36,13 @@ def options(url: str | None, api_key: str | None, timeout_s: float) -> dict[str,
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """The response itself. Raises APIError for an error; the body of one must have been read."""
+    """Return the response. Raises APIError for an error response, whose body must have been read."""
     if response.is_success:
         return response
     try:
         error = response.json()["error"]
         message, code = str(error["message"]), error["code"]
-    except (ValueError, KeyError, TypeError):  # a proxy's answer, for instance
+    except (ValueError, KeyError, TypeError):  # for example a proxy's answer
         error, code = {}, None
         message = f"{response.url} answered {response.status_code} {response.reason_phrase}".rstrip()
     retry_after = response.headers.get("retry-after", "")
@@ -58,7 +58,7 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def json_of(response: httpx.Response) -> dict[str, Any]:
-    """The JSON of a response. Raises ServerError for another content, as a proxy may send it."""
+    """Parse a response as JSON. Raises ServerError if it is something else, for example from a proxy."""
     try:
         content: dict[str, Any] = response.json()
     except ValueError:
@@ -70,7 +70,7 @@ def json_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def failure(error: httpx.TransportError, url: httpx.URL) -> ClientError:
-    """The client's error for one of httpx."""
+    """Map one of httpx's errors to the client's."""
     if isinstance(error, SSEError):
         return ServerError(f"{url} did not answer with an event stream; is it this service? ({error})")
     reason = str(error) or type(error).__name__
@@ -83,10 +83,10 @@ def failure(error: httpx.TransportError, url: httpx.URL) -> ClientError:
 
 
 def retry_pause_s(error: ClientError, attempt: int, max_attempts: int) -> float | None:
-    """How long to wait before an idempotent call is sent again, or None where it is not.
+    """Seconds to wait before an idempotent call is retried, or None if it should not be.
 
-    An answer that was lost is asked for again with exponential backoff. A 429 or 503 is retried after its
-    Retry-After; without that header nobody has said that waiting helps.
+    Lost responses are retried with exponential backoff. A 429 or 503 is retried after its Retry-After;
+    without that header there is no reason to expect that waiting helps.
     """
     if attempt >= max_attempts:
         return None
@@ -100,7 +100,7 @@ def retry_pause_s(error: ClientError, attempt: int, max_attempts: int) -> float 
 
 
 def reconnect_pause_s(error: ClientError, away_s: float) -> float:
-    """How long to wait before a job's events are asked for again. Raises the error where that is of no use."""
+    """Seconds to wait before reconnecting to a job's events. Raises the error if that is hopeless."""
     hopeless = isinstance(error, APIError) and error.retry_after_s is None
     if hopeless or away_s > PATIENCE_S:
         raise error

@@ -1,15 +1,15 @@
-"""Every error of the client, drawn once.
+"""The client's errors.
 
 ClientError
-├── ConnectionFailed         no answer came
-├── UnreadableFile           a file of this machine that cannot be read; nothing was sent
-├── JobFailed                a job that was waited for has failed or was cancelled
+├── ConnectionFailed         no complete response
+├── UnreadableFile           a local file cannot be read; nothing was sent
+├── JobFailed                the job waited for has failed or was cancelled
 └── APIError                 the service answered with an error
-    ├── InvalidRequest       400, 413, 415, 422, and what else the caller can mend
+    ├── InvalidRequest       400, 413, 415, 422 and other 4xx
     ├── AuthenticationError  401  no key, or an unknown one
-    ├── PermissionDenied     403  a key without the scope
+    ├── PermissionDenied     403  the key lacks the scope
     ├── NotFound             404
-    ├── Conflict             409  another state of things than the caller assumes
+    ├── Conflict             409  the resource is not in the state the caller assumed
     ├── Overloaded           429
     └── ServerError          5xx
         └── Unavailable      503
@@ -19,9 +19,9 @@ from typing import Any
 
 
 class ClientError(Exception):
-    """What went wrong. `code` is for programs, `message` for people; `param` names the field that is wrong.
+    """`code` is for programs, `message` for people; `param` names the field at fault.
 
-    As a string it begins with the field, and with `index` where that is a list: `images[3]: ...`.
+    As a string it begins with the field, and with `index` if that is a list: `images[3]: ...`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ClientError(Exception):
 
 
 class ConnectionFailed(ClientError):
-    """No answer came. Where `reached`, the service may have done what it was asked."""
+    """No complete response came. If `reached`, the service may still have carried out the request."""
 
     def __init__(self, message: str, *, reached: bool) -> None:
         super().__init__(message, code="connection_failed")
@@ -60,14 +60,14 @@ class ConnectionFailed(ClientError):
 
 
 class UnreadableFile(ClientError):
-    """A file of this machine cannot be read; nothing was sent."""
+    """A local file cannot be read; nothing was sent."""
 
     def __init__(self, message: str, *, param: str, index: int | None = None) -> None:
         super().__init__(message, code="file_unreadable", param=param, index=index)
 
 
 class JobFailed(ClientError):
-    """A job has failed or was cancelled; `job` is what the service says of it."""
+    """A job has failed or was cancelled; `job` is its last description by the service."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         error = job.get("error") or {"code": job["status"], "message": f"It was {job['status']}."}
@@ -80,7 +80,7 @@ class APIError(ClientError):
 
 
 class InvalidRequest(APIError):
-    """A field of the request is wrong, or all of it."""
+    """The request, or one of its fields, is invalid."""
 
 
 class AuthenticationError(APIError):
@@ -92,23 +92,23 @@ class PermissionDenied(APIError):
 
 
 class NotFound(APIError):
-    """There is nothing of that name here."""
+    """The resource does not exist."""
 
 
 class Conflict(APIError):
-    """The state of things is another than the caller assumes."""
+    """The resource is not in the state the caller assumed."""
 
 
 class Overloaded(APIError):
-    """The service has no place for this at the moment."""
+    """The service has no capacity for this request at the moment."""
 
 
 class ServerError(APIError):
-    """Something is broken there; its log has it under `request_id`."""
+    """An internal error of the service; its log has the details under `request_id`."""
 
 
 class Unavailable(ServerError):
-    """The service is starting or ending, or its database is away."""
+    """The service is starting or stopping, or its database is away."""
 
 
 _BY_STATUS: dict[int, type[APIError]] = {
@@ -122,5 +122,4 @@ _BY_STATUS: dict[int, type[APIError]] = {
 
 
 def of_status(status: int) -> type[APIError]:
-    """The class of an answer's error."""
     return _BY_STATUS.get(status, ServerError if status >= 500 else InvalidRequest)

@@ -1,4 +1,4 @@
-"""What can stand for an image: a file or its bytes, a PIL image, an array, or a URL where the service fetches those."""
+"""Accepted kinds of images: a file, bytes, a PIL image, an array, or a URL if the service fetches those."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ImageLike: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | np.ndarray[Any, Any]"
 )
 
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # the modes that PNG can hold; others become RGB
 _ONE = (str, bytes, bytearray, os.PathLike)
 
 
 def listed(images: Iterable[ImageLike]) -> list[ImageLike]:
-    """The images of a request; a file object is read from its start.
+    """Open-check the images of a request; file objects are read from their start.
 
-    Raises: TypeError for one image in place of a list, UnreadableFile for a file that cannot be opened.
+    Raises: TypeError for one image instead of a list; UnreadableFile for a file that cannot be opened.
     """
     if isinstance(images, _ONE) or hasattr(images, "read") or _is_picture(images) or _is_one_array(images):
         raise TypeError("images must be a list of images, and is one image: put it into a list, [image].")
@@ -35,17 +35,17 @@ def listed(images: Iterable[ImageLike]) -> list[ImageLike]:
 
 
 def encoded(image: Any, index: int) -> str | dict[str, str]:
-    """An image as the API has it. Raises UnreadableFile, and TypeError for what cannot be an image."""
+    """Encode an image for the API. Raises UnreadableFile, or TypeError if it cannot be an image."""
     if _is_url(image):
         return {"url": str(image)}
     try:
         return base64.b64encode(_content(image, index)).decode()
-    except OSError as error:  # PIL reads a file's pixels as late as this
+    except OSError as error:  # PIL reads a file's pixels only now
         raise _unreadable(error, image, index) from error
 
 
 def _opened(image: Any, index: int) -> Any:
-    """An image whose file can be opened, so that of many none is sent in vain."""
+    """Check that files can be opened, so that nothing is sent if one of many cannot."""
     try:
         if isinstance(image, str | os.PathLike) and not _is_url(image):
             Path(image).open("rb").close()
@@ -57,10 +57,10 @@ def _opened(image: Any, index: int) -> Any:
 
 
 def _read(file: IO[bytes], index: int) -> bytes:
-    if file.seekable():  # it may stand at its end, where it was written to
+    if file.seekable():  # it may be at its end after writing
         file.seek(0)
     content: object = None
-    with contextlib.suppress(UnicodeDecodeError):  # an image's bytes are no text
+    with contextlib.suppress(UnicodeDecodeError):  # raised by a text file, rejected below
         content = file.read()
     if not isinstance(content, bytes):
         raise TypeError(f'images[{index}] is a file that was opened as text: open it as bytes, with "rb".')
@@ -106,12 +106,12 @@ def _is_url(image: object) -> bool:
 
 
 def _is_picture(image: object) -> bool:
-    """Whether it is a PIL image, without importing PIL for whoever has none."""
+    """Whether it is a PIL image, without importing PIL, which may not be installed."""
     return hasattr(image, "save") and hasattr(image, "mode")
 
 
 def _is_one_array(images: object) -> bool:
-    """Whether an array is one image and not several, [count, height, width, channels]."""
+    """Whether an array is a single image, not a batch [count, height, width, channels]."""
     return hasattr(images, "__array_interface__") and len(images.shape) < 4  # type: ignore[attr-defined]
 
 

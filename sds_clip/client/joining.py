@@ -1,4 +1,4 @@
-"""Parts of an answer, which came in several responses, joined as if they had come in one."""
+"""Joins several responses into one."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ Json: TypeAlias = dict[str, Any]
 
 
 class Part(NamedTuple):
-    """A response, and the indices of its first image and first text among all."""
+    """A response, and the overall indices of its first image and first text."""
 
     image: int
     text: int
@@ -18,7 +18,7 @@ class Part(NamedTuple):
 
 
 def joined(parts: Sequence[Part]) -> Json:
-    """Results of images, or of texts, one after another."""
+    """Concatenate the results."""
     results = [_moved(result, part.image + part.text) for part in parts for result in part.answer["results"]]
     return {**parts[0].answer, "results": results}
 
@@ -49,7 +49,7 @@ def joined_match(parts: Sequence[Part]) -> Json:
 
 
 def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float]]:
-    """What makes probabilities of logits: the one that made those in the parts. Raises ClientError."""
+    """Infer from the parts whether the model uses softmax or sigmoids. Raises ClientError if unclear."""
     fitting = [
         activation
         for activation in (_softmax, _sigmoids)
@@ -70,7 +70,7 @@ def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float
 
 
 def _pairs(parts: Sequence[Part]) -> Iterator[tuple[list[float], list[float]]]:
-    """Every row of logits and every column of them, with their probabilities."""
+    """Yield all rows and columns of logits with their probabilities."""
     for part in parts:
         answered = [result for result in part.answer["results"] if "error" not in result]
         yield from ((result["logits"], result["probabilities"]) for result in answered)
@@ -87,13 +87,13 @@ def _softmax(logits: Sequence[float]) -> list[float]:
 
 
 def _sigmoids(logits: Sequence[float]) -> list[float]:
-    # The power of a negative number alone, which cannot overflow.
+    # Only powers of negative numbers, which cannot overflow.
     powers = [math.exp(-abs(logit)) for logit in logits]
     return [(1 if logit >= 0 else power) / (1 + power) for logit, power in zip(logits, powers, strict=True)]
 
 
 def _moved(result: Json, by: int) -> Json:
-    """A result with its place among all."""
+    """Shift a result's index to its overall position."""
     moved = {**result, "index": result["index"] + by}
     if "error" in moved:
         moved["error"] = {**moved["error"], "index": moved["index"]}

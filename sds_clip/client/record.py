@@ -1,4 +1,4 @@
-"""A job as the service described it last, and its progress as a bar on a terminal."""
+"""A job as last described by the service, and its progress as a bar on a terminal."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class JobRecord:
-    """What is known of a job without asking again; `info` has every field of GET /jobs/{id}."""
+    """A job's last known state, without a request; `info` has every field of GET /jobs/{id}."""
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.info = info
@@ -44,7 +44,6 @@ class JobRecord:
 
     @property
     def version(self) -> str | None:
-        """The version that the job made."""
         version: str | None = self.info["result_version"]
         return version
 
@@ -61,7 +60,7 @@ class JobRecord:
 
 
 class ProgressBar:
-    """Shows the `progress` events of a job; a new stage starts a new count."""
+    """Shows a job's `progress` events; a new stage starts a new count."""
 
     def __init__(self, job_id: str, *, shown: bool) -> None:
         self._name = job_id

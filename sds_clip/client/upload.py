@@ -1,4 +1,4 @@
-"""The file of an upload: an archive as it is, or a folder as a tar that is made while it is sent."""
+"""The file of an upload: an archive as it is, or a folder as a tar built while it is sent."""
 
 import os
 import tarfile
@@ -10,14 +10,14 @@ from sds_clip.client.errors import UnreadableFile
 
 _CHUNK_BYTES = 2**20
 _BLOCK = tarfile.BLOCKSIZE
-_END = 2 * _BLOCK
+_END = 2 * _BLOCK  # a tar ends with two empty blocks
 
 
 class UploadFile:
-    """As much of a file object as httpx needs to send it in a form whose size is known before.
+    """The part of a file object's interface that httpx needs to send a form of known size.
 
-    Raises: UnreadableFile, and ValueError for a folder that cannot be packed. Reading raises OSError where a file has
-    become shorter meanwhile; one that has grown is cut at its former size.
+    Raises: UnreadableFile; ValueError for a folder that cannot be packed. Reading raises OSError if a file
+    has become shorter meanwhile; one that has grown is cut at its earlier size.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -35,7 +35,6 @@ class UploadFile:
         self._chunks = filter(None, content)
 
     def as_form_file(self) -> dict[str, tuple[str, IO[bytes]]]:
-        """The argument `files` of httpx."""
         return {"file": (self._name, cast(IO[bytes], self))}
 
     def read(self, _: int) -> bytes:
@@ -45,7 +44,7 @@ class UploadFile:
         return 0
 
     def seek(self, _: int, whence: int = os.SEEK_SET) -> int:
-        """httpx asks for the end to learn the size, and for the start before it reads, which is done once."""
+        """httpx seeks to the end for the size, and to the start once before it reads."""
         return self._size_bytes if whence == os.SEEK_END else 0
 
 

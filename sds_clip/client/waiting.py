@@ -1,4 +1,4 @@
-"""What the two halves do differently: each function is here once to be awaited and once to block.
+"""What differs between the two halves: each function in an awaited and a blocking variant.
 
 `make client` replaces async_sleep by sleep, in_thread by at_once, and each_in_thread by each_at_once.
 """
@@ -21,7 +21,7 @@ def sleep(seconds: float) -> None:
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what reads files or computes for long, without holding the event loop."""
+    """Run blocking file access or long computation off the event loop."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
@@ -30,7 +30,7 @@ def at_once(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 async def each_in_thread(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """The chunks of a file, each read without holding the event loop."""
+    """Iterate over chunks, reading each off the event loop."""
     iterator = iter(chunks)
     while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
         yield chunk

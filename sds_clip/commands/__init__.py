@@ -1,1 +1,1 @@
-"""One module a command: `add(commands)` declares it, `run(args)` returns the exit code."""
+"""One module per command or group of commands."""

@@ -1,4 +1,4 @@
-"""`sds-clip convert` and `sds-clip export`: checkpoints from one layout to another."""
+"""`sds-clip convert` and `sds-clip export`: convert checkpoints between layouts."""
 
 from __future__ import annotations
 

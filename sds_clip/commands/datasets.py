@@ -1,4 +1,4 @@
-"""`sds-clip datasets`: the data sets of a service."""
+"""`sds-clip datasets`: a service's data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sds-clip doctor`: what is installed, what the machine can do, and whether the model answers."""
+"""`sds-clip doctor`: installed versions, the machine's capabilities, and a test of the model."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _package(name: str) -> Finding:
-    from importlib.metadata import PackageNotFoundError, version  # takes longer than all of `--help`
+    from importlib.metadata import PackageNotFoundError, version  # slower than all of `--help`
 
     try:
         return Finding(name, "", version(name))
@@ -133,7 +133,7 @@ def _forward(clip: Clip) -> str:
 
     image = clip.preprocess(Image.new("RGB", clip.image_size, (200, 30, 30)))[None]
     tokens = clip.tokenizer(["a red square"])
-    # The second one: the first also pays for set-up.
+    # Time the second run; the first includes set-up.
     for _ in range(2):
         started_at = time.perf_counter()
         features = torch.cat([clip.encode_image(image), clip.encode_text(tokens)]).cpu()
@@ -152,7 +152,7 @@ def _data_folder(settings: Settings) -> str:
 
 
 def _check(name: str, check: Callable[[], str]) -> Finding:
-    # Whatever goes wrong here is the finding: a doctor does not fall ill.
+    # Any exception is itself the finding.
     try:
         return Finding(name, "ok", check())
     except Exception as error:

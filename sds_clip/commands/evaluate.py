@@ -1,4 +1,4 @@
-"""`sds-clip evaluate`: a model's results on a benchmark, alone or beside another model's."""
+"""`sds-clip evaluate`: a model's results on a benchmark, alone or compared with another model's."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Request:
     also_served_precision: bool
     batch_size: int
     cache: Path | None
-    # Only some benchmarks have these.
+    # Options that only some benchmarks have.
     images: Path | None = None
     classes: str | None = None
     templates: str | None = None
@@ -73,7 +73,7 @@ class Request:
 
 class _Benchmarks(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A benchmark by its name, or by one that CLIP_benchmark or its authors have for it."""
+        """Look up a benchmark by its name, or by its name in CLIP_benchmark or its authors' code."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
 
@@ -95,7 +95,7 @@ def evaluate() -> None:
 
 
 def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
-    """Where the data are, and what only some benchmarks have."""
+    """The option for the data, and those that only some benchmarks have."""
     options = [option("--data", required=True, metavar="PATH", help=f"Read the data: {about.data}.")]
     if "images" in about.options:
         options.append(folder_option("--images", help="Find the images in this folder."))
@@ -148,7 +148,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         metavar="SHARE",
         help="Leave out items whose images are missing or damaged, up to this share.",
     )
-    # Also where the diffusion score cannot be used: it is then refused with the reason.
+    # Offered even where the diffusion score cannot be used, to refuse it with the reason.
     @_score_option(
         "--scorer",
         type=click.Choice(["clip", "diffusion"]),
@@ -213,7 +213,7 @@ def _check(asked: Request) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results, and what they are compared with."""
+    """A model's results, and those compared with them."""
 
     results: Results
     served: Results | None = None
@@ -223,7 +223,7 @@ class Evaluation:
 
 
 def measure(asked: Request) -> Evaluation:
-    """Measure the model and, where asked, the served precision and the baseline; write them into --out."""
+    """Measure the model and, if asked, the served precision and the baseline; write them to --out."""
     from models.evaluation.read import read_benchmark
 
     settings = read_settings()
@@ -255,7 +255,7 @@ def measure(asked: Request) -> Evaluation:
 
 
 def _check_reference(reference: str) -> None:
-    """A baseline that is not there should not be found out after the model was measured."""
+    """Fail on a missing baseline before the model is measured."""
     from models.checkpoints import source_of
     from models.references import parse
 
@@ -272,7 +272,7 @@ def _written(asked: Request, found: Evaluation) -> Evaluation:
         from models.evaluation.report import write_report
         from models.evaluation.results import write_results
 
-        for earlier in ("comparison.json", "baseline.json"):  # another run's would be read beside these
+        for earlier in ("comparison.json", "baseline.json"):  # an earlier run's would seem to belong here
             (asked.out / earlier).unlink(missing_ok=True)
         write_results(asked.out / "results.json", found.results)
         if found.baseline is not None:
@@ -286,7 +286,7 @@ def _written(asked: Request, found: Evaluation) -> Evaluation:
 
 @contextmanager
 def _work_folder(asked: Request) -> Iterator[Path]:
-    """Where features are kept; a folder that goes at the end where nothing is to be kept."""
+    """Yield the folder for cached features, or a temporary one if nothing is kept."""
     kept = asked.cache or (asked.out and asked.out / "cache")
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
@@ -320,7 +320,7 @@ def _run_clip(
 def _run_served(
     asked: Request, benchmark: Benchmark, settings: Settings, work: Path, results: Results
 ) -> Results | None:
-    """The same in the precision that serving would choose; what was found already where that is the same."""
+    """Measure in the precision that serving would choose, unless that was measured already."""
     from models.precision import choose_device, choose_precision
 
     if not asked.also_served_precision:

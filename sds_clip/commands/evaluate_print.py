@@ -1,4 +1,4 @@
-"""How `sds-clip evaluate` prints what it found."""
+"""Prints the results of `sds-clip evaluate`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEFT_OUT = 5
 
 
 def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
-    """Figures with their intervals, then by tag, then the comparison; or all of it as JSON."""
+    """Print metrics with intervals, then per tag, then the comparison; or everything as JSON."""
     if as_json:
         print(json.dumps(_as_json(found), indent=2))
         return
@@ -40,7 +40,7 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What a reader must know of the figures."""
+    """Caveats a reader of the metrics must know."""
     from models.evaluation.checked import listing
 
     provenance, remarks = results.provenance, []

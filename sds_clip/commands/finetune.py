@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from models.training.config import FinetuneConfig
     from models.training.log import Record
 
+# Options that most runs set; the help shows them first.
 _COMMON = ("base", "teacher", "objective", "data", "images", "steps", "batch_size", "sds_weight", "device")
-"""What most runs set; it comes first in the help."""
+# Fields of the configuration that start a section of the help.
 _SECTIONS = {
     "base": "Model",
     "data": "Data",
@@ -32,18 +33,17 @@ _SECTIONS = {
     "negatives": "Hard negatives and the objective score",
     "device": "Machine and files",
 }
-"""Fields of the configuration that begin a section of the help."""
 
 
 class _Finetune(Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Late, since the configuration's fields import pydantic."""
+        """Built on demand, since the configuration's module imports pydantic."""
         return [*super().get_params(ctx), *_config_options()]
 
 
 @cache
 def _config_options() -> tuple[Option, ...]:
-    """An option for every field of the configuration, whose description is its help."""
+    """One option per field of the configuration; the field's description is its help."""
     from models.training.config import FinetuneConfig
 
     section, options = "", []
@@ -109,7 +109,7 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     received: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
-        """The run saves a checkpoint and ends; a second signal ends it at once."""
+        """The run saves a checkpoint and ends. A second signal kills it."""
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
@@ -122,7 +122,7 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
         return 0
     if result.delta is None:
         _say(f"stopped after step {result.steps_done}; the same command with --resume goes on")
-        return 128 + (received[-1] if received else signal.SIGTERM)  # none where another process got it
+        return 128 + (received[-1] if received else signal.SIGTERM)  # empty if another process got the signal
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
@@ -132,7 +132,7 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
 
 
 def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
-    """The options of the file, overridden by those that were given."""
+    """Read the configuration from the file; options that were given override it."""
     from models.training.config import parse_config
 
     values = _read_file(file) if file else {}
@@ -140,7 +140,7 @@ def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
     if "lambda" in values:
         values["sds_weight"] = values.pop("lambda")
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if one in given:  # the one on the command line takes the place of the other in the file
+        if one in given:  # an option replaces its counterpart in the file
             values.pop(other, None)
     return parse_config(values | given)
 
@@ -162,7 +162,7 @@ def _say(message: str) -> None:
 
 
 class _Bar:
-    """A progress bar on a terminal, a line for every record elsewhere."""
+    """A progress bar on a terminal; elsewhere one line per record."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -175,7 +175,6 @@ class _Bar:
             self._bar.close()
 
     def step(self, done: int, steps: int) -> None:
-        """Take the bar to the steps that are done."""
         if not sys.stderr.isatty():
             return
         if self._bar is None:
@@ -185,7 +184,7 @@ class _Bar:
         self._bar.update(done - self._bar.n)
 
     def show(self, record: Record) -> None:
-        """The record's losses, beside the bar or as a line."""
+        """Show a record's losses, next to the bar or as a line."""
         losses = {
             name: f"{record[name]:.4g}" for name in ("loss", "clip", "sds", "negatives") if name in record
         }

@@ -1,4 +1,4 @@
-"""`sds-clip match` and `sds-clip classify`: images against texts or labels, by a model in this process."""
+"""`sds-clip match` and `sds-clip classify`: images against texts or labels, computed in this process."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tenso
 
 
 def _top(matched: Match, row: int, labels: list[str], top_k: int) -> list[dict[str, Any]]:
-    # By logit: far-off labels can share a probability of 0 and still differ.
+    # Sort by logit: unlikely labels can all have probability 0, but their logits differ.
     order = matched.logits[row].argsort(descending=True, stable=True)[:top_k].tolist()
     return [
         {
@@ -234,7 +234,7 @@ def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> Match:
 def _encode_files(
     clip: Clip, paths: Sequence[str], settings: Settings
 ) -> tuple[Tensor, list[Problem | None]]:
-    """Features [i, d] of the files that could be decoded, and for every file its problem or None."""
+    """Return features [i, d] of the files that decoded, and for each file its problem or None."""
     import torch
 
     from models.images import ImageLimits
@@ -274,7 +274,7 @@ def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
     from models.images import ImageError, decode_image
 
     try:
-        # One byte over the limit is enough for the decoder to refuse the file.
+        # One byte over the limit is enough for the decoder to reject the file.
         with Path(path).open("rb") as file:
             data = file.read(limits.max_bytes + 1)
         return clip.preprocess(decode_image(data, limits))
@@ -297,7 +297,7 @@ def _about(clip: Clip) -> dict[str, str]:
 def _results(
     paths: Sequence[str], problems: Sequence[Problem | None], answers: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """For every image its answer, or its problem."""
+    """For each image, its answer or its problem."""
     answered = iter(answers)
     return [
         {"index": index, "image": path, **(next(answered) if problem is None else {"error": asdict(problem)})}
@@ -306,7 +306,7 @@ def _results(
 
 
 def _report(paths: Sequence[str], problems: Sequence[Problem | None]) -> int:
-    """Name every image that was left out, on stderr; the exit code."""
+    """Report every skipped image on stderr; returns the exit code."""
     for path, problem in zip(paths, problems, strict=True):
         if problem is not None:
             print(printable(f"sds-clip: {path}: {problem.message}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`sds-clip jobs` and `sds-clip workers`: the jobs of a service, and who runs them."""
+"""`sds-clip jobs` and `sds-clip workers`: a service's jobs and its workers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from sds_clip.table import printable, table
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
+# Keys are method names of `sds_clip.Job`.
 _ACTIONS = {
     "cancel": "Cancel a job. One that runs stops within a minute and makes no version.",
     "pause": "Pause a job. One that runs writes a checkpoint first, and leaves its worker free.",
@@ -32,7 +33,6 @@ _ACTIONS = {
     "without one.",
     "delete": "Remove the files of a job that has ended. Its checkpoints go; its record and its version stay.",
 }
-"""Named as the methods of `sds_clip.Job`."""
 
 job_argument = click.argument("job_id", metavar="JOB", help="Its id.")
 
@@ -75,7 +75,7 @@ def _print(info: dict[str, Any]) -> None:
 
 
 def result_fields(result: dict[str, Any] | None) -> dict[str, str]:
-    """An evaluation's headline figure and GroupMatch, why a version was promoted or not, and warnings."""
+    """An evaluation's main metric and GroupMatch, the reason for promoting or not, and warnings."""
     result = result or {}
     found = {}
     if (primary := result.get("primary")) is not None:
@@ -90,7 +90,7 @@ def result_fields(result: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _figure(metric: dict[str, Any]) -> str:
-    """A share with its chance and, of GroupMatch, its d'; a job of an earlier release has neither."""
+    """A share with its chance level and, for GroupMatch, d'. Jobs of earlier releases have neither."""
     more = [f"chance {100 * metric['chance']:.2f} %"] if "chance" in metric else []
     more += [f"d' {metric['d_prime']:.2f}"] if "d_prime" in metric else []
     return f"{100 * metric['value']:.2f} %" + (f" ({', '.join(more)})" if more else "")

@@ -1,4 +1,4 @@
-"""`sds-clip models`: what a service serves, its versions and aliases."""
+"""`sds-clip models`: a service's models, versions and aliases."""
 
 from __future__ import annotations
 

@@ -28,15 +28,12 @@ if TYPE_CHECKING:
     from worker.config import WorkerConfig
     from worker.valkey import Valkey
 
-_NICE = 10
-"""Of the workers: a request comes before a step of training."""
-_MARGIN_S = 10.0
-"""For a child to end, after its job or its requests have ended."""
-_FREED_WITHIN_S = 5.0
-"""A service that was left by a crash ends about now."""
+_NICE = 10  # workers': requests come before training steps
+_MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
+_FREED_WITHIN_S = 5.0  # for a service left by a crash to free the port
 _ASK_TIMEOUT_S = 5.0
+# The service works, but its promoted weights cannot be loaded.
 _CANNOT_LOAD = ("version_damaged", "model_not_ready")
-"""Codes of a service that works and does not have the weights that were promoted."""
 
 
 @click.command(
@@ -86,9 +83,9 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
             "worker_device": worker_device,
             "worker_threads": worker_threads,
         }
-        # A wrong setting is found before anything is started.
+        # Check the settings before anything is started.
         config = read_worker_config(QUEUES[0], **shared)
-        # The broker comes first, since its lock is what refuses a second run over the folder.
+        # Start the broker first: its lock rejects a second run over the same folder.
         with broker or contextlib.nullcontext():
             return _run(settings, config, child_environment(config, shared), broker)
     except ConfigurationError as error:
@@ -101,7 +98,7 @@ def _run(
     from sds_clip.supervisor import Child, System
 
     address = Address(settings.host, settings.port)
-    # Arguments and no environment: a reference may hold a comma.
+    # Passed as arguments, not in the environment, because a reference may contain a comma.
     models = [word for model in settings.models for word in ("--model", model)]
     serve = _command("serve", "--host", address.host, "--port", str(address.port), *models)
     system = System(
@@ -126,7 +123,7 @@ def _database(data_dir: Path) -> str:
 
 
 def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict[str, str]:
-    """What the children are told beside the environment that they inherit: what was given here, and what `up` adds."""
+    """Variables for the children on top of the inherited environment: given options, and defaults of `up`."""
     from models.machine import usable_cores
 
     values = {
@@ -138,7 +135,7 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
 
 
 def announce(address: Address, data_dir: Path) -> None:
-    """Say where the run is, and why it is not ready where it is not."""
+    """Print where the service runs and, if it is not ready, why."""
     from sds_clip.client.connection import DEFAULT_URL
 
     state = "is ready" if address.problem is None else "runs"
@@ -150,27 +147,28 @@ def announce(address: Address, data_dir: Path) -> None:
 
 
 class Address:
-    """A host and a port that is free; port 0 is any free one.
+    """A host and a free port; port 0 picks any free one.
 
-    Raises click.ClickException for one that is taken.
+    Raises click.ClickException if the port is taken.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = _free_port(host, port)
         self.problem: str | None = None
-        """Why a service that is there does not serve the default model."""
+        """Why a running service does not serve the default model."""
 
     @property
     def url(self) -> str:
-        """For whoever is on this machine."""
+        """The URL for clients on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def is_there(self) -> bool:
-        """Whether the service answers, with a forward pass or with why the promoted version cannot be loaded.
+        """Whether the service answers, or reports that the promoted version cannot be loaded.
 
-        That takes a rollback or a job to mend, and so the workers. `problem` then has the reason.
+        The second case counts because a rollback or a job, and so the workers, must fix it. `problem` then
+        has the reason.
         """
         self.problem = None
         import httpx

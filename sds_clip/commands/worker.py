@@ -1,4 +1,4 @@
-"""`sds-clip worker`: takes jobs of one kind and runs them, one after another."""
+"""`sds-clip worker`: takes jobs of one kind and runs them one after another."""
 
 from __future__ import annotations
 

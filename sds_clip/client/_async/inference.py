@@ -1,6 +1,6 @@
-"""Match, classify and embed: lists of any length, in as many requests as the service takes, answered as one.
+"""Match, classify and embed lists of any length, split into as many requests as the service needs.
 
-What fits into one request is one request, and its answer is the service's own.
+A list that fits into one request gets the service's own response.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,11 @@ from sds_clip.client.waiting import in_thread
 
 Json: TypeAlias = dict[str, Any]
 
-# The service's default limits of one request. One with lower limits says so, and is sent smaller requests.
+# The service's default limits per request. If a service has lower ones, its error leads to smaller requests.
 MAX_IMAGES = 64
 MAX_TEXTS = 1024
 _TOO_MUCH = ("too_many_images", "too_many_texts", "body_too_large")
-# Responses of two versions are never joined: where the model is swapped in between, everything is asked again.
+# Responses of two versions are never joined: if the model is swapped in between, all requests are repeated.
 _TRIES = 3
 _NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 
@@ -27,7 +27,7 @@ _NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 async def match(
     http: AsyncHttp, images: Iterable[ImageLike], texts: Iterable[str], options: Mapping[str, Any]
 ) -> Json:
-    """POST /match. The probabilities of a joined answer are computed anew, over all texts and over all images."""
+    """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = await in_thread(listed, images)
     parts = await _answers(http, "/match", pictures, strings("texts", texts), given(options))
     return parts[0].answer if len(parts) == 1 else await in_thread(joined_match, parts)
@@ -49,7 +49,6 @@ async def embed(
     texts: Iterable[str] | None,
     options: Mapping[str, Any],
 ) -> Json:
-    """POST /embed."""
     pictures = None if images is None else await in_thread(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
     return joined(await _answers(http, "/embed", pictures, listed_texts, given(options)))
@@ -62,7 +61,7 @@ def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:
 async def _answers(
     http: AsyncHttp, path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json
 ) -> list[Part]:
-    """The responses of one version of the model, in the order of the images and, for each, of the texts."""
+    """Return the responses, all of one model version, ordered by image and then by text."""
     for _ in range(_TRIES):
         parts = await _ask(http, path, images, texts, body)
         if all(part.answer.get("model") == parts[0].answer.get("model") for part in parts):
@@ -78,7 +77,7 @@ async def _answers(
 async def _ask(
     http: AsyncHttp, path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json
 ) -> list[Part]:
-    """Send what fits into a request at a time, and half as much where the service finds that too much."""
+    """Send requests of the maximum size, halved whenever the service says they are too large."""
     size = {"images": MAX_IMAGES, "texts": MAX_TEXTS}
     parts: list[Part] = []
     waiting = [(range(len(images or ())), range(len(texts or ())))]
@@ -99,6 +98,7 @@ async def _ask(
             count = len(columns) if name == "texts" else len(rows)
             if error.code not in _TOO_MUCH or count < 2:
                 if error.index is not None:
+                    # The index counts within one request; the caller's lists are longer.
                     error.index += {"images": rows.start, "texts": columns.start}.get(str(error.param), 0)
                 raise
             size[name] = count // 2

@@ -22,11 +22,10 @@ from sds_clip.client.waiting import at_once
 class Client:
     """A client of the service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
 
-    Images are paths, URLs, bytes, file objects, PIL images or arrays of uint8. Lists longer than the service takes in
-    one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of the service
-    describes every field. Whatever fails raises a `ClientError`, after up to `max_attempts` where the call is
-    idempotent; a job's events are followed over as many connections as that takes. Threads and tasks may share a
-    client.
+    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. Lists longer than the service
+    accepts in one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of
+    the service describes every field. Failures raise a `ClientError`, after up to `max_attempts` if the call
+    is idempotent. A job's events are followed across reconnections. Threads and tasks may share a client.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
         self._http.close()
 
     def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]:
@@ -72,11 +70,11 @@ class Client:
         return inference.embed(self._http, images, texts, options)
 
     def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
-        """What is served, the aliases, and a page of versions, the newest first."""
+        """The served models, the aliases, and a page of versions, newest first."""
         return self._http.json(calls.page("/models", after=after, limit=limit))
 
     def model(self, version: str) -> dict[str, Any]:
-        """A version, by its id or an alias."""
+        """A version by its id or an alias."""
         return self._http.json(calls.get("models", version))
 
     def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> dict[str, Any]:
@@ -84,22 +82,22 @@ class Client:
         return self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
     def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
-        """Point an alias at the version before. Options: expected_generation."""
+        """Point an alias back at its previous version. Options: expected_generation."""
         return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
     def delete_model(self, version: str) -> None:
-        """Delete a version that nothing needs."""
+        """Delete a version that is not in use."""
         self._http.send(calls.delete("models", version))
 
     def download(self, version: str, file: str | os.PathLike[str], *, full: bool = False) -> Path:
-        """Write a version's files to a tar: a delta where it is one, or `full` weights. Whole, or not at all."""
+        """Write a version's files to a tar, atomically. A delta stays one unless `full`."""
         call = calls.get("models", version, "download", weights="full" if full else None)
         path = Path(file)
         self._http.download(call, path)
         return path
 
     def model_log(self, version: str) -> Iterator[dict[str, Any]]:
-        """The log of the run that made a version, record by record."""
+        """Yield the log records of the run that made a version."""
         for line in self._http.lines(calls.get("models", version, "log")):
             yield json.loads(line)
 
@@ -111,7 +109,7 @@ class Client:
         name: str | None = None,
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
-        """Send an archive, or a folder as a tar that is made on the way. It is checked in the background."""
+        """Upload an archive, or a folder as a tar built while sending. It is checked in the background."""
         fields = {
             "name": name or Path(path).resolve().name,
             "format": format,
@@ -120,15 +118,15 @@ class Client:
         return self._http.upload(fields, at_once(UploadFile, path))
 
     def register_dataset(self, source: str, *, format: str, name: str, **options: Any) -> dict[str, Any]:
-        """Make data known that lie on the server already. Options: max_bad_share."""
+        """Register data that are already on the server. Options: max_bad_share."""
         return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
 
     def datasets(self, *, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-        """Data sets, the newest first."""
+        """List data sets, newest first."""
         return self._http.items("/datasets", limit, status=status)
 
     def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """A data set: whether it can be used, and what is wrong with it."""
+        """A data set, its status, and the problems found in it."""
         return self._http.json(calls.get("datasets", dataset_id))
 
     def delete_dataset(self, dataset_id: str) -> None:
@@ -150,39 +148,37 @@ class Client:
         )
 
     def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
-        """What such a job would do and take, without submitting it."""
+        """Estimate what such a job would do and need, without submitting it."""
         return self._http.json(calls.dry_run(kind, fields))
 
     def jobs(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Job]:
-        """Jobs, the newest first."""
+        """List jobs, newest first."""
         return [Job(self._http, info) for info in self._http.items("/jobs", limit, kind=kind, status=status)]
 
     def job(self, job_id: str) -> Job:
-        """A job by its id."""
         return Job(self._http, self._http.json(calls.get("jobs", job_id)))
 
     def workers(self) -> list[dict[str, Any]]:
-        """Every worker of the last day, whether it is alive, and the job that it has."""
+        """List the workers seen in the last day, whether each is alive, and its current job."""
         found: list[dict[str, Any]] = (self._http.json(calls.get("workers")))["data"]
         return found
 
 
 class Job(JobRecord):
-    """A job, and what can be asked of it."""
+    """A job and the calls on it."""
 
     def __init__(self, http: Http, info: dict[str, Any]) -> None:
         super().__init__(info)
         self._http = http
 
     def refresh(self) -> Job:
-        """Ask the service for the job's present state."""
         self.info = self._http.json(calls.get("jobs", self.id))
         return self
 
     def wait(self, *, progress: bool = False) -> Job:
-        """Wait until the job has ended, paused or not, with a bar if `progress`.
+        """Wait until the job has ended, through pauses too. Shows a bar if `progress`.
 
-        Raises: JobFailed if it has failed or was cancelled; ConnectionFailed if the service stays away.
+        Raises: JobFailed if it failed or was cancelled; ConnectionFailed if the service stays away.
         """
         with ProgressBar(self.id, shown=progress) as bar:
             for event in self._http.follow(self.id):
@@ -192,13 +188,13 @@ class Job(JobRecord):
         return self
 
     def events(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
-        """The job's events after the one with that number, then new ones as they happen, until it ends."""
+        """Yield the job's events after number `after`, then new ones as they happen, until it ends."""
         for event in self._http.follow(self.id, after):
-            if event.event not in ("progress", "done"):  # which are not kept and have no number
+            if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The job's curves: all metrics of a step together."""
+        """All metrics of the job, one entry per step."""
         found: list[dict[str, Any]] = []
         while True:
             after = found[-1]["step"] if found else None
@@ -208,12 +204,12 @@ class Job(JobRecord):
                 return found
 
     def log(self) -> Iterator[dict[str, Any]]:
-        """The log of a fine-tuning run, record by record, as far as it is written."""
+        """Yield the log records of a fine-tuning run, as far as they are written."""
         for line in self._http.lines(calls.get("jobs", self.id, "log")):
             yield json.loads(line)
 
     def report(self) -> str:
-        """The report of an evaluation, as HTML."""
+        """An evaluation's report as HTML."""
         return (self._http.send(calls.get("jobs", self.id, "report"))).text
 
     def cancel(self) -> Job:

@@ -20,7 +20,7 @@ from sds_clip.client.waiting import at_once, each_at_once, sleep
 
 
 class Http:
-    """The connections to one service. Every method raises ConnectionFailed, and APIError for an error response."""
+    """The connections to one service. Methods raise ConnectionFailed, or APIError for an error response."""
 
     def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
         if max_attempts < 1:
@@ -35,7 +35,7 @@ class Http:
         return connection.json_of(self.send(call))
 
     def send(self, call: Call) -> httpx.Response:
-        """Send a call, and send it again where `connection.retry_pause_s` says so."""
+        """Send a call, with retries as `connection.retry_pause_s` says."""
         attempt = 0
         while True:
             attempt += 1
@@ -50,7 +50,7 @@ class Http:
             sleep(pause_s)
 
     def items(self, path: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
-        """The first items of a list, over as many pages as that takes."""
+        """Return the first `limit` items of a list, page by page."""
         found: list[dict[str, Any]] = []
         while len(found) < limit:
             after = found[-1]["id"] if found else None
@@ -61,8 +61,9 @@ class Http:
         return found
 
     def upload(self, fields: dict[str, str], file: UploadFile) -> dict[str, Any]:
-        """Send a data set, once."""
+        """Upload a data set. Never retried."""
         form = self._client.build_request("POST", "/datasets", data=fields, files=file.as_form_file())
+        # Only the headers and the body come from this form; the body is read in a thread below.
         headers = {name: form.headers[name] for name in ("Content-Type", "Content-Length")}
         assert isinstance(form.stream, httpx.SyncByteStream)
         return connection.json_of(
@@ -70,7 +71,7 @@ class Http:
         )
 
     def download(self, call: Call, file: Path) -> None:
-        """Write a response to a file, whole or not at all."""
+        """Write a response to a file atomically."""
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
             try:
                 with self._stream(call) as response:
@@ -82,13 +83,12 @@ class Http:
                 Path(part.name).unlink(missing_ok=True)
 
     def lines(self, call: Call) -> Iterator[str]:
-        """The lines of a response as they arrive."""
         with self._stream(call) as response:
             for line in response.iter_lines():
                 yield line
 
     def follow(self, job_id: str, after: int = 0) -> Iterator[ServerSentEvent]:
-        """The events of a job until it ends, over as many connections as that takes."""
+        """Yield a job's events until it ends, reconnecting as needed."""
         call = calls.get("jobs", job_id, "events", after=after)
         headers = {"Accept": "text/event-stream"}
         lost_at: float | None = None
@@ -100,7 +100,7 @@ class Http:
                     if response.status_code == httpx.codes.NO_CONTENT:
                         return
                     for event in EventSource(response).iter_sse():
-                        if not event.data:  # a heartbeat, or when to reconnect
+                        if not event.data:  # a heartbeat, or a hint when to reconnect
                             continue
                         if event.id:
                             headers["Last-Event-ID"] = event.id
