@@ -19,13 +19,23 @@ from torch import Tensor, nn
 from models.attention import attend_batch_first
 from models.clip import Clip
 from models.delta import apply_delta
-from models.delta_file import DESCRIPTION_FILE, DeltaError, base_of, is_delta
+from models.delta_file import DeltaError, base_of
+from models.errors import first_line
 from models.model_config import size_pair
 from models.precision import apply_precision, choose_device, choose_precision
 from models.preprocess import Preprocess
-from models.references import BadReferenceError, CheckpointError, Folder, Reference, expanded, parse
+from models.references import (
+    DESCRIPTION_FILE,
+    BadReferenceError,
+    CheckpointError,
+    Folder,
+    Reference,
+    expanded,
+    is_delta,
+    parse,
+)
 from models.sources import Source, resolve
-from models.tokenizers import first_line, load_tokenizer
+from models.tokenizers import load_tokenizer
 from models.version import TOKENIZER_FILES, Identity, as_stored, effective_model_config, hashes_of, stored
 
 __all__ = ["BadReferenceError", "CheckpointError", "load_clip"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.atomic import atomic_folder
 from models.checkpoints import OPENAI_ARCHIVE_KEYS, build_network, check_finite
+from models.errors import first_line
 from models.export import write_folder
 from models.model_config import checked_preprocess
 from models.published import (
@@ -23,7 +24,6 @@ from models.published import (
 )
 from models.references import CheckpointError, architecture_and_activation
 from models.sources import WEIGHT_FILES, Source
-from models.tokenizers import first_line
 from models.version import as_stored
 
 

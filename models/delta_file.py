@@ -18,11 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.clip import Clip
+from models.errors import first_line
 from models.golden import SEED, Golden
-from models.references import CheckpointError, Folder, Reference, WeightsFile, expanded, parse
-from models.tokenizers import first_line
+from models.references import (
+    DESCRIPTION_FILE,
+    CheckpointError,
+    Folder,
+    Reference,
+    WeightsFile,
+    expanded,
+    parse,
+)
 
-DESCRIPTION_FILE = "sds_clip_delta.json"
 TENSORS_FILE = "delta.safetensors"
 GOLDEN_FILE = "golden.safetensors"
 FORMAT = 1
@@ -55,10 +62,6 @@ class Delta:
     about: Description
     tensors: Mapping[str, Tensor]
     golden: Golden
-
-
-def is_delta(folder: Path) -> bool:
-    return (folder / DESCRIPTION_FILE).is_file()
 
 
 def base_of(folder: Path) -> Reference:

@@ -7,3 +7,8 @@ class ModelError(ValueError):
     """Something that a caller gave to `models` cannot be used. The message says what to do about it."""
 
     code: ClassVar[str] = "invalid_input"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, cut to 300 characters for use in a message."""
+    return (str(error).strip().splitlines() or [""])[0][:300]

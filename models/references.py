@@ -23,6 +23,8 @@ from models.errors import ModelError
 DEMO = "demo"
 """The reference of the checkpoint that ships in the repository."""
 DEFAULT_TAG = "openai"
+DESCRIPTION_FILE = "sds_clip_delta.json"
+"""In a folder: it holds a delta, which this file describes (`models.delta_file`)."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 ACTIVATIONS = {"gelu": False, "quickgelu": True}
 """What may follow the plus sign, and whether it means QuickGELU."""
@@ -230,3 +232,7 @@ def canonical(reference: str) -> str:
 def is_version(text: str) -> bool:
     """Return whether a name has the form of a version: 64 hexadecimal digits of a SHA-256."""
     return _VERSION.fullmatch(text) is not None
+
+
+def is_delta(folder: Path) -> bool:
+    return (folder / DESCRIPTION_FILE).is_file()

@@ -9,6 +9,7 @@ from typing import Any
 
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
+from models.errors import first_line
 from models.model_config import CONFIG_FILE, STATED, checked_preprocess, read_config
 from models.published import (
     QUICK_GELU_SUFFIX,
@@ -29,7 +30,6 @@ from models.references import (
     WeightsFile,
     expanded,
 )
-from models.tokenizers import first_line
 
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 """In open_clip's order of preference."""

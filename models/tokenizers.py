@@ -13,7 +13,7 @@ from jaxtyping import Int
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
-from models.errors import ModelError
+from models.errors import ModelError, first_line
 from models.references import CheckpointError
 
 # open_clip's cache of merged words has no bound, and a service sees any number of words.
@@ -208,8 +208,3 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
             "they do not belong together. Put the model's own tokenizer beside its weights."
         )
     return Tokenizer(inner)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error, cut to 300 characters for use in a message."""
-    return (str(error).strip().splitlines() or [""])[0][:300]

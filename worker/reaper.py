@@ -12,8 +12,7 @@ from pathlib import Path
 
 from app.jobs.removal import remove_job_files
 from app.registry.manifest import VersionError, read_manifest
-from app.registry.publish import remove_leftovers
-from app.registry.removal import remove_files
+from app.registry.removal import remove_files, remove_leftovers
 from app.removal import REMOVING
 from app.store import Store
 from app.store.errors import JobStateConflict, StoreUnavailable, UnknownRecord

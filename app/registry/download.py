@@ -23,9 +23,9 @@ from app.store.errors import Conflict
 from app.store.records import Version, VersionStatus
 from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import unfold
-from models.delta_file import is_delta, read_description
+from models.delta_file import read_description
 from models.export import export_full
-from models.references import CheckpointError, Folder
+from models.references import CheckpointError, Folder, is_delta
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from app.registry.manifest import VersionError
 from models.delta_file import GOLDEN_FILE
+from models.errors import first_line
 from models.golden import Golden
-from models.tokenizers import first_line
 
 
 def write_golden(folder: Path, golden: Golden) -> None:

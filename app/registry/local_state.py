@@ -26,8 +26,8 @@ from app.registry.manifest import DamagedVersion, verify
 from app.registry.source import WeightsLocation
 from app.store.records import Alias
 from models.atomic import atomic_folder, write_atomic
-from models.delta_file import DeltaError, is_delta, read_description
-from models.references import CheckpointError
+from models.delta_file import DeltaError, read_description
+from models.references import CheckpointError, is_delta
 
 logger = logging.getLogger(__name__)
 

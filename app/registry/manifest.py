@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from models.delta_file import DESCRIPTION_FILE, is_delta
+from models.errors import first_line
 from models.files import sha256_of
 from models.model_config import CONFIG_FILE
-from models.references import CheckpointError
-from models.tokenizers import first_line
+from models.references import DESCRIPTION_FILE, CheckpointError, is_delta
 
 MANIFEST_FILE = "sds_clip_version.json"
 LOG_FILE = "log.jsonl"

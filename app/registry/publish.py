@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
@@ -27,12 +26,11 @@ from app.removal import REMOVING
 from models.atomic import atomic_folder, sync_folder
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.delta_file import DESCRIPTION_FILE, is_delta, read_delta, read_description
+from models.delta_file import read_delta, read_description
 from models.golden import Golden
-from models.references import CheckpointError, Folder, Reference, parse
+from models.references import DESCRIPTION_FILE, CheckpointError, Folder, Reference, is_delta, parse
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
 
 
 @dataclass(frozen=True)
@@ -107,23 +105,6 @@ def read_published(folder: Path, version: str) -> Published:
 
 def lies_among(reference: Reference, versions: Path) -> TypeGuard[Folder]:
     return isinstance(reference, Folder) and Path(reference.path).parent.resolve() == versions.resolve()
-
-
-def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
-    """Remove the temporary folders of killed publishers, and folders whose removal was interrupted.
-
-    Returns them.
-
-    A publisher's folder is kept while its job still runs at that fence.
-    """
-    removed = []
-    for path in sorted(versions.glob(".*")):
-        temporary = _TEMPORARY.fullmatch(path.name)
-        abandoned = temporary and not is_live(temporary["job"], int(temporary["fence"]))
-        if abandoned or path.name.startswith(REMOVING):
-            shutil.rmtree(path, ignore_errors=True)
-            removed.append(path)
-    return removed
 
 
 def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path | None) -> None:

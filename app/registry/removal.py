@@ -1,9 +1,15 @@
-"""Removes a version's files, but never those of a version that is registered, even at the same time."""
+"""Removes files of versions: those of one that is not registered, and what killed publishers have left."""
 
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from app.removal import moved_aside
+from app.removal import REMOVING, moved_aside
 from app.store import Store
+
+# What `app.registry.publish` writes until it is whole.
+_TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
 
 
 def remove_files(store: Store, folder: Path) -> bool:
@@ -22,3 +28,20 @@ def remove_files(store: Store, folder: Path) -> bool:
     except FileNotFoundError:  # there is no folder, or another process is removing it
         return False
     return True
+
+
+def remove_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
+    """Remove the temporary folders of killed publishers, and folders whose removal was interrupted.
+
+    Returns them.
+
+    A publisher's folder is kept while its job still runs at that fence.
+    """
+    removed = []
+    for path in sorted(versions.glob(".*")):
+        temporary = _TEMPORARY.fullmatch(path.name)
+        abandoned = temporary and not is_live(temporary["job"], int(temporary["fence"]))
+        if abandoned or path.name.startswith(REMOVING):
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path)
+    return removed

@@ -24,9 +24,9 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import lay_over
 from models.delta_file import Delta, DeltaError, base_of, read_delta
+from models.errors import first_line
 from models.golden import TOLERANCE, Golden
 from models.references import Folder, canonical, is_version
-from models.tokenizers import first_line
 
 logger = logging.getLogger(__name__)
 

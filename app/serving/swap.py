@@ -31,8 +31,7 @@ from app.store.alias_names import DEFAULT
 from app.store.records import Alias
 from app.threads import in_own_thread
 from models.clip import Clip
-from models.errors import ModelError
-from models.tokenizers import first_line
+from models.errors import ModelError, first_line
 
 logger = logging.getLogger(__name__)
 

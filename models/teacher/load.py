@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.errors import first_line
 from models.precision import DTYPES, choose_device, choose_precision
 from models.teacher.caption_cache import CaptionCache
 from models.teacher.errors import TeacherError
@@ -23,7 +24,6 @@ from models.teacher.folder import (
 )
 from models.teacher.noise import PredictionType
 from models.teacher.teacher import Teacher
-from models.tokenizers import first_line
 
 
 def load_teacher(

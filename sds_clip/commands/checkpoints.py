@@ -90,8 +90,8 @@ def export(delta: str, out: Path, alpha: float | None) -> int:
 
     With --alpha the weights lie between the base (0) and the delta (1), as WiSE-FT blends them.
     """
-    from models.delta_file import is_delta
     from models.export import export_full
+    from models.references import is_delta
 
     folder = Path(delta.partition("#alpha=")[0])
     if is_delta(folder / "delta"):

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from app.registry.golden_file import read_golden
 from app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
-from app.registry.publish import Published, publish, read_published, remove_leftovers
+from app.registry.publish import Published, publish, read_published
+from app.registry.removal import remove_leftovers
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import save_delta
