@@ -1,4 +1,8 @@
-"""Every error that a caller can get, drawn once.
+"""The errors of the service that belong to no feature. A new error code is a subclass here, or beside its feature.
+
+The errors of the database are in `app/store/errors.py`, those of uploads and archives in `app/datasets/errors.py`,
+and a few stand beside the one function that raises them (`app/jobs/model_resolver.py`, `app/registry/download.py`).
+A route lists those that it can answer with in `responses=describe_errors(...)`.
 
     ServiceError
     ├── InvalidRequest           422  a field is wrong; `param` names it, `index` the item
@@ -23,8 +27,8 @@
     ├── DeadlineExceeded         504  not computed within the request's deadline
     └── DiskReserve              507  the disk is full but for its reserve
 
-An error owns its code, its status and whether a retry can help. `app.errors.body` is the one place that turns
-it into a response body.
+An error owns its code, its status and whether a retry can help. `body` below makes its response body, and
+`app/responses.py` sends it.
 """
 
 from pathlib import Path

@@ -83,13 +83,17 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
     while (claimed := claim.take()) is not None:
         try:
             moved = check(
-                config, store, claimed, progress=lambda done, total: ticks.tick(), concluding=claim.let_go
+                config,
+                store,
+                claimed,
+                progress=lambda done, total: ticks.tick(),
+                concluding=claim.stop_renewing,
             )
         except LeaseLost as error:
             logger.warning("%s", error)
             continue
         except StoreUnavailable:
-            claim.give_back()
+            claim.release()
             raise
         for job in moved:
             if job.status is JobStatus.QUEUED and not wake_ups.publish(job.kind, job.id):
@@ -118,22 +122,22 @@ class Claim:
             self._is_renewed = self._claimed is not None
             return self._claimed
 
-    def let_go(self) -> None:
+    def stop_renewing(self) -> None:
         """Stop renewing. Writing the result ends the claim; a later renewal would find it lost."""
         with self._lock:
             self._is_renewed = False
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the data set as if this check had not happened; retried for as long as the claim lasts."""
         with self._lock:
-            self._give_back()
+            self._release()
 
     def stop(self) -> None:
         with self._lock:
-            self._give_back()
+            self._release()
             os._exit(Exit.RELEASED)
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._is_renewed = False
         until = time.monotonic() + self._ttl_s
         while self._claimed is not None:

@@ -42,7 +42,7 @@ class JobService:
     def __init__(self, store: Store, waker: Waker, validator: JobValidator, data_dir: Path) -> None:
         self._store = store
         self._waker = waker
-        self._submissions = validator
+        self._validator = validator
         self._data_dir = data_dir
 
     def submit(
@@ -58,7 +58,7 @@ class JobService:
         sent = NewJob(spec.kind, spec.as_sent(), owner=caller.name, idempotency_key=key)
         if key is not None and (earlier := self._store.jobs.earlier(sent)) is not None:
             return self._info(earlier), False
-        new = self._submissions.new_job(spec, caller, key)
+        new = self._validator.new_job(spec, caller, key)
         # Read before the job is inserted: nothing may fail between the commit and the answer.
         living = self._store.workers.living_queues()
         job, is_new = self._store.jobs.submit(new)
@@ -68,7 +68,7 @@ class JobService:
 
     def try_out(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> DryRunResult:
         """Check a job and describe what it would do. Raises what `JobValidator` raises."""
-        resolved = self._submissions.check(spec, caller)
+        resolved = self._validator.check(spec, caller)
         return DryRunResult(
             kind=spec.kind.value, config=resolved.as_shown(), estimate=estimate(self._store, resolved)
         )
@@ -124,7 +124,7 @@ class JobService:
         if promote != "never":  # the job may have been cancelled so that the alias would not move
             caller.check("admin", f"promote: {promote}", param="promote")
         if (job.status, Action.RETRY) in TRANSITIONS:
-            self._submissions.check_room()
+            self._validator.check_room()
         return self._woken(self._store.jobs.request_retry(job_id))
 
     def delete(self, job_id: str) -> JobInfo:

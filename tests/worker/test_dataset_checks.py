@@ -385,7 +385,7 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
     impatient = Store(database_url, timeout_s=0.1)
     claim = Claim(impatient, "checker", 60)
     assert claim.take() is not None
-    giving_back = threading.Thread(target=claim.give_back)
+    giving_back = threading.Thread(target=claim.release)
     with held(database_url):
         giving_back.start()
         time.sleep(0.5)
