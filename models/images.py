@@ -9,15 +9,16 @@
     ├── ImageTooNarrow      over the limit on width to height
     └── ImageTooComplex     costs far more to decode than its size says
 
-Pillow reads the files (decision 32); its own messages about a damaged file never reach a caller. Two things
-are checked before Pillow: the format, by content and never by name, and the number of scans in a JPEG, which
-Pillow does not limit.
+Pillow reads the files (decision 32); its own messages about a damaged file never reach a caller. Three things
+come before Pillow: the format, by content and never by name; the metadata of JPEG and PNG, which Pillow does not
+get; and the number of scans in a JPEG, which Pillow does not limit.
 """
 
 import io
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Literal
@@ -52,6 +53,7 @@ MAX_PASSES = 16
 MAX_READS = 200_000
 # Cameras and editors write a few dozen. A file with more than this is made to keep a parser busy.
 MAX_JPEG_SEGMENTS = 4_096
+MAX_PNG_CHUNKS = 65_536
 
 # The most memory that decoding takes, in bytes per pixel, over all modes of a format: from the decoder's own
 # buffers to RGB, turned upright and resized. Measured with Pillow 13.0 by `python -m bench.decode_memory
@@ -211,12 +213,9 @@ def read_header(data: bytes) -> ImageFile:
     for magic, format, plugin in _FORMATS:
         if magic.match(data):
             try:
-                passes = _jpeg_passes(data) if format == "JPEG" else 1
-                if format == "PNG":
-                    # The decoder skips the checksums of the pixel data, so they are verified first.
-                    plugin(_BoundedReads(data)).verify()
-                image = plugin(_BoundedReads(data))
-                return ImageFile(data, format, image, image.width, image.height, passes)
+                pixels, passes = _pixels_of(data, format)
+                image = plugin(_BoundedReads(pixels))
+                return ImageFile(pixels, format, image, image.width, image.height, passes)
             except Exception as error:
                 raise _translated(error, data, format) from None
     raise ImageFormat(_guess(data))
@@ -308,37 +307,96 @@ def _grey_to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
+def _pixels_of(data: bytes, format: Format) -> tuple[bytes, int]:
+    """Return the parts of a file that make its picture, and the passes that decoding takes.
+
+    Pillow inflates every text and colour profile of a PNG and joins every Exif block of a JPEG, which can take
+    minutes and hundreds of megabytes. None of these changes a pixel.
+    """
+    if format == "PNG":
+        return _png_pixels(data), 1
+    if format == "JPEG":
+        return _jpeg_pixels(data)
+    return data, 1
+
+
 # Any marker but a stuffed zero, padding, and the restart markers, of which a scan may have any number.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
-_END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
+# Frame, Huffman, arithmetic and quantisation tables, restart interval; JFIF and Adobe name the colours.
+_MAKES_PIXELS = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
+_FIRST_WITH_LENGTH = 0xC0
+_END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 
 
-def _jpeg_passes(data: bytes) -> int:
-    """Count the scans up to the end of the image (ITU-T T.81 annex B).
-
-    Each scan is a pass over all pixels, however few bytes it has. The single scan of a baseline JPEG is not
-    searched.
-    """
-    position, components, progressive, scans = 2, 0, False, 0
+def _jpeg_pixels(data: bytes) -> tuple[bytes, int]:
+    """ITU-T T.81 annex B: the segments up to the first scan. Of an MPO this is the first frame."""
+    kept = [data[:2]]
+    position, components, progressive, has_exif = 2, 0, False, False
     for _ in range(MAX_JPEG_SEGMENTS):
-        found = _MARKER.search(data, position)
-        if found is None or found[1][0] == _END_OF_IMAGE:
-            break
-        marker, position = found[1][0], found.end()
-        if marker < 0xC0:  # these markers have no length
-            continue
+        marker, start = _next_marker(data, position)
+        if marker == _END_OF_IMAGE:
+            raise ImageCorrupt
+        position = _segment_end(data, marker, start)
+        if marker == _START_OF_SCAN:
+            only_scan = not progressive and data[start + 2] >= components
+            passes = 1 if only_scan else max(2, 1 + _count_scans(data, position))
+            return b"".join([*kept, b"\xff\xda", data[start:]]), passes
         if marker in _FRAMES:
-            components, progressive = data[position + 7], marker in _PROGRESSIVE
-        elif marker == _START_OF_SCAN:
-            if scans == 0 and not progressive and data[position + 2] >= components:
-                return 1
-            scans += 1
-        position += max(2, *struct.unpack_from(">H", data, position))
-    else:
-        raise ImageCorrupt
-    return max(2, scans)
+            components, progressive = data[start + 7], marker in _PROGRESSIVE
+        is_exif = marker == _APP1 and not has_exif and data[start + 2 : start + 8] == b"Exif\0\0"
+        has_exif = has_exif or is_exif
+        if marker in _MAKES_PIXELS or is_exif:
+            kept.append(bytes([0xFF, marker]) + data[start:position])
+    raise ImageCorrupt
+
+
+def _count_scans(data: bytes, position: int) -> int:
+    """Count the scans up to the end of the image: each is a pass over all pixels, however few bytes it has."""
+    scans = 0
+    for _ in range(MAX_JPEG_SEGMENTS):
+        marker, start = _next_marker(data, position)
+        if marker == _END_OF_IMAGE:
+            return scans
+        scans += marker == _START_OF_SCAN
+        position = _segment_end(data, marker, start)
+    raise ImageCorrupt
+
+
+def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    found = _MARKER.search(data, position)
+    if found is None:
+        raise ImageTruncated
+    return found[1][0], found.end()
+
+
+def _segment_end(data: bytes, marker: int, start: int) -> int:
+    if marker < _FIRST_WITH_LENGTH:
+        return start
+    (length,) = struct.unpack_from(">H", data, start)
+    return start + max(2, int(length))
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """PNG (Third Edition): the chunks of the still image and its orientation, with their checksums verified."""
+    kept = [data[:8]]
+    position = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        length, kind = struct.unpack_from(">L4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            raise ImageTruncated
+        if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf"):
+            chunk = data[position:end]
+            # The decoder does not look at the checksums of the pixel data.
+            if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+                raise ImageCorrupt
+            kept.append(chunk)
+        if kind == b"IEND":
+            return b"".join(kept)
+        position = end
+    raise ImageCorrupt
 
 
 def _guess(data: bytes) -> str:
