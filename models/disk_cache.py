@@ -58,6 +58,10 @@ class DiskCache:
         self._resting_until = float("-inf")
         self._is_told = False
 
+    @property
+    def folder(self) -> Path:
+        return self._file.parent
+
     def __enter__(self) -> DiskCache:
         return self
 

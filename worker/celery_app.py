@@ -40,7 +40,8 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
         broker_transport_options=broker_options(_BROKER_TIMEOUT_S),
     )
 
-    def task(job_id: str) -> str:
+    # Messages of versions before this one name no job.
+    def task(job_id: str = "") -> str:
         return str(run_job(job_id))
 
     app.task(task, name=TASKS[config.kind], ignore_result=True)

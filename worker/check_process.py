@@ -1,6 +1,7 @@
 """The process that checks data sets one after another until none waits: `python -m worker.check_process`."""
 
 import argparse
+import contextlib
 import logging
 import os
 import resource
@@ -10,7 +11,6 @@ import threading
 import time
 
 from app import logs
-from app.datasets.limits import ArchiveLimits
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from app.store.errors import LeaseLost, StoreUnavailable
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_S = 1.0
 _MEMORY_BYTES = 4 * 2**30
+# Far above the largest file of a data set, since it also holds for a database and a log that this process writes.
+_MAX_FILE_BYTES = 64 * 2**30
 _MEMORY_PER_THREAD_BYTES = 2 * 2**30  # decoding the largest image allowed takes 1 GiB
 
 
@@ -60,15 +62,15 @@ def limit_resources() -> None:
 
     CPU time has no limit: a large data set may take hours, and the supervisor kills a check that stalls.
     """
-    with open("/proc/self/statm", encoding="ascii") as file:
-        mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
-    # The limit is on address space: what is mapped already, which for torch with CUDA is many unused
-    # gigabytes, comes on top.
-    memory_bytes = mapped_bytes + _MEMORY_BYTES + usable_cores() * _MEMORY_PER_THREAD_BYTES
-    for kind, most in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, ArchiveLimits().max_file_bytes),
-    ):
+    limits = {resource.RLIMIT_FSIZE: _MAX_FILE_BYTES}
+    with contextlib.suppress(OSError):  # only Linux has /proc
+        with open("/proc/self/statm", encoding="ascii") as file:
+            mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
+        # The limit is on address space: what is mapped already, which for torch with CUDA is many unused
+        # gigabytes, comes on top.
+        memory_bytes = mapped_bytes + _MEMORY_BYTES + usable_cores() * _MEMORY_PER_THREAD_BYTES
+        limits[resource.RLIMIT_AS] = memory_bytes
+    for kind, most in limits.items():
         _, hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 

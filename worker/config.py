@@ -81,7 +81,7 @@ class WorkerConfig:
     """How long the events of an ended job are kept."""
 
     feature_cache_bytes: Bytes = 2**30
-    """Size of the evaluations' feature cache; it may be exceeded while an evaluation uses it."""
+    """Size of the evaluations' feature cache; the rows used least recently are dropped."""
 
     @property
     def kind(self) -> JobKind:

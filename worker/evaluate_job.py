@@ -80,12 +80,11 @@ def _of_teacher(context: JobContext, job: EvaluateSpec, benchmark: Benchmark) ->
     context.stage("evaluating")
     scorer = TeacherScorer(
         teacher,
-        context.config.features_dir,
+        context.folder.scores,  # hours of work: no other job may push them out of a cache
         count=job.draws,
         seed=job.seed,
         error_of=job.score_error,
         batch_size=job.batch_size,
-        max_bytes=context.config.feature_cache_bytes,
     )
     return run_teacher(benchmark, scorer, max_bad_share=job.max_bad_share, say=_say(context))
 

@@ -56,6 +56,11 @@ class JobFolder:
         return self.path / "work"
 
     @property
+    def scores(self) -> Path:
+        """What a diffusion model has scored for this job, whichever attempt computed it."""
+        return self._job / "scores"
+
+    @property
     def links(self) -> Path:
         return self.path / "links"
 
@@ -116,7 +121,7 @@ class JobFolder:
 
     def drop(self) -> None:
         """Remove this attempt's files except its results."""
-        for folder in (self.run, self.work, self.links):
+        for folder in (self.run, self.work, self.links, self.scores):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _earlier(self) -> Iterator[tuple[int, Path]]:

@@ -79,9 +79,11 @@ class Slot:
         Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
         If the slot is busy or stopping, the job is left to the next one that looks for it.
         """
-        if self._stopping.is_set() or not self._at_work.acquire(blocking=False):
+        if not self._at_work.acquire(blocking=False):
             return "not taken"
         try:
+            if self._stopping.is_set():  # meanwhile
+                return "not taken"
             return self._claim_and_supervise(job_id) or "nothing to do"
         except StoreUnavailable:  # the store logs it
             return "the database does not answer"

@@ -42,7 +42,9 @@ class Valkey:
         self._socket = socket_path(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         # Not thread-local: one thread may start the server and another stop it.
-        self._lock = FileLock(self._folder / "valkey.lock", timeout=0, mode=0o600, thread_local=False)
+        self._lock = FileLock(
+            self._folder / "valkey.lock", timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False
+        )
 
     def __enter__(self) -> "Valkey":
         self.start()

@@ -40,7 +40,9 @@ class KeptFeatures:
         self._width = width
         self._row_of: dict[bytes, int] = {}
         self._count = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the run)
+        # Beside the cache if possible: /tmp may be in memory, and has no reserve.
+        folder = cache.folder if cache.folder.is_dir() else None
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (as long as the run)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._row_of
