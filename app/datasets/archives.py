@@ -7,6 +7,7 @@ after the end.
 """
 
 import gzip
+import io
 import os
 import re
 import stat
@@ -38,6 +39,8 @@ SNIFF_BYTES = tarfile.BLOCKSIZE
 """How many bytes at the start of a file are needed to recognise its kind."""
 
 _CHUNK = 256 * 1024
+# At 64 KiB a member, as bgzip writes them, this is enough for 64 GB.
+_MAX_GZIP_MEMBERS = 1_000_000
 _MAX_HEADER_BYTES = 2**20  # for one tar entry and its extended headers, which tarfile reads into memory
 _MAX_PADDING_BYTES = 2**20  # zeros that fill the last record of a tape
 _MAX_DIRECTORY_BYTES = 2**27  # zipfile reads the directory into memory: 268 bytes for each of 500,000 entries
@@ -113,8 +116,23 @@ def read_tar(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
     return _read_tar(_Source(file, file, limits))
 
 
+class _GzipReader(gzip._GzipReader):
+    """What `GzipFile` reads with, for a bounded number of members.
+
+    Members without output cost time, and neither the caps nor the ratio would ever stop them.
+    """
+
+    _members = 0
+
+    def _read_gzip_header(self) -> bool:
+        self._members += 1
+        if self._members > _MAX_GZIP_MEMBERS:
+            raise ArchiveDamaged("The gzip file has too many members; pack the files again.")
+        return bool(super()._read_gzip_header())  # type: ignore[misc]
+
+
 def _gunzipped(file: BinaryIO) -> IO[bytes]:
-    return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    return cast(IO[bytes], io.BufferedReader(_GzipReader(file)))
 
 
 def _is_tar(head: bytes) -> bool:

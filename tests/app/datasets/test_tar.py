@@ -346,6 +346,13 @@ def test_folders_on_the_way_count_as_entries(tmp_path: Path) -> None:
     assert isinstance(refused(tmp_path, data, ArchiveLimits(max_entries=4)), ArchiveTooLarge)
 
 
+def test_gzip_of_endless_empty_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.datasets.archives._MAX_GZIP_MEMBERS", 1000)
+    data = gzip.compress(tar_of({"a": b"a"}))
+    assert isinstance(refused(tmp_path, gzip.compress(b"") * 1000 + data), ArchiveDamaged)
+    assert unpacked(tmp_path, gzip.compress(b"") * 900 + data) == {"a": b"a"}
+
+
 def test_gzip_of_zeros_is_stopped_at_the_ratio(tmp_path: Path) -> None:
     limits = ArchiveLimits(free_bytes=2**20, max_ratio=10)
     data = gzip.compress(tar_of({"a": bytes(2**22)}))
