@@ -1,6 +1,9 @@
 """The number of steps of a fine-tuning job, and the operator's limits on a job."""
 
 from dataclasses import dataclass, fields
+from typing import Annotated
+
+from pydantic import Field
 
 from app.errors import InvalidRequest
 from app.settings import Settings
@@ -13,10 +16,10 @@ from models.training.config import TrainingOptions
 class JobLimits:
     """The limits from the settings of the same names."""
 
-    max_steps: int = 10_000_000
-    max_log_points: int = 500_000
+    max_steps: Annotated[int, Field(ge=1)] = 10_000_000
+    max_log_points: Annotated[int, Field(ge=1)] = 500_000
     """All points are kept, in the database and in the log that stays with the version."""
-    max_keep_checkpoints: int = 20
+    max_keep_checkpoints: Annotated[int, Field(ge=1)] = 20
 
     @classmethod
     def of(cls, settings: Settings) -> "JobLimits":

@@ -45,7 +45,12 @@ def test_a_database_that_cannot_be_used_is_one_line(
 def test_a_wrong_setting_of_a_worker_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"STOP_GRACE_S": "long", "WORKER_THREADS": "-1", "MAX_STEPS": "many"}.items():
+    for name, value in {
+        "STOP_GRACE_S": "long",
+        "WORKER_THREADS": "-1",
+        "MAX_STEPS": "many",
+        "MAX_LOG_POINTS": "0",
+    }.items():
         with monkeypatch.context() as patch:
             patch.setenv(f"SDS_CLIP_{name}", value)
             assert main(["worker", "--queue", "evaluate"]) == 2
