@@ -21,11 +21,11 @@ from models.references import CheckpointError
 
 
 @contextmanager
-def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a file to write to, which replaces `path` when the block ends without an error.
 
-    The file has `mode` from the moment it is created, so that a secret is never readable by others. Raises
-    OSError.
+    The file has `mode` from the moment it is created, so that a secret is never readable by others. Without
+    `durable` nothing is flushed to disk: for what is worth nothing after a crash of the machine. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     working = _beside(path)
@@ -33,18 +33,20 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(working, path)
     except BaseException:
         working.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
-def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o666, durable: bool = True) -> None:
     """Replace a file with `content`; text is written as UTF-8. Raises OSError."""
-    with atomic_file(path, mode=mode) as file:
+    with atomic_file(path, mode=mode, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 

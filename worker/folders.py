@@ -71,7 +71,7 @@ class JobFolder:
     def occupy(self, occupant: Occupant) -> None:
         """Record the process at work here, for the supervisor that starts after a crash. Raises OSError."""
         self.open()
-        write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)))
+        write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)), durable=False)
 
     def vacate(self) -> None:
         (self.path / _PROCESS_FILE).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class FileReports:
         """
         if not _PROCESS.fullmatch(report.process):
             raise ValueError(f"{report.process!r} cannot be a file's name")
-        write_atomic(self._folder / f"{report.process}.json", json.dumps(asdict(report)))
+        write_atomic(self._folder / f"{report.process}.json", json.dumps(asdict(report)), durable=False)
 
     def read(self) -> Sequence[ProcessReport]:
         """The reports of the last minute."""
