@@ -13,25 +13,7 @@ from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher
 from tests.teachers import save_sd_teacher
-
-SHAPE = (2, 4, 4)
-
-
-class ToyTeacher:
-    """eps_hat = 0.5 z_t + the caption's mean + t / 1000, and it counts what it is asked."""
-
-    def __init__(self) -> None:
-        self.alphas_cumprod = torch.linspace(0.99, 0.01, 1000)
-        self.batches: list[int] = []
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        abar = self.alphas_cumprod[timesteps][:, None, None, None]
-        return abar.sqrt() * latents + (1 - abar).sqrt() * noise
-
-    def noise_pred(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
-        self.batches.append(len(noisy_latents))
-        offset = captions.mean(dim=(1, 2)) + timesteps / 1000
-        return 0.5 * noisy_latents + offset[:, None, None, None]
+from tests.toy_teacher import SHAPE, ToyTeacher, randn
 
 
 def error_by_hand(latents: Tensor, caption: Tensor, t: int, noise: Tensor) -> float:
@@ -39,10 +21,6 @@ def error_by_hand(latents: Tensor, caption: Tensor, t: int, noise: Tensor) -> fl
     noisy = abar**0.5 * latents.double() + (1 - abar) ** 0.5 * noise.double()
     residual = 0.5 * noisy + float(caption.double().mean()) + t / 1000 - noise.double()
     return float(residual.square().mean())
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
