@@ -1,6 +1,5 @@
 """A fine-tuning job, from its data sets to a published version and possibly a promoted alias."""
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -30,8 +29,6 @@ from worker.errors import JobFailed
 from worker.measuring import measure, read_data, summary
 from worker.promotion import CandidateScores, Verdict, judge
 from worker.references import check_version, loadable, of_version
-
-logger = logging.getLogger(__name__)
 
 
 def finetune(context: JobContext) -> None:

@@ -1,7 +1,6 @@
 """A job's process as its supervisor sees it: started warm, assigned a job, watched, ended."""
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -11,8 +10,6 @@ from collections.abc import Sequence
 
 from worker.identity import ProcessId, identify
 from worker.protocol import Assignment, Exit, environment
-
-logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "worker.job_process")
 _READ = 65536
