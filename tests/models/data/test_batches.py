@@ -170,7 +170,7 @@ def test_close_leaves_no_thread(pairs: FilePairs) -> None:
 
 def test_waiting_for_data_is_counted(pairs: FilePairs) -> None:
     def slow(image: PIL.Image.Image) -> Float[Tensor, "3 h w"]:
-        time.sleep(0.05)
+        time.sleep(0.05)  # the wait that is counted
         return to_pixels(image)
 
     batches = loader(pairs, preprocess=slow, last_step=2)
