@@ -14,7 +14,6 @@ from app.fetch import Fetcher
 
 Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
-OTHER_LOOPBACK = ipaddress.ip_address("127.0.0.2")
 
 
 MALFORMED_HOSTS = (
