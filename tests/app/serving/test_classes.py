@@ -53,7 +53,7 @@ async def test_a_damaged_file_is_encoded_again(small_clip: Clip, tmp_path: Path)
 async def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: Path) -> None:
     gate = threading.Event()
     async with building(gated(small_clip, gate), tmp_path, wait_s=0.05) as (engine, classes):
-        with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1} prompts") as building_:
+        with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1}") as building_:
             await classes.of(engine.models.resolve(None), large_set(0))
         assert building_.value.retry_after_s is not None
         gate.set()
