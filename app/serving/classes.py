@@ -18,6 +18,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from app.errors import ClassesBuilding, Overloaded
 from app.serving.engine import Engine
 from app.serving.forward import Features, as_features
 from app.serving.served_models import ModelHandle
+from app.threads import in_own_thread
 from models.disk_cache import DiskCache
 from models.zero_shot import fill
 
@@ -103,12 +105,12 @@ class ClassWeights:
         being built.
         """
         key = (*model.key, classes.digest)
-        weights = self._lookup(key, classes)
+        weights = await self._lookup(key, classes)
         if weights is not None:
             return model, weights
         previous = self._engine.models.previous(model)
         if previous is not None and self._is_large(classes):
-            weights = self._lookup((*previous.key, classes.digest), classes)
+            weights = await self._lookup((*previous.key, classes.digest), classes)
             if weights is not None:
                 with contextlib.suppress(Overloaded):
                     self._build_of(key, model, classes)
@@ -132,7 +134,7 @@ class ClassWeights:
         tasks, prompts = [], 0
         for classes in recent:
             key = (*new.key, classes.digest)
-            if self._is_large(classes) or self._lookup(key, classes) is not None:
+            if self._is_large(classes) or await self._lookup(key, classes) is not None:
                 continue
             prompts += classes.size
             if prompts > PREPARED_PROMPTS:
@@ -154,9 +156,15 @@ class ClassWeights:
             task.cancel()
         await asyncio.gather(*tasks, *self._writes, return_exceptions=True)
 
-    def _lookup(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
+    async def _lookup(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
+        """The weights in memory or on disk; a set that is being built is not looked for on disk."""
         kept = self._ready.get(key)
-        weights = self._read(key, classes) if kept is None else kept.weights
+        if kept is not None:
+            weights: Tensor | None = kept.weights
+        elif key in self._builds:
+            weights = None
+        else:
+            weights = await in_own_thread(partial(self._read, key, classes), "read class weights")
         if weights is not None:
             self._keep(key, Kept(classes, weights))
         return weights
@@ -203,6 +211,8 @@ class ClassWeights:
 
     async def _build(self, key: tuple[str, str, str], model: ModelHandle, build: Build) -> Tensor:
         """Sum each class's features while its prompts are encoded, so that memory holds only [c, d]."""
+        if key in self._ready:  # another build of this set ended while its file was read
+            return self._ready[key].weights
         classes, templates = build.classes, len(build.classes.templates)
         large = self._is_large(classes)
         sums = np.zeros((len(classes.labels), model.clip.embed_dim), np.float32)

@@ -157,12 +157,11 @@ class Swapper:
     async def _stage(self, followed: FollowedAlias, version: str) -> None:
         try:
             clip = await self._load(followed.wanted.name, version)
+            if followed.wanted.version == version:
+                self._put(followed.wanted, clip, time.monotonic() - followed.staging[version])
         except Exception as error:
             if followed.wanted.version == version:
                 self._fail(followed, error)
-        else:
-            if followed.wanted.version == version:
-                self._put(followed.wanted, clip, time.monotonic() - followed.staging[version])
         finally:
             del followed.staging[version]
 

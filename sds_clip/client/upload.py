@@ -16,6 +16,8 @@ _END = 2 * _BLOCK  # a tar ends with two empty blocks
 class UploadFile:
     """The part of a file object's interface that httpx needs to send a form of known size.
 
+    The service ignores the file's own name, so what UTF-8 cannot encode in it is replaced.
+
     Raises: UnreadableFile; ValueError for a folder that cannot be packed. Reading raises OSError if a file
     has become shorter meanwhile; one that has grown is cut at its earlier size.
     """
@@ -30,7 +32,7 @@ class UploadFile:
             raise UnreadableFile(
                 f"{error.filename or source} cannot be read: {reason}.", param="file"
             ) from error
-        self._name = "folder.tar" if source.is_dir() else source.name
+        self._name = "folder.tar" if source.is_dir() else source.name.encode(errors="replace").decode()
         content = _file(source, self._size_bytes) if self._entries is None else _tar(self._entries)
         self._chunks = filter(None, content)
 
@@ -48,6 +50,16 @@ class UploadFile:
         return self._size_bytes if whence == os.SEEK_END else 0
 
 
+def in_utf_8(name: str, remedy: str) -> str:
+    """Return the name. Raises: ValueError with the remedy if it has bytes that are not UTF-8 (PEP 383)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise ValueError(f"The name {shown} is not UTF-8; {remedy}.") from None
+    return name
+
+
 def _entries(folder: Path) -> list[tuple[tarfile.TarInfo, Path]]:
     entries = []
     for where, folders, names in os.walk(folder):
@@ -57,7 +69,9 @@ def _entries(folder: Path) -> list[tuple[tarfile.TarInfo, Path]]:
             raise ValueError(f"{Path(where) / linked} is a link to a folder; put the folder itself there.")
         for name in sorted(names):
             file = Path(where) / name
-            info = tarfile.TarInfo(file.relative_to(folder).as_posix())
+            # The service refuses other names too, but only once it has all the bytes before them.
+            path = in_utf_8(file.relative_to(folder).as_posix(), "rename it")
+            info = tarfile.TarInfo(path)
             info.size = file.stat().st_size
             entries.append((info, file))
     if not entries:

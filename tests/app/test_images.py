@@ -184,7 +184,7 @@ async def test_decoding_is_bounded_and_an_abandoned_image_is_counted_until_it_is
     assert caught.value.retry_after_s is not None
 
     running[0].cancel()
-    await asyncio.sleep(0.01)
+    await asyncio.wait([running[0]])
     with pytest.raises(Overloaded):
         await decoder.pixels(_png(), gate)
 

@@ -21,9 +21,9 @@ from starlette.testclient import TestClient
 from app import logs, middleware, protocol, responses
 from app.errors import InternalError, InvalidImage, Overloaded
 from app.metrics import Metrics
-from app.middleware import BodyBudget
 from app.protocol import BoundedHeadersProtocol
 from app.settings import Settings
+from tests.worker.waiting import until
 
 MAX_BODY_BYTES = 200_000
 
@@ -91,15 +91,6 @@ def _served(app: FastAPI, http: str | type[asyncio.Protocol] = "httptools") -> I
         server.should_exit = True
         thread.join()
         listener.close()
-
-
-def _wait_until_nothing_is_held(app: FastAPI) -> None:
-    budget: BodyBudget = app.state.body_budget
-    for _ in range(200):
-        if budget.used_bytes == 0:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{budget.used_bytes} bytes are still held")
 
 
 async def _chunks(size_bytes: int) -> AsyncIterator[bytes]:
@@ -303,7 +294,7 @@ def test_announced_excess_is_refused_and_the_connection_lives(http: str) -> None
             answer = client.post("/size", content=b"x" * (MAX_BODY_BYTES * 3))
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
             assert client.post("/size", content=b"x" * MAX_BODY_BYTES).json() == MAX_BODY_BYTES
-        _wait_until_nothing_is_held(app)
+        until(lambda: app.state.body_budget.used_bytes == 0)
 
 
 def test_absurd_announcement_is_answered_before_the_body_and_cut_off() -> None:
@@ -334,7 +325,7 @@ def test_chunked_body_is_counted_as_it_comes(http: str) -> None:
     with _served(app, http) as port:
         fitting = asyncio.run(_post_chunks(port, MAX_BODY_BYTES))
         excess = asyncio.run(_post_chunks(port, 10 * MAX_BODY_BYTES))
-        _wait_until_nothing_is_held(app)
+        until(lambda: app.state.body_budget.used_bytes == 0)
 
     assert fitting.json() == MAX_BODY_BYTES
     assert (excess.status_code, excess.json()["error"]["code"]) == (413, "body_too_large")
@@ -345,8 +336,7 @@ def test_bodies_over_the_common_budget_are_turned_away_and_the_others_answered()
     with _served(app) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as first:
         first.sendall(b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 150000\r\n\r\n")
         first.sendall(b"x" * 149_999)
-        while app.state.body_budget.used_bytes < 149_999:
-            time.sleep(0.01)
+        until(lambda: app.state.body_budget.used_bytes >= 149_999)
 
         second = httpx.post(f"http://127.0.0.1:{port}/size", content=b"x" * 150_000)
         assert (second.status_code, second.json()["error"]["code"]) == (503, "buffers_full")
@@ -356,7 +346,7 @@ def test_bodies_over_the_common_budget_are_turned_away_and_the_others_answered()
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
         third = httpx.post(f"http://127.0.0.1:{port}/size", content=b"x" * 150_000)
         assert third.json() == 150_000
-        _wait_until_nothing_is_held(app)
+        until(lambda: app.state.body_budget.used_bytes == 0)
 
 
 def test_body_that_drips_in_is_timed_out() -> None:
@@ -371,7 +361,7 @@ def test_body_that_drips_in_is_timed_out() -> None:
                 answer = connection.recv(65536)
             except TimeoutError:
                 continue
-        _wait_until_nothing_is_held(app)
+        until(lambda: app.state.body_budget.used_bytes == 0)
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"body_timeout" in answer
@@ -428,7 +418,7 @@ def test_upload_at_the_minimum_rate_may_take_longer_than_other_bodies() -> None:
     with _served(app) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(UPLOAD % 400)
         for _ in range(20):
-            time.sleep(0.15)
+            time.sleep(0.15)  # the slow client itself: 3 s in all
             connection.sendall(b"x" * 20)
         answer = _whole_answer(connection)
 
@@ -479,7 +469,7 @@ def test_body_that_ends_after_its_answer_leaves_the_connection_open(monkeypatch:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n")
         assert _whole_answer(connection).startswith(b"HTTP/1.1 404 ")
         connection.sendall(b"abc")
-        time.sleep(1)
+        time.sleep(1)  # twice the time after which an unread body would have closed the connection
         connection.sendall(b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
 
         assert _whole_answer(connection).startswith(b"HTTP/1.1 200 ")
@@ -492,9 +482,8 @@ def test_client_that_hangs_up_mid_upload_leaves_nothing_behind(caplog: pytest.Lo
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
             connection.sendall(b"x" * 60_000)
-            while app.state.body_budget.used_bytes < 60_000:
-                time.sleep(0.01)
-        _wait_until_nothing_is_held(app)
+            until(lambda: app.state.body_budget.used_bytes >= 60_000)
+        until(lambda: app.state.body_budget.used_bytes == 0)
         assert httpx.post(f"http://127.0.0.1:{port}/size", content=b"abc").json() == 3
 
     gone = caplog.records[0]

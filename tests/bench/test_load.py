@@ -31,7 +31,7 @@ class Recorder:
             self.bodies.append((await reader.readexactly(length)).decode())
             path = head.split(b" ")[1]
             self.paths.append(path.decode())
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # so that the calls of several clients overlap
             size = f"{len(path):x}".encode()
             body = size + b"\r\n" + path + b"\r\n0\r\n\r\n" if self.chunked else path
             framing = b"Transfer-Encoding: chunked" if self.chunked else b"Content-Length: %d" % len(path)
@@ -45,7 +45,8 @@ def drive(recorder: Recorder, image: Path, **options: int) -> LoadResult:
         async with server:
             port = server.sockets[0].getsockname()[1]
             result = await closed_loop(LoadSpec(port, CALLS, [str(image)], **options))
-            await asyncio.sleep(0.02)  # the handlers see the clients hang up
+            # The handlers see the clients hang up.
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
         return result
 
     return asyncio.run(run())

@@ -31,7 +31,7 @@ def test_a_file_over_the_bound_is_refused(name: str, tmp_path: Path, monkeypatch
     (tmp_path / "1.png").touch()
     (tmp_path / file_name).write_text("0" * 101)
     monkeypatch.setattr(files, "MAX_TEXT_BYTES", 100)
-    with pytest.raises(error, match=f"{file_name}: has 101 bytes; 100 at most are read.*split it"):
+    with pytest.raises(error, match=f"{file_name}.*101.*100"):
         read(tmp_path / file_name)
 
 

@@ -1,6 +1,7 @@
 """A folder on its way as a tar within a form."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -45,6 +46,27 @@ def test_an_archive_is_sent_as_it_is_under_its_name(tmp_path: Path) -> None:
         client.upload_dataset(archive, format="pairs")
     assert file_in(server.asked[0]) == archive.read_bytes()
     assert b'filename="pairs.tar"' in server.asked[0].body
+
+
+def test_archive_whose_name_is_not_utf_8_is_sent_under_a_name_that_is_given(tmp_path: Path) -> None:
+    archive = tmp_path / os.fsdecode(b"caf\xe9.tar")
+    archive.write_bytes(b"bytes")
+    with scripted(Answer(202)) as server, Client(server.url) as client:
+        with pytest.raises(ValueError, match="name"):
+            client.upload_dataset(archive, format="pairs")
+        assert server.asked == []
+        client.upload_dataset(archive, format="pairs", name="cafe")
+    assert file_in(server.asked[0]) == b"bytes"
+    assert b'filename="caf?.tar"' in server.asked[0].body
+
+
+def test_folder_with_a_name_that_is_not_utf_8_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"bytes")
+    with scripted(Answer(202)) as server, Client(server.url) as client:
+        with pytest.raises(ValueError, match="UTF-8") as raised:
+            client.upload_dataset(tmp_path, format="pairs", name="cafe")
+        str(raised.value).encode()  # it can be printed
+        assert server.asked == []
 
 
 def test_what_cannot_be_packed_is_named_and_nothing_is_sent(tmp_path: Path) -> None:

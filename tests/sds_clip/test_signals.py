@@ -1,10 +1,10 @@
 import os
 import signal
-import time
 
 import pytest
 
 from sds_clip.signals import hold
+from tests.worker.waiting import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -13,12 +13,9 @@ def test_a_signal_that_comes_early_reaches_the_handler_that_is_set_later(number:
     try:
         hold([number])
         os.kill(os.getpid(), number)
-        time.sleep(0.01)
         assert taken == []
         signal.signal(number, lambda got, frame: taken.append(got))
-        deadline = time.monotonic() + 30
-        while not taken and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: taken)
         assert taken == [number]
     finally:
         signal.signal(number, before)

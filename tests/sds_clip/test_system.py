@@ -14,7 +14,7 @@ from sds_clip.supervisor import Child, System
 OBEYS = """
 import pathlib, signal, sys, time
 def end(*_):
-    time.sleep(0.1)
+    time.sleep(0.1)  # so that the wrong order would show
     with open(sys.argv[2], "a") as notes:
         print(sys.argv[1], file=notes)
     sys.exit(0)
@@ -54,7 +54,7 @@ def run(notes: Path, service: str, worker: str, signals: int) -> int:
             time.sleep(0.02)
         for _ in range(signals):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
+            time.sleep(0.3)  # two signals at once are handled as one
 
     return system.run(lambda: threading.Thread(target=interrupt, daemon=True).start())
 

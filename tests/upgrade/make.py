@@ -102,9 +102,7 @@ def _submit(client: Client, folder: Path, options: dict[str, Any]) -> dict[str, 
     measured = client.evaluate(
         "winoground", items, model=uninterrupted.version, baseline=other.version, suffix="measured"
     ).wait()
-    # So low that no weight changes.
-    still = {**BRIEF, "hyperparameters": {**BRIEF["hyperparameters"], "lr": 1e-30}}  # type: ignore[dict-item]
-    failed = client.finetune(pairs, suffix="failed", **still)
+    failed = client.finetune(pairs, suffix="failed", **STILL)
     until(lambda: failed.refresh().has_ended)
     cancelled = client.finetune(pairs, suffix="cancelled", **BRIEF).pause().cancel()
 

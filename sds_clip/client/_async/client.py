@@ -14,7 +14,7 @@ from sds_clip.client._async import inference
 from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.images import ImageLike
 from sds_clip.client.record import JobRecord, ProgressBar
-from sds_clip.client.upload import UploadFile
+from sds_clip.client.upload import UploadFile, in_utf_8
 from sds_clip.client.waiting import in_thread
 
 
@@ -114,7 +114,7 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Upload an archive, or a folder as a tar built while sending. It is checked in the background."""
         fields = {
-            "name": name or Path(path).resolve().name,
+            "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
             "format": format,
             "max_bad_share": str(max_bad_share),
         }

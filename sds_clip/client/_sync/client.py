@@ -15,7 +15,7 @@ from sds_clip.client._sync import inference
 from sds_clip.client._sync.http import Http
 from sds_clip.client.images import ImageLike
 from sds_clip.client.record import JobRecord, ProgressBar
-from sds_clip.client.upload import UploadFile
+from sds_clip.client.upload import UploadFile, in_utf_8
 from sds_clip.client.waiting import at_once
 
 
@@ -111,7 +111,7 @@ class Client:
     ) -> dict[str, Any]:
         """Upload an archive, or a folder as a tar built while sending. It is checked in the background."""
         fields = {
-            "name": name or Path(path).resolve().name,
+            "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
             "format": format,
             "max_bad_share": str(max_bad_share),
         }

@@ -376,17 +376,8 @@ def test_what_a_crash_has_left_is_removed_at_the_next_start(
     service = make_service()
     kept = upload(service, tar_of(winoground(1))).json()["id"]
 
-    _wait_until(lambda: not orphan.exists())
+    until(lambda: not orphan.exists())
     assert folders.upload(kept).exists()
-
-
-def _wait_until(is_so: Callable[[], bool]) -> None:
-    import time
-
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_disk_that_is_full_is_said_and_nothing_is_left(

@@ -16,6 +16,7 @@ import pytest
 from app.keys import create_key
 from tests.app.datasets.archives import tar_header, tree
 from tests.app.serverside import RunningServer, running_server
+from tests.worker.waiting import until
 
 BOUNDARY = "b" * 20
 HEAD = (
@@ -99,13 +100,6 @@ def _files(folder: Path) -> dict[str, bytes]:
     return tree(folder / "data" / "datasets")
 
 
-def _until_empty(folder: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while _files(folder):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_large_upload_goes_to_the_disk_and_not_into_memory(
     server: RunningServer, folder: Path, key: str
 ) -> None:
@@ -125,14 +119,11 @@ def test_large_upload_goes_to_the_disk_and_not_into_memory(
 
 def test_client_that_hangs_up_leaves_nothing(server: RunningServer, folder: Path, key: str) -> None:
     connection = _begin(server, key, HEAD + tar_header(b"zeros", 90 * MB) + CHUNK * 3, 100 * MB)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not _files(folder):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: _files(folder))
 
     connection.close()
 
-    _until_empty(folder)
+    until(lambda: not _files(folder))
 
 
 def test_client_that_stands_still_is_let_go_and_leaves_nothing(
@@ -141,7 +132,7 @@ def test_client_that_stands_still_is_let_go_and_leaves_nothing(
     with _begin(server, key, HEAD + tar_header(b"zeros", 90 * MB) + CHUNK, 100 * MB) as connection:
         assert _answer(connection) == (408, "upload_too_slow")
 
-    _until_empty(folder)
+    until(lambda: not _files(folder))
 
 
 def test_uploads_that_drip_in_free_their_places_and_leave_nothing(
@@ -162,7 +153,7 @@ def test_uploads_that_drip_in_free_their_places_and_leave_nothing(
                     connection.sendall(b"x")
 
     assert statuses == {(408, "upload_too_slow")}
-    _until_empty(folder)
+    until(lambda: not _files(folder))
     accepted = _post(server, _upload(1), key)
     assert accepted.status_code == 202
     httpx.delete(f"{server.url}/datasets/{accepted.json()['id']}", headers={"Authorization": f"Bearer {key}"})
@@ -177,7 +168,7 @@ def test_upload_over_the_limit_is_refused_and_leaves_nothing(
         status = 413
     assert status == 413
 
-    _until_empty(folder)
+    until(lambda: not _files(folder))
 
 
 @pytest.mark.parametrize("announced", [100_000, 2**40])

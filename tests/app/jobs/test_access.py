@@ -1,7 +1,6 @@
 """Who may do what, and what is said where there is no database or none that answers."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,10 +190,7 @@ def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
         error_of(client.get("/jobs"), 503)
         assert error_of(client.post("/match", json=MATCH), 503)["code"] == "registry_away"
         assert client.post("/match", json={**MATCH, "model": "local-dir:small"}).status_code == 200
-    deadline = time.monotonic() + 20
-    while {client.get("/jobs").status_code, client.post("/match", json=MATCH).status_code} != {200}:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: client.get("/jobs").status_code == client.post("/match", json=MATCH).status_code == 200)
     client.__exit__(None, None, None)
 
 

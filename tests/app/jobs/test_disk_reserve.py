@@ -95,5 +95,5 @@ def test_job_that_its_worker_paused_says_why_until_it_is_resumed(service: Servic
 
     reason = {"code": "disk_reserve", "message": "The disk is full.", "param": None, "retryable": True}
     assert (job["status"], job["error"], job["pause_reason"]) == ("paused", None, reason)
-    assert job["transitions"][-1]["message"] == "The disk is full."
+    assert job["transitions"][-1]["message"] == reason["message"]
     assert (resumed["status"], resumed["pause_reason"]) == ("queued", None)

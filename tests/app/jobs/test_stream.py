@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.jobs.streamed import CONFIG
 from tests.app.serverside import RunningServer, running_server
+from tests.worker.waiting import until
 
 STREAM = {"Accept": "text/event-stream"}
 TIMEOUT_S = 30
@@ -163,13 +163,11 @@ def test_streams_are_bounded_and_a_client_that_goes_makes_room(live: Live) -> No
         assert int(refused.headers["Retry-After"]) > 0
         assert httpx.get(url).status_code == 200  # pages are no streams
 
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
+    def has_room() -> bool:
         with httpx.stream("GET", url, headers=STREAM) as again:
-            if again.status_code == 200:
-                break
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+            return again.status_code == 200
+
+    until(has_room)
     _end(live, job)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import on_both
+from tests.worker.waiting import until
 
 REASON = {"reason": "it is better"}
 
@@ -50,13 +50,6 @@ def served(service: Service) -> str:
     return str(service.client.post("/match", json=MATCH).json()["model"]["version"])
 
 
-def until_served(service: Service, version: str) -> None:
-    deadline = time.monotonic() + 20
-    while served(service) != version:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @on_both
 def test_start_makes_known_what_is_served_and_points_default_at_it(quick: Service, small_clip: Clip) -> None:
     listed = quick.client.get("/models").json()
@@ -82,11 +75,11 @@ def test_promoted_version_answers_and_a_rollback_brings_back_the_one_before(
     assert promoted.status_code == 200
     assert (promoted.json()["version"], promoted.json()["generation"]) == (version, 2)
     assert promoted.json()["previous"] == small_clip.version
-    until_served(quick, version)
+    until(lambda: served(quick) == version)
 
     back = quick.client.post("/models/default/rollback", json={"reason": "worse after all"})
     assert (back.json()["version"], back.json()["generation"]) == (small_clip.version, 3)
-    until_served(quick, small_clip.version)
+    until(lambda: served(quick) == small_clip.version)
     audit = quick.store.aliases.promotions("default")
     assert [(line.who, line.why, line.to_version) for line in audit] == [
         ("local", "worse after all", small_clip.version),

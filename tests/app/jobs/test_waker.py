@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +9,7 @@ import redis
 
 from app.jobs.waker import Waker
 from tests.app.jobs.conftest import Service
+from tests.worker.waiting import until
 from worker.valkey import Valkey
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -28,13 +28,6 @@ def _waiting(broker: Valkey, queue: str) -> int:
         return int(client.llen(queue))  # type: ignore[arg-type]
 
 
-def _until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_accepted_job_wakes_a_worker_of_its_kind(
     make_service: Callable[..., Service], broker: Valkey
 ) -> None:
@@ -43,7 +36,7 @@ def test_accepted_job_wakes_a_worker_of_its_kind(
 
     service.finetune()
 
-    _until(lambda: _waiting(broker, "finetune") == before + 1)
+    until(lambda: _waiting(broker, "finetune") == before + 1)
     assert _waiting(broker, "evaluate") == 0
 
 
@@ -59,7 +52,7 @@ def test_job_whose_data_are_being_checked_wakes_nobody(
     service.client.post(f"/jobs/{job['id']}/pause")
     service.client.post(f"/jobs/{job['id']}/resume")
 
-    _until(lambda: _waiting(broker, "finetune") == before + 2)  # accepted, and resumed
+    until(lambda: _waiting(broker, "finetune") == before + 2)  # accepted, and resumed
     assert service.client.get(f"/jobs/{waiting['id']}").json()["status"] == "validating"
 
 
@@ -77,7 +70,7 @@ def test_wake_up_names_its_job(make_service: Callable[..., Service], broker: Val
 
     job = service.finetune()
 
-    _until(lambda: _waiting(broker, "finetune") == before + 1)
+    until(lambda: _waiting(broker, "finetune") == before + 1)
     with redis.Redis.from_url(broker.url.replace("redis+socket://", "unix://")) as client:
         newest = client.lindex("finetune", 0)
     args, *_ = json.loads(base64.b64decode(json.loads(newest)["body"]))  # type: ignore[arg-type]
@@ -92,7 +85,7 @@ def test_wake_ups_are_dropped_while_the_broker_is_away(make_service: Callable[..
         waker.wake(job)
 
     waker.start()
-    _until(lambda: not waker._waiting)
+    until(lambda: not waker._waiting)
     waker.close()
 
 

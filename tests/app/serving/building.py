@@ -20,11 +20,12 @@ CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}."
 
 @asynccontextmanager
 async def building(
-    clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4
+    clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4, disk: DiskCache | None = None
 ) -> AsyncIterator[tuple[Engine, ClassWeights]]:
     engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
     engine.start()
-    classes = ClassWeights(engine, DiskCache(folder / "classes.sqlite3", max_bytes=10**9), wait_s=wait_s)
+    disk = disk or DiskCache(folder / "classes.sqlite3", max_bytes=10**9)
+    classes = ClassWeights(engine, disk, wait_s=wait_s)
     try:
         yield engine, classes
     finally:

@@ -13,6 +13,7 @@ from torch import Tensor
 from app.errors import ClassesBuilding, Overloaded
 from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
 from models.clip import Clip
+from models.disk_cache import DiskCache
 from tests.app.serving.building import CLASSES, building, gated, large_set
 
 
@@ -52,7 +53,7 @@ async def test_a_damaged_file_is_encoded_again(small_clip: Clip, tmp_path: Path)
 async def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_path: Path) -> None:
     gate = threading.Event()
     async with building(gated(small_clip, gate), tmp_path, wait_s=0.05) as (engine, classes):
-        with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1} prompts") as building_:
+        with pytest.raises(ClassesBuilding, match=f"0 of {SMALL_SET_PROMPTS + 1}") as building_:
             await classes.of(engine.models.resolve(None), large_set(0))
         assert building_.value.retry_after_s is not None
         gate.set()
@@ -95,6 +96,45 @@ async def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: 
     async with building(replace(small_clip, tokenizer=counting), tmp_path) as (engine, classes):
         served = engine.models.resolve(None)
         await asyncio.gather(classes.of(served, CLASSES), classes.of(served, CLASSES))
+    assert len(encoded) == CLASSES.size
+
+
+class GatedDisk(DiskCache):
+    """A disk on which every read waits for its own gate."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.gates = [threading.Event(), threading.Event()]
+        self._next = iter(self.gates)
+        self.reached = threading.Semaphore(0)
+
+    def get(self, key: bytes) -> bytes | None:
+        gate = next(self._next)
+        self.reached.release()
+        assert gate.wait(30), "the loop that opens the gate was blocked"
+        return super().get(key)
+
+
+async def test_disk_is_read_beside_the_loop_and_a_set_built_meanwhile_is_not_built_again(
+    small_clip: Clip, tmp_path: Path
+) -> None:
+    encoded: list[str] = []
+
+    def counting(texts: list[str]) -> Tensor:
+        encoded.extend(texts)
+        return small_clip.tokenizer(texts)
+
+    disk = GatedDisk(tmp_path / "classes.sqlite3")
+    async with building(replace(small_clip, tokenizer=counting), tmp_path, disk=disk) as (engine, classes):
+        served = engine.models.resolve(None)
+        asked = {asyncio.create_task(classes.of(served, CLASSES)) for _ in disk.gates}
+        for _ in disk.gates:
+            assert await asyncio.to_thread(disk.reached.acquire, timeout=30)
+        disk.gates[0].set()
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        disk.gates[1].set()
+        (_, first), (_, second) = await asyncio.gather(*asked)
+    assert torch.equal(first, second)
     assert len(encoded) == CLASSES.size
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from app.registry.source import FileReports, ProcessReport
 from app.serving.classes import SMALL_SET_PROMPTS
+from app.serving.served_models import ServedModels
 from app.store.records import Alias
 from bench.file_aliases import FileAliases
 from models.clip import Clip
@@ -203,6 +204,26 @@ async def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_r
             while readings < failed_at + 5:
                 await asyncio.sleep(0.01)
     assert len(versions.found) == 1
+
+
+async def test_version_that_cannot_be_put_in_place_is_reported_and_tried_again_later(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 600.0)
+    tried: list[str] = []
+
+    def fail(_: ServedModels, name: str, clip: Clip, generation: int) -> None:
+        tried.append(clip.version)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(ServedModels, "replace", fail)
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        service.aliases.point("default", library.published[0])
+        status = await service.until(lambda model: model["last_failed_load"] is not None)
+        assert (status["version"], status["last_failed_load"]["code"]) == (None, "internal_error")
+        metrics = (await service.client.get("/metrics")).text
+        assert metric(metrics, 'sds_clip_swaps_total{model="default",result="failed"}') == 1
+    assert tried == [library.published[0]]
 
 
 @pytest.mark.parametrize("fails", ["damaged", "hangs"])

