@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import example
+from app.schemas.finetune import FinetuneSpec
 from app.schemas.listing import Listing
+from app.schemas.specs import JobSpec
 from app.store.records import Event, Job, Level, MetricPoint
-from app.store.specs import FinetuneSpec, JobSpec
 from app.store.states import JobKind, JobStatus
 
 FILES = "files"

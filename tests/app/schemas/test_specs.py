@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import InvalidRequest
-from app.store.specs import FORMAT, PATH_OPTIONS, EvaluateSpec, FinetuneSpec, Hyperparameters, JobSpec
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
+from app.schemas.specs import FORMAT, JobSpec
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
 
