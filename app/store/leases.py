@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, and_, case, or_, select, update
 from app.store import version_sql
 from app.store.database import Clock, Database
 from app.store.job_events import JobEvents
-from app.store.records import EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
+from app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from app.store.states import HELD, Action, JobKind, JobStatus
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import held_job, leased_job, lost, move, ran_s
@@ -137,25 +137,13 @@ class JobLeases:
         message: str,
         *,
         level: Level = Level.INFO,
-        type: str = EventType.MESSAGE,
         data: Json | None = None,
     ) -> int:
         with self._database.writing() as connection:
             number = _next_number(connection, lease)
-            self._journal.add(
-                connection,
-                lease.job_id,
-                number,
-                self._clock(),
-                level=level,
-                type=type,
-                message=message,
-                data=data,
-            )
+            event = Event(lease.job_id, number, self._clock(), EventType.MESSAGE, message, level, data)
+            self._journal.add(connection, event)
         return number
-
-    def metrics(self, lease: Lease, step: int, values: Mapping[str, float]) -> int:
-        return self.points(lease, {step: values})
 
     def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
         """Record metrics by step in one transaction, each as an event and on the curve.
