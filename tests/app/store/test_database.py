@@ -12,9 +12,9 @@ from sqlalchemy import insert, text
 
 from app.errors import ConfigurationError
 from app.store import Store
+from app.store.claims import eligible
 from app.store.errors import StoreUnavailable
 from app.store.job_events import events_query
-from app.store.leases import eligible
 from app.store.migrate import MIGRATIONS
 from app.store.paging import page_query
 from app.store.records import JobError
