@@ -24,6 +24,21 @@ class Progress(BaseModel):
     share: float | None = Field(description="From 0 to 1.")
 
 
+class JobProgress(BaseModel):
+    """The event `progress` of a job's stream."""
+
+    status: JobStatus
+    stage: str | None
+    progress: Progress
+    attempt: int
+    estimated_finish: float | None
+    no_worker: bool
+
+    @classmethod
+    def of(cls, job: Job, *, no_worker: bool) -> "JobProgress":
+        return cls.model_validate({**vars(job), "progress": progress_of(job), "no_worker": no_worker})
+
+
 class JobErrorInfo(BaseModel):
     """Why a job failed or was paused."""
 
