@@ -27,6 +27,8 @@ from app.routes import registry as registry_routes
 from app.schemas.classify import ClassifyRequest
 from app.schemas.datasets import RegisterDataset
 from app.schemas.embed import EmbedRequest
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import FinetuneSpec
 from app.schemas.match import MatchRequest
 from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.server import DrainingServer
@@ -41,7 +43,6 @@ from app.serving.status import StatusBoard
 from app.serving.swap import Swapper
 from app.serving.version_cache import VersionCache
 from app.settings import Settings
-from app.store.specs import EvaluateSpec, FinetuneSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.disk_cache import DiskCache

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 from sqlalchemy import insert, select
 
+from app.schemas.finetune import FinetuneSpec
 from app.store import Store
 from app.store.records import Lease, NewJob
-from app.store.specs import FinetuneSpec
 from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers

@@ -18,9 +18,9 @@ from app.datasets.folders import Content, DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
 from app.errors import InvalidRequest, ServiceError
+from app.schemas.datasets import FORMATS, PAIRS
 from app.store import Store
 from app.store.records import SOURCE_PATH, Dataset, Job
-from app.store.specs import FORMATS, PAIRS
 from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import ModelError

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from app.store.specs import EvaluateSpec
+from app.schemas.evaluate import EvaluateSpec
 from models.checkpoints import load_clip
 from models.evaluation.benchmark import Benchmark
 from models.evaluation.comparison import Comparison, PairedDifference, compare, write_comparison

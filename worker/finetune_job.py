@@ -9,9 +9,9 @@ from typing import Any
 from app.jobs.limits import steps_of
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
+from app.schemas.finetune import Evaluation, FinetuneSpec
 from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.store.records import Level, Move, NewVersion
-from app.store.specs import Evaluation, FinetuneSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta

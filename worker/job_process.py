@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from app import logs
 from app.store import Store
+from app.store.claims import back_off_s
 from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
-from app.store.leases import back_off_s
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.store.specs import Thresholds
+from app.schemas.finetune import Thresholds
 from models.evaluation.comparison import PairedDifference, compare
 from models.evaluation.results import GROUP_MATCH, Results
 from models.evaluation.winoground import CHANCE

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.datasets.errors import SourceForbidden, SourceMissing
 from app.datasets.folders import Content
 from app.errors import ConfigurationError, InvalidRequest
-from app.store.specs import MAX_SOURCE_CHARS
+from app.schemas.datasets import MAX_SOURCE_CHARS
 from models.tar_index import PatternError, expand_braces
 
 MAX_SHARDS = 100_000

@@ -3,10 +3,11 @@
 from typing import Any
 
 from app.jobs.limits import steps_of
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import Estimate
 from app.store import Store
 from app.store.records import Job
-from app.store.specs import EvaluateSpec, FinetuneSpec
 from app.store.states import JobKind, JobStatus
 
 _LIKE = ("base", "teacher", "objective")

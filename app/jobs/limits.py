@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from app.errors import InvalidRequest
+from app.schemas.finetune import MAX_NUMBER, FinetuneSpec
 from app.settings import Settings
 from app.store.records import Dataset, DatasetStatus
-from app.store.specs import MAX_NUMBER, FinetuneSpec
 from models.training.config import TrainingOptions
 
 

@@ -15,10 +15,11 @@ from app.jobs.waker import Waker
 from app.keys import Caller
 from app.registry.manifest import LOG_FILE
 from app.run_log import open_log
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import DryRunResult, JobInfo, JobList, job_info, report_of
 from app.store import Store
 from app.store.records import Event, Job, NewJob
-from app.store.specs import EvaluateSpec, FinetuneSpec
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 
 _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}

@@ -19,37 +19,14 @@ from starlette.types import Receive, Scope, Send
 from app.errors import ServiceError
 from app.jobs.service import JobUpdate
 from app.places import Places
-from app.schemas.jobs import EventInfo, Progress, job_info, progress_of
-from app.store.states import TERMINAL, JobStatus
+from app.schemas.jobs import EventInfo, JobProgress, job_info
+from app.store.states import TERMINAL
 
 EVENT_STREAM = "text/event-stream"
 MAX_EVENTS_PER_READ = 200
 POLL_S = 0.5
 HEARTBEAT_S = 15.0
 RETRY_MS = 2000
-
-
-class ProgressInfo(BaseModel):
-    """How far a job is."""
-
-    status: JobStatus
-    stage: str | None
-    progress: Progress
-    attempt: int
-    estimated_finish: float | None
-    no_worker: bool
-
-    @classmethod
-    def of(cls, update: JobUpdate) -> "ProgressInfo":
-        job = update.job
-        return cls(
-            status=job.status,
-            stage=job.stage,
-            progress=progress_of(job),
-            attempt=job.attempt,
-            estimated_finish=job.estimated_finish,
-            no_worker=update.no_worker,
-        )
 
 
 class EventStream(StreamingResponse):
@@ -82,7 +59,7 @@ async def stream(
         frames = [_event(EventInfo.model_validate(event)) for event in update.events]
         last = update.events[-1].number if update.events else last
         is_all = len(update.events) < MAX_EVENTS_PER_READ
-        if is_all and (current := ProgressInfo.of(update)) != progress:
+        if is_all and (current := JobProgress.of(update.job, no_worker=update.no_worker)) != progress:
             progress = current
             frames.append(_frame("progress", current))
         if is_all and update.job.status in TERMINAL:

@@ -6,11 +6,13 @@ from app.errors import InvalidRequest, Overloaded
 from app.jobs.limits import JobLimits, steps_of
 from app.jobs.model_resolver import ModelResolver
 from app.keys import Caller
+from app.schemas.datasets import PAIRS
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import FinetuneSpec
 from app.store import Store
 from app.store.alias_names import check_alias
 from app.store.errors import UnknownRecord, UnusableRecord
 from app.store.records import Dataset, DatasetStatus, NewJob
-from app.store.specs import PAIRS, EvaluateSpec, FinetuneSpec
 from app.store.states import OPEN
 
 _RETRY_AFTER_S = 60

@@ -10,9 +10,9 @@ from app.datasets.service import FILE, SHARDS
 from app.errors import DiskReserve
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
-from app.routes.shared import READING, WRITING, BackendDep, Train
+from app.routes.shared import READING, WRITING, After, BackendDep, Limit, Train
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
-from app.schemas.listing import After, Deleted, Limit
+from app.schemas.listing import Deleted
 from app.store.errors import RecordInUse
 from app.store.records import DatasetStatus
 

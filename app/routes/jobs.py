@@ -9,7 +9,7 @@ from app.errors import DiskReserve, InvalidRequest, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, BackendDep, Train
+from app.routes.shared import READING, After, BackendDep, Limit, Train
 from app.run_log import LOG, LogResponse
 from app.schemas.jobs import (
     EventInfo,
@@ -19,7 +19,6 @@ from app.schemas.jobs import (
     MetricList,
     MetricPointInfo,
 )
-from app.schemas.listing import After, Limit
 from app.schemas.workers import WorkerInfo, WorkerList
 from app.serving.engine import Engine
 from app.store.errors import InputsGone, JobStateConflict

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 
 from app.auth import requires
 from app.backend import Backend
@@ -46,6 +46,10 @@ ReadModels = Annotated[Caller, Depends(requires("infer"))]
 Train = Annotated[Caller, Depends(requires("train"))]
 Administer = Annotated[Caller, Depends(requires("admin"))]
 
+After = Annotated[
+    str | None, Query(max_length=128, description="The id that the page starts after: the last one's before.")
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(

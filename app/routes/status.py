@@ -6,7 +6,7 @@ from app.auth import public, requires
 from app.backend import Backend
 from app.errors import Forbidden, InvalidRequest, Unauthorized, Unavailable
 from app.openapi import describe_errors
-from app.schemas.listing import After, Limit
+from app.routes.shared import After, Limit
 from app.schemas.models import Health, Ready, ServedModel, ServingStatus
 from app.schemas.versions import AliasInfo, ModelsAndVersions, VersionInfo
 from app.serving.engine import Engine

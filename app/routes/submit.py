@@ -10,8 +10,9 @@ from app.errors import DiskReserve
 from app.keys import Caller
 from app.openapi import describe_errors, describe_json
 from app.routes.shared import READING, WRITING, BackendDep, IdempotencyKey, Train
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo
-from app.store.specs import EvaluateSpec, FinetuneSpec
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRunResult, "description": "What a dry run found."},

@@ -2,12 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from app.schemas.common import Body
 from app.schemas.listing import Listing
+from app.schemas.specs import known_benchmark
 from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
-from app.store.specs import FORMATS, MAX_SOURCE_CHARS, PAIRS, known_format
+from models.evaluation.catalog import BENCHMARKS
+
+PAIRS = "pairs"
+FORMATS = (PAIRS, *BENCHMARKS)
+"""The formats of data sets: pairs to train on, or what a benchmark reads."""
+MAX_SOURCE_CHARS = 4096
+"""The limit on the path of registered data."""
+
+
+def known_format(name: str) -> str:
+    """Resolve a data set format's name or alias to its own name. Raises ValueError for an unknown one."""
+    if name == PAIRS:
+        return name
+    try:
+        return known_benchmark(name)
+    except ValueError:
+        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}") from None
 
 
 class DatasetFields(Body):
@@ -16,17 +33,13 @@ class DatasetFields(Body):
     name: Annotated[str, Field(min_length=1, max_length=128, examples=["coco-train"])]
     format: Annotated[
         str,
+        AfterValidator(known_format),
         Field(description=f"One of {', '.join(FORMATS)}, or another spelling of these.", examples=[PAIRS]),
     ]
     max_bad_share: Annotated[
         float,
         Field(ge=0, le=1, description="The share of pairs or items that may be unusable, and is left out."),
     ] = 0.0
-
-    @field_validator("format")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return known_format(name)
 
     @field_validator("name")
     @classmethod

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import example
+from app.schemas.finetune import FinetuneSpec
 from app.schemas.listing import Listing
+from app.schemas.specs import JobSpec
 from app.store.records import Event, Job, Level, MetricPoint
-from app.store.specs import FinetuneSpec, JobSpec
 from app.store.states import JobKind, JobStatus
 
 FILES = "files"
@@ -21,6 +22,21 @@ class Progress(BaseModel):
     step: int
     steps: int | None
     share: float | None = Field(description="From 0 to 1.")
+
+
+class JobProgress(BaseModel):
+    """The event `progress` of a job's stream."""
+
+    status: JobStatus
+    stage: str | None
+    progress: Progress
+    attempt: int
+    estimated_finish: float | None
+    no_worker: bool
+
+    @classmethod
+    def of(cls, job: Job, *, no_worker: bool) -> "JobProgress":
+        return cls.model_validate({**vars(job), "progress": progress_of(job), "no_worker": no_worker})
 
 
 class JobErrorInfo(BaseModel):

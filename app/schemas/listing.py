@@ -1,14 +1,8 @@
 """What lists have in common."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import Query
 from pydantic import BaseModel, Field
-
-After = Annotated[
-    str | None, Query(max_length=128, description="The id that the page starts after: the last one's before.")
-]
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
 
 class Listing(BaseModel):

@@ -8,7 +8,7 @@
 The package does not depend on HTTP, Celery or torch. Its parts:
 
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
-    store.leases      workers: claim, renew, progress, event, metrics, release, fail, succeed
+    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
     store.reaper      settle_abandoned
     store.workers     beat, leave, list, living_queues
     store.events      events, transitions, metrics of a job; prune
@@ -66,10 +66,6 @@ class Store:
         Raises: StoreUnavailable; ConfigurationError if the tables are newer than this program.
         """
         migrate(self.database)
-
-    def ping(self) -> None:
-        """Raise StoreUnavailable unless the database answers."""
-        self.database.ping()
 
     def close(self) -> None:
         self.database.close()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.engine import URL
 
 from app.errors import ConfigurationError
@@ -57,11 +57,6 @@ class Database:
         """
         with self._transaction(self._writer) as connection:
             yield connection
-
-    def ping(self) -> None:
-        """Raise StoreUnavailable unless the database answers."""
-        with self.reading() as connection:
-            connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
         """Close every connection. One that a thread is using is closed when its transaction ends."""

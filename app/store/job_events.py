@@ -8,10 +8,9 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from app.store.database import Clock, Database
 from app.store.errors import UnknownRecord
 from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
-from app.store.records import Event, EventType, Json, Level, MetricPoint
+from app.store.records import Event, EventType, MetricPoint
 from app.store.tables import events, jobs, metrics
-from app.store.transitions import append
-from app.store.values import bounded_data, finite
+from app.store.values import bounded_data, bounded_message, finite
 
 _KEPT_APART = (EventType.STATUS, EventType.METRICS)
 
@@ -100,21 +99,10 @@ class JobEvents:
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(pruned_at=self._clock()))
         return len(ids)
 
-    def add(
-        self,
-        connection: Connection,
-        job_id: str,
-        number: int,
-        now: float,
-        *,
-        level: Level,
-        type: str,
-        message: str,
-        data: Json | None,
-    ) -> None:
+    def add(self, connection: Connection, event: Event) -> None:
         """Write an event in the caller's transaction, and now and then delete events beyond the bounds."""
-        append(connection, job_id, number, now, level=level, type=type, message=message, data=data)
-        self._trim(connection, job_id, number, added=1)
+        append(connection, event)
+        self._trim(connection, event.job_id, event.number, added=1)
 
     def add_points(
         self,
@@ -128,28 +116,18 @@ class JobEvents:
 
         The last event has the number `last`.
         """
-        found = {step: finite(dict(values)) for step, values in sorted(points.items())}
-        connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step.in_(found)))
-        connection.execute(
-            insert(metrics),
-            [{"job_id": job_id, "step": step, "values": values, "at": now} for step, values in found.items()],
+        curve = [{"step": step, "values": finite(values)} for step, values in sorted(points.items())]
+        connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step.in_(points)))
+        connection.execute(insert(metrics), [{**point, "job_id": job_id, "at": now} for point in curve])
+        numbered = enumerate(curve, start=last - len(curve) + 1)
+        append(
+            connection,
+            *(
+                Event(job_id, number, now, EventType.METRICS, f"Step {point['step']}.", data=point)
+                for number, point in numbered
+            ),
         )
-        connection.execute(
-            insert(events),
-            [
-                {
-                    "job_id": job_id,
-                    "number": number,
-                    "at": now,
-                    "level": Level.INFO,
-                    "type": EventType.METRICS,
-                    "message": f"Step {step}.",
-                    "data": bounded_data({"step": step, "values": values}),
-                }
-                for number, (step, values) in enumerate(found.items(), start=last - len(found) + 1)
-            ],
-        )
-        self._trim(connection, job_id, last, added=len(found))
+        self._trim(connection, job_id, last, added=len(curve))
 
     def _trim(self, connection: Connection, job_id: str, last: int, *, added: int) -> None:
         """Delete the oldest events beyond the bounds, once in `_trim_every` numbers."""
@@ -166,6 +144,17 @@ class JobEvents:
             number = connection.execute(newest_dropped).scalar_one_or_none()
             if number is not None:
                 connection.execute(_droppable(job_id, kind).where(events.c.number <= number))
+
+
+def append(connection: Connection, *added: Event) -> None:
+    """Write events under numbers that the caller has reserved in the job's locked row."""
+    connection.execute(
+        insert(events),
+        [
+            {**vars(event), "message": bounded_message(event.message), "data": bounded_data(event.data)}
+            for event in added
+        ],
+    )
 
 
 def events_query(job_id: str, after: int) -> Any:

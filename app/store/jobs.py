@@ -15,11 +15,12 @@ from app.store.errors import (
     UnknownRecord,
     UnusableRecord,
 )
+from app.store.job_events import append
 from app.store.paging import page
-from app.store.records import DatasetStatus, EventType, Job, Level, NewJob, Page, VersionStatus
+from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
 from app.store.states import FULFILLED, TERMINAL, Action, JobKind, JobStatus, TransitionRefused
 from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
-from app.store.transitions import append, locked_job, move
+from app.store.transitions import locked_job, move
 from app.store.values import lock_number, new_id, payload_hash
 
 _ASKED = {
@@ -103,15 +104,6 @@ class JobQueries:
             return connection.execute(
                 select(func.count()).select_from(jobs).where(jobs.c.status == status)
             ).scalar_one()
-
-    def datasets_of(self, job_id: str) -> tuple[str, ...]:
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                select(job_datasets.c.dataset_id)
-                .where(job_datasets.c.job_id == job_id)
-                .order_by(job_datasets.c.dataset_id)
-            )
-            return tuple(rows.scalars())
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel the job at once, or ask its worker to. Repeating it is not an error.
@@ -252,16 +244,8 @@ class JobQueries:
         ):
             if ids:
                 connection.execute(insert(table), [{"job_id": job.id, column: each} for each in set(ids)])
-        append(
-            connection,
-            job.id,
-            1,
-            now,
-            level=Level.INFO,
-            type=EventType.STATUS,
-            message="The job was accepted.",
-            data={"from": None, "to": status},
-        )
+        data = {"from": None, "to": status}
+        append(connection, Event(job.id, 1, now, EventType.STATUS, "The job was accepted.", Level.INFO, data))
         return job
 
 

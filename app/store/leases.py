@@ -5,20 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, or_, select, update
+from sqlalchemy import Connection, case, update
 
 from app.store import version_sql
+from app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
 from app.store.database import Clock, Database
 from app.store.job_events import JobEvents
-from app.store.records import EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
+from app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from app.store.states import HELD, Action, JobKind, JobStatus
-from app.store.tables import ELIGIBLE, jobs
-from app.store.transitions import held_job, leased_job, lost, move, ran_s
+from app.store.tables import jobs
+from app.store.transitions import held_job, leased_job, lost, move
 
-INTERRUPTED = "interrupted_too_often"
-OUT_OF_TIME = "run_time_exceeded"
 RETRY_BASE_S = 5.0
-MAX_BACK_OFF_S = 300.0  # a job that takes its machine down each time may do so only every five minutes
 _HELD = sorted(HELD)
 
 
@@ -76,10 +74,10 @@ class JobLeases:
                     return None
                 job = Job.of(row._mapping)
                 interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
-                if (error := _used_up(job, interruptions, now)) is None:
+                if (error := used_up(job, interruptions, now)) is None:
                     due = now + back_off_s(retry_base_s, interruptions)
-                    return _take(connection, job, owner, now, now + ttl_s, interruptions, due)
-                _exhaust(connection, job, error, now, interruptions)
+                    return take(connection, job, owner, now, now + ttl_s, interruptions, due)
+                exhaust(connection, job, error, now, interruptions)
 
     def next_due(self, kind: JobKind) -> Job | None:
         """The job that `claim` would take now. It is not changed."""
@@ -137,25 +135,13 @@ class JobLeases:
         message: str,
         *,
         level: Level = Level.INFO,
-        type: str = EventType.MESSAGE,
         data: Json | None = None,
     ) -> int:
         with self._database.writing() as connection:
             number = _next_number(connection, lease)
-            self._journal.add(
-                connection,
-                lease.job_id,
-                number,
-                self._clock(),
-                level=level,
-                type=type,
-                message=message,
-                data=data,
-            )
+            event = Event(lease.job_id, number, self._clock(), EventType.MESSAGE, message, level, data)
+            self._journal.add(connection, event)
         return number
-
-    def metrics(self, lease: Lease, step: int, values: Mapping[str, float]) -> int:
-        return self.points(lease, {step: values})
 
     def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
         """Record metrics by step in one transaction, each as an event and on the curve.
@@ -181,10 +167,10 @@ class JobLeases:
             if job.status is JobStatus.CANCELLING:
                 return move(connection, job, Action.RELEASE, now, message)
             interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
-            if job.status is JobStatus.RUNNING and (error := _used_up(job, interruptions, now)) is not None:
+            if job.status is JobStatus.RUNNING and (error := used_up(job, interruptions, now)) is not None:
                 if error.code == OUT_OF_TIME:  # the worker stopped it for this, so it is no interruption
                     interruptions = job.interruptions
-                return _exhaust(connection, job, error, now, interruptions)
+                return exhaust(connection, job, error, now, interruptions)
             return move(
                 connection,
                 job,
@@ -291,79 +277,6 @@ class JobLeases:
                 result_version=made,
                 result=None if result is None else dict(result),
             )
-
-
-def back_off_s(base_s: float, times: int) -> float:
-    """How long a job waits after `times` setbacks: doubled for each after the first, up to five minutes."""
-    return min(MAX_BACK_OFF_S, base_s * 2.0 ** (times - 1)) if times else 0.0
-
-
-def eligible(kind: JobKind, now: float, job_id: str | None = None) -> Select[tuple[Any, ...]]:
-    """The oldest job that may be claimed. With `job_id`, that job or none."""
-    return (
-        select(jobs)
-        .where(
-            jobs.c.kind == kind,
-            ELIGIBLE,
-            jobs.c.not_before <= now,
-            or_(
-                jobs.c.status == JobStatus.QUEUED,
-                and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= now),
-            ),
-            *([] if job_id is None else [jobs.c.id == job_id]),
-        )
-        .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(1)
-    )
-
-
-def _take(
-    connection: Connection, job: Job, owner: str, now: float, until: float, interruptions: int, due: float
-) -> Job:
-    attempt = job.attempt + (job.status is JobStatus.QUEUED)
-    lapsed = "" if job.status is JobStatus.QUEUED else ", after its lease had lapsed"
-    return move(
-        connection,
-        job,
-        Action.CLAIM,
-        now,
-        f"A worker took the job{lapsed} (attempt {attempt} of {job.max_attempts}).",
-        data={"owner": owner, "fence": job.fence + 1},
-        fence=job.fence + 1,
-        attempt=attempt,
-        interruptions=interruptions,
-        not_before=due,
-        claimed_at=now,
-        lease_owner=owner,
-        lease_until=until,
-        started_at=job.started_at if job.started_at is not None else now,
-    )
-
-
-def _used_up(job: Job, interruptions: int, now: float) -> JobError | None:
-    """Why a job may not continue, whatever its worker did. None if it may."""
-    again = f"POST /jobs/{job.id}/retry goes on from its newest checkpoint."
-    if ran_s(job, now) >= job.max_run_time_s:
-        message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again} Its time then counts from 0."
-        return JobError(OUT_OF_TIME, message, retryable=True)
-    if interruptions > job.max_interruptions:
-        message = f"The job was interrupted {interruptions} times; see its events. {again}"
-        return JobError(INTERRUPTED, message, retryable=True)
-    return None
-
-
-def _exhaust(connection: Connection, job: Job, error: JobError, now: float, interruptions: int) -> Job:
-    return move(
-        connection,
-        job,
-        Action.EXHAUST,
-        now,
-        error.message,
-        level=Level.ERROR,
-        data={"error": asdict(error)},
-        error=error,
-        interruptions=interruptions,
-    )
 
 
 def _make(

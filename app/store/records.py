@@ -161,11 +161,11 @@ class Event(Record):
 
     job_id: str
     number: int
-    level: Level
+    at: float
     type: str
     message: str
-    data: Json | None
-    at: float
+    level: Level = Level.INFO
+    data: Json | None = None
 
 
 @dataclass(frozen=True)

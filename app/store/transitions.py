@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from app.store.errors import LeaseLost, UnknownRecord
-from app.store.records import EventType, Job, Json, Lease, Level
+from app.store.job_events import append
+from app.store.records import Event, EventType, Job, Json, Lease, Level
 from app.store.states import HELD, TERMINAL, Action, JobStatus, after
-from app.store.tables import events, jobs
-from app.store.values import bounded_data, bounded_message
+from app.store.tables import jobs
 
 
 def locked_job(connection: Connection, job_id: str) -> Job:
@@ -69,16 +69,8 @@ def move(
         .values(**_implied(status, now), **values, status=status, event_count=number)
         .returning(jobs)
     ).one()
-    append(
-        connection,
-        job.id,
-        number,
-        now,
-        level=level,
-        type=EventType.STATUS,
-        message=message,
-        data={"from": job.status, "to": status, **(data or {})},
-    )
+    data = {"from": job.status, "to": status, **(data or {})}
+    append(connection, Event(job.id, number, now, EventType.STATUS, message, level, data))
     return Job.of(row._mapping)
 
 
@@ -87,31 +79,6 @@ def ran_s(job: Job, now: float) -> float:
     if job.status not in HELD or job.claimed_at is None or job.lease_until is None:
         return job.run_time_s
     return job.run_time_s + max(0.0, min(now, job.lease_until) - job.claimed_at)
-
-
-def append(
-    connection: Connection,
-    job_id: str,
-    number: int,
-    now: float,
-    *,
-    level: Level,
-    type: str,
-    message: str,
-    data: Json | None,
-) -> None:
-    """Write an event under a number that the caller has reserved in the job's locked row."""
-    connection.execute(
-        insert(events).values(
-            job_id=job_id,
-            number=number,
-            at=now,
-            level=level,
-            type=type,
-            message=bounded_message(message),
-            data=bounded_data(data),
-        )
-    )
 
 
 def _implied(status: JobStatus, now: float) -> dict[str, Any]:

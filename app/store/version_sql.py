@@ -57,7 +57,7 @@ def lock_unregistered(connection: Connection, version_id: str, now: float) -> bo
 
 def _registered(connection: Connection, new: NewVersion, now: float, job_id: str | None) -> Version:
     if new.base_version is not None:
-        lock_against_deletion(connection, new.base_version, param="base")
+        _lock_against_deletion(connection, new.base_version, param="base")
     values: dict[str, Any] = {
         "folder": new.folder,
         "description": dict(new.description),
@@ -89,7 +89,7 @@ def mark_damaged(connection: Connection, version_id: str, at: float | None) -> N
     connection.execute(update(versions).where(versions.c.id == version_id).values(damaged_at=at))
 
 
-def lock_against_deletion(connection: Connection, version_id: str, *, param: str) -> None:
+def _lock_against_deletion(connection: Connection, version_id: str, *, param: str) -> None:
     """Keep a version from being deleted until this transaction ends. Raises UnusableRecord if it is gone."""
     status = connection.execute(
         select(versions.c.status).where(versions.c.id == version_id).with_for_update(read=True)
@@ -116,7 +116,7 @@ def move_alias(
     Raises: AliasMoved; UnusableRecord if the version is gone.
     """
     old = locked_alias(connection, move.alias)
-    lock_against_deletion(connection, version_id, param="version")
+    _lock_against_deletion(connection, version_id, param="version")
     _check_generation(move, 0 if old is None else old.generation)
     if old is not None and old.version == version_id:
         return old

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, update
 from app.store import version_sql
 from app.store.database import Clock, Database
 from app.store.errors import NothingToRollBack, RecordInUse, UnknownRecord
-from app.store.paging import MAX_LIMIT, MAX_NUMBER, bounded, page
+from app.store.paging import MAX_LIMIT, bounded, page
 from app.store.records import Alias, Move, NewVersion, Page, Promotion, Version, VersionStatus
 from app.store.states import OPEN
 from app.store.tables import aliases, job_versions, jobs, promotions, versions
@@ -152,15 +152,11 @@ class Aliases:
                 )
             return version_sql.move_alias(connection, move, alias.previous, self._clock())
 
-    def promotions(
-        self, alias: str | None = None, *, before: int | None = None, limit: int = 20
-    ) -> tuple[Promotion, ...]:
-        """The audit, newest first: the moves of one alias or of all, with ids less than `before`."""
+    def promotions(self, alias: str | None = None, *, limit: int = 20) -> tuple[Promotion, ...]:
+        """The audit, newest first: the moves of one alias or of all."""
         query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
         if alias is not None:
             query = query.where(promotions.c.alias == alias)
-        if before is not None:
-            query = query.where(promotions.c.id < bounded(before, 0, MAX_NUMBER))
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(Promotion.of(row) for row in rows)

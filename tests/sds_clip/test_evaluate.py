@@ -196,7 +196,7 @@ def test_a_baseline_that_is_not_there_is_found_before_anything_is_measured(
 
 
 def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation() -> None:
-    from app.store.specs import EvaluateSpec
+    from app.schemas.evaluate import EvaluateSpec
     from models.evaluation.teacher_scorer import TeacherScorer
     from models.teacher import diffusion_score
     from models.training.config import FinetuneConfig

@@ -1,6 +1,6 @@
 """Is a version better? By hand: McNemar's one-sided p of g gains and l losses is P(X >= g), X ~ B(g + l, 1/2)."""
 
-from app.store.specs import Thresholds
+from app.schemas.finetune import Thresholds
 from models.evaluation.results import ItemOutcome, Metric, Results
 from worker.promotion import CandidateScores, judge
 

@@ -1,16 +1,7 @@
 """The configuration of the jobs whose events are streamed."""
 
-from typing import Any
+from app.schemas.finetune import FinetuneSpec, Hyperparameters
 
-CONFIG: dict[str, Any] = {
-    "base": "demo",
-    "teacher": None,
-    "training_data": "ds_1",
-    "validation_data": None,
-    "objective": "clip",
-    "evaluate": [],
-    "promote": "never",
-    "alias": "default",
-    "thresholds": {},
-    "seed": 0,
-}
+CONFIG = FinetuneSpec(
+    base="demo", training_data="ds_1", objective="clip", hyperparameters=Hyperparameters(steps=5)
+).as_row()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.store.specs import EvaluateSpec
+from app.schemas.evaluate import EvaluateSpec
 from app.store.states import JobKind
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from app.schemas.finetune import FinetuneSpec
 from app.store.records import NewVersion
-from app.store.specs import FinetuneSpec
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both

@@ -61,8 +61,8 @@ def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service
     job_id = service.finetune()["id"]
     _, lease = service.claim()
     service.store.leases.progress(lease, stage="training", step=4, steps=10, estimated_finish=2e9)
-    service.store.leases.metrics(lease, 2, {"loss": 3.0})
-    service.store.leases.metrics(lease, 4, {"loss": float("nan")})
+    service.store.leases.points(lease, {2: {"loss": 3.0}})
+    service.store.leases.points(lease, {4: {"loss": float("nan")}})
 
     job = service.client.get(f"/jobs/{job_id}").json()
 
@@ -99,7 +99,7 @@ def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> No
     job_id = service.finetune()["id"]
     _, lease = service.claim()
     for step in range(1, 6):
-        service.store.leases.metrics(lease, step, {"loss": 1 / step})
+        service.store.leases.points(lease, {step: {"loss": 1 / step}})
 
     events = service.client.get(f"/jobs/{job_id}/events", params={"limit": 3}).json()
     rest = service.client.get(f"/jobs/{job_id}/events", params={"after": 3}).json()

@@ -108,7 +108,7 @@ def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: 
         assert next(following).data["data"]["to"] == "running"
         assert next(following).data["status"] == "running"
         live.store.leases.progress(lease, stage="training", step=5, steps=10)
-        live.store.leases.metrics(lease, 5, {"loss": 0.5})
+        live.store.leases.points(lease, {5: {"loss": 0.5}})
         seen = [next(following)]
         while seen[-1].name != "metrics":
             seen.append(next(following))

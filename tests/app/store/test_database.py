@@ -12,9 +12,9 @@ from sqlalchemy import insert, text
 
 from app.errors import ConfigurationError
 from app.store import Store
+from app.store.claims import eligible
 from app.store.errors import StoreUnavailable
 from app.store.job_events import events_query
-from app.store.leases import eligible
 from app.store.migrate import MIGRATIONS
 from app.store.paging import page_query
 from app.store.records import JobError
@@ -79,7 +79,7 @@ def test_locked_sqlite_is_unavailable_until_it_is_free(
     store = make_store(url, timeout_s=0.1)
     other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    for ask in (lambda: submitted(store), lambda: store.jobs.list(), store.ping, store.migrate):
+    for ask in (lambda: submitted(store), lambda: store.jobs.list(), store.migrate):
         with pytest.raises(StoreUnavailable) as caught:
             ask()
         assert (caught.value.status, caught.value.retryable, caught.value.code) == (
@@ -136,7 +136,7 @@ def test_postgresql_that_is_stopped_is_unavailable_until_it_is_back(
     else:
         pytest.fail("the transaction that was cut is unavailable")
     try:
-        for ask in (lambda: submitted(store), store.ping, lambda: store.jobs.get(job.id), store.migrate):
+        for ask in (lambda: submitted(store), lambda: store.jobs.get(job.id), store.migrate):
             with pytest.raises(StoreUnavailable):
                 ask()
     finally:

@@ -13,7 +13,7 @@ def test_life_of_a_job_is_told_in_order(store: Store) -> None:
     job = submitted(store)
     lease = claimed(store)
     assert store.leases.event(lease, "Loaded.", level=Level.WARNING, data={"n": 1}) == 3
-    assert store.leases.metrics(lease, 25, {"loss": 0.5}) == 4
+    assert store.leases.points(lease, {25: {"loss": 0.5}}) == 4
     store.leases.succeed(lease)
     told = store.events.events(job.id)
     assert [(event.number, event.type, event.data) for event in told] == [
@@ -68,10 +68,10 @@ def test_step_that_a_resumed_job_repeats_replaces_the_earlier_one(store: Store, 
     job = submitted(store)
     lease = claimed(store)
     for step in (25, 50, 75):
-        store.leases.metrics(lease, step, {"loss": float(step)})
+        store.leases.points(lease, {step: {"loss": float(step)}})
     clock.advance(61)
     lease = claimed(store)
-    store.leases.metrics(lease, 50, {"loss": -1.0, "gap": float("inf")})
+    store.leases.points(lease, {50: {"loss": -1.0, "gap": float("inf")}})
     curve = store.events.metrics(job.id)
     assert [(point.step, point.values) for point in curve] == [
         (25, {"loss": 25.0}),
@@ -110,7 +110,7 @@ def test_events_stay_bounded_while_the_job_runs_and_its_curve_is_whole(
     job = submitted(store)
     lease = claimed(store)
     for step in range(20):
-        store.leases.metrics(lease, step, {"loss": 1.0})
+        store.leases.points(lease, {step: {"loss": 1.0}})
     store.leases.points(lease, {step: {"loss": 1.0} for step in range(20, 40)})
     numbers = [event.number for event in store.events.events(job.id)]
     assert numbers == [1, 2, *range(27, 43)]
@@ -123,7 +123,7 @@ def test_metrics_displace_no_message(url: str, clock: FakeClock, make_store: Cal
     lease = claimed(store)
     store.leases.event(lease, "first")
     for step in range(40):
-        store.leases.metrics(lease, step, {"loss": 1.0})
+        store.leases.points(lease, {step: {"loss": 1.0}})
     assert [event.message for event in store.events.events(job.id) if event.type == "message"] == ["first"]
     for number in range(40):
         store.leases.event(lease, str(number))
@@ -134,7 +134,7 @@ def test_metrics_displace_no_message(url: str, clock: FakeClock, make_store: Cal
 def test_prune_leaves_the_transitions_of_jobs_that_ended_long_ago(store: Store, clock: FakeClock) -> None:
     old = submitted(store)
     lease = claimed(store)
-    store.leases.metrics(lease, 1, {"loss": 1.0})
+    store.leases.points(lease, {1: {"loss": 1.0}})
     store.leases.succeed(lease)
     clock.advance(1000)
     running = submitted(store)

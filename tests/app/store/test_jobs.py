@@ -54,7 +54,7 @@ def test_pages_of_any_size_and_place_are_asked_for(store: Store) -> None:
     assert store.events.events(job.id, after=10**30) == ()
     assert len(store.events.events(job.id, after=-(10**30), limit=-1)) == 1
     assert store.events.metrics(job.id, after=10**30, limit=10**30) == ()
-    assert store.aliases.promotions(before=10**30, limit=0) == ()
+    assert store.aliases.promotions(limit=0) == ()
 
 
 def test_same_key_and_request_replays_the_job(store: Store) -> None:

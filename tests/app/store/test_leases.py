@@ -23,7 +23,7 @@ def every_effect(store: Store, lease: Lease) -> list[Callable[[], object]]:
     return [
         lambda: work.progress(lease, stage="train", step=99),
         lambda: work.event(lease, "a zombie speaks"),
-        lambda: work.metrics(lease, 99, {"loss": 9.0}),
+        lambda: work.points(lease, {99: {"loss": 9.0}}),
         lambda: work.release(lease),
         lambda: work.suspend(lease, BOOM),
         lambda: work.fail(lease, BOOM),

@@ -138,7 +138,7 @@ class Claims(RuleBasedStateMachine):
         act = {
             "progress": lambda: self.store.leases.progress(lease, stage="train", step=step),
             "event": lambda: self.store.leases.event(lease, "hello"),
-            "metrics": lambda: self.store.leases.metrics(lease, lease.fence, {"fence": lease.fence}),
+            "metrics": lambda: self.store.leases.points(lease, {lease.fence: {"fence": lease.fence}}),
         }[effect]
         if lease == model.live:
             act()

@@ -42,7 +42,7 @@ def test_alias_moves_and_leaves_its_trail(store: Store) -> None:
         True,
     )
     assert (oldest.who, oldest.why, oldest.generation, oldest.job_id) == ("me", "a reason", 1, None)
-    assert store.aliases.promotions("default", before=newest.id) == (oldest,)
+    assert store.aliases.promotions("default", limit=1) == (newest,)
     assert store.aliases.promotions("other") == ()
 
 

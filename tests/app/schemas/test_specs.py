@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import InvalidRequest
-from app.store.specs import FORMAT, PATH_OPTIONS, EvaluateSpec, FinetuneSpec, Hyperparameters, JobSpec
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
+from app.schemas.specs import FORMAT, JobSpec
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
 
@@ -144,20 +146,18 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
 )
 def test_evaluation_that_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        EvaluateSpec.read(asked)
+        EvaluateSpec.read({**asked, "format": FORMAT})
 
 
 def test_a_model_beside_a_teacher_is_taken_and_a_teacher_without_the_diffusion_scorer_is_not() -> None:
-    asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t"}
+    asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t", "format": FORMAT}
     assert EvaluateSpec.read(asked | {"scorer": "diffusion"}).teacher == "t"
     with pytest.raises(ConfigError, match="teacher belongs to the scorer diffusion"):
         EvaluateSpec.read(asked)
 
 
 def test_evaluation_is_read_back_as_it_was_written() -> None:
-    job = EvaluateSpec.read(
-        {"benchmark": "sugar_crepe", "data": "ds_1", "model": "demo", "baseline": "default"}
-    )
+    job = EvaluateSpec(benchmark="sugar_crepe", data="ds_1", model="demo", baseline="default")
     assert job.benchmark == "sugarcrepe"
     assert EvaluateSpec.read(job.as_row()) == job
     assert job.datasets == ("ds_1",)

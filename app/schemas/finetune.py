@@ -1,0 +1,182 @@
+"""POST /finetune."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from app.errors import InvalidRequest
+from app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
+from app.store.alias_names import ALIAS_PATTERN, DEFAULT
+from app.store.states import JobKind
+from models.references import is_version
+from models.training.config import FinetuneConfig, Objective, Seed, TrainingOptions, check_combination
+
+PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
+"""Options of a run that only the worker knows, because callers name no paths or devices."""
+
+READING: Mapping[str, Any] = {
+    "data_format": "auto",
+    "image_key": "filepath",
+    "caption_key": "title",
+    "separator": None,
+}
+"""How pairs are read in every job. The check of a data set reads them the same way, so it must not change."""
+
+MAX_EVALUATIONS = 8
+MAX_NUMBER = 10**9
+"""Above the steps of any run that ends, and small enough for exact arithmetic."""
+
+
+class Hyperparameters(TrainingOptions):
+    """How the model is fine-tuned; give either `steps` or `epochs`."""
+
+    @field_validator("*")
+    @classmethod
+    def _is_sane(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value > MAX_NUMBER:
+            raise ValueError(f"must be {MAX_NUMBER} at most")
+        return value
+
+
+class Evaluation(Part):
+    """A benchmark that a fine-tuned model is measured on."""
+
+    benchmark: Benchmark
+    data: DatasetId
+
+
+class Thresholds(Part):
+    """When a model is better than the one that an alias points at."""
+
+    max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Of McNemar's exact one-sided test on Winoground's GroupMatch: promoted only below it, and only where the group
+    score is no lower."""
+    max_loss: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """How much lower zero-shot accuracy (retrieval where none is measured) may be, as a share."""
+
+
+class FinetuneSpec(JobSpec):
+    """A fine-tuning job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "base": "default",
+                    "teacher": "demo",
+                    "training_data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
+                    "objective": "sds-clip",
+                    "hyperparameters": {"steps": 200, "lr": 0.0001},
+                    "promote": "never",
+                    "dry_run": True,
+                }
+            ]
+        }
+    )
+    kind = JobKind.FINETUNE
+
+    base: Reference = DEFAULT
+    """A version, an alias, or a model that the operator allows."""
+    teacher: Reference | None = None
+    """A teacher that the operator allows; the objective `clip` needs none."""
+    training_data: DatasetId
+    """A data set of the format `pairs`."""
+    validation_data: DatasetId | None = None
+    """Another one, for the validation losses."""
+    objective: Objective = "sds-clip"
+    """`clip` is the control without a teacher."""
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+    """Give either `steps` or `epochs`."""
+    evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()
+    """Benchmarks to measure the new version on."""
+    promote: Literal["never", "if_better", "always"] = "never"
+    """Whether the alias moves to the new version; for anything but `never` the key needs the scope admin. `if_better`
+    needs a Winoground set in `evaluate`, and zero-shot, retrieval or validation data: it moves where, on every
+    Winoground set, GroupMatch is significantly higher and the group score no lower, and nothing else fell by more than
+    `thresholds` allow. The job's result names what lies under chance."""
+    alias: Annotated[str, Field(pattern=ALIAS_PATTERN)] = DEFAULT
+    """The name that `promote` moves."""
+    thresholds: Thresholds = Field(default_factory=Thresholds)
+    """What `if_better` means."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        try:
+            check_combination(self.objective, self.teacher, self.hyperparameters)
+            self._check_promotion()
+        except ValueError as error:
+            # Pydantic passes this error on unchanged. It would turn a ValueError into an error of a field.
+            raise InvalidRequest(
+                f"The configuration cannot be used: {error}.", code="invalid_configuration"
+            ) from error
+        return self
+
+    def _check_promotion(self) -> None:
+        if self.promote != "if_better":
+            return
+        measured = {evaluation.benchmark for evaluation in self.evaluate}
+        if "winoground" not in measured:
+            raise ValueError(
+                "promote: if_better needs a winoground data set in `evaluate`, to compare GroupMatch on"
+            )
+        if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
+            raise ValueError(
+                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, to see that "
+                "nothing else got worse"
+            )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        named = [self.training_data, self.validation_data, *(one.data for one in self.evaluate)]
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The ids of the registered versions that the job needs.
+
+        References and aliases are not among them.
+        """
+        return (self.base,) if is_version(self.base) else ()
+
+    def resolved(self, *, base: str, max_bad_share: float) -> Self:
+        """Replace the base's name by what it means now, and an unset `max_bad_share` by the check's."""
+        options = self.hyperparameters
+        if "max_bad_share" not in options.model_fields_set:
+            options = options.model_copy(update={"max_bad_share": max_bad_share})
+        return self.model_copy(update={"base": base, "hyperparameters": options})
+
+    def config(self, **chosen: Any) -> FinetuneConfig:
+        """The run's configuration. The worker chooses `PATH_OPTIONS` and a base that can be loaded."""
+        own = {name: getattr(self, name) for name in ("base", "teacher", "objective", "seed")}
+        return FinetuneConfig(**{**READING, **self.hyperparameters.model_dump(), **own, **chosen})
+
+    def as_shown(self) -> dict[str, Any]:
+        """The spec as a dry run shows it: every option of the run, and the fields of the job."""
+        config = self.config(data=Path(self.training_data))
+        own = super().as_shown()
+        return config.model_dump(mode="json", exclude=set(PATH_OPTIONS)) | {
+            name: value for name, value in own.items() if name != "hyperparameters"
+        }
+
+    def recorded(self, config: FinetuneConfig) -> FinetuneConfig:
+        """A run's configuration as it is recorded, with ids in place of this machine's paths."""
+        named: dict[str, Any] = {
+            "base": self.base,
+            "data": Path(self.training_data),
+            "images": None,
+            "val": None if self.validation_data is None else Path(self.validation_data),
+            "val_images": None,
+        }
+        return config.model_copy(update=named)
+
+    @classmethod
+    def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        values = super().upgraded(config)
+        if "format" in (config or {}):
+            return values
+        options = {name: values.pop(name) for name in list(values) if name in Hyperparameters.model_fields}
+        own = {name: value for name, value in values.items() if name not in {*READING, "workers"}}
+        return {**own, "hyperparameters": options}

@@ -1,0 +1,87 @@
+"""What the bodies of POST /finetune and /evaluate share: how a job's spec is sent, stored and read by its worker.
+
+A row's `config` is its spec with every default written out, so that a job means the same after an upgrade. It
+contains the number of its format. `JobSpec.read` reads all formats:
+
+    1   the spec as it is sent
+    0   without a number: the hyperparameters of a fine-tuning job are beside its other fields
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+
+from app.errors import InvalidRequest
+from app.schemas.common import Body
+from app.store.states import JobKind
+from models.evaluation.catalog import ALIASES, BENCHMARKS
+from models.training.config import config_error
+from models.training.errors import ConfigError
+
+FORMAT = 1
+
+
+def known_benchmark(name: str) -> str:
+    """Resolve a benchmark's name or alias to its own name. Raises ValueError for an unknown one."""
+    known = ALIASES.get(name, name)
+    if known not in BENCHMARKS:
+        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    return known
+
+
+Benchmark = Annotated[str, AfterValidator(known_benchmark)]
+DatasetId = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])
+]
+Reference = Annotated[str, Field(min_length=1, max_length=1024)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+
+
+class Part(Body):
+    """A spec, or a part of one."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class JobSpec(Part):
+    """What every job may be given. These four stay out of `config`: the row has columns for them, or needs none."""
+
+    kind: ClassVar[JobKind]
+
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """A word to know the job by."""
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(default_factory=dict)
+    """The caller's own notes."""
+    max_run_time_s: Annotated[float, Field(gt=0)] | None = None
+    """How long it may run, over all attempts; the operator's limit where it is not given."""
+    dry_run: bool = False
+    """Check everything and say what would be done, and do nothing."""
+
+    def as_sent(self) -> dict[str, Any]:
+        """The fields that the caller set. A replay with the same Idempotency-Key must send the same ones."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"dry_run"})
+
+    def as_row(self) -> dict[str, Any]:
+        return {"format": FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
+
+    def as_shown(self) -> dict[str, Any]:
+        return self.upgraded(self.as_row())
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None) -> Self:
+        """The spec in a row's `config`. Raises ConfigError."""
+        if (config or {}).get("format", 0) > FORMAT:
+            raise ConfigError("The job was accepted by a newer version of this program; update the worker.")
+        try:
+            return cls.model_validate(cls.upgraded(config))
+        except ValidationError as error:
+            raise config_error(error) from error
+        except InvalidRequest as error:
+            raise ConfigError(error.message) from error
+
+    @classmethod
+    def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A row's `config` in the current format, without the format's number. It is not validated."""
+        return {name: value for name, value in (config or {}).items() if name != "format"}

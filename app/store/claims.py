@@ -1,0 +1,88 @@
+"""Which job a worker claims, and which may not go on. Statements for use within a transaction of `app.store.leases`."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, or_, select
+
+from app.store.records import Job, JobError, Level
+from app.store.states import Action, JobKind, JobStatus
+from app.store.tables import ELIGIBLE, jobs
+from app.store.transitions import move, ran_s
+
+INTERRUPTED = "interrupted_too_often"
+OUT_OF_TIME = "run_time_exceeded"
+MAX_BACK_OFF_S = 300.0  # a job that takes its machine down each time may do so only every five minutes
+
+
+def back_off_s(base_s: float, times: int) -> float:
+    """How long a job waits after `times` setbacks: doubled for each after the first, up to five minutes."""
+    return min(MAX_BACK_OFF_S, base_s * 2.0 ** (times - 1)) if times else 0.0
+
+
+def eligible(kind: JobKind, now: float, job_id: str | None = None) -> Select[tuple[Any, ...]]:
+    """The oldest job that may be claimed. With `job_id`, that job or none."""
+    return (
+        select(jobs)
+        .where(
+            jobs.c.kind == kind,
+            ELIGIBLE,
+            jobs.c.not_before <= now,
+            or_(
+                jobs.c.status == JobStatus.QUEUED,
+                and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= now),
+            ),
+            *([] if job_id is None else [jobs.c.id == job_id]),
+        )
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(1)
+    )
+
+
+def take(
+    connection: Connection, job: Job, owner: str, now: float, until: float, interruptions: int, due: float
+) -> Job:
+    attempt = job.attempt + (job.status is JobStatus.QUEUED)
+    lapsed = "" if job.status is JobStatus.QUEUED else ", after its lease had lapsed"
+    return move(
+        connection,
+        job,
+        Action.CLAIM,
+        now,
+        f"A worker took the job{lapsed} (attempt {attempt} of {job.max_attempts}).",
+        data={"owner": owner, "fence": job.fence + 1},
+        fence=job.fence + 1,
+        attempt=attempt,
+        interruptions=interruptions,
+        not_before=due,
+        claimed_at=now,
+        lease_owner=owner,
+        lease_until=until,
+        started_at=job.started_at if job.started_at is not None else now,
+    )
+
+
+def used_up(job: Job, interruptions: int, now: float) -> JobError | None:
+    """Why a job may not continue, whatever its worker did. None if it may."""
+    again = f"POST /jobs/{job.id}/retry goes on from its newest checkpoint."
+    if ran_s(job, now) >= job.max_run_time_s:
+        message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again} Its time then counts from 0."
+        return JobError(OUT_OF_TIME, message, retryable=True)
+    if interruptions > job.max_interruptions:
+        message = f"The job was interrupted {interruptions} times; see its events. {again}"
+        return JobError(INTERRUPTED, message, retryable=True)
+    return None
+
+
+def exhaust(connection: Connection, job: Job, error: JobError, now: float, interruptions: int) -> Job:
+    return move(
+        connection,
+        job,
+        Action.EXHAUST,
+        now,
+        error.message,
+        level=Level.ERROR,
+        data={"error": asdict(error)},
+        error=error,
+        interruptions=interruptions,
+    )
