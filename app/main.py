@@ -78,7 +78,7 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, and for
     a state folder that another process holds.
     """
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     auth.check_binding(settings)
     check_database(settings)
     torch.set_num_threads(settings.threads or usable_cores())

@@ -21,6 +21,8 @@ from app.streamed_body import StreamedBody, is_streamed
 access_logger = logging.getLogger("app.access")
 
 UNMATCHED = "unmatched"
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Routes that machines ask every few seconds; their successes are logged at level debug."""
 # A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
@@ -122,7 +124,11 @@ class AccessLog:
                 "duration_ms": round(1000 * seconds, 3),
                 "bytes_in": bytes_in,
             }
-            access_logger.info("%s %s %d", scope["method"], route, status, extra={"fields": fields})
+            error = scope.get("state", {}).get("error")
+            if error is not None:
+                fields |= {"code": error.code, "param": error.param}
+            level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
+            access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 
 
 class BodyBudget:

@@ -55,12 +55,22 @@ _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
 }
 
 
+class ErrorResponse(Response):
+    """The error body. Sending it tells the access log which error it was, by `request.state.error`."""
+
+    def __init__(self, error: ServiceError, headers: Mapping[str, str] | None = None) -> None:
+        # json.dumps writes ASCII, so a lone surrogate in a message cannot make the body unencodable.
+        super().__init__(json.dumps(body(error)), error.status, headers, "application/json")
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self._error
+        await super().__call__(scope, receive, send)
+
+
 def error_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
     """The error body, with the headers that belong to the error."""
-    # json.dumps writes ASCII, so a lone surrogate in a message cannot make the body unencodable.
-    response = Response(
-        json.dumps(body(error)), status_code=error.status, headers=headers, media_type="application/json"
-    )
+    response = ErrorResponse(error, headers)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.logs import Format
+
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -142,6 +144,7 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(None, description="JSON with hashed API keys; without it loopback only.")
     allowed_hosts: Names = Field([], description="Host names beside the loopback ones, without keys.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Format = Field("auto", description="text, json, or auto: text on a terminal, else JSON.")
 
     @property
     def own_state_dir(self) -> Path:

@@ -1,8 +1,11 @@
 """The Celery side of a worker: one task, which claims a job and lasts as long as the job's process."""
 
+import warnings
 from collections.abc import Callable
 
+import celery.apps.worker
 from celery import Celery, bootsteps
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 
 from app.jobs.wakeups import QUEUES, TASKS, broker_options
@@ -70,6 +73,10 @@ def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> 
     def leave_logging(**_: object) -> None:
         """Does nothing: once this signal has a receiver, Celery leaves the logging configuration alone."""
 
+    # Celery warns root because of messages that run code; only JSON is accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Celery tells of a shutdown as text on stdout, past logging, between the JSON lines. The log has it anyway.
+    celery.apps.worker.safe_say = lambda *_: None
     app.steps["worker"].add(StopJob)
     worker_shutting_down.connect(shutting_down, weak=False)
     setup_logging.connect(leave_logging, weak=False)

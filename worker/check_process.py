@@ -47,7 +47,9 @@ def main() -> None:
     # Any other exit code than those of Exit counts as a death.
     code = 1
     try:
-        check_all(Assignment.loads(line).config, Ticks(args.ticks))
+        config = Assignment.loads(line).config
+        logs.configure(config.log_level, config.log_format)
+        check_all(config, Ticks(args.ticks))
         code = Exit.ENDED
     except StoreUnavailable:
         code = Exit.STORE_AWAY

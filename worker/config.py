@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from app.jobs.limits import JobLimits
+from app.logs import Format
 from app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
@@ -44,6 +45,8 @@ class WorkerConfig:
     nice: Annotated[int, Field(ge=0, le=19)] = 0
     """Niceness of jobs, so that a service on the same machine comes first."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Format = "auto"
+    """text, json, or auto: text on a terminal, JSON elsewhere."""
     dataset_roots: Annotated[tuple[Path, ...], BeforeValidator(_split)] = ()
     """Folders that registered data sets may lie in."""
 

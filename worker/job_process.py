@@ -78,6 +78,7 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set("its worker shuts down"))
     end_with(sys.stdin.buffer)
     assignment = Assignment.loads(line)
+    logs.configure(assignment.config.log_level, assignment.config.log_format)
     try:
         code = _work(assignment, ticks, stopping, runner_of)
     except BaseException:

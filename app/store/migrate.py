@@ -1,5 +1,6 @@
 """Brings the tables up to date when a process starts: one process at a time, all or nothing."""
 
+import logging
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -7,6 +8,8 @@ from sqlalchemy import Connection, text
 from app.errors import ConfigurationError
 from app.store.database import Database
 from app.store.values import lock_number
+
+logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = lock_number("sds-clip", "migrate")
@@ -21,6 +24,7 @@ def migrate(database: Database) -> None:
     # Alembic takes a tenth of a second to import, and only this function needs it.
     from alembic import command
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
     from alembic.util import CommandError
 
     config = Config()
@@ -29,6 +33,8 @@ def migrate(database: Database) -> None:
         if not database.is_sqlite:  # on SQLite the transaction itself is the lock
             _lock_postgresql(connection)
         config.attributes["connection"] = connection
+        context = MigrationContext.configure(connection)
+        before = context.get_current_revision()
         try:
             command.upgrade(config, "head")
         except CommandError as error:
@@ -36,6 +42,11 @@ def migrate(database: Database) -> None:
                 f"The database was made by a newer version of this program ({error}). Use that version, "
                 "or another database."
             ) from error
+        after = context.get_current_revision()
+    if before is None:
+        logger.info("The database is new; its tables were created.")
+    elif before != after:
+        logger.info("The database was upgraded from revision %s to %s.", before, after)
 
 
 def _lock_postgresql(connection: Connection) -> None:

@@ -1,8 +1,9 @@
 """A job as last described by the service, and its progress as a bar on a terminal."""
 
+import sys
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sds_clip.client.errors import JobFailed
 
@@ -59,27 +60,43 @@ class JobRecord:
             raise JobFailed(self.info)
 
 
-class ProgressBar:
-    """Shows a job's `progress` events; a new stage starts a new count."""
+class Progress:
+    """Shows a job's `progress` events: a bar for each stage on a terminal or in a notebook, elsewhere a line."""
 
-    def __init__(self, job_id: str, *, shown: bool) -> None:
-        self._name = job_id
-        self._bar: Any = tqdm(disable=not shown, unit="step", desc=job_id, dynamic_ncols=True)
+    def __init__(self, record: JobRecord, *, shown: bool) -> None:
+        about = record.info.get("suffix") or record.info.get("benchmark")
+        self._name = f"{record.kind} {about}" if about else record.kind
+        self._shown = shown
+        self._has_bar = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self._stage = ""
+        self._bar: Any = None
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def show(self, event: dict[str, Any]) -> None:
-        progress = event["progress"]
+        step, steps = event["progress"]["step"], event["progress"]["steps"]
         stage = event["stage"] or event["status"]
         if event.get("no_worker"):
-            stage = f"{event['status']}, and no worker of its queue is alive"
-        if (self._bar.n or 0) > progress["step"]:
+            stage = f"{event['status']}; no worker of its queue is alive"
+        if self._shown and not self._has_bar and stage != self._stage:
+            print(f"{self._name}: {stage}", file=sys.stderr)
+        elif self._has_bar:
+            self._draw(stage, step, steps)
+        self._stage = stage
+
+    def _draw(self, stage: str, step: int, steps: int | None) -> None:
+        if self._bar is None:
+            self._bar = tqdm(unit="step", dynamic_ncols=True, leave=False)
+        if stage != self._stage or step < self._bar.n:
+            # The rate is that of this stage: neither the time in the queue nor resumed steps count.
             self._bar.reset()
-        self._bar.total = progress["steps"]
-        self._bar.n = progress["step"]
-        self._bar.set_description_str(f"{self._name} {stage}")
+            self._bar.initial = self._bar.n = step
+            self._bar.set_description_str(f"{self._name}: {stage}", refresh=False)
+        self._bar.total = steps
+        self._bar.update(step - self._bar.n)
         self._bar.refresh()

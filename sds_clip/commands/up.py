@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sds_clip.client.connection import DEFAULT_URL
 from sds_clip.commands.worker import QUEUES
 from sds_clip.options import (
     Command,
@@ -72,7 +73,7 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     from worker.valkey import Valkey
 
     settings = read_settings(**given)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     try:
         broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
         shared = {
@@ -135,15 +136,23 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
 
 
 def announce(address: Address, data_dir: Path) -> None:
-    """Print where the service runs and, if it is not ready, why."""
-    from sds_clip.client.connection import DEFAULT_URL
-
-    state = "is ready" if address.problem is None else "runs"
-    print(f"SDS-CLIP {state} at {address.url} and keeps everything in {data_dir}.")
-    if address.problem is not None:
-        print(f"It is not ready: {address.problem}")
+    """Print where the service runs, what to do next and, if it is not ready, why."""
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
-    print(f"Next: see {address.url}/docs, or `sds-clip jobs list{url}`. Ctrl-C stops it.", flush=True)
+    if address.problem is None:
+        first = click.style(f"SDS-CLIP is ready at {address.url}", bold=True, fg="green")
+    else:
+        first = click.style(f"SDS-CLIP runs at {address.url}, but is not ready.", bold=True, fg="yellow")
+        first += f"\n{address.problem}"
+    click.echo(f"""
+{first}
+It keeps everything in {data_dir}. Ctrl-C stops it.
+
+Next, in another terminal:
+  1. Match a photo:        curl {address.url}/match -F images=@photo.jpg -F texts="a dog" -F texts="a cat"
+  2. Read about the API:   {address.url}/docs
+  3. Follow its jobs:      sds-clip jobs list{url}
+""")
+    sys.stdout.flush()
 
 
 class Address:

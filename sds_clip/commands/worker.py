@@ -69,7 +69,7 @@ def worker(
     from app.store.errors import StoreUnavailable
     from worker.main import run_worker
 
-    logs.configure(config.log_level)
+    logs.configure(config.log_level, config.log_format)
     hold([signal.SIGTERM, signal.SIGINT])
     try:
         run_worker(config)

@@ -142,6 +142,17 @@ def test_access_log_names_the_route_and_never_the_query_or_body(caplog: pytest.L
     assert "cat" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "code"), [("/fail?kind=image", "image_corrupt"), ("/nowhere", "not_found"), ("/size", None)]
+)
+def test_access_log_names_the_error(path: str, code: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "app.access")
+    _client().post(path) if code is None else _client().get(path)
+    (record,) = (record for record in caplog.records if record.name == "app.access")
+    assert record.fields.get("code") == code
+    assert ("param" in record.fields) is (code is not None)
+
+
 def test_answers_are_counted_by_route_and_status() -> None:
     client = _client()
     client.post("/size")

@@ -13,7 +13,7 @@ from sds_clip.client import calls, connection
 from sds_clip.client._async import inference
 from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.images import ImageLike
-from sds_clip.client.record import JobRecord, ProgressBar
+from sds_clip.client.record import JobRecord, Progress
 from sds_clip.client.upload import UploadFile, in_utf_8
 from sds_clip.client.waiting import in_thread
 
@@ -192,10 +192,10 @@ class AsyncJob(JobRecord):
 
         Raises: JobFailed if it failed or was cancelled; ConnectionFailed if the service stays away.
         """
-        with ProgressBar(self.id, shown=progress) as bar:
+        with Progress(self, shown=progress) as shown:
             async for event in self._http.follow(self.id):
                 if event.event == "progress":
-                    bar.show(event.json())
+                    shown.show(event.json())
         (await self.refresh()).raise_for_failure()
         return self
 

@@ -14,7 +14,7 @@ from sds_clip.client import calls, connection
 from sds_clip.client._sync import inference
 from sds_clip.client._sync.http import Http
 from sds_clip.client.images import ImageLike
-from sds_clip.client.record import JobRecord, ProgressBar
+from sds_clip.client.record import JobRecord, Progress
 from sds_clip.client.upload import UploadFile, in_utf_8
 from sds_clip.client.waiting import at_once
 
@@ -180,10 +180,10 @@ class Job(JobRecord):
 
         Raises: JobFailed if it failed or was cancelled; ConnectionFailed if the service stays away.
         """
-        with ProgressBar(self.id, shown=progress) as bar:
+        with Progress(self, shown=progress) as shown:
             for event in self._http.follow(self.id):
                 if event.event == "progress":
-                    bar.show(event.json())
+                    shown.show(event.json())
         (self.refresh()).raise_for_failure()
         return self
 
