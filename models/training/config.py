@@ -123,6 +123,13 @@ class TrainingOptions(BaseModel):
         """Samples of a batch that the teacher sees, or that the control's negatives are drawn for."""
         return self.sds_batch_size or self.batch_size
 
+    def steps_over(self, size: int) -> int:
+        """Return the number of steps over `size` samples. An epoch leaves out a last batch that is not full."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * (size // self.batch_size)))
+
 
 class FinetuneConfig(TrainingOptions):
     """A whole run: what is trained, on what, against what, how and where."""

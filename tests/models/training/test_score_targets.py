@@ -12,7 +12,6 @@ from models.teacher.diffusion_score import draws
 from models.teacher.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
-from models.training.run import score_targets
 from models.training.score_targets import ScoreTargets
 from tests.teachers import save_sd_teacher
 from tests.training import configure
@@ -27,7 +26,7 @@ def targets_of(
     **options: object,
 ) -> ScoreTargets:
     config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
-    return score_targets(config, base, teacher, pairs, None)
+    return ScoreTargets(config, base, teacher, pairs)
 
 
 @pytest.mark.parametrize("error", ["epsilon", "velocity"])
