@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 
 # Options that most runs set; the help shows them first.
 _COMMON = ("base", "teacher", "objective", "data", "images", "steps", "batch_size", "sds_weight", "device")
-# Fields of the configuration that start a section of the help.
+# Fields of the configuration that start a section of the help, in the order in which they are declared.
 _SECTIONS = {
-    "base": "Model",
-    "data": "Data",
+    "trainable": "Model",
+    "max_bad_share": "Data",
     "steps": "Length and batches",
     "lr": "Optimizer",
     "sds_weight": "Score distillation (L_SDS)",
     "negatives": "Hard negatives and the objective score",
+    "precision": "Machine and files",
+    "base": "Model",
+    "data": "Data",
     "device": "Machine and files",
 }
 
@@ -155,7 +158,7 @@ def _say(message: str) -> None:
 
 
 class _Terminal(Watcher):
-    """A progress bar on a terminal, elsewhere one line per record. A signal from either stops the run."""
+    """A progress bar on a terminal, elsewhere one line per record. A signal stops the run."""
 
     def __init__(self) -> None:
         self.received: int | None = None
