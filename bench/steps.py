@@ -28,8 +28,8 @@ from models.data.pairs import PairSet
 from models.teacher.caption_cache import CaptionCache
 from models.training.log import synchronize
 from models.training.objective import timestep_range
-from models.training.randomness import draw_noise, draw_timesteps, sub_batch
-from models.training.trainer import Trainer, plain_attention
+from models.training.randomness import draw_noise, draw_timesteps
+from models.training.trainer import Trainer, plain_attention, sub_batch
 
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
 VARIANTS = (FULL, SDS, RECOMPUTED)

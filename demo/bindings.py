@@ -23,9 +23,9 @@ from models.clip import Clip
 from models.data.negatives import swap_negatives
 from models.losses.sds import caption_residual
 from models.teacher.load import load_teacher
+from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training.config import parse_config
-from models.training.parts import teacher_view
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.ridge import ridge_mapper
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ from models.machine import usable_cores
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig, parse_config
-from models.training.parts import Parts, find_place
+from models.training.parts import Parts
+from models.training.processes import find_place
 from models.training.run import train
+from models.training.watcher import Record, Watcher
 
 # Shared by the search and the demonstration: they use the same scores and some of the same runs.
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-runs"
@@ -200,16 +202,22 @@ def _score(series: Series, config: FinetuneConfig, number: int, file: Path) -> N
     score_chunk(config, series.parts(config), number, file)
 
 
+class _Timed(Watcher):
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+
+    def on_record(self, record: Record) -> None:
+        self._stopwatch.tick()
+
+
 def _run(series: Series, run: Run) -> Outcome:
     torch.set_num_threads(1)
     stopwatch = Stopwatch(run.folder / "seconds")
     config, parts, folder = run.config, series.parts(run.config), run.folder
-    known = load_scores(config, parts, run.scores) if run.scores else None
     if not (folder / "delta").exists():
-        train(
-            config, parts, folder, find_place("cpu"), resume=True, known_scores=known,
-            progress=lambda _: stopwatch.tick(),
-        )  # fmt: skip
+        if run.scores:
+            parts = replace(parts, targets=load_scores(run.scores))
+        train(config, parts, folder, find_place("cpu"), resume=True, watcher=_Timed(stopwatch))
         stopwatch.tick()
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
     measured = measure(tuned, series.split)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -15,7 +14,7 @@ from torch import Tensor
 from models.atomic import write_atomic
 from models.training.config import FinetuneConfig
 from models.training.parts import Parts, with_negatives
-from models.training.run import score_targets
+from models.training.score_targets import ScoreTargets, Targets
 
 CHUNK = 512  # pairs per file and task
 
@@ -30,7 +29,7 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path) -
     assert parts.teacher is not None
     began = time.monotonic()
     pairs = with_negatives(config, parts.pairs)
-    targets = score_targets(config, parts.base, parts.teacher, pairs, None)
+    targets = ScoreTargets(config, parts.base, parts.teacher, pairs)
     errors = []
     for index in range(number * CHUNK, min((number + 1) * CHUNK, len(pairs))):
         sample = pairs.sample(index)
@@ -47,13 +46,11 @@ def scoring_seconds(files: Iterable[Path]) -> float:
     return total
 
 
-def load_scores(config: FinetuneConfig, parts: Parts, files: Iterable[Path]) -> dict[Any, Tensor]:
-    """All chunks, keyed as in `ScoreTargets`."""
-    pairs = with_negatives(config, parts.pairs)
+def load_scores(files: Iterable[Path]) -> Targets:
+    """The scores in all files, which a run takes in place of its own."""
     errors = torch.cat([load_file(file)["errors"] for file in files])
-    width = 1 + config.negatives_count
-    known = {}
-    for index, row in enumerate(errors):
-        sample = pairs.sample(index)
-        known[index, (*sample.captions, *sample.negatives[0]), width] = row
-    return known
+
+    def targets(samples: Sequence[int], *_: object) -> Tensor:
+        return errors[list(samples)]
+
+    return targets

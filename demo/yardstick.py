@@ -12,10 +12,10 @@ from demo.sets import retrieval_set
 from demo.world import Split
 from models.clip import Clip
 from models.losses.sds import caption_residual
+from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.objective import timestep_range
-from models.training.parts import teacher_view
 from models.training.randomness import draw_noise, draw_timesteps
 
 PAIRS = 512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import cycle, islice, product
 from pathlib import Path
 
@@ -15,11 +16,22 @@ from torch import Tensor
 from models.clip import Clip
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig, parse_config
-from models.training.parts import Place
+from models.training.processes import Place
+from models.training.watcher import Watcher
 
 PLACE = Place(torch.device("cpu"), 0, 1)
 _COLOURS, _SHAPES = ("red", "blue", "green"), ("circle", "square", "star")
 _THINGS = [f"{colour} {shape}" for colour, shape in product(_COLOURS, _SHAPES)]
+
+
+class Stopper(Watcher):
+    """Stops a run where a function, which is asked after every step, says so."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+
+    def should_stop(self) -> bool:
+        return self._should_stop()
 
 
 def captions(count: int) -> list[str]:

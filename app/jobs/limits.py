@@ -58,10 +58,7 @@ def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
             f"batch_size is {options.batch_size}, and the training data have {usable} usable samples; lower it.",
             param="hyperparameters.batch_size",
         )
-    if options.steps is not None:
-        return options.steps
-    assert options.epochs is not None
-    steps = max(1, round(options.epochs * (usable // options.batch_size)))  # as in models.training.run
+    steps = options.steps_over(usable)
     if steps > MAX_NUMBER:
         raise InvalidRequest(f"epochs would take {steps} steps; lower it.", param="hyperparameters.epochs")
     return steps

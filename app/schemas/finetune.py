@@ -51,10 +51,9 @@ class Thresholds(Part):
     """When a model is better than the one that an alias points at."""
 
     max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Of McNemar's exact one-sided test on Winoground's GroupMatch: promoted only below it, and only where the group
-    score is no lower."""
+    """The p-value of McNemar's exact one-sided test on Winoground's GroupMatch must be below this."""
     max_loss: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """How much lower zero-shot accuracy (retrieval where none is measured) may be, as a share."""
+    """Zero-shot accuracy, or what stands in for it, may be lower by at most this share."""
 
 
 class FinetuneSpec(JobSpec):
@@ -92,14 +91,17 @@ class FinetuneSpec(JobSpec):
     evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()
     """Benchmarks to measure the new version on."""
     promote: Literal["never", "if_better", "always"] = "never"
-    """Whether the alias moves to the new version; for anything but `never` the key needs the scope admin. `if_better`
-    needs a Winoground set in `evaluate`, and zero-shot, retrieval or validation data: it moves where, on every
-    Winoground set, GroupMatch is significantly higher and the group score no lower, and nothing else fell by more than
-    `thresholds` allow. The job's result names what lies under chance."""
+    """Whether the alias moves to the new version. For anything but `never` the key needs the scope admin. `if_better`
+    compares the new version with the one that the alias points at, or with the base where there is no such alias. The
+    alias moves if both of these hold. First, on every Winoground set of `evaluate`, GroupMatch is higher by a one-sided
+    p below `thresholds.max_p`, and the group score is not lower. Second, top-1 accuracy on every zero-shot set is lower
+    by at most `thresholds.max_loss`. Without a zero-shot set, every retrieval set takes its place, and without one the
+    in-batch retrieval on `validation_data`, each with its mean recall@1 of both directions. Other benchmarks are
+    measured and decide nothing. The job's result names the Winoground figures that lie under chance."""
     alias: Annotated[str, Field(pattern=ALIAS_PATTERN)] = DEFAULT
     """The name that `promote` moves."""
     thresholds: Thresholds = Field(default_factory=Thresholds)
-    """What `if_better` means."""
+    """The limits of `if_better`."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -124,8 +126,8 @@ class FinetuneSpec(JobSpec):
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
             raise ValueError(
-                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, to see that "
-                "nothing else got worse"
+                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, as a figure that "
+                "must not fall by more than max_loss"
             )
 
     @property

@@ -40,7 +40,7 @@ POINTS: Mapping[str, Point] = {
     # A slot: a job is claimed, no process has it yet.
     "after-claim": Point("app.store.leases", "JobLeases.claim", "result"),
     # A job: a step is done, neither reported nor saved.
-    "mid-step": Point("worker.finetune_job", "_Progress.step_done", "before"),
+    "mid-step": Point("worker.training_progress", "TrainingProgress.on_step", "before"),
     # A job: a checkpoint's tensors are written, their description is not.
     "mid-checkpoint": Point("models.training.checkpoint", "save_file", "after"),
     # A job: a version's folder has its final name, the version has no row yet.

@@ -1,8 +1,19 @@
 """The teacher's VAE input: the image cropped as for the student, at the teacher's size, in [-1, 1]."""
 
+from typing import Any
+
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
+from models.clip import Clip
 from models.preprocess import Preprocess
+
+
+def teacher_view(base: Clip, resolution_px: int) -> Preprocess:
+    """Return the transform from an image to the VAE's input: the student's crop, at the teacher's size."""
+    network: Any = base.network
+    preprocess = network.visual.preprocess_cfg
+    how = {name: preprocess[name] for name in ("resize_mode", "interpolation", "fill_color")}
+    return teacher_preprocess(resolution_px, **how)
 
 
 def teacher_preprocess(

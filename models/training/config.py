@@ -30,135 +30,158 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     trainable: Literal["layernorm", "batchnorm", "all"] = "layernorm"
-    """Which parameters of the student: LayerNorms (RMSNorms too), those and the image tower's BatchNorms, or all.
-    Frozen ones keep every bit."""
+    """Train these parameters of the student: the LayerNorms and RMSNorms (`layernorm`), these and the image tower's
+    BatchNorms (`batchnorm`), or all. The others keep every bit."""
     max_bad_share: Share = 0.0
-    """The share of missing or unreadable samples that is left out; more of them stop the run."""
+    """Leave out missing and unreadable samples up to this share of the data. More of them stop the run."""
 
     steps: Count | None = None
-    """How many steps; or `epochs`."""
+    """Take this many steps. Give either `steps` or `epochs`."""
     epochs: Positive | None = None
-    """How often the data is gone through; or `steps`."""
+    """Go through the data this many times. Give either `steps` or `epochs`."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Of all processes together."""
+    """Train on this many samples in each step, over all processes together."""
     micro_batch_size: Count | None = None
-    """How much of a process's part goes through the student at once; the negatives stay the full batch's."""
+    """Send at most this many samples of a process's part through the student at once. The loss still compares the
+    whole batch. By default all go at once."""
     sds_batch_size: Count | None = None
-    """How many samples of a batch the teacher sees, evenly spread over it; all where it is not given."""
+    """Show the teacher this many samples of each batch, evenly spread over it. By default it sees all of them."""
     lr: Positive = 1e-4
-    """Peak learning rate of the student."""
+    """Use this peak learning rate for the student."""
     mapper_lr: Positive = 1e-3
-    """Peak learning rate of the mapper."""
+    """Use this peak learning rate for the mapper."""
     weight_decay: NotNegative = 0.0
-    """Of matrices; gains, biases, embeddings, tokens, position tables and the mapper never decay."""
+    """Apply this weight decay to the student's matrices. Gains, biases, embeddings, tokens, position tables and the
+    mapper never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Steps of linear warm-up; then a cosine to zero."""
+    """Raise the learning rate linearly over this many steps. It then falls to zero along a cosine."""
     max_gradient_norm: Positive = 1.0
-    """To which the student's and the mapper's gradients are clipped, each by itself."""
+    """Clip the gradients of the student and those of the mapper, each by themselves, to this norm."""
 
     sds_weight: NotNegative = Field(1.0, validation_alias=AliasChoices("sds_weight", "lambda"))
-    """The paper's lambda, for the mean over all elements of the latents."""
+    """Weigh L_SDS, the mean over all elements of the latents, by this number, the paper's lambda."""
     gradient: Literal["full", "sds"] = "full"
-    """Through the U-Net, or past it (DreamFusion)."""
+    """Take the gradient of L_SDS through the U-Net (`full`), or past it as DreamFusion does (`sds`)."""
     weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"] = "uniform"
-    """w(t): 1, 1 - abar, sqrt(abar) (1 - abar), or min(snr, gamma) / snr."""
+    """Weigh the timesteps of L_SDS by w(t), which is 1, 1 - abar, sqrt(abar) (1 - abar), or min(snr, gamma) /
+    snr."""
     min_snr_gamma: Positive = 5.0
-    """min-snr's gamma."""
+    """Use this gamma in the weighting `min-snr`."""
     t_min: Share = 0.02
-    """The lowest timestep that L_SDS draws, as a share of the teacher's."""
+    """Let L_SDS draw timesteps from this share of the teacher's upwards."""
     t_max: Share = 0.98
-    """The highest."""
+    """Let L_SDS draw timesteps up to this share of the teacher's."""
     t_schedule: Literal["uniform", "annealed"] = "uniform"
-    """`annealed` lowers the upper end from t_max to the middle of the range over the run."""
+    """Keep the range of the timesteps (`uniform`), or lower its upper end over the run, from t_max to the middle of
+    the range (`annealed`)."""
     guidance: Positive | None = None
-    """Scale of classifier-free guidance; none where it is not given."""
+    """Apply classifier-free guidance of this scale to the teacher. By default there is none."""
     mapper_input: Literal["normalized", "raw"] = "normalized"
-    """The image embedding on the unit sphere, or as it is."""
+    """Give the mapper the image embedding on the unit sphere (`normalized`), or as it is (`raw`)."""
     mapper_start: Literal["random", "ridge"] = "random"
-    """A fresh linear layer, or the closed-form fit to VAE latents of training images."""
+    """Start the mapper as a fresh linear layer (`random`), or as the closed-form fit to VAE latents of training
+    images (`ridge`)."""
     ridge: Positive = 1e-3
-    """Strength of the fit's ridge."""
+    """Fit the mapper's ridge start with this penalty."""
     ridge_images: Count = 4096
-    """Images that the mapper is fitted to, drawn by the seed."""
+    """Fit the mapper's ridge start to this many images, which are drawn by `seed`."""
     mapper_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in which L_SDS trains the mapper alone, before it reaches the student."""
+    """Let L_SDS train the mapper alone for this many steps, before it reaches the student."""
 
     negatives: Literal["none", "data", "swap"] = "none"
-    """Hard negative captions: none, the data's own, or words swapped."""
+    """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped
+    (`swap`)."""
     negatives_count: Count = 3
-    """How many of them for each caption; of the data's own, the first."""
+    """Use at most this many hard negatives for each caption. Of the data's own, the first are taken."""
     negatives_seed: Seed = 0
-    """Of the swaps and of the noise they are scored on; apart from `seed`, so that runs can share the scores."""
+    """Draw the swaps, and the noise that they are scored on, by this seed. It stands apart from `seed`, so that runs
+    with other seeds can share the scores."""
     negatives_loss: Literal["choice", "contrast"] = "choice"
-    """`choice`: each image chooses among its caption and its negatives; `contrast`: NegCLIP's extra columns."""
+    """Let each image choose among its caption and its negatives (`choice`), or add the negatives to L_CLIP as
+    further columns, as NegCLIP does (`contrast`)."""
     negatives_weight: NotNegative = 1.0
-    """Their weight beside L_CLIP."""
+    """Weigh the loss `choice` by this number, beside L_CLIP. The loss `contrast` has no weight."""
     score_temperature: Positive = 0.003
-    """The teacher's softmax temperature over denoising errors, chosen on the demo's teacher. Watch `target_own`, the
-    own caption's probability, beside `target_chance`, what it is to a teacher that knows nothing."""
+    """Turn the teacher's denoising errors into probabilities by a softmax of this temperature. The default was
+    chosen on the demo's teacher. Watch `target_own`, the own caption's probability, beside `target_chance`, what it
+    is to a teacher that knows nothing."""
     score_draws: Count = 8
-    """Noise levels that an image is scored on."""
+    """Score each image on this many noise levels."""
     score_error: ErrorOf = SCORE_ERROR
-    """Whose error is the score: the noise's, or the velocity's, which counts high noise for more."""
+    """Take the error of the noise (`epsilon`) or of the velocity (`velocity`) as the score. The velocity's counts
+    high noise for more."""
     score_t_min: Share = 0.3
-    """Their range, from, as a share of the timesteps."""
+    """Score images on noise levels from this share of the timesteps upwards."""
     score_t_max: Share = 0.95
-    """Their range, to."""
+    """Score images on noise levels up to this share of the timesteps."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the student's matrix products; weights, losses and normalisation are float32 always."""
+    """Compute the student's matrix products in this format. Its weights, losses and normalisation are always
+    float32."""
     teacher_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the U-Net's weights and products."""
+    """Hold the U-Net's weights and compute its products in this format."""
     activation_checkpointing: bool = False
-    """Of the U-Net, for `full` gradients in little memory."""
+    """Compute the U-Net's activations again in the backward pass, so that `full` gradients need little memory."""
     log_every: Count = 25
-    """Steps between log lines; each also costs a pass of the U-Net under shuffled captions."""
+    """Write a line to the log after every so many steps. With L_SDS, each line also costs a pass of the U-Net under
+    shuffled captions."""
     save_every: Count = 200
-    """Steps between checkpoints."""
+    """Save a checkpoint after every so many steps."""
     keep_checkpoints: Count = 2
-    """Checkpoints that are kept."""
+    """Keep this many checkpoints."""
 
     @property
     def teacher_batch_size(self) -> int:
         """Samples of a batch that the teacher sees, or that the control's negatives are drawn for."""
         return self.sds_batch_size or self.batch_size
 
+    def steps_over(self, size: int) -> int:
+        """Return the number of steps over `size` samples. An epoch leaves out a last batch that is not full."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * (size // self.batch_size)))
+
 
 class FinetuneConfig(TrainingOptions):
     """A whole run: what is trained, on what, against what, how and where."""
 
     base: str = "demo"
-    """Reference of the model that is fine-tuned."""
+    """Fine-tune the model of this reference."""
     teacher: str | None = None
-    """A diffusers folder, a hub id or `demo`; needed by the objectives `sds-clip` and `score`."""
+    """Distil this teacher: a diffusers folder, a hub id or `demo`. The objectives `sds-clip` and `score` need
+    one."""
     objective: Objective = "sds-clip"
-    """`clip` is the control; `score` distils the teacher's choice among a caption and its hard negatives."""
+    """Add L_SDS to L_CLIP (`sds-clip`), distil the teacher's choice among a caption and its hard negatives
+    (`score`), or train on L_CLIP without a teacher, as the control does (`clip`)."""
     seed: Seed = 0
-    """Of everything drawn at random."""
+    """Draw everything that is random by this seed, apart from what `negatives_seed` draws."""
 
     data: Path
-    """COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or images with .txt files."""
+    """Train on these pairs: COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or a folder
+    of images with .txt files."""
     data_format: Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"] = "auto"
-    """The format of data and val; auto takes it from their names."""
+    """Read `data` and `val` in this format. With `auto`, their names tell it."""
     images: Path | None = None
-    """Where the images of a COCO file or a table are; beside the file where it is not given."""
+    """Look in this folder for the images of a COCO file or a table. By default they are beside the file."""
     image_key: str = "filepath"
-    """The image column of a table."""
+    """Read the images' names from this column of a table."""
     caption_key: str = "title"
-    """The caption column of a table."""
+    """Read the captions from this column of a table."""
     separator: str | None = None
-    """Of a table; by its ending where it is not given."""
+    """Split a table's columns at this character. By default it is a tab, or a comma in a .csv whose first line has
+    no tab."""
     val: Path | None = None
-    """Pairs of the same format, for the validation losses: the first 1,024 of them."""
+    """Measure the validation losses on the first 1,024 of these pairs, whose format is that of `data`."""
     val_images: Path | None = None
-    """Where the images of `val` are; those of `images` where it is not given."""
+    """Look in this folder for the images of `val`. By default `images` is used."""
 
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; several processes get theirs from the launcher."""
+    """Run on this device: auto, cpu, cuda or cuda:N. Several processes get theirs from the launcher."""
     caption_cache: Path | None = None
-    """A folder for the teacher's caption embeddings."""
+    """Keep the teacher's caption embeddings in this folder."""
     workers: Count = 2
-    """Threads that decode images."""
+    """Decode images in this many threads."""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> FinetuneConfig:

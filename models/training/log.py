@@ -6,17 +6,14 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from models.training.errors import TrainingError
-
-Record = Mapping[str, int | float]
-Progress = Callable[[Record], None]
-"""Called with every record. `step` counts the steps done."""
+from models.training.watcher import Record
 
 
 class RunLog:

@@ -17,7 +17,7 @@ from models.mapper import Mapper
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.randomness import draw_noise, draw_timesteps
-from models.training.score_targets import ScoreTargets
+from models.training.score_targets import Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Objective:
     steps: int
     teacher: Teacher | None = None
     mapper: Mapper | None = None
-    targets: ScoreTargets | None = None
+    targets: Targets | None = None
 
     def __call__(
         self,

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import torch
-from accelerate import PartialState
-from jaxtyping import Float
-from torch import Tensor
 
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -21,19 +16,16 @@ from models.data.negatives import swap_negatives
 from models.data.open import open_pairs
 from models.data.pairs import PairSet, Sample, StoredPairs
 from models.machine import usable_cores
-from models.precision import choose_device
 from models.teacher.load import load_teacher
-from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
-from models.training.processes import exchanged
+from models.training.processes import Place, exchanged
+from models.training.score_targets import Targets
 
 Say = Callable[[str], None]
 
 _SAID_EVERY = 10_000  # samples between two messages
-_PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other, since one may read its data or fetch a teacher far more slowly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,31 +36,8 @@ class Parts:
     pairs: PairSet
     teacher: Teacher | None = None
     validation: PairSet | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """The device of this process, and which part of every batch it takes."""
-
-    device: torch.device
-    rank: int
-    world_size: int
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-def find_place(device: str) -> Place:
-    """Return the place of a single process, or of one that `torchrun` or `accelerate launch` started.
-
-    Such a launcher also chooses the device.
-    """
-    # Without a GPU, Accelerate joins processes only if it is told to use the CPU.
-    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    state = PartialState(cpu=cpu, timeout=_PATIENCE)
-    chosen = state.device if state.num_processes > 1 else choose_device(device)
-    return Place(chosen, state.process_index, state.num_processes)
+    targets: Targets | None = None
+    """The teacher's scores, if they are known already; without them, the objective `score` computes them."""
 
 
 def load_parts(
@@ -132,14 +101,6 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
         f"{config.data} has no hard negative captions (a neg_caption column, as NegCLIP's tables have it); "
         "use negatives: swap, or add them."
     )
-
-
-def teacher_view(base: Clip, resolution_px: int) -> Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]:
-    """Return the transform from an image to the VAE's input: the student's crop, at the teacher's size."""
-    network: Any = base.network
-    preprocess = network.visual.preprocess_cfg
-    how = {name: preprocess[name] for name in ("resize_mode", "interpolation", "fill_color")}
-    return teacher_preprocess(resolution_px, **how)
 
 
 class Swapped(PairSet):

@@ -1,13 +1,46 @@
-"""Communication between the processes of a run. A single process keeps its own values."""
+"""The processes of a run, and what they tell each other. A single process keeps its own values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor, nn
+
+from models.precision import choose_device
+
+_PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other, since one may read its data or fetch a teacher far more slowly."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The device of this process, and which part of every batch it takes."""
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def find_place(device: str) -> Place:
+    """Return the place of a single process, or of one that `torchrun` or `accelerate launch` started.
+
+    Such a launcher also chooses the device.
+    """
+    # Without a GPU, Accelerate joins processes only if it is told to use the CPU.
+    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
+    chosen = state.device if state.num_processes > 1 else choose_device(device)
+    return Place(chosen, state.process_index, state.num_processes)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

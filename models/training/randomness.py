@@ -31,11 +31,3 @@ def draw_timesteps(seed: int, step: int, samples: Sequence[int], low: int, high:
             for sample in samples
         ]
     )
-
-
-def sub_batch(batch_size: int, count: int) -> list[int]:
-    """Return `count` places spread evenly over a batch, whose order is random, so this choice is too.
-
-    Since they are spread evenly, every process of an even split gets an equal part.
-    """
-    return [place * batch_size // count for place in range(count)]

@@ -10,9 +10,9 @@ from models.clip import Clip
 from models.data.batches import order
 from models.data.pairs import PairSet
 from models.mapper import Mapper
+from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
-from models.training.parts import teacher_view
 
 
 def ridge_mapper(

@@ -12,31 +12,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
-from models.clip import Clip
 from models.data.batches import Loader, batch_indices
 from models.data.pairs import PairSet
 from models.delta import save_delta
 from models.mapper import Mapper
 from models.precision import DTYPES, choose_precision
 from models.student import StudentError, trainable_parameters
-from models.teacher.teacher import Teacher
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError, NotFiniteError, TrainingError
 from models.training.influence import RunWarning, teacher_had_no_say
-from models.training.log import Pace, Progress, Record, RunLog, peak_memory_mib, writing
+from models.training.log import Pace, RunLog, peak_memory_mib, writing
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
-from models.training.parts import Parts, Place, describe, teacher_view, with_negatives
-from models.training.processes import anywhere, exchanged, start_alike
+from models.training.parts import Parts, describe, with_negatives
+from models.training.processes import Place, anywhere, exchanged, start_alike
 from models.training.ridge import ridge_mapper
 from models.training.score_targets import ScoreTargets
 from models.training.trainer import Trainer
 from models.training.validation import validate
+from models.training.watcher import Record, Watcher
 
 OPERATIONAL = frozenset(
     {
@@ -76,39 +74,28 @@ def train(
     place: Place,
     *,
     resume: bool = False,
-    progress: Progress = lambda record: None,
-    stepped: Callable[[int, int], None] = lambda done, steps: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    between: Callable[[], None] = lambda: None,
-    before_saving: Callable[[int], None] = lambda size_bytes: None,
+    watcher: Watcher | None = None,
     min_save_interval_s: float = 0.0,
     max_bytes: int | None = None,
-    known_scores: dict[Any, torch.Tensor] | None = None,
 ) -> Result:
-    """Train and write `out/delta`, or stop early if `should_stop` returns true.
-
-    It then saves a checkpoint after the current step and returns. The main process calls `progress` with
-    every record that it logs, and `stepped` after every step. While no steps are taken, as the mapper is
-    fitted and the validation pairs measured, every process calls `between` after each batch. The main process
-    calls `before_saving` with the size of every checkpoint. What these two raise ends the run, which can be
-    resumed from its last checkpoint.
+    """Train and write `out/delta`. If the watcher stops the run, save a checkpoint after the current step instead.
 
     A checkpoint that `save_every` asks for is skipped within `min_save_interval_s` of the one before; no
-    weight depends on when one is written. The kept checkpoints and the log take at most `max_bytes`. See
-    `ScoreTargets` for `known_scores`.
+    weight depends on when one is written. The kept checkpoints and the log take at most `max_bytes`.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
         TrainingError: `out` holds another run or cannot be written, or a loss is not finite.
         CheckpointError: a file cannot be written; the checkpoints before it are whole.
     """
+    watcher = watcher or Watcher()
     config = _resolved(config, place)
-    run = _set_up(config, parts, place, known_scores)
+    run = _set_up(config, parts, place)
     checkpoints = Checkpoints(
         out / "checkpoints",
         _identity(config, parts),
         config.keep_checkpoints,
-        before_saving,
+        watcher.before_saving,
         max_bytes,
     )
     check_out(out, resume=resume)
@@ -122,7 +109,7 @@ def train(
         )
     if done == 0 and run.mapper is not None and config.mapper_start == "ridge":
         assert parts.teacher is not None
-        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, between)
+        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, watcher.on_batch)
         run.mapper.load_state_dict(fitted.state_dict())
     start_alike(run.trainer.mapper.values())
     log = RunLog(out / "log.jsonl", done) if place.is_main else None
@@ -134,22 +121,17 @@ def train(
     def tell(record: Record) -> None:
         if log is not None:
             log.write(record)
-            progress(record)
-
-    def asked(done: int) -> bool:
-        if place.is_main:
-            stepped(done, run.steps)
-        return should_stop()
+            watcher.on_record(record)
 
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
     )  # fmt: skip
     with closing(loader):
-        done = _loop(run, loader, checkpoints, done, place, tell, asked, min_save_interval_s)
+        done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
     if done < run.steps:
         return Result(None, done, {})
-    metrics = _measure(run, parts, between)
+    metrics = _measure(run, parts, watcher)
     if metrics:
         tell({"step": done, **metrics})
     delta = out / "delta"
@@ -186,9 +168,7 @@ class _Run:
         return {f"student.{name}": value for name, value in self.trainer.student.items()} | mapper
 
 
-def _set_up(
-    config: FinetuneConfig, parts: Parts, place: Place, known: dict[Any, torch.Tensor] | None
-) -> _Run:
+def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     base, teacher = parts.base, parts.teacher
     if base.logit_bias is not None:
         raise StudentError(
@@ -196,7 +176,8 @@ def _set_up(
             "Choose a base without a logit bias."
         )
     pairs = with_negatives(config, parts.pairs)
-    steps = _steps(config, len(pairs), place.world_size)
+    _check_batches(config, len(pairs), place.world_size)
+    steps = config.steps_over(len(pairs))
     network = deepcopy(base.network)
     student = trainable_parameters(network, config.trainable)
     mapper = targets = None
@@ -206,7 +187,7 @@ def _set_up(
         mapper.to(place.device)
     if config.objective == "score":
         assert teacher is not None
-        targets = score_targets(config, parts.base, teacher, pairs, known)
+        targets = parts.targets or ScoreTargets(config, base, teacher, pairs)
     trainer = Trainer(
         network,
         base.tokenizer,
@@ -222,7 +203,7 @@ def _set_up(
 
 def _loop(
     run: _Run, loader: Loader, checkpoints: Checkpoints, done: int, place: Place,
-    tell: Progress, should_stop: Callable[[int], bool], min_save_interval_s: float,
+    tell: Callable[[Record], None], watcher: Watcher, min_save_interval_s: float,
 ) -> int:  # fmt: skip
     """Take the remaining steps, and return how many are done in all."""
     config, pace, saved = run.trainer.config, Pace(), done
@@ -242,9 +223,11 @@ def _loop(
             since = done
             memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
             tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
+        if place.is_main:
+            watcher.on_step(done, run.steps)
         # Agreed between the processes: one that stopped alone would leave the others waiting for its
         # gradients.
-        stopping = anywhere(should_stop(done), place.device)
+        stopping = anywhere(watcher.should_stop(), place.device)
         is_due = done % config.save_every == 0 and time.monotonic() - saved_at >= min_save_interval_s
         if place.is_main and (last or stopping or is_due) and saved != done:
             checkpoints.save(done, run.parameters, run.trainer.optimizer)
@@ -261,45 +244,20 @@ def _resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
     return config.model_copy(update=chosen)
 
 
-def _steps(config: FinetuneConfig, size: int, world_size: int) -> int:
+def _check_batches(config: FinetuneConfig, size: int, world_size: int) -> None:
     for name, value in (("batch_size", config.batch_size), ("sds_batch_size", config.teacher_batch_size)):
         if value % world_size:
             raise ConfigError(f"{name} {value} cannot be split evenly over {world_size} processes.")
     batch_indices(size, config.batch_size, config.seed, 0)  # refuses a batch larger than the data
-    if config.steps is not None:
-        return config.steps
-    assert config.epochs is not None
-    return max(1, round(config.epochs * (size // config.batch_size)))
 
 
-def score_targets(
-    config: FinetuneConfig,
-    base: Clip,
-    teacher: Teacher,
-    pairs: PairSet,
-    known: dict[Any, torch.Tensor] | None,
-) -> ScoreTargets:
-    """Return the teacher's scores as a configuration asks for them; see `ScoreTargets` for `known`."""
-    return ScoreTargets(
-        teacher,
-        pairs,
-        teacher_view(base, teacher.resolution_px),
-        seed=config.negatives_seed,
-        count=config.score_draws,
-        t_min=config.score_t_min,
-        t_max=config.score_t_max,
-        error_of=config.score_error,
-        known=known,
-    )
-
-
-def _measure(run: _Run, parts: Parts, between: Callable[[], None]) -> Record:
+def _measure(run: _Run, parts: Parts, watcher: Watcher) -> Record:
     if parts.validation is None:
         return {}
-    before = validate(parts.base, parts.validation, run.trainer.config.batch_size, between)
+    before = validate(parts.base, parts.validation, run.trainer.config.batch_size, watcher.on_batch)
     scale = float(run.trainer.network.logit_scale.detach().exp())
     tuned = replace(parts.base, network=run.network, logit_scale=scale)
-    after = validate(tuned, parts.validation, run.trainer.config.batch_size, between)
+    after = validate(tuned, parts.validation, run.trainer.config.batch_size, watcher.on_batch)
     return {f"base_{name}": value for name, value in before.items()} | after
 
 

@@ -1,17 +1,20 @@
 """The teacher's denoising scores of training samples under their captions and hard negatives."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import PIL.Image
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.clip import Clip
 from models.data.pairs import PairSet
-from models.score_error import ErrorOf
 from models.teacher.diffusion_score import check_finite, denoising_errors, draws
+from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
+from models.training.config import FinetuneConfig
+
+Targets = Callable[[Sequence[int], Sequence[str], Sequence[tuple[str, ...]], int], Tensor]
+"""Returns the teacher's errors of samples, as `ScoreTargets` does."""
 
 MAX_KNOWN = 2**18
 """How many scored samples to keep, at about 1 KiB each. Once full, no more are added and none is dropped."""
@@ -25,26 +28,12 @@ class ScoreTargets:
     already.
     """
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        pairs: PairSet,
-        view: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]],
-        *,
-        seed: int,
-        count: int,
-        t_min: float,
-        t_max: float,
-        error_of: ErrorOf,
-        known: dict[Any, Tensor] | None = None,
-    ) -> None:
-        """`view` makes the VAE's input of an image. Runs of one teacher, data and seed may share `known`."""
+    def __init__(self, config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> None:
+        self._config = config
         self._teacher = teacher
         self._pairs = pairs
-        self._view = view
-        self._seed = seed
-        self._count, self._range, self._error_of = count, (t_min, t_max), error_of
-        self._known: dict[Any, Tensor] = {} if known is None else known
+        self._view = teacher_view(base, teacher.resolution_px)
+        self._known: dict[tuple[int, tuple[str, ...], int], Tensor] = {}
 
     def __call__(
         self,
@@ -76,18 +65,17 @@ class ScoreTargets:
         return torch.stack([found[key] for key in keys]).to(self._teacher.device)
 
     def _score(self, sample: int, captions: tuple[str, ...], width: int) -> Float[Tensor, "{width}"]:
-        teacher = self._teacher
-        low, high = self._range
+        config, teacher = self._config, self._teacher
         chosen = draws(
-            self._count, teacher.latent_shape, teacher.timesteps,
+            config.score_draws, teacher.latent_shape, teacher.timesteps,
             # Differs for every pair of seed and sample, up to a million samples.
-            seed=self._seed * 1_000_003 + sample, t_min=low, t_max=high,
+            seed=config.negatives_seed * 1_000_003 + sample, t_min=config.score_t_min, t_max=config.score_t_max,
         )  # fmt: skip
         latents = teacher.encode_image(self._view(self._pairs.image(sample))[None].to(teacher.device))[0]
         filled = list(captions) + [captions[0]] * (width - len(captions))
         errors = denoising_errors(
             teacher, latents, teacher.encode_captions(filled),
             chosen.timesteps.to(teacher.device), chosen.noise.to(teacher.device),
-            batch_size=width * self._count, error_of=self._error_of,
+            batch_size=width * config.score_draws, error_of=config.score_error,
         )  # fmt: skip
         return errors.mean(dim=1)

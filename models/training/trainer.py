@@ -15,13 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.data.batches import Batch
 from models.training.config import FinetuneConfig
-from models.training.encoded import Encoded
 from models.training.errors import NotFiniteError
 from models.training.log import synchronize
 from models.training.objective import Losses, Objective, Part
 from models.training.optimizer import gradient_norm, set_learning_rate
 from models.training.processes import average, average_gradients
-from models.training.randomness import sub_batch
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
 
@@ -152,6 +150,47 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         """Autocast for the student only: the teacher has its own format, and losses are float32."""
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
+
+
+class Encoded:
+    """A batch's features, detached from their graph, and the way back into it (GradCache, arXiv 2101.06983).
+
+    The loss is computed on `features`, and its gradient stops there; `backward` takes it through the encoder
+    chunk by chunk. So the loss sees the whole batch, while only one chunk's graph is in memory. A batch of
+    one chunk is encoded once, any other twice (decision 9).
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], inputs: Tensor, chunk_size: int | None) -> None:
+        self._encode = encode
+        self._chunks = torch.split(inputs, chunk_size or max(len(inputs), 1))
+        with torch.set_grad_enabled(len(self._chunks) == 1):
+            encoded = torch.cat([encode(chunk) for chunk in self._chunks])
+        self._graph = encoded if len(self._chunks) == 1 else None
+        self.features: Float[Tensor, "n d"] = encoded.detach().requires_grad_()
+
+    def backward(self) -> None:
+        """Add the gradient that the loss left on `features` to the encoder's gradients."""
+        if self.features.grad is None:
+            return
+        if self._graph is not None:
+            _push(self._graph, self.features.grad)
+            return
+        sizes = [len(chunk) for chunk in self._chunks]
+        for chunk, gradient in zip(self._chunks, torch.split(self.features.grad, sizes), strict=True):
+            _push(self._encode(chunk), gradient)
+
+
+def _push(features: Tensor, gradient: Tensor) -> None:
+    if features.requires_grad:  # False if the whole tower is frozen
+        torch.autograd.backward(features, gradient)
+
+
+def sub_batch(batch_size: int, count: int) -> list[int]:
+    """Return `count` places spread evenly over a batch, whose order is random, so this choice is too.
+
+    Since they are spread evenly, every process of an even split gets an equal part.
+    """
+    return [place * batch_size // count for place in range(count)]
 
 
 def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from models.training.watcher import Record, Watcher
 from sds_clip.options import Command, Option, file_option, folder_option, option, require_training
 from sds_clip.signals import handled
 
@@ -19,18 +21,20 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from models.training.config import FinetuneConfig
-    from models.training.log import Record
 
 # Options that most runs set; the help shows them first.
 _COMMON = ("base", "teacher", "objective", "data", "images", "steps", "batch_size", "sds_weight", "device")
-# Fields of the configuration that start a section of the help.
+# Fields of the configuration that start a section of the help, in the order in which they are declared.
 _SECTIONS = {
-    "base": "Model",
-    "data": "Data",
+    "trainable": "Model",
+    "max_bad_share": "Data",
     "steps": "Length and batches",
     "lr": "Optimizer",
     "sds_weight": "Score distillation (L_SDS)",
     "negatives": "Hard negatives and the objective score",
+    "precision": "Machine and files",
+    "base": "Model",
+    "data": "Data",
     "device": "Machine and files",
 }
 
@@ -100,29 +104,21 @@ def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
 
 
 def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
-    from models.training.parts import find_place, load_parts
+    from models.training.parts import load_parts
+    from models.training.processes import find_place
     from models.training.run import check_out, train
 
     check_out(out, resume=resume)  # before the data are read, which takes minutes
     place = find_place(config.device)
     parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        """The run saves a checkpoint and ends. A second signal kills it."""
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    with handled((signal.SIGINT, signal.SIGTERM), receive), _Bar() as bar:
-        result = train(
-            config, parts, out, place, resume=resume,
-            progress=bar.show, stepped=bar.step, should_stop=lambda: bool(received),
-        )  # fmt: skip
+    terminal = _Terminal()
+    with handled((signal.SIGINT, signal.SIGTERM), terminal.receive), closing(terminal):
+        result = train(config, parts, out, place, resume=resume, watcher=terminal)
     if not place.is_main:
         return 0
     if result.delta is None:
         _say(f"stopped after step {result.steps_done}; the same command with --resume goes on")
-        return 128 + (received[-1] if received else signal.SIGTERM)  # empty if another process got the signal
+        return 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
@@ -161,20 +157,26 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-class _Bar:
-    """A progress bar on a terminal; elsewhere one line per record."""
+class _Terminal(Watcher):
+    """A progress bar on a terminal, elsewhere one line per record. A signal stops the run."""
 
     def __init__(self) -> None:
+        self.received: int | None = None
         self._bar: Any = None
 
-    def __enter__(self) -> _Bar:
-        return self
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Make the run save a checkpoint and end. A second signal kills it."""
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
 
-    def __exit__(self, *_: object) -> None:
+    def should_stop(self) -> bool:
+        return self.received is not None
+
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def step(self, done: int, steps: int) -> None:
+    def on_step(self, done: int, steps: int) -> None:
         if not sys.stderr.isatty():
             return
         if self._bar is None:
@@ -183,7 +185,7 @@ class _Bar:
             self._bar = tqdm(total=steps, initial=done - 1, unit="step")
         self._bar.update(done - self._bar.n)
 
-    def show(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """Show a record's losses, next to the bar or as a line."""
         losses = {
             name: f"{record[name]:.4g}" for name in ("loss", "clip", "sds", "negatives") if name in record

@@ -152,7 +152,7 @@ def every_command(command: click.Command, path: tuple[str, ...] = ()) -> Iterato
 COMMANDS_BY_NAME = dict(every_command(cli))
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS_BY_NAME if not name.startswith("finetune")])
+@pytest.mark.parametrize("name", COMMANDS_BY_NAME)
 def test_help_is_in_sentences_and_says_each_option(name: str) -> None:
     command = COMMANDS_BY_NAME[name]
     assert command.help

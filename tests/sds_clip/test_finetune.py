@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import yaml
@@ -18,6 +19,8 @@ from models.checkpoints import load_clip
 from models.delta_file import read_delta
 from models.training.config import FinetuneConfig
 from sds_clip.cli import main
+from sds_clip.commands.finetune import finetune
+from sds_clip.options import Option
 from tests.sds_clip.command_line import exit_code
 from tests.teachers import save_sd_teacher
 from tests.training import changed, gradients, save_coco, state_after
@@ -233,6 +236,19 @@ def test_help_shows_every_option_with_its_choices_and_default(
     assert re.search(r"--gradient \W?full\Wsds\W", shown)
     assert re.search(r"--max-bad-share VALUE\s[^-]*\(default: 0\.0\)", shown)
     assert re.search(r"--no-activation-checkpointing\s.*\(default: no\)", shown, re.DOTALL)
+
+
+def test_options_stand_in_the_section_of_the_help_where_one_looks_for_them() -> None:
+    with click.Context(finetune) as context:
+        section_of = {
+            option.name: option.section
+            for option in finetune.get_params(context)
+            if isinstance(option, Option)
+        }
+    assert "" not in section_of.values()
+    assert section_of["trainable"] == section_of["seed"] == "Model"
+    assert section_of["max_bad_share"] == section_of["caption_key"] == "Data"
+    assert section_of["precision"] == section_of["save_every"] == section_of["workers"] == "Machine and files"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,8 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.teacher.pixels import teacher_preprocess
+from models.checkpoints import load_clip
+from models.teacher.pixels import teacher_preprocess, teacher_view
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -34,3 +36,11 @@ def test_black_is_minus_one_and_white_is_one() -> None:
         assert torch.equal(
             teacher_preprocess(8)(Image.new("RGB", (9, 8), colour)), torch.full((3, 8, 8), value)
         )
+
+
+def test_the_teacher_sees_the_student_s_crop(tiny_folder: Path) -> None:
+    base = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+    visual: Any = base.network.visual
+    visual.preprocess_cfg = visual.preprocess_cfg | {"resize_mode": "longest", "fill_color": 255}
+    view = teacher_view(base, 16)(Image.new("RGB", (8, 4)))
+    assert view[0, :, 8].tolist() == [1.0] * 4 + [-1.0] * 8 + [1.0] * 4

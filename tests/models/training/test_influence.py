@@ -14,9 +14,9 @@ from models.checkpoints import load_clip
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.influence import teacher_had_no_say
-from models.training.log import Record
 from models.training.parts import Parts
 from models.training.run import train
+from models.training.watcher import Record
 from tests.training import PLACE, configure
 
 

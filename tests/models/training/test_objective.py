@@ -1,5 +1,7 @@
 """What the variants of a run have in common, and what they do not."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from models.teacher.load import load_teacher
 from models.training.objective import timestep_range
 from models.training.parts import Parts
 from models.training.run import train
+from models.training.score_targets import ScoreTargets
 from tests.training import PLACE, changed, configure
 
 
@@ -30,21 +33,16 @@ def test_during_the_mapper_s_warm_up_the_student_is_the_control_s(parts: Parts, 
     assert warm == delta_bytes(parts, tmp_path / "control", steps=2, objective="clip")
 
 
-class Certain(dict[Any, Tensor]):
+def certain(samples: Sequence[int], _captions: object, _negatives: object, width: int) -> Tensor:
     """Scores of a teacher that never takes a negative for the caption."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __getitem__(self, key: Any) -> Tensor:
-        return torch.tensor([0.0] + [1.0] * (key[2] - 1))
+    return torch.tensor([[0.0] + [1.0] * (width - 1)] * len(samples))
 
 
 def test_score_distillation_from_a_certain_teacher_is_its_control(parts: Parts, tmp_path: Path) -> None:
     """The two differ in the target alone, so they meet where the teacher's is the true caption."""
     shared: dict[str, object] = {"negatives": "swap", "trainable": "all", "sds_batch_size": 4}
     train(configure(objective="clip", **shared), parts, tmp_path / "control", PLACE)
-    train(configure(objective="score", **shared), parts, tmp_path / "score", PLACE, known_scores=Certain())
+    train(configure(objective="score", **shared), replace(parts, targets=certain), tmp_path / "score", PLACE)
     control, score = changed(tmp_path / "control"), changed(tmp_path / "score")
     assert control.keys() == score.keys()
     for name, value in score.items():
@@ -60,11 +58,16 @@ def test_score_distillation_from_an_unsure_teacher_is_not(parts: Parts, tmp_path
 def test_scores_known_already_change_nothing(parts: Parts, tmp_path: Path) -> None:
     options: dict[str, object] = {"objective": "score", "negatives": "swap", "steps": 2, "score_draws": 2}
     fresh = delta_bytes(parts, tmp_path / "fresh", **options)
-    known: dict[Any, Tensor] = {}
-    for name in ("filling", "using"):
-        train(configure(**options), parts, tmp_path / name, PLACE, known_scores=known)
-    assert len(known) == 16
-    assert (tmp_path / "using" / "delta" / "delta.safetensors").read_bytes() == fresh
+    assert parts.teacher is not None
+    targets = ScoreTargets(configure(**options), parts.base, parts.teacher, parts.pairs)
+    asked: list[int] = []
+
+    def known(samples: Sequence[int], *others: Any) -> Tensor:
+        asked.extend(samples)
+        return targets(samples, *others)
+
+    assert delta_bytes(replace(parts, targets=known), tmp_path / "known", **options) == fresh
+    assert len(asked) == 16
 
 
 def test_timesteps_stay_within_their_shares_of_the_schedule() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.checkpoints import CheckpointError, load_clip
+from models.checkpoints import CheckpointError
 from models.data.errors import DataError
 from models.data.negatives import swap_negatives
 from models.data.pairs import PairSet, Sample, Subset
@@ -13,7 +13,7 @@ from models.teacher.errors import TeacherError
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.errors import ConfigError
-from models.training.parts import Parts, describe, load_parts, teacher_view, with_negatives
+from models.training.parts import Parts, describe, load_parts, with_negatives
 from tests.teachers import save_sd_teacher
 from tests.training import PLACE, captions, configure, save_coco
 
@@ -76,14 +76,6 @@ def test_of_validation_pairs_as_many_may_be_left_out_as_either_share_allows(
     for parts in (load_parts(config, PLACE, val_max_bad_share=0.1), load_parts(looser, PLACE)):
         assert parts.validation is not None
         assert len(parts.validation) == 9
-
-
-def test_the_teacher_sees_the_student_s_crop(tiny_folder: Path) -> None:
-    base = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
-    visual: Any = base.network.visual
-    visual.preprocess_cfg = visual.preprocess_cfg | {"resize_mode": "longest", "fill_color": 255}
-    view = teacher_view(base, 16)(Image.new("RGB", (8, 4)))
-    assert view[0, :, 8].tolist() == [1.0] * 4 + [-1.0] * 8 + [1.0] * 4
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import torch.multiprocessing as mp
 from models.data.errors import DataError
 from models.training.config import FinetuneConfig
 from models.training.errors import TrainingError
-from models.training.parts import Parts, find_place, load_parts
-from models.training.processes import start_alike
+from models.training.parts import Parts, load_parts
+from models.training.processes import find_place, start_alike
 from models.training.run import train
-from tests.training import PLACE, configure, gradients, save_coco, state_after
+from tests.training import PLACE, Stopper, configure, gradients, save_coco, state_after
 
 UNCLIPPED = 1e9
 RUNS: dict[str, dict[str, object]] = {
@@ -51,7 +51,7 @@ def _process(rank: int, port: int, names: Names, out: Path) -> None:
     for run in RUNS:
         train(_config(run, **names), parts, out / run, place)
     config = configure(**names)
-    stopped = train(config, parts, out / "stopped", place, should_stop=lambda: rank == 1)
+    stopped = train(config, parts, out / "stopped", place, watcher=Stopper(lambda: rank == 1))
     assert (stopped.delta, stopped.steps_done) == (None, 1)
     with pytest.raises(TrainingError, match="put --out on a disk that all share"):
         train(config, parts, out / ("stopped" if rank == 0 else "other"), place, resume=True)

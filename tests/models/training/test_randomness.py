@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.randomness import draw_noise, draw_timesteps, sub_batch
+from models.training.randomness import draw_noise, draw_timesteps
 
 SHAPE = (4, 8, 8)
 
@@ -34,14 +34,3 @@ def test_timesteps_are_uniform_on_both_ends_of_the_range() -> None:
     drawn = draw_timesteps(0, 0, range(2000), 3, 7).numpy()
     assert np.bincount(drawn, minlength=8)[:3].sum() == 0
     assert np.bincount(drawn)[3:] == pytest.approx([400] * 5, abs=80)
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "count", "world_size"), [(8, 4, 2), (12, 4, 4), (64, 8, 8), (6, 2, 2)]
-)
-def test_processes_take_the_sub_batch_that_one_would(batch_size: int, count: int, world_size: int) -> None:
-    part = batch_size // world_size
-    together = [
-        rank * part + place for rank in range(world_size) for place in sub_batch(part, count // world_size)
-    ]
-    assert together == sub_batch(batch_size, count)

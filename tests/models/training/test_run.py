@@ -23,15 +23,15 @@ from models.student import StudentError
 from models.teacher.load import load_teacher
 from models.training.config import parse_config
 from models.training.errors import ConfigError, TrainingError
-from models.training.parts import Parts, Place
+from models.training.parts import Parts
+from models.training.processes import Place
 from models.training.run import train
 from models.training.validation import validate
-from tests.training import PLACE, configure, last_checkpoint
+from models.training.watcher import Record, Watcher
+from tests.training import PLACE, Stopper, configure, last_checkpoint
 
 
-def at_call(
-    number: int, act: Callable[[], object] = lambda: None, *, stop: bool = False
-) -> Callable[[], bool]:
+def at_call(number: int, act: Callable[[], object] = lambda: None, *, stop: bool = False) -> Watcher:
     """Asked after every step: acts, and stops if told so, when it is asked for the number-th time."""
     calls = iter(range(1, 1000))
 
@@ -41,7 +41,7 @@ def at_call(
         act()
         return stop
 
-    return asked
+    return Stopper(asked)
 
 
 def delta_bytes(out: Path) -> dict[str, bytes]:
@@ -66,7 +66,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
 ) -> None:
     config = configure(steps=5, **options)
     train(config, parts, tmp_path / "straight", PLACE)
-    stopped = train(config, parts, tmp_path / "twice", PLACE, should_stop=at_call(2, stop=True))
+    stopped = train(config, parts, tmp_path / "twice", PLACE, watcher=at_call(2, stop=True))
     assert (stopped.delta, stopped.steps_done) == (None, 2)
     assert not (tmp_path / "twice" / "delta").exists()
     resumed = train(config, parts, tmp_path / "twice", PLACE, resume=True)
@@ -80,7 +80,7 @@ def test_checkpoints_within_the_least_interval_are_left_out_and_change_no_weight
     config = configure(save_every=1, keep_checkpoints=9)
     train(config, parts, tmp_path / "often", PLACE)
     rare = tmp_path / "rare"
-    stopped = train(config, parts, rare, PLACE, min_save_interval_s=3600.0, should_stop=at_call(3, stop=True))
+    stopped = train(config, parts, rare, PLACE, min_save_interval_s=3600.0, watcher=at_call(3, stop=True))
     assert stopped.delta is None
     assert [kept.name for kept in (rare / "checkpoints").iterdir()] == ["step-00000003"]
     train(config, parts, rare, PLACE, min_save_interval_s=3600.0, resume=True)
@@ -95,7 +95,7 @@ def test_checkpoints_within_the_least_interval_are_left_out_and_change_no_weight
 def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(parts: Parts, tmp_path: Path) -> None:
     config = configure(save_every=2)
     train(config, parts, tmp_path / "straight", PLACE)
-    train(config, parts, tmp_path / "out", PLACE, should_stop=at_call(3, stop=True))
+    train(config, parts, tmp_path / "out", PLACE, watcher=at_call(3, stop=True))
     newest = tmp_path / "out" / "checkpoints" / "step-00000003" / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:1000])
     train(config, parts, tmp_path / "out", PLACE, resume=True)
@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     config = configure(save_every=2)
     poison = at_call(3, lambda: teacher.unet.conv_out.bias.fill_(float("nan")))
     with pytest.raises(TrainingError, match=r"Step 4: sds, residual.* is not finite"):
-        train(config, failing, tmp_path / "out", PLACE, should_stop=poison)
+        train(config, failing, tmp_path / "out", PLACE, watcher=poison)
     assert [kept.name for kept in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
     assert records(tmp_path / "out") == [
         {"step": 4, "steps": 4, "non_finite": 7}
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it_whole(parts: Parts, tmp_pa
     fill = at_call(4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1])))
     try:
         with pytest.raises(CheckpointError, match=r"step-00000004 cannot be written.*free some space"):
-            train(config, parts, tmp_path / "out", PLACE, should_stop=fill)
+            train(config, parts, tmp_path / "out", PLACE, watcher=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [kept.name for kept in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it_whole(parts: Parts, tmp_pa
 
 
 def test_a_run_that_was_stopped_needs_resume_and_the_options_it_had(parts: Parts, tmp_path: Path) -> None:
-    train(configure(), parts, tmp_path, PLACE, should_stop=at_call(1, stop=True))
+    train(configure(), parts, tmp_path, PLACE, watcher=at_call(1, stop=True))
     with pytest.raises(TrainingError, match="--resume goes on with it"):
         train(configure(), parts, tmp_path, PLACE)
     with pytest.raises(TrainingError, match=r"lr 0\.001 -> 0\.01; sds_weight 1\.0 -> 2\.0"):
@@ -164,7 +164,7 @@ def test_a_run_that_was_stopped_needs_resume_and_the_options_it_had(parts: Parts
 
 def test_options_that_decide_no_weights_may_change_at_a_resume(parts: Parts, tmp_path: Path) -> None:
     train(configure(), parts, tmp_path / "straight", PLACE)
-    train(configure(), parts, tmp_path / "out", PLACE, should_stop=at_call(1, stop=True))
+    train(configure(), parts, tmp_path / "out", PLACE, watcher=at_call(1, stop=True))
     moved = configure(
         save_every=1, log_every=1, workers=2, keep_checkpoints=1, data="elsewhere", val_images="there"
     )
@@ -218,10 +218,15 @@ def test_the_log_holds_what_a_run_is_judged_by(parts: Parts, tmp_path: Path) -> 
     watched = replace(parts, validation=Subset(parts.pairs, range(6)))
     config = configure(steps=5, log_every=2, negatives="swap")
     steps: list[tuple[int, int]] = []
-    result = train(
-        config, watched, tmp_path, PLACE,
-        progress=shown.append, stepped=lambda done, total: steps.append((done, total)),
-    )  # fmt: skip
+
+    class Shown(Watcher):
+        def on_record(self, record: Record) -> None:
+            shown.append(record)
+
+        def on_step(self, done: int, of: int) -> None:
+            steps.append((done, of))
+
+    result = train(config, watched, tmp_path, PLACE, watcher=Shown())
     assert steps == [(done, 5) for done in range(1, 6)]
     logged = records(tmp_path)
     assert [record["step"] for record in logged] == [record["step"] for record in shown] == [2, 4, 5, 5]
@@ -265,12 +270,13 @@ def test_a_run_that_is_ended_between_its_steps_goes_on_to_the_same_bytes(
     watched = replace(parts, validation=Subset(parts.pairs, range(6)))
     calls = count(1)
 
-    def end() -> None:
-        if next(calls) == call:
-            raise InterruptedError
+    class Ending(Watcher):
+        def on_batch(self) -> None:
+            if next(calls) == call:
+                raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(config, watched, tmp_path / "twice", PLACE, between=end)
+        train(config, watched, tmp_path / "twice", PLACE, watcher=Ending())
     train(config, watched, tmp_path / "twice", PLACE, resume=True)
     train(config, watched, tmp_path / "once", PLACE)
     assert delta_bytes(tmp_path / "twice") == delta_bytes(tmp_path / "once")

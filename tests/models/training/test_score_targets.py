@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from models.teacher.diffusion_score import draws
 from models.teacher.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
-from models.training.run import score_targets
 from models.training.score_targets import ScoreTargets
 from tests.teachers import save_sd_teacher
 from tests.training import configure
@@ -25,11 +23,10 @@ def targets_of(
     base: Clip,
     pairs: PairSet,
     teacher: Teacher,
-    known: dict[Any, Tensor] | None = None,
     **options: object,
 ) -> ScoreTargets:
     config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
-    return score_targets(config, base, teacher, pairs, known)
+    return ScoreTargets(config, base, teacher, pairs)
 
 
 @pytest.mark.parametrize("error", ["epsilon", "velocity"])
@@ -70,15 +67,19 @@ def test_a_sample_s_errors_do_not_depend_on_its_company(base: Clip, pairs: PairS
 def test_no_more_samples_are_kept_than_there_is_room_for(
     base: Clip, pairs: PairSet, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Watched(Subset):
+        def image(self, index: int) -> Image.Image:
+            scored.append(index)
+            return super().image(index)
+
     monkeypatch.setattr("models.training.score_targets.MAX_KNOWN", 2)
-    known: dict[Any, Tensor] = {}
-    bounded = targets_of(base, pairs, teacher, known)
+    scored: list[int] = []
+    bounded = targets_of(base, Watched(pairs, range(8)), teacher)
     asked = ([4, 7, 5], [CAPTION] * 3, [NEGATIVES] * 3, 3)
     first = bounded(*asked)
-    assert [sample for sample, *_ in known] == [4, 7]
+    assert scored == [4, 7, 5]
     assert torch.equal(bounded(*asked), first)
-    known[7, (CAPTION, *NEGATIVES), 3] += 1  # what is kept is what is used
-    assert torch.equal(bounded(*asked)[1], first[1] + 1)
+    assert scored == [4, 7, 5, 5]
 
 
 def test_two_samples_are_scored_on_noise_of_their_own(base: Clip, pairs: PairSet, teacher: Teacher) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.training.encoded import Encoded
+from models.training.trainer import Encoded, sub_batch
 
 
 class Tower:
@@ -51,3 +51,14 @@ def test_features_that_no_loss_has_used_and_frozen_towers_get_no_gradient() -> N
     encoded.features.sum().backward()
     encoded.backward()
     assert tower.layer.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "count", "world_size"), [(8, 4, 2), (12, 4, 4), (64, 8, 8), (6, 2, 2)]
+)
+def test_processes_take_the_sub_batch_that_one_would(batch_size: int, count: int, world_size: int) -> None:
+    part = batch_size // world_size
+    together = [
+        rank * part + place for rank in range(world_size) for place in sub_batch(part, count // world_size)
+    ]
+    assert together == sub_batch(batch_size, count)

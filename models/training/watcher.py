@@ -1,0 +1,32 @@
+"""What the caller of a run sees of it, and how it stops the run. Imports nothing, so that a command may use it."""
+
+from collections.abc import Mapping
+
+Record = Mapping[str, int | float]
+"""A line of the log. `step` counts the steps done."""
+
+
+class Watcher:
+    """Follows a run. This one sees nothing and stops nothing; a caller overrides what it needs.
+
+    Whatever a method raises ends the run, which can be resumed from its last checkpoint.
+    """
+
+    def on_record(self, record: Record) -> None:
+        """Called by the main process with every record that it logs."""
+
+    def on_step(self, done: int, steps: int) -> None:
+        """Called by the main process after every step."""
+
+    def on_batch(self) -> None:
+        """Called by every process while no steps are taken.
+
+        That is after each batch of images to which the mapper is fitted, or on which the model is validated.
+        """
+
+    def before_saving(self, size_bytes: int) -> None:
+        """Called by the main process before it writes a checkpoint, with the size of that."""
+
+    def should_stop(self) -> bool:
+        """Asked by every process after every step. All of them stop if one is told to."""
+        return False
