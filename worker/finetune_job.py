@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
 from app.registry.publish import Published, lies_among, publish
 from app.registry.store_source import as_version as as_reference
-from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.store.records import Level, Move, NewVersion
 from app.store.specs import Evaluation, FinetuneSpec
 from models.checkpoints import load_clip

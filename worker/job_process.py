@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from app import logs
+from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
-from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.leases import back_off_s
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig

@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
-from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.leases import back_off_s
 from app.store.records import Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus

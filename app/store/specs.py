@@ -13,9 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from app.errors import InvalidRequest
+from app.errors import InvalidConfiguration, InvalidRequest
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.states import JobKind
+from models.errors import ConfigError
 from models.evaluation.catalog import ALIASES, BENCHMARKS
 from models.references import is_version
 from models.score_error import SCORE_ERROR, ErrorOf
@@ -27,7 +28,6 @@ from models.training.config import (
     check_combination,
     config_error,
 )
-from models.training.errors import ConfigError
 
 FORMAT = 1
 
@@ -191,9 +191,7 @@ class FinetuneSpec(JobSpec):
             self._check_promotion()
         except ValueError as error:
             # Pydantic passes this error on unchanged. It would turn a ValueError into an error of a field.
-            raise InvalidRequest(
-                f"The configuration cannot be used: {error}.", code="invalid_configuration"
-            ) from error
+            raise InvalidConfiguration(f"The configuration cannot be used: {error}.") from error
         return self
 
     def _check_promotion(self) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.store.errors import LeaseLost, UnknownRecord
+from app.errors import LeaseLost, UnknownRecord
 from app.store.records import EventType, Job, Json, Lease, Level
 from app.store.states import HELD, TERMINAL, Action, JobStatus, after
 from app.store.tables import events, jobs

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.results import ImageRegion
 from models.images import ImageError, ImageLimits, decode_image
 

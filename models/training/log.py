@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from models.training.errors import TrainingError
+from models.errors import TrainingError
 
 Record = Mapping[str, int | float]
 Progress = Callable[[Record], None]

@@ -10,9 +10,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import insert, text
 
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, StoreUnavailable
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store.job_events import events_query
 from app.store.leases import eligible
 from app.store.migrate import MIGRATIONS

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from app.errors import InvalidRequest
 from app.store.specs import FORMAT, PATH_OPTIONS, EvaluateSpec, FinetuneSpec, Hyperparameters, JobSpec
+from models.errors import ConfigError
 from models.training.config import FinetuneConfig
-from models.training.errors import ConfigError
 
 SMALL: dict[str, Any] = {"objective": "clip", "hyperparameters": {"steps": 5}, "training_data": "ds_1"}
 IF_BETTER = SMALL | {"promote": "if_better"}
