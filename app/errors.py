@@ -4,8 +4,8 @@ A new error code is a class here. Its docstring says in its first line when the 
 line is shown in the OpenAPI description of the routes that name the class in `responses=describe_errors(...)`, and
 in docs/errors.md, which `make errors` generates.
 
-The codes of a ModelError stand in its subclasses (models/errors.py and beside their features), those that only a
-job's failure has in JOB_FAILURES at the end of this file, and the client's own in sds_clip/client/errors.py.
+The codes of a ModelError stand in its subclasses (models/errors.py, and beside features of `models` and the registry),
+those that only a job's failure has in JOB_FAILURES below, and the client's own in sds_clip/client/errors.py.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ class ServiceError(Exception):
 
     code: str = "internal_error"
     codes: ClassVar[tuple[str, ...]] = ()
-    """All codes of a class that composes its code from a fixed part and the name of a thing."""
+    """All codes of a class whose instances have `code` and the name of a thing in one: `too_many_images`."""
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
@@ -185,7 +185,7 @@ class StorageFull(ServiceError, code="storage_full", status=507, retryable=True)
 
 
 class TooMany(InvalidRequest, code="too_many"):
-    """A request has more of these than the server allows at once; send several requests."""
+    """A list in the request, or the prompts that it makes, is longer than allowed; send several requests."""
 
     codes = tuple(f"too_many_{what}" for what in get_args(Counted))
 

@@ -40,13 +40,13 @@ class Item:
 
 
 class ImageProblem(EvaluationError):
-    """An image that is missing or cannot be decoded, or whose box holds nothing of it."""
+    """An image cannot be read or decoded, or its box holds nothing of it."""
 
     code = "image_unreadable"
 
 
 class ImageMissing(ImageProblem):
-    """There is no such image file."""
+    """An image file that the data name does not exist."""
 
     code = "missing_file"
 
