@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint graph format client bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-images lint graph format client errors bench bench-train bench-evaluate bench-swap \
 	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
@@ -48,6 +48,7 @@ lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
+	$(BIN)/python -m tools.generate_error_reference --check
 
 graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker": another package)
 	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
@@ -58,6 +59,9 @@ format: $(STAMP) ## Format the sources
 
 client: $(STAMP) ## Generate the blocking half of the client from the awaited one
 	$(BIN)/python -m tools.generate_client
+
+errors: $(STAMP) ## Generate docs/errors.md, the reference of error codes, from their classes
+	$(BIN)/python -m tools.generate_error_reference
 
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)

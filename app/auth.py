@@ -16,7 +16,7 @@ import fastapi.routing
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
 
-from app.errors import ConfigurationError, Forbidden, Unauthorized
+from app.errors import ConfigurationError, MissingScope, Unauthorized
 from app.guard import LOOPBACK_HOSTS
 from app.keys import Caller, KeyRing, Scope
 from app.settings import Settings
@@ -53,7 +53,7 @@ def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
         if key is None:
             raise Unauthorized("Send an API key of this service as `Authorization: Bearer KEY`.")
         if scope not in key.scopes:
-            raise Forbidden(f"This key lacks the scope {scope}.", code="missing_scope")
+            raise MissingScope(f"This key lacks the scope {scope}.")
         return Caller(key.name, frozenset(key.scopes))
 
     check.declared_access = scope  # type: ignore[attr-defined]

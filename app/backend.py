@@ -15,7 +15,7 @@ from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, StoreUnavailable
 from app.jobs.limits import JobLimits
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
@@ -27,7 +27,6 @@ from app.registry.service import VersionService
 from app.registry.store_source import register_served, registry_of
 from app.settings import Settings
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread
 from models.clip import Clip

@@ -18,8 +18,9 @@ import httpcore
 import httpx
 
 from app.addresses import Address, is_public
-from app.errors import InvalidImage
+from app.errors import ImageUrlFailed, ImageUrlForbidden, ImageUrlTimeout, InvalidImage
 from app.settings import Settings
+from models.images import ImageTooLarge
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 IsAllowed = Callable[[Address], bool]
@@ -73,12 +74,11 @@ class Fetcher:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url)
         except TimeoutError:
-            raise InvalidImage(
-                f"The image's URL did not answer in full within {self._timeout_s:g} s.",
-                code="image_url_timeout",
+            raise ImageUrlTimeout(
+                f"The image's URL did not answer in full within {self._timeout_s:g} s."
             ) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
-            raise _failed("The connection to the image's URL failed.") from None
+            raise ImageUrlFailed("The connection to the image's URL failed.") from None
 
     async def close(self) -> None:
         """Shut down the resolver's threads, without waiting for lookups that are still running."""
@@ -91,7 +91,7 @@ class Fetcher:
             if isinstance(answer, bytes):
                 return answer
             target = self._checked(str(_joined(target, answer)))
-        raise _failed(f"The image's URL redirects more than {self._max_redirects} times.")
+        raise ImageUrlFailed(f"The image's URL redirects more than {self._max_redirects} times.")
 
     def _checked(self, url: str) -> httpx.URL:
         try:
@@ -99,13 +99,13 @@ class Fetcher:
             host = parsed.host  # decoded here: a malformed `xn--` label is an error
             parsed.raw_host.decode("ascii").encode("idna")  # TLS does the same: no label is empty or too long
         except (httpx.InvalidURL, ValueError):
-            raise _forbidden("The image's URL is not valid.") from None
+            raise ImageUrlForbidden("The image's URL is not valid.") from None
         if parsed.scheme not in _DEFAULT_PORTS or not host:
-            raise _forbidden("The image's URL must begin with https:// or http:// and name a host.")
+            raise ImageUrlForbidden("The image's URL must begin with https:// or http:// and name a host.")
         if parsed.userinfo:
-            raise _forbidden("The image's URL must not hold a user name or password.")
+            raise ImageUrlForbidden("The image's URL must not hold a user name or password.")
         if (parsed.port or _DEFAULT_PORTS[parsed.scheme]) not in self._allowed_ports:
-            raise _forbidden("The image's URL must use port 80 or 443.")
+            raise ImageUrlForbidden("The image's URL must use port 80 or 443.")
         return parsed
 
     async def _get(self, url: httpx.URL) -> bytes | str:
@@ -120,9 +120,11 @@ class Fetcher:
             if response.status in _REDIRECTS and "location" in headers:
                 return headers["location"]
             if response.status != 200:
-                raise _failed(f"The image's URL answered with status {response.status}.")
+                raise ImageUrlFailed(f"The image's URL answered with status {response.status}.")
             if headers.get("content-encoding", "identity").strip().lower() != "identity":
-                raise _failed("The image's URL answered with a compressed body, which was not asked for.")
+                raise ImageUrlFailed(
+                    "The image's URL answered with a compressed body, which was not asked for."
+                )
             return await self._read(response, headers.get("content-length", ""))
 
     async def _read(self, response: httpcore.Response, announced: str) -> bytes:
@@ -137,7 +139,7 @@ class Fetcher:
 
     def _too_large(self) -> InvalidImage:
         return InvalidImage(
-            f"The image has more than the {self._max_bytes} bytes that are allowed.", code="image_too_large"
+            f"The image has more than the {self._max_bytes} bytes that are allowed.", code=ImageTooLarge.code
         )
 
     async def _resolve(self, host: str, port: int) -> list[Address]:
@@ -171,7 +173,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         except (OSError, ValueError):
             addresses = []
         if not addresses or not all(self._is_allowed(address) for address in addresses):
-            raise _forbidden("The image's URL does not lead to a public host.")
+            raise ImageUrlForbidden("The image's URL does not lead to a public host.")
         # IPv4 first: where IPv6 is not routed, waiting for it to fail would use up the time.
         ordered = sorted(addresses, key=lambda address: address.version)
         return await self._network.connect_tcp(str(ordered[0]), port, timeout, local_address, socket_options)
@@ -182,19 +184,11 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        raise _forbidden("The image's URL does not lead to a public host.")
+        raise ImageUrlForbidden("The image's URL does not lead to a public host.")
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:
     try:
         return url.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise _failed("The image's URL redirects to an address that is not valid.") from None
-
-
-def _forbidden(message: str) -> InvalidImage:
-    return InvalidImage(message, code="image_url_forbidden")
-
-
-def _failed(message: str) -> InvalidImage:
-    return InvalidImage(message, code="image_url_failed")
+        raise ImageUrlFailed("The image's URL redirects to an address that is not valid.") from None

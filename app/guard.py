@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import Forbidden
+from app.errors import Forbidden, ForeignHost, ForeignOrigin
 from app.responses import error_response
 
 LOOPBACK_HOSTS = frozenset(["localhost", "127.0.0.1", "[::1]"])
@@ -45,15 +45,13 @@ class GuardHost:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
         if host is None or host["host"] not in self._hosts:
-            return Forbidden(
+            return ForeignHost(
                 "This Host is not served without keys; use localhost, or add it to SDS_CLIP_ALLOWED_HOSTS.",
-                code="foreign_host",
             )
         same_origin = not origins or (len(origins) == 1 and _is_same_origin(origins[0].lower(), host))
         if not same_origin or headers.get("sec-fetch-site") == "cross-site":
-            return Forbidden(
+            return ForeignOrigin(
                 "Web pages of another origin may not use this service; serve with a keys file for that.",
-                code="foreign_origin",
             )
         return None
 

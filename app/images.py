@@ -11,9 +11,26 @@ from typing import TypeVar
 from torch import Tensor
 
 from app.decode_budget import DecodeBudget
-from app.errors import InvalidImage, OutOfMemory, Overloaded, ServiceError
+from app.errors import (
+    ImageIsPath,
+    ImageOverMemoryLimit,
+    InvalidBase64,
+    InvalidDataUri,
+    InvalidImage,
+    OutOfMemory,
+    Overloaded,
+    ServiceError,
+)
 from models.clip import Clip
-from models.images import ImageError, ImageFile, ImageLimits, decode_bytes, decode_file, open_image
+from models.images import (
+    ImageError,
+    ImageFile,
+    ImageLimits,
+    ImageTooLarge,
+    decode_bytes,
+    decode_file,
+    open_image,
+)
 from models.machine import release_free_memory
 
 Result = TypeVar("Result")
@@ -40,11 +57,9 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
     if value[:5].lower() == _DATA_URI:
         head, comma, value = value.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise InvalidImage(
-                "The data URI is not of the form data:image/png;base64,...", code="invalid_data_uri"
-            )
+            raise InvalidDataUri("The data URI is not of the form data:image/png;base64,...")
     elif value[:8].lower().startswith(("http://", "https://")):
-        raise InvalidImage('To have a URL fetched, send {"url": "..."} in its place.', code="invalid_base64")
+        raise InvalidBase64('To have a URL fetched, send {"url": "..."} in its place.')
     try:
         encoded = value.encode("ascii").translate(None, _WHITESPACE)
         # The least that base64 of this length can decode to: padding takes up to two bytes.
@@ -159,10 +174,9 @@ class Decoder:
         file = open_image(data, self.limits)
         size_bytes = decode_bytes(file, max_side=max(clip.image_size))
         if size_bytes > self.budget.max_bytes:
-            raise InvalidImage(
+            raise ImageOverMemoryLimit(
                 f"Decoding this image ({file.format}, {file.width} x {file.height}) can take {size_bytes} bytes of "
                 f"memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). Make it smaller.",
-                code="image_over_memory_limit",
             )
         return file, size_bytes
 
@@ -183,18 +197,17 @@ def _outcome(call: Callable[[], Result]) -> Result | ServiceError:
 def _too_large(max_bytes: int) -> InvalidImage:
     return InvalidImage(
         f"The image file has more than the {max_bytes} bytes that are allowed. Make it smaller.",
-        code="image_too_large",
+        code=ImageTooLarge.code,
     )
 
 
 def _not_base64(value: str) -> InvalidImage:
     if len(value) <= _MAX_PATH_CHARS and _PATH.fullmatch(value):
-        return InvalidImage(
+        return ImageIsPath(
             "This is the path of a file and not the file: write images=@PATH in a form sent by curl, or send the "
             "file's content as base64.",
-            code="image_is_path",
         )
-    return InvalidImage(_base64_problem(value), code="invalid_base64")
+    return InvalidBase64(_base64_problem(value))
 
 
 def _base64_problem(value: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import ConfigurationError, Forbidden
+from app.errors import ConfigurationError, MissingScope
 from models.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,8 @@ class Caller:
     def check(self, scope: Scope, what: str, *, param: str | None = None) -> None:
         """Raise Forbidden unless the caller has `scope`. `what` names the action that needs it."""
         if scope not in self.scopes:
-            raise Forbidden(
+            raise MissingScope(
                 f"{what} needs a key with the scope {scope}, which this one lacks.",
-                code="missing_scope",
                 param=param,
             )
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from app.errors import InvalidRequest
+from app.errors import Counted, InvalidTemplate, InvalidText, TextTooLong, TooMany
 from models.images import ImageLimits
 from models.zero_shot import PLACES
 
@@ -24,7 +25,7 @@ class Limits:
     def check_images(self, images: Sequence[object]) -> None:
         _check_count("images", images, self.images)
 
-    def check_texts(self, texts: Sequence[str], *, param: str = "texts") -> None:
+    def check_texts(self, texts: Sequence[str], *, param: Literal["texts", "labels"] = "texts") -> None:
         labels = param == "labels"
         _check_count(param, texts, self.labels if labels else self.texts)
         _check_texts(param, texts, self.label_chars if labels else self.text_chars)
@@ -38,25 +39,23 @@ class Limits:
             # A template may contain the label several times, so the limit applies to the filled prompt.
             places = sum(template.count(place) for place in PLACES)
             if len(template) + places * longest > self.text_chars:
-                raise InvalidRequest(
+                raise TextTooLong(
                     f"With its longest label the template has more than {self.text_chars} characters.",
-                    code="text_too_long",
                     param="templates",
                     index=index,
                 )
             if places == 0:
-                raise InvalidRequest(
+                raise InvalidTemplate(
                     "A template needs {} where the label goes, as in 'a photo of a {}'.",
-                    code="invalid_template",
                     param="templates",
                     index=index,
                 )
         prompts = len(labels) * len(templates)
         if prompts > self.prompts:
-            raise InvalidRequest(
+            raise TooMany(
+                "prompts",
                 f"{len(labels)} labels in {len(templates)} templates are {prompts} prompts; "
                 f"{self.prompts} at most are allowed.",
-                code="too_many_prompts",
                 param="labels",
             )
 
@@ -64,25 +63,23 @@ class Limits:
 def _check_texts(param: str, texts: Sequence[str], max_chars: int) -> None:
     for index, text in enumerate(texts):
         if len(text) > max_chars:
-            raise InvalidRequest(
+            raise TextTooLong(
                 f"The text has {len(text)} characters; {max_chars} at most are allowed.",
-                code="text_too_long",
                 param=param,
                 index=index,
             )
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise InvalidRequest(
+            raise InvalidText(
                 "The text holds half of a surrogate pair, which is not a character.",
-                code="invalid_text",
                 param=param,
                 index=index,
             )
 
 
-def _check_count(param: str, items: Sequence[object], limit: int) -> None:
+def _check_count(param: Counted, items: Sequence[object], limit: int) -> None:
     if len(items) > limit:
-        raise InvalidRequest(
+        raise TooMany(
+            param,
             f"{len(items)} {param} were given; {limit} at most are allowed. Send several requests.",
-            code=f"too_many_{param}",
             param=param,
         )

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import BodyTimeout, BodyTooLarge, Unavailable
+from app.errors import BodyTimeout, BodyTooLarge, BuffersFull
 from app.guard import GuardHost
 from app.metrics import Metrics
 from app.responses import CLIENT_CLOSED_REQUEST, error_response
@@ -243,9 +243,8 @@ class _Body:
         if self._held_bytes + size_bytes > self._max_bytes:
             raise self._too_large
         if self._budget.used_bytes + size_bytes > self._budget.max_bytes:
-            raise Unavailable(
+            raise BuffersFull(
                 "Too many bodies are being received; try again.",
-                code="buffers_full",
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._budget.used_bytes += size_bytes

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
-from app.errors import InvalidRequest
+from app.errors import UnknownParameter
 
 _SHOWN_CHARS = 64
 
@@ -26,9 +26,8 @@ async def refuse_unknown_parameters(request: Request) -> None:
                 advice = f"it takes {', '.join(sorted(declared))}."
             else:
                 advice = "it takes none."
-            raise InvalidRequest(
+            raise UnknownParameter(
                 f"This route has no query parameter {shown!r}; {advice}",
-                code="unknown_parameter",
                 param=shown,
             )
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.store.errors import StoreUnavailable
+from app.errors import StoreUnavailable
 
 REMOVING = ".removing."
 """The prefix of folders that are being removed. A crash may leave some behind."""

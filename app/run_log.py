@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.errors import NotFound
+from app.errors import NoLog
 
 JSON_LINES = "application/jsonl"
 LOG: dict[int | str, dict[str, Any]] = {
@@ -26,10 +26,9 @@ def open_log(candidates: Iterable[Path]) -> BinaryIO:
             return path.open("rb")
         except FileNotFoundError:
             continue
-    raise NotFound(
+    raise NoLog(
         "There is no log: only a fine-tuning job that has begun has one. It is kept with the version that the job "
         "made; the log of a job that made none is removed with the job's files.",
-        code="no_log",
     )
 
 

@@ -6,19 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 from typing import ParamSpec, TypeVar
 
-from app.errors import Unavailable
-from app.store.errors import StoreUnavailable
+from app.errors import StoreBusy, StoreUnavailable
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 WAITING_PER_THREAD = 32
-
-
-class StoreBusy(Unavailable):
-    """Too many requests wait for the database."""
-
-    code = "store_busy"
 
 
 class StoreThreads:

@@ -5,7 +5,7 @@ import asyncio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from app.errors import BodyTimeout
+from app.errors import BodyTimeout, UploadTimeout, UploadTooSlow
 
 STREAMED = frozenset([("POST", "/datasets")])
 """Routes that write a form's files to disk as they arrive, with their own limits."""
@@ -75,14 +75,12 @@ class StreamedBody:
 
     def _timeout(self) -> BodyTimeout:
         if _now() >= self._deadline:
-            return BodyTimeout(
+            return UploadTimeout(
                 f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster connection.",
-                code="upload_timeout",
             )
-        return BodyTimeout(
+        return UploadTooSlow(
             f"The upload stood still or was slower than {self._min_bytes_per_s} bytes a second; send it again over "
             "a faster connection.",
-            code="upload_too_slow",
         )
 
 

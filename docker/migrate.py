@@ -3,9 +3,8 @@
 import os
 import sys
 
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, StoreUnavailable
 from app.store import Store
-from app.store.errors import StoreUnavailable
 
 if __name__ == "__main__":
     try:

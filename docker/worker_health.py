@@ -8,8 +8,8 @@ import sys
 
 import redis
 
+from app.errors import StoreUnavailable
 from app.store.database import Database
-from app.store.errors import StoreUnavailable
 
 TIMEOUT_S = 4.0
 

@@ -36,7 +36,7 @@ FORMAT = 1
 
 
 class DeltaError(CheckpointError):
-    """A delta that cannot be read, belongs to another base, or does not give the results it should."""
+    """A delta cannot be read, belongs to another base, or does not give the results it should."""
 
     code: ClassVar[str] = "bad_delta"
 

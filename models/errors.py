@@ -1,12 +1,65 @@
-"""Errors of the exact part. Callers of `models` translate them at their edge."""
+"""Errors of the exact part that several modules raise. The others stand beside the code that they are about.
+
+Callers of `models` translate them at their edge. `code` is for programs, and docs/errors.md lists every one.
+"""
 
 from typing import ClassVar
 
 
 class ModelError(ValueError):
-    """Something that a caller gave to `models` cannot be used. The message says what to do about it."""
+    """Something that was given to the model code cannot be used; the message says what to do about it."""
 
     code: ClassVar[str] = "invalid_input"
+
+
+class DataError(ModelError):
+    """Training data cannot be used as given; the message names the item and the remedy."""
+
+    code = "bad_data"
+
+
+class TeacherError(ModelError):
+    """A diffusion model cannot be found, read or used as teacher; the message says what to do."""
+
+    code = "bad_teacher"
+
+
+class LossError(ModelError):
+    """A loss has an unknown option, or inputs that do not belong together."""
+
+    code = "bad_loss"
+
+
+class EvaluationError(ModelError):
+    """A benchmark cannot be run as given; the message names the file, the line and the remedy."""
+
+    code = "invalid_benchmark"
+
+
+class ConfigError(ModelError):
+    """The configuration of a run contradicts itself, or does not fit what it names."""
+
+    code = "bad_configuration"
+
+
+class TrainingError(ModelError):
+    """Training cannot go on; the last good checkpoint is kept."""
+
+    code = "training_failed"
+
+
+class CheckpointTooLargeError(TrainingError):
+    """A single checkpoint is larger than everything that a run may keep."""
+
+    code = "checkpoint_too_large"
+
+
+class NotFiniteError(TrainingError):
+    """`count` losses or gradients are infinite or NaN."""
+
+    def __init__(self, message: str, count: int = 1) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 def first_line(error: BaseException) -> str:

@@ -1,13 +1,4 @@
-"""Turn the bytes of an image file into RGB pixels, within limits, or into an error that says what to do.
-
-    ImageError
-    ├── ImageEmpty          no bytes at all
-    ├── ImageFormat         none of JPEG, PNG, WebP and GIF, by content
-    ├── ImageTruncated      the file ends too early
-    ├── ImageCorrupt        damaged, or a variant that nothing decodes
-    ├── ImageTooLarge       over a limit on bytes, pixels or sides
-    ├── ImageTooNarrow      over the limit on width to height
-    └── ImageTooComplex     costs far more to decode than its size says
+"""Turn the bytes of an image file into RGB pixels, within limits, or into an ImageError that says what to do.
 
 Pillow reads the files (decision 32); its own messages about a damaged file never reach a caller. Three things
 come before Pillow: the format, by content and never by name; the metadata of JPEG and PNG, which Pillow does not
@@ -76,25 +67,25 @@ _UPRIGHT = {
 
 
 class ImageError(ModelError):
-    """An image cannot be used. `code` says why, and the message says what to do."""
+    """An image cannot be used; the code says why, and the message says what to do."""
 
     code = "invalid_image"
 
 
 class ImageEmpty(ImageError):
-    """No bytes at all."""
+    """The image has no bytes."""
 
     code = "image_empty"
 
 
 class ImageFormat(ImageError):
-    """None of the four formats, judged by content and never by name."""
+    """The image is by its content none of JPEG, PNG, WebP and GIF, whatever its name says."""
 
     code = "image_format"
 
 
 class ImageTruncated(ImageError):
-    """The file ends before its image does."""
+    """The image file ends too early; send the whole file."""
 
     code = "image_truncated"
 
@@ -103,7 +94,7 @@ class ImageTruncated(ImageError):
 
 
 class ImageCorrupt(ImageError):
-    """The file breaks its format's rules, or is a variant that nothing decodes."""
+    """The image file is damaged, or of a kind that nothing decodes; save it as an ordinary JPEG or PNG."""
 
     code = "image_corrupt"
 
@@ -114,19 +105,19 @@ class ImageCorrupt(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """Over a limit on bytes, pixels or sides."""
+    """The image has more bytes or pixels, or a longer side, than the limits allow; make it smaller."""
 
     code = "image_too_large"
 
 
 class ImageTooNarrow(ImageError):
-    """Over the limit on the ratio of the sides."""
+    """One side of the image is too many times the other; crop it."""
 
     code = "image_too_narrow"
 
 
 class ImageTooComplex(ImageError):
-    """A file made so that decoding costs far more than its size suggests."""
+    """The image costs far more to decode than its size suggests; save it as a baseline JPEG."""
 
     code = "image_too_complex"
 

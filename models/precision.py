@@ -29,7 +29,7 @@ _FLOAT32_PARAMETERS = ("logit_scale", "logit_bias")
 
 
 class PrecisionError(ModelError):
-    """A device or a precision that is unknown or not available here."""
+    """The device or the precision is unknown, or not available here."""
 
     code: ClassVar[str] = "bad_precision"
 

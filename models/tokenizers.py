@@ -25,7 +25,7 @@ LONGEST_SYMBOL = 32
 
 
 class TextError(ModelError):
-    """A text that no vocabulary has tokens for."""
+    """The text cannot be made into tokens."""
 
     code: ClassVar[str] = "invalid_text"
 

@@ -11,9 +11,9 @@ import threading
 import time
 
 from app import logs
+from app.errors import LeaseLost, StoreUnavailable
 from app.jobs.wakeups import WakeUps
 from app.store import Store
-from app.store.errors import LeaseLost, StoreUnavailable
 from app.store.records import Dataset
 from app.store.states import JobStatus
 from models.machine import usable_cores

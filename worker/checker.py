@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from app.errors import StoreUnavailable
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store.records import DatasetStatus, Lease
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name

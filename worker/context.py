@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from app.disk import check_reserve
+from app.errors import StoreUnavailable
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store.records import Job, Lease, Move, NewVersion
 from worker.config import WorkerConfig
 from worker.errors import Stopped

@@ -13,19 +13,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from app.datasets.check import Checker, CheckResult, check_registered, check_upload, rejected
-from app.datasets.errors import ArchiveFormat
 from app.datasets.folders import Content, DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
-from app.errors import InvalidRequest, ServiceError
+from app.errors import ArchiveFormat, FilesUnreadable, InvalidRequest, ServiceError, UploadMissing
 from app.schemas.datasets import FORMATS, PAIRS
 from app.store import Store
 from app.store.records import SOURCE_PATH, Dataset, Job
 from models.data.check import check_pairs
 from models.data.open import open_pairs
-from models.errors import ModelError
+from models.errors import EvaluationError, ModelError
 from models.evaluation.checked import Problems, data_hash, look_at_images
-from models.evaluation.errors import EvaluationError
 from models.findings import Findings
 from worker.config import WorkerConfig
 from worker.data import pairs_place
@@ -162,7 +160,7 @@ def _look(
         try:
             check_upload(DatasetFolders(config.datasets_dir), dataset.id, checker, record, progress=progress)
         except FileNotFoundError:
-            record(rejected(InvalidRequest("The upload is gone; send it again.", code="upload_missing")))
+            record(rejected(UploadMissing("The upload is gone; send it again.")))
         return
     try:
         roots = SourceRoots(config.dataset_roots)
@@ -186,9 +184,7 @@ def _record(store: Store, claimed: Dataset, result: CheckResult) -> tuple[Job, .
 def _as_refusal(error: ServiceError | OSError) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
-    return ServiceError(
-        f"The files cannot be read ({error.strerror}); send them again.", code="files_unreadable"
-    )
+    return FilesUnreadable(f"The files cannot be read ({error.strerror}); send them again.")
 
 
 def _is_of_store(error: ServiceError) -> bool:

@@ -1,4 +1,7 @@
-"""Maps an exception to a job's failure: the error in its row, and whether another attempt may help."""
+"""Maps an exception to a job's failure: the error in its row, and whether another attempt may help.
+
+JOB_FAILURES in app/errors.py lists the codes that only jobs have.
+"""
 
 import errno
 import os

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from app.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
 from app.registry.publish import lies_among, publish
 from app.registry.store_source import as_version as as_reference
 from app.schemas.finetune import Evaluation, FinetuneSpec
-from app.store.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.store.records import Level, Move, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip

@@ -8,8 +8,8 @@ import socket
 import threading
 import time
 
+from app.errors import StoreUnavailable
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store.workers import HEARTBEAT_S, NewWorker
 from worker.config import WorkerConfig
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from app import logs
+from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
-from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag

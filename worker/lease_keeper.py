@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from app.errors import StoreUnavailable
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store.records import Lease
 from app.store.states import JobStatus
 from worker.protocol import Exit

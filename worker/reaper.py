@@ -10,12 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+from app.errors import JobStateConflict, StoreUnavailable, UnknownRecord
 from app.jobs.removal import remove_job_files
 from app.registry.manifest import VersionError, read_manifest
 from app.registry.removal import remove_files, remove_leftovers
 from app.removal import REMOVING
 from app.store import Store
-from app.store.errors import JobStateConflict, StoreUnavailable, UnknownRecord
 from app.store.records import Job, Lease, VersionStatus
 from app.store.states import HELD, TERMINAL, JobStatus
 from models.references import is_version

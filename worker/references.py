@@ -5,9 +5,9 @@ There are no aliases here: they were resolved when the job was submitted (`app.j
 
 from pathlib import Path
 
+from app.errors import UnknownRecord
 from app.registry.store_source import weights_location
 from app.store import Store
-from app.store.errors import UnknownRecord
 from app.store.records import VersionStatus
 from models.clip import Clip
 from models.references import Folder, is_version

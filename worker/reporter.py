@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from app.errors import LeaseLost, StoreUnavailable
 from app.store import Store
-from app.store.errors import LeaseLost, StoreUnavailable
 from app.store.records import Lease, Level
 
 logger = logging.getLogger(__name__)

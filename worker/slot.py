@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
-from app.store.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store.records import Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig

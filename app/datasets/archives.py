@@ -22,7 +22,9 @@ from functools import partial
 from itertools import pairwise
 from typing import IO, BinaryIO, Literal, cast
 
-from app.datasets.errors import (
+from app.datasets.limits import ArchiveLimits
+from app.datasets.names import decode_name
+from app.errors import (
     ArchiveDamaged,
     ArchiveEncrypted,
     ArchiveFormat,
@@ -31,8 +33,6 @@ from app.datasets.errors import (
     EmptyUpload,
     UnsafeMember,
 )
-from app.datasets.limits import ArchiveLimits
-from app.datasets.names import decode_name
 
 Kind = Literal["tar", "tar.gz", "zip"]
 SNIFF_BYTES = tarfile.BLOCKSIZE

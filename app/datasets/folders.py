@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.datasets.errors import DatasetBusy, StorageFull
+from app.errors import DatasetBusy, StorageFull
 from models.atomic import sync_folder
 
 ARCHIVE = "archive"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.datasets.errors import ArchiveBomb
+from app.errors import ArchiveBomb
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.datasets.archives import SNIFF_BYTES, kind_of
-from app.datasets.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
 from app.datasets.folders import (
     ARCHIVE,
     SHARDS,
@@ -19,6 +18,7 @@ from app.datasets.folders import (
     storage_errors,
     write_all,
 )
+from app.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
 from models.atomic import sync_folder
 
 MAX_SHARDS = 10_000

@@ -6,9 +6,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.datasets.errors import SourceForbidden, SourceMissing
 from app.datasets.folders import Content
-from app.errors import ConfigurationError, InvalidRequest
+from app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
 from app.schemas.datasets import MAX_SOURCE_CHARS
 from models.tar_index import PatternError, expand_braces
 

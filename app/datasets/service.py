@@ -8,17 +8,15 @@ from contextlib import ExitStack, asynccontextmanager
 from pydantic import ValidationError
 
 from app.bodies import translated
-from app.datasets.errors import DatasetBusy
 from app.datasets.folders import Claim, DatasetFolders
 from app.datasets.receive import receive_archive, receive_shards
 from app.datasets.roots import SourceRoots
-from app.errors import InvalidRequest, MalformedBody
+from app.errors import DatasetBusy, InvalidRequest, MalformedBody, UnknownRecord
 from app.form_stream import FormStream, Part
 from app.places import Places
 from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import Store
 from app.store.datasets import new_dataset_id
-from app.store.errors import UnknownRecord
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread

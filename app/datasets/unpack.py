@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
-from app.datasets.errors import (
+from app.datasets.folders import create_file, storage_errors, write_all
+from app.datasets.limits import ArchiveLimits
+from app.datasets.names import NameBook, is_clutter, member_parts
+from app.errors import (
     ArchiveDamaged,
     ArchiveFormat,
     ArchiveTooLarge,
@@ -16,9 +19,6 @@ from app.datasets.errors import (
     EmptyUpload,
     InvalidArchive,
 )
-from app.datasets.folders import create_file, storage_errors, write_all
-from app.datasets.limits import ArchiveLimits
-from app.datasets.names import NameBook, is_clutter, member_parts
 
 Progress = Callable[[int, int], None]
 """Called during the work with (done, total); total is 0 if unknown. An error that it raises ends the work."""

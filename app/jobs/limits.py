@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, OverLimit
 from app.schemas.finetune import MAX_NUMBER, FinetuneSpec
 from app.settings import Settings
 from app.store.records import Dataset, DatasetStatus
@@ -70,8 +70,7 @@ def _usable(training: Dataset) -> int | None:
 
 
 def _over(option: str, asked: str, most: int, *, change: str = "lower") -> InvalidRequest:
-    return InvalidRequest(
+    return OverLimit(
         f"{option} asks for {asked}, and this server allows {most} at most; {change} it.",
-        code="over_limit",
         param=f"hyperparameters.{option}",
     )

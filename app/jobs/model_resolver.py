@@ -6,18 +6,11 @@ the version that it points at now, so a job uses the version that its caller saw
 
 from collections.abc import Iterable
 
-from app.errors import InvalidRequest
+from app.errors import ModelNotAllowed, UnknownRecord, UnusableRecord
 from app.store import Store
 from app.store.alias_names import DEFAULT
-from app.store.errors import UnknownRecord, UnusableRecord
 from app.store.records import VersionStatus
 from models.references import DEMO, BadReferenceError, canonical, is_version
-
-
-class ModelNotAllowed(InvalidRequest):
-    """A model or teacher that this server's operator does not allow."""
-
-    code = "model_not_allowed"
 
 
 class ModelResolver:

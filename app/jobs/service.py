@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.errors import NotFound
+from app.errors import NoReport
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
 from app.jobs.validator import JobValidator
@@ -138,9 +138,7 @@ class JobService:
         own = (self._data_dir / "jobs" / job_id).resolve()
         file = None if path is None else (self._data_dir / path).resolve()
         if file is None or not file.is_relative_to(own) or not file.is_file():
-            raise NotFound(
-                "This job has no report: only an evaluation that succeeded has one.", code="no_report"
-            )
+            raise NoReport("This job has no report: only an evaluation that succeeded has one.")
         return file
 
     def log(self, job_id: str) -> BinaryIO:

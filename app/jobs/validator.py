@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from app.errors import InvalidRequest, Overloaded
+from app.errors import DatasetFormat, InvalidRequest, TooManyJobs, UnknownRecord, UnusableRecord
 from app.jobs.limits import JobLimits, steps_of
 from app.jobs.model_resolver import ModelResolver
 from app.keys import Caller
@@ -11,7 +11,6 @@ from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
 from app.store import Store
 from app.store.alias_names import check_alias
-from app.store.errors import UnknownRecord, UnusableRecord
 from app.store.records import Dataset, DatasetStatus, NewJob
 from app.store.states import OPEN
 
@@ -83,9 +82,8 @@ class JobValidator:
         self._check_disk()
         open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
         if open_jobs >= self._max_open:
-            raise Overloaded(
+            raise TooManyJobs(
                 f"{open_jobs} jobs have not ended, and no more are taken; try again later, or cancel some.",
-                code="too_many_jobs",
                 retry_after_s=_RETRY_AFTER_S,
             )
 
@@ -130,9 +128,8 @@ class JobValidator:
                 index=index,
             )
         if dataset.format != format:
-            raise InvalidRequest(
+            raise DatasetFormat(
                 f"The data set {dataset_id} has the format {dataset.format}; one of {format} is needed here.",
-                code="dataset_format",
                 param=param,
                 index=index,
             )

@@ -7,7 +7,7 @@ from models.references import DEMO, CheckpointError, canonical
 
 
 class BaseNotAllowed(CheckpointError):
-    """A reference to weights that the operator has not listed."""
+    """The base of a delta is not among the models that the operator allows, and not published here."""
 
     code: ClassVar[str] = "base_not_allowed"
 

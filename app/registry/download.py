@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-from app.errors import NotFound
+from app.errors import CannotExport, NotPublished
 from app.places import Places
 from app.registry.bases import AllowedBases
 from app.registry.publish import lies_among
-from app.store.errors import Conflict
 from app.store.records import Version, VersionStatus
 from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import unfold
@@ -32,18 +31,6 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**20
 _BLOCK = tarfile.BLOCKSIZE
 _FORGET_EXPORTS_S = 24 * 3600.0
-
-
-class NotPublished(NotFound):
-    """A version without files here: an operator's own reference, or one that was deleted."""
-
-    code = "version_not_published"
-
-
-class CannotExport(Conflict):
-    """Whole weights cannot be made: the base cannot be had, or gives something else."""
-
-    code = "cannot_export"
 
 
 @dataclass(frozen=True)

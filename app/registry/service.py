@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from app.errors import NotBetter, UnknownRecord, VersionDamaged
 from app.keys import Caller
 from app.registry.download import Download, Downloads
 from app.registry.manifest import LOG_FILE, DamagedVersion, verify
@@ -15,7 +16,6 @@ from app.run_log import open_log
 from app.schemas.versions import PromoteRequest, RollbackRequest, VersionDetail
 from app.store import Store
 from app.store.alias_names import check_alias
-from app.store.errors import Conflict, UnknownRecord, VersionDamaged
 from app.store.records import Alias, Move, Page, Version, VersionStatus
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread
@@ -26,12 +26,6 @@ logger = logging.getLogger(__name__)
 LOCAL = "local"
 """The recorded author of an alias's move in a service without keys."""
 _MAX_LINEAGE = 32
-
-
-class NotBetter(Conflict):
-    """The version's own job has compared it with the alias's version, and it was not better."""
-
-    code = "not_better"
 
 
 class VersionService:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from app.errors import AliasMoved, StoreUnavailable, UnknownRecord
 from app.registry.source import FileReports, Registry, WeightsLocation
 from app.store import Store
 from app.store.alias_names import DEFAULT
-from app.store.errors import AliasMoved, StoreUnavailable, UnknownRecord
 from app.store.records import Move, NewVersion, Version, VersionStatus
 from models.clip import Clip
 from models.references import canonical

@@ -5,15 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.bodies import MULTIPART, reads
-from app.datasets.errors import DatasetBusy, StorageFull
 from app.datasets.service import FILE, SHARDS
-from app.errors import DiskReserve
+from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
 from app.routes.shared import READING, WRITING, After, BackendDep, Limit, Train
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
 from app.schemas.listing import Deleted
-from app.store.errors import RecordInUse
 from app.store.records import DatasetStatus
 
 FILES: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from app.errors import DiskReserve, InvalidRequest, Overloaded
+from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
 from app.openapi import describe_errors
@@ -21,7 +21,6 @@ from app.schemas.jobs import (
 )
 from app.schemas.workers import WorkerInfo, WorkerList
 from app.serving.engine import Engine
-from app.store.errors import InputsGone, JobStateConflict
 from app.store.states import TERMINAL, JobKind, JobStatus
 
 POLICY = (

@@ -9,14 +9,13 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.bodies import reads
-from app.errors import Overloaded
+from app.errors import CannotExport, Overloaded, RecordInUse
 from app.openapi import describe_errors, describe_json
-from app.registry.download import CannotExport, Download
+from app.registry.download import Download
 from app.routes.shared import READING, WRITING, Administer, BackendDep, ReadModels, Train
 from app.run_log import LOG, LogResponse
 from app.schemas.listing import Deleted
 from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail
-from app.store.errors import RecordInUse
 
 TAR = "application/x-tar"
 Archive: dict[int | str, dict[str, Any]] = {

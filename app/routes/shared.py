@@ -9,26 +9,19 @@ from app.backend import Backend
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
+    Conflict,
     Forbidden,
     InternalError,
     InvalidRequest,
     MalformedBody,
+    NoDatabase,
     Overloaded,
-    ServiceError,
     Unauthorized,
     Unavailable,
+    UnknownRecord,
     UnsupportedMediaType,
 )
 from app.keys import Caller
-from app.store.errors import Conflict, UnknownRecord
-
-
-class NoDatabase(ServiceError):
-    """This server keeps no jobs, data sets and versions."""
-
-    status = 501
-    code = "no_database"
-
 
 READING = (Unauthorized, Forbidden, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
 """The errors of any request to these routers, which is their default."""

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.auth import public, requires
 from app.backend import Backend
-from app.errors import Forbidden, InvalidRequest, Unauthorized, Unavailable
+from app.errors import Forbidden, InvalidRequest, Unauthorized, Unavailable, UnknownRecord
 from app.openapi import describe_errors
 from app.routes.shared import After, Limit
 from app.schemas.models import Health, Ready, ServedModel, ServingStatus
@@ -13,7 +13,6 @@ from app.serving.engine import Engine
 from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
-from app.store.errors import UnknownRecord
 
 router = APIRouter(tags=["status"])
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from app.errors import InvalidRequest
+from app.errors import InvalidConfiguration
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.states import JobKind
@@ -111,9 +111,7 @@ class FinetuneSpec(JobSpec):
             self._check_promotion()
         except ValueError as error:
             # Pydantic passes this error on unchanged. It would turn a ValueError into an error of a field.
-            raise InvalidRequest(
-                f"The configuration cannot be used: {error}.", code="invalid_configuration"
-            ) from error
+            raise InvalidConfiguration(f"The configuration cannot be used: {error}.") from error
         return self
 
     def _check_promotion(self) -> None:

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from app.errors import InvalidRequest
 from app.schemas.common import Body
 from app.store.states import JobKind
+from models.errors import ConfigError
 from models.evaluation.catalog import ALIASES, BENCHMARKS
 from models.training.config import config_error
-from models.training.errors import ConfigError
 
 FORMAT = 1
 

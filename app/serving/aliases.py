@@ -7,10 +7,9 @@ why (docs/decisions/0019-never-the-wrong-weights.md). `app.serving.swap` keeps t
 import time
 from dataclasses import dataclass, field
 
-from app.errors import ModelNotReady, RegistryAway, ServiceError
+from app.errors import ModelNotReady, RegistryAway, ServiceError, VersionDamaged
 from app.schemas.models import FailedLoad
 from app.store.alias_names import may_be_alias
-from app.store.errors import VersionDamaged
 from app.store.records import Alias
 
 NOT_READY_RETRY_S = 5

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from app.errors import InvalidRequest, ServiceError
+from app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
 from app.fetch import Fetcher
 from app.images import Decoder
 from app.metrics import Metrics
@@ -63,9 +63,8 @@ class ImageReader:
             if not isinstance(image, UrlImage):
                 return await self._decode(image, clip)
             if self._fetcher is None:
-                raise InvalidRequest(
+                raise ImageUrlDisabled(
                     "This server does not fetch images; send the image itself as base64 or multipart.",
-                    code="image_url_disabled",
                 )
             async with self._fetcher.slots:
                 return await self._decode(await self._fetcher.fetch(image.url), clip)

@@ -7,11 +7,10 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from app.errors import ServiceError, Unavailable
+from app.errors import ServiceError, Unavailable, VersionDamaged, VersionLoading, VersionUnusable
 from app.registry.manifest import DamagedVersion
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.served_models import ModelHandle, ServedModels
-from app.store.errors import VersionDamaged
 from models.clip import Clip
 from models.errors import ModelError
 from models.references import is_version
@@ -26,18 +25,6 @@ RETRY_FAILED_AFTER_S = 30.0
 AWAY_RETRY_S = 5
 # How long a deleted version may still answer from memory. Every check costs a query.
 LOOK_UP_EVERY_S = 2.0
-
-
-class VersionLoading(Unavailable):
-    """A version that was named is still being loaded."""
-
-    code = "version_loading"
-
-
-class VersionUnusable(Unavailable):
-    """A version that was named is here and cannot be loaded; the log has the reason."""
-
-    code = "version_unusable"
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import re
 
-from app.errors import InvalidRequest
+from app.errors import InvalidAlias
 from models.references import DEMO, is_version
 
 DEFAULT = "default"
@@ -20,8 +20,7 @@ def may_be_alias(name: str) -> bool:
 def check_alias(name: str) -> None:
     """Raise InvalidRequest for a name that would be taken for something else."""
     if is_version(name) or name in RESERVED:
-        raise InvalidRequest(
+        raise InvalidAlias(
             f"{name[:64]} cannot be an alias's name, since it means something else; choose another.",
-            code="invalid_alias",
             param="alias",
         )

@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.engine import URL
 
-from app.errors import ConfigurationError
-from app.store.errors import StoreUnavailable
+from app.errors import ConfigurationError, StoreUnavailable
 from app.store.values import dumps
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from app.errors import LeaseLost, RecordInUse, UnknownRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store.database import Clock, Database
-from app.store.errors import LeaseLost, RecordInUse, UnknownRecord
 from app.store.paging import page
 from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus

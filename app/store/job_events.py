@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
+from app.errors import UnknownRecord
 from app.store.database import Clock, Database
-from app.store.errors import UnknownRecord
 from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
 from app.store.records import Event, EventType, MetricPoint
 from app.store.tables import events, jobs, metrics

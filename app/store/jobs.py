@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from app.store.database import Clock, Database
-from app.store.errors import (
+from app.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
     InputsGone,
@@ -15,6 +14,7 @@ from app.store.errors import (
     UnknownRecord,
     UnusableRecord,
 )
+from app.store.database import Clock, Database
 from app.store.job_events import append
 from app.store.paging import page
 from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus

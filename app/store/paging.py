@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, select, tuple_
 
-from app.store.errors import UnknownRecord
+from app.errors import RecordKind, UnknownRecord
 
 MAX_LIMIT = 100
 MAX_ROWS = 1000
@@ -19,7 +19,7 @@ def page(
     equal: Mapping[str, str | None],
     after: str | None,
     limit: int,
-    what: str,
+    what: RecordKind,
     where: Sequence[ColumnElement[bool]] = (),
 ) -> tuple[Sequence[RowMapping], bool]:
     """Rows of a table with `created_at` and `id`, newest first.
@@ -53,7 +53,7 @@ def bounded(value: int, least: int, most: int) -> int:
     return max(least, min(value, most))
 
 
-def _position(connection: Connection, table: Table, row_id: str, what: str) -> tuple[float, str]:
+def _position(connection: Connection, table: Table, row_id: str, what: RecordKind) -> tuple[float, str]:
     row = connection.execute(select(table.c.created_at, table.c.id).where(table.c.id == row_id)).one_or_none()
     if row is None:
         raise UnknownRecord(what, param="after")

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from app.store.errors import LeaseLost, UnknownRecord
+from app.errors import LeaseLost, UnknownRecord
 from app.store.job_events import append
 from app.store.records import Event, EventType, Job, Json, Lease, Level
 from app.store.states import HELD, TERMINAL, Action, JobStatus, after

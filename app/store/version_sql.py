@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.store.errors import AliasMoved, UnusableRecord, VersionGone
+from app.errors import AliasMoved, UnusableRecord, VersionGone
 from app.store.records import Alias, Move, NewVersion, Version, VersionStatus
 from app.store.tables import aliases, promotions, versions
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, select, update
 
+from app.errors import NothingToRollBack, RecordInUse, UnknownRecord
 from app.store import version_sql
 from app.store.database import Clock, Database
-from app.store.errors import NothingToRollBack, RecordInUse, UnknownRecord
 from app.store.paging import MAX_LIMIT, bounded, page
 from app.store.records import Alias, Move, NewVersion, Page, Promotion, Version, VersionStatus
 from app.store.states import OPEN

@@ -25,7 +25,7 @@ from random import Random
 import httpx
 import redis
 
-from app.store.errors import StoreUnavailable
+from app.errors import StoreUnavailable
 from app.store.states import JobStatus
 from bench import report
 from bench.faults.checks import Findings, check

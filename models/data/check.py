@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from models.data.errors import DataError
 from models.data.pairs import (
     MissingImage,
     PairSet,
@@ -18,6 +17,7 @@ from models.data.pairs import (
     combined_hash,
     sample_digest,
 )
+from models.errors import DataError
 from models.findings import Findings
 from models.machine import usable_cores
 

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
+from models.errors import DataError
 from models.files import read_text
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from models.data.errors import DataError
 from models.data.pairs import IMAGE_SUFFIXES, FilePairs, Sample
+from models.errors import DataError
 from models.files import read_text
 
 

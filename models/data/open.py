@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from models.data.coco import read_coco
-from models.data.errors import DataError
 from models.data.folder import read_folder
 from models.data.pairs import StoredPairs
 from models.data.shards import read_shards
 from models.data.table import read_table
+from models.errors import DataError
 
 Format = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]
 

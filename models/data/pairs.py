@@ -11,7 +11,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from models.data.errors import DataError
+from models.errors import DataError
 from models.images import ImageError, ImageLimits, decode_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")

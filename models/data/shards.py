@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.errors import DataError
 from models.data.pairs import MissingImage, Sample, StoredPairs, UnreadableImage, check_size
+from models.errors import DataError
 from models.tar_index import IMAGE_EXTENSIONS, Member, PatternError, expand_braces, read_members
 
 MAX_TEXT_BYTES = 2**20  # for one caption member

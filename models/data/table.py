@@ -5,8 +5,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
+from models.errors import DataError
 
 NEGATIVES_KEY = "neg_caption"
 """NegCLIP's column, a Python list of texts. NegCLIP's `neg_image` is not used."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models.errors import EvaluationError
 from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item, image_path, text_of
 from models.evaluation.json_files import read_json, records, require_keys
 from models.evaluation.results import ImageRegion

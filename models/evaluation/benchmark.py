@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.errors import EvaluationError
 from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.checked import Problems, Say, data_hash, look_at_images
 from models.evaluation.computed_by import code_version
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import ArchiveImage, Item
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 from models.evaluation.scorers import Scorer

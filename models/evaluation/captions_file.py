@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.data.coco import read_coco
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.items import image_folder, image_path, text_of
 from models.evaluation.json_files import read_json, records, require_keys
 

@@ -11,7 +11,7 @@ from itertools import islice
 from math import ceil
 from typing import Any
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.items import ImageProblem, Item, box_problem, image_name, read_bytes
 from models.evaluation.results import ImageRegion
 from models.findings import LISTED, Finding, Findings

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.items import ArchiveImage
 from models.evaluation.results import ImageRegion
 from models.tar_index import IMAGE_EXTENSIONS, Member, read_members

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.paired import (
     PairedCounts,
     Pairs,

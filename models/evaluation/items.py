@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.results import ImageRegion
 from models.images import ImageError, ImageLimits, decode_image
 
@@ -40,13 +40,13 @@ class Item:
 
 
 class ImageProblem(EvaluationError):
-    """An image that is missing or cannot be decoded, or whose box holds nothing of it."""
+    """An image cannot be read or decoded, or its box holds nothing of it."""
 
     code = "image_unreadable"
 
 
 class ImageMissing(ImageProblem):
-    """There is no such image file."""
+    """An image file that the data name does not exist."""
 
     code = "missing_file"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.files import read_text
 
 

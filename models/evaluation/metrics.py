@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import fsum, sqrt
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.results import ItemOutcome, Metric
 
 Z = 1.959963984540054

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.errors import EvaluationError
 from models.evaluation.aro import vg_attribution, vg_relation
 from models.evaluation.benchmark import Benchmark
 from models.evaluation.catalog import ALIASES, BENCHMARKS
-from models.evaluation.errors import EvaluationError
 from models.evaluation.order import order_benchmark
 from models.evaluation.retrieval import retrieval_benchmark
 from models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp

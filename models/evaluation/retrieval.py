@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.errors import EvaluationError
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite
 from models.evaluation.captions_file import read_captions
 from models.evaluation.checked import Say
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
 from models.evaluation.metrics import share
 from models.evaluation.results import ImageRegion, ItemOutcome

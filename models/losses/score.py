@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.losses.errors import LossError
+from models.errors import LossError
 
 
 def score_distillation_loss(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.losses.errors import LossError
+from models.errors import LossError
 from models.losses.weighting import weight
 
 GRADIENTS = ("full", "sds")

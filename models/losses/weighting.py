@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.losses.errors import LossError
+from models.errors import LossError
 
 WEIGHTINGS = ("uniform", "one-minus-abar", "sqrt-abar", "min-snr")
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.errors import first_line
+from models.errors import TeacherError, first_line
 from models.files import sha256_of
 from models.sources import demo_folder
-from models.teacher.errors import TeacherError
 from models.version import TOKENIZER_FILES
 
 UNET_WEIGHTS = "diffusion_pytorch_model"

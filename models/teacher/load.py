@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.errors import first_line
+from models.errors import TeacherError, first_line
 from models.precision import DTYPES, choose_device, choose_precision
 from models.teacher.caption_cache import CaptionCache
-from models.teacher.errors import TeacherError
 from models.teacher.folder import (
     UNET_WEIGHTS,
     check_kind,

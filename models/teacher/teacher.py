@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.errors import TeacherError
 from models.teacher import noise as arithmetic
 from models.teacher.caption_cache import CaptionCache
-from models.teacher.errors import TeacherError
 from models.teacher.gradient_scale import with_scaled_gradient
 from models.teacher.noise import PredictionType
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.atomic import atomic_folder
+from models.errors import CheckpointTooLargeError, TrainingError
 from models.files import sha256_of
-from models.training.errors import CheckpointTooLargeError, TrainingError
 
 _TENSORS, _DESCRIPTION = "state.safetensors", "state.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.errors import ConfigError
 from models.score_error import SCORE_ERROR, ErrorOf
-from models.training.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

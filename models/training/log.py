@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from models.training.errors import TrainingError
+from models.errors import TrainingError
 from models.training.watcher import Record
 
 

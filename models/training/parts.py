@@ -15,11 +15,11 @@ from models.data.check import check_pairs
 from models.data.negatives import swap_negatives
 from models.data.open import open_pairs
 from models.data.pairs import PairSet, Sample, StoredPairs
+from models.errors import ConfigError
 from models.machine import usable_cores
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
-from models.training.errors import ConfigError
 from models.training.processes import Place, exchanged
 from models.training.score_targets import Targets
 

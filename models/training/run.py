@@ -18,12 +18,12 @@ from torch import nn
 from models.data.batches import Loader, batch_indices
 from models.data.pairs import PairSet
 from models.delta import save_delta
+from models.errors import ConfigError, NotFiniteError, TrainingError
 from models.mapper import Mapper
 from models.precision import DTYPES, choose_precision
 from models.student import StudentError, trainable_parameters
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
-from models.training.errors import ConfigError, NotFiniteError, TrainingError
 from models.training.influence import RunWarning, teacher_had_no_say
 from models.training.log import Pace, RunLog, peak_memory_mib, writing
 from models.training.objective import Objective

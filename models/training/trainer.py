@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.data.batches import Batch
+from models.errors import NotFiniteError
 from models.training.config import FinetuneConfig
-from models.training.errors import NotFiniteError
 from models.training.log import synchronize
 from models.training.objective import Losses, Objective, Part
 from models.training.optimizer import gradient_norm, set_learning_rate

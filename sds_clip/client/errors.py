@@ -17,6 +17,15 @@ ClientError
 
 from typing import Any
 
+CLIENT_CODES = {
+    "connection_failed": "No complete response came; `reached` says whether the service may have had the request.",
+    "file_unreadable": "A local file cannot be read; nothing was sent.",
+    "model_swapped": "The model was swapped again and again between the requests for one answer; ask again.",
+    "cannot_join": "The answers to the requests of one call cannot be joined; send fewer texts and images in one call.",
+    "cancelled": "The job that was waited for was cancelled.",
+}
+"""The codes that the client itself gives; docs/errors.md has those of the service."""
+
 
 class ClientError(Exception):
     """`code` is for programs, `message` for people; `param` names the field at fault.

@@ -65,8 +65,7 @@ def worker(
     config = read_worker_config(queue, worker_device=device, worker_threads=threads, data_dir=data_dir)
     os.nice(config.nice)
     from app import logs
-    from app.errors import ConfigurationError
-    from app.store.errors import StoreUnavailable
+    from app.errors import ConfigurationError, StoreUnavailable
     from worker.main import run_worker
 
     logs.configure(config.log_level, config.log_format)

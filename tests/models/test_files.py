@@ -8,10 +8,8 @@ import pytest
 
 from models import files
 from models.data.coco import read_coco
-from models.data.errors import DataError
 from models.data.folder import read_folder
-from models.errors import ModelError
-from models.evaluation.errors import EvaluationError
+from models.errors import DataError, EvaluationError, ModelError
 from models.evaluation.json_files import read_json
 from models.evaluation.winoground import read_winoground
 from models.evaluation.zero_shot import class_names

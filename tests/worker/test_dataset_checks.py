@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from app.datasets.errors import SourceForbidden
 from app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
+from app.errors import SourceForbidden
 from app.store import Store
 from app.store.datasets import MAX_CHECKS
 from app.store.records import Dataset, DatasetStatus, Job, NewJob
 from app.store.states import JobKind, JobStatus
 from models.data.check import check_pairs
-from models.data.errors import DataError
 from models.data.open import open_pairs
+from models.errors import DataError
 from tests.databases import held, on_both
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready

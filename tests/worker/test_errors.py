@@ -8,13 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.datasets.errors import StorageFull
-from app.errors import DiskReserve, InternalError, InvalidRequest
-from app.store.errors import StoreUnavailable
+from app.errors import DiskReserve, InternalError, InvalidRequest, StorageFull, StoreUnavailable
 from models.atomic import atomic_folder
-from models.data.errors import DataError
+from models.errors import DataError, NotFiniteError
 from models.references import CheckpointError
-from models.training.errors import NotFiniteError
 from worker.errors import JobFailed, failure_of
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from app.errors import StoreUnavailable
 from app.jobs.removal import remove_job_files
 from app.registry.manifest import write_manifest
 from app.store import Store
-from app.store.errors import StoreUnavailable
 from app.store.records import Job, JobError, Lease, NewVersion
 from app.store.states import JobKind
 from tests.databases import on_both

@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from models.atomic import write_atomic
+from models.errors import EvaluationError
 from models.evaluation.comparison import Comparison
-from models.evaluation.errors import EvaluationError
 from models.evaluation.paired import RESAMPLES
 from models.evaluation.report import words
 from models.evaluation.report.charts import QUANTILES, histogram

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import InvalidArchive
 from app.datasets.limits import ArchiveLimits
 from app.datasets.unpack import unpack
+from app.errors import InvalidArchive
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

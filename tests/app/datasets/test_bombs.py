@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import ArchiveDamaged, ArchiveTooLarge
+from app.errors import ArchiveDamaged, ArchiveTooLarge
 from tests.app.datasets.archives import END, ZipEntry, refused, tar_header, zip_by_hand
 
 GIB = 2**30
@@ -18,7 +18,7 @@ BLOCK = 2**26  # of zeros, compressed once and repeated
 UNPACK = """
 import resource, sys
 from pathlib import Path
-from app.datasets.errors import InvalidArchive
+from app.errors import InvalidArchive
 from app.datasets.limits import ArchiveLimits
 from app.datasets.unpack import unpack
 

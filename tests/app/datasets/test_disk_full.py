@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from app.datasets.check import check_upload
-from app.datasets.errors import StorageFull
 from app.datasets.folders import ARCHIVE, DatasetFolders
 from app.datasets.receive import receive
 from app.datasets.unpack import unpack
+from app.errors import StorageFull
 from tests.app.datasets.archives import tar_of, zip_of
 from worker.dataset_checks import BenchmarkChecker
 
@@ -91,7 +91,7 @@ def test_check_on_a_full_disk_keeps_the_upload_for_another_try(small_disk: Path)
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from app.datasets.errors import StorageFull
+from app.errors import StorageFull
 from app.datasets.receive import receive
 from app.datasets.unpack import unpack
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import DatasetBusy
 from app.datasets.folders import DatasetFolders
+from app.errors import DatasetBusy
 
 
 def layout(folders: DatasetFolders) -> list[str]:

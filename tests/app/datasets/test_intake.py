@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.datasets.check import CheckResult, check_registered, check_upload
-from app.datasets.errors import DatasetBusy
 from app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, set_content, shard_name
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
+from app.errors import DatasetBusy
 from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture

@@ -10,8 +10,8 @@ from typing import BinaryIO
 import pytest
 
 import app.datasets.receive as receiving
-from app.datasets.errors import EmptyUpload, UploadTooLarge
 from app.datasets.receive import Received, receive
+from app.errors import EmptyUpload, UploadTooLarge
 
 
 async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import SourceForbidden, SourceMissing
 from app.datasets.folders import Content
 from app.datasets.roots import MAX_SHARDS, SourceRoots, expand
-from app.errors import ConfigurationError, InvalidRequest
+from app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
 from models.data.shards import expand as expand_in_training
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import (
+from app.datasets.folders import shard_name
+from app.datasets.limits import ArchiveLimits
+from app.datasets.unpack import ShardContent, check_shard, check_shards
+from app.errors import (
     ArchiveDamaged,
     ArchiveFormat,
     ArchiveTooLarge,
@@ -15,9 +18,6 @@ from app.datasets.errors import (
     InvalidArchive,
     UnsafeMember,
 )
-from app.datasets.folders import shard_name
-from app.datasets.limits import ArchiveLimits
-from app.datasets.unpack import ShardContent, check_shard, check_shards
 from models.data.shards import read_shards
 from tests.app.datasets.archives import END, tar_entry, tar_of, zip_of
 from tests.pictures import picture

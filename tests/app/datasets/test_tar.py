@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import (
+from app.datasets.limits import ArchiveLimits
+from app.errors import (
     ArchiveBomb,
     ArchiveDamaged,
     ArchiveFormat,
@@ -19,7 +20,6 @@ from app.datasets.errors import (
     InvalidArchive,
     UnsafeMember,
 )
-from app.datasets.limits import ArchiveLimits
 from tests.app.datasets.archives import (
     END,
     check_harmless,

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
 from app.datasets.folders import DatasetFolders
 from app.datasets.receive import Received, receive_archive, receive_shards
-from app.errors import ServiceError
+from app.errors import ArchiveFormat, EmptyUpload, ServiceError, UploadTooLarge
 from tests.app.datasets.archives import tar_of, tree, zip_of
 
 TAR = tar_of({"a": b"1"})

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import (
+from app.datasets.limits import ArchiveLimits
+from app.errors import (
     ArchiveBomb,
     ArchiveDamaged,
     ArchiveEncrypted,
@@ -21,7 +22,6 @@ from app.datasets.errors import (
     InvalidArchive,
     UnsafeMember,
 )
-from app.datasets.limits import ArchiveLimits
 from tests.app.datasets.archives import ZipEntry, check_harmless, refused, unpacked, zip_by_hand, zip_of
 
 FILES = {

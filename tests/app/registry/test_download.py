@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import Overloaded
+from app.errors import CannotExport, Overloaded
 from app.registry import download
-from app.registry.download import CannotExport, Downloads
+from app.registry.download import Downloads
 from app.registry.publish import publish
 from app.store.records import Version
 from models.checkpoints import load_clip

@@ -13,8 +13,8 @@ from app.errors import InvalidRequest
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
 from app.schemas.specs import FORMAT, JobSpec
+from models.errors import ConfigError
 from models.training.config import FinetuneConfig
-from models.training.errors import ConfigError
 
 SMALL: dict[str, Any] = {"objective": "clip", "hyperparameters": {"steps": 5}, "training_data": "ds_1"}
 IF_BETTER = SMALL | {"promote": "if_better"}

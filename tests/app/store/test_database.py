@@ -10,10 +10,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import insert, text
 
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, StoreUnavailable
 from app.store import Store
 from app.store.claims import eligible
-from app.store.errors import StoreUnavailable
 from app.store.job_events import events_query
 from app.store.migrate import MIGRATIONS
 from app.store.paging import page_query

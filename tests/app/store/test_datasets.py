@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from app.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store import Store
 from app.store.datasets import MAX_CHECKS
-from app.store.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
 from app.store.records import Dataset, DatasetStatus, Job
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, submitted

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.store import Store
-from app.store.errors import (
+from app.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
     InputsGone,
@@ -17,6 +16,7 @@ from app.store.errors import (
     UnknownRecord,
     UnusableRecord,
 )
+from app.store import Store
 from app.store.records import Job, JobError, NewVersion
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, new_job, submitted

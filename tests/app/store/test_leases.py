@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from app.errors import AliasMoved, LeaseLost, UnusableRecord
 from app.store import Store
-from app.store.errors import AliasMoved, LeaseLost, UnusableRecord
 from app.store.records import JobError, Lease, Level, Move, NewVersion
 from app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted

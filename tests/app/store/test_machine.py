@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.errors import JobStateConflict, LeaseLost
 from app.store import Store
-from app.store.errors import JobStateConflict, LeaseLost
 from app.store.records import Job, JobError, Lease, NewJob, NewVersion
 from app.store.states import HELD, TERMINAL, JobKind, JobStatus
 from tests.app.store.conftest import FakeClock

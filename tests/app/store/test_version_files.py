@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from app.errors import StoreUnavailable, UnknownRecord, VersionGone
 from app.registry.removal import remove_files
 from app.store import Store
-from app.store.errors import StoreUnavailable, UnknownRecord, VersionGone
 from app.store.records import Lease, Move, NewVersion, VersionStatus
 from app.store.states import JobStatus
 from tests.app.store.conftest import claimed, submitted

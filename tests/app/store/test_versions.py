@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.errors import AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
 from app.store import Store
-from app.store.errors import AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
 from app.store.records import Move, NewVersion, VersionStatus
 from tests.app.store.conftest import claimed, submitted
 

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.data.batches import Loader, batch_indices, caption_choice, order, steps_per_epoch
-from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
+from models.errors import DataError
 from tests.pictures import save_pictures
 
 SAMPLE = Sample("x", ("a", "b", "c"), ((), (), ()))

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 
 from models.data.check import CheckedPairs, check_pairs
-from models.data.errors import DataError
 from models.data.pairs import FilePairs, Sample
+from models.errors import DataError
 from models.findings import LISTED
 from tests.pictures import save_pictures
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from models.data.coco import read_coco
-from models.data.errors import DataError
 from models.data.pairs import Sample
+from models.errors import DataError
 from tests.pictures import save_pictures
 
 

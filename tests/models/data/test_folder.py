@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from models.data.errors import DataError
 from models.data.folder import read_folder
 from models.data.pairs import MissingImage, Sample
+from models.errors import DataError
 from tests.pictures import save_pictures
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data.errors import DataError
 from models.data.open import open_pairs
+from models.errors import DataError
 from tests.pictures import picture, save_pictures
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from models.data.errors import DataError
 from models.data.pairs import MissingImage, UnreadableImage
 from models.data.shards import expand, read_shards
+from models.errors import DataError
 from tests.pictures import picture
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from models.data.errors import DataError
 from models.data.pairs import Sample
 from models.data.table import read_table
+from models.errors import DataError
 
 
 def test_table_with_open_clips_columns_and_tabs_is_read(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from models.clip import Clip
+from models.errors import EvaluationError
 from models.evaluation.aro import SYMMETRIC_RELATIONS, vg_attribution, vg_relation
 from models.evaluation.benchmark import run_benchmark
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import box_problem
 from models.evaluation.scorers import ClipScorer
 from tests.benchmark_sets import case, save_cases

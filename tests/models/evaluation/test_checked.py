@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from models.errors import EvaluationError
 from models.evaluation.checked import Problems, data_hash, look_at_images
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
 from models.findings import LISTED

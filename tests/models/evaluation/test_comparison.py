@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
+from models.errors import EvaluationError
 from models.evaluation.comparison import compare, comparison_rows
-from models.evaluation.errors import EvaluationError
 from models.evaluation.paired import PairedCounts, bootstrap_interval, mcnemar
 from models.evaluation.results import ItemOutcome, Metric, Results
 from sds_clip.table import table

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from models.data.phrases import Words
+from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
-from models.evaluation.errors import EvaluationError
 from models.evaluation.order import cleaned, make_order_set, order_benchmark, shuffled_captions
 from models.evaluation.retrieval import retrieval_benchmark
 from tests.benchmark_sets import CAPTION, save_captions

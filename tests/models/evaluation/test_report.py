@@ -10,9 +10,9 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.comparison import compare
-from models.evaluation.errors import EvaluationError
 from models.evaluation.report import render_report, write_report
 from models.evaluation.report.gallery import IMAGES, SHOWN
 from models.evaluation.results import ImageRegion, Metric, Results

@@ -9,10 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from models.clip import Clip
-from models.data.errors import DataError
+from models.errors import DataError, EvaluationError
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.comparison import compare
-from models.evaluation.errors import EvaluationError
 from models.evaluation.retrieval import (
     KS,
     in_batch_accuracy,

@@ -14,10 +14,10 @@ from torch import Tensor
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.encode import encode_images, encode_texts
+from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
 from models.evaluation.scorers import ClipScorer

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.comparison import compare
-from models.evaluation.errors import EvaluationError
 from models.evaluation.metrics import mean_of_shares, wilson
 from models.evaluation.sugarcrepe import FILES, sugarcrepe, sugarcrepe_pp
 from tests.benchmark_sets import entry, save_files

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.errors import EvaluationError
 from models.evaluation import teacher_scorer
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.errors import EvaluationError
 from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion, Results
 from models.evaluation.teacher_scorer import TeacherScorer, run_teacher

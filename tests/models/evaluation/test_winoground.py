@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.winoground import read_winoground
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.evaluation.errors import EvaluationError
+from models.errors import EvaluationError
 from models.evaluation.read import read_benchmark
 from models.evaluation.winoground import HUB_ID, unpack_winoground
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from models.clip import Clip
+from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
-from models.evaluation.errors import EvaluationError
 from models.evaluation.metrics import wilson
 from models.evaluation.scorers import ClipScorer, cosines
 from models.evaluation.winoground import (

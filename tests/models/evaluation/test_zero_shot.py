@@ -10,8 +10,8 @@ from open_clip import build_zero_shot_classifier
 from PIL import Image
 
 from models.clip import Clip
+from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
-from models.evaluation.errors import EvaluationError
 from models.evaluation.metrics import wilson
 from models.evaluation.scorers import ClipScorer
 from models.evaluation.zero_shot import (

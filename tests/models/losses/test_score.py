@@ -4,7 +4,7 @@ import torch
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from models.losses.errors import LossError
+from models.errors import LossError
 from models.losses.score import hard_negative_loss, score_distillation_loss
 
 LOGITS = torch.tensor([[2.0, 1.0, -1.0], [0.5, 0.0, 3.0]])

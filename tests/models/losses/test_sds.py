@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses.errors import LossError
+from models.errors import LossError
 from models.losses.sds import NoisePredictor, caption_residual, sds_loss
 from models.losses.weighting import WEIGHTINGS, weight
 from models.mapper import Mapper

@@ -7,8 +7,8 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
+from models.errors import TeacherError
 from models.teacher.diffusion_score import denoising_errors, denoising_errors_many, draws, image_errors
-from models.teacher.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher

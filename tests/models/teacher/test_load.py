@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from models.errors import TeacherError
 from models.precision import PrecisionError
 from models.teacher import folder as folders
-from models.teacher.errors import TeacherError
 from models.teacher.load import load_teacher
 from tests.teachers import CONTEXT_LENGTH, save_sd_teacher
 

@@ -20,7 +20,7 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from models.teacher.errors import TeacherError
+from models.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.errors import CheckpointTooLargeError, TrainingError
 from models.training.checkpoint import Checkpoints
-from models.training.errors import CheckpointTooLargeError, TrainingError
 
 
 class Model:

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
+from models.errors import ConfigError
 from models.training.config import FinetuneConfig, parse_config
-from models.training.errors import ConfigError
 from tests.training import configure
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.training.errors import TrainingError
+from models.errors import TrainingError
 from models.training.log import Pace, RunLog
 
 

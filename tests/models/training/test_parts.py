@@ -6,13 +6,11 @@ import pytest
 from PIL import Image
 
 from models.checkpoints import CheckpointError
-from models.data.errors import DataError
 from models.data.negatives import swap_negatives
 from models.data.pairs import PairSet, Sample, Subset
-from models.teacher.errors import TeacherError
+from models.errors import ConfigError, DataError, TeacherError
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
-from models.training.errors import ConfigError
 from models.training.parts import Parts, describe, load_parts, with_negatives
 from tests.teachers import save_sd_teacher
 from tests.training import PLACE, captions, configure, save_coco

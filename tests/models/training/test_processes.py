@@ -9,9 +9,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from models.data.errors import DataError
+from models.errors import DataError, TrainingError
 from models.training.config import FinetuneConfig
-from models.training.errors import TrainingError
 from models.training.parts import Parts, load_parts
 from models.training.processes import find_place, start_alike
 from models.training.run import train

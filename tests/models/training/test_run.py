@@ -15,14 +15,13 @@ import yaml
 
 from models.checkpoints import load_clip
 from models.data.batches import order
-from models.data.errors import DataError
 from models.data.pairs import Subset
+from models.errors import ConfigError, DataError, TrainingError
 from models.precision import choose_precision
 from models.references import CheckpointError
 from models.student import StudentError
 from models.teacher.load import load_teacher
 from models.training.config import parse_config
-from models.training.errors import ConfigError, TrainingError
 from models.training.parts import Parts
 from models.training.processes import Place
 from models.training.run import train

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from models.clip import Clip
 from models.data.pairs import PairSet, Subset
+from models.errors import TeacherError
 from models.teacher.diffusion_score import draws
-from models.teacher.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.score_targets import ScoreTargets
