@@ -13,13 +13,11 @@ from models.data.folder import read_folder
 from models.errors import ModelError
 from models.evaluation.errors import EvaluationError
 from models.evaluation.json_files import read_json
-from models.evaluation.winoground import read_winoground
 from models.evaluation.zero_shot import class_names
 
 READERS: dict[str, tuple[str, Callable[[Path], object], type[ModelError]]] = {
     "json": ("a.json", lambda file: read_json(file, "a list"), EvaluationError),
     "coco": ("captions.json", read_coco, DataError),
-    "winoground": ("examples.jsonl", read_winoground, EvaluationError),
     "classes": ("classes.txt", lambda file: class_names(str(file), None), EvaluationError),
     "folder": ("1.txt", lambda file: read_folder(file.parent), DataError),
 }
