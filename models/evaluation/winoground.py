@@ -46,6 +46,9 @@ UNTAGGED = "untagged"
 HUB_ID = "facebook/winoground"
 EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
 
+MAX_EXAMPLES_BYTES = 64 * 2**20
+"""The limit on examples.jsonl, far more than the 400 lines that Winoground has: parsed, it takes many times as much."""
+
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
 """Limits on the hub's archive, far more than the 800 images that it holds."""
@@ -199,8 +202,9 @@ def _new_tags(file: Path, ids: Set[str]) -> dict[str, list[str]]:
 def _records(examples: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return every item's line, in words for messages, and its record, by id."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
+    text = read_text(examples, EvaluationError, max_bytes=MAX_EXAMPLES_BYTES)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
-    for number, line in enumerate(read_text(examples, EvaluationError).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{examples}, line {number}"
