@@ -51,6 +51,11 @@ class ImageMissing(ImageProblem):
     code = "missing_file"
 
 
+def image_file(region: ImageRegion) -> tuple[Path, int | None]:
+    """Return what regions of one image file have in common: its path, and its place if it is in an archive."""
+    return region.path, region.offset if isinstance(region, ArchiveImage) else None
+
+
 def image_name(region: ImageRegion) -> str:
     return f"{region.path}/{region.name}" if isinstance(region, ArchiveImage) else str(region.path)
 
