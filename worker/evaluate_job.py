@@ -86,7 +86,9 @@ def _without_folder(found: Evaluation, folder: Path) -> Evaluation:
         named = {item: reason.replace(f"{folder}/", "") for item, reason in left_out.items()}
         return replace(results, provenance={**results.provenance, "items_left_out": named})
 
-    return replace(found, results=relative(found.results))
+    return replace(
+        found, results=relative(found.results), baseline=found.baseline and relative(found.baseline)
+    )
 
 
 def _written(context: JobContext, found: Evaluation) -> dict[str, Any]:
