@@ -23,11 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.atomic import atomic_folder
+from models.evaluation.annotations import read_json, text_of
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.errors import EvaluationError
-from models.evaluation.items import Item, text_of
-from models.evaluation.json_files import read_json
+from models.evaluation.items import Item
 from models.evaluation.metrics import Tie, grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer

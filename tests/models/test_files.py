@@ -11,8 +11,8 @@ from models.data.coco import read_coco
 from models.data.errors import DataError
 from models.data.folder import read_folder
 from models.errors import ModelError
+from models.evaluation.annotations import read_json
 from models.evaluation.errors import EvaluationError
-from models.evaluation.json_files import read_json
 from models.evaluation.zero_shot import class_names
 
 READERS: dict[str, tuple[str, Callable[[Path], object], type[ModelError]]] = {
