@@ -9,17 +9,18 @@ MAX_TEXT_BYTES = 2**30
 """The limit for annotation files, which are held in memory whole."""
 
 
-def read_text(file: Path, error: type[ModelError]) -> str:
+def read_text(file: Path, error: type[ModelError], *, max_bytes: int | None = None) -> str:
     """Return the text of an annotation file in UTF-8, with or without a byte order mark.
 
     Raises:
-        error: it cannot be read, has more than MAX_TEXT_BYTES, or is not UTF-8.
+        error: it cannot be read, has more than `max_bytes` (default MAX_TEXT_BYTES), or is not UTF-8.
     """
     try:
         size = file.stat().st_size
-        if size > MAX_TEXT_BYTES:
+        limit = MAX_TEXT_BYTES if max_bytes is None else max_bytes
+        if size > limit:
             raise error(
-                f"{file}: has {size} bytes; {MAX_TEXT_BYTES} at most are read. Is it the right file? If it is, "
+                f"{file}: has {size} bytes; {limit} at most are read. Is it the right file? If it is, "
                 "split it."
             )
         return file.read_text(encoding="utf-8-sig")

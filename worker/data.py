@@ -10,7 +10,7 @@ from app.datasets.unpack import content_root
 from app.store import Store
 from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from models.errors import DataError
-from models.evaluation.items import image_folder
+from models.evaluation.annotations import image_folder
 from worker.config import WorkerConfig
 from worker.errors import JobFailed
 

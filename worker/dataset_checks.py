@@ -24,6 +24,7 @@ from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import EvaluationError, ModelError
 from models.evaluation.checked import Problems, data_hash, look_at_images
+from models.evaluation.items import image_file
 from models.findings import Findings
 from worker.config import WorkerConfig
 from worker.data import pairs_place
@@ -139,7 +140,7 @@ class BenchmarkChecker:
         counts = {
             "items": len(benchmark.items),
             "usable": len(usable),
-            "images": len({region for item in usable for region in item.images}),
+            "images": len({image_file(region) for item in usable for region in item.images}),
         }
         content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
         return CheckResult.of(problems.images, counts, content_hash, hidden)

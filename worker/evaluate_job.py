@@ -1,27 +1,26 @@
 """An evaluation job: a model on a benchmark, alone or against a baseline; results.json and report.html."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from app.schemas.evaluate import EvaluateSpec
+from app.store.specs import EvaluateSpec, JobSpec
+
 from models.checkpoints import load_clip
-from models.evaluation.benchmark import Benchmark
-from models.evaluation.comparison import Comparison, PairedDifference, compare, write_comparison
-from models.evaluation.report import write_report
-from models.evaluation.results import GROUP_MATCH, Results, as_json, write_results
+from models.clip import Clip
+from models.evaluation.checked import Say
+from models.evaluation.comparison import PairedDifference
+from models.evaluation.evaluation import Evaluation, EvaluationRequest, Evaluator, write_evaluation
+from models.evaluation.results import GROUP_MATCH, Results, as_json
 from worker.context import JobContext
 from worker.data import content_of
-from worker.measuring import measure, read_data, root_of, summary, without_folder
+from worker.measuring import data_path, root_of, summary
 from worker.references import check_version, loadable
 
+if TYPE_CHECKING:
+    from models.teacher.teacher import Teacher
+
 _TAGS = 60
-
-
-@dataclass(frozen=True)
-class _Found:
-    results: Results
-    baseline: Results | None = None
-    comparison: Comparison | None = None
 
 
 def evaluate(context: JobContext) -> None:
@@ -29,78 +28,73 @@ def evaluate(context: JobContext) -> None:
     job = EvaluateSpec.read(context.job.config)
     context.stage("loading")
     content = content_of(context.store, context.config, job.data, param="data")
-    options: dict[str, Any] = {"order_seed": job.order_seed}
-    if job.benchmark == "zero-shot":
-        options |= {"classes": job.classes, "templates": job.templates}
-    benchmark = read_data(job.benchmark, content, context.folder.work, **options)
-    found = _measure(context, job, benchmark)
-    found = replace(found, results=without_folder(found.results, root_of(content)))
+    if job.scorer == "diffusion" and job.model is not None:
+        context.reporter.event("The model is not used: the scorer diffusion measures the teacher.")
+    options = job.model_dump(exclude=set(JobSpec.model_fields))
+    asked = EvaluationRequest(**{**options, "data": data_path(job.benchmark, content)})
+    found = _evaluator(context, job).evaluate(asked)
     context.stage("writing")
-    context.succeed(result=_written(context, found))
+    context.succeed(result=_written(context, _without_folder(found, root_of(content))))
     context.folder.drop_earlier()
     context.folder.drop()
 
 
-def _measure(context: JobContext, job: EvaluateSpec, benchmark: Benchmark) -> _Found:
-    if job.scorer == "diffusion":
-        if job.model is not None:
-            context.reporter.event("The model is not used: the scorer diffusion measures the teacher.")
-        results = _of_teacher(context, job, benchmark)
-    else:
-        assert job.model is not None
-        results = _of_clip(context, job, benchmark, job.model, "model")
-    if job.baseline is None:
-        return _Found(results)
-    baseline = _of_clip(context, job, benchmark, job.baseline, "baseline")
-    return _Found(results, baseline, compare(baseline, results))
+def _evaluator(context: JobContext, job: EvaluateSpec) -> Evaluator:
+    config = context.config
 
+    def clip(name: str, precision: str) -> Clip:
+        param = "model" if job.scorer == "clip" and name == job.model else "baseline"
+        context.stage("loading")
+        reference = loadable(context.store, config, name, param=param)
+        loaded = load_clip(reference, device=config.device, precision=precision)
+        check_version(loaded, name, param=param)
+        context.stage("evaluating")
+        return replace(loaded, reference=name)  # the name asked for, not its path on the server
 
-def _of_clip(context: JobContext, job: EvaluateSpec, benchmark: Benchmark, name: str, param: str) -> Results:
-    context.stage("loading")
-    reference = loadable(context.store, context.config, name, param=param)
-    clip = load_clip(reference, device=context.config.device, precision=job.precision)
-    check_version(clip, name, param=param)
-    context.stage("evaluating")
-    return measure(
-        context,
-        benchmark,
-        replace(clip, reference=name),  # the name asked for, not its path on the server
+    def teacher(reference: str, precision: str) -> "Teacher":
+        from models.teacher.load import load_teacher
+
+        loaded = load_teacher(reference, device=config.device, precision=precision, vae=True)
+        context.stage("evaluating")
+        return loaded
+
+    return Evaluator(
+        load_clip=clip,
+        load_teacher=teacher,
+        work=context.folder.work,
+        features=config.features_dir,
+        scores=context.folder.scores,  # hours of work: no other job may push them out of a cache
+        max_feature_bytes=config.feature_cache_bytes,
         say=_say(context),
-        batch_size=job.batch_size,
-        max_bad_share=job.max_bad_share,
     )
 
 
-def _of_teacher(context: JobContext, job: EvaluateSpec, benchmark: Benchmark) -> Results:
-    from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
-    from models.teacher.load import load_teacher
+def _say(context: JobContext) -> Say:
+    stages = {"files": "reading", "items": "scoring"}
 
-    assert job.teacher is not None
-    teacher = load_teacher(job.teacher, device=context.config.device, precision=job.precision, vae=True)
-    context.stage("evaluating")
-    scorer = TeacherScorer(
-        teacher,
-        context.folder.scores,  # hours of work: no other job may push them out of a cache
-        count=job.draws,
-        seed=job.seed,
-        error_of=job.score_error,
-        batch_size=job.batch_size,
+    def say(what: str, done: int, total: int) -> None:
+        context.check()
+        context.advance(done, total, stage=stages.get(what, f"encoding {what}"))
+
+    return say
+
+
+def _without_folder(found: Evaluation, folder: Path) -> Evaluation:
+    """The same, with the files of items left out given relative to the folder."""
+
+    def relative(results: Results) -> Results:
+        left_out = results.provenance["items_left_out"]
+        named = {item: reason.replace(f"{folder}/", "") for item, reason in left_out.items()}
+        return replace(results, provenance={**results.provenance, "items_left_out": named})
+
+    return replace(
+        found, results=relative(found.results), baseline=found.baseline and relative(found.baseline)
     )
-    return run_teacher(benchmark, scorer, max_bad_share=job.max_bad_share, say=_say(context))
 
 
-def _written(context: JobContext, found: _Found) -> dict[str, Any]:
+def _written(context: JobContext, found: Evaluation) -> dict[str, Any]:
     """Write the files, then return the job's result, which names them."""
-    folder = context.folder.path
-    write_results(folder / "results.json", found.results)
-    report = write_report(folder, found.results, found.comparison, found.baseline)
-    files = {"results": folder / "results.json", "report": report}
-    if found.baseline is not None:
-        write_results(folder / "baseline.json", found.baseline)
-        files["baseline"] = folder / "baseline.json"
-    if found.comparison is not None:
-        write_comparison(folder / "comparison.json", found.comparison)
-        files["comparison"] = folder / "comparison.json"
+    files = write_evaluation(context.folder.path, found)
     content = summary(found.results)
     if by_tag := _group_match_by_tag(found.results):
         content["by_tag"] = by_tag
@@ -129,13 +123,3 @@ def _group_match_by_tag(results: Results) -> dict[str, Any]:
     found = {tag: metrics[GROUP_MATCH] for tag, metrics in by_tag.items() if GROUP_MATCH in metrics}
     largest = sorted(found, key=lambda tag: -found[tag]["n"])[:_TAGS]
     return {tag: {GROUP_MATCH: found[tag]} for tag in largest}
-
-
-def _say(context: JobContext) -> Any:
-    stages = {"files": "reading", "items": "scoring"}
-
-    def say(what: str, done: int, total: int) -> None:
-        context.check()
-        context.advance(done, total, stage=stages.get(what, f"encoding {what}"))
-
-    return say

@@ -1,6 +1,5 @@
-"""Measures one model on one benchmark, for both kinds of job."""
+"""What both kinds of job need to measure models on data sets."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,22 @@ from worker.context import JobContext
 from worker.data import captions_files, exactly_one
 
 
-def read_data(name: str, content: Content, work: Path, **options: Any) -> Benchmark:
-    """Read a benchmark from a data set's files; `options` are those of `read_benchmark`.
+def read_data(name: str, content: Content, work: Path) -> Benchmark:
+    """Read a benchmark from a data set's files.
 
     Raises: EvaluationError or DataError if the files do not have the benchmark's layout.
     """
+    return read_benchmark(name, data_path(name, content), work=work)
+
+
+def data_path(name: str, content: Content) -> Path:
+    """The path in a data set that a benchmark is read from. Raises DataError if several files could be it."""
     folder = root_of(content)
-    if name == "retrieval":
-        captions = exactly_one(captions_files(folder, (".json",)), folder)
-        return read_benchmark(name, captions, work=work, **options)
-    return read_benchmark(name, folder, work=work, **options)
+    return exactly_one(captions_files(folder, (".json",)), folder) if name == "retrieval" else folder
 
 
 def root_of(content: Content) -> Path:
     return content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
-
-
-def without_folder(results: Results, folder: Path) -> Results:
-    """The same results, with the files of items left out given relative to the folder."""
-    left_out = results.provenance["items_left_out"]
-    named = {item: reason.replace(f"{folder}/", "") for item, reason in left_out.items()}
-    return replace(results, provenance={**results.provenance, "items_left_out": named})
 
 
 def measure(
@@ -45,14 +39,11 @@ def measure(
     clip: Clip,
     *,
     say: Say,
-    batch_size: int = 32,
     max_bad_share: float = 0.0,
 ) -> Results:
-    """Measure a model. Its features are cached for later jobs and attempts."""
+    """Measure a fine-tuned model. Its features are cached for later jobs and attempts."""
     config = context.config
-    with ClipScorer(
-        clip, config.features_dir, batch_size=batch_size, max_bytes=config.feature_cache_bytes
-    ) as scorer:
+    with ClipScorer(clip, config.features_dir, max_bytes=config.feature_cache_bytes) as scorer:
         return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 

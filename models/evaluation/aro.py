@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import EvaluationError
+from models.evaluation.annotations import image_path, read_json, records, require_keys, text_of
 from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.items import Item, image_path, text_of
-from models.evaluation.json_files import read_json, records, require_keys
+from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
 
 MIN_PAIR_CASES = 25

@@ -25,7 +25,6 @@ class CaptionChoice(Benchmark):
     positives: int = 1
     macro_tags: tuple[str, ...] | None = None
     """Tags that the macro figure, then the primary one, averages over. None if there is no macro figure."""
-    macro_name: str = MACRO
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
         """Compute the share of items that are right, over all and by tag. A tie is wrong, and counted."""
@@ -45,10 +44,10 @@ class CaptionChoice(Benchmark):
             # A tag is missing if all of its items were left out.
             tags = tuple(tag for tag in self.macro_tags if tag in by_tag)
         if tags:
-            metrics[self.macro_name] = mean_over_tags(by_tag, tags, MICRO)
+            metrics[MACRO] = mean_over_tags(by_tag, tags, MICRO)
         metrics[MICRO] = share(outcomes, OUTCOME, self._chance)
         return BenchmarkScores(
-            primary=self.macro_name if tags else MICRO,
+            primary=MACRO if tags else MICRO,
             outcome=OUTCOME,
             metrics=metrics,
             by_tag=by_tag,

@@ -8,8 +8,7 @@ from typing import Any
 
 from models.data.coco import read_coco
 from models.errors import EvaluationError
-from models.evaluation.items import image_folder, image_path, text_of
-from models.evaluation.json_files import read_json, records, require_keys
+from models.evaluation.annotations import image_folder, image_path, read_json, records, require_keys, text_of
 
 LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
 

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from models.errors import EvaluationError
-from models.evaluation.items import ImageProblem, Item, box_problem, image_name, read_bytes
+from models.evaluation.items import ImageProblem, Item, box_problem, image_file, image_name, read_bytes
 from models.evaluation.results import ImageRegion
 from models.findings import LISTED, Finding, Findings
 from models.images import ImageError, decode_image, read_header
@@ -75,11 +76,11 @@ def look_at_images(
     items: Sequence[Item], problems: Problems, say: Say | None = None, *, decode: bool = False
 ) -> Images:
     """Read every file once, in threads, and decode it if asked to. Items with bad images go to `problems`."""
-    regions: dict[tuple[Any, ...], list[ImageRegion]] = {}
+    regions: dict[tuple[Path, int | None], list[ImageRegion]] = {}
     for item in items:
         for region in item.images:
-            regions.setdefault(_file(region), []).append(region)
-    facts: dict[tuple[Any, ...], _File | Finding] = {}
+            regions.setdefault(image_file(region), []).append(region)
+    facts: dict[tuple[Path, int | None], _File | Finding] = {}
     files = list(regions)
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         for start in range(0, len(files), _AHEAD):
@@ -95,7 +96,7 @@ def look_at_images(
     over = 0
     for item in items:
         for region in item.images:
-            fact = facts[_file(region)]
+            fact = facts[image_file(region)]
             if isinstance(fact, Finding):
                 problems.add(item.id, fact.message)
             elif (reason := _box_reason(region, fact)) is not None:
@@ -123,10 +124,6 @@ class _File:
     digest: bytes
     width: int
     height: int
-
-
-def _file(region: ImageRegion) -> tuple[Any, ...]:
-    return (region.path, getattr(region, "offset", None))
 
 
 def _look(region: ImageRegion, decode: bool) -> _File | Finding:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -49,6 +48,11 @@ class ImageMissing(ImageProblem):
     """An image file that the data name does not exist."""
 
     code = "missing_file"
+
+
+def image_file(region: ImageRegion) -> tuple[Path, int | None]:
+    """Return what regions of one image file have in common: its path, and its place if it is in an archive."""
+    return region.path, region.offset if isinstance(region, ArchiveImage) else None
 
 
 def image_name(region: ImageRegion) -> str:
@@ -125,49 +129,3 @@ def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str 
     if max(box_width, box_height) > MAX_CROP_ASPECT * min(box_width, box_height):
         return f"the box {box} is more than {MAX_CROP_ASPECT} times as long as wide"
     return None
-
-
-def text_of(record: dict[str, Any], key: str, where: str) -> str:
-    """Return a text of a record, which must not be empty and must be valid Unicode.
-
-    Raises:
-        EvaluationError: it is missing, empty, no text, or holds half of a surrogate pair.
-    """
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty, got {value!r}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
-        raise EvaluationError(
-            f"{where}: `{key}` has half of a surrogate pair, which is not a character."
-        ) from error
-    return value
-
-
-def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".") -> Path:
-    """Return the folder that image names are relative to.
-
-    It is `images` if given, else the first existing one of `names` below `beside`, else `beside`. A folder
-    that holds the `first` image is preferred.
-
-    Raises:
-        EvaluationError: there is no such folder.
-    """
-    there = [each for each in (*(beside / name for name in names), beside) if each.is_dir()]
-    having = [each for each in there if (each / first).exists()]
-    folder = images or next(iter(having or there), beside)
-    if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
-    return folder
-
-
-def image_path(folder: Path, name: str, where: str) -> Path:
-    """Return the path of a file below a folder. Only its name is checked: links may lead to another disk.
-
-    Raises:
-        EvaluationError: the name leads out of the folder.
-    """
-    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise EvaluationError(f"{where}: the image {name!r} is not inside {folder}; correct the file.")
-    return folder / name

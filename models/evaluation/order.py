@@ -26,10 +26,10 @@ import numpy as np
 from models.atomic import write_atomic
 from models.data.phrases import Words, phrases_and_verbs
 from models.errors import EvaluationError
+from models.evaluation.annotations import image_folder, image_path, read_json, text_of
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.captions_file import read_captions
-from models.evaluation.items import Item, image_folder, image_path, text_of
-from models.evaluation.json_files import read_json
+from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
 from models.files import sha256_of
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,10 +24,10 @@ from torch import Tensor
 
 from models.atomic import atomic_folder
 from models.errors import EvaluationError
+from models.evaluation.annotations import read_json, text_of
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
-from models.evaluation.items import Item, text_of
-from models.evaluation.json_files import read_json
+from models.evaluation.items import Item
 from models.evaluation.metrics import Tie, grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
@@ -46,21 +46,12 @@ UNTAGGED = "untagged"
 HUB_ID = "facebook/winoground"
 EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
 
+MAX_EXAMPLES_BYTES = 64 * 2**20
+"""The limit on examples.jsonl, far more than the 400 lines that Winoground has: parsed, it takes many times as much."""
+
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
 """Limits on the hub's archive, far more than the 800 images that it holds."""
-
-
-@dataclass(frozen=True)
-class WinogroundItem:
-    """Two images and two captions; caption k describes image k."""
-
-    id: str
-    images: tuple[Path, Path]
-    captions: tuple[str, str]
-    tag: str = ""
-    secondary_tag: str = ""
-    collapsed_tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,40 +123,67 @@ def d_prime(margins: Sequence[float]) -> float | None:
 
 
 def winoground_benchmark(path: Path) -> Winoground:
-    """Read a set. A `new_tag_assignments.json` next to `examples.jsonl` adds tags.
+    """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` next to it.
 
-    Missing images are left to the check.
+    Images may be PNG, JPEG, WebP or GIF, with alpha or palette, named by stem or by full name. A missing one
+    gets the path that it should have, so that the check can count it. A `new_tag_assignments.json` next to
+    `examples.jsonl` adds tags.
 
     Raises:
-        EvaluationError: as `read_winoground`, or the tag file is not {"id": [tags]} of this set.
+        EvaluationError: a file or a field is missing, empty, repeated or of the wrong type, or the tag file is
+            not {"id": [tags]} of this set.
     """
-    records = read_winoground(path, allow_missing=True)
-    folder = path if path.is_dir() else path.parent
-    new_tags = _new_tags(folder / NEW_TAGS, {record.id for record in records})
-    same = all(record.tag == record.collapsed_tag for record in records)
+    examples = path / "examples.jsonl" if path.is_dir() else path
+    if not examples.is_file():
+        raise EvaluationError(
+            f"{examples}: no such file; give the folder that holds examples.jsonl and images/."
+        )
+    records = _records(examples)
+    folder = examples.parent / "images"
+    files = _images_by_name(folder)
+    new_tags = _new_tags(examples.parent / NEW_TAGS, records.keys())
+    finer = any(
+        _tag(record, "tag", where) != _tag(record, "collapsed_tag", where)
+        for where, record in records.values()
+    )
     items = tuple(
         Item(
-            id=record.id,
-            images=tuple(ImageRegion(image) for image in record.images),
-            captions=record.captions,
-            tags=(*_tags(record, same), *(f"new: {tag}" for tag in new_tags.get(record.id, ()))),
+            id=item_id,
+            images=tuple(
+                ImageRegion(_image(record, key, where, folder, files)) for key in ("image_0", "image_1")
+            ),
+            captions=(text_of(record, "caption_0", where), text_of(record, "caption_1", where)),
+            tags=(
+                *_tags(record, where, finer=finer),
+                *(f"new: {tag}" for tag in new_tags.get(item_id, ())),
+            ),
         )
-        for record in records
+        for item_id, (where, record) in records.items()
     )
     return Winoground("winoground", items, {})
 
 
-def _tags(record: WinogroundItem, same: bool) -> list[str]:
+def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
     """Return the collapsed tag as it is, and the finer ones with their kind, since `Relation` is of both."""
-    tags = [record.collapsed_tag or UNTAGGED]
-    if record.tag and not same:
-        tags.append(f"tag: {record.tag}")
-    if record.secondary_tag:
-        tags.append(f"secondary: {record.secondary_tag}")
+    fine, secondary, collapsed = (
+        _tag(record, key, where) for key in ("tag", "secondary_tag", "collapsed_tag")
+    )
+    tags = [collapsed or UNTAGGED]
+    if fine and finer:
+        tags.append(f"tag: {fine}")
+    if secondary:
+        tags.append(f"secondary: {secondary}")
     return tags
 
 
-def _new_tags(file: Path, ids: set[str]) -> dict[str, list[str]]:
+def _tag(record: dict[str, Any], key: str, where: str) -> str:
+    value = record.get(key)
+    if value is not None and not isinstance(value, str):
+        raise EvaluationError(f"{where}: `{key}` must be a text or missing, got {value!r}.")
+    return value or ""
+
+
+def _new_tags(file: Path, ids: Set[str]) -> dict[str, list[str]]:
     if not file.is_file():
         return {}
     content = read_json(file, '{"id": [tags]}')
@@ -181,55 +199,24 @@ def _new_tags(file: Path, ids: set[str]) -> dict[str, list[str]]:
     return content
 
 
-def read_winoground(path: str | Path, *, allow_missing: bool = False) -> list[WinogroundItem]:
-    """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` next to it.
-
-    Images may be PNG, JPEG, WebP or GIF, with alpha or palette, named by stem or by full name. With
-    `allow_missing`, a missing image gets the path that it should have, so that the caller can count it.
-
-    Raises:
-        EvaluationError: a file, an image or a field is missing, empty, repeated or of the wrong type.
-    """
-    examples = Path(path)
-    if examples.is_dir():
-        examples /= "examples.jsonl"
-    if not examples.is_file():
-        raise EvaluationError(
-            f"{examples}: no such file; give the folder that holds examples.jsonl and images/."
-        )
-    records = [(number, _record(line, f"{examples}, line {number}")) for number, line in _lines(examples)]
-    files = _images_by_name(examples.parent / "images")
-    items: list[WinogroundItem] = []
-    line_of: dict[str, int] = {}
-    for number, record in records:
-        item = _item(record, files, examples.parent / "images", f"{examples}, line {number}", allow_missing)
-        if item.id in line_of:
-            raise EvaluationError(
-                f"{examples}, line {number}: id {item.id!r} is already on line {line_of[item.id]}; "
-                "ids must be unique."
-            )
-        line_of[item.id] = number
-        items.append(item)
-    if not items:
-        raise EvaluationError(f"{examples}: holds no items; download it again.")
-    return items
-
-
-def _lines(examples: Path) -> list[tuple[int, str]]:
-    text = read_text(examples, EvaluationError)
+def _records(examples: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return every item's line, in words for messages, and its record, by id."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    text = read_text(examples, EvaluationError, max_bytes=MAX_EXAMPLES_BYTES)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
-    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-
-
-def _images_by_name(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; the set's images belong there.")
-    files: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in _SUFFIXES:
-            files.setdefault(file.stem, []).append(file)
-            files.setdefault(file.name, []).append(file)
-    return files
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{examples}, line {number}"
+        record = _record(line, where)
+        item_id = _id(record, where)
+        if item_id in found:
+            earlier = found[item_id][0].removeprefix(f"{examples}, ")
+            raise EvaluationError(f"{where}: id {item_id!r} is already on {earlier}; ids must be unique.")
+        found[item_id] = where, record
+    if not found:
+        raise EvaluationError(f"{examples}: holds no items; download it again.")
+    return found
 
 
 def _record(line: str, where: str) -> dict[str, Any]:
@@ -247,22 +234,6 @@ def _record(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _item(
-    record: dict[str, Any], files: dict[str, list[Path]], folder: Path, where: str, allow_missing: bool
-) -> WinogroundItem:
-    return WinogroundItem(
-        id=_id(record, where),
-        images=(
-            _image(record, "image_0", files, folder, where, allow_missing),
-            _image(record, "image_1", files, folder, where, allow_missing),
-        ),
-        captions=(text_of(record, "caption_0", where), text_of(record, "caption_1", where)),
-        tag=_tag(record, "tag", where),
-        secondary_tag=_tag(record, "secondary_tag", where),
-        collapsed_tag=_tag(record, "collapsed_tag", where),
-    )
-
-
 def _id(record: dict[str, Any], where: str) -> str:
     value = record.get("id")
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
@@ -270,30 +241,20 @@ def _id(record: dict[str, Any], where: str) -> str:
     return str(value)
 
 
-def _tag(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
-    if value is not None and not isinstance(value, str):
-        raise EvaluationError(f"{where}: `{key}` must be a text or missing, got {value!r}.")
-    return value or ""
+def _images_by_name(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; the set's images belong there.")
+    files: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in _SUFFIXES:
+            files.setdefault(file.stem, []).append(file)
+            files.setdefault(file.name, []).append(file)
+    return files
 
 
-def _image(
-    record: dict[str, Any],
-    key: str,
-    files: dict[str, list[Path]],
-    folder: Path,
-    where: str,
-    allow_missing: bool,
-) -> Path:
+def _image(record: dict[str, Any], key: str, where: str, folder: Path, files: dict[str, list[Path]]) -> Path:
     name = text_of(record, key, where)
-    found = files.get(name, [])
-    if not found and allow_missing:
-        return folder / Path(name).name
-    if not found:
-        raise EvaluationError(
-            f"{where}: `{key}` is {name!r}, and {folder} has no such file ({', '.join(_SUFFIXES)}); "
-            "add the image or remove the line."
-        )
+    found = files.get(name) or [folder / Path(name).name]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise EvaluationError(f"{where}: `{key}` is {name!r}, which could be {names}; keep one of them.")
@@ -327,7 +288,7 @@ def download_winoground(folder: Path) -> Path:
 
 
 def unpack_winoground(examples: Path, images: Path, folder: Path) -> None:
-    """Lay out the raw download for `read_winoground`. The folder appears whole or not at all.
+    """Lay out the raw download for `winoground_benchmark`. The folder appears whole or not at all.
 
     Raises:
         EvaluationError: the archive is damaged or too large.

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.errors import EvaluationError
+from models.evaluation.annotations import read_json
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.class_shards import CLASSNAMES, TEMPLATES, is_class_shards, read_shard, shards_of
 from models.evaluation.items import Item
-from models.evaluation.json_files import read_json
 from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -33,42 +32,14 @@ from sds_clip.options import (
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from models.evaluation.benchmark import Benchmark
-    from models.evaluation.comparison import Comparison
-    from models.evaluation.results import Results
+    from models.evaluation.evaluation import Evaluator
+    from models.teacher.teacher import Teacher
 
 _DESCRIPTION = """\
 Measures in float32 unless asked. Every figure has its 95 % interval and its chance, and ties, which are wrong, are
 counted. With --out, DIR receives results.json and report.html, and keeps features, so that a run that was killed goes
 on where it was. With --baseline a second model is measured too, and compared item by item.
 """
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of one evaluation."""
-
-    benchmark: str
-    data: str
-    model: str
-    baseline: str | None
-    out: Path | None
-    max_bad_share: float
-    scorer: str
-    teacher: str
-    device: str | None
-    precision: str
-    also_served_precision: bool
-    batch_size: int
-    cache: Path | None
-    # Options that only some benchmarks have.
-    images: Path | None = None
-    classes: str | None = None
-    templates: str | None = None
-    order_seed: int = 0
-    draws: int = 32
-    seed: int = 0
-    score_error: ErrorOf = SCORE_ERROR
 
 
 class _Benchmarks(Group):
@@ -172,86 +143,61 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @folder_option(
         "--cache", section=COMPUTATION, help="Keep features in this folder (default: DIR/cache of --out)."
     )
-    def run(as_json: bool, **given: Any) -> int:
-        return _run(Request(benchmark=name, **given), as_json=as_json)
+    def run(
+        *,
+        as_json: bool,
+        out: Path | None,
+        cache: Path | None,
+        device: str | None,
+        also_served_precision: bool,
+        **given: Any,
+    ) -> int:
+        _check_scorer(given["scorer"], given["model"], given["teacher"], served=also_served_precision)
+        if out is not None:
+            _check_out(out)
+        from models.evaluation.evaluation import EvaluationRequest, write_evaluation
+        from sds_clip.commands.evaluate_print import print_evaluation
+
+        settings = read_settings()
+        device = device or settings.device
+        served = _served_precision(settings, device) if also_served_precision else None
+        asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
+        if asked.baseline is not None:
+            _check_reference(asked.baseline)
+        with _work_folder(out, cache) as work:
+            found = _evaluator(work, device).evaluate(asked)
+        report = None if out is None else write_evaluation(out, found)["report"]
+        print_evaluation(found, report, as_json=as_json)
+        return 0
 
 
 for _name, _about in BENCHMARKS.items():
     _add_benchmark(_name, _about)
 
 
-def _run(asked: Request, *, as_json: bool) -> int:
-    _check(asked)
-    if asked.scorer == "diffusion" and asked.model:
+def _check_scorer(scorer: str, model: str, teacher: str, *, served: bool) -> None:
+    if scorer == "clip" and not model:
+        raise click.UsageError("give the model to measure with --model REF")
+    if scorer == "clip" and teacher:
+        raise click.UsageError("--teacher belongs to --scorer diffusion")
+    if scorer == "diffusion" and not teacher:
+        raise click.UsageError("give the diffusion model with --teacher REF")
+    if scorer == "diffusion" and served:
+        raise click.UsageError("--also-served-precision is for --scorer clip: teachers are not served")
+    if scorer == "diffusion" and model:
         print(
             "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
             file=sys.stderr,
         )
-    from sds_clip.commands.evaluate_print import print_evaluation
-
-    print_evaluation(measure(asked), as_json=as_json)
-    return 0
 
 
-def _check(asked: Request) -> None:
-    if asked.scorer == "clip" and not asked.model:
-        raise click.UsageError("give the model to measure with --model REF")
-    if asked.scorer == "clip" and asked.teacher:
-        raise click.UsageError("--teacher belongs to --scorer diffusion")
-    if asked.scorer == "diffusion" and not asked.teacher:
-        raise click.UsageError("give the diffusion model with --teacher REF")
-    if asked.scorer == "diffusion" and asked.also_served_precision:
-        raise click.UsageError("--also-served-precision is for --scorer clip: teachers are not served")
-    out = asked.out
-    if out is not None and (out.suffix == ".json" or out.is_file()):
+def _check_out(out: Path) -> None:
+    if out.suffix == ".json" or out.is_file():
         raise click.UsageError(f"--out {out} is a folder, which receives results.json; name it without .json")
-    if out is not None and not out.absolute().parent.is_dir():
+    if not out.absolute().parent.is_dir():
         raise click.ClickException(
             f"{out.absolute().parent}: no such folder; create it, or choose another --out"
         )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's results, and those compared with them."""
-
-    results: Results
-    served: Results | None = None
-    baseline: Results | None = None
-    comparison: Comparison | None = None
-    report: Path | None = None
-
-
-def measure(asked: Request) -> Evaluation:
-    """Measure the model and, if asked, the served precision and the baseline; write them to --out."""
-    from models.evaluation.read import read_benchmark
-
-    settings = read_settings()
-    if asked.baseline is not None:
-        _check_reference(asked.baseline)
-    with _work_folder(asked) as work:
-        benchmark = read_benchmark(
-            asked.benchmark,
-            asked.data,
-            work=work,
-            images=asked.images,
-            classes=asked.classes,
-            templates=asked.templates,
-            order_seed=asked.order_seed,
-        )
-        if asked.scorer == "diffusion":
-            results, served = _run_teacher(asked, benchmark, settings, work), None
-        else:
-            results = _run_clip(asked, benchmark, settings, work, asked.model, asked.precision)
-            served = _run_served(asked, benchmark, settings, work, results)
-        baseline = None
-        if asked.baseline is not None:
-            baseline = _run_clip(asked, benchmark, settings, work, asked.baseline, asked.precision)
-        if served is not None:
-            results = replace(
-                results, provenance={**results.provenance, "served_precision": _summary(served)}
-            )
-        return _written(asked, Evaluation(results, served, baseline))
 
 
 def _check_reference(reference: str) -> None:
@@ -262,32 +208,17 @@ def _check_reference(reference: str) -> None:
     source_of(parse(reference))
 
 
-def _written(asked: Request, found: Evaluation) -> Evaluation:
-    if found.baseline is not None:
-        from models.evaluation.comparison import compare
+def _served_precision(settings: Settings, device: str) -> str:
+    """Return the precision that serving would choose here."""
+    from models.precision import choose_device, choose_precision
 
-        found = replace(found, comparison=compare(found.baseline, found.results))
-    if asked.out is not None:
-        from models.evaluation.comparison import write_comparison
-        from models.evaluation.report import write_report
-        from models.evaluation.results import write_results
-
-        for earlier in ("comparison.json", "baseline.json"):  # an earlier run's would seem to belong here
-            (asked.out / earlier).unlink(missing_ok=True)
-        write_results(asked.out / "results.json", found.results)
-        if found.baseline is not None:
-            write_results(asked.out / "baseline.json", found.baseline)
-        if found.comparison is not None:
-            write_comparison(asked.out / "comparison.json", found.comparison)
-        report = write_report(asked.out, found.results, found.comparison, found.baseline)
-        found = replace(found, report=report)
-    return found
+    return choose_precision(settings.precision, choose_device(device))
 
 
 @contextmanager
-def _work_folder(asked: Request) -> Iterator[Path]:
+def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
     """Yield the folder for cached features, or a temporary one if nothing is kept."""
-    kept = asked.cache or (asked.out and asked.out / "cache")
+    kept = cache or (out and out / "cache")
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept
@@ -296,65 +227,21 @@ def _work_folder(asked: Request) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _say(what: str, done: int, total: int) -> None:
-    show_progress(what)(done, total)
-
-
-def _run_clip(
-    asked: Request,
-    benchmark: Benchmark,
-    settings: Settings,
-    work: Path,
-    reference: str,
-    precision: str,
-) -> Results:
+def _evaluator(work: Path, device: str) -> Evaluator:
     from models.checkpoints import load_clip
-    from models.evaluation.benchmark import run_benchmark
-    from models.evaluation.scorers import ClipScorer
+    from models.evaluation.evaluation import Evaluator
 
-    clip = load_clip(reference, device=asked.device or settings.device, precision=precision)
-    with ClipScorer(clip, work / "features", batch_size=asked.batch_size) as scorer:
-        return run_benchmark(benchmark, scorer, max_bad_share=asked.max_bad_share, say=_say)
+    def load_teacher(reference: str, precision: str) -> Teacher:
+        require_training("the diffusion score")
+        from models.teacher import load
 
+        return load.load_teacher(reference, device=device, precision=precision, vae=True)
 
-def _run_served(
-    asked: Request, benchmark: Benchmark, settings: Settings, work: Path, results: Results
-) -> Results | None:
-    """Measure in the precision that serving would choose, unless that was measured already."""
-    from models.precision import choose_device, choose_precision
-
-    if not asked.also_served_precision:
-        return None
-    precision = choose_precision(settings.precision, choose_device(asked.device or settings.device))
-    if precision == results.provenance["precision"]:
-        return results
-    return _run_clip(asked, benchmark, settings, work, asked.model, precision)
-
-
-def _summary(served: Results) -> dict[str, object]:
-    return {
-        "precision": served.provenance["precision"],
-        "metrics": {name: metric.value for name, metric in served.metrics.items()},
-    }
-
-
-def _run_teacher(asked: Request, benchmark: Benchmark, settings: Settings, work: Path) -> Results:
-    from models.evaluation.benchmark import check_scorer
-
-    check_scorer(benchmark.name, "diffusion")  # before a teacher of gigabytes is loaded
-    require_training("the diffusion score")
-    from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
-    from models.teacher.load import load_teacher
-
-    teacher = load_teacher(
-        asked.teacher, device=asked.device or settings.device, precision=asked.precision, vae=True
+    return Evaluator(
+        load_clip=lambda reference, precision: load_clip(reference, device=device, precision=precision),
+        load_teacher=load_teacher,
+        work=work,
+        features=work / "features",
+        scores=work / "scores",
+        say=lambda what, done, total: show_progress(what)(done, total),
     )
-    scorer = TeacherScorer(
-        teacher,
-        work / "scores",
-        count=asked.draws,
-        seed=asked.seed,
-        error_of=asked.score_error,
-        batch_size=asked.batch_size,
-    )
-    return run_teacher(benchmark, scorer, max_bad_share=asked.max_bad_share, say=_say)

@@ -10,17 +10,19 @@ from models.evaluation.results import GROUP_MATCH
 from sds_clip.table import printable_lines, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.evaluation.evaluation import Evaluation
     from models.evaluation.results import Results
-    from sds_clip.commands.evaluate import Evaluation
 
 _TAGS = 60
 _LEFT_OUT = 5
 
 
-def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
+def print_evaluation(found: Evaluation, report: Path | None, *, as_json: bool) -> None:
     """Print metrics with intervals, then per tag, then the comparison; or everything as JSON."""
     if as_json:
-        print(json.dumps(_as_json(found), indent=2))
+        print(json.dumps(_as_json(found, report), indent=2))
         return
     print(_figures(found.results, found.served))
     if found.results.by_tag:
@@ -35,8 +37,8 @@ def print_evaluation(found: Evaluation, *, as_json: bool) -> None:
         print(f"\n{_first(header, rows, len(rows) - by_tag + _TAGS)}")
     for remark in _remarks(found.results):
         print(f"\n{remark}")
-    if found.report is not None:
-        print(f"\n{found.report}")
+    if report is not None:
+        print(f"\n{report}")
 
 
 def _remarks(results: Results) -> list[str]:
@@ -55,15 +57,15 @@ def _remarks(results: Results) -> list[str]:
     return [printable_lines(remark) for remark in remarks]
 
 
-def _as_json(found: Evaluation) -> dict[str, object]:
+def _as_json(found: Evaluation, report: Path | None) -> dict[str, object]:
     from models.evaluation.results import as_json
 
     content: dict[str, object] = as_json(found.results, items=False)
     if found.baseline is not None and found.comparison is not None:
         content["baseline"] = as_json(found.baseline, items=False)
         content["comparison"] = asdict(found.comparison)
-    if found.report is not None:
-        content["report"] = str(found.report)
+    if report is not None:
+        content["report"] = str(report)
     return content
 
 

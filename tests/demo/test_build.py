@@ -7,7 +7,7 @@ import torch
 
 from demo.build import build
 from demo.train_student import Recipe
-from models.evaluation.winoground import read_winoground
+from models.evaluation.winoground import winoground_benchmark
 
 DEMO = Path(__file__).parents[2] / "demo"
 
@@ -20,7 +20,7 @@ def test_built_folder_is_a_whole_demo_that_open_clip_loads(tmp_path: Path) -> No
     with torch.inference_mode():
         assert model.encode_text(tokenizer(["a red circle"])).shape == (1, 192)
     for split in ("validation", "heldout"):
-        assert len(read_winoground(tmp_path / "demo" / "data" / split)) == 450
+        assert len(winoground_benchmark(tmp_path / "demo" / "data" / split).items) == 450
     # The tokenizer that a build makes is the one that is stored.
     stored = (DEMO / "student" / "tokenizer.json").read_bytes()
     assert (tmp_path / "demo" / "student" / "tokenizer.json").read_bytes() == stored

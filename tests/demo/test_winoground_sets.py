@@ -9,7 +9,7 @@ from PIL import Image
 from demo.render import render
 from demo.winoground_sets import KINDS, WinogroundItem, save_png, winoground_items, write_winoground
 from demo.world import Split, combination_split
-from models.evaluation.winoground import read_winoground
+from models.evaluation.winoground import winoground_benchmark
 
 DATA = Path(__file__).parents[2] / "demo" / "data"
 STORED = (Split.VALIDATION, Split.HELD_OUT)
@@ -91,10 +91,10 @@ def test_stored_set_is_the_one_that_the_code_makes(items: list[WinogroundItem], 
 
 
 def test_stored_set_reads_as_winoground(split: Split) -> None:
-    stored = read_winoground(DATA / split)
+    stored = winoground_benchmark(DATA / split).items
     assert len(stored) == 450
-    assert stored[7].images[1].name == "ex_7_img_1.png"
-    assert Counter(item.tag for item in stored) == dict.fromkeys(KINDS, 150)
+    assert stored[7].images[1].path.name == "ex_7_img_1.png"
+    assert Counter(item.tags for item in stored) == {(kind,): 150 for kind in KINDS}
 
 
 def test_stored_sets_have_winogrounds_own_fields(split: Split) -> None:

@@ -10,14 +10,12 @@ from models import files
 from models.data.coco import read_coco
 from models.data.folder import read_folder
 from models.errors import DataError, EvaluationError, ModelError
-from models.evaluation.json_files import read_json
-from models.evaluation.winoground import read_winoground
+from models.evaluation.annotations import read_json
 from models.evaluation.zero_shot import class_names
 
 READERS: dict[str, tuple[str, Callable[[Path], object], type[ModelError]]] = {
     "json": ("a.json", lambda file: read_json(file, "a list"), EvaluationError),
     "coco": ("captions.json", read_coco, DataError),
-    "winoground": ("examples.jsonl", read_winoground, EvaluationError),
     "classes": ("classes.txt", lambda file: class_names(str(file), None), EvaluationError),
     "folder": ("1.txt", lambda file: read_folder(file.parent), DataError),
 }

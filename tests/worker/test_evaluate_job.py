@@ -228,7 +228,7 @@ def test_evaluation_comes_as_far_whatever_was_encoded_before(
     assert rows[0].furthest_step == rows[1].furthest_step > rows[0].step > 0
 
 
-def test_report_names_the_model_and_the_files_as_the_caller_does(
+def test_report_names_both_models_and_the_files_as_the_caller_does(
     config: WorkerConfig,
     store: Store,
     submit: Submit,
@@ -242,10 +242,12 @@ def test_report_names_the_model_and_the_files_as_the_caller_does(
     shutil.copytree(winoground_folder, folder)
     (folder / "images" / "ex_0_img_0.png").write_bytes(b"no picture")
     data = add_ready(store, config, folder, "winoground")
-    job = run(config, store, submit, benchmark="winoground", data=data, model=version, max_bad_share=0.5)
-    provenance = written(config, job, "results")["provenance"]
-    assert provenance["model"] == version
-    assert provenance["items_left_out"]["0"].startswith("images/ex_0_img_0.png: ")
+    asked = {"benchmark": "winoground", "data": data, "max_bad_share": 0.5}
+    job = run(config, store, submit, **asked, model=version, baseline=f"local-dir:{tiny_folder}")
+    for name, model in (("results", version), ("baseline", f"local-dir:{tiny_folder}")):
+        provenance = written(config, job, name)["provenance"]
+        assert provenance["model"] == model
+        assert provenance["items_left_out"]["0"].startswith("images/ex_0_img_0.png: ")
     assert job.result is not None
     assert str(config.data_dir) not in (config.data_dir / job.result["files"]["report"]).read_text()
 

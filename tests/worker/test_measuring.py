@@ -9,7 +9,7 @@ from app.datasets.folders import Content
 from app.store import Store
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus
-from tests.benchmark_sets import CAPTION, save_captions
+from tests.benchmark_sets import CAPTION, case, save_captions, save_cases
 from tests.worker.in_process import claimed
 from worker.config import WorkerConfig
 from worker.dataset_checks import BenchmarkChecker
@@ -26,6 +26,12 @@ def test_one_folder_of_captions_and_images_is_taken_by_either_benchmark(
     found = BenchmarkChecker(benchmark)(Content((tmp_path,), is_folder=True))
     assert (found.ready, found.problems) == (True, ())
     assert found.counts["usable"] == 2
+
+
+def test_image_of_which_several_boxes_are_shown_counts_once(tmp_path: Path) -> None:
+    folder = save_cases(tmp_path, [case(), case(bbox_x=4), case(bbox_w=9)])
+    found = BenchmarkChecker("vg-relation")(Content((folder,), is_folder=True))
+    assert found.counts == {"items": 3, "usable": 3, "images": 1}
 
 
 def test_job_says_that_a_model_beside_a_teacher_is_not_used(

@@ -186,6 +186,15 @@ def test_examples_of_endless_length_are_not_read(tmp_path: Path) -> None:
     assert "split" in checked(folder).problems[0].message
 
 
+def test_examples_have_64_mib_at_most(tmp_path: Path) -> None:
+    folder = save_set(tmp_path / "set", [item(0)])
+    with (folder / "examples.jsonl").open("r+b") as file:
+        file.truncate(64 * 2**20 + 1)
+    (problem,) = checked(folder).problems
+    assert problem.code == "invalid_benchmark"
+    assert "67108865 bytes; 67108864 at most" in problem.message
+
+
 def test_transparent_and_palette_images_are_good(tmp_path: Path) -> None:
     folder = save_set(tmp_path / "set", [item(0)])
     PIL.Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save(folder / "images" / "ex_0_img_0.png")

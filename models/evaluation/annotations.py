@@ -1,4 +1,4 @@
-"""Read annotation files."""
+"""Read annotation files: their JSON, the texts of its records, and the images that these name."""
 
 from __future__ import annotations
 
@@ -46,6 +46,52 @@ def require_keys(record: dict[str, Any], keys: tuple[str, ...], where: str, layo
             f"{where}: has no `{'`, `'.join(missing)}` but {sorted(record)}; it must be {layout}. Is it another "
             "benchmark's file?"
         )
+
+
+def text_of(record: dict[str, Any], key: str, where: str) -> str:
+    """Return a text of a record, which must not be empty and must be valid Unicode.
+
+    Raises:
+        EvaluationError: it is missing, empty, no text, or holds half of a surrogate pair.
+    """
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty, got {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
+        raise EvaluationError(
+            f"{where}: `{key}` has half of a surrogate pair, which is not a character."
+        ) from error
+    return value
+
+
+def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".") -> Path:
+    """Return the folder that image names are relative to.
+
+    It is `images` if given, else the first existing one of `names` below `beside`, else `beside`. A folder
+    that holds the `first` image is preferred.
+
+    Raises:
+        EvaluationError: there is no such folder.
+    """
+    there = [each for each in (*(beside / name for name in names), beside) if each.is_dir()]
+    having = [each for each in there if (each / first).exists()]
+    folder = images or next(iter(having or there), beside)
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
+    return folder
+
+
+def image_path(folder: Path, name: str, where: str) -> Path:
+    """Return the path of a file below a folder. Only its name is checked: links may lead to another disk.
+
+    Raises:
+        EvaluationError: the name leads out of the folder.
+    """
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise EvaluationError(f"{where}: the image {name!r} is not inside {folder}; correct the file.")
+    return folder / name
 
 
 class _Doubled(Exception):

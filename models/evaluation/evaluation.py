@@ -1,0 +1,165 @@
+"""One evaluation from its request to its files, which the command line and the jobs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.clip import Clip
+from models.evaluation.benchmark import Benchmark, check_scorer, run_benchmark
+from models.evaluation.checked import Say
+from models.evaluation.comparison import Comparison, compare, write_comparison
+from models.evaluation.read import read_benchmark
+from models.evaluation.report import write_report
+from models.evaluation.results import Results, write_results
+from models.evaluation.scorers import ClipScorer
+from models.score_error import SCORE_ERROR, ErrorOf
+
+if TYPE_CHECKING:
+    from models.teacher.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """What is measured, on what, and how. The caller has checked that the options belong together."""
+
+    benchmark: str
+    data: str | Path
+    scorer: str = "clip"
+    model: str | None = None
+    """The CLIP that the scorer `clip` measures."""
+    teacher: str | None = None
+    """The diffusion model that the scorer `diffusion` measures."""
+    baseline: str | None = None
+    """A CLIP to compare with, item by item."""
+    precision: str = "float32"
+    served_precision: str | None = None
+    """Measure the CLIP in this precision too."""
+    batch_size: int = 32
+    max_bad_share: float = 0.0
+    # Options that only some benchmarks have.
+    images: Path | None = None
+    classes: str | None = None
+    templates: str | None = None
+    order_seed: int = 0
+    # Options of the diffusion score.
+    draws: int = 32
+    seed: int = 0
+    score_error: ErrorOf = SCORE_ERROR
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's results, and those compared with them."""
+
+    results: Results
+    served: Results | None = None
+    baseline: Results | None = None
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Runs evaluations with its caller's way to load models, folders, and progress display."""
+
+    load_clip: Callable[[str, str], Clip]
+    """Called with a reference and a precision, like `load_teacher`."""
+    load_teacher: Callable[[str, str], Teacher]
+    work: Path
+    """The folder for what is made from the data, such as order sets."""
+    features: Path
+    """The folder of the features that runs share."""
+    scores: Path
+    """The folder of the diffusion scores."""
+    max_feature_bytes: int | None = None
+    say: Say | None = None
+
+    def evaluate(self, asked: EvaluationRequest) -> Evaluation:
+        """Read the data, then measure the model, its served precision and the baseline, and compare.
+
+        Raises:
+            EvaluationError or DataError: the data have another layout, or the benchmark cannot be run on them
+                or with this scorer. Errors of loading a model propagate.
+        """
+        benchmark = read_benchmark(
+            asked.benchmark,
+            asked.data,
+            work=self.work,
+            images=asked.images,
+            classes=asked.classes,
+            templates=asked.templates,
+            order_seed=asked.order_seed,
+        )
+        served = None
+        if asked.scorer == "diffusion":
+            results = self._of_teacher(asked, benchmark)
+        else:
+            results = self._of_clip(asked, benchmark, asked.model)
+            if asked.served_precision is not None:
+                served = self._of_served(asked, benchmark, results)
+                provenance = {**results.provenance, "served_precision": _summary(served)}
+                results = replace(results, provenance=provenance)
+        if asked.baseline is None:
+            return Evaluation(results, served)
+        baseline = self._of_clip(asked, benchmark, asked.baseline)
+        return Evaluation(results, served, baseline, compare(baseline, results))
+
+    def _of_clip(self, asked: EvaluationRequest, benchmark: Benchmark, reference: str | None) -> Results:
+        assert reference is not None
+        clip = self.load_clip(reference, asked.precision)
+        with ClipScorer(
+            clip, self.features, batch_size=asked.batch_size, max_bytes=self.max_feature_bytes
+        ) as scorer:
+            return run_benchmark(benchmark, scorer, max_bad_share=asked.max_bad_share, say=self.say)
+
+    def _of_served(self, asked: EvaluationRequest, benchmark: Benchmark, results: Results) -> Results:
+        assert asked.served_precision is not None
+        if asked.served_precision == results.provenance["precision"]:
+            return results
+        return self._of_clip(replace(asked, precision=asked.served_precision), benchmark, asked.model)
+
+    def _of_teacher(self, asked: EvaluationRequest, benchmark: Benchmark) -> Results:
+        assert asked.teacher is not None
+        check_scorer(benchmark.name, "diffusion")  # before a teacher of gigabytes is loaded
+        teacher = self.load_teacher(asked.teacher, asked.precision)
+        # Needs packages of the extra `train`; without them, loading the teacher has failed with better words.
+        from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
+
+        scorer = TeacherScorer(
+            teacher,
+            self.scores,
+            count=asked.draws,
+            seed=asked.seed,
+            error_of=asked.score_error,
+            batch_size=asked.batch_size,
+        )
+        return run_teacher(benchmark, scorer, max_bad_share=asked.max_bad_share, say=self.say)
+
+
+def _summary(served: Results) -> dict[str, object]:
+    return {
+        "precision": served.provenance["precision"],
+        "metrics": {name: metric.value for name, metric in served.metrics.items()},
+    }
+
+
+def write_evaluation(folder: Path, found: Evaluation) -> dict[str, Path]:
+    """Write the results, the comparison and the report to the folder, and return the files by name.
+
+    Raises:
+        EvaluationError: the report cannot be written.
+    """
+    files = {"results": folder / "results.json"}
+    for name in ("baseline", "comparison"):  # an earlier run's would seem to belong here
+        (folder / f"{name}.json").unlink(missing_ok=True)
+    write_results(files["results"], found.results)
+    if found.baseline is not None:
+        files["baseline"] = folder / "baseline.json"
+        write_results(files["baseline"], found.baseline)
+    if found.comparison is not None:
+        files["comparison"] = folder / "comparison.json"
+        write_comparison(files["comparison"], found.comparison)
+    files["report"] = write_report(folder, found.results, found.comparison, found.baseline)
+    return files
