@@ -7,7 +7,6 @@ import shutil
 import signal
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
