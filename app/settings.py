@@ -10,13 +10,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.logs import Format
 
 
-def _split(value: object) -> object:
+def split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(split)]
 """In the environment, names are separated by commas."""
-Paths = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
+Paths = Annotated[list[Path], NoDecode, BeforeValidator(split)]
 """In the environment, paths are separated by commas."""
 
 
@@ -26,6 +26,13 @@ MAX_INTERRUPTIONS = 100
 """The number of lapsed leases and shutdowns that a job survives."""
 MAX_RUN_TIME_S = 7 * 24 * 3600.0
 """How long a job may run, over all its attempts."""
+
+# Defaults that workers share, whose other settings are in worker/config.py.
+MAX_STEPS = 10_000_000
+MAX_LOG_POINTS = 500_000
+MAX_KEEP_CHECKPOINTS = 20
+DISK_RESERVE_BYTES = 2 * 2**30
+STORE_TIMEOUT_S = 10.0
 
 
 class Settings(BaseSettings):
@@ -105,22 +112,13 @@ class Settings(BaseSettings):
     max_upload_time_s: float = Field(21_600.0, gt=0, description="An upload that takes longer is a 408.")
     max_uploads: int = Field(4, ge=1, description="Data sets received at the same time, then 429.")
     max_open_jobs: int = Field(1000, ge=1, description="Jobs that have not ended, then 429.")
-    max_steps: int = Field(10_000_000, ge=1, description="Of one fine-tuning job.")
-    max_log_points: int = Field(500_000, ge=1, description="Of one job's curves: its steps by its log_every.")
-    max_keep_checkpoints: int = Field(20, ge=1, description="Of one job.")
-    max_job_bytes: int = Field(
-        50 * 2**30,
-        ge=1,
-        description="Checkpoints and log that one job keeps; older checkpoints go first. While one is written, the "
-        "one before stays beside it.",
+    max_steps: int = Field(MAX_STEPS, ge=1, description="Of one fine-tuning job.")
+    max_log_points: int = Field(
+        MAX_LOG_POINTS, ge=1, description="Of one job's curves: its steps by its log_every."
     )
-    min_save_interval_s: float = Field(
-        5.0,
-        ge=0,
-        description="Between a job's checkpoints, whatever its save_every, but for the one at its end.",
-    )
+    max_keep_checkpoints: int = Field(MAX_KEEP_CHECKPOINTS, ge=1, description="Of one job.")
     disk_reserve_bytes: int = Field(
-        2 * 2**30,
+        DISK_RESERVE_BYTES,
         ge=0,
         description="Of free space under data_dir; below it nothing new is accepted (507), and jobs pause.",
     )
@@ -135,7 +133,9 @@ class Settings(BaseSettings):
     )
     max_event_streams: int = Field(64, ge=1, description="Connections that follow a job, then 429.")
     store_threads: int = Field(8, ge=1, description="Requests that use the database at the same time.")
-    store_timeout_s: float = Field(10.0, gt=0, description="How long one waits for the database, then 503.")
+    store_timeout_s: float = Field(
+        STORE_TIMEOUT_S, gt=0, description="How long one waits for the database, then 503."
+    )
 
     allow_url_images: bool = False
     url_timeout_s: float = Field(10.0, gt=0)

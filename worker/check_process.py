@@ -20,6 +20,7 @@ from models.machine import usable_cores
 from worker.config import WorkerConfig
 from worker.dataset_checks import check
 from worker.identity import CHECK, owner_name
+from worker.periodic import Periodic
 from worker.protocol import Assignment, Exit, Ticks, end_with
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Claim:
         self._lock = threading.Lock()
         self._claimed: Dataset | None = None
         self._is_renewed = False
-        threading.Thread(target=self._renew, name="renew-check", daemon=True).start()
+        Periodic("renewal of the check", self._renew, ttl_s / 6, at_once=False).start()
 
     def take(self) -> Dataset | None:
         """Claim the next data set; None if none waits. Raises StoreUnavailable."""
@@ -155,16 +156,11 @@ class Claim:
                 time.sleep(_TRY_AGAIN_S)
 
     def _renew(self) -> None:
-        while True:
-            time.sleep(self._ttl_s / 6)
-            with self._lock:
-                if self._claimed is None or not self._is_renewed:
-                    continue
-                try:
-                    if not self._store.datasets.renew_check(self._claimed, self._ttl_s):
-                        os._exit(Exit.LEASE_LOST)
-                except StoreUnavailable:
-                    logger.warning("the claim on %s cannot be renewed", self._claimed.id)
+        with self._lock:
+            if self._claimed is None or not self._is_renewed:
+                return
+            if not self._store.datasets.renew_check(self._claimed, self._ttl_s):
+                os._exit(Exit.LEASE_LOST)
 
 
 if __name__ == "__main__":

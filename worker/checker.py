@@ -3,15 +3,14 @@
 import logging
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 
-from app.errors import StoreUnavailable
 from app.store import Store
 from app.store.records import DatasetStatus, Lease
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name
+from worker.periodic import Periodic
 from worker.protocol import Assignment
 from worker.supervised import ChildProcess, died
 
@@ -32,30 +31,22 @@ class Checker:
         self._config = config
         self._store = store
         self._command = command
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="checker")
+        self._looking = Periodic("checker", self._look, config.idle_tick_s, daemon=False)
         self._seen: dict[str, float] = {}
 
     def start(self) -> None:
-        self._thread.start()
+        self._looking.start()
 
     def stop(self) -> None:
         """Return at once. A running check is stopped, and another worker starts it again."""
-        self._stopping.set()
+        self._looking.stop()
 
     def join(self) -> None:
-        self._thread.join()
+        self._looking.join()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                if self._is_due():
-                    self._check_all()
-            except StoreUnavailable:  # the store logs it
-                pass
-            except Exception:
-                logger.exception("the checker failed; it looks again")
-            self._stopping.wait(self._config.idle_tick_s)
+    def _look(self) -> None:
+        if self._is_due():
+            self._check_all()
 
     def _is_due(self) -> bool:
         """Whether a waiting data set has not been seen within the last lease of a check."""
@@ -73,7 +64,7 @@ class Checker:
             asked_at = None
             while (code := child.wait(_LOOK_S)) is None:
                 now = time.monotonic()
-                if asked_at is None and self._stopping.is_set():
+                if asked_at is None and self._looking.stopping.is_set():
                     child.ask_to_stop()
                     asked_at = now
                 is_deaf = asked_at is not None and now - asked_at > self._config.stop_grace_s

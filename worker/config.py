@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from app.jobs.limits import JobLimits
 from app.logs import Format
+from app.settings import DISK_RESERVE_BYTES, STORE_TIMEOUT_S, split
 from app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
@@ -19,10 +20,6 @@ _PREFIX = "sds_clip_"
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0)]
-
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class WorkerConfig:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Format = "auto"
     """text, json, or auto: text on a terminal, JSON elsewhere."""
-    dataset_roots: Annotated[tuple[Path, ...], BeforeValidator(_split)] = ()
+    dataset_roots: Annotated[tuple[Path, ...], BeforeValidator(split)] = ()
     """Folders that registered data sets may lie in."""
 
     lease_ttl_s: Annotated[float, Field(ge=6)] = 60.0
@@ -64,7 +61,7 @@ class WorkerConfig:
     report_every_s: Positive = 2.0
     """Minimum time between two progress reports of a job."""
     reap_every_s: Positive = 5.0
-    store_timeout_s: Positive = 10.0
+    store_timeout_s: Positive = STORE_TIMEOUT_S
     keep_warm: bool = True
     """Keep a process that has imported everything, so that a job starts at once. Costs about 0.5 GB."""
     checks_datasets: bool = True
@@ -72,10 +69,11 @@ class WorkerConfig:
 
     limits: JobLimits = field(default_factory=JobLimits)
     max_job_bytes: Annotated[int, Field(ge=1)] = 50 * 2**30
-    """Limit on a job's checkpoints and log."""
+    """Limit on the checkpoints and the log that a job keeps; older checkpoints go first. While one is written,
+    the one before stays beside it."""
     min_save_interval_s: NotNegative = 5.0
     """Minimum time between a job's checkpoints, whatever its save_every; the last one is always written."""
-    disk_reserve_bytes: Bytes = 2 * 2**30
+    disk_reserve_bytes: Bytes = DISK_RESERVE_BYTES
     """Free space to keep; below it no checkpoint is written, and jobs pause."""
 
     keep_files_s: NotNegative = 7 * 24 * 3600.0

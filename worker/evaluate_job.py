@@ -4,8 +4,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.store.specs import EvaluateSpec, JobSpec
-
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.specs import JobSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.evaluation.checked import Say

@@ -2,18 +2,15 @@
 
 import contextlib
 import importlib.metadata
-import logging
 import os
 import socket
-import threading
 import time
 
 from app.errors import StoreUnavailable
 from app.store import Store
 from app.store.workers import HEARTBEAT_S, NewWorker
 from worker.config import WorkerConfig
-
-logger = logging.getLogger(__name__)
+from worker.periodic import Periodic
 
 
 class Heartbeat:
@@ -30,24 +27,13 @@ class Heartbeat:
             version=importlib.metadata.version("sds-clip"),
             started_at=time.time(),
         )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._beating = Periodic("heartbeat", lambda: store.workers.beat(self._worker), HEARTBEAT_S)
 
     def start(self) -> None:
-        self._thread.start()
+        self._beating.start()
 
     def close(self) -> None:
-        self._stopping.set()
-        self._thread.join()
+        self._beating.stop()
+        self._beating.join()
         with contextlib.suppress(StoreUnavailable):  # otherwise its row soon counts as dead
             self._store.workers.leave(self._worker.id)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._store.workers.beat(self._worker)
-            except StoreUnavailable:  # the store logs it
-                pass
-            except Exception:
-                logger.exception("the heartbeat failed; it beats again")
-            self._stopping.wait(HEARTBEAT_S)

@@ -10,6 +10,7 @@ from worker.celery_app import make_app, run
 from worker.config import WorkerConfig
 from worker.heartbeat import Heartbeat
 from worker.identity import node_name, owner_name
+from worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
@@ -39,26 +40,23 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     from worker.supervised import COMMAND
 
     slot = Slot(config, store, wake_ups.publish, command=command or COMMAND)
-    reaper = Reaper(config, store)
-    checker = Checker(config, store) if config.checks_datasets else None
+    checkers = [Checker(config, store)] if config.checks_datasets else []
+    reaper = Periodic("reaper", Reaper(config, store).look, config.reap_every_s, at_once=False)
+    waited_for: list[Slot | Checker] = [slot, *checkers]
+    parts: list[Slot | Checker | Periodic] = [*waited_for, reaper]  # a cleanup under way may be cut off
 
     def stop() -> None:
-        slot.stop()
-        reaper.stop()
-        if checker is not None:
-            checker.stop()
+        for part in parts:
+            part.stop()
 
-    slot.start()
-    reaper.start()
-    if checker is not None:
-        checker.start()
+    for part in parts:
+        part.start()
     try:
         run(make_app(config, slot.run), node_name(os.getpid(), config.queue), config.queue, stop)
     finally:
         stop()
-        slot.join()
-        if checker is not None:
-            checker.join()
+        for each in waited_for:
+            each.join()
         heartbeat.close()
         wake_ups.close()
         store.close()

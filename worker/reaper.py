@@ -6,11 +6,10 @@ Every worker runs it. Several at once are harmless, since the store decides.
 import contextlib
 import logging
 import shutil
-import threading
 import time
 from pathlib import Path
 
-from app.errors import JobStateConflict, StoreUnavailable, UnknownRecord
+from app.errors import JobStateConflict, UnknownRecord
 from app.jobs.removal import remove_job_files
 from app.registry.manifest import VersionError, read_manifest
 from app.registry.removal import remove_files, remove_leftovers
@@ -28,36 +27,17 @@ EVERY_S = 600.0  # between full cleanups
 
 
 class Reaper:
-    """Runs every `reap_every_s` seconds in a thread."""
+    """One cleanup at each `look`."""
 
     def __init__(self, config: WorkerConfig, store: Store) -> None:
-        self._every_s = config.reap_every_s
         self._store = store
         self._retention = Retention(config, store)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Return at once; a cleanup under way is harmless."""
-        self._stopping.set()
 
     def look(self) -> None:
         """Clean up once. Raises StoreUnavailable."""
         for job in self._store.reaper.settle_abandoned():
             logger.info("job %s is %s: its worker is gone", job.id, job.status)
         self._retention.look()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._every_s):
-            try:
-                self.look()
-            except StoreUnavailable:  # the store logs it
-                pass
-            except Exception:
-                logger.exception("the reaper failed; it looks again")
 
 
 class Retention:

@@ -11,6 +11,7 @@ from typing import Any
 from app.errors import LeaseLost, StoreUnavailable
 from app.store import Store
 from app.store.records import Lease, Level
+from worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +45,22 @@ class Reporter:
     def __init__(self, store: Store, lease: Lease, every_s: float) -> None:
         self._store = store
         self._lease = lease
-        self._every_s = every_s
         self._lock = threading.Lock()
         self._progress: _Progress | None = None
         self._points: dict[int, dict[str, float]] = {}
         self._newest: tuple[int, dict[str, float]] = -1, {}
         self._events: list[_Event] = []
         self._sending = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._sender = Periodic("reporter", self.flush, every_s)
         self.spent_s = 0.0  # spent on sending
 
     def start(self) -> None:
-        self._thread.start()
+        self._sender.start()
 
     def close(self) -> None:
         """Send what is left, once. Nothing is sent afterwards."""
-        self._closing.set()
-        self._thread.join()
+        self._sender.stop()
+        self._sender.join()
         self.flush()
 
     def flush(self) -> bool:
@@ -92,11 +91,6 @@ class Reporter:
     ) -> None:
         with self._lock:
             self._events = [*self._events, _Event(message, level, data)][-_MAX_EVENTS:]
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            self.flush()
-            self._closing.wait(self._every_s)
 
     def _send(self) -> bool:
         with self._lock:

@@ -28,6 +28,7 @@ from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
+from worker.periodic import Periodic
 from worker.protocol import Assignment, Exit
 from worker.supervised import COMMAND, ChildProcess, died
 
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 _ASKED = (JobStatus.PAUSING, JobStatus.CANCELLING)
 _LOOK_S = 0.1  # how soon the end of a process, or a stop, is noticed
-_SEND_AGAIN_S = 60.0  # while the slot is busy; rarely, since messages stay queued until a worker is idle
 
 
 class Slot:
@@ -60,29 +60,73 @@ class Slot:
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
         self.owner = owner_name(os.getpid(), config.queue)
         self._at_work = threading.Lock()
-        self._stopping = threading.Event()
         self._sent: tuple[str, int] | None = None
-        """Job and fence of the last task sent, until a task runs."""
-        self._sent_at = 0.0
+        """Job and fence of the last task that the broker accepted, until a job ends here."""
         self._spare: ChildProcess | None = None
-        self._thread = threading.Thread(target=self._look_for_jobs, name=f"slot-{config.queue}")
+        """The warm process. Only who holds `_at_work` replaces it."""
+        # Not at once: messages that wait in the queue come as soon as Celery is connected.
+        self._looking = Periodic(
+            f"slot-{config.queue}", self._look_for_jobs, config.idle_tick_s, at_once=False, daemon=False
+        )
+        self._stopping = self._looking.stopping
 
     def start(self) -> None:
         """Kill processes left by a crashed worker, then start looking for jobs."""
         end_orphans(self._config)
         self._warm_up()
-        self._thread.start()
+        self._looking.start()
 
     def run(self, job_id: str) -> str:
         """Claim a job if it is due, and supervise its process until it ends.
 
         Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
-        If the slot is busy or stopping, the job is left to the next one that looks for it.
+
+        The slot may be at work already, on a job without a task. Then the message is passed on, and this call
+        waits: as long as its one task lasts, Celery takes no other message away from idle workers.
         """
         if not self._at_work.acquire(blocking=False):
-            return "not taken"
+            self._publish(self._config.kind, job_id)
+            self._at_work.acquire()
+        return self._run(job_id)
+
+    def stop(self) -> None:
+        """Take no more jobs, and stop the current one at a checkpoint. Returns at once."""
+        self._looking.stop()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the slot has stopped, and end its warm process; returns whether it has stopped."""
+        if not self._looking.join(timeout_s):
+            return False
+        with self._at_work:
+            self._drop_spare()
+        return True
+
+    def _look_for_jobs(self) -> None:
+        self._replace_spare()
+        while self._look() and not self._stopping.is_set():
+            pass
+
+    def _look(self) -> bool:
+        """Handle the job that is due first; returns whether it ran here, without a task.
+
+        A task is sent once while the slot is at work, or messages would pile up until a worker is idle.
+        """
+        job = self._store.leases.next_due(self._config.kind)
+        if job is None:
+            return False
+        if self._sent != (job.id, job.fence) and self._publish(job.kind, job.id):
+            self._sent = job.id, job.fence
+            return False
+        if not self._at_work.acquire(blocking=False):
+            return False
+        logger.info("job %s runs without a task: the broker has not delivered one", job.id)
+        return isinstance(self._run(job.id), JobStatus)
+
+    def _run(self, job_id: str) -> str:
+        """As `run`; the caller holds `_at_work`, and it is released here."""
         try:
-            if self._stopping.is_set():  # meanwhile
+            if self._stopping.is_set():
+                self._publish(self._config.kind, job_id)  # for whoever takes over
                 return "not taken"
             return self._claim_and_supervise(job_id) or "nothing to do"
         except StoreUnavailable:  # the store logs it
@@ -90,50 +134,6 @@ class Slot:
         finally:
             self._sent = None
             self._at_work.release()
-
-    def stop(self) -> None:
-        """Take no more jobs, and stop the current one at a checkpoint. Returns at once."""
-        self._stopping.set()
-
-    def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until the slot has stopped; returns whether it has."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _look_for_jobs(self) -> None:
-        try:
-            # Not at once: messages that wait in the queue come as soon as Celery is connected.
-            while not self._stopping.wait(self._config.idle_tick_s):
-                try:
-                    while self._look() and not self._stopping.is_set():
-                        pass
-                except StoreUnavailable:  # it is logged where it is found out
-                    pass
-                except Exception:
-                    logger.exception("the slot failed; it looks again")
-        finally:
-            with self._at_work:
-                if self._spare is not None:
-                    self._spare.close()
-
-    def _look(self) -> bool:
-        """Handle the job that is due first; returns whether it ran here, without a task."""
-        job = self._store.leases.next_due(self._config.kind)
-        if job is None:
-            return False
-        is_sent = self._sent == (job.id, job.fence)
-        if self._at_work.locked():
-            if not is_sent or time.monotonic() - self._sent_at > _SEND_AGAIN_S:
-                self._send(job)
-            return False
-        if not is_sent and self._send(job):
-            return False
-        logger.info("job %s runs without a task: the broker has not delivered one", job.id)
-        return isinstance(self.run(job.id), JobStatus)
-
-    def _send(self, job: Job) -> bool:
-        self._sent, self._sent_at = (job.id, job.fence), time.monotonic()
-        return self._publish(job.kind, job.id)
 
     def _claim_and_supervise(self, job_id: str) -> JobStatus | None:
         """Returns the job's status afterwards; None if it could not be claimed."""
@@ -154,16 +154,37 @@ class Slot:
         return status
 
     def _warm_up(self) -> None:
-        if self._config.keep_warm and not self._stopping.is_set():
+        """Start a warm process. Without one, a job starts its process itself."""
+        if not self._config.keep_warm or self._stopping.is_set():
+            return
+        try:
             self._spare = ChildProcess(self._command)
+        except OSError as error:
+            logger.warning("no warm process could be started: %s", error)
+
+    def _replace_spare(self) -> None:
+        """Start a warm process again where the last one has died, unless the slot is at work."""
+        if not self._at_work.acquire(blocking=False):
+            return
+        try:
+            if self._spare is None or self._spare.wait(0) is not None:
+                self._drop_spare()
+                self._warm_up()
+        finally:
+            self._at_work.release()
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
 
     def _take_process(self) -> ChildProcess:
         """Return the warm process if it lives, else a new one."""
+        if self._spare is None or self._spare.wait(0) is not None:
+            self._drop_spare()
+            return ChildProcess(self._command)
         spare, self._spare = self._spare, None
-        if spare is not None and spare.wait(0) is not None:
-            spare.close()
-            spare = None
-        return spare or ChildProcess(self._command)
+        return spare
 
     def _supervise(self, job: Job) -> None:
         logger.info("job %s: attempt %d, fence %d", job.id, job.attempt, job.fence)

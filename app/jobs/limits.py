@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.errors import InvalidRequest, OverLimit
 from app.schemas.finetune import MAX_NUMBER, FinetuneSpec
-from app.settings import Settings
+from app.settings import MAX_KEEP_CHECKPOINTS, MAX_LOG_POINTS, MAX_STEPS, Settings
 from app.store.records import Dataset, DatasetStatus
 from models.training.config import TrainingOptions
 
@@ -16,10 +16,10 @@ from models.training.config import TrainingOptions
 class JobLimits:
     """The limits from the settings of the same names."""
 
-    max_steps: Annotated[int, Field(ge=1)] = 10_000_000
-    max_log_points: Annotated[int, Field(ge=1)] = 500_000
+    max_steps: Annotated[int, Field(ge=1)] = MAX_STEPS
+    max_log_points: Annotated[int, Field(ge=1)] = MAX_LOG_POINTS
     """All points are kept, in the database and in the log that stays with the version."""
-    max_keep_checkpoints: Annotated[int, Field(ge=1)] = 20
+    max_keep_checkpoints: Annotated[int, Field(ge=1)] = MAX_KEEP_CHECKPOINTS
 
     @classmethod
     def of(cls, settings: Settings) -> "JobLimits":

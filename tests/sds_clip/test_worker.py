@@ -115,7 +115,7 @@ def test_what_service_and_worker_share_has_one_default() -> None:
     config = read_worker_config("finetune", broker_url="b", database_url="d")
     shared = {field.name for field in fields(WorkerConfig)} & Settings.model_fields.keys()
     shared -= {"broker_url", "database_url", "data_dir", "dataset_roots"}
-    assert {"device", "store_timeout_s", "max_job_bytes", "log_level"} <= shared
+    assert {"device", "store_timeout_s", "log_level"} <= shared
     for name in shared - OWN_VARIABLES.keys():
         assert getattr(config, name) == getattr(settings, name), name
     assert config.limits == JobLimits.of(settings)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -379,7 +378,7 @@ def test_data_set_whose_check_dies_each_time_is_rejected(
 
 @on_both
 def test_check_whose_database_was_away_is_given_back_when_it_answers(
-    database_url: str, store: Store, config: WorkerConfig
+    database_url: str, store: Store, config: WorkerConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = store.datasets.add(name="a", format="pairs", source={}, folder=None)
     impatient = Store(database_url, timeout_s=0.1)
@@ -388,7 +387,7 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
     giving_back = threading.Thread(target=claim.release)
     with held(database_url):
         giving_back.start()
-        time.sleep(0.5)
+        until(lambda: "the database does not answer" in caplog.text)
     giving_back.join()
     assert store.datasets.get(dataset.id).lease_owner is None
     impatient.close()

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from app.store import Store
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus
 from tests.databases import on_both
-from tests.worker.waiting import WorkerProcess, notes, until, until_status
+from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.identity import node_name
 from worker.reaper import Reaper
@@ -127,6 +128,54 @@ def test_jobs_whose_messages_were_lost_run_once_each(
         for job in jobs:
             until_status(store, job.id, JobStatus.SUCCEEDED)
     assert notes(config) == [f"{what} {job.id} 1" for job in jobs for what in ("begun", "ended")]
+
+
+def test_worker_at_work_leaves_one_message_for_a_job_that_waits_however_long(
+    config: WorkerConfig, store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Job | None] = []
+    next_due = store.leases.next_due
+
+    def look(kind: JobKind) -> Job | None:
+        looks.append(next_due(kind))
+        return looks[-1]
+
+    monkeypatch.setattr(store.leases, "next_due", look)
+    wake_ups, long = WakeUps(config.broker_url), submit(LONG)
+    slot = Running(replace(config, idle_tick_s=0.02), store, publish=wake_ups.publish, command=LIGHT)
+    with ThreadPoolExecutor() as threads, slot as at_work:
+        threads.submit(at_work.run, long.id)
+        until(lambda: store.jobs.get(long.id).step > 0)
+        job = submit(LONG)
+        until(lambda: [each.id for each in looks if each is not None].count(job.id) > 50)
+        assert waiting_for(config).count(job.id) == 1
+    wake_ups.close()
+
+
+def test_worker_that_runs_a_job_without_a_task_leaves_messages_to_idle_workers(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    send: Callable[[str], bool],
+    valkey: Valkey,
+    celery: Celery,
+) -> None:
+    valkey.stop()
+    long = submit(LONG)
+    with WorkerProcess(replace(config, idle_tick_s=0.2)) as busy:
+        until(lambda: store.jobs.get(long.id).step > 0)
+        valkey.start()
+        name, job = node_name(busy.pid, "finetune"), submit({"act": "count", "steps": 1})
+        assert send(job.id)
+
+        def has_taken_it() -> bool:
+            active = celery.control.inspect([name], timeout=5).active() or {name: []}
+            return [job.id] in [task["args"] for task in active[name]]
+
+        until(has_taken_it)
+        with WorkerProcess(config):  # it does not look by itself
+            until_status(store, job.id, JobStatus.SUCCEEDED)
+        assert store.jobs.get(long.id).status is JobStatus.RUNNING
 
 
 def test_inspect_active_shows_which_job_runs_where_and_control_shutdown_lets_it_go(
