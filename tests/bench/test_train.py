@@ -10,6 +10,7 @@ import torch
 from bench import diffusion, flops, memory, report, train
 from bench.diffusion import Choices, five_captions
 from bench.memory import Memory
+from bench.options import parse
 from bench.sets import make_pairs
 from bench.steps import FULL, SDS, STEP, VARIANTS, Waits, bare_step, clear, prepare, set_checkpointing
 from bench.train_parts import Model, Shapes, build, new_loader, new_unet
@@ -195,7 +196,7 @@ def test_attention_keeps_no_map() -> None:
 
 
 def test_default_teacher_sees_half_of_a_batch() -> None:
-    shapes = train.parse([]).shapes
+    shapes = parse(train.Plan, "bench.train", None, []).shapes
 
     assert shapes == replace(
         SHAPES,

@@ -1,0 +1,26 @@
+"""Rounds in which contestants take turns, because the speed of a shared machine drifts."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from bench.report import note
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+def in_turns(
+    what: str, count: int, contestants: Mapping[K, Callable[[], T]], *, warm_up: bool = False
+) -> dict[K, list[T]]:
+    """Each contestant's results by round; every second round goes in reverse.
+
+    With `warm_up` there is a round 0, whose results do not count.
+    """
+    found: dict[K, list[T]] = {key: [] for key in contestants}
+    for number in range(0 if warm_up else 1, count + 1):
+        for key in list(contestants)[:: 1 if number % 2 else -1]:
+            note(f"{what}: round {number} of {count}, {key}")
+            result = contestants[key]()
+            if number:
+                found[key].append(result)
+    return found
