@@ -17,6 +17,7 @@ from app.store.specs import FinetuneSpec
 from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers
+from bench.report import note
 from bench.rounds import in_turns
 
 FEW, MANY = 100, 10_000
@@ -40,18 +41,14 @@ def measure_lists(folder: Path, requests: int) -> list[Lists]:
     paths = ("/jobs", "/jobs?kind=finetune&status=succeeded", "/jobs?limit=100", "/jobs?after={middle}")
     with ExitStack() as stack:
         asked = {count: _asked(stack, folder, count) for count in (FEW, MANY)}
-        found = [
-            in_turns(
-                path,
-                requests,
-                {
-                    count: partial(_ask, client, path.format(middle=middle))
-                    for count, (client, middle) in asked.items()
-                },
-                warm_up=True,
-            )
-            for path in paths
-        ]
+        found = []
+        for path in paths:
+            note(f"GET {path} with {FEW} and {MANY} jobs")
+            runs = {
+                count: partial(_ask, client, path.format(middle=middle))
+                for count, (client, middle) in asked.items()
+            }
+            found.append(in_turns("", requests, runs, warm_up=True))
     return [Lists(path, median(ms[FEW]), median(ms[MANY])) for path, ms in zip(paths, found, strict=True)]
 
 

@@ -5,19 +5,16 @@ Start: `sds-clip up`, idle, with a warm process; jobs are submitted one after an
 progress, as its process reports them.
 """
 
-import io
 import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-
-import httpx
 
 from bench import report, servers
 from bench.job_lists import FEW, MANY, Lists, measure_lists
@@ -25,6 +22,7 @@ from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.servers import wait_until
 from bench.sets import make_images
+from sds_clip.client import Client, Job, JobFailed
 
 IMAGES = 64
 _IMPORT = (
@@ -111,66 +109,51 @@ def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching)
 def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Start], Watching]:
     """Seconds for the imports, the starts, and the last run's account."""
     imports_s = float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, check=True).stdout)
+    up = servers.sds_clip("up", "up")
     with (
-        servers.running(servers.sds_clip("up", "up"), folder, SDS_CLIP_LOG_LEVEL="info") as running,
-        httpx.Client(base_url=running.url, timeout=60) as client,
+        servers.running(up, folder, SDS_CLIP_LOG_LEVEL="info") as running,
+        Client(running.url) as client,
     ):
         dataset = _upload(client, folder / "images")
         found = []
         for _ in range(starts):
             _wait_until_warm(running)
             found.append(_start(client, dataset, folder / "data"))
-        job = _submit(client, dataset, steps)
-        _wait_until_done(client, job)
-    return imports_s, found, _account(running.log, job)
+        job = _submit(client, dataset, steps).wait()
+    return imports_s, found, _account(running.log, job.id)
 
 
-def _upload(client: httpx.Client, images: Path) -> str:
+def _upload(client: Client, folder: Path) -> str:
     """Upload images with captions as a data set; returns its id once it has been checked."""
-    archive, lines = io.BytesIO(), ["filepath\ttitle"]
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for number, image in enumerate(make_images(images, IMAGES)):
-            tar.add(image, image.name)
-            lines.append(f"{image.name}\ta scene of number {number}")
-        text = "\n".join(lines).encode()
-        entry = tarfile.TarInfo("pairs.tsv")
-        entry.size = len(text)
-        tar.addfile(entry, io.BytesIO(text))
-    sent = client.post(
-        "/datasets", data={"name": "bench", "format": "pairs"}, files={"file": archive.getvalue()}
-    )
-    dataset: str = sent.raise_for_status().json()["id"]
-    wait_until(lambda: client.get(f"/datasets/{dataset}").json()["status"] != "validating", "checked")
-    found = client.get(f"/datasets/{dataset}").json()
+    for number, image in enumerate(make_images(folder, IMAGES)):
+        image.with_suffix(".txt").write_text(f"a scene of number {number}")
+    dataset: str = client.upload_dataset(folder, format="pairs", name="bench")["id"]
+    wait_until(lambda: client.dataset(dataset)["status"] != "validating", "checked")
+    found = client.dataset(dataset)
     if found["status"] != "ready":
         raise RuntimeError(f"the data set was not accepted: {found}")
     return dataset
 
 
-def _submit(client: httpx.Client, dataset: str, steps: int) -> str:
+def _submit(client: Client, dataset: str, steps: int) -> Job:
     options = {"steps": steps, "batch_size": 32, "warmup_steps": 1, "log_every": 1, "save_every": 50}
-    body = {"base": "demo", "objective": "clip", "training_data": dataset, "hyperparameters": options}
-    job: str = client.post("/finetune", json=body).raise_for_status().json()["id"]
-    return job
+    return client.finetune(dataset, base="demo", objective="clip", hyperparameters=options)
 
 
-def _start(client: httpx.Client, dataset: str, data_dir: Path) -> Start:
+def _start(client: Client, dataset: str, data_dir: Path) -> Start:
     """Submit a job and time each stage."""
     sent_at = time.time()
     job = _submit(client, dataset, steps=2000)
     accepted_at = time.time()
     # The run writes its configuration once everything is loaded, just before its first step.
-    written = data_dir / "jobs" / job / "1" / "run" / "config.yaml"
+    written = data_dir / "jobs" / job.id / "1" / "run" / "config.yaml"
     wait_until(written.exists, "training")
     trains_at = written.stat().st_mtime
-    claimed_at = float(client.get(f"/jobs/{job}").json()["started_at"])
-    client.post(f"/jobs/{job}/cancel").raise_for_status()
-    _wait_until_done(client, job)
+    claimed_at = float(job.refresh().info["started_at"])
+    job.cancel()
+    with suppress(JobFailed):
+        job.wait()
     return Start(accepted_at - sent_at, claimed_at - sent_at, trains_at - sent_at)
-
-
-def _wait_until_done(client: httpx.Client, job: str) -> None:
-    wait_until(lambda: client.get(f"/jobs/{job}").json()["finished_at"], "finished")
 
 
 def _wait_until_warm(up: servers.Running) -> None:

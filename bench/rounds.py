@@ -14,12 +14,13 @@ def in_turns(
 ) -> dict[K, list[T]]:
     """Each contestant's results by round; every second round goes in reverse.
 
-    With `warm_up` there is a round 0, whose results do not count.
+    With `warm_up` there is a round 0, whose results do not count. Nothing is noted if `what` is empty.
     """
     found: dict[K, list[T]] = {key: [] for key in contestants}
     for number in range(0 if warm_up else 1, count + 1):
         for key in list(contestants)[:: 1 if number % 2 else -1]:
-            note(f"{what}: round {number} of {count}, {key}")
+            if what:
+                note(f"{what}: round {number} of {count}, {key}")
             result = contestants[key]()
             if number:
                 found[key].append(result)

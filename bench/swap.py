@@ -62,7 +62,7 @@ class Plan:
     """How much is measured."""
 
     model: str = option(
-        "", "A base to lay deltas over; ViT-B/32 with random weights without it.", quick="demo"
+        "", "Base to lay deltas over; without it, ViT-B/32 with random weights is made.", quick="demo"
     )
     precision: str = option("auto", "Precision of the service: auto, float32 or bfloat16.")
     swaps: int = option(20, "Number of moves of the alias.", quick=3)

@@ -35,14 +35,14 @@ class Plan:
     device: str = option("auto", "Device of the steps: auto, cpu or cuda.")
     precision: str = option("auto", "Precision of student and teacher: auto, float32 or bfloat16.")
     batch_size: int = option(16, "Number of images and captions of a step.", quick=4)
-    sds_batch_size: int | None = option(None, "How many of them the teacher sees; half without it.", kind=int)
+    sds_batch_size: int | None = option(None, "Number of them that the teacher sees. Half of them without this option.", kind=int)
     rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
     wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
-    teacher: str = option("demo", "The teacher that chooses captions, with its VAE.")
+    teacher: str = option("demo", "Teacher that chooses captions, with its VAE.")
     scenes: int = option(400, "Number of scenes whose captions are chosen.", quick=4)
     draws: int = option(32, "Number of noise levels that captions are compared on.", quick=16)
     round_size: int = option(8, "Number of draws between prunings.")
-    error_of: ErrorOf = option("velocity", "Whose error is the score.", choices=get_args(ErrorOf))
+    error_of: ErrorOf = option("velocity", "Error that is the score.", choices=get_args(ErrorOf))
     cache: Path = cache_option()
 
     @property

@@ -29,7 +29,10 @@ class Findings:
     """Problems with aliases, versions or a service."""
 
     def __bool__(self) -> bool:
-        return bool(self.lost or self.duplicated or self.wrong or self.broken)
+        return any(self.by_name().values())
+
+    def by_name(self) -> dict[str, list[str]]:
+        return vars(self)
 
 
 def check(system: System, *, any_age: bool = False) -> Findings:
