@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.report import note
-from bench.rounds import in_turns
-from bench.steps import timed, timed_result
+from bench.rounds import in_turns, timed, timed_result
 from demo.sets import Pairs, pairs
 from demo.world import Split
 from models.data.negatives import swap_negatives

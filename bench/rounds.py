@@ -1,9 +1,13 @@
 """Rounds in which contestants take turns, because the speed of a shared machine drifts."""
 
+import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 from bench.report import note
+from models.training.log import synchronize
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -25,3 +29,16 @@ def in_turns(
             if number:
                 found[key].append(result)
     return found
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the device has finished the work."""
+    return timed_result(work, device)[1]
+
+
+def timed_result(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    synchronize(device)
+    started = time.perf_counter()
+    result = work()
+    synchronize(device)
+    return result, time.perf_counter() - started

@@ -104,10 +104,8 @@ def rows(names: dict[str, str], rounds: dict[str, list[Round]], extras: Extras) 
         if key in PRECISIONS:
             compared.append(f"{of_bare(found):.2f} of bare")
         latencies = [latency for each in found for latency in each.load.latencies_ms["embed"]]
-        resident_mib, min_cosine = (
-            max(each.resident_mib for each in found),
-            min(each.min_cosine for each in found),
-        )
+        resident_mib = max(each.resident_mib for each in found)
+        min_cosine = min(each.min_cosine for each in found)
         lines.append(
             Row(
                 names[key], "embed an image", str(CLIENTS), rates(found), latencies, ", ".join(compared),

@@ -8,30 +8,28 @@ embedding of captions, random draws, checks, clipping or transfers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.report import note
-from bench.rounds import in_turns
+from bench.rounds import in_turns, timed
 from bench.train_parts import Model, new_loader
 from models.data.batches import Batch
 from models.data.pairs import PairSet
 from models.teacher.caption_cache import CaptionCache
-from models.training.log import synchronize
 from models.training.objective import timestep_range
 from models.training.randomness import draw_noise, draw_timesteps, sub_batch
 from models.training.trainer import Trainer, plain_attention
 
-R = TypeVar("R")
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
 VARIANTS = (FULL, SDS, RECOMPUTED)
 STEP, BARE = "step", "bare"
@@ -71,19 +69,21 @@ def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
     inputs = [prepare(model, trainers[FULL], batch) for batch in batches]
     runs: dict[tuple[str, str], Callable[[], float]] = {}
 
-    def add(variant: str, way: str, works: Iterator[Callable[[], Any]]) -> None:
+    def add(variant: str, way: str, works: list[Callable[[], Any]]) -> None:
+        waiting = iter(works)
+
         def run() -> float:
             set_checkpointing(model, variant)
-            seconds = timed(next(works), model.shapes.place)
+            seconds = timed(next(waiting), model.shapes.place)
             clear(model)
             return seconds
 
         runs[variant, way] = run
 
     for variant, trainer in trainers.items():
-        add(variant, STEP, (partial(trainer.step, batch) for batch in batches))
+        add(variant, STEP, [partial(trainer.step, batch) for batch in batches])
         if variant != RECOMPUTED:
-            add(variant, BARE, (partial(bare_step, model, ready, variant) for ready in inputs))
+            add(variant, BARE, [partial(bare_step, model, ready, variant) for ready in inputs])
     seconds = in_turns("steps", rounds, runs, warm_up=True)
     set_checkpointing(model, FULL)
     return seconds
@@ -116,19 +116,6 @@ def _train(model: Model, pairs: PairSet, steps: int, name: str) -> Waits:
         seconds = time.perf_counter() - started
     examples = steps * model.shapes.batch_size
     return Waits(name, steps, examples, seconds, loader.wait_s - data_s, trainer.embedding_s - captions_s)
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has finished the work."""
-    return timed_result(work, device)[1]
-
-
-def timed_result(work: Callable[[], R], device: torch.device) -> tuple[R, float]:
-    synchronize(device)
-    started = time.perf_counter()
-    result = work()
-    synchronize(device)
-    return result, time.perf_counter() - started
 
 
 @dataclass(frozen=True, eq=False)

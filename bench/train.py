@@ -35,7 +35,9 @@ class Plan:
     device: str = option("auto", "Device of the steps: auto, cpu or cuda.")
     precision: str = option("auto", "Precision of student and teacher: auto, float32 or bfloat16.")
     batch_size: int = option(16, "Number of images and captions of a step.", quick=4)
-    sds_batch_size: int | None = option(None, "Number of them that the teacher sees. Half of them without this option.", kind=int)
+    sds_batch_size: int | None = option(
+        None, "Number of them that the teacher sees. Half of them without this option.", kind=int
+    )
     rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
     wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
     teacher: str = option("demo", "Teacher that chooses captions, with its VAE.")

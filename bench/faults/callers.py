@@ -1,6 +1,5 @@
-"""Clients that call every serving process continuously and record refusals and wrong answers."""
+"""A client that calls a serving process continuously and records refusals and answers."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,27 +13,7 @@ from app.store.records import Promotion
 from tests.app.serving.swapping import MATCH
 
 ASK_EVERY_S = 0.1
-MATCH_EVERY_S = 0.2
 TOLERANCE = 1e-4
-
-
-class Asking:
-    """Asks a service every so often in a thread, until it is closed."""
-
-    def __init__(self, url: str, every_s: float, ask: Callable[[httpx.Client], None]) -> None:
-        self._url, self._every_s, self._ask = url, every_s, ask
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._done.wait(self._every_s):
-                self._ask(client)
 
 
 @dataclass(frozen=True)
@@ -43,27 +22,6 @@ class Refusal:
 
     at: float
     reason: str
-
-
-class Caller:
-    """Sends /embed requests."""
-
-    def __init__(self, url: str) -> None:
-        self.refusals: list[Refusal] = []
-        self.close = Asking(url, ASK_EVERY_S, self._ask).close
-
-    def refused_since(self, at: float) -> list[Refusal]:
-        return [refusal for refusal in self.refusals if refusal.at >= at]
-
-    def _ask(self, client: httpx.Client) -> None:
-        at = time.time()
-        try:
-            answer = client.post("/embed", json={"texts": ["a blue square"]})
-            reason = "" if answer.is_success else answer.text
-        except httpx.TransportError as error:
-            reason = repr(error)
-        if reason:
-            self.refusals.append(Refusal(at, reason))
 
 
 @dataclass(frozen=True)
@@ -78,27 +36,43 @@ class Answer:
     scores: Tensor
 
 
-class Matcher:
-    """Sends /match requests to one process. Refusals do not matter here."""
+class Caller:
+    """Sends /match requests for `default` to one process in a thread, until it is closed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._refusals: list[Refusal] = []
         self._answers: list[Answer] = []
-        self.close = Asking(url, MATCH_EVERY_S, self._ask).close
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="caller", daemon=True)
+        self._thread.start()
+
+    def refused_since(self, at: float) -> list[Refusal]:
+        return [refusal for refusal in self._refusals if refusal.at >= at]
 
     def taken(self) -> list[Answer]:
         """Take the answers since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
-    def _ask(self, client: httpx.Client) -> None:
-        at = time.time()
-        with contextlib.suppress(httpx.TransportError):
-            answer = client.post("/match", json={**MATCH, "model": "default"})
-            if answer.is_success:
-                content = answer.json()
-                scores = torch.tensor([result["scores"] for result in content["results"]])
-                model = content["model"]
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while not self._done.wait(ASK_EVERY_S):
+                at = time.time()
+                try:
+                    answer = client.post("/match", json={**MATCH, "model": "default"})
+                except httpx.TransportError as error:
+                    self._refusals.append(Refusal(at, repr(error)))
+                    continue
+                if not answer.is_success:
+                    self._refusals.append(Refusal(at, answer.text))
+                    continue
+                model, results = answer.json()["model"], answer.json()["results"]
+                scores = torch.tensor([result["scores"] for result in results])
                 self._answers.append(
                     Answer(self._url, at, time.time(), model["version"], model["generation"], scores)
                 )

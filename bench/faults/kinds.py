@@ -81,6 +81,6 @@ def try_out(kind: Kind, system: System, seed: int) -> Outcome:
     recovery_s = time.time() - injected.at
     findings = check(system)
     if kind.served:
-        refused = system.caller.refused_since(began)
+        refused = [refusal for caller in system.callers for refusal in caller.refused_since(began)]
         findings.broken += [f"a request was not answered: {each.reason}" for each in refused]
     return Outcome(kind, seed, recovery_s, findings)

@@ -23,7 +23,7 @@ from torch import Tensor
 from app.settings import MAX_ATTEMPTS
 from app.store import Store
 from app.store.records import Job
-from bench.faults.callers import Caller, Matcher
+from bench.faults.callers import Caller
 from bench.faults.crash_points import POINTS, REACHED, environment
 from bench.faults.parts import Part, Service
 from bench.faults.proxy import Outage, Proxy
@@ -155,11 +155,9 @@ class System:
         self.client = self._closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
         for service in self.services:
             self.until(service.version)
-        self.caller = Caller(self.service.url)
-        self._closing.callback(self.caller.close)
-        self.matchers = [Matcher(service.url) for service in self.services]
-        for matcher in self.matchers:
-            self._closing.callback(matcher.close)
+        self.callers = [Caller(service.url) for service in self.services]
+        for caller in self.callers:
+            self._closing.callback(caller.close)
 
     def close(self) -> None:
         self._closing.close()
