@@ -181,16 +181,7 @@ def table(found: Sequence[Memory]) -> str:
         ]
         for each in found
     ]
-    header = (
-        "threads",
-        "base MiB",
-        "budget",
-        "bound",
-        "peak",
-        "a minute after at most",
-        "settled s",
-        "answers",
-    )
+    header = ("threads", "base MiB", "budget", "bound", "peak", "after", "settled s", "answers")
     return markdown(header, rows, text=(7,))
 
 
