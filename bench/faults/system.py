@@ -66,44 +66,35 @@ class System:
 
     def __init__(
         self,
+        closing: contextlib.ExitStack,
         folder: Path,
         inputs: Inputs,
-        postgresql: PostgreSQL | None = None,
+        postgresql: PostgreSQL | None,
         *,
-        keep_warm: bool = True,
-        max_attempts: int = MAX_ATTEMPTS,
+        keep_warm: bool,
+        max_attempts: int,
     ) -> None:
-        self._keep_warm = keep_warm
-        self._max_attempts = max_attempts
         self.data_dir = folder / "data"
         self._points = folder / "points"
         self._points.mkdir(parents=True)
-        self._closing = contextlib.ExitStack()
         self.accepted: list[str] = []
         self._keys = itertools.count()
-        try:
-            self._start(folder, inputs, postgresql)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self, folder: Path, inputs: Inputs, postgresql: PostgreSQL | None) -> None:
         self.valkey = Valkey(folder / "valkey")
         self.valkey_folder = folder / "valkey"
         self.valkey.start()
-        self._closing.callback(lambda: self.valkey.stop())
-        self.broker = self._proxy(lambda: _unix(self.valkey.socket))
+        closing.callback(lambda: self.valkey.stop())
+        self.broker = _proxy(closing, lambda: _unix(self.valkey.socket))
         direct = through = f"sqlite:///{self.data_dir / 'jobs.db'}"
         self.database: Proxy | None = None
         if postgresql is not None:
             server = "127.0.0.1", postgresql.port
-            self.database = self._proxy(lambda: socket.create_connection(server))
+            self.database = _proxy(closing, lambda: socket.create_connection(server))
             direct = postgresql.url(postgresql.create())
             through = direct.replace(f":{postgresql.port}/", f":{self.database.port}/")
         self.database_url = direct
         self.broker_url = f"redis://127.0.0.1:{self.broker.port}/0"
         self.store = Store(direct)
-        self._closing.callback(self.store.close)
+        closing.callback(self.store.close)
         with MIGRATING:
             self.store.migrate()
         config = WorkerConfig(
@@ -120,7 +111,7 @@ class System:
             report_every_s=0.2,
             reap_every_s=1.0,
             store_timeout_s=2.0,
-            keep_warm=self._keep_warm,
+            keep_warm=keep_warm,
             checks_datasets=False,
             min_save_interval_s=0.0,
         )
@@ -137,30 +128,29 @@ class System:
             "THREADS": "1",
             "SWAP_POLL_S": "0.2",
             "STORE_TIMEOUT_S": "2",
-            "MAX_ATTEMPTS": str(self._max_attempts),
+            "MAX_ATTEMPTS": str(max_attempts),
         }
         points = environment(self._points) | {"OMP_NUM_THREADS": "1"}
         told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | points
         self.services = [Service(f"service-{number}", folder, told) for number in (1, 2)]
         for service in self.services:
-            self._closing.callback(service.stop)
+            closing.callback(service.stop)
         self.service = self.services[0]
         base = load_clip(self._base, device="cpu", precision="float32")
         self._scores = {base.version: scores(base)}
         file = folder / "worker.json"
         file.write_text(config.dumps())
         work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
-        self.workers = [self._part(f"worker-{number}", folder, work, points) for number in (1, 2)]
-        self._closing.callback(self._end_jobs)
-        self.client = self._closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
+        self.workers = [Part(f"worker-{number}", folder, work, points) for number in (1, 2)]
+        for worker in self.workers:
+            closing.callback(worker.stop)
+        closing.callback(self._end_jobs)
+        self.client = closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
         for service in self.services:
             self.until(service.version)
         self.callers = [Caller(service.url) for service in self.services]
         for caller in self.callers:
-            self._closing.callback(caller.close)
-
-    def close(self) -> None:
-        self._closing.close()
+            closing.callback(caller.close)
 
     def kill_valkey(self) -> None:
         """With SIGKILL, unlike `Valkey.stop`."""
@@ -253,7 +243,7 @@ class System:
         return all(service.version() == version for service in self.services)
 
     def scores_of(self, version: str) -> Tensor:
-        """A version's scores of the callers' images and texts, computed without a service."""
+        """A version's own scores, computed without a service."""
         if version not in self._scores:
             reference = f"local-dir:{self.config.versions_dir / version}"
             clip = load_clip(reference, device="cpu", precision="float32")
@@ -294,16 +284,6 @@ class System:
         self.until(file.exists, f"a process's death {point}")
         return time.time()
 
-    def _proxy(self, connect: Callable[[], socket.socket]) -> Proxy:
-        proxy = Proxy(connect)
-        self._closing.callback(proxy.close)
-        return proxy
-
-    def _part(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> Part:
-        part = Part(name, folder, command, environment)
-        self._closing.callback(part.stop)
-        return part
-
     def _end_jobs(self) -> None:
         """Kill job processes; stopped ones would not see their pipe close."""
         for _, occupant in occupants(self.config.jobs_dir):
@@ -319,10 +299,9 @@ def running_system(
     keep_warm: bool = True,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> Iterator[System]:
-    with contextlib.closing(
-        System(folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
-    ) as system:
-        yield system
+    """A system that is ended with the block, or when it does not start."""
+    with contextlib.ExitStack() as closing:
+        yield System(closing, folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
 
 
 @contextlib.contextmanager
@@ -337,8 +316,13 @@ def work_dir(given: Path | None) -> Iterator[Path]:
 
 
 def scores(clip: Clip) -> Tensor:
+    """Its scores of the callers' images and texts."""
     numbers: Tensor = own_numbers.__wrapped__(clip, "scores")  # its cache would keep the weights
     return numbers
+
+
+def _proxy(closing: contextlib.ExitStack, connect: Callable[[], socket.socket]) -> Proxy:
+    return closing.enter_context(contextlib.closing(Proxy(connect)))
 
 
 def _unix(path: Path) -> socket.socket:
