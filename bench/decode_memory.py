@@ -1,4 +1,4 @@
-"""The service's memory under the worst images it accepts, at 2, 4 and 16 decoding threads.
+"""Measures the service's memory under the worst images it accepts, by its number of decoding threads.
 
 Each run starts the service in its own process, sends images of every kind at the limits on pixels and bytes,
 more of them at once than there are threads, and reads the peak resident memory. The bound is the resident

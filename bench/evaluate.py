@@ -1,8 +1,8 @@
-"""Evaluation benchmark: against CLIP_benchmark's code, memory by number of items, the diffusion score.
+"""Measures evaluation against CLIP_benchmark's code, memory by number of items, and the diffusion score.
 
-Uses a random ViT-B-32 in float32 on sets shaped like Winoground and SugarCrepe (640x480 JPEGs), the demo
-model for memory and the demo teacher for the diffusion score. All in one run, contestants alternating,
-printed as Markdown. Both encode the same number of images at once with the same number of workers;
+It uses a random ViT-B-32 in float32 on sets shaped like Winoground and SugarCrepe (640x480 JPEGs), the demo
+model for memory and the demo teacher for the diffusion score. The contestants take turns in one run, and the
+report is Markdown. Both encode the same number of images at once with the same number of workers;
 CLIP_benchmark loads and runs open_clip's own network. Sets and weights are created once under `.cache/bench`.
 """
 

@@ -1,4 +1,4 @@
-"""Jobs: how soon a submitted one trains, how long listing many takes, and the cost of supervising a run.
+"""Measures how soon a submitted job trains, how long listing many takes, and the cost of supervising a run.
 
 Start: `sds-clip up`, idle, with a warm process; jobs are submitted one after another. Lists: one server with
 100 finished jobs and one with 10,000, asked alternately. Supervision: a training run's heartbeats, events and

@@ -23,7 +23,7 @@ def option(
 ) -> Any:
     """A field that is an option, with another default under --quick. `kind` is the default's own type if it has one."""
     kind = kind or type(default)
-    if default not in (None, "", False):
+    if default is not None and default is not False and default != "":
         help += f" The default is {default}" + (f", or {quick} with --quick." if quick is not None else ".")
     keywords = (
         {"action": "store_true"} if kind is bool else {"type": kind, "choices": choices, "nargs": nargs}

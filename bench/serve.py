@@ -1,8 +1,8 @@
-"""Serving benchmark: this service, its bare path and its peers in one run, printed as one Markdown table.
+"""Measures this service, its bare path and its peers in one run, and prints one Markdown table.
 
-ViT-B/32 with random weights, distinct 640x480 JPEGs, on the CPU. Every server gets the same load, one server
-at a time, in interleaved rounds because shared machines drift. Weights, images and the peers' environments
-are created once under `.cache/bench`.
+All serve ViT-B/32 with random weights and get distinct 640x480 JPEGs, on the CPU. Every server gets the same
+load, one server at a time, in interleaved rounds because shared machines drift. Weights, images and the
+peers' environments are created once under `.cache/bench`.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Hot swap under load: failed requests, answers mixing versions, latency during a swap, and memory.
+"""Measures a hot swap under load: failed requests, answers mixing versions, latency during a swap, and memory.
 
 One server runs next to a training run as `sds-clip up` starts it: half of the cores, nice 10. Requests come
 at random times at 80 % of the server's capacity then, two /match with changing texts to one /classify. An

@@ -1,9 +1,9 @@
-"""Training benchmark: steps against bare parts, `sds` against `full`, waits, the pruned diffusion score.
+"""Measures training steps against their bare parts, `sds` against `full`, waits, and the pruned diffusion score.
 
-Uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and the
-demo teacher for choosing captions. All in one run, printed as Markdown. The defaults fit a CPU; on a GPU,
-Stable Diffusion 1.5's own shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images
-are created once under `.cache/bench`.
+It uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and
+the demo teacher for choosing captions. The report is Markdown. The defaults fit a CPU; on a GPU, Stable
+Diffusion 1.5's own shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images are
+created once under `.cache/bench`.
 """
 
 from __future__ import annotations
