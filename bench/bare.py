@@ -1,19 +1,21 @@
 """The bare path: decode, preprocess and forward in one process without HTTP, as the baseline for serving.
 
-The specification comes as JSON on stdin, the result goes as JSON to stdout; `run_bare` runs the process. It
-is a process of its own so that nothing else shares its allocator, threads or settings.
+It runs in a process of its own.
 """
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
+
+from bench import child
+from models.checkpoints import load_clip
+from models.images import decode_image
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
     batching and the faster single images count.
     """
     results = {
-        policy: _run_child(spec, {**environment, "OMP_WAIT_POLICY": policy})
+        policy: child.call(measure, spec, environment={**environment, "OMP_WAIT_POLICY": policy})
         for policy in ("ACTIVE", "PASSIVE")
     }
     rates = {
@@ -57,23 +59,8 @@ def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
     return BareResult(rates, min((result.single_ms for result in results.values()), key=median))
 
 
-def _run_child(spec: BareSpec, environment: dict[str, str]) -> BareResult:
-    command = [sys.executable, "-m", "bench.bare"]
-    done = subprocess.run(
-        command, input=json.dumps(asdict(spec)), capture_output=True, text=True, env=environment
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"the bare path failed:\n{done.stderr[-3000:]}")
-    return BareResult(**json.loads(done.stdout))
-
-
 def measure(spec: BareSpec) -> BareResult:
     """Measure both ways of batching one after the other, then single images."""
-    import torch
-
-    from models.checkpoints import load_clip
-    from models.images import decode_image
-
     torch.set_num_threads(spec.threads)
     clip = load_clip(spec.reference, device="cpu", precision=spec.precision)
     files = [Path(path).read_bytes() for path in spec.images]
@@ -123,11 +110,3 @@ def _seconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def main() -> None:
-    json.dump(asdict(measure(BareSpec(**json.load(sys.stdin)))), sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

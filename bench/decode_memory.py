@@ -1,4 +1,4 @@
-"""The service's memory under the worst images it accepts, at 2, 4 and 16 decoding threads.
+"""Measures the service's memory under the worst images it accepts, by its number of decoding threads.
 
 Each run starts the service in its own process, sends images of every kind at the limits on pixels and bytes,
 more of them at once than there are threads, and reads the peak resident memory. The bound is the resident
@@ -8,7 +8,6 @@ kind of file, in bytes per pixel; the numbers in models/images.py are upper boun
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -18,16 +17,20 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from bench.memory import read_peak, start_peak
-from bench.servers import Running, ours, post, running
+from bench.memory import peak_mib, read_peak, start_peak
+from bench.options import option, parse
+from bench.report import heading, markdown, note
+from bench.servers import running, sds_clip
+from models.images import ImageLimits, decode_bytes, decode_file, open_image
 
 BUDGET_BYTES = 2 * 2**30
 MAX_PIXELS = 64_000_000
@@ -126,97 +129,91 @@ def _png_of_zeros(side: int, *, bits: int, colour: int, interlaced: bool = False
     )
 
 
-def measure(
-    images: list[bytes],
-    *,
-    threads: int,
-    budget_bytes: int,
-    model: str,
-    cache: Path,
-    at_once: int | None = None,
-) -> Memory:
+def measure(images: list[bytes], *, threads: int, budget_bytes: int, model: str, cache: Path) -> Memory:
     """Start the service, send every image once more than it has threads, and read its memory."""
-
     settings = {
         "SDS_CLIP_DECODE_THREADS": str(threads),
         "SDS_CLIP_MAX_DECODE_BYTES": str(budget_bytes),
         "SDS_CLIP_DEADLINE_S": "600",
     }
-    server = ours(model, "auto")
-    with running(server, cache, **settings) as process, ThreadPoolExecutor(at_once or threads + 2) as clients:
-        send = _sender(process)
+    server = sds_clip("sds-clip", "serve", "--model", model)
+    with running(server, cache, **settings) as process, ThreadPoolExecutor(threads + 2) as clients:
+
+        def send(image: bytes) -> int:
+            body = json.dumps({"images": [base64.b64encode(image).decode()]})
+            return process.post("/embed", body, timeout_s=900).status_code
+
         for _ in range(3):
             list(clients.map(send, [_flat("RGB", 64, "PNG")] * (threads + 2)))
         base = process.resident_bytes()
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak to what is resident now
         answers = Counter(clients.map(send, [image for image in images for _ in range(threads + 1)]))
-        peak = _peak_bytes(process.pid)
+        peak = int(peak_mib(process.pid) * MIB)
         ended_at = time.monotonic()
         while (waited_s := time.monotonic() - ended_at) < SETTLE_S and process.resident_bytes() > 1.1 * base:
             time.sleep(0.5)
         return Memory(threads, base, budget_bytes, peak, process.resident_bytes(), waited_s, dict(answers))
 
 
-def _sender(process: Running) -> Callable[[bytes], int]:
-    def send(image: bytes) -> int:
-        body = json.dumps({"images": [base64.b64encode(image).decode()]})
-        return post(process.port, "/embed", body, timeout_s=900)[0]
-
-    return send
-
-
-def _peak_bytes(pid: int) -> int:
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) * 1024
-
-
-def print_formats(pixels: int) -> None:
-    """Print by kind the bytes per pixel that decoding takes besides the file, and what is assumed."""
-    import torch
-
-    from models.images import ImageLimits, decode_bytes, decode_file, open_image
-
+def formats(pixels: int) -> str:
+    """By kind, the bytes per pixel that decoding takes besides the file, and what is assumed."""
     cpu = torch.device("cpu")
-    print(f"{'kind':30} {'file MiB':>9} {'bytes a pixel':>14} {'counted':>8}")
+    rows = []
     for name, data in worst_images(pixels):
+        note(name)
         file = open_image(data, ImageLimits())
         before_mib = start_peak(cpu)
         decode_file(file).resize((224, 224), Image.Resampling.BICUBIC)
         taken = MIB * (read_peak(cpu) - before_mib)
         size = file.width * file.height
         counted = decode_bytes(file, max_side=224)
-        print(f"{name:30} {len(data) / MIB:9.1f} {taken / size:14.2f} {counted / size:8.2f}", flush=True)
+        rows.append([name, f"{len(data) / MIB:.1f}", f"{taken / size:.2f}", f"{counted / size:.2f}"])
+    return markdown(("kind", "file MiB", "bytes a pixel", "counted"), rows)
 
 
-def main() -> int:
-    """Print one row per number of threads; the exit status says whether all are within their bounds."""
-    parser = argparse.ArgumentParser(prog="python -m bench.decode_memory", description=__doc__)
-    parser.add_argument("--formats", action="store_true", help="what decoding takes by kind of file")
-    parser.add_argument("--threads", type=int, nargs="+", default=[2, 4, 16])
-    parser.add_argument("--budget-mib", type=int, default=BUDGET_BYTES // MIB)
-    parser.add_argument("--pixels", type=int, default=MAX_PIXELS)
-    parser.add_argument("--model", default="demo")
-    options = parser.parse_args()
-    if options.formats:
-        print_formats(options.pixels)
+def table(found: Sequence[Memory]) -> str:
+    rows = [
+        [
+            each.threads,
+            *(f"{size / MIB:.0f}" for size in (each.base, each.budget, each.bound, each.peak, each.after)),
+            f"{each.settled_s:.1f}",
+            ", ".join(f"{number} x {status}" for status, number in each.answers.items()),
+        ]
+        for each in found
+    ]
+    header = ("threads", "base MiB", "budget", "bound", "peak", "after", "settled s", "answers")
+    return markdown(header, rows, text=(7,))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    formats: bool = option(False, "Measure what decoding takes by kind of file instead.")
+    threads: Sequence[int] = option((2, 4, 16), "Numbers of decoding threads.", kind=int, nargs="+")
+    budget_mib: int = option(BUDGET_BYTES // MIB, "Budget for decoding.")
+    pixels: int = option(MAX_PIXELS, "Number of pixels of an image.")
+    model: str = option("demo", "Model of the service.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status says whether all are within their bounds."""
+    plan = parse(Plan, "bench.decode_memory", __doc__, arguments)
+    print(heading("bench.decode_memory", arguments) + "\n")
+    if plan.formats:
+        print(formats(plan.pixels))
         return 0
-    images = [data for _, data in worst_images(options.pixels)]
-    print("threads  base  budget  bound   peak  after  settled in  answers   (MiB)")
-    met = True
+    images = [data for _, data in worst_images(plan.pixels)]
+    found = []
     with tempfile.TemporaryDirectory() as cache:
-        for threads in options.threads:
-            memory = measure(
-                images,
-                threads=threads,
-                budget_bytes=options.budget_mib * MIB,
-                model=options.model,
-                cache=Path(cache),
+        for threads in plan.threads:
+            note(f"{threads} threads")
+            budget = plan.budget_mib * MIB
+            found.append(
+                measure(images, threads=threads, budget_bytes=budget, model=plan.model, cache=Path(cache))
             )
-            met = met and memory.met
-            sizes = (memory.base, memory.budget, memory.bound, memory.peak, memory.after)
-            shown = " ".join(f"{size / MIB:6.0f}" for size in sizes)
-            print(f"{threads:7} {shown}  {memory.settled_s:8.1f} s  {memory.answers}", flush=True)
-    print("met" if met else "not met")
+    met = all(memory.met for memory in found)
+    print(f"{table(found)}\n\n{'met' if met else 'not met'}")
     return 0 if met else 1
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.report import note
-from bench.steps import timed
+from bench.rounds import in_turns, timed, timed_result
 from demo.sets import Pairs, pairs
 from demo.world import Split
 from models.data.negatives import swap_negatives
@@ -22,7 +25,7 @@ from models.evaluation.teacher_scorer import TeacherScorer
 from models.evaluation.winoground import winoground_benchmark
 from models.losses.sds import NoisePredictor
 from models.score_error import ErrorOf
-from models.teacher.diffusion_score import Draws, check_finite, denoising_errors, draws
+from models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
@@ -61,7 +64,7 @@ def best_caption(
     caption's on draw k, caption j is dropped after a round if sum_k e_jk > z sqrt(sum_k e_jk^2) over all
     draws so far. If both are equally good, a round drops j with probability below exp(-z^2 / 2), for any
     number of draws, provided e is symmetric (self-normalised sums). The search ends with one caption left, or
-    with the draws. A large `z` drops none.
+    with the draws. An infinite `z` drops none.
 
     Raises TeacherError if an error is not finite.
     """
@@ -82,9 +85,6 @@ def best_caption(
         if len(alive) == 1:
             break
     return BestCaption(int(alive[seen.mean(dim=1).argmin().to(alive.device)]), unet_calls)
-
-
-_Choice = tuple[BestCaption, float]
 
 
 @dataclass(frozen=True)
@@ -130,80 +130,68 @@ def compare_choices(teacher: Teacher, plan: ChoicePlan) -> tuple[Choices, dict[f
     """Let every way decide on the same scenes and draws, alternating by scene."""
     # Draw more scenes than are scored, so that five captions can always be found.
     drawn = pairs(Split.VALIDATION, SEED, 0, plan.scenes + 4 * CAPTIONS)
-    exhaustive: list[_Choice] = []
-    pruned: dict[float, list[_Choice]] = {z: [] for z in PRUNING_Z}
-    _choose(teacher, plan, *_inputs(teacher, plan, drawn, 0), None)  # warm-up
-    for index in range(plan.scenes):
+    chosen: dict[float, list[tuple[BestCaption, float]]] = {z: [] for z in (math.inf, *PRUNING_Z)}
+    for index in (0, *range(plan.scenes)):  # the first is done twice: its first time is a warm-up
         if index % 50 == 0:
             note(f"caption choice: scene {index} of {plan.scenes}")
-        inputs = _inputs(teacher, plan, drawn, index)
-        exhaustive.append(_choose(teacher, plan, *inputs, None))
-        for z, results in pruned.items():
-            results.append(_choose(teacher, plan, *inputs, z))
-    return _sum(exhaustive), {z: _sum(results) for z, results in pruned.items()}
+        choose = _chooser(teacher, plan, drawn, index)
+        for z, results in chosen.items():
+            results.append(choose(z))
+    exhaustive, *pruned = (_sum(results[1:]) for results in chosen.values())
+    return exhaustive, dict(zip(PRUNING_Z, pruned, strict=True))
 
 
-def _inputs(teacher: Teacher, plan: ChoicePlan, drawn: Pairs, index: int) -> tuple[Tensor, Tensor, Draws]:
+def _chooser(
+    teacher: Teacher, plan: ChoicePlan, drawn: Pairs, index: int
+) -> Callable[[float], tuple[BestCaption, float]]:
+    """A function that chooses a scene's caption, pruning at `z`; with an infinite one all draws are one round."""
     view = teacher_preprocess(teacher.resolution_px)
     latents = teacher.encode_image(view(PIL.Image.fromarray(drawn.images[index]))[None])[0]
     captions = teacher.encode_captions(five_captions(drawn, index))
-    chosen = draws(plan.draws, teacher.latent_shape, teacher.timesteps, seed=SEED + index)
-    common = Draws(chosen.timesteps.to(teacher.device), chosen.noise.to(teacher.device))
-    return latents, captions, common
+    common = draws(plan.draws, teacher.latent_shape, teacher.timesteps, seed=SEED + index)
+    timesteps, noise = common.timesteps.to(teacher.device), common.noise.to(teacher.device)
 
-
-def _choose(
-    teacher: Teacher, plan: ChoicePlan, latents: Tensor, captions: Tensor, common: Draws, z: float | None
-) -> _Choice:
-    """Prune at `z`; score everything if `z` is None."""
-    found: list[BestCaption] = []
-
-    def everything() -> None:
-        errors = denoising_errors(
-            teacher, latents, captions, common.timesteps, common.noise,
-            batch_size=plan.batch_size, error_of=plan.error_of,
+    def choose(z: float) -> tuple[BestCaption, float]:
+        return timed_result(
+            lambda: best_caption(
+                teacher, latents, captions, timesteps, noise, batch_size=plan.batch_size,
+                round_size=plan.draws if z == math.inf else plan.round_size, z=z, error_of=plan.error_of,
+            ),
+            teacher.device,
         )  # fmt: skip
-        found.append(BestCaption(int(errors.double().mean(dim=1).argmin()), errors.numel()))
 
-    def pruning(z: float) -> None:
-        best = best_caption(
-            teacher, latents, captions, common.timesteps, common.noise,
-            batch_size=plan.batch_size, round_size=plan.round_size, z=z, error_of=plan.error_of,
-        )  # fmt: skip
-        found.append(best)
-
-    seconds = timed(everything if z is None else lambda: pruning(z), teacher.device)
-    return found[0], seconds
+    return choose
 
 
-def _sum(results: list[_Choice]) -> Choices:
+def _sum(results: list[tuple[BestCaption, float]]) -> Choices:
     best, seconds = zip(*results, strict=True)
     return Choices([one.index for one in best], sum(one.unet_calls for one in best), sum(seconds))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ScoringTimes:
     """Number of caption-image pairs, and each way's seconds per round."""
 
     pairs: int
     draws: int
-    batched_s: list[float] = field(default_factory=list)
-    naive_s: list[float] = field(default_factory=list)
+    batched_s: list[float]
+    naive_s: list[float]
 
 
 def time_diffusion(teacher: Teacher, folder: Path, count: int, rounds: int) -> ScoringTimes:
     """Time both ways on the same items and draws. Raises AssertionError unless their scores agree."""
     items = winoground_benchmark(folder).items
-    found = ScoringTimes(sum(len(item.images) * len(item.captions) for item in items), count)
     batched(teacher, items[:1], count)  # warm-up
     torch.testing.assert_close(
         batched(teacher, items, count), naive(teacher, items, count), atol=1e-5, rtol=0
     )
-    for number in range(rounds):
-        note(f"diffusion score: round {number + 1} of {rounds}")
-        found.batched_s.append(timed(lambda: batched(teacher, items, count), teacher.device))
-        found.naive_s.append(timed(lambda: naive(teacher, items, count), teacher.device))
-    return found
+    runs = {
+        way.__name__: partial(timed, partial(way, teacher, items, count), teacher.device)
+        for way in (batched, naive)
+    }
+    seconds = in_turns("diffusion score", rounds, runs)
+    number = sum(len(item.images) * len(item.captions) for item in items)
+    return ScoringTimes(number, count, seconds["batched"], seconds["naive"])
 
 
 def batched(teacher: Teacher, items: tuple[Item, ...], count: int) -> Tensor:

@@ -1,17 +1,17 @@
-"""Evaluation benchmark: against CLIP_benchmark's code, memory by number of items, the diffusion score.
+"""Measures evaluation against CLIP_benchmark's code, memory by number of items, and the diffusion score.
 
-Uses a random ViT-B-32 in float32 on sets shaped like Winoground and SugarCrepe (640x480 JPEGs), the demo
-model for memory and the demo teacher for the diffusion score. All in one run, contestants alternating,
-printed as Markdown. Both encode the same number of images at once with the same number of workers;
+It uses a random ViT-B-32 in float32 on sets shaped like Winoground and SugarCrepe (640x480 JPEGs), the demo
+model for memory and the demo teacher for the diffusion score. The contestants take turns in one run, and the
+report is Markdown. Both encode the same number of images at once with the same number of workers;
 CLIP_benchmark loads and runs open_clip's own network. Sets and weights are created once under `.cache/bench`.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +21,9 @@ from bench import report, weights
 from bench.diffusion import ScoringTimes, time_diffusion
 from bench.evaluate_race import BATCH_SIZE, Peer, Race, race_sugarcrepe, race_winoground
 from bench.memory import evaluation_peak_mib
-from bench.report import note
+from bench.options import cache_option, option, parse
+from bench.report import at_least, at_most, note
+from bench.rounds import in_turns
 from bench.sets import demo_set, noise_set, sugarcrepe_set, winoground_set
 from models.checkpoints import load_clip
 from models.machine import usable_cores
@@ -35,20 +37,24 @@ FASTER, AHEAD, FLAT = 0.95, 0.95, 1.05
 class Plan:
     """What is measured, and how much."""
 
-    rounds: int
-    model: Path | None
-    winoground: int
-    sugarcrepe: int
-    memory: int
-    memory_rounds: int
-    scored: int
-    draws: int
-    cache: Path
+    model: Path | None = option(
+        None, "Folder of a model of open_clip; without it, a random ViT-B-32 is made.", kind=Path
+    )
+    rounds: int = option(5, "Number of rounds in which the contestants take turns.", quick=1)
+    winoground: int = option(64, "Number of items of Winoground's shape.", quick=4)
+    sugarcrepe: int = option(120, "Number of items of SugarCrepe's shape.", quick=12)
+    memory: int = option(
+        500, "Number of items whose memory is compared with that of four times as many.", quick=8
+    )
+    memory_rounds: int = option(3, "Number of rounds of the comparison of memory.", quick=1)
+    scored: int = option(16, "Number of items that the teacher scores.", quick=1)
+    draws: int = option(32, "Number of noise levels of the diffusion score.", quick=2)
+    cache: Path = cache_option()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    plan = parse(arguments)
-    heading = report.machine()
+    plan = parse(Plan, "bench.evaluate", __doc__, arguments)
+    heading = report.heading("bench.evaluate", arguments)
     peaks = measure_memory(plan)
     model = plan.model or weights.make_open_clip(plan.cache / weights.ARCHITECTURE)
     clip = load_clip(f"local-dir:{model}", device="cpu", precision="float32")
@@ -61,22 +67,19 @@ def main(arguments: list[str] | None = None) -> None:
         race_sugarcrepe(clip, peer, sugarcrepe, plan.rounds),
     )
     teacher = load_teacher("demo", device="cpu", precision="float32", vae=True)
-    scored = time_diffusion(
-        teacher, demo_set(plan.cache / f"demo-{plan.scored}", plan.scored), plan.draws, plan.rounds
-    )
+    folder = demo_set(plan.cache / f"demo-{plan.scored}", plan.scored)
+    scored = time_diffusion(teacher, folder, plan.draws, plan.rounds)
 
-    print(report.command("bench.evaluate", arguments) + "\n")
-    print(heading)
-    peer_version = importlib.metadata.version("clip_benchmark")
-    print(f"{report.training_versions(torch.device('cpu'))} clip_benchmark {peer_version}.\n")
-    print(
+    versions = report.training_versions(torch.device("cpu"))
+    report.show(
+        f"{heading}\n{versions} clip_benchmark {importlib.metadata.version('clip_benchmark')}.",
         f"{clip.architecture} with random weights, float32; {BATCH_SIZE} images in a forward, {usable_cores()} "
-        f"worker(s) that decode; {plan.rounds} rounds in turns: {_READING}\n"
+        f"worker(s) that decode; {plan.rounds} rounds in turns: {_READING}",
+        race_table(races),
+        memory_table(peaks),
+        diffusion_table(scored),
+        targets=targets(*races, peaks),
     )
-    print(race_table(races) + "\n")
-    print(memory_table(peaks) + "\n")
-    print(diffusion_table(scored) + "\n")
-    print(report.verdicts(targets(*races, peaks)))
 
 
 _READING = (
@@ -88,44 +91,11 @@ _READING = (
 
 
 def measure_memory(plan: Plan) -> dict[int, list[float]]:
-    """Peaks with `plan.memory` and four times as many items, alternating."""
+    """Peaks with `plan.memory` and four times as many items."""
     sizes = (plan.memory, 4 * plan.memory)
     folders = {size: noise_set(plan.cache / f"noise-{size}", size) for size in sizes}
-    peaks: dict[int, list[float]] = {size: [] for size in sizes}
-    for _ in range(plan.memory_rounds):
-        for size, folder in folders.items():
-            note(f"memory: {size} items")
-            peaks[size].append(evaluation_peak_mib(folder))
-    return peaks
-
-
-def parse(arguments: Sequence[str] | None) -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m bench.evaluate", description=__doc__)
-    add = parser.add_argument
-    add("--quick", action="store_true", help="tiny sets, few rounds: a smoke test, not a measurement")
-    add(
-        "--model", type=Path, metavar="DIR", help="open_clip's folder of a model (default: a random ViT-B-32)"
-    )
-    add("--rounds", type=int, help="repetitions in turns (5, or 1 with --quick)")
-    add("--winoground", type=int, help="items of Winoground's shape (64, or 4 with --quick)")
-    add("--sugarcrepe", type=int, help="items of SugarCrepe's shape (120, or 12 with --quick)")
-    add("--memory", type=int, help="items for memory, and four times as many (500, or 8 with --quick)")
-    add("--scored", type=int, help="items that the teacher scores (16, or 1 with --quick)")
-    add("--draws", type=int, help="noise levels of the diffusion score (32, or 2 with --quick)")
-    add("--cache", type=Path, default=Path(".cache/bench"), help="where sets and weights are kept")
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    return Plan(
-        rounds=options.rounds or (1 if quick else 5),
-        model=options.model,
-        winoground=options.winoground or (4 if quick else 64),
-        sugarcrepe=options.sugarcrepe or (12 if quick else 120),
-        memory=options.memory or (8 if quick else 500),
-        memory_rounds=1 if quick else 3,
-        scored=options.scored or (1 if quick else 16),
-        draws=options.draws or (2 if quick else 32),
-        cache=options.cache.resolve(),
-    )
+    runs = {size: partial(evaluation_peak_mib, folder) for size, folder in folders.items()}
+    return in_turns("items in memory", plan.memory_rounds, runs)
 
 
 def race_table(races: Sequence[Race]) -> str:
@@ -176,25 +146,19 @@ def diffusion_table(found: ScoringTimes) -> str:
 
 
 def targets(winoground: Race, sugarcrepe: Race, peaks: dict[int, list[float]]) -> list[report.Target]:
+    faster, ahead = (
+        report.ratio(race.theirs.seconds, race.ours.seconds) for race in (winoground, sugarcrepe)
+    )
+    more, less = max(peaks), min(peaks)
+    flat = report.ratio(peaks[more], peaks[less])
     return [
-        report.Target(
-            "Winoground: throughput over CLIP_benchmark's",
-            report.ratio(winoground.theirs.seconds, winoground.ours.seconds),
-            FASTER,
-            at_least=True,
-        ),
-        report.Target(
+        at_least("Winoground: throughput over CLIP_benchmark's", faster, FASTER),
+        at_least(
             "SugarCrepe: throughput over CLIP_benchmark's, over work / unique work",
-            report.ratio(sugarcrepe.theirs.seconds, sugarcrepe.ours.seconds) / sugarcrepe.expected,
+            ahead / sugarcrepe.expected,
             AHEAD,
-            at_least=True,
         ),
-        report.Target(
-            f"peak memory with {max(peaks)} items over that with {min(peaks)}",
-            report.ratio(peaks[max(peaks)], peaks[min(peaks)]),
-            FLAT,
-            at_least=False,
-        ),
+        at_most(f"peak memory with {more} items over that with {less}", flat, FLAT),
     ]
 
 

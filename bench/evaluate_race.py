@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.flops import operations
-from bench.report import note
+from bench.rounds import in_turns
 from bench.sets import PARTS
 from models.clip import Clip
 from models.evaluation.benchmark import Benchmark, run_benchmark
@@ -175,10 +176,11 @@ def _race(
     total = Encodes(sum(len(item.images) for item in items), sum(len(item.captions) for item in items))
     expected = _work(clip, total) / _work(clip, unique)
     race = Race(name, len(items), unique, total, expected, Times(), Times())
-    for number in range(rounds):
-        note(f"{name}: round {number + 1} of {rounds}")
-        race.ours.add(lambda: _ours(clip, read))
-        race.theirs.add(theirs)
+    runs = {
+        "sds-clip": partial(race.ours.add, partial(_ours, clip, read)),
+        "CLIP_benchmark": partial(race.theirs.add, theirs),
+    }
+    in_turns(name, rounds, runs)
     return race
 
 

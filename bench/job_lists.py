@@ -1,9 +1,9 @@
 """Times GET /jobs with few and with many finished jobs."""
 
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +17,8 @@ from app.store.records import Lease, NewJob
 from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers
+from bench.report import note
+from bench.rounds import in_turns
 
 FEW, MANY = 100, 10_000
 
@@ -36,17 +38,18 @@ class Lists:
 
 def measure_lists(folder: Path, requests: int) -> list[Lists]:
     """Ask both servers alternately; returns medians."""
-    names = ("/jobs", "/jobs?kind=finetune&status=succeeded", "/jobs?limit=100", "/jobs?after={middle}")
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
+    paths = ("/jobs", "/jobs?kind=finetune&status=succeeded", "/jobs?limit=100", "/jobs?after={middle}")
     with ExitStack() as stack:
-        asked = [_asked(stack, folder, count) for count in (FEW, MANY)]
-        for number in range(requests + 1):
-            for name, times in found.items():
-                for (client, middle), of_it in zip(asked, times, strict=True):
-                    took_ms = _ask(client, name.format(middle=middle))
-                    if number:  # the first request warms up
-                        of_it.append(took_ms)
-    return [Lists(name, median(few), median(many)) for name, (few, many) in found.items()]
+        asked = {count: _asked(stack, folder, count) for count in (FEW, MANY)}
+        found = []
+        for path in paths:
+            note(f"GET {path} with {FEW} and {MANY} jobs")
+            runs = {
+                count: partial(_ask, client, path.format(middle=middle))
+                for count, (client, middle) in asked.items()
+            }
+            found.append(in_turns("", requests, runs, warm_up=True))
+    return [Lists(path, median(ms[FEW]), median(ms[MANY])) for path, ms in zip(paths, found, strict=True)]
 
 
 def fill(database_url: str, count: int) -> str:
@@ -84,13 +87,9 @@ def _asked(stack: ExitStack, folder: Path, count: int) -> tuple[httpx.Client, st
     own = folder / str(count)
     url = f"sqlite:///{own / 'jobs.db'}"
     middle = fill(url, count)
-    server = servers.Server(
-        f"jobs {count}",
-        lambda port: [sys.executable, "-m", "sds_clip", "serve", "--port", str(port), "--model", "demo"],
-        ready="/ready",
-    )
+    server = servers.sds_clip(f"jobs {count}", "serve", "--model", "demo")
     running = stack.enter_context(servers.running(server, own, SDS_CLIP_DATABASE_URL=url))
-    return stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{running.port}", timeout=60)), middle
+    return stack.enter_context(httpx.Client(base_url=running.url, timeout=60)), middle
 
 
 def _ask(client: httpx.Client, path: str) -> float:

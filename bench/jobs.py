@@ -1,34 +1,30 @@
-"""Jobs: how soon a submitted one trains, how long listing many takes, and the cost of supervising a run.
+"""Measures how soon a submitted job trains, how long listing many takes, and the cost of supervising a run.
 
 Start: `sds-clip up`, idle, with a warm process; jobs are submitted one after another. Lists: one server with
 100 finished jobs and one with 10,000, asked alternately. Supervision: a training run's heartbeats, events and
 progress, as its process reports them.
 """
 
-import argparse
-import io
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import httpx
 
 from bench import report, servers
 from bench.job_lists import FEW, MANY, Lists, measure_lists
-from bench.report import note
+from bench.options import cache_option, option, parse
+from bench.report import at_most, note
+from bench.servers import wait_until
 from bench.sets import make_images
+from sds_clip.client import Client, Job, JobFailed
 
 IMAGES = 64
-PATIENCE_S = 600.0
 _IMPORT = (
     "import time; began = time.perf_counter(); import worker.finetune_job; print(time.perf_counter() - began)"
 )
@@ -38,10 +34,10 @@ _IMPORT = (
 class Plan:
     """How much is measured."""
 
-    starts: int
-    requests: int
-    steps: int
-    folder: Path
+    starts: int = option(10, "Number of jobs to submit one after another.", quick=2)
+    requests: int = option(300, "Number of lists to ask for, of each kind.", quick=20)
+    steps: int = option(400, "Number of steps of the run whose supervision is measured.", quick=20)
+    cache: Path = cache_option()
 
 
 @dataclass(frozen=True)
@@ -67,26 +63,25 @@ class Watching:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = parse(arguments)
-    heading = report.machine()
-    shutil.rmtree(plan.folder, ignore_errors=True)
-    note(f"lists of {FEW} and {MANY} jobs")
-    lists = measure_lists(plan.folder / "lists", plan.requests)
+    plan = parse(Plan, "bench.jobs", __doc__, arguments)
+    heading = report.heading("bench.jobs", arguments)
+    folder = plan.cache / "jobs"
+    shutil.rmtree(folder, ignore_errors=True)
+    lists = measure_lists(folder / "lists", plan.requests)
     note(f"{plan.starts} submissions, and a run of {plan.steps} steps")
-    imports_s, starts, watching = measure_runs(plan.folder / "runs", plan.starts, plan.steps)
-    print(report.command("bench.jobs", arguments) + "\n")
-    print(f"{heading}\n{report.versions(report.SERVICE)}.\n")
-    print(start_table(imports_s, starts) + "\n")
-    print(list_table(lists) + "\n")
-    print(
+    imports_s, starts, watching = measure_runs(folder / "runs", plan.starts, plan.steps)
+    report.show(
+        f"{heading}\n{report.versions(report.SERVICE)}.",
+        start_table(starts),
+        f"Importing what a job needs, which is done before it comes: {imports_s:.2f} s.",
+        list_table(lists),
         f"A run of {watching.ran_s:.1f} s: renewing its lease took {watching.renewed_s:.3f} s, events, metrics "
-        f"and progress {watching.told_s:.3f} s.\n"
+        f"and progress {watching.told_s:.3f} s.",
+        targets=targets(starts, lists, watching),
     )
-    print(report.verdicts(targets(starts, lists, watching)))
 
 
-def start_table(imports_s: float, starts: Sequence[Start]) -> str:
+def start_table(starts: Sequence[Start]) -> str:
     """When each stage was reached, after the request was sent."""
     times = {
         "accepted": [start.accepted_s for start in starts],
@@ -94,8 +89,7 @@ def start_table(imports_s: float, starts: Sequence[Start]) -> str:
         "model and data are loaded, the trainer starts": [start.trains_s for start in starts],
     }
     rows = [[name, f"{median(found):.2f}", f"{max(found):.2f}"] for name, found in times.items()]
-    table = report.markdown(("after the submission, s", "median", "slowest"), rows)
-    return f"{table}\n\nImporting what a job needs, which is done before it comes: {imports_s:.2f} s."
+    return report.markdown(("after the submission, s", "median", "slowest"), rows)
 
 
 def list_table(lists: Sequence[Lists]) -> str:
@@ -104,107 +98,62 @@ def list_table(lists: Sequence[Lists]) -> str:
 
 
 def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching) -> list[report.Target]:
+    slowest, ratio = max(start.trains_s for start in starts), max(each.ratio for each in lists)
     return [
-        report.Target(
-            "slowest submission to trainer started, s",
-            max(start.trains_s for start in starts),
-            3,
-            at_least=False,
-        ),
-        report.Target(
-            f"GET /jobs with {MANY} finished jobs over {FEW}",
-            max(each.ratio for each in lists),
-            1.5,
-            at_least=False,
-        ),
-        report.Target("heartbeats and events, % of a run", 100 * watching.share, 1, at_least=False),
+        at_most("slowest submission to trainer started, s", slowest, 3),
+        at_most(f"GET /jobs with {MANY} finished jobs over {FEW}", ratio, 1.5),
+        at_most("heartbeats and events, % of a run", 100 * watching.share, 1),
     ]
-
-
-def parse(arguments: list[str] | None) -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m bench.jobs", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke test, not a measurement")
-    parser.add_argument("--starts", type=int, help="jobs to submit (10, or 2 with --quick)")
-    parser.add_argument(
-        "--requests", type=int, help="lists to ask for, of each kind (300, or 20 with --quick)"
-    )
-    parser.add_argument("--steps", type=int, help="of the run that is watched (400, or 20 with --quick)")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    return Plan(
-        starts=options.starts or (2 if quick else 10),
-        requests=options.requests or (20 if quick else 300),
-        steps=options.steps or (20 if quick else 400),
-        folder=options.cache.resolve() / "jobs",
-    )
 
 
 def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Start], Watching]:
     """Seconds for the imports, the starts, and the last run's account."""
-    log = folder / "logs" / "up.log"
-    server = servers.Server(
-        "up", lambda port: [sys.executable, "-m", "sds_clip", "up", "--port", str(port)], ready="/ready"
-    )
     imports_s = float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, check=True).stdout)
-    with servers.running(server, folder, SDS_CLIP_LOG_LEVEL="info") as running:
-        client = httpx.Client(base_url=f"http://127.0.0.1:{running.port}", timeout=60)
+    up = servers.sds_clip("up", "up")
+    with (
+        servers.running(up, folder, SDS_CLIP_LOG_LEVEL="info") as running,
+        Client(running.url) as client,
+    ):
         dataset = _upload(client, folder / "images")
         found = []
         for _ in range(starts):
             _wait_until_warm(running)
             found.append(_start(client, dataset, folder / "data"))
-        job = _submit(client, dataset, steps)
-        _wait_until_done(client, job)
-    return imports_s, found, _account(log, job)
+        job = _submit(client, dataset, steps).wait()
+    return imports_s, found, _account(running.log, job.id)
 
 
-def _upload(client: httpx.Client, images: Path) -> str:
+def _upload(client: Client, folder: Path) -> str:
     """Upload images with captions as a data set; returns its id once it has been checked."""
-    archive, lines = io.BytesIO(), ["filepath\ttitle"]
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for number, image in enumerate(make_images(images, IMAGES)):
-            tar.add(image, image.name)
-            lines.append(f"{image.name}\ta scene of number {number}")
-        text = "\n".join(lines).encode()
-        entry = tarfile.TarInfo("pairs.tsv")
-        entry.size = len(text)
-        tar.addfile(entry, io.BytesIO(text))
-    sent = client.post(
-        "/datasets", data={"name": "bench", "format": "pairs"}, files={"file": archive.getvalue()}
-    )
-    dataset: str = sent.raise_for_status().json()["id"]
-    _until(lambda: client.get(f"/datasets/{dataset}").json()["status"] != "validating")
-    found = client.get(f"/datasets/{dataset}").json()
+    for number, image in enumerate(make_images(folder, IMAGES)):
+        image.with_suffix(".txt").write_text(f"a scene of number {number}")
+    dataset: str = client.upload_dataset(folder, format="pairs", name="bench")["id"]
+    wait_until(lambda: client.dataset(dataset)["status"] != "validating", "checked")
+    found = client.dataset(dataset)
     if found["status"] != "ready":
         raise RuntimeError(f"the data set was not accepted: {found}")
     return dataset
 
 
-def _submit(client: httpx.Client, dataset: str, steps: int) -> str:
+def _submit(client: Client, dataset: str, steps: int) -> Job:
     options = {"steps": steps, "batch_size": 32, "warmup_steps": 1, "log_every": 1, "save_every": 50}
-    body = {"base": "demo", "objective": "clip", "training_data": dataset, "hyperparameters": options}
-    job: str = client.post("/finetune", json=body).raise_for_status().json()["id"]
-    return job
+    return client.finetune(dataset, base="demo", objective="clip", hyperparameters=options)
 
 
-def _start(client: httpx.Client, dataset: str, data_dir: Path) -> Start:
+def _start(client: Client, dataset: str, data_dir: Path) -> Start:
     """Submit a job and time each stage."""
     sent_at = time.time()
     job = _submit(client, dataset, steps=2000)
     accepted_at = time.time()
     # The run writes its configuration once everything is loaded, just before its first step.
-    written = data_dir / "jobs" / job / "1" / "run" / "config.yaml"
-    _until(written.exists)
+    written = data_dir / "jobs" / job.id / "1" / "run" / "config.yaml"
+    wait_until(written.exists, "training")
     trains_at = written.stat().st_mtime
-    claimed_at = float(client.get(f"/jobs/{job}").json()["started_at"])
-    client.post(f"/jobs/{job}/cancel").raise_for_status()
-    _wait_until_done(client, job)
+    claimed_at = float(job.refresh().info["started_at"])
+    job.cancel()
+    with suppress(JobFailed):
+        job.wait()
     return Start(accepted_at - sent_at, claimed_at - sent_at, trains_at - sent_at)
-
-
-def _wait_until_done(client: httpx.Client, job: str) -> None:
-    _until(lambda: client.get(f"/jobs/{job}").json()["finished_at"])
 
 
 def _wait_until_warm(up: servers.Running) -> None:
@@ -217,7 +166,7 @@ def _wait_until_warm(up: servers.Running) -> None:
         time.sleep(1.0)
         return bool(last) and last == before
 
-    _until(rests)
+    wait_until(rests, "warm")
 
 
 def _spent(up: servers.Running) -> dict[int, int]:
@@ -236,14 +185,6 @@ def _account(log: Path, job: str) -> Watching:
             fields = json.loads(line[line.index("{") :])
             return Watching(fields["ran_s"], fields["renewed_s"], fields["told_s"])
     raise RuntimeError(f"{log} does not say what watching {job} took")
-
-
-def _until(happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        if time.monotonic() > deadline:
-            raise RuntimeError("it never happened; see the log")
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
 """The load generator: a closed loop of N clients, or an open loop at a rate, in its own process.
 
 It shares the machine's cores with the server, so it must be cheap: request bodies are built before the clock
-starts, responses are read but not parsed, and aiohttp takes 0.11 ms of a core per request (httpx 2.7 ms). The
-specification comes as JSON on stdin and the result goes as JSON to stdout. Times of the open loop are on the
-monotonic clock, which all processes of a machine share.
+starts, responses are read but not parsed, and aiohttp takes 0.11 ms of a core per request (httpx 2.7 ms). Times
+of the open loop are on the monotonic clock, which all processes of a machine share.
 """
 
 import asyncio
 import base64
-import json
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
+
+from bench import child
+
+R = TypeVar("R")
+S = TypeVar("S")
 
 IMAGE, TEXT = "@IMAGE@", "@TEXT@"
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "grey", "orange")
@@ -35,7 +36,7 @@ class Call:
     path: str
     body: str
 
-    def filled(self, image: Path, text: str = "") -> bytes:
+    def filled(self, image: str, text: str = "") -> bytes:
         return self.body.replace(TEXT, text).replace(IMAGE, data_uri(image)).encode()
 
 
@@ -94,8 +95,8 @@ class Answer:
     body: str
 
 
-def data_uri(image: Path) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
+def data_uri(image: str) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(Path(image).read_bytes()).decode()
 
 
 def text_of(number: int) -> str:
@@ -106,46 +107,28 @@ def text_of(number: int) -> str:
 
 def run_load(spec: LoadSpec) -> LoadResult:
     """Run the closed loop in a child process. Raises RuntimeError if a request was not answered with 200."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.load", "closed"],
-        input=json.dumps(asdict(spec)),
-        capture_output=True,
-        text=True,
-        timeout=60 + spec.timeout_s * 10,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"the load generator failed:\n{done.stderr[-2000:]}")
-    result = LoadResult(**json.loads(done.stdout))
+    result = child.call(_run, closed_loop, spec)
     if set(result.statuses) != {"200"}:
         raise RuntimeError(f"not every request was answered: {result.statuses}; {result.failures}")
     return result
 
 
-def start_open(spec: OpenSpec) -> "subprocess.Popen[str]":
-    """Start the open loop in a child process; `answers_of` waits for it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.load", "open"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(asdict(spec)))
-    process.stdin.close()
-    return process
+def run_open_load(spec: OpenSpec) -> list[Answer]:
+    """Run the open loop in a child process; the answers come in the order of their requests."""
+    return child.call(_run, open_loop, spec)
 
 
-def answers_of(process: "subprocess.Popen[str]") -> list[Answer]:
-    """The answers in the order of their requests. Raises RuntimeError if the load generator failed."""
-    assert process.stdout is not None
-    content = process.stdout.read()
-    if process.wait() != 0:
-        raise RuntimeError(f"the load generator ended with {process.returncode}")
-    return [Answer(**answer) for answer in json.loads(content)]
+def _run(loop: Callable[[S], Coroutine[Any, Any, R]], spec: S) -> R:
+    import uvloop
+
+    return uvloop.run(loop(spec))
 
 
 async def closed_loop(spec: LoadSpec) -> LoadResult:
     """Each client sends its next request when its last one is answered."""
     total = spec.warmup + spec.requests
     calls = [spec.calls[number % len(spec.calls)] for number in range(total)]
-    images = [Path(spec.images[number % len(spec.images)]) for number in range(total)]
+    images = [spec.images[number % len(spec.images)] for number in range(total)]
     bodies = [call.filled(image) for call, image in zip(calls, images, strict=True)]
     latencies_ms: dict[str, list[float]] = {call.name: [] for call in spec.calls}
     statuses: Counter[str] = Counter()
@@ -165,7 +148,7 @@ async def closed_loop(spec: LoadSpec) -> LoadResult:
             if measured:
                 latencies_ms[call.name].append(elapsed_ms)
                 if call is spec.calls[0] and len(answers) < spec.keep:
-                    answers[images[number].name] = answer.decode()
+                    answers[Path(images[number]).name] = answer.decode()
 
     async with _session(spec.port, spec.clients, spec.timeout_s) as session:
         # The iterator is shared, so no request waits for a slow client.
@@ -184,7 +167,7 @@ async def open_loop(spec: OpenSpec) -> list[Answer]:
     answers: list[Answer] = []
 
     async def send(number: int, due: float) -> None:
-        call, image = spec.calls[number % len(spec.calls)], Path(spec.images[number % len(spec.images)])
+        call, image = spec.calls[number % len(spec.calls)], spec.images[number % len(spec.images)]
         status, body = await _send(session, call.path, call.filled(image, text_of(number)))
         answers.append(Answer(number, due, time.monotonic() - due, status, body.decode(errors="replace")))
 
@@ -218,18 +201,3 @@ async def _send(session: aiohttp.ClientSession, path: str, body: bytes) -> tuple
             return str(response.status), await response.read()
     except (aiohttp.ClientError, OSError) as error:
         return type(error).__name__, str(error).encode()
-
-
-def main() -> None:
-    import uvloop
-
-    fields: dict[str, Any] = json.load(sys.stdin)
-    fields["calls"] = [Call(**call) for call in fields["calls"]]
-    if sys.argv[1] == "closed":
-        json.dump(asdict(uvloop.run(closed_loop(LoadSpec(**fields)))), sys.stdout)
-    else:
-        json.dump([asdict(answer) for answer in uvloop.run(open_loop(OpenSpec(**fields)))], sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

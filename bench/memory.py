@@ -1,24 +1,19 @@
-"""Peak memory of a training step or an evaluation, in its own process.
-
-A child's specification comes as JSON on stdin, and its result goes as JSON to stdout.
-"""
+"""Peak memory of a training step or an evaluation, in its own process."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
-import json
 import resource
-import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
+from bench import child
 from bench.train_parts import Shapes
 
 
@@ -32,13 +27,12 @@ class Memory:
 
 def measure_memory(shapes: Shapes, variant: str, data: Path) -> Memory:
     """Take one step of a variant in a child process; it includes creating the optimizer's state."""
-    return Memory(**_in_child("step", {"shapes": asdict(shapes), "variant": variant, "data": str(data)}))
+    return child.call(take_step, shapes, variant, data)
 
 
 def evaluation_peak_mib(folder: Path) -> float:
     """Evaluate the demo model on a Winoground-shaped set in a child process; returns its peak memory."""
-    peak: float = _in_child("evaluation", {"folder": str(folder)})
-    return peak
+    return child.call(evaluate, folder)
 
 
 def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
@@ -86,30 +80,13 @@ def read_peak(device: torch.device) -> float:
     """Peak MiB since `start_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) / 2**10
+    if Path("/proc/self/status").exists():
+        return peak_mib("self")
     scale = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
-def _in_child(work: str, spec: dict[str, Any]) -> Any:
-    command = [sys.executable, "-m", "bench.memory", work]
-    done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"the {work} whose memory is measured failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout)
-
-
-def main() -> None:
-    spec = json.load(sys.stdin)
-    if sys.argv[1] == "step":
-        memory = take_step(Shapes(**spec["shapes"]), spec["variant"], Path(spec["data"]))
-        json.dump(asdict(memory), sys.stdout)
-    else:
-        json.dump(evaluate(Path(spec["folder"])), sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+def peak_mib(process: int | str) -> float:
+    """Peak resident memory of a process on Linux."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(dict(line.split(":", 1) for line in status.splitlines())["VmHWM"].split()[0]) / 2**10

@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,14 +33,27 @@ class Target:
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
+def at_least(name: str, value: float, bound: float) -> Target:
+    return Target(name, value, bound, at_least=True)
+
+
+def at_most(name: str, value: float, bound: float) -> Target:
+    return Target(name, value, bound, at_least=False)
+
+
 def note(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def command(name: str, arguments: Sequence[str] | None) -> str:
-    """The date and the command that was run."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{' '.join(['python -m', name, *given])}`"
+def heading(name: str, arguments: Sequence[str] | None) -> str:
+    """The date, the command and the machine; taken before the run, for the load of the machine."""
+    given = " ".join(["python -m", name, *(sys.argv[1:] if arguments is None else arguments)])
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{given}`\n\n{machine()}"
+
+
+def show(heading: str, *paragraphs: str, targets: Sequence[Target]) -> None:
+    """Print a benchmark's report."""
+    print("\n\n".join([heading, *paragraphs, verdicts(targets)]))
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]], *, text: Sequence[int] = (0,)) -> str:
@@ -63,6 +75,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return float(np.percentile(values, percent, method="inverted_cdf"))
 
 
+def percentiles(values: Sequence[float], digits: int) -> list[str]:
+    """The cells of p50, p95 and p99; empty ones if there are no values."""
+    return [f"{percentile(values, percent):.{digits}f}" if values else "" for percent in (50, 95, 99)]
+
+
 def spread(values: Sequence[float], digits: int) -> str:
     """The median, with the minimum and maximum."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
@@ -70,6 +87,11 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
     return median(over) / median(under)
+
+
+def paired_ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """The median over rounds of each round's ratio."""
+    return median([one / other for one, other in zip(over, under, strict=True)])
 
 
 def shown_ratio(over: Sequence[float], under: Sequence[float]) -> str:
@@ -106,11 +128,3 @@ def training_versions(device: torch.device) -> str:
         gpu = torch.cuda.get_device_properties(device)
         place = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
     return f"{versions(TRAINING)}; {place}."
-
-
-def peer_versions(environment: Path, names: Sequence[str]) -> str:
-    code = (
-        "import importlib.metadata as m, sys; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
-    )
-    command = [str(environment / "bin" / "python"), "-c", code, *names]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,34 +1,30 @@
-"""Serving benchmark: this service, its bare path and its peers in one run, printed as one Markdown table.
+"""Measures this service, its bare path and its peers in one run, and prints one Markdown table.
 
-ViT-B/32 with random weights, distinct 640x480 JPEGs, on the CPU. Every server gets the same load, one server
-at a time, in interleaved rounds because shared machines drift. Weights, images and the peers' environments
-are created once under `.cache/bench`.
+All serve ViT-B/32 with random weights and get distinct 640x480 JPEGs, on the CPU. Every server gets the same
+load, one server at a time, in interleaved rounds because shared machines drift. Weights, images and the
+peers' environments are created once under `.cache/bench`.
 """
 
-import argparse
-import signal
-import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from statistics import median
 
-from bench import report, servers
-from bench.bare import BareResult
-from bench.report import Target, note
+from bench import embedders, report, servers
+from bench.options import parse
+from bench.report import Target, at_least, at_most, note
+from bench.rounds import in_turns
 from bench.serve_measure import (
     BATCH_SIZE,
     CLIENTS,
     INFINITY,
     PRECISIONS,
     Extras,
-    Measured,
     Plan,
+    Round,
     contestants,
-    measure_bare,
+    measure,
     measure_extras,
-    measure_server,
     prepare,
 )
 
@@ -52,81 +48,41 @@ class Row:
 
     def cells(self) -> list[str]:
         rate = (
-            report.spread(self.rates, 1)
-            if len(self.rates) > 1
-            else "".join(f"{each:.1f}" for each in self.rates)
+            report.spread(self.rates, 1) if len(self.rates) > 1 else "".join(f"{x:.1f}" for x in self.rates)
         )
-        latencies = [
-            f"{report.percentile(self.latencies_ms, percent):.1f}" if self.latencies_ms else ""
-            for percent in (50, 95, 99)
-        ]
+        latencies = report.percentiles(self.latencies_ms, 1)
         cosine = "" if self.min_cosine is None else f"{self.min_cosine:.6f}"
         resident = "" if self.resident_mib is None else f"{self.resident_mib:.0f}"
         return [self.system, self.work, self.clients, rate, *latencies, self.compared, cosine, resident]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    # So that a terminated benchmark still ends the server it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = parse(arguments)
-    heading = report.machine()
+    plan = parse(Plan, "bench.serve", __doc__, arguments)
+    heading = report.heading("bench.serve", arguments)
     inputs = prepare(plan)
     systems = contestants(plan, inputs)
-    measured = {key: Measured(server.name) for key, server in systems.items()}
-    bare: dict[str, list[BareResult]] = defaultdict(list)
-    for number in range(plan.rounds):
-        for key, server in systems.items():
-            note(f"round {number + 1} of {plan.rounds}: {server.name}")
-            if key in PRECISIONS:
-                bare[key].append(measure_bare(plan, inputs, key))
-            measure_server(plan, inputs, server, measured[key])
+    runs = {key: partial(measure, plan, inputs, key, system) for key, system in systems.items()}
+    rounds = in_turns("serving", plan.rounds, runs)
     note("one idle client by endpoint, and memory")
     extras = measure_extras(plan, inputs, systems["auto"])
-
-    print(report.command("bench.serve", arguments) + "\n")
-    print(heading)
-    print(versions(plan) + "\n")
-    print(table(rows(measured, bare, extras)) + "\n")
-    print(notes(plan, measured, bare, extras) + "\n")
-    print(report.verdicts(targets(plan, measured, bare, extras)))
-
-
-def parse(arguments: list[str] | None) -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="one short round: a smoke test, not a measurement"
-    )
-    parser.add_argument(
-        "--skip-peers", action="store_true", help="measure this service and its bare path only"
-    )
-    parser.add_argument("--rounds", type=int, help="interleaved repetitions (3, or 1 with --quick)")
-    parser.add_argument(
-        "--requests", type=int, help="requests at 32 clients a round (384, or 96 with --quick)"
-    )
-    parser.add_argument(
-        "--cache", type=Path, default=Path(".cache/bench"), help="weights, images, environments"
-    )
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    return Plan(
-        rounds=options.rounds or (1 if quick else 3),
-        requests=options.requests or (96 if quick else 384),
-        idle_requests=12 if quick else 40,
-        memory_requests=256 if quick else 2000,
-        peers=not options.skip_peers,
-        cache=options.cache.resolve(),
+    names = {key: shown(system.name, extras) for key, system in systems.items()}
+    report.show(
+        f"{heading}\n{versions(plan)}",
+        table(rows(names, rounds, extras)),
+        notes(plan, rounds, extras),
+        targets=targets(plan, rounds, extras),
     )
 
 
 def versions(plan: Plan) -> str:
     lines = [f"This service: {report.versions(report.SERVICE)}."]
-    if plan.peers:
-        names = ["infinity-emb", "torch", "transformers", "pillow"]
-        lines.append(
-            f"infinity-emb's environment: {report.peer_versions(plan.cache / 'venv-infinity', names)}."
-        )
-        names = ["litserve", "torch", "open_clip_torch", "pillow"]
-        lines.append(f"LitServe's environment: {report.peer_versions(plan.cache / 'venv-litserve', names)}.")
+    peers = {
+        "infinity-emb": ("infinity", ["infinity-emb", "torch", "transformers", "pillow"]),
+        "LitServe": ("litserve", ["litserve", "torch", "open_clip_torch", "pillow"]),
+    }
+    for name, (environment, packages) in ({} if plan.skip_peers else peers).items():
+        found = embedders.installed_versions(plan.cache / f"venv-{environment}", packages)
+        lines.append(f"{name}'s environment: {found}.")
     return " ".join(lines)
 
 
@@ -134,91 +90,68 @@ def table(rows: Sequence[Row]) -> str:
     return report.markdown(COLUMNS, [row.cells() for row in rows], text=(0, 1, 7))
 
 
-def rows(measured: dict[str, Measured], bare: dict[str, list[BareResult]], extras: Extras) -> list[Row]:
+def rows(names: dict[str, str], rounds: dict[str, list[Round]], extras: Extras) -> list[Row]:
     """The table's rows: load, then one idle client, then the other endpoints."""
-    lines = []
-    for precision in PRECISIONS:
-        rates = [result.images_per_second for result in bare[precision]]
-        lines.append(
-            Row(f"bare path, {shown(precision, extras)}", f"batches of {BATCH_SIZE}", "in process", rates)
-        )
-    for key, server in measured.items():
-        rates = [load.requests_per_second for load in server.loads]
-        latencies = [latency for load in server.loads for latency in load.latencies_ms["embed"]]
+    bare_names = {key: f"bare path, {shown(key, extras)}" for key in PRECISIONS}
+    work, place = f"batches of {BATCH_SIZE}", "in process"
+    lines = [Row(bare_names[key], work, place, bare_rates(rounds[key])) for key in PRECISIONS]
+    for key, found in rounds.items():
         compared = []
-        if key != INFINITY and INFINITY in measured:
-            compared.append(f"{throughput_ratio(server, measured[INFINITY]):.2f} x infinity-emb")
+        if key != INFINITY and INFINITY in rounds:
+            compared.append(
+                f"{report.paired_ratio(rates(found), rates(rounds[INFINITY])):.2f} x infinity-emb"
+            )
         if key in PRECISIONS:
-            compared.append(f"{of_bare(server, bare[key]):.2f} of bare")
+            compared.append(f"{of_bare(found):.2f} of bare")
+        latencies = [latency for each in found for latency in each.load.latencies_ms["embed"]]
+        resident_mib = max(each.resident_mib for each in found)
+        min_cosine = min(each.min_cosine for each in found)
         lines.append(
             Row(
-                shown(server.name, extras),
-                "embed an image",
-                str(CLIENTS),
-                rates,
-                latencies,
-                ", ".join(compared),
-                server.resident_mib,
-                server.min_cosine,
+                names[key], "embed an image", str(CLIENTS), rates(found), latencies, ", ".join(compared),
+                resident_mib, min_cosine,
             )
-        )
-    for precision in PRECISIONS:
-        latencies = [latency for result in bare[precision] for latency in result.single_ms]
-        lines.append(Row(f"bare path, {shown(precision, extras)}", "an image", "in process", (), latencies))
-    for key, server in measured.items():
-        latencies = [latency for idle in server.idles for latency in idle.latencies_ms["embed"]]
-        compared = [f"{idle_ratio(server, bare[key]):.2f} x bare"] if key in PRECISIONS else []
-        lines.append(
-            Row(shown(server.name, extras), "embed an image", "1", (), latencies, ", ".join(compared))
-        )
-    work = {
+        )  # fmt: skip
+    for key in PRECISIONS:
+        latencies = [latency for each in rounds[key] if each.bare for latency in each.bare.single_ms]
+        lines.append(Row(bare_names[key], "an image", place, (), latencies))
+    for key, found in rounds.items():
+        latencies = [latency for each in found for latency in each.idle_ms]
+        over = f"{idle_over_bare(found):.2f} x bare" if key in PRECISIONS else ""
+        lines.append(Row(names[key], "embed an image", "1", (), latencies, over))
+    endpoints = {
         "embed": "/embed, beside the next two",
         "classify": "/classify, 1,000 known labels",
         "match": "/match, 4 texts",
     }
-    for name, latencies in extras.latencies_ms.items():
-        ratio = median(latencies) / median(extras.latencies_ms["embed"])
-        compared = [] if name == "embed" else [f"{ratio:.2f} x /embed"]
-        lines.append(
-            Row(f"sds-clip, {extras.precision}", work[name], "1", (), latencies, ", ".join(compared))
-        )
+    for call, latencies in extras.latencies_ms.items():
+        over = "" if call == "embed" else f"{extras.over_embed(call):.2f} x /embed"
+        lines.append(Row(f"sds-clip, {extras.precision}", endpoints[call], "1", (), latencies, over))
     return lines
 
 
-def targets(
-    plan: Plan, measured: dict[str, Measured], bare: dict[str, list[BareResult]], extras: Extras
-) -> list[Target]:
-    ours = measured["auto"]
+def targets(plan: Plan, rounds: dict[str, list[Round]], extras: Extras) -> list[Target]:
+    ours = rounds["auto"]
     promises = []
-    if INFINITY in measured:
-        ratio = throughput_ratio(ours, measured[INFINITY])
-        promises.append(Target("throughput at 32 clients over infinity-emb's", ratio, 2.3, at_least=True))
-    classify = median(extras.latencies_ms["classify"]) / median(extras.latencies_ms["embed"])
+    if INFINITY in rounds:
+        ratio = report.paired_ratio(rates(ours), rates(rounds[INFINITY]))
+        promises.append(at_least("throughput at 32 clients over infinity-emb's", ratio, 2.3))
+    cosine = min(each.min_cosine for each in ours)
     growth = extras.resident_after_mib / extras.resident_before_mib
     return [
         *promises,
-        Target("lowest cosine to open_clip in float32", ours.min_cosine, 0.9999, at_least=True),
-        Target(
-            "throughput at 32 clients over the bare path's", of_bare(ours, bare["auto"]), 0.9, at_least=True
-        ),
-        Target(
-            "one idle client's median over the bare path's",
-            idle_ratio(ours, bare["auto"]),
-            1.25,
-            at_least=False,
-        ),
-        Target("/classify with known labels over /embed, medians", classify, 1.1, at_least=False),
-        Target(
-            f"resident memory after {plan.memory_requests} requests over before", growth, 1.05, at_least=False
-        ),
+        at_least("lowest cosine to open_clip in float32", cosine, 0.9999),
+        at_least("throughput at 32 clients over the bare path's", of_bare(ours), 0.9),
+        at_most("one idle client's median over the bare path's", idle_over_bare(ours), 1.25),
+        at_most("/classify with known labels over /embed, medians", extras.over_embed("classify"), 1.1),
+        at_most(f"resident memory after {plan.memory_requests} requests over before", growth, 1.05),
     ]
 
 
-def notes(
-    plan: Plan, measured: dict[str, Measured], bare: dict[str, list[BareResult]], extras: Extras
-) -> str:
-    share = max(load.cpu_seconds / load.seconds for server in measured.values() for load in server.loads)
-    ways = "; ".join(f"{shown(precision, extras)} {_by_way(results)}" for precision, results in bare.items())
+def notes(plan: Plan, rounds: dict[str, list[Round]], extras: Extras) -> str:
+    loads = [each.load for found in rounds.values() for each in found]
+    share = max(load.cpu_seconds / load.seconds for load in loads)
+    ways = "; ".join(f"{shown(key, extras)} {_by_way(rounds[key])}" for key in PRECISIONS)
     return (
         f"{plan.rounds} interleaved rounds of {plan.requests} requests after {plan.warmup} to warm up, each "
         f"another 640x480 JPEG as a data URI; {servers.THREADS} threads for every system. Rates are medians "
@@ -232,27 +165,28 @@ def notes(
     )
 
 
-def _by_way(results: list[BareResult]) -> str:
-    rates = {way: median([result.rates[way] for result in results]) for way in results[0].rates}
-    return ", ".join(f"{rate:.1f} {way}" for way, rate in rates.items())
+def _by_way(rounds: Sequence[Round]) -> str:
+    bare = [each.bare.rates for each in rounds if each.bare]
+    return ", ".join(f"{median([found[way] for found in bare]):.1f} {way}" for way in bare[0])
 
 
-def throughput_ratio(server: Measured, other: Measured) -> float:
-    """Requests a second of one server over another's in the same round; median over rounds."""
-    pairs = zip(server.loads, other.loads, strict=True)
-    return median([load.requests_per_second / against.requests_per_second for load, against in pairs])
+def rates(rounds: Sequence[Round]) -> list[float]:
+    return [each.load.requests_per_second for each in rounds]
 
 
-def of_bare(server: Measured, bare: list[BareResult]) -> float:
-    """Requests a second over the bare path's images a second in the same round; median over rounds."""
-    pairs = zip(server.loads, bare, strict=True)
-    return median([load.requests_per_second / result.images_per_second for load, result in pairs])
+def bare_rates(rounds: Sequence[Round]) -> list[float]:
+    return [each.bare.images_per_second for each in rounds if each.bare]
 
 
-def idle_ratio(server: Measured, bare: list[BareResult]) -> float:
-    """One client's median latency over the bare path's in the same round; median over rounds."""
-    pairs = zip(server.idles, bare, strict=True)
-    return median([median(idle.latencies_ms["embed"]) / median(result.single_ms) for idle, result in pairs])
+def of_bare(rounds: Sequence[Round]) -> float:
+    """Requests a second over the bare path's images a second."""
+    return report.paired_ratio(rates(rounds), bare_rates(rounds))
+
+
+def idle_over_bare(rounds: Sequence[Round]) -> float:
+    """One client's median latency over the bare path's."""
+    bare = [median(each.bare.single_ms) for each in rounds if each.bare]
+    return report.paired_ratio([median(each.idle_ms) for each in rounds], bare)
 
 
 def shown(name: str, extras: Extras) -> str:

@@ -3,15 +3,18 @@
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import open_clip
 
-from bench import servers, weights
+from bench import embedders, servers, weights
 from bench.bare import BareResult, BareSpec, run_bare
+from bench.embedders import Embedder
 from bench.load import IMAGE, Call, LoadResult, LoadSpec, run_load
+from bench.options import cache_option, option
 from bench.report import note
 from bench.sets import make_images
 
@@ -25,12 +28,12 @@ PRECISIONS = ("auto", "float32")
 class Plan:
     """How much is measured."""
 
-    rounds: int
-    requests: int
-    idle_requests: int
-    memory_requests: int
-    peers: bool
-    cache: Path
+    skip_peers: bool = option(False, "Measure this service and its bare path only.")
+    rounds: int = option(3, "Number of rounds in which the systems take turns.", quick=1)
+    requests: int = option(384, "Number of requests at 32 clients in a round.", quick=96)
+    idle_requests: int = option(40, "Number of requests of one idle client in a round.", quick=12)
+    memory_requests: int = option(2000, "Number of requests between the readings of memory.", quick=256)
+    cache: Path = cache_option()
 
     @property
     def warmup(self) -> int:
@@ -46,15 +49,19 @@ class Inputs:
     reference: dict[str, np.ndarray]
 
 
-@dataclass
-class Measured:
-    """One server's measurements over all rounds."""
+@dataclass(frozen=True)
+class Round:
+    """One system's part of a round; `bare` is the bare path at the same precision, for this service only."""
 
-    name: str
-    loads: list[LoadResult] = field(default_factory=list)
-    idles: list[LoadResult] = field(default_factory=list)
-    min_cosine: float = 1.0
-    resident_mib: float = 0.0
+    bare: BareResult | None
+    load: LoadResult
+    idle: LoadResult
+    resident_mib: float
+    min_cosine: float
+
+    @property
+    def idle_ms(self) -> list[float]:
+        return self.idle.latencies_ms["embed"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,10 @@ class Extras:
     resident_after_mib: float
     precision: str
 
+    def over_embed(self, call: str) -> float:
+        """The ratio of median latencies."""
+        return median(self.latencies_ms[call]) / median(self.latencies_ms["embed"])
+
 
 def prepare(plan: Plan) -> Inputs:
     """Create weights, images and reference embeddings; for peers also their environments and weights."""
@@ -74,24 +85,46 @@ def prepare(plan: Plan) -> Inputs:
     paths = make_images(plan.cache / "images", plan.requests + plan.warmup)
     sample = paths[plan.warmup : plan.warmup + 64]
     features = weights.open_clip_features(folder, sample)
-    if plan.peers:
-        servers.install(plan.cache / "venv-infinity", servers.INFINITY_REQUIREMENTS)
-        servers.install(plan.cache / "venv-litserve", servers.LITSERVE_REQUIREMENTS)
+    if not plan.skip_peers:
+        embedders.install(plan.cache / "venv-infinity", embedders.INFINITY_REQUIREMENTS)
+        embedders.install(plan.cache / "venv-litserve", embedders.LITSERVE_REQUIREMENTS)
         weights.make_huggingface(folder, plan.cache / f"{weights.ARCHITECTURE}-hf")
     reference = {path.name: row for path, row in zip(sample, features, strict=True)}
     return Inputs(folder, [str(path) for path in paths], reference)
 
 
-def contestants(plan: Plan, inputs: Inputs) -> dict[str, servers.Server]:
-    systems = {"auto": servers.ours(f"local-dir:{inputs.folder}", "auto")}
-    if plan.peers:
-        copy = plan.cache / f"{weights.ARCHITECTURE}-hf"
-        systems[INFINITY] = servers.infinity(copy, plan.cache / "venv-infinity")
-        systems[LITSERVE] = servers.litserve(inputs.folder, plan.cache / "venv-litserve", "fp32")
-    systems["float32"] = servers.ours(f"local-dir:{inputs.folder}", "float32")
-    if plan.peers:
-        systems[f"{LITSERVE}-bf16"] = servers.litserve(inputs.folder, plan.cache / "venv-litserve", "bf16")
-    return systems
+def contestants(plan: Plan, inputs: Inputs) -> dict[str, Embedder]:
+    systems = {key: embedders.ours(f"local-dir:{inputs.folder}", key) for key in PRECISIONS}
+    if plan.skip_peers:
+        return systems
+    copy, environment = plan.cache / f"{weights.ARCHITECTURE}-hf", plan.cache / "venv-litserve"
+    return {
+        "auto": systems["auto"],
+        INFINITY: embedders.infinity(copy, plan.cache / "venv-infinity"),
+        LITSERVE: embedders.litserve(inputs.folder, environment, "fp32"),
+        "float32": systems["float32"],
+        f"{LITSERVE}-bf16": embedders.litserve(inputs.folder, environment, "bf16"),
+    }
+
+
+def measure(plan: Plan, inputs: Inputs, key: str, system: Embedder) -> Round:
+    """Start a server, load it, then use it from one client, and check its answers."""
+    bare = measure_bare(plan, inputs, key) if key in PRECISIONS else None
+    with servers.running(system.server, plan.cache) as process:
+        loaded = run_load(
+            LoadSpec(
+                port=process.port,
+                calls=[system.embed],
+                images=inputs.images,
+                clients=CLIENTS,
+                warmup=plan.warmup,
+                requests=plan.requests,
+                keep=len(inputs.reference),
+            )
+        )
+        idle = run_load(LoadSpec(process.port, [system.embed], inputs.images, 1, 5, plan.idle_requests))
+        resident_mib = process.resident_bytes() / 2**20
+    return Round(bare, loaded, idle, resident_mib, min_cosine(system, loaded, inputs.reference))
 
 
 def measure_bare(plan: Plan, inputs: Inputs, precision: str) -> BareResult:
@@ -107,79 +140,60 @@ def measure_bare(plan: Plan, inputs: Inputs, precision: str) -> BareResult:
     return run_bare(spec, servers.environment_variables(plan.cache))
 
 
-def measure_server(plan: Plan, inputs: Inputs, server: servers.Server, measured: Measured) -> None:
-    """Start a server, load it, then use it from one client, and check its answers."""
-    with servers.running(server, plan.cache) as process:
-        loaded = run_load(
-            LoadSpec(
-                port=process.port,
-                calls=[server.embed],
-                images=inputs.images,
-                clients=CLIENTS,
-                warmup=plan.warmup,
-                requests=plan.requests,
-                keep=len(inputs.reference),
-            )
-        )
-        idle = run_load(LoadSpec(process.port, [server.embed], inputs.images, 1, 5, plan.idle_requests))
-        measured.resident_mib = max(measured.resident_mib, process.resident_bytes() / 2**20)
-    measured.loads.append(loaded)
-    measured.idles.append(idle)
-    measured.min_cosine = min(measured.min_cosine, min_cosine(server, loaded, inputs.reference))
-
-
-def min_cosine(server: servers.Server, loaded: LoadResult, reference: dict[str, np.ndarray]) -> float:
+def min_cosine(system: Embedder, loaded: LoadResult, reference: dict[str, np.ndarray]) -> float:
     """The lowest cosine between an answered embedding and open_clip's for the same image."""
-    cosines = []
-    for name, answer in loaded.answers.items():
-        if name in reference:
-            vector = server.vector(json.loads(answer))
-            cosines.append(float(vector @ reference[name] / np.linalg.norm(vector)))
+    cosines = [
+        float(system.embedding(answer) @ reference[name])
+        for name, answer in loaded.answers.items()
+        if name in reference
+    ]
     if not cosines:
-        raise RuntimeError(f"{server.name}: no answer could be checked")
+        raise RuntimeError(f"{system.name}: no answer could be checked")
     if min(cosines) < 0.999:
-        raise RuntimeError(f"{server.name} does not compute the same model: a cosine is {min(cosines)}")
+        raise RuntimeError(f"{system.name} does not compute the same model: a cosine is {min(cosines)}")
     return min(cosines)
 
 
-def measure_extras(plan: Plan, inputs: Inputs, server: servers.Server) -> Extras:
+def measure_extras(plan: Plan, inputs: Inputs, system: Embedder) -> Extras:
     """Compare endpoints for one idle client, and memory around `memory_requests` requests."""
     labels = open_clip.IMAGENET_CLASSNAMES
     classify = {"images": [IMAGE], "labels": labels, "templates": ["a photo of a {}."], "top_k": 5}
-    match = {
-        "images": [IMAGE],
-        "texts": [f"a photo of {count} dogs" for count in ("one", "two", "three", "four")],
-    }
+    texts = [f"a photo of {count} dogs" for count in ("one", "two", "three", "four")]
     calls = [
-        server.embed,
+        system.embed,
         Call("classify", "/classify", json.dumps(classify)),
-        Call("match", "/match", json.dumps(match)),
+        Call("match", "/match", json.dumps({"images": [IMAGE], "texts": texts})),
     ]
     # Label sets are cached on disk, but the first request must pay for this one.
     shutil.rmtree(plan.cache / "data", ignore_errors=True)
-    with servers.running(server, plan.cache) as process:
-        settle = run_load(LoadSpec(process.port, [server.embed], inputs.images, CLIENTS, 0, 8 * CLIENTS))
-        before = process.resident_bytes() / 2**20
-        note(f"memory: {before:.0f} MiB after {sum(settle.statuses.values())} requests")
-        run_load(LoadSpec(process.port, [server.embed], inputs.images, CLIENTS, 0, plan.memory_requests))
-        after = process.resident_bytes() / 2**20
-        first_classify_s = build_classes(process.port, calls[1], Path(inputs.images[0]))
+    with servers.running(system.server, plan.cache) as process:
+
+        def load(number: int) -> float:
+            """Resident MiB after so many requests."""
+            run_load(LoadSpec(process.port, [system.embed], inputs.images, CLIENTS, 0, number))
+            return process.resident_bytes() / 2**20
+
+        before = load(8 * CLIENTS)
+        note(f"memory: {before:.0f} MiB after {8 * CLIENTS} requests")
+        after = load(plan.memory_requests)
+        first_classify_s = build_classes(process, calls[1], inputs.images[0])
         mixed = run_load(
             LoadSpec(process.port, calls, inputs.images, 1, 2 * len(calls), plan.idle_requests * len(calls))
         )
-        precision = servers.get(process.port, "/models")["models"][0]["precision"]
+        precision = process.get("/models")["models"][0]["precision"]
     return Extras(mixed.latencies_ms, first_classify_s, before, after, precision)
 
 
-def build_classes(port: int, call: Call, image: Path, timeout_s: float = 900.0) -> float:
+def build_classes(process: servers.Running, call: Call, image: str) -> float:
     """Ask until the label set is encoded; returns the seconds it took."""
     body = call.filled(image)
+
+    def is_built() -> bool:
+        answer = process.post(call.path, body)
+        if answer.status_code not in (200, 503):
+            raise RuntimeError(f"{call.path} answered {answer.status_code}: {answer.text}")
+        return answer.status_code == 200
+
     start = time.monotonic()
-    while time.monotonic() < start + timeout_s:
-        status, answer = servers.post(port, call.path, body)
-        if status == 200:
-            return time.monotonic() - start
-        if status != 503:
-            raise RuntimeError(f"{call.path} answered {status}: {answer}")
-        time.sleep(1)
-    raise RuntimeError(f"{call.path} was not ready in {timeout_s:.0f} s")
+    servers.wait_until(is_built, f"{call.path} answered", timeout_s=900, every_s=1)
+    return time.monotonic() - start

@@ -1,6 +1,5 @@
-"""The servers under test: how each is installed, started, called and stopped."""
+"""One server under test: started in a process group of its own, asked, and always ended."""
 
-import json
 import os
 import signal
 import socket
@@ -14,35 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 
-from bench.load import IMAGE, Call
 from models.machine import usable_cores
 
 THREADS = usable_cores()
-INFINITY_REQUIREMENTS = (
-    "infinity-emb[server,torch]==0.0.77",
-    "pillow",
-    "torchvision",
-    "aiohttp",
-    "transformers>=4.47,<4.49",
-    "click<8.2",
-    "numpy<2",
-)
-LITSERVE_REQUIREMENTS = ("litserve==0.2.17", "open_clip_torch", "torch", "torchvision")
-NO_CALL = Call("none", "/", "")
+START_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that embeds images: `command(port)` starts it, `ready` answers 200 once it works."""
+    """`command` and a port start it; `ready` answers 200 once it works."""
 
     name: str
-    command: Callable[[int], list[str]]
-    embed: Call = NO_CALL
-    vector: Callable[[Any], np.ndarray] = lambda answer: np.zeros(0)
-    ready: str = "/health"
-    start_timeout_s: float = 300.0
+    command: tuple[str, ...]
+    ready: str = "/ready"
+
+
+def sds_clip(name: str, command: str, *options: str) -> Server:
+    """This project, started as a user would."""
+    return Server(name, (sys.executable, "-m", "sds_clip", command, *options, "--port"))
 
 
 @dataclass(frozen=True)
@@ -51,76 +40,23 @@ class Running:
 
     port: int
     pid: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> Any:
+        return httpx.get(self.url + path, timeout=30, verify=False).raise_for_status().json()
+
+    def post(self, path: str, body: str | bytes, timeout_s: float = 120.0) -> httpx.Response:
+        """Send one untimed request."""
+        headers = {"Content-Type": "application/json"}
+        # Loading certificates would take longer than the request.
+        return httpx.post(self.url + path, content=body, headers=headers, timeout=timeout_s, verify=False)
 
     def resident_bytes(self) -> int:
         return sum(_resident_bytes(pid) for pid in (self.pid, *descendants(self.pid)))
-
-
-def ours(model: str, precision: str) -> Server:
-    """This project's service, started as a user would."""
-
-    def command(port: int) -> list[str]:
-        options = ["--host", "127.0.0.1", "--port", str(port), "--model", model, "--precision", precision]
-        return [sys.executable, "-m", "sds_clip", "serve", *options]
-
-    body = json.dumps({"images": [IMAGE]})
-    return Server(
-        f"sds-clip, {precision}",
-        command,
-        Call("embed", "/embed", body),
-        lambda answer: np.asarray(answer["results"][0]["embedding"], dtype=np.float32),
-        ready="/ready",
-    )
-
-
-def infinity(folder: Path, environment: Path) -> Server:
-    """infinity-emb with torch, started as its documentation does for a CPU."""
-
-    def command(port: int) -> list[str]:
-        options = [
-            "--model-id",
-            str(folder),
-            "--device",
-            "cpu",
-            "--engine",
-            "torch",
-            "--no-bettertransformer",
-        ]
-        return [
-            str(environment / "bin" / "infinity_emb"), "v2", *options,
-            "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning",
-        ]  # fmt: skip
-
-    body = json.dumps({"model": folder.name, "modality": "image", "input": [IMAGE]})
-    return Server(
-        "infinity-emb 0.0.77, float32",
-        command,
-        Call("embed", "/embeddings", body),
-        lambda answer: np.asarray(answer["data"][0]["embedding"], dtype=np.float32),
-    )
-
-
-def litserve(folder: Path, environment: Path, precision: str) -> Server:
-    """LitServe around open_clip: `bench/litserve_app.py`; `precision` is open_clip's name."""
-    app = Path(__file__).with_name("litserve_app.py")
-    shown = {"fp32": "float32", "bf16": "bfloat16"}[precision]
-    return Server(
-        f"LitServe 0.2.17 + open_clip, {shown}",
-        lambda port: [str(environment / "bin" / "python"), str(app), str(folder), precision, str(port)],
-        Call("embed", "/predict", json.dumps({"image": IMAGE})),
-        lambda answer: np.asarray(answer["embedding"], dtype=np.float32),
-    )
-
-
-def install(environment: Path, requirements: tuple[str, ...]) -> Path:
-    """Create a peer's virtual environment, once per list of requirements."""
-    stamp = environment / "installed.txt"
-    if not stamp.exists() or stamp.read_text() != "\n".join(requirements):
-        print(f"installing {requirements[0]} into {environment}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        subprocess.run([environment / "bin" / "pip", "install", "--quiet", *requirements], check=True)
-        stamp.write_text("\n".join(requirements))
-    return environment
 
 
 def environment_variables(cache: Path) -> dict[str, str]:
@@ -143,62 +79,63 @@ def environment_variables(cache: Path) -> dict[str, str]:
 
 @contextmanager
 def running(server: Server, cache: Path, **environment: str) -> Iterator[Running]:
-    """Start a server, wait until it answers, and always end its whole process group."""
+    """Start a server, wait until it answers, and end its whole process group."""
     port = free_port()
     log = cache / "logs" / (server.name.replace(" ", "_").replace(",", "") + ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
+    with ended_by_sigterm(), log.open("w") as output:
         process = subprocess.Popen(
-            server.command(port),
+            (*server.command, str(port)),
             stdout=output,
             stderr=output,
             env=environment_variables(cache) | environment,
             process_group=0,
         )
+        started = Running(port, process.pid, log)
         try:
-            _wait_until_ready(server, process, port, log)
-            yield Running(port, process.pid)
+            wait_until(
+                lambda: _is_ready(server, process, started), f"{server.name} ready", START_TIMEOUT_S, 0.25
+            )
+            yield started
         finally:
             _end(process)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM is an exception, so that what was started is ended."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def free_port() -> int:
     """A loopback port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])
 
 
-def post(port: int, path: str, body: str | bytes, timeout_s: float = 120.0) -> tuple[int, Any]:
-    """Send one untimed request; returns status and parsed answer."""
-    response = httpx.post(
-        f"http://127.0.0.1:{port}{path}",
-        content=body,
-        headers={"Content-Type": "application/json"},
-        timeout=timeout_s,
-        verify=False,  # loading certificates would take longer than the request
-    )
-    return response.status_code, response.json() if response.content else None
+def wait_until(
+    happened: Callable[[], object], what: str, timeout_s: float = 600.0, every_s: float = 0.02
+) -> None:
+    """Wait for an event. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not {what} within {timeout_s:.0f} s")
+        time.sleep(every_s)
 
 
-def get(port: int, path: str) -> Any:
-    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30, verify=False).raise_for_status().json()
-
-
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + server.start_timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{server.name} ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-        with suppress(httpx.TransportError):
-            ready = httpx.get(f"http://127.0.0.1:{port}{server.ready}", timeout=5, verify=False)
-            if ready.status_code == 200:
-                return
-        time.sleep(0.25)
-    raise RuntimeError(
-        f"{server.name} was not ready in {server.start_timeout_s:.0f} s:\n{log.read_text()[-3000:]}"
-    )
+def _is_ready(server: Server, process: subprocess.Popen[bytes], started: Running) -> bool:
+    if process.poll() is not None:
+        end = started.log.read_text()[-3000:]
+        raise RuntimeError(f"{server.name} ended with {process.returncode}:\n{end}")
+    with suppress(httpx.TransportError):
+        return httpx.get(started.url + server.ready, timeout=5, verify=False).is_success
+    return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -222,9 +159,8 @@ def _resident_bytes(pid: int) -> int:
 def descendants(pid: int) -> list[int]:
     """All child processes, recursively."""
     children: list[int] = []
-    for thread in Path(f"/proc/{pid}/task").glob(
-        "*/children"
-    ):  # a child belongs to the thread that started it
+    # A child belongs to the thread that started it.
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             children += map(int, thread.read_text().split())
     return [*children, *(grandchild for child in children for grandchild in descendants(child))]

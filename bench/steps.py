@@ -8,7 +8,6 @@ embedding of captions, random draws, checks, clipping or transfers.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.report import note
+from bench.rounds import in_turns, timed
 from bench.train_parts import Model, new_loader
 from models.data.batches import Batch
 from models.data.pairs import PairSet
 from models.teacher.caption_cache import CaptionCache
-from models.training.log import synchronize
 from models.training.objective import timestep_range
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.trainer import Trainer, plain_attention, sub_batch
@@ -64,26 +63,30 @@ def set_checkpointing(model: Model, variant: str) -> None:
 
 
 def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
-    """Interleaved rounds after a warm-up, each on its own batch; every second one in reverse order."""
+    """Rounds after a warm-up, each on its own batch."""
     trainers = {variant: model.trainer(gradient_of(variant)) for variant in VARIANTS}
     batches = list(new_loader(model, pairs, rounds + 1))
-    seconds: Seconds = defaultdict(list)
-    for number, batch in enumerate(batches):
-        note(f"steps: round {number} of {rounds}")
-        ready = prepare(model, trainers[FULL], batch)
-        runs: dict[tuple[str, str], Callable[[], Any]] = {}
-        for variant, trainer in trainers.items():
-            runs[variant, STEP] = partial(trainer.step, batch)
-            if variant != RECOMPUTED:
-                runs[variant, BARE] = partial(bare_step, model, ready, variant)
-        for variant, way in list(runs)[:: -1 if number % 2 else 1]:
+    inputs = [prepare(model, trainers[FULL], batch) for batch in batches]
+    runs: dict[tuple[str, str], Callable[[], float]] = {}
+
+    def add(variant: str, way: str, works: list[Callable[[], Any]]) -> None:
+        waiting = iter(works)
+
+        def run() -> float:
             set_checkpointing(model, variant)
-            taken = timed(runs[variant, way], model.shapes.place)
+            seconds = timed(next(waiting), model.shapes.place)
             clear(model)
-            if number:
-                seconds[variant, way].append(taken)
+            return seconds
+
+        runs[variant, way] = run
+
+    for variant, trainer in trainers.items():
+        add(variant, STEP, [partial(trainer.step, batch) for batch in batches])
+        if variant != RECOMPUTED:
+            add(variant, BARE, [partial(bare_step, model, ready, variant) for ready in inputs])
+    seconds = in_turns("steps", rounds, runs, warm_up=True)
     set_checkpointing(model, FULL)
-    return dict(seconds)
+    return seconds
 
 
 def measure_waits(model: Model, pairs: PairSet, steps: int) -> list[Waits]:
@@ -113,15 +116,6 @@ def _train(model: Model, pairs: PairSet, steps: int, name: str) -> Waits:
         seconds = time.perf_counter() - started
     examples = steps * model.shapes.batch_size
     return Waits(name, steps, examples, seconds, loader.wait_s - data_s, trainer.embedding_s - captions_s)
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has finished the work."""
-    synchronize(device)
-    started = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - started
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Hot swap under load: failed requests, answers mixing versions, latency during a swap, and memory.
+"""Measures a hot swap under load: failed requests, answers mixing versions, latency during a swap, and memory.
 
 One server runs next to a training run as `sds-clip up` starts it: half of the cores, nice 10. Requests come
 at random times at 80 % of the server's capacity then, two /match with changing texts to one /classify. An
@@ -7,38 +7,27 @@ A swap lasts from the alias's move until a second after the new version's first 
 tells since when a version serves.
 """
 
-import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-import numpy as np
 import torch
 
 from app.registry.publish import publish
 from bench import report, servers, weights
 from bench.file_aliases import FileAliases
-from bench.load import (
-    IMAGE,
-    TEXT,
-    Answer,
-    Call,
-    LoadSpec,
-    OpenSpec,
-    answers_of,
-    run_load,
-    start_open,
-    text_of,
-)
-from bench.report import note
+from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
+from bench.options import cache_option, option, parse
+from bench.report import at_least, at_most, note
 from bench.serve_measure import build_classes
 from bench.sets import make_images
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
@@ -72,15 +61,17 @@ MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights
 class Plan:
     """How much is measured."""
 
-    model: str
-    precision: str
-    swaps: int
-    every_s: float
-    steady_s: float
-    capacity_requests: int
-    share: float
-    trainer: bool
-    cache: Path
+    model: str = option(
+        "", "Base to lay deltas over; without it, ViT-B/32 with random weights is made.", quick="demo"
+    )
+    precision: str = option("auto", "Precision of the service: auto, float32 or bfloat16.")
+    swaps: int = option(20, "Number of moves of the alias.", quick=3)
+    every_s: float = option(6.0, "Number of seconds between two moves.", quick=4.0)
+    steady_s: float = option(60.0, "Number of seconds before the first move.", quick=5.0)
+    capacity_requests: int = option(600, "Number of requests that measure the capacity.", quick=96)
+    share: float = option(0.8, "Share of the capacity that is asked for.")
+    no_trainer: bool = option(False, "Let nothing but the server use the machine.")
+    cache: Path = cache_option()
 
     @property
     def folder(self) -> Path:
@@ -106,74 +97,62 @@ class Swap:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = parse(arguments)
-    heading = report.machine()
-    beside = "a training run beside" if plan.trainer else "nothing beside"
+    plan = parse(Plan, "bench.swap", __doc__, arguments)
+    heading = report.heading("bench.swap", arguments)
+    model = plan.model or f"local-dir:{weights.make_open_clip(plan.cache / weights.ARCHITECTURE)}"
     images = [str(path) for path in make_images(plan.cache / "images", 64)]
-    base = load_clip(plan.model, device="cpu", precision="float32")
-    versions = make_versions(plan, base)
-    server = swap_server(plan)
-    with servers.running(server, plan.cache) as running, trainer(plan):
-        build_classes(running.port, CALLS[2], Path(images[0]))
+    base = load_clip(model, device="cpu", precision="float32")
+    versions = make_versions(plan.folder, model, base)
+    # It polls at the default interval of a second.
+    command = (sys.executable, "-m", "bench.swap_server", model, plan.precision, str(plan.folder))
+    server = servers.Server(f"swap {plan.precision}", command)
+    with servers.running(server, plan.cache) as running, training(plan):
+        build_classes(running, CALLS[2], images[0])
         note("capacity, in a closed loop")
         capacity = capacity_of(plan, running.port, images)
         rate = plan.share * capacity
         note(f"{capacity:.1f} requests a second; now {rate:.1f} at random, and {plan.swaps} swaps")
-        answers, moves = load_and_swap(plan, running.port, images, rate, versions)
-        precision = servers.get(running.port, "/models")["models"][0]["precision"]
+        answers, moves = load_and_swap(plan, running, images, rate, versions)
+        precision = running.get("/models")["models"][0]["precision"]
     note("checking every answer against its version")
-    references = {
-        version: Reference(f"local-dir:{plan.folder / 'versions' / version}", precision, images, CALLS)
-        for version in versions
-    }
-    references[base.version] = Reference(plan.model, precision, images, CALLS)
+    sources = {version: f"local-dir:{plan.folder / 'versions' / version}" for version in versions}
+    sources[base.version] = model
+    references = {version: Reference(source, precision, images, CALLS) for version, source in sources.items()}
     good = [answer for answer in answers if answer.status == "200"]
     apart = separation(good[:3], references)
     allowed = min(TOLERANCE[precision], apart / 2)
     checked = check(good, references, allowed)
     swaps = in_effect(moves, good)
-    print(report.command("bench.swap", arguments) + "\n")
-    print(
-        f"{heading}\n{report.versions(report.SERVICE)}. {plan.model}, {precision}; "
-        f"{rate:.1f} requests a second, {beside}.\n"
+    beside = "nothing beside" if plan.no_trainer else "a training run beside"
+    report.show(
+        f"{heading}\n{report.versions(report.SERVICE)}. {model}, {precision}; {rate:.1f} requests a second, {beside}.",
+        table(answers, swaps),
+        f"Answers compared: {checked.answers}; the furthest score is {checked.furthest:.2g} from its\n"
+        f"version's own ({allowed:.2g} allowed), a mixed one would be {apart:.2g} off at least.\n"
+        f"{until_answered(swaps)}",
+        targets=targets(answers, swaps, len(moves), checked, share_apart(plan.folder, base, versions[0])),
     )
-    print(table(answers, swaps) + "\n")
-    print(f"Answers compared: {checked.answers}; the furthest score is {checked.furthest:.2g} from its")
-    print(f"version's own ({allowed:.2g} allowed), a mixed one would be {apart:.2g} off at least.")
-    print(until_answered(swaps) + "\n")
-    print(report.verdicts(targets(answers, swaps, len(moves), checked, share_apart(plan, base, versions[0]))))
 
 
-def make_versions(plan: Plan, base: Clip) -> list[str]:
+def make_versions(folder: Path, model: str, base: Clip) -> list[str]:
     """Publish four deltas over the base, with random changes to their LayerNorms."""
-    shutil.rmtree(plan.folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     found = []
     for seed in range(4):
-        tuned = load_clip(plan.model, device="cpu", precision="float32").network
+        tuned = load_clip(model, device="cpu", precision="float32").network
         random = torch.Generator().manual_seed(seed)
         for value in trainable_parameters(tuned).values():
             value.data += MOVED * torch.randn(value.shape, generator=random)
-        delta = save_delta(plan.folder / f"delta-{seed}", base, tuned, configuration={}, data={}, metrics={})
-        published = publish(delta, plan.folder / "versions", job=f"bench_{seed}", fence=1, base=base)
+        delta = save_delta(folder / f"delta-{seed}", base, tuned, configuration={}, data={}, metrics={})
+        published = publish(delta, folder / "versions", job=f"bench_{seed}", fence=1, base=base)
         found.append(published.version)
     return found
 
 
-def swap_server(plan: Plan) -> servers.Server:
-    """This project's service, polling at the default interval of a second."""
-    command = [sys.executable, "-m", "bench.swap_server"]
-    return servers.Server(
-        f"swap {plan.precision}",
-        lambda port: [*command, str(port), plan.model, plan.precision, str(plan.folder)],
-        ready="/ready",
-    )
-
-
 @contextmanager
-def trainer(plan: Plan) -> Iterator[None]:
-    """Distil the demo teacher into the demo CLIP within the block, if the plan says so."""
-    if not plan.trainer:
+def training(plan: Plan) -> Iterator[None]:
+    """Distil the demo teacher into the demo CLIP within the block, unless the plan says otherwise."""
+    if plan.no_trainer:
         yield
         return
     note("starting the training run")
@@ -191,8 +170,8 @@ def trainer(plan: Plan) -> Iterator[None]:
         env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
     )
     try:
-        while not (run / "log.jsonl").exists() and process.poll() is None:
-            time.sleep(0.1)
+        log = run / "log.jsonl"
+        servers.wait_until(lambda: log.exists() or process.poll() is not None, "training")
         yield
         if process.poll() is not None:
             raise RuntimeError(f"the training run ended with {process.returncode}")
@@ -213,26 +192,27 @@ def capacity_of(plan: Plan, port: int, images: Sequence[str]) -> float:
 
 
 def load_and_swap(
-    plan: Plan, port: int, images: list[str], rate: float, versions: list[str]
+    plan: Plan, running: servers.Running, images: list[str], rate: float, versions: list[str]
 ) -> tuple[list[Answer], list[Move]]:
     """The answers of the whole run, and each move of the alias."""
     aliases = FileAliases(plan.folder / "aliases.json")
     seconds = plan.steady_s + plan.swaps * plan.every_s + AFTER_S
-    load = start_open(OpenSpec(port, CALLS, images, rate, seconds))
     moves = []
-    time.sleep(plan.steady_s)
-    for number in range(plan.swaps):
-        version = versions[number % len(versions)]
-        at = time.monotonic()
-        aliases.point("default", version)
-        time.sleep(plan.every_s)
-        moves.append(Move(at, version, serving_since(port, version)))
-    return answers_of(load), moves
+    with ThreadPoolExecutor(1) as thread:
+        load = thread.submit(run_open_load, OpenSpec(running.port, CALLS, images, rate, seconds))
+        time.sleep(plan.steady_s)
+        for number in range(plan.swaps):
+            version = versions[number % len(versions)]
+            at = time.monotonic()
+            aliases.point("default", version)
+            time.sleep(plan.every_s)
+            moves.append(Move(at, version, serving_since(running, version)))
+        return load.result(), moves
 
 
-def serving_since(port: int, version: str) -> float | None:
+def serving_since(running: servers.Running, version: str) -> float | None:
     """When the version began to serve, on the monotonic clock; None if it does not."""
-    [process] = servers.get(port, "/models/status")["processes"]
+    [process] = running.get("/models/status")["processes"]
     [since] = [name["since"] for name in process["models"] if name["version"] == version] or [None]
     return None if since is None else since - time.time() + time.monotonic()
 
@@ -269,8 +249,8 @@ def table(answers: Sequence[Answer], swaps: Sequence[Swap]) -> str:
         some = [each for each in answers if path in ("all", CALLS[each.number % len(CALLS)].path)]
         for during in (False, True):
             found = milliseconds(some, swaps, during=during)
-            cells = [f"{report.percentile(found, percent):.0f}" if found else "" for percent in (50, 95, 99)]
-            rows.append([path, "during a swap" if during else "steady", len(found), *cells])
+            stage = "during a swap" if during else "steady"
+            rows.append([path, stage, len(found), *report.percentiles(found, 0)])
     return report.markdown(("requests", "", "number", "p50 ms", "p95 ms", "p99 ms"), rows, text=(0, 1))
 
 
@@ -279,14 +259,14 @@ def until_answered(swaps: Sequence[Swap]) -> str:
     serving = [swap.serving_at - swap.at for swap in swaps] or [float("nan")]
     answered = [swap.answered_at - swap.at for swap in swaps] or [float("nan")]
     return (
-        f"From the alias's move a version serves after {np.median(serving):.2f} s ({max(serving):.2f} at most), and "
-        f"its first answer has come after {np.median(answered):.2f} s ({max(answered):.2f} at most)."
+        f"From the alias's move a version serves after {median(serving):.2f} s ({max(serving):.2f} at most), and "
+        f"its first answer has come after {median(answered):.2f} s ({max(answered):.2f} at most)."
     )
 
 
-def share_apart(plan: Plan, base: Clip, version: str) -> float:
+def share_apart(folder: Path, base: Clip, version: str) -> float:
     """Percent of a version's tensor bytes not shared with its base."""
-    clip = lay_over(base, read_delta(plan.folder / "versions" / version))
+    clip = lay_over(base, read_delta(folder / "versions" / version))
     return 100 * bytes_apart([clip.network], [base.network]) / sum(storages(clip.network).values())
 
 
@@ -298,43 +278,13 @@ def targets(
     during = report.percentile(milliseconds(answers, swaps, during=True) or [float("inf")], 99)
     slowest = max((swap.serving_at - swap.at for swap in swaps), default=float("inf"))
     return [
-        report.Target("failed requests", failed, 0, at_least=False),
-        report.Target("answers mixing versions", checked.mixed, 0, at_least=False),
-        report.Target("swaps in effect before the next", len(swaps), moves, at_least=True),
-        report.Target("p99 during a swap over steady p99", during / steady, 1.5, at_least=False),
-        report.Target("slowest from the move until the version serves, s", slowest, 3, at_least=False),
-        report.Target("tensor bytes not shared, %", apart, 1, at_least=False),
+        at_most("failed requests", failed, 0),
+        at_most("answers mixing versions", checked.mixed, 0),
+        at_least("swaps in effect before the next", len(swaps), moves),
+        at_most("p99 during a swap over steady p99", during / steady, 1.5),
+        at_most("slowest from the move until the version serves, s", slowest, 3),
+        at_most("tensor bytes not shared, %", apart, 1),
     ]
-
-
-def parse(arguments: list[str] | None) -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m bench.swap", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="3 swaps of the demo model: a smoke test, not a measurement"
-    )
-    parser.add_argument("--model", help="a base to lay deltas over (default: ViT-B/32 with random weights)")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--swaps", type=int, help="moves of the alias (20, or 3 with --quick)")
-    parser.add_argument(
-        "--share", type=float, default=0.8, help="of the capacity that is asked for (default: 0.8)"
-    )
-    parser.add_argument("--no-trainer", action="store_true", help="nothing but the server on the machine")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
-    options = parser.parse_args(arguments)
-    quick, cache = options.quick, options.cache.resolve()
-    folder = cache / weights.ARCHITECTURE
-    model = options.model or ("demo" if quick else f"local-dir:{weights.make_open_clip(folder)}")
-    return Plan(
-        model=model,
-        precision=options.precision,
-        swaps=options.swaps or (3 if quick else 20),
-        every_s=4.0 if quick else 6.0,
-        steady_s=5.0 if quick else 60.0,
-        capacity_requests=96 if quick else 600,
-        share=options.share,
-        trainer=not options.no_trainer,
-        cache=cache,
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server for a folder's versions and aliases: `python -m bench.swap_server PORT MODEL PRECISION DIR`."""
+"""A server for a folder's versions and aliases: `python -m bench.swap_server MODEL PRECISION DIR PORT`."""
 
 import sys
 from functools import partial
@@ -11,7 +11,7 @@ from bench.file_aliases import FileAliases
 
 
 def main() -> None:
-    port, model, precision, folder = sys.argv[1:]
+    model, precision, folder, port = sys.argv[1:]
     aliases = FileAliases(Path(folder) / "aliases.json")
     registry = Registry(partial(find_folder, Path(folder) / "versions"), aliases.read)
     run(Settings(port=int(port), models=[model], precision=precision), registry)

@@ -1,26 +1,28 @@
-"""Training benchmark: steps against bare parts, `sds` against `full`, waits, the pruned diffusion score.
+"""Measures training steps against their bare parts, `sds` against `full`, waits, and the pruned diffusion score.
 
-Uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and the
-demo teacher for choosing captions. All in one run, printed as Markdown. The defaults fit a CPU; on a GPU,
-Stable Diffusion 1.5's own shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images
-are created once under `.cache/bench`.
+It uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and
+the demo teacher for choosing captions. The report is Markdown. The defaults fit a CPU; on a GPU, Stable
+Diffusion 1.5's own shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images are
+created once under `.cache/bench`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 from bench import report
 from bench.diffusion import CAPTIONS, DEFAULT_Z, ChoicePlan, Choices, compare_choices
 from bench.memory import Memory, measure_memory
-from bench.report import note
+from bench.options import cache_option, option, parse
+from bench.report import at_least, at_most, note
 from bench.sets import make_pairs
 from bench.steps import BARE, FULL, SDS, STEP, VARIANTS, Seconds, Waits, measure_waits, time_steps
 from bench.train_parts import UNETS, Shapes, build, describe
+from models.score_error import ErrorOf
 from models.teacher.load import load_teacher
 
 
@@ -28,17 +30,36 @@ from models.teacher.load import load_teacher
 class Plan:
     """What is measured, and how much."""
 
-    shapes: Shapes
-    rounds: int
-    wait_steps: int
-    teacher: str
-    choice: ChoicePlan
-    cache: Path
+    student: str = option("ViT-B-32", "Name of an open_clip ViT, or tiny.", quick="tiny")
+    unet: str = option("small", "Shape of the U-Net.", quick="tiny", choices=UNETS)
+    device: str = option("auto", "Device of the steps: auto, cpu or cuda.")
+    precision: str = option("auto", "Precision of student and teacher: auto, float32 or bfloat16.")
+    batch_size: int = option(16, "Number of images and captions of a step.", quick=4)
+    sds_batch_size: int | None = option(
+        None, "Number of them that the teacher sees. Half of them without this option.", kind=int
+    )
+    rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
+    wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
+    teacher: str = option("demo", "Teacher that chooses captions, with its VAE.")
+    scenes: int = option(400, "Number of scenes whose captions are chosen.", quick=4)
+    draws: int = option(32, "Number of noise levels that captions are compared on.", quick=16)
+    round_size: int = option(8, "Number of draws between prunings.")
+    error_of: ErrorOf = option("velocity", "Error that is the score.", choices=get_args(ErrorOf))
+    cache: Path = cache_option()
+
+    @property
+    def shapes(self) -> Shapes:
+        sds_batch_size = self.sds_batch_size or self.batch_size // 2
+        return Shapes(self.student, self.unet, self.device, self.precision, self.batch_size, sds_batch_size)
+
+    @property
+    def choice(self) -> ChoicePlan:
+        return ChoicePlan(self.scenes, self.draws, self.round_size, batch_size=64, error_of=self.error_of)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    plan = parse(arguments)
-    heading = report.machine()
+    plan = parse(Plan, "bench.train", __doc__, arguments)
+    heading = report.heading("bench.train", arguments)
     shapes, choice = plan.shapes, plan.choice
     judge = load_teacher(plan.teacher, device=shapes.device, precision=shapes.precision, vae=True)
     note("images")
@@ -51,16 +72,15 @@ def main(arguments: list[str] | None = None) -> None:
     seconds = time_steps(model, pairs, plan.rounds)
     waits = measure_waits(model, pairs, plan.wait_steps)
     exhaustive, pruned = compare_choices(judge, choice)
-
-    print(report.command("bench.train", arguments) + "\n")
-    print(heading)
-    print(report.training_versions(shapes.place) + "\n")
-    print(f"{describe(model)} {plan.rounds} interleaved rounds: {_READING}\n")
-    print(step_table(seconds, memory, shapes.batch_size) + "\n")
-    print(waits_table(waits) + "\n")
-    print(choice_note(plan.teacher, choice) + "\n")
-    print(choice_table(exhaustive, pruned) + "\n")
-    print(report.verdicts(targets(seconds, waits, exhaustive, pruned, DEFAULT_Z)))
+    report.show(
+        f"{heading}\n{report.training_versions(shapes.place)}",
+        f"{describe(model)} {plan.rounds} interleaved rounds: {_READING}",
+        step_table(seconds, memory, shapes.batch_size),
+        waits_table(waits),
+        choice_note(plan.teacher, choice),
+        choice_table(exhaustive, pruned),
+        targets=targets(seconds, waits, exhaustive, pruned, DEFAULT_Z),
+    )
 
 
 _READING = (
@@ -68,50 +88,6 @@ _READING = (
     "step is `Trainer.step` on a loaded batch, its captions embedded anew. Its peak is what its first step takes above "
     "what was held before, in a process of its own."
 )
-
-
-def parse(arguments: list[str] | None) -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
-    add = parser.add_argument
-    add("--quick", action="store_true", help="tiny shapes, few rounds: a smoke test, not a measurement")
-    add("--student", help="an open_clip ViT, or tiny (ViT-B-32, or tiny with --quick)")
-    add("--unet", choices=UNETS, help="the U-Net's shape (small, or tiny with --quick)")
-    add("--device", default="auto", help="auto, cpu or cuda")
-    add("--precision", default="auto", help="auto, float32 or bfloat16, of student and teacher")
-    add("--batch-size", type=int, help="images and captions of a step (16, or 4 with --quick)")
-    add("--sds-batch-size", type=int, help="of which the teacher sees so many (half)")
-    add("--rounds", type=int, help="interleaved repetitions (7, or 2 with --quick)")
-    add("--wait-steps", type=int, help="steps whose waiting is measured (12, or 2 with --quick)")
-    add("--teacher", default="demo", help="the teacher that chooses captions, with its VAE")
-    add("--scenes", type=int, help="scenes whose captions are chosen (400, or 4 with --quick)")
-    add("--draws", type=int, help="noise levels that captions are compared on (32, or 16 with --quick)")
-    add("--round-size", type=int, default=8, help="draws between prunings")
-    add("--error-of", choices=("epsilon", "velocity"), default="velocity", help="whose error is the score")
-    add("--cache", type=Path, default=Path(".cache/bench"), help="where the images are kept")
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    batch_size = options.batch_size or (4 if quick else 16)
-    return Plan(
-        shapes=Shapes(
-            student=options.student or ("tiny" if quick else "ViT-B-32"),
-            unet=options.unet or ("tiny" if quick else "small"),
-            device=options.device,
-            precision=options.precision,
-            batch_size=batch_size,
-            sds_batch_size=options.sds_batch_size or batch_size // 2,
-        ),
-        rounds=options.rounds or (2 if quick else 7),
-        wait_steps=options.wait_steps or (2 if quick else 12),
-        teacher=options.teacher,
-        choice=ChoicePlan(
-            scenes=options.scenes or (4 if quick else 400),
-            draws=options.draws or (16 if quick else 32),
-            round_size=options.round_size,
-            batch_size=64,
-            error_of=options.error_of,
-        ),
-        cache=options.cache.resolve(),
-    )
 
 
 def step_table(seconds: Seconds, memory: dict[str, Memory], batch_size: int) -> str:
@@ -198,24 +174,15 @@ def targets(
     seconds: Seconds, waits: Sequence[Waits], exhaustive: Choices, pruned: dict[float, Choices], z: float
 ) -> list[report.Target]:
     count = len(exhaustive.decisions)
-    of_bare = [
-        report.Target(
-            f"a step ({variant}) over the bare forward and backward of its parts",
-            report.ratio(seconds[variant, STEP], seconds[variant, BARE]),
-            1.15,
-            at_least=False,
-        )
-        for variant in (FULL, SDS)
-    ]
-    shares = [
-        report.Target(f"share of step time spent waiting, {wait.name}", waiting(wait), 0.05, at_least=False)
-        for wait in waits
-    ]
+    name = "a step ({}) over the bare forward and backward of its parts"
+    of_bare = {
+        variant: report.ratio(seconds[variant, STEP], seconds[variant, BARE]) for variant in (FULL, SDS)
+    }
     equal = pruned[z].agreeing(exhaustive) / count
     return [
-        *of_bare,
-        *shares,
-        report.Target(f"equal decisions with pruning at z = {z:g}, the default", equal, 0.99, at_least=True),
+        *(at_most(name.format(variant), ratio, 1.15) for variant, ratio in of_bare.items()),
+        *(at_most(f"share of step time spent waiting, {wait.name}", waiting(wait), 0.05) for wait in waits),
+        at_least(f"equal decisions with pruning at z = {z:g}, the default", equal, 0.99),
     ]
 
 

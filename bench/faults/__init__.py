@@ -1,6 +1,6 @@
 """Fault injection into a running system: single (`bench.faults.table`) or many (`bench.faults.soak`).
 
-system      two services, two workers, a broker and a database in real processes; proxy: the network
-callers     clients that call the services continuously; checks: what must hold after every fault
+system      two services, two workers, a broker and a database in real processes (parts); proxy: the network
+callers     a client for each service, which asks continuously; checks: what must hold after every fault
 kinds       every kind of fault; injections, storage, weights, crash_points: how each is injected
 """

@@ -1,4 +1,4 @@
-"""Clients that call every serving process continuously and record refusals and wrong answers."""
+"""A client that calls a serving process continuously and records refusals and answers."""
 
 import threading
 import time
@@ -13,6 +13,7 @@ from app.store.records import Promotion
 from tests.app.serving.swapping import MATCH
 
 ASK_EVERY_S = 0.1
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -21,42 +22,6 @@ class Refusal:
 
     at: float
     reason: str
-
-
-class Caller:
-    """Sends /embed requests in a thread."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="caller", daemon=True)
-        self.refusals: list[Refusal] = []
-        self.asked = 0
-        self._thread.start()
-
-    def refused_since(self, at: float) -> list[Refusal]:
-        return [refusal for refusal in self.refusals if refusal.at >= at]
-
-    def close(self) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._done.wait(ASK_EVERY_S):
-                at = time.time()
-                self.asked += 1
-                try:
-                    answer = client.post("/embed", json={"texts": ["a blue square"]})
-                    reason = "" if answer.is_success else answer.text
-                except httpx.TransportError as error:
-                    reason = repr(error)
-                if reason:
-                    self.refusals.append(Refusal(at, reason))
-
-
-MATCH_EVERY_S = 0.2
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -71,15 +36,19 @@ class Answer:
     scores: Tensor
 
 
-class Matcher:
-    """Sends /match requests to one process in a thread. Refusals do not matter here."""
+class Caller:
+    """Sends /match requests for `default` to one process in a thread, until it is closed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._done = threading.Event()
+        self._refusals: list[Refusal] = []
         self._answers: list[Answer] = []
-        self._thread = threading.Thread(target=self._ask, name="matcher", daemon=True)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="caller", daemon=True)
         self._thread.start()
+
+    def refused_since(self, at: float) -> list[Refusal]:
+        return [refusal for refusal in self._refusals if refusal.at >= at]
 
     def taken(self) -> list[Answer]:
         """Take the answers since the last call."""
@@ -90,21 +59,23 @@ class Matcher:
         self._done.set()
         self._thread.join()
 
-    def _ask(self) -> None:
+    def _run(self) -> None:
         with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._done.wait(MATCH_EVERY_S):
+            while not self._done.wait(ASK_EVERY_S):
                 at = time.time()
                 try:
                     answer = client.post("/match", json={**MATCH, "model": "default"})
-                except httpx.TransportError:
+                except httpx.TransportError as error:
+                    self._refusals.append(Refusal(at, repr(error)))
                     continue
-                if answer.is_success:
-                    content = answer.json()
-                    scores = torch.tensor([result["scores"] for result in content["results"]])
-                    model = content["model"]
-                    self._answers.append(
-                        Answer(self._url, at, time.time(), model["version"], model["generation"], scores)
-                    )
+                if not answer.is_success:
+                    self._refusals.append(Refusal(at, answer.text))
+                    continue
+                model, results = answer.json()["model"], answer.json()["results"]
+                scores = torch.tensor([result["scores"] for result in results])
+                self._answers.append(
+                    Answer(self._url, at, time.time(), model["version"], model["generation"], scores)
+                )
 
 
 def what_is_wrong(

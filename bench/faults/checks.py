@@ -29,7 +29,10 @@ class Findings:
     """Problems with aliases, versions or a service."""
 
     def __bool__(self) -> bool:
-        return bool(self.lost or self.duplicated or self.wrong or self.broken)
+        return any(self.by_name().values())
+
+    def by_name(self) -> dict[str, list[str]]:
+        return vars(self)
 
 
 def check(system: System, *, any_age: bool = False) -> Findings:
@@ -84,7 +87,7 @@ def _check_alias(system: System, findings: Findings) -> None:
 
 def _check_answers(system: System, findings: Findings, *, any_age: bool) -> None:
     """Check the answers since the last check."""
-    answers = [answer for matcher in system.matchers for answer in matcher.taken()]
+    answers = [answer for caller in system.callers for answer in caller.taken()]
     moves = {move.generation: move for move in system.store.aliases.promotions("default", limit=MAX_LIMIT)}
     found = (what_is_wrong(answer, moves, system.scores_of, any_age=any_age) for answer in answers)
     findings.wrong += [text for text in found if text is not None]

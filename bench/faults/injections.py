@@ -1,22 +1,19 @@
 """Faults of processes and of the network between them: deaths, outages and duplicates."""
 
 import contextlib
-import shutil
 import signal
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import httpx
-import redis
 
 from app.jobs.wakeups import WakeUps
 from app.store.states import JobKind
+from bench.faults.proxy import Outage
 from bench.faults.system import STEPS, System
-from tests.databases import held
 from tests.worker.waiting import end
 from worker.identity import is_alive, kill
 
@@ -43,8 +40,11 @@ def begun(system: System, random: Random) -> str:
     return job
 
 
-def at_point(point: str, visits: int = 1) -> Callable[[System, Random], Injected]:
-    """Return an injection: the process that reaches the point dies there, at a random visit."""
+Injection = Callable[[System, Random], Injected]
+
+
+def at_point(point: str, visits: int = 1) -> Injection:
+    """The process that reaches the point dies there, at a random visit."""
 
     def inject(system: System, random: Random) -> Injected:
         system.arm(point, random.randint(1, visits))
@@ -61,7 +61,7 @@ def service_dies_after_commit(system: System, random: Random) -> Injected:
     with contextlib.suppress(httpx.TransportError):
         raise AssertionError(f"it answered: {system.submit(seed, key=key)}")
     at = system.until_reached("after-commit")
-    system.until(system.answers)
+    system.until(system.service.version)
     return Injected(system.submit(seed, key=key), at)
 
 
@@ -98,77 +98,36 @@ def valkey_is_killed(system: System, random: Random) -> Injected:
 
 
 def broker_is_wiped(system: System, random: Random) -> Injected:
-    """Its data first, then its files."""
     job = submitted(system, random)
-    with contextlib.closing(redis.Redis(unix_socket_path=str(system.valkey.socket))) as client:
-        client.flushall()
-    system.kill_valkey()
-    shutil.rmtree(system.valkey_folder / "appendonlydir")
+    system.wipe_broker()
     return Injected(job, time.time())
 
 
-def broker_is_cut(system: System, random: Random) -> Injected:
-    """Connections are closed, and new ones refused."""
-    system.broker.cut()
-    return _submitted_meanwhile(system, random, system.broker.heal)
+def broker_is_away(how: Outage) -> Injection:
+    """A job is submitted meanwhile."""
+
+    def inject(system: System, random: Random) -> Injected:
+        with system.broker.away(how):
+            job = submitted(system, random)
+            time.sleep(OUTAGE_S)
+        return Injected(job, time.time())
+
+    return inject
 
 
-def broker_stalls(system: System, random: Random) -> Injected:
-    """Connections stay open, but nothing gets through."""
-    system.broker.stall()
-    return _submitted_meanwhile(system, random, system.broker.heal)
+def database_is_away(how: Outage) -> Injection:
+    """A job has begun, and does not end before."""
 
+    def inject(system: System, random: Random) -> Injected:
+        job = begun(system, random)
+        with system.database_away(how):
+            began = time.time()
+            time.sleep(OUTAGE_S)
+        at, ended_at = time.time(), system.job(job).finished_at
+        assert ended_at is None or ended_at > began, "it had ended"
+        return Injected(job, at)
 
-def database_is_cut(system: System, random: Random) -> Injected:
-    assert system.database is not None
-    job = begun(system, random)
-    system.database.cut()
-    return _over(system, job, system.database.heal)
-
-
-def database_stalls(system: System, random: Random) -> Injected:
-    """PostgreSQL stops answering, or another connection locks SQLite's file."""
-    job = begun(system, random)
-    if system.database is not None:
-        system.database.stall()
-        return _over(system, job, system.database.heal)
-    file = system.database_url.removeprefix("sqlite:///")
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as blocker:
-        blocker.execute("BEGIN EXCLUSIVE")
-        return _over(system, job, lambda: blocker.execute("ROLLBACK"))
-
-
-@contextlib.contextmanager
-def database_away(system: System) -> Iterator[None]:
-    """Refuse connections to PostgreSQL, or lock SQLite's file, within the block."""
-    if system.database is not None:
-        system.database.cut()
-        try:
-            yield
-        finally:
-            system.database.heal()
-        return
-    with held(system.database_url, timeout_s=60):
-        yield
-
-
-def _over(system: System, job: str, heal: Callable[[], object]) -> Injected:
-    """Wait for the outage, heal it, and check that the job had not ended before."""
-    began = time.time()
-    time.sleep(OUTAGE_S)
-    heal()
-    at, ended_at = time.time(), system.job(job).finished_at
-    assert ended_at is None or ended_at > began, "it had ended"
-    return Injected(job, at)
-
-
-def _submitted_meanwhile(system: System, random: Random, heal: Callable[[], None]) -> Injected:
-    try:
-        job = submitted(system, random)
-        time.sleep(OUTAGE_S)
-    finally:
-        heal()
-    return Injected(job, time.time())
+    return inject
 
 
 def zombie_goes_on(system: System, random: Random) -> Injected:

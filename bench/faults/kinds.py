@@ -1,13 +1,12 @@
 """Every kind of fault, and how one is injected and checked."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from bench.faults import injections, storage, weights
 from bench.faults.checks import Findings, check
-from bench.faults.injections import Injected, at_point, submitted
+from bench.faults.injections import Injected, Injection, at_point, broker_is_away, database_is_away, submitted
 from bench.faults.system import SAVE_EVERY, STEPS, System
 
 
@@ -16,7 +15,7 @@ class Kind:
     """A kind of fault. `served`: the service's callers must not notice it."""
 
     name: str
-    inject: Callable[[System, Random], Injected]
+    inject: Injection
     served: bool = True
     needs_postgresql: bool = False
 
@@ -39,10 +38,10 @@ KINDS = (
     Kind("service killed at any time", injections.service_is_killed, served=False),
     Kind("Valkey killed", injections.valkey_is_killed),
     Kind("broker wiped", injections.broker_is_wiped),
-    Kind("broker cut for 10 s", injections.broker_is_cut),
-    Kind("broker stalled for 10 s", injections.broker_stalls),
-    Kind("database cut for 10 s", injections.database_is_cut, needs_postgresql=True),
-    Kind("database stalled for 10 s", injections.database_stalls),
+    Kind("broker cut for 10 s", broker_is_away("cut")),
+    Kind("broker stalled for 10 s", broker_is_away("stall")),
+    Kind("database cut for 10 s", database_is_away("cut"), needs_postgresql=True),
+    Kind("database stalled for 10 s", database_is_away("stall")),
     Kind("worker and trainer stopped past the lease, then going on", injections.zombie_goes_on),
     Kind("disk full at a checkpoint", storage.disk_is_full_at_a_checkpoint),
     Kind("disk full at an upload", storage.disk_is_full_at_an_upload),
@@ -82,6 +81,6 @@ def try_out(kind: Kind, system: System, seed: int) -> Outcome:
     recovery_s = time.time() - injected.at
     findings = check(system)
     if kind.served:
-        refused = system.caller.refused_since(began)
+        refused = [refusal for caller in system.callers for refusal in caller.refused_since(began)]
         findings.broken += [f"a request was not answered: {each.reason}" for each in refused]
     return Outcome(kind, seed, recovery_s, findings)

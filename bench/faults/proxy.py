@@ -3,9 +3,11 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 _CHUNK = 65536
+Outage = Literal["cut", "stall"]
 
 
 class Proxy:
@@ -36,6 +38,15 @@ class Proxy:
             self._listener = _listen(self.port)
             self._accept_in_thread()
         self._flows.set()
+
+    @contextlib.contextmanager
+    def away(self, how: Outage) -> Iterator[None]:
+        """Cut or stalled within the block."""
+        (self.cut if how == "cut" else self.stall)()
+        try:
+            yield
+        finally:
+            self.heal()
 
     def close(self) -> None:
         self._flows.set()

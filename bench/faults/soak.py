@@ -7,30 +7,30 @@ At the end every job must have succeeded exactly once, and everything checked by
 hold.
 """
 
-import argparse
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import httpx
-import redis
 
 from app.errors import StoreUnavailable
 from app.store.states import JobStatus
 from bench import report
 from bench.faults.checks import Findings, check
+from bench.faults.proxy import Outage, Proxy
 from bench.faults.storage import corrupt, fill_disk_of
-from bench.faults.system import System, make_inputs, running_system
+from bench.faults.system import System, make_inputs, running_system, work_dir
+from bench.options import option, parse
+from bench.servers import ended_by_sigterm
 from tests.postgres import running_postgresql
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import kill
@@ -44,70 +44,20 @@ class Missed(Exception):
     """There was nothing the fault could hit."""
 
 
-def trainer_killed(system: System, random: Random) -> None:
-    kill(_at_work(system, random)[1].process)
-
-
-def worker_killed(system: System, random: Random) -> None:
-    random.choice(system.workers).send(signal.SIGKILL)
-
-
-def worker_asked_to_stop(system: System, random: Random) -> None:
-    random.choice(system.workers).send(signal.SIGTERM)
-
-
-def service_killed(system: System, random: Random) -> None:
-    random.choice(system.services).send(signal.SIGKILL)
-
-
-def valkey_killed(system: System, random: Random) -> None:
-    system.kill_valkey()
-
-
-def broker_wiped(system: System, random: Random) -> None:
-    with (
-        contextlib.suppress(redis.RedisError),
-        contextlib.closing(redis.Redis(unix_socket_path=str(system.valkey.socket))) as client,
-    ):
-        client.flushall()
-    system.kill_valkey()
-    shutil.rmtree(system.valkey_folder / "appendonlydir", ignore_errors=True)
-
-
-def broker_cut(system: System, random: Random) -> None:
-    _for_a_while(system.broker.cut, system.broker.heal, random)
-
-
-def broker_stalled(system: System, random: Random) -> None:
-    _for_a_while(system.broker.stall, system.broker.heal, random)
-
-
-def database_cut(system: System, random: Random) -> None:
-    assert system.database is not None
-    _for_a_while(system.database.cut, system.database.heal, random)
-
-
-def database_stalled(system: System, random: Random) -> None:
-    assert system.database is not None
-    _for_a_while(system.database.stall, system.database.heal, random)
-
-
 def worker_and_trainer_stopped(system: System, random: Random) -> None:
     """Possibly longer than the lease, like a stalled machine."""
     _, occupant = _at_work(system, random)
     worker = system.worker_of(occupant)
     worker.send(signal.SIGSTOP)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(occupant.process.pid, signal.SIGSTOP)
+    _send(occupant, signal.SIGSTOP)
     time.sleep(random.uniform(1, 12))
-    for pid in (occupant.process.pid, worker.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+    _send(occupant, signal.SIGCONT)
+    worker.send(signal.SIGCONT)
 
 
-def disk_full(system: System, random: Random) -> None:
-    """Hits the trainer's next large file."""
-    fill_disk_of(_at_work(system, random)[1])
+def _send(occupant: Occupant, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(occupant.process.pid, number)
 
 
 def newest_checkpoint_damaged(system: System, random: Random) -> None:
@@ -118,21 +68,27 @@ def newest_checkpoint_damaged(system: System, random: Random) -> None:
         corrupt(newest / "state.safetensors", random)
 
 
-FAULTS: tuple[Callable[[System, Random], None], ...] = (
-    trainer_killed,
-    worker_killed,
-    worker_asked_to_stop,
-    service_killed,
-    valkey_killed,
-    broker_wiped,
-    broker_cut,
-    broker_stalled,
-    database_cut,
-    database_stalled,
-    worker_and_trainer_stopped,
-    disk_full,
-    newest_checkpoint_damaged,
-)
+def away(proxy: Proxy | None, how: Outage, random: Random) -> None:
+    assert proxy is not None
+    with proxy.away(how):
+        time.sleep(random.uniform(0.5, 6))
+
+
+FAULTS: dict[str, Callable[[System, Random], object]] = {
+    "trainer_killed": lambda system, random: kill(_at_work(system, random)[1].process),
+    "worker_killed": lambda system, random: random.choice(system.workers).send(signal.SIGKILL),
+    "worker_asked_to_stop": lambda system, random: random.choice(system.workers).send(signal.SIGTERM),
+    "service_killed": lambda system, random: random.choice(system.services).send(signal.SIGKILL),
+    "valkey_killed": lambda system, random: system.kill_valkey(),
+    "broker_wiped": lambda system, random: system.wipe_broker(),
+    "broker_cut": lambda system, random: away(system.broker, "cut", random),
+    "broker_stalled": lambda system, random: away(system.broker, "stall", random),
+    "database_cut": lambda system, random: away(system.database, "cut", random),
+    "database_stalled": lambda system, random: away(system.database, "stall", random),
+    "worker_and_trainer_stopped": worker_and_trainer_stopped,
+    "disk_full": lambda system, random: fill_disk_of(_at_work(system, random)[1]),
+    "newest_checkpoint_damaged": newest_checkpoint_damaged,
+}
 
 
 class Storm:
@@ -142,7 +98,7 @@ class Storm:
         self._system = system
         self._random = random
         self._pause_s = seconds / count
-        kinds = [FAULTS[number % len(FAULTS)] for number in range(count)]
+        kinds = [list(FAULTS)[number % len(FAULTS)] for number in range(count)]
         random.shuffle(kinds)
         self._waiting = kinds
         self.put_in: Counter[str] = Counter()
@@ -167,14 +123,14 @@ class Storm:
         while self._waiting and not self._ending.wait(max(0.0, due - time.monotonic())):
             fault = self._waiting.pop()
             try:
-                fault(self._system, self._random)
+                FAULTS[fault](self._system, self._random)
             except (Missed, StopIteration, ProcessLookupError, StoreUnavailable):
                 self._waiting.insert(0, fault)  # the target is gone; try again later
                 due = time.monotonic() + 0.5
                 continue
             except Exception:
                 self.errors.append(traceback.format_exc())
-            self.put_in[fault.__name__] += 1
+            self.put_in[fault] += 1
             due = max(time.monotonic(), due + self._pause_s)
 
 
@@ -237,56 +193,40 @@ def _is_of_a_worker(system: System, occupant: Occupant) -> bool:
     return any(worker.pid == occupant.supervisor.pid for worker in system.workers)
 
 
-def _for_a_while(begin: Callable[[], None], heal: Callable[[], None], random: Random) -> None:
-    begin()
-    try:
-        time.sleep(random.uniform(0.5, 6))
-    finally:
-        heal()
-
-
 def told(system: System, findings: Findings, storm: Storm, seconds: float) -> Iterator[str]:
     """The report, line by line."""
     statuses = Counter(str(system.job(job_id).status) for job_id in system.accepted)
     yield f"{len(system.accepted)} jobs, {storm.put_in.total()} faults in {seconds:.0f} s: {dict(statuses)}"
     yield f"faults: {dict(sorted(storm.put_in.items()))}"
-    for name in ("lost", "duplicated", "wrong", "broken"):
-        yield f"{name}: {getattr(findings, name) or 'none'}"
+    yield from (f"{name}: {found or 'none'}" for name, found in findings.by_name().items())
     yield from storm.errors
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much happens."""
+
+    jobs: int = option(40, "Number of jobs that arrive.")
+    faults: int = option(200, "Number of faults.")
+    minutes: float = option(13.0, "Number of minutes over which the faults come.")
+    seed: int = option(0, "Seed of all chance.")
+    work_dir: Path | None = option(None, "Folder in which the system and its logs are kept.", kind=Path)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Exits with 1 if anything was lost, duplicated or wrong."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    parser = argparse.ArgumentParser(prog="python -m bench.faults.soak", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=40)
-    parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument(
-        "--minutes", type=float, default=13.0, help="over which the faults come (default: 13)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--work-dir", type=Path, help="where the system and its logs are kept (default: nowhere)"
-    )
-    options = parser.parse_args(arguments)
-    with contextlib.ExitStack() as closing:
-        folder = options.work_dir
-        if folder is None:
-            folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        folder.mkdir(parents=True, exist_ok=True)
-        postgresql = closing.enter_context(running_postgresql())
-        system = closing.enter_context(
-            running_system(folder / "system", make_inputs(folder), postgresql, max_attempts=MAX_ATTEMPTS)
-        )
+    plan = parse(Plan, "bench.faults.soak", __doc__, arguments)
+    with (
+        ended_by_sigterm(),
+        work_dir(plan.work_dir) as folder,
+        running_postgresql() as postgresql,
+        running_system(
+            folder / "system", make_inputs(folder), postgresql, max_attempts=MAX_ATTEMPTS
+        ) as system,
+    ):
         print(report.machine(), flush=True)
-        began = time.monotonic()
-        findings, storm = run(
-            system,
-            jobs=options.jobs,
-            faults=options.faults,
-            seconds=60 * options.minutes,
-            random=Random(options.seed),
-        )
+        began, random, seconds = time.monotonic(), Random(plan.seed), 60 * plan.minutes
+        findings, storm = run(system, jobs=plan.jobs, faults=plan.faults, seconds=seconds, random=random)
         print("\n".join(told(system, findings, storm, time.monotonic() - began)), flush=True)
     sys.exit(bool(findings or storm.errors))
 

@@ -5,11 +5,10 @@
 
 import contextlib
 import itertools
-import os
-import signal
+import shutil
 import socket
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,18 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis
 from torch import Tensor
 
 from app.settings import MAX_ATTEMPTS
 from app.store import Store
 from app.store.records import Job
-from bench.faults.callers import Caller, Matcher
+from bench.faults.callers import Caller
 from bench.faults.crash_points import POINTS, REACHED, environment
-from bench.faults.proxy import Proxy
+from bench.faults.parts import Part, Service
+from bench.faults.proxy import Outage, Proxy
 from models.checkpoints import load_clip
-from tests.app.serverside import free_port
+from models.clip import Clip
 from tests.app.serving.swapping import own_numbers
 from tests.checkpoints import save_tiny_clip
+from tests.databases import held
 from tests.postgres import PostgreSQL
 from tests.training import save_coco
 from tests.worker.sets import add_ready
@@ -59,108 +61,40 @@ def make_inputs(folder: Path) -> Inputs:
     return Inputs(save_tiny_clip(folder / "tiny"), folder / "pairs")
 
 
-class Part:
-    """A process of the system. Its output goes to a log."""
-
-    def __init__(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> None:
-        self.is_wanted = True
-        self._command = command
-        self._environment = os.environ | environment
-        self.log = folder / f"{name}.log"
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
-            )
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def has_died(self) -> bool:
-        """Whether it has ended without being asked to."""
-        return self.is_wanted and self.process.poll() is not None
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def stop(self) -> None:
-        """Kill it; it is not restarted."""
-        self.is_wanted = False
-        self.process.kill()
-        self.process.wait()
-
-
-class Service(Part):
-    """One of the serving processes, with its own state folder."""
-
-    def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.state_dir = folder / f"{name}-state"
-        serve = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port)]
-        super().__init__(name, folder, serve, environment | {"SDS_CLIP_STATE_DIR": str(self.state_dir)})
-
-    def get(self, path: str) -> httpx.Response | None:
-        """GET a path; None if the service does not answer."""
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}{path}", timeout=30)
-        return None
-
-    def version(self) -> str | None:
-        """The version that answers for the default model; None for no answer or an error."""
-        with contextlib.suppress(httpx.TransportError):
-            answer = httpx.post(f"{self.url}/embed", json={"texts": ["a red circle"]}, timeout=30)
-            return str(answer.json()["model"]["version"]) if answer.is_success else None
-        return None
-
-
 class System:
     """One system in a folder, over SQLite or PostgreSQL. Broker and PostgreSQL are behind proxies."""
 
     def __init__(
         self,
+        closing: contextlib.ExitStack,
         folder: Path,
         inputs: Inputs,
-        postgresql: PostgreSQL | None = None,
+        postgresql: PostgreSQL | None,
         *,
-        keep_warm: bool = True,
-        max_attempts: int = MAX_ATTEMPTS,
+        keep_warm: bool,
+        max_attempts: int,
     ) -> None:
-        self._keep_warm = keep_warm
-        self._max_attempts = max_attempts
-        self.postgresql = postgresql
         self.data_dir = folder / "data"
         self._points = folder / "points"
         self._points.mkdir(parents=True)
-        self._closing = contextlib.ExitStack()
         self.accepted: list[str] = []
         self._keys = itertools.count()
-        try:
-            self._start(folder, inputs)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self, folder: Path, inputs: Inputs) -> None:
         self.valkey = Valkey(folder / "valkey")
         self.valkey_folder = folder / "valkey"
         self.valkey.start()
-        self._closing.callback(lambda: self.valkey.stop())
-        self.broker = self._proxy(lambda: _unix(self.valkey.socket))
+        closing.callback(lambda: self.valkey.stop())
+        self.broker = _proxy(closing, lambda: _unix(self.valkey.socket))
         direct = through = f"sqlite:///{self.data_dir / 'jobs.db'}"
         self.database: Proxy | None = None
-        if self.postgresql is not None:
-            server = "127.0.0.1", self.postgresql.port
-            self.database = self._proxy(lambda: socket.create_connection(server))
-            direct = self.postgresql.url(self.postgresql.create())
-            through = direct.replace(f":{self.postgresql.port}/", f":{self.database.port}/")
+        if postgresql is not None:
+            server = "127.0.0.1", postgresql.port
+            self.database = _proxy(closing, lambda: socket.create_connection(server))
+            direct = postgresql.url(postgresql.create())
+            through = direct.replace(f":{postgresql.port}/", f":{self.database.port}/")
         self.database_url = direct
         self.broker_url = f"redis://127.0.0.1:{self.broker.port}/0"
         self.store = Store(direct)
-        self._closing.callback(self.store.close)
+        closing.callback(self.store.close)
         with MIGRATING:
             self.store.migrate()
         config = WorkerConfig(
@@ -177,14 +111,13 @@ class System:
             report_every_s=0.2,
             reap_every_s=1.0,
             store_timeout_s=2.0,
-            keep_warm=self._keep_warm,
+            keep_warm=keep_warm,
             checks_datasets=False,
             min_save_interval_s=0.0,
         )
         self.config = config
         self._pairs = add_ready(self.store, config, inputs.pairs, "pairs")
         self._base = f"local-dir:{inputs.model}"
-        base = load_clip(self._base, device="cpu", precision="float32")
         settings = {
             "DATABASE_URL": through,
             "BROKER_URL": self.broker_url,
@@ -195,31 +128,29 @@ class System:
             "THREADS": "1",
             "SWAP_POLL_S": "0.2",
             "STORE_TIMEOUT_S": "2",
-            "MAX_ATTEMPTS": str(self._max_attempts),
+            "MAX_ATTEMPTS": str(max_attempts),
         }
         points = environment(self._points) | {"OMP_NUM_THREADS": "1"}
         told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | points
         self.services = [Service(f"service-{number}", folder, told) for number in (1, 2)]
         for service in self.services:
-            self._closing.callback(service.stop)
+            closing.callback(service.stop)
         self.service = self.services[0]
-        self._scores = {base.version: own_numbers.__wrapped__(base, "scores")}
+        base = load_clip(self._base, device="cpu", precision="float32")
+        self._scores = {base.version: scores(base)}
         file = folder / "worker.json"
         file.write_text(config.dumps())
         work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
-        self.workers = [self._part(f"worker-{number}", folder, work, points) for number in (1, 2)]
-        self._closing.callback(self._end_jobs)
-        self.client = self._closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
+        self.workers = [Part(f"worker-{number}", folder, work, points) for number in (1, 2)]
+        for worker in self.workers:
+            closing.callback(worker.stop)
+        closing.callback(self._end_jobs)
+        self.client = closing.enter_context(httpx.Client(base_url=self.service.url, timeout=30))
         for service in self.services:
             self.until(service.version)
-        self.caller = Caller(self.service.url)
-        self._closing.callback(self.caller.close)
-        self.matchers = [Matcher(service.url) for service in self.services]
-        for matcher in self.matchers:
-            self._closing.callback(matcher.close)
-
-    def close(self) -> None:
-        self._closing.close()
+        self.callers = [Caller(service.url) for service in self.services]
+        for caller in self.callers:
+            closing.callback(caller.close)
 
     def kill_valkey(self) -> None:
         """With SIGKILL, unlike `Valkey.stop`."""
@@ -227,6 +158,22 @@ class System:
         assert process is not None
         process.kill()
         process.wait()
+
+    def wipe_broker(self) -> None:
+        """Its data first, then its files."""
+        with (
+            contextlib.suppress(redis.RedisError),  # it may have died meanwhile
+            contextlib.closing(redis.Redis(unix_socket_path=str(self.valkey.socket))) as client,
+        ):
+            client.flushall()
+        self.kill_valkey()
+        shutil.rmtree(self.valkey_folder / "appendonlydir", ignore_errors=True)
+
+    def database_away(self, how: Outage) -> contextlib.AbstractContextManager[None]:
+        """Within the block PostgreSQL cannot be reached, or somebody else holds SQLite's file."""
+        if self.database is not None:
+            return self.database.away(how)
+        return held(self.database_url, timeout_s=60)
 
     def tend(self) -> None:
         """Restart what has died."""
@@ -244,14 +191,6 @@ class System:
                 raise TimeoutError(f"{what} never happened")
             self.tend()
             time.sleep(0.02)
-
-    def answers(self) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return self.embed().status_code == httpx.codes.OK
-        return False
-
-    def embed(self) -> httpx.Response:
-        return self.client.post("/embed", json={"texts": ["a red circle"]})
 
     def submit(self, seed: int, *, key: str | None = None, **hyperparameters: Any) -> str:
         """Submit a job whose version is always promoted; returns its id."""
@@ -304,13 +243,11 @@ class System:
         return all(service.version() == version for service in self.services)
 
     def scores_of(self, version: str) -> Tensor:
-        """A version's scores of the callers' images and texts, computed without a service."""
+        """A version's own scores, computed without a service."""
         if version not in self._scores:
             reference = f"local-dir:{self.config.versions_dir / version}"
             clip = load_clip(reference, device="cpu", precision="float32")
-            self._scores[version] = own_numbers.__wrapped__(
-                clip, "scores"
-            )  # avoids the cache, which would keep the weights
+            self._scores[version] = scores(clip)
         return self._scores[version]
 
     def trainer(self, job_id: str) -> tuple[JobFolder, Occupant] | None:
@@ -347,16 +284,6 @@ class System:
         self.until(file.exists, f"a process's death {point}")
         return time.time()
 
-    def _proxy(self, connect: Callable[[], socket.socket]) -> Proxy:
-        proxy = Proxy(connect)
-        self._closing.callback(proxy.close)
-        return proxy
-
-    def _part(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> Part:
-        part = Part(name, folder, command, environment)
-        self._closing.callback(part.stop)
-        return part
-
     def _end_jobs(self) -> None:
         """Kill job processes; stopped ones would not see their pipe close."""
         for _, occupant in occupants(self.config.jobs_dir):
@@ -372,11 +299,30 @@ def running_system(
     keep_warm: bool = True,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> Iterator[System]:
-    system = System(folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
-    try:
-        yield system
-    finally:
-        system.close()
+    """A system that is ended with the block, or when it does not start."""
+    with contextlib.ExitStack() as closing:
+        yield System(closing, folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
+
+
+@contextlib.contextmanager
+def work_dir(given: Path | None) -> Iterator[Path]:
+    """A new folder within `given`, which is kept, or a temporary one."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield Path(tempfile.mkdtemp(dir=given))
+        return
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        yield Path(folder)
+
+
+def scores(clip: Clip) -> Tensor:
+    """Its scores of the callers' images and texts."""
+    numbers: Tensor = own_numbers.__wrapped__(clip, "scores")  # its cache would keep the weights
+    return numbers
+
+
+def _proxy(closing: contextlib.ExitStack, connect: Callable[[], socket.socket]) -> Proxy:
+    return closing.enter_context(contextlib.closing(Proxy(connect)))
 
 
 def _unix(path: Path) -> socket.socket:

@@ -3,16 +3,13 @@
 Half of the injections run on SQLite and half on PostgreSQL, both at the same time.
 """
 
-import argparse
-import datetime
-import signal
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -21,43 +18,44 @@ import httpx
 from bench import report
 from bench.faults.checks import Findings
 from bench.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
-from bench.faults.system import Inputs, System, make_inputs, running_system
+from bench.faults.system import Inputs, System, make_inputs, running_system, work_dir
+from bench.options import option, parse
+from bench.servers import ended_by_sigterm
 from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- make faults writes from here -->\n", "<!-- to here -->\n"
-HEADING = "| fault | times | jobs lost | duplicated effects | wrong weights served | other | recovery p50, s | p99, s |"
-ALIGNMENT = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+HEADER = (
+    "fault", "times", "jobs lost", "duplicated effects", "wrong weights served", "other", "recovery p50, s", "p99, s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is injected."""
+
+    injections: int = option(100, "Number of injections at least, of all kinds alike.")
+    seed: int = option(0, "Seed of all chance.")
+    only: str = option("", "Inject only the kinds with this text in their names.")
+    docs: Path = option(DOCS, "File that the table is written into.")
+    work_dir: Path | None = option(None, "Folder in which systems and their logs are kept.", kind=Path)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Inject the faults; exits with 1 if anything was wrong after one."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    parser = argparse.ArgumentParser(prog="python -m bench.faults.table", description=__doc__)
-    parser.add_argument(
-        "--injections", type=int, default=100, help="at least so many, of all kinds alike (default: 100)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of all chance (default: 0)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="kinds with this in their names")
-    parser.add_argument(
-        "--docs", type=Path, default=DOCS, help="where the table goes (default: docs/faults.md)"
-    )
-    parser.add_argument(
-        "--work-dir", type=Path, help="where systems and their logs are kept (default: nowhere)"
-    )
-    options = parser.parse_args(arguments)
-    kinds = [kind for kind in KINDS if options.only in kind.name]
+    plan = parse(Plan, "bench.faults.table", __doc__, arguments)
+    kinds = [kind for kind in KINDS if plan.only in kind.name]
     everywhere = [kind for kind in kinds if not kind.needs_postgresql and kind.inject is not nothing]
-    each = -(-options.injections // max(1, len(everywhere)))
+    each = -(-plan.injections // max(1, len(everywhere)))
     outcomes: list[Outcome] = []
     ending = threading.Event()
-    heading = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, seed {options.seed}. {report.machine()}."
+    heading = report.heading("bench.faults.table", arguments)
     try:
-        with work_dir(options.work_dir) as folder, running_postgresql() as postgresql:
+        with ended_by_sigterm(), work_dir(plan.work_dir) as folder, running_postgresql() as postgresql:
             inputs = make_inputs(folder)
 
             def put_in_half(number: int, server: PostgreSQL | None) -> None:
-                random = Random(options.seed + number)
+                random = Random(plan.seed + number)
                 for outcome in put_in(kinds, (each + number) // 2, inputs, folder, server, random, ending):
                     outcomes.append(outcome)  # one by one, so that an interrupted run reports too
 
@@ -67,22 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
                 finally:
                     ending.set()
     finally:
-        text = f"{heading}\n\n{table(outcomes)}"
+        text = f"{heading}\n\n{table(outcomes)}\n"
         print(text)
-        if not options.only:
-            write(options.docs, text)
+        if not plan.only:
+            write(plan.docs, text)
     sys.exit(any(outcome.findings for outcome in outcomes))
-
-
-@contextmanager
-def work_dir(given: Path | None) -> Iterator[Path]:
-    """A new folder within `given`, which is kept, or a temporary one."""
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield Path(tempfile.mkdtemp(dir=given))
-        return
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        yield Path(folder)
 
 
 def put_in(
@@ -118,38 +105,29 @@ def tried(kind: Kind, system: System, seed: int) -> Outcome:
 
 def line(outcome: Outcome, database: str) -> str:
     """One outcome, printed as progress."""
-    findings = outcome.findings
-    told = "; ".join([*findings.lost, *findings.duplicated, *findings.wrong, *findings.broken]) or "well"
+    told = "; ".join(text for found in outcome.findings.by_name().values() for text in found) or "well"
     return f"{outcome.kind.name} ({database}, seed {outcome.seed}): {outcome.recovery_s:.1f} s, {told}"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """One row per kind, and one for all together."""
-    lines = [HEADING, ALIGNMENT]
-    for kind in KINDS:
-        found = [outcome for outcome in outcomes if outcome.kind is kind]
-        if found:
-            lines.append(row(kind.name, found))
+    by_kind = [[outcome for outcome in outcomes if outcome.kind is kind] for kind in KINDS]
+    rows = [row(found[0].kind.name, found) for found in by_kind if found]
     faults = [outcome for outcome in outcomes if outcome.kind.inject is not nothing]
     if faults:
-        lines.append(row(f"**all {len({fault.kind.name for fault in faults})} kinds**", faults))
-    return "\n".join(lines) + "\n"
+        rows.append(row(f"**all {len({fault.kind.name for fault in faults})} kinds**", faults))
+    return report.markdown(HEADER, rows)
 
 
-def row(name: str, outcomes: Sequence[Outcome]) -> str:
+def row(name: str, outcomes: Sequence[Outcome]) -> list[object]:
     findings = [outcome.findings for outcome in outcomes]
     counts = [
-        sum(len(getattr(found, what)) for found in findings)
-        for what in ("lost", "duplicated", "wrong", "broken")
+        sum(len(named) for named in column)
+        for column in zip(*(each.by_name().values() for each in findings), strict=True)
     ]
     times = [outcome.recovery_s for outcome in outcomes]
-    cells = [
-        name,
-        len(outcomes),
-        *counts,
-        *(f"{report.percentile(times, percent):.1f}" for percent in (50, 99)),
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
+    recovery = [f"{report.percentile(times, percent):.1f}" for percent in (50, 99)]
+    return [name, len(outcomes), *counts, *recovery]
 
 
 def write(docs: Path, text: str) -> None:

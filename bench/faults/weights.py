@@ -11,14 +11,16 @@ from random import Random
 import httpx
 
 from app.store.states import JobStatus
-from bench.faults.injections import Injected, database_away, submitted
-from bench.faults.system import Service, System
+from bench.faults.injections import Injected, submitted
+from bench.faults.parts import Service
+from bench.faults.storage import corrupt
+from bench.faults.system import System
 
 
 def service_starts_without_its_database(system: System, random: Random) -> Injected:
     """One service is killed while the database is away; it must serve the same version as before."""
-    version, victim = _promoted(system, random), _victim(system, random)
-    with database_away(system):
+    version, victim = _promoted(system, random), random.choice(system.services)
+    with system.database_away("cut"):
         _kill(victim)
         system.until(lambda: victim.version() == version, "the version as before")
     return _submitted_again(system, victim, random)
@@ -27,8 +29,8 @@ def service_starts_without_its_database(system: System, random: Random) -> Injec
 def service_starts_with_an_empty_state(system: System, random: Random) -> Injected:
     """One service has lost its state and starts while the database is away; it must serve nothing."""
     _promoted(system, random)
-    victim = _victim(system, random)
-    with database_away(system):
+    victim = random.choice(system.services)
+    with system.database_away("cut"):
         _kill(victim)
         shutil.rmtree(victim.state_dir)
         system.until(lambda: victim.get("/ready"), "an answer")
@@ -42,13 +44,11 @@ def service_starts_with_an_empty_state(system: System, random: Random) -> Inject
 
 def promoted_version_is_damaged(system: System, random: Random) -> Injected:
     """A byte of the version's file changes and one service restarts; it must serve its own copy."""
-    version, victim = _promoted(system, random), _victim(system, random)
+    version, victim = _promoted(system, random), random.choice(system.services)
     system.scores_of(version)  # while it can be loaded
     file = system.config.versions_dir / version / "delta.safetensors"
     content = file.read_bytes()
-    damaged = bytearray(content)
-    damaged[random.randrange(len(damaged))] ^= 1 << random.randrange(8)
-    file.write_bytes(damaged)
+    corrupt(file, random)
     _kill(victim)
     system.until(lambda: victim.version() == version, "the version as before")
     system.until(lambda: system.store.versions.get(version).damaged_at, "its record")
@@ -73,10 +73,6 @@ def _submitted_again(system: System, victim: Service, random: Random) -> Injecte
 
     system.until(has_database, "the database found")
     return Injected(submitted(system, random), time.time())
-
-
-def _victim(system: System, random: Random) -> Service:
-    return random.choice(system.services)
 
 
 def _kill(service: Service) -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +8,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import diffusion, flops, memory, report, train
+from bench import diffusion, flops, memory, report, steps, train
 from bench.diffusion import Choices, five_captions
 from bench.memory import Memory
+from bench.options import parse
 from bench.sets import make_pairs
-from bench.steps import FULL, SDS, STEP, VARIANTS, Waits, bare_step, clear, prepare, set_checkpointing
+from bench.steps import (
+    FULL,
+    SDS,
+    STEP,
+    VARIANTS,
+    Waits,
+    bare_step,
+    clear,
+    prepare,
+    set_checkpointing,
+    time_steps,
+)
 from bench.train_parts import Model, Shapes, build, new_loader, new_unet
 from demo.sets import pairs
 from demo.world import Split
 from models.data.batches import Batch
+from models.training.trainer import Trainer
 from tests.teachers import save_sd_teacher
 
 PEAK = """
@@ -60,6 +74,23 @@ def test_bare_step_does_all_the_forward_and_backward_work_of_the_trainers(
     ours = trainer.step(batch)
 
     assert bare == pytest.approx({name: ours[name] for name in bare}, rel=1e-4)
+
+
+def test_every_variant_is_timed_with_its_own_gradient(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped: list[str] = []
+    bare: list[str] = []
+    monkeypatch.setattr(Trainer, "step", lambda self, batch: stepped.append(self.config.gradient))
+    monkeypatch.setattr(steps, "bare_step", lambda model, ready, gradient: bare.append(gradient))
+
+    seconds = time_steps(model, make_pairs(tmp_path, 8), rounds=1)
+
+    # Once to warm up, once timed; a full gradient is taken with and without checkpointing.
+    assert Counter(stepped) == {FULL: 4, SDS: 2}
+    assert Counter(bare) == {FULL: 2, SDS: 2}
+    assert {len(times) for times in seconds.values()} == {1}
+    assert len(seconds) == 5
 
 
 def test_checkpointing_belongs_to_its_variant_alone(model: Model) -> None:
@@ -195,7 +226,7 @@ def test_attention_keeps_no_map() -> None:
 
 
 def test_default_teacher_sees_half_of_a_batch() -> None:
-    shapes = train.parse([]).shapes
+    shapes = parse(train.Plan, "bench.train", None, []).shapes
 
     assert shapes == replace(
         SHAPES,
