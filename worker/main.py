@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from worker.celery_app import make_app, run
+from worker.checker import Checker
 from worker.config import WorkerConfig
 from worker.heartbeat import Heartbeat
 from worker.identity import node_name, owner_name
 from worker.periodic import Periodic
+from worker.reaper import Reaper
+from worker.slot import Slot
+from worker.supervised import COMMAND
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +35,6 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     wake_ups = WakeUps(config.broker_url)
     heartbeat = Heartbeat(config, store, owner_name(os.getpid(), config.queue))
     heartbeat.start()
-
-    # These import torch, which takes seconds. The heartbeat starts before, or jobs would report that they
-    # have no worker.
-    from worker.checker import Checker
-    from worker.reaper import Reaper
-    from worker.slot import Slot
-    from worker.supervised import COMMAND
 
     slot = Slot(config, store, wake_ups.publish, command=command or COMMAND)
     checkers = [Checker(config, store)] if config.checks_datasets else []
