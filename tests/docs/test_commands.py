@@ -20,23 +20,23 @@ OF_CLIENTS = {"url", "api_key"}
 OF_IMAGES = {"commit"}
 """What a Dockerfile sets."""
 
-HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?.*?^\1$", re.DOTALL | re.MULTILINE)
-OPERATORS = set("();<>|&")
+NOT_COMMANDS = re.compile(r"<<'?(\w+)'?.*?^\1$|(?<!\S)# .*?$", re.DOTALL | re.MULTILINE)
+"""Here documents and comments."""
+OPERATORS = "();<>|&\n"
 
 
 def commands(code: str) -> Iterator[list[str]]:
-    """The simple commands of a block of shell, without what they are assigned to or run by."""
-    for line in HERE_DOCUMENT.sub("", code).replace("\\\n", " ").splitlines():
-        found: list[str] = []
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        for word in [*lexer, ";"]:
-            if set(word) <= OPERATORS:
-                if found:
-                    yield found
-                found = []
-            else:
-                found.append(word)
+    """The simple commands of a block of shell."""
+    text = NOT_COMMANDS.sub("", code).replace("\\\n", " ")
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=OPERATORS)
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    found: list[str] = []
+    for word in [*lexer, "\n"]:
+        if not set(word) <= set(OPERATORS):
+            found.append(word)
+        elif found:
+            yield found
+            found = []
 
 
 def arguments_of_sds_clip(command: list[str]) -> list[str] | None:
