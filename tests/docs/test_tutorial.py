@@ -15,12 +15,6 @@ from tests.sds_clip.embedded import Running
 SETUP = ["make run\n", ". .venv/bin/activate\n"]
 """What the test does in its own way."""
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc"),
-    pytest.mark.skipif(not all(map(shutil.which, ("curl", "jq"))), reason="needs curl and jq"),
-]
-
 
 def code(way: str, language: str) -> str:
     """All blocks of a language that a reader of these tabs runs, in order."""
@@ -33,6 +27,9 @@ def test_the_tutorial_begins_with_the_setup() -> None:
     assert shell[: len(SETUP)] == SETUP
 
 
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+@pytest.mark.skipif(not all(map(shutil.which, ("curl", "jq"))), reason="needs curl and jq")
 @pytest.mark.parametrize("way", ["Shell", "Python"])
 def test_its_commands_lead_to_a_promoted_version_and_back(way: str, tmp_path: Path) -> None:
     running = Running(tmp_path)
