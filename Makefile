@@ -50,7 +50,7 @@ lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
 	$(BIN)/python -m tools.generate_client --check
 
 docs: $(STAMP) ## Build the docs site into site/; open site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker": another package)
 	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
