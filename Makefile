@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint graph format client errors bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-images lint docs graph format client errors bench bench-train bench-evaluate bench-swap \
 	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
@@ -49,6 +49,9 @@ lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
 	$(BIN)/python -m tools.generate_error_reference --check
+
+docs: $(STAMP) ## Build the docs site into site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker": another package)
 	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
@@ -93,5 +96,5 @@ demo-search: $(STAMP) ## Explore variants of the objective on validation data (g
 demo-distil: $(STAMP) ## Distil the demo teacher, controls beside it; writes docs/results.md (about an hour)
 	$(BIN)/python -m demo.distil $(ARGS)
 
-clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean: ## Remove the virtual environment, the built site and caches
+	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
