@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "demo" / "README.md",
+    *sorted(file for file in DOCS.rglob("*.md") if file.parent.name != "decisions"),
+]
+"""All that tells a reader what to do. Decisions may speak of what was."""
 
 _FENCE = re.compile(r"(?P<indent> *)```(?P<language>\w*)")
 _TAB = re.compile(r'=== "(?P<name>.*)"')

@@ -11,12 +11,10 @@ import pytest
 from app.jobs.limits import JobLimits
 from app.settings import Settings
 from sds_clip.cli import cli
-from tests.docs.commands import DOCS, blocks
+from tests.docs.commands import DOCS, PAGES, ROOT, blocks
 from worker.config import OWN_VARIABLES, WorkerConfig
 
-ROOT = DOCS.parent
-PAGES = sorted(file for file in DOCS.rglob("*.md") if file.parent.name != "decisions")
-OF_CLIENTS = {"url", "api_key"}
+OF_CLIENTS = {"url", "api_key", "complete"}
 OF_IMAGES = {"commit"}
 """What a Dockerfile sets."""
 
@@ -69,7 +67,7 @@ def shell(page: Path) -> Iterator[list[str]]:
             yield from commands(block.code)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_of_sds_clip_and_their_options_are_there(page: Path) -> None:
     for command in shell(page):
         arguments = arguments_of_sds_clip(command)
