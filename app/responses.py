@@ -43,12 +43,15 @@ _SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
 
 _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
     401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
-    403: (Forbidden, "This is not allowed."),
-    404: (NotFound, "There is no such route; GET /openapi.json lists them."),
-    405: (MethodNotAllowed, "This route does not take that method; the Allow header lists those it takes."),
+    403: (Forbidden, "This request is not allowed."),
+    404: (NotFound, "This route does not exist; GET /openapi.json lists all routes."),
+    405: (
+        MethodNotAllowed,
+        "This route does not accept that method; the Allow header lists the methods that it accepts.",
+    ),
     408: (BodyTimeout, "The body did not arrive in time; send it again."),
-    413: (BodyTooLarge, "The body is too large; send less at once."),
-    415: (UnsupportedMediaType, "The body's media type is not one that this route reads."),
+    413: (BodyTooLarge, "The body is too large; send less in one request."),
+    415: (UnsupportedMediaType, "This route does not read bodies of that media type."),
     422: (InvalidRequest, "The request is not valid."),
     429: (Overloaded, "Too many requests; try again later."),
     503: (Unavailable, "The service is not available; try again later."),
@@ -135,11 +138,13 @@ class AnswerUnforeseen:
             if started or scope["type"] != "http":
                 raise
             if isinstance(error, MemoryError):
-                logger.error("out of memory", exc_info=error)
+                logger.error("The process ran out of memory.", exc_info=error)
                 await error_response(OutOfMemory())(scope, receive, send)
                 return
-            logger.error("unforeseen error", exc_info=error)
-            message = "Something is broken here; the log has it under this request's id."
+            logger.error("An unexpected error occurred.", exc_info=error)
+            message = (
+                "An unexpected error occurred in the server; its log has the details under this request's id."
+            )
             await error_response(InternalError(message))(scope, receive, send)
 
 
@@ -168,6 +173,8 @@ def _of_status(error: HTTPException) -> ServiceError:
         kind, message = _BY_STATUS[error.status_code]
         return kind(message)
     if error.status_code >= 500:
-        return InternalError("Something is broken here; the log has it under this request's id.")
+        return InternalError(
+            "An unexpected error occurred in the server; its log has the details under this request's id."
+        )
     # Starlette's message about a multipart body describes its syntax and contains nothing of its content.
     return MalformedBody(f"The body cannot be read: {str(error.detail).rstrip('.')}.")
