@@ -19,7 +19,6 @@ def check_reserve(folder: Path, reserve_bytes: int, wanted_bytes: int = 0) -> No
         wanted = f", {wanted_bytes // _MIB} MiB are needed," if wanted_bytes else ""
         raise DiskReserve(
             f"The server's disk has {free_bytes // _MIB} MiB free{wanted} and {reserve_bytes // _MIB} MiB must "
-            "stay in "
-            "reserve (disk_reserve_bytes). Free some space first.",
+            "stay in reserve (disk_reserve_bytes). Free some space first.",
             retry_after_s=_RETRY_AFTER_S,
         )

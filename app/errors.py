@@ -414,8 +414,7 @@ class VersionDamaged(Conflict, code="version_damaged"):
     def __init__(self, version: str, *, param: str) -> None:
         super().__init__(
             f"Version {version[:12]} is damaged: its files, or those of a version that it is based on, are not "
-            "the "
-            "published ones. Use another version, or submit the same job again.",
+            "the published ones. Use another version, or submit the same job again.",
             param=param,
         )
 

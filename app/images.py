@@ -178,9 +178,8 @@ class Decoder:
         if size_bytes > self.budget.max_bytes:
             raise ImageOverMemoryLimit(
                 f"Decoding this image ({file.format}, {file.width} x {file.height}) could take {size_bytes} "
-                "bytes of "
-                f"memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). Make it "
-                "smaller.",
+                f"bytes of memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). "
+                "Make it smaller.",
             )
         return file, size_bytes
 
@@ -209,8 +208,7 @@ def _not_base64(value: str) -> InvalidImage:
     if len(value) <= _MAX_PATH_CHARS and _PATH.fullmatch(value):
         return ImageIsPath(
             "This is the path of a file, not its content. With curl, send it in a form as images=@PATH. "
-            "Otherwise, send "
-            "the file's content as base64.",
+            "Otherwise, send the file's content as base64.",
         )
     return InvalidBase64(_base64_problem(value))
 

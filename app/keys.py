@@ -144,7 +144,7 @@ def _read(path: Path) -> list[Key]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         # The error's own text would repeat the file's content.
-        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top"
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top level"
         raise ConfigurationError(
             f"{path} is not a valid keys file: {place} is wrong. The form is "
             '{"keys": [{"name", "sha256", "scopes"}]}.'

@@ -15,7 +15,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter("sds_clip_requests", "Answers.", ["route", "status"], registry=self.registry)
+        self._requests = Counter(
+            "sds_clip_requests", "The number of answers.", ["route", "status"], registry=self.registry
+        )
         self._request_seconds = Histogram(
             "sds_clip_request_seconds",
             "The time to answer a request, in seconds.",

@@ -91,7 +91,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         if isinstance(error, InternalError | OutOfMemory):
-            logger.error(error.code, exc_info=error)
+            logger.error("A request failed with %s.", error.code, exc_info=error)
         return error_response(error)
 
     async def validation_error(_: Request, error: Exception) -> Response:

@@ -350,8 +350,8 @@ def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
         raise zipfile.BadZipFile("the directory is not at the position that the archive states")
     if count > limits.max_entries or size > _MAX_DIRECTORY_BYTES:
         raise ArchiveTooLarge(
-            f"The archive states {count} files and folders, in a directory of {size} bytes; {limits.max_entries} "
-            f"and {_MAX_DIRECTORY_BYTES} at most are allowed. Send WebDataset shards instead."
+            f"The archive states {count} files and folders, in a directory of {size} bytes; the limits are "
+            f"{limits.max_entries} and {_MAX_DIRECTORY_BYTES}. Send WebDataset shards instead."
         )
     file.seek(offset)
     if file.read(size).count(b"PK\1\2") > limits.max_entries:
@@ -366,9 +366,8 @@ def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) 
         total += entry.file_size
         if entry.file_size > limits.max_file_bytes or total > limits.max_total_bytes:
             raise ArchiveTooLarge(
-                f"states {entry.file_size} bytes; a file may have {limits.max_file_bytes}, and all of them "
-                "together "
-                f"{limits.max_total_bytes}. Send less.",
+                f"states {entry.file_size} bytes; the limit is {limits.max_file_bytes} bytes for a file, and "
+                f"{limits.max_total_bytes} bytes for all files together. Send less.",
                 member=entry.orig_filename,
             )
     limits.check_ratio(sum(entry.compress_size for entry in entries), total)

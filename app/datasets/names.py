@@ -58,7 +58,7 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
         )
     if len(parts) > limits.max_depth:
         raise UnsafeMember(
-            f"lies more than {limits.max_depth} folders deep; flatten the folders.", member=name
+            f"is more than {limits.max_depth} folders deep; use fewer levels of folders.", member=name
         )
     return parts
 

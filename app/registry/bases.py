@@ -22,7 +22,6 @@ class AllowedBases:
         """Raise BaseNotAllowed if `reference` is not listed. `version` is used in the message."""
         if canonical(reference) not in self._references:
             raise BaseNotAllowed(
-                f"Version {version[:12]} is {reference}, which is not served, not published here and not on the "
-                "operator's "
-                "list; serve it with --model, or add it to SDS_CLIP_ALLOWED_MODELS."
+                f"Version {version[:12]} is {reference}, which is not served, not published here and not on "
+                "the operator's list; serve it with --model, or add it to SDS_CLIP_ALLOWED_MODELS."
             )

@@ -109,10 +109,8 @@ class LocalState:
             ):
                 raise RegistryBehind(
                     f"The database has generation {generation} of the alias {known.name}, but this process has "
-                    "already read "
-                    f"generation {known.generation}. It is an older copy or another database. Restore the right "
-                    "database, or "
-                    f"remove {self._file} and restart to use this one."
+                    f"already read generation {known.generation}. It is an older copy or another database. "
+                    f"Restore the right database, or remove {self._file} and restart to use this one."
                 )
 
     def note_location(self, version: str, location: WeightsLocation) -> None:

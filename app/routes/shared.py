@@ -65,9 +65,8 @@ async def backend(request: Request) -> Backend:
     found: Backend | None = request.app.state.backend
     if found is None:
         raise NoDatabase(
-            "This server has no database for jobs, data sets and versions. Start it with `sds-clip up`, or name "
-            "a "
-            "database in SDS_CLIP_DATABASE_URL."
+            "This server has no database for jobs, data sets and versions. Start it with `sds-clip up`, or "
+            "name a database in SDS_CLIP_DATABASE_URL."
         )
     return found
 

@@ -127,9 +127,8 @@ class FinetuneSpec(JobSpec):
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
             raise ValueError(
-                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, because it "
-                "checks that "
-                "accuracy does not fall by more than max_loss"
+                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, because "
+                "it checks that accuracy does not fall by more than max_loss"
             )
 
     @property

@@ -242,9 +242,8 @@ class VersionLoader:
             if not angle <= allowed:
                 raise VersionError(
                     f"This program does not compute what version {clip.version[:12]} computed when it was "
-                    "published: its "
-                    f"golden embeddings differ by {angle:.2g} radians, and {allowed:g} are allowed in "
-                    f"{clip.precision}."
+                    f"published: its golden embeddings differ by {angle:.2g} radians, and {allowed:g} are "
+                    f"allowed in {clip.precision}."
                 )
         await _with_cause(self._engine.warm_up_new(model))
 

@@ -181,8 +181,7 @@ def _unusable(version: str, retry_after_s: float, is_damaged: bool) -> ServiceEr
         return VersionDamaged(version, param="model")
     return VersionUnusable(
         f"The server has version {version[:12]}, but cannot load it; the server's log says why. Name another "
-        "version, or "
-        "ask the operator to publish this one again.",
+        "version, or ask the operator to publish this one again.",
         param="model",
         retry_after_s=math.ceil(retry_after_s),
     )

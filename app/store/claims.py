@@ -67,9 +67,8 @@ def used_up(job: Job, interruptions: int, now: float) -> JobError | None:
     again = f"POST /jobs/{job.id}/retry continues from its newest checkpoint."
     if ran_s(job, now) >= job.max_run_time_s:
         message = (
-            f"The job has run for its limit of {job.max_run_time_s:g} s. {again} Its time then starts at 0 "
+            f"The job has run for its limit of {job.max_run_time_s:g} s. {again} Its time then restarts at 0."
         )
-        "again."
         return JobError(OUT_OF_TIME, message, retryable=True)
     if interruptions > job.max_interruptions:
         message = f"The job was interrupted {interruptions} times; see its events. {again}"
