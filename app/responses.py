@@ -41,6 +41,12 @@ _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _BRANCHES = frozenset(["str", "bytes", "int", "float", "bool", "none", "dict", "list", "tuple"])
 _SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
 
+# Pydantic's own words for these speak of its validation and not of the request.
+_PLAIN = {
+    "missing": "This field is required; add it to the request.",
+    "extra_forbidden": "This field is not known here; remove it, or correct its name.",
+}
+
 _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
     401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
     403: (Forbidden, "This request is not allowed."),
@@ -152,8 +158,8 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
     """The first of pydantic's errors, without the caller's input."""
     error = errors[0]
     param, index = _place(error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
-    return InvalidRequest(f"{message}.", param=param, index=index)
+    message = _PLAIN.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ").rstrip(".") + "."
+    return InvalidRequest(message, param=param, index=index)
 
 
 def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:

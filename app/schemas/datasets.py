@@ -24,7 +24,7 @@ def known_format(name: str) -> str:
     try:
         return known_benchmark(name)
     except ValueError:
-        raise ValueError(f"there is no such format; choose one of {', '.join(FORMATS)}") from None
+        raise ValueError(f"There is no such format; choose one of {', '.join(FORMATS)}") from None
 
 
 class DatasetFields(Body):
@@ -53,7 +53,7 @@ class DatasetFields(Body):
     @classmethod
     def _printable(cls, name: str) -> str:
         if not name.isprintable() or not name.strip():
-            raise ValueError("must have only printable characters, and not only spaces")
+            raise ValueError("The name must have only printable characters, and not only spaces")
         return name
 
 

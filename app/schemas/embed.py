@@ -41,7 +41,7 @@ class EmbedRequest(Body):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if bool(self.images) == bool(self.texts):
-            raise ValueError("give either images or texts, and at least one item")
+            raise ValueError("Give either images or texts, and at least one item")
         return self
 
 

@@ -63,19 +63,21 @@ class EvaluateSpec(JobSpec):
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
         if self.scorer not in BENCHMARKS[self.benchmark].scorers:
-            raise ValueError(f"{self.benchmark} cannot be measured with the scorer {self.scorer}")
+            raise ValueError(
+                f"The benchmark {self.benchmark} cannot be measured with the scorer {self.scorer}"
+            )
         for name in ("classes", "templates", "order_seed"):
             if self._is_given(name) and name not in BENCHMARKS[self.benchmark].options:
-                raise ValueError(f"{name} is not an option of {self.benchmark}")
+                raise ValueError(f"The option {name} cannot be used with {self.benchmark}")
         for name in ("draws", "seed", "score_error"):
             if self._is_given(name) and self.scorer == "clip":
-                raise ValueError(f"{name} needs the scorer diffusion")
+                raise ValueError(f"The option {name} needs the scorer diffusion")
         if self.scorer == "clip" and self.model is None:
-            raise ValueError("the scorer clip needs a model")
+            raise ValueError("The scorer clip needs a model")
         if self.scorer == "clip" and self.teacher is not None:
-            raise ValueError("teacher needs the scorer diffusion")
+            raise ValueError("The option teacher needs the scorer diffusion")
         if self.scorer == "diffusion" and self.teacher is None:
-            raise ValueError("the scorer diffusion needs a teacher")
+            raise ValueError("The scorer diffusion needs a teacher")
         return self
 
     def _is_given(self, name: str) -> bool:

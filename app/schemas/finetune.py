@@ -36,7 +36,7 @@ class Hyperparameters(TrainingOptions):
     @classmethod
     def _is_sane(cls, value: Any) -> Any:
         if isinstance(value, int | float) and value > MAX_NUMBER:
-            raise ValueError(f"must be at most {MAX_NUMBER}")
+            raise ValueError(f"The number must be at most {MAX_NUMBER}")
         return value
 
 
@@ -123,11 +123,11 @@ class FinetuneSpec(JobSpec):
         measured = {evaluation.benchmark for evaluation in self.evaluate}
         if "winoground" not in measured:
             raise ValueError(
-                "promote: if_better needs a winoground data set in `evaluate`, because it compares GroupMatch"
+                "`promote: if_better` needs a winoground data set in `evaluate`, because it compares GroupMatch"
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
             raise ValueError(
-                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, because "
+                "`promote: if_better` needs zero-shot or retrieval in `evaluate`, or validation_data, because "
                 "it checks that accuracy does not fall by more than max_loss"
             )
 

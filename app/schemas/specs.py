@@ -26,7 +26,7 @@ def known_benchmark(name: str) -> str:
     """Resolve a benchmark's name or alias to its own name. Raises ValueError for an unknown one."""
     known = ALIASES.get(name, name)
     if known not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
+        raise ValueError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
     return known
 
 

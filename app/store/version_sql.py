@@ -133,8 +133,8 @@ def move_alias(
 def _check_generation(move: Move, generation: int) -> None:
     if move.expected_generation is not None and move.expected_generation != generation:
         raise AliasMoved(
-            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}, because it "
-            "was moved in the meantime. Read it again before you decide."
+            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}; it "
+            "may have been moved in the meantime. Read it again before you decide."
         )
 
 
