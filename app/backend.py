@@ -131,7 +131,8 @@ class Backend:
             await self.datasets.sweep()
         except (StoreUnavailable, OSError) as error:
             logger.warning(
-                "Files of unfinished data sets could not be removed. The next start tries again: %s", error
+                "Files of unfinished data sets could not be removed. The next start tries again. Reason: %s",
+                error,
             )
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:

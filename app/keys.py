@@ -100,7 +100,7 @@ class KeyRing:
         try:
             self._keys = _read(self._path)
         except ConfigurationError as error:
-            logger.error("The changed keys file cannot be used. The old keys stay valid: %s", error)
+            logger.error("The changed keys file cannot be used. The old keys stay valid. Reason: %s", error)
         else:
             logger.info("The keys file was read again. It has %d keys.", len(self._keys))
 

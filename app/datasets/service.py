@@ -55,7 +55,7 @@ class DatasetService:
         self._roots = roots
         self._max_bytes = max_bytes
         self._check_disk = check_disk
-        self._uploads = Places(max_uploads, "uploads in progress", retry_after_s=30)
+        self._uploads = Places(max_uploads, "uploads", retry_after_s=30)
         self._removals: set[asyncio.Task[None]] = set()
 
     async def register(self, request: RegisterDataset, owner: str) -> Dataset:

@@ -56,7 +56,7 @@ class WakeUps:
             self._app.send_task(TASKS[kind], args=[job_id], queue=QUEUES[kind])
         except (OperationalError, OSError) as error:
             logger.warning(
-                "The broker does not respond, so no wake-up was sent for job %s: %s", job_id, error
+                "The broker does not respond, so no wake-up was sent for job %s. Reason: %s", job_id, error
             )
             return False
         return True

@@ -78,7 +78,7 @@ class Downloads:
         self._data_dir = data_dir
         self._allowed = AllowedBases(bases)
         self._exports = data_dir / "exports"
-        self._making = Places(1, "exports in progress", retry_after_s=10)
+        self._making = Places(1, "exports", retry_after_s=10)
         _forget(self._exports)
 
     async def of(self, version: Version, *, full: bool) -> Download:

@@ -195,7 +195,7 @@ class Swapper:
         followed.retry_at = time.monotonic() + pause_s
         self._metrics.failed(wanted.name)
         logger.warning(
-            "A version cannot be loaded. The weights in service stay. The next try is in %g s: %s",
+            "A version cannot be loaded. The weights in service stay. The next try is in %g s. Reason: %s",
             pause_s,
             followed.failure.reason,
             exc_info=None if is_known else error,
@@ -210,7 +210,7 @@ class Swapper:
             else f"{type(error).__name__}: {first_line(error)}"
         )
         if self._aliases.away is None:
-            logger.warning("The aliases cannot be read. The weights in service stay: %s", reason)
+            logger.warning("The aliases cannot be read. The weights in service stay. Reason: %s", reason)
         self._aliases.away = reason
         self._metrics.read(False)
 
