@@ -155,7 +155,7 @@ def _refusals(member: str | None = None) -> Iterator[None]:
         raise ArchiveTruncated from None
     except NotImplementedError:
         raise ArchiveFormat(
-            "uses an unusual kind of zip; pack it again with a common zip program.", member=member
+            "The zip archive is of an unusual kind; pack it again with a common zip program.", member=member
         ) from None
     except UnicodeDecodeError as error:
         decode_name(error.object)
@@ -297,16 +297,21 @@ def _next_header(archive: tarfile.TarFile, source: _Source) -> tarfile.TarInfo |
 def _check_tar_entry(header: tarfile.TarInfo, name: str) -> None:
     if header.issym() or header.islnk():
         raise UnsafeMember(
-            "is a link; pack the files themselves (tar --dereference --hard-dereference).", member=name
+            "the entry is a link; pack the files themselves (tar --dereference --hard-dereference).",
+            member=name,
         )
     if header.isdev():
-        raise UnsafeMember("is a device or a pipe; leave it out.", member=name)
+        raise UnsafeMember("the entry is a device or a pipe; leave it out.", member=name)
     if header.issparse() or any(key.startswith(_SPARSE) for key in header.pax_headers):
-        raise UnsafeMember("is a sparse file; pack the archive without --sparse.", member=name)
+        raise UnsafeMember("the entry is a sparse file; pack the archive without --sparse.", member=name)
     if not header.isreg() and not header.isdir():
-        raise UnsafeMember(f"is of an unknown type ({header.type!r}); pack plain files.", member=name)
+        raise UnsafeMember(
+            f"the entry is of an unknown type ({header.type!r}); pack plain files.", member=name
+        )
     if header.size < 0 or (header.size and (header.isdir() or name.endswith("/"))):
-        raise ArchiveDamaged("has a negative size, or is a folder with content; pack it again.", member=name)
+        raise ArchiveDamaged(
+            "the entry has a negative size, or is a folder with content; pack it again.", member=name
+        )
 
 
 def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
@@ -366,8 +371,8 @@ def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) 
         total += entry.file_size
         if entry.file_size > limits.max_file_bytes or total > limits.max_total_bytes:
             raise ArchiveTooLarge(
-                f"states {entry.file_size} bytes; the limit is {limits.max_file_bytes} bytes for a file, and "
-                f"{limits.max_total_bytes} bytes for all files together. Send less.",
+                f"the entry states {entry.file_size} bytes; the limit is {limits.max_file_bytes} bytes for a "
+                f"file, and {limits.max_total_bytes} bytes for all files together. Send less.",
                 member=entry.orig_filename,
             )
     limits.check_ratio(sum(entry.compress_size for entry in entries), total)
@@ -385,7 +390,7 @@ def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int
         name_bytes, extra_bytes = _LOCAL.unpack(file.read(_LOCAL.size))
         if start + _LOCAL.size + name_bytes + extra_bytes + entry.compress_size > following:
             raise ArchiveDamaged(
-                "overlaps with another entry, or lies outside the archive; pack it again.",
+                "the entry overlaps another entry, or lies outside the archive; pack it again.",
                 member=entry.orig_filename,
             )
 
@@ -397,16 +402,16 @@ def _check_zip_entry(entry: zipfile.ZipInfo, name: str, is_folder: bool) -> None
     """
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        raise UnsafeMember("is a link; pack the files themselves.", member=name)
+        raise UnsafeMember("the entry is a link; pack the files themselves.", member=name)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UnsafeMember("is a device or a pipe; leave it out.", member=name)
+        raise UnsafeMember("the entry is a device or a pipe; leave it out.", member=name)
     says_folder = kind == stat.S_IFDIR or bool(entry.external_attr & _DOS_FOLDER)
     if (says_folder and not is_folder) or (is_folder and (entry.file_size or kind == stat.S_IFREG)):
-        raise ArchiveDamaged("is both a file and a folder; pack the archive again.", member=name)
+        raise ArchiveDamaged("the entry is both a file and a folder; pack the archive again.", member=name)
     if entry.flag_bits & _ENCRYPTED or entry.compress_type == _AES:
-        raise ArchiveEncrypted("is encrypted; pack the files without a password.", member=name)
+        raise ArchiveEncrypted("the entry is encrypted; pack the files without a password.", member=name)
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArchiveFormat(
-            f"is compressed with method {entry.compress_type}; use the common method, deflate.",
+            f"the entry is compressed with method {entry.compress_type}; use the common method, deflate.",
             member=name,
         )

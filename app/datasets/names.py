@@ -43,7 +43,7 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
         raise UnsafeMember("the name is empty or contains control characters; rename the file.", member=name)
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if not is_folder and name.rpartition("/")[2] == ".":
-        raise UnsafeMember("is a file, but its name is that of a folder; rename it.", member=name)
+        raise UnsafeMember("the entry is a file, but its name is that of a folder; rename it.", member=name)
     if ".." in parts:
         raise UnsafeMember(
             "the path contains `..`; pack the files with paths relative to their folder.", member=name
@@ -58,7 +58,8 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
         )
     if len(parts) > limits.max_depth:
         raise UnsafeMember(
-            f"is more than {limits.max_depth} folders deep; use fewer levels of folders.", member=name
+            f"the entry is more than {limits.max_depth} folders deep; use fewer levels of folders.",
+            member=name,
         )
     return parts
 

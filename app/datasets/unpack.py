@@ -94,7 +94,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
                 names.add(parts, is_folder=member.is_folder)
             if member.size_bytes > limits.max_file_bytes:
                 raise ArchiveTooLarge(
-                    f"has {member.size_bytes} bytes; the limit for a file is {limits.max_file_bytes}.",
+                    f"the entry has {member.size_bytes} bytes; the limit for a file is {limits.max_file_bytes}.",
                     member=member.name,
                 )
             files += not member.is_folder
@@ -210,15 +210,16 @@ class _Writer:
                 write_all(file, chunk)
         if written != member.size_bytes:
             raise ArchiveDamaged(
-                "has less content than the archive states; pack the archive again.", member=member.name
+                "the entry has less content than the archive states; pack the archive again.",
+                member=member.name,
             )
         self._bytes += written
 
     def _check_size(self, member: Member, size_bytes: int) -> None:
         if size_bytes > self._limits.max_file_bytes:
             raise ArchiveTooLarge(
-                f"has more than {self._limits.max_file_bytes} bytes, which is the limit for a file; make it "
-                "smaller.",
+                f"the entry has more than {self._limits.max_file_bytes} bytes, which is the limit for a file; "
+                "make it smaller.",
                 member=member.name,
             )
         if self._bytes + size_bytes > self._limits.max_total_bytes:
