@@ -24,13 +24,6 @@ from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
 from app.routes import datasets, inference, jobs, status, submit
 from app.routes import registry as registry_routes
-from app.schemas.classify import ClassifyRequest
-from app.schemas.datasets import RegisterDataset
-from app.schemas.embed import EmbedRequest
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec
-from app.schemas.match import MatchRequest
-from app.schemas.versions import PromoteRequest, RollbackRequest
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases
 from app.serving.classes import ClassWeights
@@ -53,16 +46,6 @@ from models.precision import limit_memory
 DESCRIPTION = (
     "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint; fine-tuning and "
     "evaluation jobs, whose weights are swapped in while it serves."
-)
-BODIES = (
-    MatchRequest,
-    ClassifyRequest,
-    EmbedRequest,
-    RegisterDataset,
-    FinetuneSpec,
-    EvaluateSpec,
-    PromoteRequest,
-    RollbackRequest,
 )
 ROUTERS = (inference, status, submit, jobs, datasets, registry_routes)
 """The order matters: /models/status must match before /models/{version}."""
@@ -205,7 +188,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.predictor = Predictor(engine, versions, images, classes, limits)
     for routes in ROUTERS:
         app.include_router(routes.router)
-    install_openapi(app, *BODIES)
+    install_openapi(app)
     responses.install_error_handlers(app)
     auth.install(app, settings)
     auth.assert_every_route_declares(app)
