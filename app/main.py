@@ -111,7 +111,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
-    # The cache is read on the event loop, which must not wait long for another process that is writing.
+    # A request waits for the reading, so another process that is writing must not hold it up for long.
     disk = DiskCache(
         settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
     )
