@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.bodies import JSON, MULTIPART
+from app.content_type import JSON, MULTIPART
 from app.errors import ServiceError
 from app.schemas.common import ErrorBody
 

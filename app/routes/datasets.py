@@ -4,7 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.bodies import MULTIPART, reads
+from app.bodies import reads
+from app.content_type import JSON, MULTIPART, media_type
 from app.datasets.service import FILE, SHARDS
 from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull
 from app.form_stream import FormStream
@@ -45,9 +46,8 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
 
     The form's fields may stand before or after its files; before, what is wrong with them is said at once.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() == MULTIPART:
-        form = FormStream(content_type, request.stream())
+    if media_type(request.headers) == MULTIPART:
+        form = FormStream(request.headers["content-type"], request.stream())
         dataset = await backend.datasets.receive(form, caller.name)
     else:
         dataset = await backend.datasets.register(await _registration(request), caller.name)
@@ -55,7 +55,7 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
         DatasetInfo.of(dataset).model_dump_json(),
         status_code=202,
         headers={"Location": f"/datasets/{dataset.id}"},
-        media_type="application/json",
+        media_type=JSON,
     )
 
 

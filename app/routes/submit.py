@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from app.backend import Backend
-from app.bodies import JSON, reads
+from app.bodies import reads
+from app.content_type import JSON
 from app.errors import DiskReserve
 from app.keys import Caller
 from app.openapi import describe_errors, describe_json
