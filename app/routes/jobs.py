@@ -7,10 +7,10 @@ from fastapi.responses import FileResponse
 
 from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
-from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
+from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, After, BackendDep, Limit, Train
-from app.run_log import LOG, LogResponse
+from app.routes.streamed import LOG, EventStream, LogResponse
 from app.schemas.jobs import (
     EventInfo,
     EventList,

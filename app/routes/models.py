@@ -1,23 +1,17 @@
 """GET /models/{version}, its download and deletion; promote and rollback."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from app.bodies import reads
 from app.errors import CannotExport, Overloaded, RecordInUse
 from app.openapi import describe_errors, describe_json
-from app.registry.download import Download
 from app.routes.shared import READING, WRITING, Administer, BackendDep, ReadModels, Train
-from app.run_log import LOG, LogResponse
+from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
 from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail
 
-TAR = "application/x-tar"
 Archive: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A tar of the version's folder, which `local-dir:` loads once it is unpacked.",
@@ -95,20 +89,3 @@ async def delete_version(caller: Administer, backend: BackendDep, version: str) 
     """Delete a version and its files, unless an alias, a job or another version needs it. Again is no error."""
     await backend.versions.delete(version)
     return Deleted(id=version, object="model")
-
-
-class TarResponse(StreamingResponse):
-    """A version as a tar stream. What was made for the download is removed however the response ends."""
-
-    def __init__(self, download: Download) -> None:
-        headers = {
-            "Content-Length": str(download.size_bytes),
-            "Content-Disposition": f'attachment; filename="{download.root}.tar"',
-        }
-        chunks: Iterator[bytes] = download.chunks()
-        super().__init__(chunks, media_type=TAR, headers=headers)
-        self._holder: ExitStack = download.holder
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._holder:
-            await super().__call__(scope, receive, send)
