@@ -22,7 +22,7 @@ from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import datasets, inference, jobs, status, submit
+from app.routes import datasets, inference, jobs, status, submit, workers
 from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases
@@ -47,8 +47,7 @@ DESCRIPTION = (
     "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint; fine-tuning and "
     "evaluation jobs, whose weights are swapped in while it serves."
 )
-ROUTERS = (inference, status, submit, jobs, datasets, model_routes)
-"""The order matters: /models/status must match before /models/{version}."""
+ROUTERS = (inference, model_routes, submit, jobs, workers, datasets, status)
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:

@@ -1,4 +1,4 @@
-"""GET /jobs and all below it; cancel, pause, resume, retry and delete. GET /workers."""
+"""GET /jobs and all below it; cancel, pause, resume, retry and delete."""
 
 from typing import Annotated, Any
 
@@ -19,7 +19,6 @@ from app.schemas.jobs import (
     MetricList,
     MetricPointInfo,
 )
-from app.schemas.workers import WorkerInfo, WorkerList
 from app.serving.engine import Engine
 from app.store.states import TERMINAL, JobKind, JobStatus
 
@@ -159,13 +158,6 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
     Its record, its events and the version that it made stay; `files_removed_at` says that the files are gone.
     """
     return await backend.run(backend.jobs.delete, job_id)
-
-
-@router.get("/workers")
-async def workers(caller: Train, backend: BackendDep) -> WorkerList:
-    """Who takes jobs: every worker of the last day, whether it is alive, and the job that it has."""
-    found = await backend.run(backend.store.workers.list)
-    return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in found])
 
 
 @router.get(

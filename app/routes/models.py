@@ -1,16 +1,32 @@
-"""GET /models/{version}, its download and deletion; promote and rollback."""
+"""GET /models and /models/status; GET /models/{version}, its download and deletion; promote and rollback."""
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from app.auth import requires
+from app.backend import Backend
 from app.bodies import reads
-from app.errors import CannotExport, Overloaded, RecordInUse
+from app.errors import (
+    CannotExport,
+    Forbidden,
+    InvalidRequest,
+    Overloaded,
+    RecordInUse,
+    Unauthorized,
+    Unavailable,
+    UnknownRecord,
+)
 from app.openapi import describe_errors, describe_json
-from app.routes.shared import READING, WRITING, Administer, BackendDep, ReadModels, Train
+from app.routes.shared import READING, WRITING, Administer, After, BackendDep, Limit, ReadModels, Train
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
-from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail
+from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
+from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail, VersionInfo
+from app.serving.engine import Engine
+from app.serving.served_models import ModelHandle
+from app.serving.status import StatusBoard
+from app.store.alias_names import DEFAULT
 
 Archive: dict[int | str, dict[str, Any]] = {
     200: {
@@ -19,16 +35,58 @@ Archive: dict[int | str, dict[str, Any]] = {
     }
 }
 
-router = APIRouter(tags=["models"], responses=describe_errors(*READING))
+served = APIRouter(tags=["status"])
+"""What needs no database."""
+registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
 
 
-@router.get("/models/{version}")
+@served.get(
+    "/models",
+    dependencies=[Depends(requires("infer"))],
+    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest),
+)
+async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
+    """List what is served (architecture, precision, size, version and generation), and what is registered."""
+    engine: Engine = request.app.state.engine
+    default = engine.models.current(DEFAULT)
+    listed = ModelsAndVersions(
+        models=[_described(model, default=model is default) for model in engine.models]
+    )
+    backend: Backend | None = request.app.state.backend
+    if backend is None:
+        return listed
+    try:
+        page, aliases = await backend.run(backend.versions.list, after=after, limit=limit)
+    except Unavailable:  # what is served is known even without the registry
+        return listed.model_copy(update={"registry": "away"})
+    return listed.model_copy(
+        update={
+            "registry": "read",
+            "aliases": [AliasInfo.model_validate(alias) for alias in aliases],
+            "versions": [VersionInfo.of(version, aliases) for version in page.items],
+            "has_more": page.has_more,
+        }
+    )
+
+
+@served.get(
+    "/models/status",
+    dependencies=[Depends(requires("infer"))],
+    responses=describe_errors(Unauthorized, Forbidden),
+)
+async def models_status(request: Request) -> ServingStatus:
+    """What each serving process serves, since when, and what it could not load."""
+    board: StatusBoard = request.app.state.status
+    return ServingStatus(processes=await board.all())
+
+
+@registered.get("/models/{version}")
 async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
     """A version, by its id or an alias: where it comes from, what it lies over, how good it is."""
     return await backend.run(backend.versions.get, version)
 
 
-@router.post(
+@registered.post(
     "/models/{version}/promote",
     responses=describe_errors(*WRITING),
     openapi_extra=describe_json(PromoteRequest),
@@ -43,7 +101,7 @@ async def promote(
     return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
 
 
-@router.post(
+@registered.post(
     "/models/{alias}/rollback",
     responses=describe_errors(*WRITING),
     openapi_extra=describe_json(RollbackRequest),
@@ -58,7 +116,7 @@ async def rollback(
     return AliasInfo.model_validate(await backend.run(backend.versions.roll_back, alias, body, caller))
 
 
-@router.get(
+@registered.get(
     "/models/{version}/download",
     response_class=Response,
     responses=describe_errors(Overloaded, CannotExport) | Archive,
@@ -78,14 +136,39 @@ async def download(
     return TarResponse(await backend.versions.download(version, full=weights == "full"))
 
 
-@router.get("/models/{version}/log", response_class=Response, responses=LOG)
+@registered.get("/models/{version}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, version: str) -> Response:
     """The log of the run that made a version, by its id or an alias, as JSON lines."""
     return LogResponse(await backend.run(backend.versions.log, version), version)
 
 
-@router.delete("/models/{version}", responses=describe_errors(RecordInUse))
+@registered.delete("/models/{version}", responses=describe_errors(RecordInUse))
 async def delete_version(caller: Administer, backend: BackendDep, version: str) -> Deleted:
     """Delete a version and its files, unless an alias, a job or another version needs it. Again is no error."""
     await backend.versions.delete(version)
     return Deleted(id=version, object="model")
+
+
+router = APIRouter()
+router.include_router(served)  # first, because /models/{version} matches /models/status too
+router.include_router(registered)
+
+
+def _described(model: ModelHandle, *, default: bool) -> ServedModel:
+    clip = model.clip
+    return ServedModel(
+        **model.info.model_dump(),
+        default=default,
+        reference=clip.reference,
+        architecture=clip.architecture,
+        precision=clip.precision,
+        device=str(clip.device),
+        parameters=clip.parameters,
+        size_bytes=clip.size_bytes,
+        embedding_dimensions=clip.embed_dim,
+        image_size=clip.image_size,
+        context_length=clip.context_length,
+        probabilities="softmax" if clip.logit_bias is None else "sigmoid",
+        logit_scale=clip.logit_scale,
+        quick_gelu=clip.quick_gelu,
+    )

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.schemas.common import ModelInfo
+from app.schemas.versions import AliasInfo, VersionInfo
 
 
 class ServedModel(ModelInfo):
@@ -25,10 +26,17 @@ class ServedModel(ModelInfo):
     quick_gelu: bool
 
 
-class ModelList(BaseModel):
-    """The models that requests may name."""
+class ModelsAndVersions(BaseModel):
+    """What this process serves, and what is registered."""
 
     models: list[ServedModel]
+    registry: Literal["none", "read", "away"] = Field(
+        "none",
+        description="`none`: this server keeps no versions. `away`: they cannot be read at the moment.",
+    )
+    aliases: list[AliasInfo] = Field(default_factory=list)
+    versions: list[VersionInfo] = Field([], description="The newest first; `after` takes an id.")
+    has_more: bool = Field(False, description="Whether there are more versions.")
 
 
 class FailedLoad(BaseModel):

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import Body
-from app.schemas.models import ModelList
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.records import Alias, Promotion, Version, VersionStatus
 
@@ -138,15 +137,3 @@ def _fields(version: Version, aliases: Sequence[Alias]) -> dict[str, Any]:
 
 def _mapping(value: object) -> dict[str, Any] | None:
     return dict(value) if isinstance(value, dict) else None
-
-
-class ModelsAndVersions(ModelList):
-    """What this process serves, and what is registered."""
-
-    registry: Literal["none", "read", "away"] = Field(
-        "none",
-        description="`none`: this server keeps no versions. `away`: they cannot be read at the moment.",
-    )
-    aliases: list[AliasInfo] = Field(default_factory=list)
-    versions: list[VersionInfo] = Field([], description="The newest first; `after` takes an id.")
-    has_more: bool = Field(False, description="Whether there are more versions.")
