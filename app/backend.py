@@ -45,9 +45,8 @@ class Backend:
 
     def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
         self._served = served
-        self.store = store = Store(database_url, timeout_s=settings.store_timeout_s)
+        self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self._threads = threads = StoreThreads(settings.store_threads)
-        self.run = threads.run
         self._waker = Waker(settings.broker_url)
         models = ModelResolver(
             store,
@@ -66,7 +65,7 @@ class Backend:
             max_interruptions=settings.max_interruptions,
             max_run_time_s=settings.max_run_time_s,
         )
-        self.jobs = JobService(store, self._waker, validator, settings.data_dir)
+        self.jobs = JobService(store, threads, self._waker, validator, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(
             store,
@@ -99,12 +98,12 @@ class Backend:
         await self.datasets.close()
         self._threads.close()
         await in_own_thread(self._waker.close, "close waker")
-        self.store.close()
+        self._store.close()
 
     async def _prepare(self) -> bool:
         def prepare() -> None:
-            self.store.migrate()
-            register_served(self.store, self._served)
+            self._store.migrate()
+            register_served(self._store, self._served)
 
         try:
             await in_own_thread(prepare, "prepare database")

@@ -5,20 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from app.content_type import JSON
 from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, After, BackendDep, Limit, Train
 from app.routes.streamed import LOG, EventStream, LogResponse
-from app.schemas.jobs import (
-    EventInfo,
-    EventList,
-    JobInfo,
-    JobList,
-    MetricList,
-    MetricPointInfo,
-)
+from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
 from app.store.states import TERMINAL, JobKind, JobStatus
 
@@ -53,13 +47,13 @@ async def jobs(
     limit: Limit = 20,
 ) -> JobList:
     """List jobs, the newest first."""
-    return await backend.run(backend.jobs.list, kind=kind, status=status, after=after, limit=limit)
+    return await backend.jobs.list(kind=kind, status=status, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}")
 async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """A job: how far it is, its newest metrics, every change of its status, its result or error."""
-    return await backend.run(backend.jobs.get, job_id)
+    return await backend.jobs.get(job_id)
 
 
 @router.get(
@@ -82,15 +76,13 @@ async def events(
 ) -> Response:
     """What happened to a job, as a page or as Server-Sent Events."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
-        found = await backend.run(backend.store.events.events, job_id, after=after, limit=limit + 1)
-        data = [EventInfo.model_validate(event) for event in found[:limit]]
-        content = EventList(data=data, has_more=len(found) > limit)
-        return Response(content.model_dump_json(), media_type="application/json")
+        content = await backend.jobs.events(job_id, after=after, limit=limit)
+        return Response(content.model_dump_json(), media_type=JSON)
     seen = _number(last_event_id)
     start = after if seen is None else seen
 
     async def read(after: int) -> JobUpdate:
-        return await backend.run(backend.jobs.update_since, job_id, after, MAX_EVENTS_PER_READ)
+        return await backend.jobs.update_since(job_id, after, MAX_EVENTS_PER_READ)
 
     first = await read(start)
     if seen is not None and first.job.status in TERMINAL and not first.events:
@@ -109,33 +101,31 @@ async def metrics(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_POINTS)] = MAX_PAGE_POINTS,
 ) -> MetricList:
     """A job's curves: all metrics of a step together."""
-    found = await backend.run(backend.store.events.metrics, job_id, after=after, limit=limit + 1)
-    data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
-    return MetricList(data=data, has_more=len(found) > limit)
+    return await backend.jobs.metrics(job_id, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """The log of a fine-tuning job's run as JSON lines, also while it runs; afterwards its version's log."""
-    return LogResponse(await backend.run(backend.jobs.log, job_id), job_id)
+    return LogResponse(await backend.jobs.log(job_id), job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
 async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job; one that runs is `cancelling` until its worker has stopped. Again is no error."""
-    return await backend.run(backend.jobs.cancel, job_id)
+    return await backend.jobs.cancel(job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
 async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Pause a job; one that runs is `pausing` until its worker has written a checkpoint. Again is no error."""
-    return await backend.run(backend.jobs.pause, job_id)
+    return await backend.jobs.pause(job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
 async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again; it goes on from its checkpoint. Again is no error."""
-    return await backend.run(backend.jobs.resume, job_id)
+    return await backend.jobs.resume(job_id)
 
 
 @router.post(
@@ -148,7 +138,7 @@ async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     Its attempts, interruptions and running time count from 0 again. A job that promotes needs the scope admin.
     Again is no error.
     """
-    return await backend.run(backend.jobs.retry, job_id, caller)
+    return await backend.jobs.retry(job_id, caller)
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
@@ -157,7 +147,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
 
     Its record, its events and the version that it made stay; `files_removed_at` says that the files are gone.
     """
-    return await backend.run(backend.jobs.delete, job_id)
+    return await backend.jobs.delete(job_id)
 
 
 @router.get(
@@ -168,9 +158,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
 async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """An evaluation's results as a page that needs nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-    return FileResponse(
-        await backend.run(backend.jobs.report, job_id), media_type="text/html", headers=headers
-    )
+    return FileResponse(await backend.jobs.report(job_id), media_type="text/html", headers=headers)
 
 
 def _number(last_event_id: str | None) -> int | None:

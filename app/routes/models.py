@@ -56,7 +56,7 @@ async def models(request: Request, after: After = None, limit: Limit = 20) -> Mo
     if backend is None:
         return listed
     try:
-        page, aliases = await backend.run(backend.versions.list, after=after, limit=limit)
+        page, aliases = await backend.versions.list(after=after, limit=limit)
     except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})
     return listed.model_copy(
@@ -83,7 +83,7 @@ async def models_status(request: Request) -> ServingStatus:
 @registered.get("/models/{version}")
 async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
     """A version, by its id or an alias: where it comes from, what it lies over, how good it is."""
-    return await backend.run(backend.versions.get, version)
+    return await backend.versions.get(version)
 
 
 @registered.post(
@@ -113,7 +113,7 @@ async def rollback(
     body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
 ) -> AliasInfo:
     """Point an alias at the version that it pointed at before."""
-    return AliasInfo.model_validate(await backend.run(backend.versions.roll_back, alias, body, caller))
+    return AliasInfo.model_validate(await backend.versions.roll_back(alias, body, caller))
 
 
 @registered.get(
@@ -139,7 +139,7 @@ async def download(
 @registered.get("/models/{version}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, version: str) -> Response:
     """The log of the run that made a version, by its id or an alias, as JSON lines."""
-    return LogResponse(await backend.run(backend.versions.log, version), version)
+    return LogResponse(await backend.versions.log(version), version)
 
 
 @registered.delete("/models/{version}", responses=describe_errors(RecordInUse))

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, Train
-from app.schemas.workers import WorkerInfo, WorkerList
+from app.schemas.workers import WorkerList
 
 router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 
@@ -12,5 +12,4 @@ router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 @router.get("/workers")
 async def workers(caller: Train, backend: BackendDep) -> WorkerList:
     """Who takes jobs: every worker of the last day, whether it is alive, and the job that it has."""
-    found = await backend.run(backend.store.workers.list)
-    return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in found])
+    return await backend.jobs.workers()
