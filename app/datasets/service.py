@@ -128,7 +128,6 @@ class DatasetService:
             name=fields.name,
             format=fields.format,
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
-            folder=None,
             owner=owner,
             id=dataset_id,
         )
