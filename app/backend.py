@@ -16,7 +16,6 @@ from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError, StoreUnavailable
-from app.jobs.limits import JobLimits
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
@@ -55,16 +54,7 @@ class Backend:
             teachers=settings.allowed_teachers,
         )
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
-        validator = JobValidator(
-            store,
-            models,
-            max_open=settings.max_open_jobs,
-            limits=JobLimits.of(settings),
-            check_disk=check_disk,
-            max_attempts=settings.max_attempts,
-            max_interruptions=settings.max_interruptions,
-            max_run_time_s=settings.max_run_time_s,
-        )
+        validator = JobValidator(store, models, settings, check_disk)
         self.jobs = JobService(store, threads, self._waker, validator, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(

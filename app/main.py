@@ -25,7 +25,7 @@ from app.registry.source import Registry, find_folder
 from app.routes import datasets, inference, jobs, status, submit, workers
 from app.routes import models as model_routes
 from app.server import DrainingServer
-from app.serving.aliases import FollowedAliases
+from app.serving.aliases import FollowedAliases, Following
 from app.serving.classes import ClassWeights
 from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
@@ -95,9 +95,10 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         backend = Backend(settings, settings.database_url, list(clips.values()))
         registry = registry or backend.registry
     registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))
-    aliases = None if registry.read_aliases is None else FollowedAliases()
-    state = None if registry.read_aliases is None else LocalState(settings.own_state_dir)
-    models = ServedModels(clips, aliases)
+    following = None
+    if registry.read_aliases is not None:
+        following = Following(registry.read_aliases, FollowedAliases(), LocalState(settings.own_state_dir))
+    models = ServedModels(clips, None if following is None else following.aliases)
     on_cpu = any(clip.device.type == "cpu" for clip in clips.values())
     engine = Engine(
         models,
@@ -117,9 +118,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     classes = ClassWeights(engine, disk, wait_s=settings.class_wait_s)
     loader = VersionLoader(
         engine,
-        find_version=registry.find_version,
-        mark_damaged=registry.mark_damaged,
-        state=state,
+        registry,
+        state=None if following is None else following.state,
         device=settings.device,
         precision=settings.precision,
         bases=[*settings.models, *settings.allowed_models],
@@ -132,18 +132,9 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         wait_s=settings.version_wait_s,
     )
     swapper = None
-    if registry.read_aliases is not None and aliases is not None and state is not None:
-        swapper = Swapper(
-            models,
-            aliases,
-            loader,
-            classes,
-            metrics,
-            read_aliases=registry.read_aliases,
-            state=state,
-            poll_s=settings.swap_poll_s,
-        )
-    board = StatusBoard(models, loader, aliases, state, registry.reports, settings.data_dir.absolute())
+    if following is not None:
+        swapper = Swapper(models, following, loader, classes, metrics, poll_s=settings.swap_poll_s)
+    board = StatusBoard(models, loader, following, registry.reports, settings.data_dir.absolute())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -162,8 +153,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         await loader.close()
         if backend is not None:
             await backend.close()
-        if state is not None:
-            state.close()
+        if following is not None:
+            following.state.close()
         await classes.close()
         await engine.close()
         decoder.close()

@@ -19,7 +19,7 @@ from app.metrics import Metrics
 from app.registry.bases import BaseNotAllowed
 from app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
 from app.registry.publish import publish
-from app.registry.source import WeightsLocation, find_folder
+from app.registry.source import Registry, WeightsLocation, find_folder
 from app.serving.engine import Engine
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.served_models import ServedModels
@@ -46,7 +46,7 @@ async def loading(
     engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=4)
     engine.start()
     find = partial(find_folder, versions) if isinstance(versions, Path) else versions
-    loader = VersionLoader(engine, find_version=find, device="cpu", precision="float32", bases=bases)
+    loader = VersionLoader(engine, Registry(find), device="cpu", precision="float32", bases=bases)
     try:
         yield loader
     finally:
