@@ -9,7 +9,7 @@ from typing import BinaryIO
 from app.errors import NotBetter, UnknownRecord, VersionDamaged
 from app.keys import Caller
 from app.registry.download import Download, Downloads
-from app.registry.manifest import LOG_FILE, DamagedVersion, verify
+from app.registry.manifest import LOG_FILE, DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
@@ -127,7 +127,7 @@ class VersionService:
         def check() -> bool:
             try:
                 verify(folder, version_id)
-            except DamagedVersion as error:
+            except DamagedFiles as error:
                 logger.error("version %s is damaged: %s", version_id[:12], error)
                 return False
             return True

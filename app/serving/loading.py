@@ -15,7 +15,7 @@ from app.errors import InternalError
 from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
 from app.registry.local_state import LocalState
-from app.registry.manifest import DamagedVersion, VersionError, kind_of, verify
+from app.registry.manifest import DamagedFiles, VersionError, kind_of, verify
 from app.registry.source import Registry, WeightsLocation
 from app.serving.engine import Engine
 from app.serving.served_models import ModelHandle
@@ -178,11 +178,11 @@ class VersionLoader:
     def _whole(self, folder: Path, version: str, *, mark: bool) -> Path:
         """The folder if it holds the files that were published, else this process's copy of it.
 
-        Raises DamagedVersion if there is no good copy.
+        Raises DamagedFiles if there is no good copy.
         """
         try:
             verify(folder, version)
-        except DamagedVersion as error:
+        except DamagedFiles as error:
             if mark:
                 self._registry.mark_damaged(version, True)
             copy = None if self._state is None else self._state.whole_copy(version)

@@ -27,7 +27,7 @@ from tests.databases import held, on_both
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready
 from tests.worker.waiting import until
-from worker.check_process import Claim
+from worker.check_process import CheckClaim
 from worker.checker import Checker
 from worker.config import WorkerConfig
 from worker.data import content_of, pairs_place
@@ -382,7 +382,7 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
 ) -> None:
     dataset = store.datasets.add(name="a", format="pairs", source={})
     impatient = Store(database_url, timeout_s=0.1)
-    claim = Claim(impatient, "checker", 60)
+    claim = CheckClaim(impatient, "checker", 60)
     assert claim.take() is not None
     giving_back = threading.Thread(target=claim.release)
     with held(database_url):
