@@ -127,8 +127,8 @@ class Backend:
         task.add_done_callback(self._tasks.discard)
 
 
-def check_database(settings: Settings) -> None:
-    """Migrate the tables before anything else starts, if the database answers.
+def migrate_early(settings: Settings) -> None:
+    """Migrate the tables before anything else starts, if the database answers. Else `Backend` does so later.
 
     Raises: ConfigurationError for a database that cannot be used.
     """

@@ -11,7 +11,7 @@ import torch
 from fastapi import Depends, FastAPI
 
 from app import auth, logs, middleware, responses
-from app.backend import Backend, check_database
+from app.backend import Backend, migrate_early
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
 from app.fetch import Fetcher
@@ -62,7 +62,7 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     """
     logs.configure(settings.log_level, settings.log_format)
     auth.check_binding(settings)
-    check_database(settings)
+    migrate_early(settings)
     torch.set_num_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
         limit_memory(settings.device, settings.gpu_memory_share)
