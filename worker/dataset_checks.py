@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from app.datasets.check import Checker, CheckResult, check_registered, check_upload, rejected
+from app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from app.datasets.folders import Content, DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
@@ -73,7 +73,7 @@ def check(
     return moved
 
 
-def checker_of(dataset: Dataset) -> Checker:
+def checker_of(dataset: Dataset) -> FormatChecker:
     if dataset.format == PAIRS:
         return PairsChecker(dataset.max_bad_share)
     return BenchmarkChecker(dataset.format, dataset.max_bad_share)

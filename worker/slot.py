@@ -35,6 +35,7 @@ from worker.supervised import COMMAND, ChildProcess, died
 logger = logging.getLogger(__name__)
 
 _ASKED = (JobStatus.PAUSING, JobStatus.CANCELLING)
+_SPARE_EVERY_S = 60.0
 _LOOK_S = 0.1  # how soon the end of a process, or a stop, is noticed
 
 
@@ -64,6 +65,7 @@ class Slot:
         """Job and fence of the last task that the broker accepted, until a job ends here."""
         self._spare: ChildProcess | None = None
         """The warm process. Only who holds `_at_work` replaces it."""
+        self._no_spare_before = 0.0
         # Not at once: messages that wait in the queue come as soon as Celery is connected.
         self._looking = Periodic(
             f"slot-{config.queue}", self._look_for_jobs, config.idle_tick_s, at_once=False, daemon=False
@@ -163,11 +165,16 @@ class Slot:
             logger.warning("no warm process could be started: %s", error)
 
     def _replace_spare(self) -> None:
-        """Start a warm process again where the last one has died, unless the slot is at work."""
-        if not self._at_work.acquire(blocking=False):
+        """Start a warm process again where the last one has died, unless the slot is at work.
+
+        One that dies each time, for want of memory say, is started again once a minute at most.
+        """
+        now = time.monotonic()
+        if now < self._no_spare_before or not self._at_work.acquire(blocking=False):
             return
         try:
             if self._spare is None or self._spare.wait(0) is not None:
+                self._no_spare_before = now + _SPARE_EVERY_S
                 self._drop_spare()
                 self._warm_up()
         finally:

@@ -23,7 +23,7 @@ from models.training.config import FinetuneConfig
 from models.training.processes import Place, exchanged
 from models.training.score_targets import Targets
 
-Say = Callable[[str], None]
+Tell = Callable[[str], None]
 
 _SAID_EVERY = 10_000  # samples between two messages
 
@@ -43,7 +43,7 @@ class Parts:
 def load_parts(
     config: FinetuneConfig,
     place: Place,
-    say: Say = lambda message: None,
+    say: Tell = lambda message: None,
     *,
     confined: bool = False,
     val_max_bad_share: float = 0.0,
@@ -152,7 +152,7 @@ def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: boo
 
 
 def _checked(
-    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Say
+    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Tell
 ) -> PairSet:
     """Return the usable samples, and report those that are left out."""
 
