@@ -1,10 +1,10 @@
 """Job folders: JOBS/JOB_ID/FENCE/. A worker that lost its lease can only write below its own fence.
 
-JOBS/JOB_ID/FENCE/process.json      the running process and its supervisor
-JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
-JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
-JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
-JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
+    JOBS/JOB_ID/FENCE/process.json      the running process and its supervisor
+    JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
+    JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
+    JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
+    JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
 """
 
 import json

@@ -1,7 +1,7 @@
 """Training checkpoints: complete, verified folders. If the newest is broken, the one before is used.
 
-OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
-OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the file's hash
+    OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
+    OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the file's hash
 """
 
 from __future__ import annotations
