@@ -7,7 +7,7 @@ from typing import Any
 from app.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
 from app.registry.publish import lies_among, publish
-from app.registry.store_source import as_version as as_reference
+from app.registry.store_source import unpublished_version
 from app.schemas.finetune import Evaluation, FinetuneSpec
 from app.store.records import Level, Move, NewVersion
 from models.checkpoints import load_clip
@@ -182,7 +182,7 @@ class _Run:
         }
         version = self._publish(result, evaluations)
         # Register a version's base first; most bases are an operator's own, known by reference alone.
-        self.context.store.versions.register(as_reference(self.parts.base))
+        self.context.store.versions.register(unpublished_version(self.parts.base))
         self.context.succeed(version=version, result=outcome, promotion=move)
 
     def _publish(self, result: Result, evaluations: Mapping[str, Any]) -> NewVersion:
