@@ -17,8 +17,6 @@ from models.model_config import CONFIG_FILE
 from models.references import DESCRIPTION_FILE, CheckpointError, is_delta
 
 MANIFEST_FILE = "sds_clip_version.json"
-LOG_FILE = "log.jsonl"
-"""The log of the training run. It does not affect the version's id, which is the hash of the weights."""
 FORMAT = 1
 
 
