@@ -1,5 +1,7 @@
 """CLIP_benchmark's WebDataset layout of a labelled set.
 
+The files:
+
     classnames.txt                          one class per line
     zeroshot_classification_templates.txt   one template per line, with {c}
     test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the number of its class
