@@ -290,9 +290,9 @@ def test_every_benchmark_runs_by_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["winoground"], "--model"),
-        (["winoground", "--model", "demo", "--teacher", "demo"], "--teacher"),
-        (["winoground", "--scorer", "diffusion"], "--teacher"),
+        (["winoground"], "model"),
+        (["winoground", "--model", "demo", "--teacher", "demo"], "teacher"),
+        (["winoground", "--scorer", "diffusion"], "teacher"),
         (["winoground", "--model", "demo", "--batch-size", "0"], "--batch-size"),
         (["winoground", "--model", "demo", "--max-bad-share", "2"], "--max-bad-share"),
         (["winoground", "--model", "demo", "--out", "b32.json"], "--out"),
