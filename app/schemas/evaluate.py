@@ -1,15 +1,17 @@
 """POST /evaluate."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from app.store.states import JobKind
-from models.evaluation.catalog import BENCHMARKS
+from models.evaluation.catalog import ScorerName
+from models.evaluation.request import EvaluationRequest
 from models.references import is_version
-from models.score_error import SCORE_ERROR, ErrorOf
+from models.score_error import ErrorOf
 from models.training.config import Seed
 
 
@@ -35,47 +37,32 @@ class EvaluateSpec(JobSpec):
     data: DatasetId
     model: Reference | None = None
     """Of the scorer `clip`. The scorer `diffusion` measures the teacher; a model beside it is not used."""
-    scorer: Literal["clip", "diffusion"] = "clip"
+    scorer: ScorerName = EvaluationRequest.scorer
     teacher: Reference | None = None
     """Of the scorer `diffusion`, which measures it."""
     baseline: Reference | None = None
     classes: Literal["imagenet"] | None = None
     """Of zero-shot: the names of the classes; the data's own where it is not given."""
     templates: Literal["photo", "simple", "openai"] | None = None
-    order_seed: Seed = 0
-    draws: Annotated[int, Field(ge=1, le=10_000)] = 32
+    order_seed: Seed = EvaluationRequest.order_seed
+    draws: Annotated[int, Field(ge=1, le=10_000)] = EvaluationRequest.draws
     """Noise levels of the diffusion score."""
-    seed: Seed = 0
-    score_error: ErrorOf = SCORE_ERROR
+    seed: Seed = EvaluationRequest.seed
+    score_error: ErrorOf = EvaluationRequest.score_error
     """Whose error the diffusion score is: the noise's, or the velocity's, which counts high noise for more."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = EvaluationRequest.batch_size
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = EvaluationRequest.max_bad_share
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if self.scorer not in BENCHMARKS[self.benchmark].scorers:
-            raise ValueError(f"{self.benchmark} cannot be measured with the {self.scorer} score")
-        for name in ("classes", "templates", "order_seed"):
-            if self._is_given(name) and name not in BENCHMARKS[self.benchmark].options:
-                raise ValueError(f"{name} does not belong to {self.benchmark}")
-        for name in ("draws", "seed", "score_error"):
-            if self._is_given(name) and self.scorer == "clip":
-                raise ValueError(f"{name} belongs to the scorer diffusion")
-        if self.scorer == "clip" and self.model is None:
-            raise ValueError("the scorer clip needs a model")
-        if self.scorer == "clip" and self.teacher is not None:
-            raise ValueError("teacher belongs to the scorer diffusion")
-        if self.scorer == "diffusion" and self.teacher is None:
-            raise ValueError("the scorer diffusion needs a teacher")
+        self.request(self.data)
         return self
 
-    def _is_given(self, name: str) -> bool:
-        """Whether an option differs from its default.
-
-        A row contains defaults too, so being set proves nothing.
-        """
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
+    def request(self, data: str | Path) -> EvaluationRequest:
+        """The same as the evaluation takes it. Raises ValueError for options that do not belong together."""
+        options = self.model_dump(exclude={*JobSpec.model_fields, "data"})
+        return EvaluationRequest(**options, data=data)
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from models.errors import EvaluationError
+
+ScorerName = Literal["clip", "diffusion"]
 Option = Literal["images", "classes", "templates", "order_seed"]
 
 
@@ -14,7 +17,7 @@ class BenchmarkInfo:
 
     summary: str
     data: str
-    scorers: tuple[str, ...] = ("clip", "diffusion")
+    scorers: tuple[ScorerName, ...] = ("clip", "diffusion")
     options: tuple[Option, ...] = ("images",)
 
 
@@ -78,3 +81,20 @@ ALIASES = {
     "mscoco_captions": "retrieval",
 }
 """The names that CLIP_benchmark and the benchmarks' own code use."""
+
+
+def resolve(name: str) -> str:
+    """Return a benchmark's own name. Raises EvaluationError for a name that is neither its own nor an alias."""
+    known = ALIASES.get(name, name)
+    if known not in BENCHMARKS:
+        raise EvaluationError(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
+    return known
+
+
+def check_scorer(benchmark: str, scorer: str) -> None:
+    """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
+    if scorer not in BENCHMARKS[benchmark].scorers:
+        raise EvaluationError(
+            f"{benchmark} compares every image with every text, which the {scorer} score cannot afford; use the clip "
+            "scorer, or a benchmark of few captions an image."
+        )

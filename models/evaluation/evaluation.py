@@ -8,46 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.clip import Clip
-from models.evaluation.benchmark import Benchmark, check_scorer, run_benchmark
+from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Say
 from models.evaluation.comparison import Comparison, compare, write_comparison
 from models.evaluation.read import read_benchmark
 from models.evaluation.report import write_report
+from models.evaluation.request import EvaluationRequest
 from models.evaluation.results import Results, write_results
 from models.evaluation.scorers import ClipScorer
-from models.score_error import SCORE_ERROR, ErrorOf
 
 if TYPE_CHECKING:
     from models.teacher.teacher import Teacher
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """What is measured, on what, and how. The caller has checked that the options belong together."""
-
-    benchmark: str
-    data: str | Path
-    scorer: str = "clip"
-    model: str | None = None
-    """The CLIP that the scorer `clip` measures."""
-    teacher: str | None = None
-    """The diffusion model that the scorer `diffusion` measures."""
-    baseline: str | None = None
-    """A CLIP to compare with, item by item."""
-    precision: str = "float32"
-    served_precision: str | None = None
-    """Measure the CLIP in this precision too."""
-    batch_size: int = 32
-    max_bad_share: float = 0.0
-    # Options that only some benchmarks have.
-    images: Path | None = None
-    classes: str | None = None
-    templates: str | None = None
-    order_seed: int = 0
-    # Options of the diffusion score.
-    draws: int = 32
-    seed: int = 0
-    score_error: ErrorOf = SCORE_ERROR
 
 
 @dataclass(frozen=True)
@@ -122,7 +93,6 @@ class Evaluator:
 
     def _of_teacher(self, asked: EvaluationRequest, benchmark: Benchmark) -> Results:
         assert asked.teacher is not None
-        check_scorer(benchmark.name, "diffusion")  # before a teacher of gigabytes is loaded
         teacher = self.load_teacher(asked.teacher, asked.precision)
         # Needs packages of the extra `train`; without them, loading the teacher has failed with better words.
         from models.evaluation.teacher_scorer import TeacherScorer, run_teacher

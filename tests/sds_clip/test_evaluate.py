@@ -292,6 +292,7 @@ def test_every_benchmark_runs_by_name(
     [
         (["winoground"], "model"),
         (["winoground", "--model", "demo", "--teacher", "demo"], "teacher"),
+        (["winoground", "--model", "demo", "--draws", "3"], "draws"),
         (["winoground", "--scorer", "diffusion"], "teacher"),
         (["winoground", "--model", "demo", "--batch-size", "0"], "--batch-size"),
         (["winoground", "--model", "demo", "--max-bad-share", "2"], "--max-bad-share"),
