@@ -11,9 +11,9 @@ from models.evaluation.checked import Say
 from models.evaluation.comparison import PairedDifference
 from models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
 from models.evaluation.results import GROUP_MATCH, Results, as_json
+from worker.benchmarks import data_path, root_of, summary
 from worker.context import JobContext
 from worker.data import content_of
-from worker.measuring import data_path, root_of, summary
 from worker.references import check_version, loadable
 
 if TYPE_CHECKING:

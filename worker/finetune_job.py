@@ -13,6 +13,7 @@ from app.store.records import Level, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
+from models.evaluation.evaluation import measure_clip
 from models.evaluation.results import Results
 from models.references import CheckpointError, parse
 from models.training.config import FinetuneConfig
@@ -20,10 +21,10 @@ from models.training.parts import Parts, load_parts
 from models.training.processes import Place, find_place
 from models.training.run import Result, train
 from models.training.validation import validate
+from worker.benchmarks import read_data, summary
 from worker.context import JobContext
 from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
-from worker.measuring import measure, read_data, summary
 from worker.promotion import CandidateScores, decide, holder_of
 from worker.references import check_version, loadable, of_version
 from worker.training_progress import TrainingProgress
@@ -150,7 +151,14 @@ class _Run:
             context.count(f"{evaluation.data} {what}", done)
 
         max_bad_share = context.store.datasets.get(evaluation.data).max_bad_share
-        return measure(context, benchmark, clip, say=say, max_bad_share=max_bad_share)
+        return measure_clip(
+            clip,
+            benchmark,
+            features=context.config.features_dir,
+            max_feature_bytes=context.config.feature_cache_bytes,
+            max_bad_share=max_bad_share,
+            say=say,
+        )
 
     def end(self, result: Result, scores: CandidateScores) -> None:
         """End the job with its version; retried if the alias was moved, or base or files deleted, meanwhile.

@@ -8,10 +8,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from app.store.states import JobKind
+from models.choices import ErrorOf, Precision
 from models.evaluation.catalog import ScorerName
 from models.evaluation.request import EvaluationRequest
 from models.references import is_version
-from models.score_error import ErrorOf
 from models.training.config import Seed
 
 
@@ -50,7 +50,7 @@ class EvaluateSpec(JobSpec):
     seed: Seed = EvaluationRequest.seed
     score_error: ErrorOf = EvaluationRequest.score_error
     """Whose error the diffusion score is: the noise's, or the velocity's, which counts high noise for more."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = EvaluationRequest.precision
     batch_size: Annotated[int, Field(ge=1, le=4096)] = EvaluationRequest.batch_size
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = EvaluationRequest.max_bad_share
 

@@ -19,6 +19,10 @@ class BenchmarkInfo:
     data: str
     scorers: tuple[ScorerName, ...] = ("clip", "diffusion")
     options: tuple[Option, ...] = ("images",)
+    is_one_file: bool = False
+    """Whether it is read from the one file of captions in a data set's folder, not from the folder."""
+    takes_shards: bool = True
+    """Whether a data set of it may be shards."""
 
 
 BENCHMARKS: dict[str, BenchmarkInfo] = {
@@ -26,6 +30,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         "two images and two captions with the same words: text, image and group score, GroupMatch",
         "folder with examples.jsonl and images/, or the hub id facebook/winoground",
         options=(),
+        takes_shards=False,
     ),
     "vg-relation": BenchmarkInfo(
         "ARO: which way round is a relation? Mean over relations that are not symmetric",
@@ -62,6 +67,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         "recall@1, 5 and 10 of images by text and texts by image",
         "captions file: COCO's, or a list of {image, caption: [...]}",
         scorers=("clip",),
+        is_one_file=True,
     ),
 }
 

@@ -67,29 +67,35 @@ class Evaluator:
         if asked.scorer == "diffusion":
             results = self._of_teacher(asked, benchmark)
         else:
-            results = self._of_clip(asked, benchmark, asked.model)
+            results = self._of_clip(asked, benchmark, asked.model, asked.precision)
             if asked.served_precision is not None:
                 served = self._of_served(asked, benchmark, results)
                 provenance = {**results.provenance, "served_precision": _summary(served)}
                 results = replace(results, provenance=provenance)
         if asked.baseline is None:
             return Evaluation(results, served)
-        baseline = self._of_clip(asked, benchmark, asked.baseline)
+        baseline = self._of_clip(asked, benchmark, asked.baseline, asked.precision)
         return Evaluation(results, served, baseline, compare(baseline, results))
 
-    def _of_clip(self, asked: EvaluationRequest, benchmark: Benchmark, reference: str | None) -> Results:
+    def _of_clip(
+        self, asked: EvaluationRequest, benchmark: Benchmark, reference: str | None, precision: str
+    ) -> Results:
         assert reference is not None
-        clip = self.load_clip(reference, asked.precision)
-        with ClipScorer(
-            clip, self.features, batch_size=asked.batch_size, max_bytes=self.max_feature_bytes
-        ) as scorer:
-            return run_benchmark(benchmark, scorer, max_bad_share=asked.max_bad_share, say=self.say)
+        return measure_clip(
+            self.load_clip(reference, precision),
+            benchmark,
+            features=self.features,
+            max_feature_bytes=self.max_feature_bytes,
+            batch_size=asked.batch_size,
+            max_bad_share=asked.max_bad_share,
+            say=self.say,
+        )
 
     def _of_served(self, asked: EvaluationRequest, benchmark: Benchmark, results: Results) -> Results:
         assert asked.served_precision is not None
         if asked.served_precision == results.provenance["precision"]:
             return results
-        return self._of_clip(replace(asked, precision=asked.served_precision), benchmark, asked.model)
+        return self._of_clip(asked, benchmark, asked.model, asked.served_precision)
 
     def _of_teacher(self, asked: EvaluationRequest, benchmark: Benchmark) -> Results:
         assert asked.teacher is not None
@@ -106,6 +112,21 @@ class Evaluator:
             batch_size=asked.batch_size,
         )
         return run_teacher(benchmark, scorer, max_bad_share=asked.max_bad_share, say=self.say)
+
+
+def measure_clip(
+    clip: Clip,
+    benchmark: Benchmark,
+    *,
+    features: Path,
+    max_feature_bytes: int | None = None,
+    batch_size: int = EvaluationRequest.batch_size,
+    max_bad_share: float = EvaluationRequest.max_bad_share,
+    say: Say | None = None,
+) -> Results:
+    """Measure a CLIP on a benchmark. Its features are kept in a folder for later runs. Raises EvaluationError."""
+    with ClipScorer(clip, features, batch_size=batch_size, max_bytes=max_feature_bytes) as scorer:
+        return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 
 def _summary(served: Results) -> dict[str, object]:

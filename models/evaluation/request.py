@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from models.choices import SCORE_ERROR, ErrorOf, Precision
 from models.evaluation.catalog import BENCHMARKS, Option, ScorerName, check_scorer, resolve
-from models.score_error import SCORE_ERROR, ErrorOf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class EvaluationRequest:
     """The diffusion model that the scorer `diffusion` measures. A model beside it is not used."""
     baseline: str | None = None
     """A CLIP to compare with, item by item."""
-    precision: str = "float32"
+    precision: Precision = "float32"
     served_precision: str | None = None
     """Measure the CLIP in this precision too."""
     batch_size: int = 32

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from models.choices import ErrorOf
 from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
 from models.evaluation.request import EvaluationRequest
-from models.score_error import ErrorOf
 from sds_clip.options import (
     COMPUTATION,
     Decorator,
