@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.errors import MalformedBody, UnsupportedMediaType
+from models.choices import LabelSet, TemplateSet
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -18,7 +19,7 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 LISTS = ("images", "texts", "labels", "templates")
 # Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
-NAMED_SETS = {"labels": ("imagenet",), "templates": ("simple", "openai")}
+NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
 

@@ -14,3 +14,7 @@ ErrorOf = Literal["epsilon", "velocity"]
 """Which error a diffusion score is: that of the noise or of the velocity."""
 SCORE_ERROR: ErrorOf = "velocity"
 """The default, in training and in evaluation alike (decision 25)."""
+
+LabelSet = Literal["imagenet"]
+TemplateSet = Literal["simple", "openai"]
+"""The named sets of zero-shot classification, whose texts are in `models.zero_shot`."""

@@ -1,6 +1,6 @@
 """POST /classify."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ from app.schemas.common import (
     Texts,
     example,
 )
+from models.choices import LabelSet, TemplateSet
 
 
 class ClassifyRequest(Body):
@@ -27,11 +28,11 @@ class ClassifyRequest(Body):
 
     images: Annotated[Images, Field(min_length=1)]
     labels: Annotated[
-        Annotated[Texts, Field(min_length=1)] | Literal["imagenet"],
+        Annotated[Texts, Field(min_length=1)] | LabelSet,
         Field(description="The labels, or the name of a set: `imagenet`."),
     ]
     templates: Annotated[
-        Literal["simple", "openai"] | Annotated[Texts, Field(min_length=1)],
+        TemplateSet | Annotated[Texts, Field(min_length=1)],
         Field(description="`simple` (7 prompts a label), `openai` (80), or prompts with {} for the label."),
     ] = "simple"
     top_k: Annotated[int, Field(ge=1, le=1000, description="How many labels to answer with.")] = 5

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from app.store.states import JobKind
-from models.choices import ErrorOf, Precision
+from models.choices import ErrorOf, LabelSet, Precision, TemplateSet
 from models.evaluation.catalog import ScorerName
 from models.evaluation.request import EvaluationRequest
 from models.references import is_version
@@ -41,9 +41,9 @@ class EvaluateSpec(JobSpec):
     teacher: Reference | None = None
     """Of the scorer `diffusion`, which measures it."""
     baseline: Reference | None = None
-    classes: Literal["imagenet"] | None = None
+    classes: LabelSet | None = None
     """Of zero-shot: the names of the classes; the data's own where it is not given."""
-    templates: Literal["photo", "simple", "openai"] | None = None
+    templates: Literal["photo", TemplateSet] | None = None
     order_seed: Seed = EvaluationRequest.order_seed
     draws: Annotated[int, Field(ge=1, le=10_000)] = EvaluationRequest.draws
     """Noise levels of the diffusion score."""

@@ -27,10 +27,9 @@ from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
 from models.files import read_text
 from models.zero_shot import (
-    IMAGENET_LABELS,
-    OPENAI_TEMPLATES,
+    LABEL_SETS,
     PLACES,
-    SIMPLE_TEMPLATES,
+    TEMPLATE_SETS,
     class_weights,
     prompts,
 )
@@ -38,13 +37,8 @@ from models.zero_shot import (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 """torchvision's list, so that a file in a format that cannot be read is counted as unusable."""
 
-NAMED_CLASSES = {"imagenet": IMAGENET_LABELS}
-NAMED_TEMPLATES = {
-    "photo": ("a photo of a {}.",),
-    "simple": SIMPLE_TEMPLATES,
-    "openai": OPENAI_TEMPLATES,
-}
-"""`openai` has the 80 templates of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
+NAMED_CLASSES = LABEL_SETS
+NAMED_TEMPLATES = {"photo": ("a photo of a {}.",), **TEMPLATE_SETS}
 
 _IMAGES = 1024  # images scored at once
 _PROMPTS = 4096  # prompts in memory at once
