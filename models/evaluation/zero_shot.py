@@ -26,6 +26,7 @@ from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
 from models.files import read_text
+from models.image_files import IMAGE_SUFFIXES
 from models.zero_shot import (
     LABEL_SETS,
     PLACES,
@@ -34,7 +35,7 @@ from models.zero_shot import (
     prompts,
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
+_SUFFIXES = (*IMAGE_SUFFIXES, ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 """torchvision's list, so that a file in a format that cannot be read is counted as unusable."""
 
 NAMED_CLASSES = LABEL_SETS
@@ -178,7 +179,7 @@ def _images(folder: Path) -> list[Path]:
     found = sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
     )
     if not found:
         raise EvaluationError(

@@ -129,4 +129,4 @@ def test_nothing_to_compare_by_is_no_reason_to_promote() -> None:
 
 def test_the_version_in_service_is_not_promoted_over_itself() -> None:
     same = measured("a", winoground(5), zero_shot(1))
-    assert not judge(same, same, STRICT).better
+    assert not judge(same, same, STRICT).promotes
