@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -12,12 +12,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import MalformedBody, UnsupportedMediaType
+from models.choices import LabelSet, TemplateSet
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 LISTS = ("images", "texts", "labels", "templates")
 # Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
-NAMED_SETS = {"labels": ("imagenet",), "templates": ("simple", "openai")}
+NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
 

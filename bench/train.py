@@ -22,7 +22,7 @@ from bench.report import at_least, at_most, note
 from bench.sets import make_pairs
 from bench.steps import BARE, FULL, SDS, STEP, VARIANTS, Seconds, Waits, measure_waits, time_steps
 from bench.train_parts import UNETS, Shapes, build, describe
-from models.score_error import ErrorOf
+from models.choices import ErrorOf
 from models.teacher.load import load_teacher
 
 

@@ -1,16 +1,15 @@
 """h_w: the linear map from CLIP image embeddings to the teacher's latents. It is dropped after training."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.choices import MapperInput
 from models.errors import ModelError
-
-MAPPER_INPUTS = ("normalized", "raw")
 
 
 class MapperError(ModelError):
@@ -33,8 +32,10 @@ class Mapper(nn.Module):
         Raises MapperError for another input.
         """
         super().__init__()
-        if input not in MAPPER_INPUTS:
-            raise MapperError(f"There is no mapper input {input!r}; use {' or '.join(MAPPER_INPUTS)}.")
+        if input not in get_args(MapperInput):
+            raise MapperError(
+                f"There is no mapper input {input!r}; use {' or '.join(get_args(MapperInput))}."
+            )
         self.input = input
         self.latent_shape = latent_shape
         # Made on "meta", so that nn.Linear's own start does not draw from the global generator.

@@ -22,9 +22,12 @@ def _as_text(templates: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
     return tuple(template("{}") for template in templates)
 
 
-SIMPLE_TEMPLATES: tuple[str, ...] = _as_text(SIMPLE_IMAGENET_TEMPLATES)
-OPENAI_TEMPLATES: tuple[str, ...] = _as_text(OPENAI_IMAGENET_TEMPLATES)
-IMAGENET_LABELS: tuple[str, ...] = tuple(IMAGENET_CLASSNAMES)
+LABEL_SETS: dict[str, tuple[str, ...]] = {"imagenet": tuple(IMAGENET_CLASSNAMES)}
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
+    "simple": _as_text(SIMPLE_IMAGENET_TEMPLATES),
+    "openai": _as_text(OPENAI_IMAGENET_TEMPLATES),
+}
+"""`openai` has the 80 templates of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
 
 
 def fill(template: str, label: str) -> str:

@@ -21,7 +21,7 @@ from worker.config import WorkerConfig
 from worker.dataset_checks import check
 from worker.identity import CHECK, owner_name
 from worker.periodic import Periodic
-from worker.protocol import Assignment, Exit, Ticks, end_with
+from worker.protocol import Exit, Ticks, end_with
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def main() -> None:
     # Any other exit code than those of Exit counts as a death.
     code = 1
     try:
-        config = Assignment.loads(line).config
+        config = WorkerConfig.loads(line.decode())
         logs.configure(config.log_level, config.log_format)
         check_all(config, Ticks(args.ticks))
         code = Exit.ENDED

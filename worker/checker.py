@@ -7,17 +7,15 @@ import time
 from collections.abc import Sequence
 
 from app.store import Store
-from app.store.records import DatasetStatus, Lease
+from app.store.records import DatasetStatus
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name
 from worker.periodic import Periodic
-from worker.protocol import Assignment
 from worker.supervised import ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "worker.check_process")
-NO_JOB = Lease("", 0)
 _LOOK_S = 0.2  # how often a running check's process is looked at, so a stop is noticed quickly
 
 
@@ -60,7 +58,7 @@ class Checker:
     def _check_all(self) -> None:
         child = ChildProcess(self._command)
         try:
-            child.assign(Assignment(self._config, NO_JOB))
+            child.assign(self._config.dumps())
             asked_at = None
             while (code := child.wait(_LOOK_S)) is None:
                 now = time.monotonic()

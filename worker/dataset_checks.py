@@ -23,16 +23,16 @@ from app.store.records import SOURCE_PATH, Dataset, Job
 from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import EvaluationError, ModelError
+from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.checked import Problems, data_hash, look_at_images
 from models.evaluation.items import image_file
 from models.findings import Findings
+from worker.benchmarks import read_data, root_of
 from worker.config import WorkerConfig
 from worker.data import pairs_place
-from worker.measuring import read_data, root_of
 
 logger = logging.getLogger(__name__)
 
-WINOGROUND = "winoground"
 # Waits between tries while the disk is full or another process holds the files.
 WAITS_S = (5.0, 30.0, 120.0)
 
@@ -124,8 +124,10 @@ class BenchmarkChecker:
             if progress is not None:
                 progress(done, total)
 
-        if self._benchmark == WINOGROUND and not content.is_folder:
-            return rejected(ArchiveFormat("A Winoground set is a folder, not shards; send its archive."))
+        if not (content.is_folder or BENCHMARKS[self._benchmark].takes_shards):
+            return rejected(
+                ArchiveFormat(f"A set of {self._benchmark} is a folder, not shards; send its archive.")
+            )
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
             try:
                 benchmark = read_data(self._benchmark, content, Path(work))

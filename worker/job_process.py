@@ -77,7 +77,7 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     stopping = StopFlag()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set("its worker shuts down"))
     end_with(sys.stdin.buffer)
-    assignment = Assignment.loads(line)
+    assignment = Assignment.loads(line.decode())
     logs.configure(assignment.config.log_level, assignment.config.log_format)
     try:
         code = _work(assignment, ticks, stopping, runner_of)

@@ -1,4 +1,4 @@
-"""Decides whether a new version takes an alias, on metrics alone: explainable and repeatable.
+"""Decides whether a finished job's version takes an alias, on metrics alone: explainable and repeatable.
 
 `if_better` promotes when both hold:
 
@@ -11,14 +11,18 @@ GroupMatch measures binding. The group score cannot while it is below chance, si
 there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.schemas.finetune import Thresholds
+from app.errors import UnknownRecord
+from app.schemas.finetune import FinetuneSpec, Thresholds
+from app.store import Store
+from app.store.records import Move
 from models.evaluation.comparison import PairedDifference, compare
 from models.evaluation.results import GROUP_MATCH, Results
 from models.evaluation.winoground import CHANCE
+from worker.context import JobContext
 
 _ROUNDING = 1e-9  # differences below this come from float arithmetic
 _DECIDING = {GROUP_MATCH: GROUP_MATCH, "group_score": "group"}
@@ -37,11 +41,53 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the model is better, why, and by which figures."""
+    """Whether the version takes the alias, why, and by which figures."""
 
-    better: bool
+    promotes: bool
     why: str
     figures: dict[str, Any]
+
+
+def decide(
+    context: JobContext,
+    job: FinetuneSpec,
+    scores: CandidateScores,
+    measure_holder: Callable[[str | None], CandidateScores],
+) -> tuple[Verdict, Move | None]:
+    """Decide whether to promote. The move applies only while the alias has the generation read here.
+
+    `measure_holder` measures the version that the alias points at, or the base where there is no such alias. It is
+    called only if the two are compared.
+    """
+    if job.promote == "never":
+        return Verdict(False, "Promoting was not asked for.", {}), None
+    context.stage("promoting")
+    holder, generation = holder_of(context.store, job.alias)
+    if job.promote == "always":
+        verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
+    else:
+        compared = scores if holder == scores.version else measure_holder(holder)
+        verdict = judge(compared, scores, job.thresholds)
+    context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.promotes})
+    if not verdict.promotes:
+        return verdict, None
+    move = Move(
+        alias=job.alias,
+        who=context.job.owner or "job",
+        why=f"job {context.job.id}: {verdict.why}",
+        expected_generation=generation,
+        metrics=verdict.figures,
+    )
+    return verdict, move
+
+
+def holder_of(store: Store, alias: str) -> tuple[str | None, int]:
+    """The alias's version and generation; None and 0 if there is no such alias."""
+    try:
+        found = store.aliases.get(alias)
+    except UnknownRecord:
+        return None, 0
+    return found.version, found.generation
 
 
 def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:

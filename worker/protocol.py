@@ -35,12 +35,12 @@ class Assignment:
     config: WorkerConfig
     lease: Lease
 
-    def dumps(self) -> bytes:
+    def dumps(self) -> str:
         content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}
-        return json.dumps(content).encode() + b"\n"
+        return json.dumps(content)
 
     @classmethod
-    def loads(cls, line: bytes) -> "Assignment":
+    def loads(cls, line: str) -> "Assignment":
         content = json.loads(line)
         return cls(WorkerConfig.loads(content["config"]), Lease(content["job"], content["fence"]))
 

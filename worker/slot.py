@@ -199,7 +199,7 @@ class Slot:
         folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
             self._write_down(child, folder)
-            child.assign(Assignment(self._config, Lease.of(job)))
+            child.assign(Assignment(self._config, Lease.of(job)).dumps())
             end = _Watch(self._config, self._store, child, job, self._stopping).until_end()
         finally:
             child.close()

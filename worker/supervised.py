@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from worker.identity import ProcessId, identify
-from worker.protocol import Assignment, Exit, environment
+from worker.protocol import Exit, environment
 
 COMMAND = (sys.executable, "-m", "worker.job_process")
 _READ = 65536
@@ -48,13 +48,13 @@ class ChildProcess:
     def identify(self) -> ProcessId | None:
         return identify(self.pid)
 
-    def assign(self, assignment: Assignment) -> None:
-        """Write the assignment. A process that has died meanwhile is noticed by `wait`."""
+    def assign(self, assignment: str) -> None:
+        """Write the assignment, which is one line. A process that has died meanwhile is noticed by `wait`."""
         self._last_step_at = time.monotonic()
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(assignment.dumps())
+            stdin.write(f"{assignment}\n".encode())
             stdin.flush()
 
     def wait(self, timeout_s: float) -> int | None:

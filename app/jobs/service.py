@@ -10,7 +10,6 @@ from app.jobs.removal import remove_job_files
 from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
 from app.keys import Caller
-from app.registry.manifest import LOG_FILE
 from app.run_log import open_log
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
@@ -30,6 +29,7 @@ from app.store import Store
 from app.store.records import Event, Job, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
+from models.run_files import LOG_FILE
 
 _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
 

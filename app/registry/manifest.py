@@ -1,7 +1,7 @@
 """A version's folder: weights, golden embeddings and `sds_clip_version.json` with the hash of every file.
 
-delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`), log.jsonl
-full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
+    delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`), log.jsonl
+    full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
 
 Both kinds are also checkpoints: `local-dir:FOLDER` loads them.
 """
@@ -17,8 +17,6 @@ from models.model_config import CONFIG_FILE
 from models.references import DESCRIPTION_FILE, CheckpointError, is_delta
 
 MANIFEST_FILE = "sds_clip_version.json"
-LOG_FILE = "log.jsonl"
-"""The log of the training run. It does not affect the version's id, which is the hash of the weights."""
 FORMAT = 1
 
 

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 from app.registry.golden_file import write_golden
 from app.registry.manifest import (
-    LOG_FILE,
     MANIFEST_FILE,
     Manifest,
     VersionError,
@@ -29,6 +28,7 @@ from models.clip import Clip
 from models.delta_file import read_delta, read_description
 from models.golden import Golden
 from models.references import DESCRIPTION_FILE, CheckpointError, Folder, Reference, is_delta, parse
+from models.run_files import LOG_FILE
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
 

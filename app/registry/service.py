@@ -9,7 +9,7 @@ from typing import BinaryIO
 from app.errors import NotBetter, UnknownRecord, VersionDamaged
 from app.keys import Caller
 from app.registry.download import Download, Downloads
-from app.registry.manifest import LOG_FILE, DamagedFiles, verify
+from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
@@ -20,6 +20,7 @@ from app.store.records import Alias, Move, Page, Version, VersionStatus
 from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread
 from models.references import is_version
+from models.run_files import LOG_FILE
 
 logger = logging.getLogger(__name__)
 

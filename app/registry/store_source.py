@@ -77,7 +77,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
     Raises: StoreUnavailable.
     """
     for clip in clips:
-        store.versions.register(as_version(clip))
+        store.versions.register(unpublished_version(clip))
     first = clips[0].version
     try:
         alias = store.aliases.get(DEFAULT)
@@ -101,7 +101,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         store.aliases.promote(move, first)
 
 
-def as_version(clip: Clip) -> NewVersion:
+def unpublished_version(clip: Clip) -> NewVersion:
     """The row for weights that were not published: a version without a folder, found by its reference."""
     description = {
         REFERENCE: canonical(clip.reference),

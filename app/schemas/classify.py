@@ -1,6 +1,6 @@
 """POST /classify."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ from app.schemas.common import (
     Texts,
     example,
 )
+from models.choices import LabelSet, TemplateSet
 
 
 class ClassifyRequest(Body):
@@ -27,11 +28,11 @@ class ClassifyRequest(Body):
 
     images: Annotated[Images, Field(min_length=1)]
     labels: Annotated[
-        Annotated[Texts, Field(min_length=1)] | Literal["imagenet"],
+        Annotated[Texts, Field(min_length=1)] | LabelSet,
         Field(description="A list of labels, or the name of a label set. The only set is `imagenet`."),
     ]
     templates: Annotated[
-        Literal["simple", "openai"] | Annotated[Texts, Field(min_length=1)],
+        TemplateSet | Annotated[Texts, Field(min_length=1)],
         Field(
             description="The prompt templates: `simple` (7 prompts per label), `openai` (80 prompts per label), "
             "or a list of your own, with {} in place of the label."

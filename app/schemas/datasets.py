@@ -6,9 +6,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from app.schemas.common import Body
 from app.schemas.listing import Listing
-from app.schemas.specs import known_benchmark
 from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
-from models.evaluation.catalog import BENCHMARKS
+from models.evaluation.catalog import BENCHMARKS, resolve
 
 PAIRS = "pairs"
 FORMATS = (PAIRS, *BENCHMARKS)
@@ -22,7 +21,7 @@ def known_format(name: str) -> str:
     if name == PAIRS:
         return name
     try:
-        return known_benchmark(name)
+        return resolve(name)
     except ValueError:
         raise ValueError(f"There is no such format; choose one of {', '.join(FORMATS)}") from None
 

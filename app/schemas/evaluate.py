@@ -1,15 +1,17 @@
 """POST /evaluate."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from app.store.states import JobKind
-from models.evaluation.catalog import BENCHMARKS
+from models.choices import ErrorOf, LabelSet, Precision, TemplateSet
+from models.evaluation.catalog import ScorerName
+from models.evaluation.request import EvaluationRequest
 from models.references import is_version
-from models.score_error import SCORE_ERROR, ErrorOf
 from models.training.config import Seed
 
 
@@ -36,56 +38,39 @@ class EvaluateSpec(JobSpec):
     model: Reference | None = None
     """The model, version or alias that the scorer `clip` measures. The scorer `diffusion` measures the teacher and
     ignores this field."""
-    scorer: Literal["clip", "diffusion"] = "clip"
+    scorer: ScorerName = EvaluationRequest.scorer
     """What scores a caption against an image: a CLIP model (`clip`), or the teacher's denoising error
     (`diffusion`)."""
     teacher: Reference | None = None
     """The teacher that the scorer `diffusion` measures. The scorer `clip` takes none."""
     baseline: Reference | None = None
     """A second model, version or alias that is measured for comparison."""
-    classes: Literal["imagenet"] | None = None
+    classes: LabelSet | None = None
     """The class names of the benchmark `zero-shot`. By default, the names in the data are used."""
-    templates: Literal["photo", "simple", "openai"] | None = None
+    templates: Literal["photo", TemplateSet] | None = None
     """The prompt templates of the benchmark `zero-shot`."""
-    order_seed: Seed = 0
+    order_seed: Seed = EvaluationRequest.order_seed
     """The seed for shuffling the captions of `coco-order` and `flickr-order`."""
-    draws: Annotated[int, Field(ge=1, le=10_000)] = 32
+    draws: Annotated[int, Field(ge=1, le=10_000)] = EvaluationRequest.draws
     """The number of noise levels over which the diffusion score averages."""
-    seed: Seed = 0
+    seed: Seed = EvaluationRequest.seed
     """The seed for the noise of the diffusion score."""
-    score_error: ErrorOf = SCORE_ERROR
+    score_error: ErrorOf = EvaluationRequest.score_error
     """What the diffusion score takes as its error: that of the noise, or that of the velocity, which gives more weight
     to high noise."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    precision: Precision = EvaluationRequest.precision
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = EvaluationRequest.batch_size
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = EvaluationRequest.max_bad_share
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if self.scorer not in BENCHMARKS[self.benchmark].scorers:
-            raise ValueError(
-                f"The benchmark {self.benchmark} cannot be measured with the scorer {self.scorer}"
-            )
-        for name in ("classes", "templates", "order_seed"):
-            if self._is_given(name) and name not in BENCHMARKS[self.benchmark].options:
-                raise ValueError(f"The option {name} cannot be used with {self.benchmark}")
-        for name in ("draws", "seed", "score_error"):
-            if self._is_given(name) and self.scorer == "clip":
-                raise ValueError(f"The option {name} needs the scorer diffusion")
-        if self.scorer == "clip" and self.model is None:
-            raise ValueError("The scorer clip needs a model")
-        if self.scorer == "clip" and self.teacher is not None:
-            raise ValueError("The option teacher needs the scorer diffusion")
-        if self.scorer == "diffusion" and self.teacher is None:
-            raise ValueError("The scorer diffusion needs a teacher")
+        self.request(self.data)
         return self
 
-    def _is_given(self, name: str) -> bool:
-        """Whether an option differs from its default.
-
-        A row contains defaults too, so being set proves nothing.
-        """
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
+    def request(self, data: str | Path) -> EvaluationRequest:
+        """The same as the evaluation takes it. Raises ValueError for options that do not belong together."""
+        options = self.model_dump(exclude={*JobSpec.model_fields, "data"})
+        return EvaluationRequest(**options, data=data)
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from app.errors import InvalidConfiguration
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.states import JobKind
+from models.choices import Objective
 from models.references import is_version
-from models.training.config import FinetuneConfig, Objective, Seed, TrainingOptions, check_combination
+from models.training.config import FinetuneConfig, Seed, TrainingOptions, check_combination
 
 PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
 """Options of a run that only the worker knows, because callers name no paths or devices."""

@@ -16,21 +16,13 @@ from app.errors import InvalidRequest
 from app.schemas.common import Body
 from app.store.states import JobKind
 from models.errors import ConfigError
-from models.evaluation.catalog import ALIASES, BENCHMARKS
+from models.evaluation.catalog import resolve
 from models.training.config import config_error
 
 FORMAT = 1
 
 
-def known_benchmark(name: str) -> str:
-    """Resolve a benchmark's name or alias to its own name. Raises ValueError for an unknown one."""
-    known = ALIASES.get(name, name)
-    if known not in BENCHMARKS:
-        raise ValueError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
-    return known
-
-
-Benchmark = Annotated[str, AfterValidator(known_benchmark)]
+Benchmark = Annotated[str, AfterValidator(resolve)]
 DatasetId = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])
 ]

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from models.data.pairs import IMAGE_SUFFIXES, FilePairs, Sample
+from models.data.pairs import FilePairs, Sample
 from models.errors import DataError
 from models.files import read_text
+from models.image_files import IMAGE_SUFFIXES
 
 
 def read_folder(folder: Path) -> FilePairs:

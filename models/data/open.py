@@ -1,8 +1,8 @@
 """Open training data by its format, which is derived from its path unless it is given."""
 
 from pathlib import Path
-from typing import Literal
 
+from models.choices import DataFormat
 from models.data.coco import read_coco
 from models.data.folder import read_folder
 from models.data.pairs import StoredPairs
@@ -10,14 +10,12 @@ from models.data.shards import read_shards
 from models.data.table import read_table
 from models.errors import DataError
 
-Format = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]
-
 
 def open_pairs(
     path: str | Path,
     *,
     images: Path | None = None,
-    format: Format = "auto",
+    format: DataFormat = "auto",
     image_key: str = "filepath",
     caption_key: str = "title",
     separator: str | None = None,
@@ -61,8 +59,8 @@ def _check_names(pairs: StoredPairs, path: str | Path) -> None:
             )
 
 
-def _format_of(path: str | Path) -> Format:
-    by_suffix: dict[str, Format] = {".json": "coco", ".csv": "csv", ".tsv": "tsv", ".tar": "webdataset"}
+def _format_of(path: str | Path) -> DataFormat:
+    by_suffix: dict[str, DataFormat] = {".json": "coco", ".csv": "csv", ".tsv": "tsv", ".tar": "webdataset"}
     suffix = Path(path).suffix.lower()
     if suffix in by_suffix:
         return by_suffix[suffix]

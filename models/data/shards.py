@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.pairs import MissingImage, Sample, StoredPairs, UnreadableImage, check_size
+from models.data.pairs import MissingImage, Sample, StoredPairs
 from models.errors import DataError
 from models.tar_index import IMAGE_EXTENSIONS, Member, PatternError, expand_braces, read_members
 
@@ -41,16 +41,7 @@ class ShardPairs(StoredPairs):
         place, name = self._places[index], self.samples[index].name
         if place is None:
             raise MissingImage(f"{name}: the shard has no image beside its text.")
-        check_size(name, place.size)
-        try:
-            with place.shard.open("rb") as file:
-                file.seek(place.offset)
-                data = file.read(place.size)
-        except OSError as error:
-            raise UnreadableImage(f"{name}: {place.shard} cannot be read ({error.strerror}).") from error
-        if len(data) < place.size:
-            raise UnreadableImage(f"{name}: {place.shard} ends within the image.")
-        return data
+        return self.read_from(place.shard, index, offset=place.offset, size=place.size)
 
 
 def read_shards(pattern: str) -> ShardPairs:

@@ -32,6 +32,7 @@ from models.evaluation.metrics import Tie, grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
 from models.files import read_text
+from models.image_files import IMAGE_SUFFIXES
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """The probability that random scores get an item right."""
@@ -49,7 +50,6 @@ EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
 MAX_EXAMPLES_BYTES = 64 * 2**20
 """The limit on examples.jsonl, far more than the 400 lines that Winoground has: parsed, it takes many times as much."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
 """Limits on the hub's archive, far more than the 800 images that it holds."""
 
@@ -246,7 +246,7 @@ def _images_by_name(folder: Path) -> dict[str, list[Path]]:
         raise EvaluationError(f"{folder}: no such folder; the set's images belong there.")
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in _SUFFIXES:
+        if file.suffix.lower() in IMAGE_SUFFIXES:
             files.setdefault(file.stem, []).append(file)
             files.setdefault(file.name, []).append(file)
     return files

@@ -26,25 +26,20 @@ from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
 from models.files import read_text
+from models.image_files import IMAGE_SUFFIXES
 from models.zero_shot import (
-    IMAGENET_LABELS,
-    OPENAI_TEMPLATES,
+    LABEL_SETS,
     PLACES,
-    SIMPLE_TEMPLATES,
+    TEMPLATE_SETS,
     class_weights,
     prompts,
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
+_SUFFIXES = (*IMAGE_SUFFIXES, ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 """torchvision's list, so that a file in a format that cannot be read is counted as unusable."""
 
-NAMED_CLASSES = {"imagenet": IMAGENET_LABELS}
-NAMED_TEMPLATES = {
-    "photo": ("a photo of a {}.",),
-    "simple": SIMPLE_TEMPLATES,
-    "openai": OPENAI_TEMPLATES,
-}
-"""`openai` has the 80 templates of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
+NAMED_CLASSES = LABEL_SETS
+NAMED_TEMPLATES = {"photo": ("a photo of a {}.",), **TEMPLATE_SETS}
 
 _IMAGES = 1024  # images scored at once
 _PROMPTS = 4096  # prompts in memory at once
@@ -184,7 +179,7 @@ def _images(folder: Path) -> list[Path]:
     found = sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
     )
     if not found:
         raise EvaluationError(

@@ -1,15 +1,14 @@
 """L_SDS: how well the frozen diffusion model denoises what the mapper makes of an image's features."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.choices import Gradient
 from models.errors import LossError
 from models.losses.weighting import weight
-
-GRADIENTS = ("full", "sds")
 
 
 @runtime_checkable
@@ -70,8 +69,8 @@ def sds_loss(
 
     Raises LossError for an unknown gradient or weighting, and for latents and noise of different shapes.
     """
-    if gradient not in GRADIENTS:
-        raise LossError(f"There is no gradient {gradient!r}; use {' or '.join(GRADIENTS)}.")
+    if gradient not in get_args(Gradient):
+        raise LossError(f"There is no gradient {gradient!r}; use {' or '.join(get_args(Gradient))}.")
     _check_shapes(latents, noise)
     latents, noise = latents.float(), noise.float()
     abar = teacher.alphas_cumprod[timesteps]

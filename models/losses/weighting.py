@@ -1,12 +1,15 @@
 """w(t): the weight of a timestep in L_SDS."""
 
+from typing import get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.choices import Weighting
 from models.errors import LossError
 
-WEIGHTINGS = ("uniform", "one-minus-abar", "sqrt-abar", "min-snr")
+WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 
 
 def weight(name: str, abar: Float[Tensor, "b"], *, gamma: float = 5.0) -> Float[Tensor, "b"]:

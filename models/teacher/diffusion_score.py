@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from models.choices import SCORE_ERROR, ErrorOf
 from models.errors import TeacherError
 from models.losses.sds import NoisePredictor
-from models.score_error import SCORE_ERROR, ErrorOf
 from models.teacher.noise import velocity
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher

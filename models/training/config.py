@@ -7,15 +7,24 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.choices import (
+    SCORE_ERROR,
+    DataFormat,
+    ErrorOf,
+    Gradient,
+    MapperInput,
+    Objective,
+    Precision,
+    Trainable,
+    Weighting,
+)
 from models.errors import ConfigError
-from models.score_error import SCORE_ERROR, ErrorOf
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Objective = Literal["clip", "sds-clip", "score"]
 
 
 class TrainingOptions(BaseModel):
@@ -29,7 +38,7 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    trainable: Literal["layernorm", "batchnorm", "all"] = "layernorm"
+    trainable: Trainable = "layernorm"
     """Train these parameters of the student: the LayerNorms and RMSNorms (`layernorm`), these and the image tower's
     BatchNorms (`batchnorm`), or all. The others keep every bit."""
     max_bad_share: Share = 0.0
@@ -60,9 +69,9 @@ class TrainingOptions(BaseModel):
 
     sds_weight: NotNegative = Field(1.0, validation_alias=AliasChoices("sds_weight", "lambda"))
     """Weigh L_SDS, the mean over all elements of the latents, by this number, the paper's lambda."""
-    gradient: Literal["full", "sds"] = "full"
+    gradient: Gradient = "full"
     """Take the gradient of L_SDS through the U-Net (`full`), or past it as DreamFusion does (`sds`)."""
-    weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"] = "uniform"
+    weighting: Weighting = "uniform"
     """Weigh the timesteps of L_SDS by w(t), which is 1, 1 - abar, sqrt(abar) (1 - abar), or min(snr, gamma) /
     snr."""
     min_snr_gamma: Positive = 5.0
@@ -76,7 +85,7 @@ class TrainingOptions(BaseModel):
     the range (`annealed`)."""
     guidance: Positive | None = None
     """Apply classifier-free guidance of this scale to the teacher. By default there is none."""
-    mapper_input: Literal["normalized", "raw"] = "normalized"
+    mapper_input: MapperInput = "normalized"
     """Give the mapper the image embedding on the unit sphere (`normalized`), or as it is (`raw`)."""
     mapper_start: Literal["random", "ridge"] = "random"
     """Start the mapper as a fresh linear layer (`random`), or as the closed-form fit to VAE latents of training
@@ -118,7 +127,7 @@ class TrainingOptions(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute the student's matrix products in this format. Its weights, losses and normalisation are always
     float32."""
-    teacher_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    teacher_precision: Precision = "auto"
     """Hold the U-Net's weights and compute its products in this format."""
     activation_checkpointing: bool = False
     """Compute the U-Net's activations again in the backward pass, so that `full` gradients need little memory."""
@@ -160,7 +169,7 @@ class FinetuneConfig(TrainingOptions):
     data: Path
     """Train on these pairs: COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or a folder
     of images with .txt files."""
-    data_format: Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"] = "auto"
+    data_format: DataFormat = "auto"
     """Read `data` and `val` in this format. With `auto`, their names tell it."""
     images: Path | None = None
     """Look in this folder for the images of a COCO file or a table. By default they are beside the file."""

@@ -21,6 +21,7 @@ from models.delta import save_delta
 from models.errors import ConfigError, NotFiniteError, TrainingError
 from models.mapper import Mapper
 from models.precision import DTYPES, choose_precision
+from models.run_files import CHECKPOINTS, LOG_FILE
 from models.student import StudentError, trainable_parameters
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
@@ -92,7 +93,7 @@ def train(
     config = _resolved(config, place)
     run = _set_up(config, parts, place)
     checkpoints = Checkpoints(
-        out / "checkpoints",
+        out / CHECKPOINTS,
         _identity(config, parts),
         config.keep_checkpoints,
         watcher.before_saving,
@@ -112,7 +113,7 @@ def train(
         fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, watcher.on_batch)
         run.mapper.load_state_dict(fitted.state_dict())
     start_alike(run.trainer.mapper.values())
-    log = RunLog(out / "log.jsonl", done) if place.is_main else None
+    log = RunLog(out / LOG_FILE, done) if place.is_main else None
     if place.is_main:
         text = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
         with writing(out / "config.yaml"):
@@ -150,7 +151,7 @@ def check_out(out: Path, *, resume: bool) -> None:
     """Raise TrainingError if a run cannot start, or resume, in a folder. Nothing is written."""
     if (out / "delta").exists():
         raise TrainingError(f"{out} holds a finished run; use another --out.")
-    if Checkpoints(out / "checkpoints", {}, keep=1).exist() and not resume:
+    if Checkpoints(out / CHECKPOINTS, {}, keep=1).exist() and not resume:
         raise TrainingError(f"{out} holds a run that was not finished: --resume goes on with it.")
 
 

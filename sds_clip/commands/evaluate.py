@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo
-from models.score_error import SCORE_ERROR, ErrorOf
+from models.choices import ErrorOf
+from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
+from models.evaluation.request import EvaluationRequest
 from sds_clip.options import (
     COMPUTATION,
     Decorator,
@@ -78,7 +79,13 @@ def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
         options.append(option("--templates", metavar="SET", help=text))
     if "order_seed" in about.options:
         options.append(
-            option("--order-seed", type=int, default=0, metavar="N", help="Seed the wrong orders.")
+            option(
+                "--order-seed",
+                type=int,
+                default=EvaluationRequest.order_seed,
+                metavar="N",
+                help="Seed the wrong orders.",
+            )
         )
     return together(*options)
 
@@ -86,12 +93,14 @@ def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
 _SCORE = "Diffusion score"
 _score_option = partial(option, section=_SCORE)
 _noise_options = together(
-    number_option("--draws", section=_SCORE, default=32, help="Draw so many noise levels."),
-    _score_option("--seed", type=int, default=0, metavar="N", help="Seed the noise."),
+    number_option(
+        "--draws", section=_SCORE, default=EvaluationRequest.draws, help="Draw so many noise levels."
+    ),
+    _score_option("--seed", type=int, default=EvaluationRequest.seed, metavar="N", help="Seed the noise."),
     _score_option(
         "--score-error",
         type=click.Choice(get_args(ErrorOf)),
-        default=SCORE_ERROR,
+        default=EvaluationRequest.score_error,
         help="Score by the error of the noise or of the velocity.",
     ),
 )
@@ -104,8 +113,6 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @_data_options(about)
     @option(
         "--model",
-        default="",
-        show_default=False,
         metavar="REF",
         help="Measure this model (with --scorer clip).",
     )
@@ -115,30 +122,35 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @option(
         "--max-bad-share",
         type=click.FloatRange(0, 1),
-        default=0.0,
+        default=EvaluationRequest.max_bad_share,
         metavar="SHARE",
         help="Leave out items whose images are missing or damaged, up to this share.",
     )
     # Offered even where the diffusion score cannot be used, to refuse it with the reason.
     @_score_option(
         "--scorer",
-        type=click.Choice(["clip", "diffusion"]),
-        default="clip",
+        type=click.Choice(get_args(ScorerName)),
+        default=EvaluationRequest.scorer,
         help="Score with a CLIP or with a diffusion model.",
     )
-    @_score_option(
-        "--teacher", default="", show_default=False, metavar="REF", help="Measure this diffusion model."
-    )
+    @_score_option("--teacher", metavar="REF", help="Measure this diffusion model.")
     @(_noise_options if "diffusion" in about.scorers else together())
     @device_option
-    @compute_option("--precision", default="float32", help="Compute in float32, bfloat16, float16 or auto.")
+    @compute_option(
+        "--precision",
+        default=EvaluationRequest.precision,
+        help="Compute in float32, bfloat16, float16 or auto.",
+    )
     @compute_option(
         "--also-served-precision",
         is_flag=True,
         help="Measure once more in the precision that `sds-clip serve` would use here.",
     )
     @number_option(
-        "--batch-size", section=COMPUTATION, default=32, help="Put so many images through one forward."
+        "--batch-size",
+        section=COMPUTATION,
+        default=EvaluationRequest.batch_size,
+        help="Put so many images through one forward.",
     )
     @folder_option(
         "--cache", section=COMPUTATION, help="Keep features in this folder (default: DIR/cache of --out)."
@@ -152,16 +164,23 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         also_served_precision: bool,
         **given: Any,
     ) -> int:
-        _check_scorer(given["scorer"], given["model"], given["teacher"], served=also_served_precision)
         if out is not None:
             _check_out(out)
-        from models.evaluation.evaluation import EvaluationRequest, write_evaluation
-        from sds_clip.commands.evaluate_print import print_evaluation
-
         settings = read_settings()
         device = device or settings.device
         served = _served_precision(settings, device) if also_served_precision else None
-        asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
+        try:
+            asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        if asked.scorer == "diffusion" and asked.model:
+            print(
+                "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
+                file=sys.stderr,
+            )
+        from models.evaluation.evaluation import write_evaluation
+        from sds_clip.commands.evaluate_print import print_evaluation
+
         if asked.baseline is not None:
             _check_reference(asked.baseline)
         with _work_folder(out, cache) as work:
@@ -173,22 +192,6 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
 
 for _name, _about in BENCHMARKS.items():
     _add_benchmark(_name, _about)
-
-
-def _check_scorer(scorer: str, model: str, teacher: str, *, served: bool) -> None:
-    if scorer == "clip" and not model:
-        raise click.UsageError("give the model to measure with --model REF")
-    if scorer == "clip" and teacher:
-        raise click.UsageError("--teacher belongs to --scorer diffusion")
-    if scorer == "diffusion" and not teacher:
-        raise click.UsageError("give the diffusion model with --teacher REF")
-    if scorer == "diffusion" and served:
-        raise click.UsageError("--also-served-precision is for --scorer clip: teachers are not served")
-    if scorer == "diffusion" and model:
-        print(
-            "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
-            file=sys.stderr,
-        )
 
 
 def _check_out(out: Path) -> None:

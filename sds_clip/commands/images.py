@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from models.choices import LabelSet, TemplateSet
 from sds_clip.options import (
     Command,
     file_option,
@@ -116,7 +117,7 @@ sds-clip classify cat.jpg --label-set imagenet --json
 @images_argument
 @option("--label", greedy=True, metavar="LABEL...", help="Choose among these labels. May be repeated.")
 @file_option("--labels-file", help="Choose among the labels of a UTF-8 file with one label a line.")
-@option("--label-set", type=click.Choice(["imagenet"]), help="Choose among a named set of labels.")
+@option("--label-set", type=click.Choice(get_args(LabelSet)), help="Choose among a named set of labels.")
 @number_option("--top-k", default=5, metavar="K", help="Show so many labels for an image.")
 @option(
     "--templates",
@@ -173,10 +174,10 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
         except UnicodeDecodeError as error:
             raise click.ClickException(f"{file}: is not UTF-8 text") from error
         labels += [line.strip() for line in lines if line.strip()]
-    if label_set == "imagenet":
-        from models.zero_shot import IMAGENET_LABELS
+    if label_set is not None:
+        from models.zero_shot import LABEL_SETS
 
-        labels += IMAGENET_LABELS
+        labels += LABEL_SETS[label_set]
     if not labels:
         raise click.UsageError("give at least one label by --label, --labels-file or --label-set")
     _check_texts(labels, "label")
@@ -194,10 +195,10 @@ def _check_texts(texts: Sequence[str], what: str) -> None:
 
 
 def _templates(given: Sequence[str]) -> list[str]:
-    if list(given) in (["simple"], ["openai"]):
-        from models.zero_shot import OPENAI_TEMPLATES, SIMPLE_TEMPLATES
+    if len(given) == 1 and given[0] in get_args(TemplateSet):
+        from models.zero_shot import TEMPLATE_SETS
 
-        return list(SIMPLE_TEMPLATES if given[0] == "simple" else OPENAI_TEMPLATES)
+        return list(TEMPLATE_SETS[given[0]])
     for template in given:
         if "{}" not in template and "{c}" not in template:
             raise click.ClickException(f"template {template!r} needs {{}} where the label goes")

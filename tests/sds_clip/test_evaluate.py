@@ -290,9 +290,10 @@ def test_every_benchmark_runs_by_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["winoground"], "--model"),
-        (["winoground", "--model", "demo", "--teacher", "demo"], "--teacher"),
-        (["winoground", "--scorer", "diffusion"], "--teacher"),
+        (["winoground"], "model"),
+        (["winoground", "--model", "demo", "--teacher", "demo"], "teacher"),
+        (["winoground", "--model", "demo", "--draws", "3"], "draws"),
+        (["winoground", "--scorer", "diffusion"], "teacher"),
         (["winoground", "--model", "demo", "--batch-size", "0"], "--batch-size"),
         (["winoground", "--model", "demo", "--max-bad-share", "2"], "--max-bad-share"),
         (["winoground", "--model", "demo", "--out", "b32.json"], "--out"),

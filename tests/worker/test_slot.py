@@ -472,7 +472,7 @@ def by_hand(config: WorkerConfig, store: Store, job: Job) -> tuple[ChildProcess,
     assert claimed.id == job.id
     config.data_dir.mkdir(exist_ok=True)
     child = ChildProcess(LIGHT)
-    child.assign(Assignment(config, Lease.of(claimed)))
+    child.assign(Assignment(config, Lease.of(claimed)).dumps())
     return child, claimed
 
 

@@ -139,7 +139,7 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
         ({"benchmark": "winoground", "data": "d", "model": "demo", "teacher": "t"}, "teacher"),
         (
             {"benchmark": "zero-shot", "data": "d", "teacher": "t", "scorer": "diffusion"},
-            "cannot be measured",
+            "zero-shot",
         ),
         ({"benchmark": "zero-shot", "data": "d", "model": "demo", "classes": "/etc/passwd"}, "classes"),
     ],
