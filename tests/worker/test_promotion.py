@@ -90,14 +90,14 @@ def test_what_lies_under_chance_is_named_in_the_record_and_the_text() -> None:
              "group_score of the new version"]  # fmt: skip
     assert gain["under_chance"] == under
     assert (gain["group_match"]["chance"], gain["group_score"]["chance"]) == (1 / 2, 1 / 6)
-    assert f"under chance: {', '.join(under)}" in verdict.why
+    assert f"chance: {', '.join(under)}" in verdict.why
     over = judge(
         measured("a", winoground(10, group=4), zero_shot(1)),
         measured("b", winoground(15, group=4), zero_shot(1)),
         STRICT,
     )
     assert over.figures["winoground"]["winoground 0"]["under_chance"] == []
-    assert "under chance" not in over.why
+    assert " chance: " not in over.why
 
 
 def test_zero_shot_may_fall_by_one_point_and_no_more() -> None:
@@ -129,4 +129,4 @@ def test_nothing_to_compare_by_is_no_reason_to_promote() -> None:
 
 def test_the_version_in_service_is_not_promoted_over_itself() -> None:
     same = measured("a", winoground(5), zero_shot(1))
-    assert judge(same, same, STRICT).why == "It is the version that the alias points at."
+    assert not judge(same, same, STRICT).better

@@ -230,9 +230,9 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not finite": (edit_tensors(lambda t: t["ln_final.weight"].fill_(float("nan"))), "not finite"),
     "another shape": (
         edit_tensors(lambda t: t.update({"ln_final.weight": torch.ones(31)})),
-        r"ln_final\.weight of shape \[31\]",
+        r"ln_final\.weight .*shape \[31\]",
     ),
-    "a tensor too few": (edit_tensors(lambda t: t.pop("ln_final.weight")), "other tensors"),
+    "a tensor too few": (edit_tensors(lambda t: t.pop("ln_final.weight")), "tensors"),
     "another base": (
         edit_description(lambda content: content["base"].update(version="1" * 64)),
         "neither served nor published",
@@ -241,7 +241,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         edit_description(lambda content: content["base"].update(version=content["version"])),
         "over itself",
     ),
-    "another computation": (another_golden, "embeds its golden inputs"),
+    "another computation": (another_golden, "golden inputs"),
     "no tensors": (lambda folder: (folder / TENSORS).write_bytes(b""), "cannot be read"),
 }
 
