@@ -58,7 +58,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     behind then.
     """
     if out.exists() or out.is_symlink():
-        raise CheckpointError(f"{out} exists; choose another folder.")
+        raise CheckpointError(f"{out} already exists; choose another folder.")
     working = _beside(out.absolute())
     try:
         working.mkdir(parents=True)
@@ -69,8 +69,8 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(
-            f"{out} cannot be written ({reason}). Nothing of it was left behind: free some space, or name a "
-            "folder that may be written."
+            f"{out} cannot be written ({reason}), and no part of it was kept. Free some space, or "
+            "choose a folder that you may write to."
         ) from error
     finally:
         shutil.rmtree(working, ignore_errors=True)

@@ -65,7 +65,7 @@ def check(
         except (ServiceError, OSError) as error:
             if not isinstance(error, OSError) and (not error.retryable or _is_of_store(error)):
                 raise
-            logger.warning("the check of %s has to wait: %s", claimed.id, error)
+            logger.warning("the check of %s cannot start yet: %s", claimed.id, error)
             if wait_s is None:
                 record(rejected(_as_refusal(error)))
                 return moved
@@ -125,7 +125,9 @@ class BenchmarkChecker:
                 progress(done, total)
 
         if self._benchmark == WINOGROUND and not content.is_folder:
-            return rejected(ArchiveFormat("A Winoground set is a folder, not shards; send its archive."))
+            return rejected(
+                ArchiveFormat("A Winoground set is a folder, not shards; send an archive of that folder.")
+            )
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
             try:
                 benchmark = read_data(self._benchmark, content, Path(work))
@@ -161,7 +163,7 @@ def _look(
         try:
             check_upload(DatasetFolders(config.datasets_dir), dataset.id, checker, record, progress=progress)
         except FileNotFoundError:
-            record(rejected(UploadMissing("The upload is gone; send it again.")))
+            record(rejected(UploadMissing("The uploaded files no longer exist; upload them again.")))
         return
     try:
         roots = SourceRoots(config.dataset_roots)

@@ -64,8 +64,8 @@ def _failure(error: BaseException) -> Failure:
     chain = list(_chain(error))
     if any(_is_out_of_memory(cause) for cause in chain):
         message = (
-            "The device has not enough memory for the job. Take smaller batches (micro_batch_size, sds_batch_size), "
-            "activation_checkpointing, or a lower precision."
+            "The device does not have enough memory for the job. Use smaller batches "
+            "(micro_batch_size, sds_batch_size), activation_checkpointing, or a lower precision."
         )
         return Failure(JobError("out_of_memory", message), again=False)
     for cause in chain:
@@ -85,12 +85,17 @@ def _failure(error: BaseException) -> Failure:
     if isinstance(error, ServiceError):
         found = JobError(error.code, error.message, error.param, error.retryable)
         return Failure(found, again=error.retryable)
-    message = f"Something is broken here; the worker's log has it ({type(error).__name__})."
+    message = (
+        f"An unexpected error stopped the job ({type(error).__name__}); the worker's log has the details."
+    )
     return Failure(JobError("internal_error", message, retryable=True), again=True)
 
 
 def _paused(code: str, text: str) -> Failure:
-    message = f"{text} The job is paused and keeps its last whole checkpoint; make room, then resume it."
+    message = (
+        f"{text} The job is paused and keeps its last complete checkpoint. Free some disk space, "
+        "then resume the job."
+    )
     return Failure(JobError(code, message, retryable=True), again=False, pauses=True)
 
 

@@ -97,10 +97,10 @@ class _Run:
         progress = TrainingProgress(context, start)
         progress.tell_again()
         if start:
-            context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+            context.reporter.event(f"Training continues after step {start}.", data={"step": start})
         elif context.job.fence > 1:
             context.reporter.event(
-                "There is no whole checkpoint: training starts from step 0.", data={"step": 0}
+                "There is no complete checkpoint, so training starts again from step 0.", data={"step": 0}
             )
         context.check_disk()
         context.stage("training")
@@ -128,7 +128,7 @@ class _Run:
         tuned = apply_delta(self.parts.base, result.delta)
         if tuned.version == self.parts.base.version:
             raise JobFailed(
-                "nothing_learned", "Training changed no weight; train longer or with a higher lr."
+                "nothing_learned", "Training changed no weight; train for more steps or with a higher lr."
             )
         return tuned
 
@@ -214,11 +214,11 @@ class _Run:
         """Decide whether to promote. The move applies only while the alias has the generation read here."""
         job, base = self.job, self.parts.base
         if job.promote == "never":
-            return Verdict(False, "Promoting was not asked for.", {}), None
+            return Verdict(False, "Promotion was not requested.", {}), None
         self.context.stage("promoting")
         holder, generation = self._holder()
         if job.promote == "always":
-            verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
+            verdict = Verdict(True, "Promotion was requested without a comparison.", {"compared_with": None})
         elif holder == scores.version:
             verdict = judge(scores, scores, job.thresholds)
         else:

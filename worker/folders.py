@@ -89,11 +89,11 @@ class JobFolder:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, aside, copy_function=_link)
                 if not _is_whole(aside):
-                    raise OSError(0, "is not whole")
+                    raise OSError(0, "it is incomplete")
                 _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
             except OSError as error:  # includes shutil.Error
-                logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)
+                logger.warning("checkpoint %s is skipped: %s", source, error.strerror or error)
                 shutil.rmtree(aside, ignore_errors=True)
                 continue
             return step

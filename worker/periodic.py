@@ -49,5 +49,5 @@ class Periodic:
             except StoreUnavailable:  # the store logs it
                 pass
             except Exception:
-                logger.exception("the %s failed; it goes on", self._name)
+                logger.exception("the %s failed and will run again", self._name)
             self.stopping.wait(self._every_s)

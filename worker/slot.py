@@ -119,7 +119,7 @@ class Slot:
             return False
         if not self._at_work.acquire(blocking=False):
             return False
-        logger.info("job %s runs without a task: the broker has not delivered one", job.id)
+        logger.info("job %s runs without a task, because the broker has not delivered one", job.id)
         return isinstance(self._run(job.id), JobStatus)
 
     def _run(self, job_id: str) -> str:
@@ -215,14 +215,16 @@ class Slot:
             if end.killed_because is not None and end.code == Exit.RELEASED:
                 self._store.leases.release(lease, f"Its process was killed: {end.killed_because}.")
             elif (how := end.killed_because or died(end.code)) is not None:
-                logger.error("job %s: its process died: %s", job.id, how)
-                error = JobError("process_died", f"The job's process died: {how}.", retryable=True)
+                logger.error("job %s: its process ended unexpectedly: %s", job.id, how)
+                error = JobError(
+                    "process_died", f"The job's process ended unexpectedly: {how}.", retryable=True
+                )
                 retry_in_s = back_off_s(self._config.retry_base_s, job.attempt)
                 self._store.leases.fail(lease, error, retry_in_s=retry_in_s, done=done)
         except LeaseLost:  # the process has recorded the end already
             pass
         except StoreUnavailable:  # the lease expires by itself
-            logger.warning("job %s: its end could not be written; its lease will end", job.id)
+            logger.warning("job %s: its end could not be recorded, so its lease will expire", job.id)
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ class _Watch:
                 return end
         # The process died of SIGTERM itself: its handler was not installed yet.
         if self._asked_at is not None and code == -signal.SIGTERM:
-            return _End(Exit.RELEASED, "it had hardly begun when it was told to stop")
+            return _End(Exit.RELEASED, "it was asked to stop before it had started")
         return _End(code)
 
     def _look(self, now: float) -> _End | None:

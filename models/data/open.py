@@ -57,7 +57,8 @@ def _check_names(pairs: StoredPairs, path: str | Path) -> None:
         name = Path(sample.name)
         if name.is_absolute() or ".." in name.parts:
             raise DataError(
-                f"{path}: the image {sample.name!r} is not inside the folder of the images; name it from there."
+                f"{path}: the image {sample.name!r} is not inside the folder of images; give its path "
+                "relative to that folder."
             )
 
 
@@ -70,7 +71,7 @@ def _format_of(path: str | Path) -> Format:
     if folder.is_dir():
         return "webdataset" if any(folder.glob("[!.]*.tar")) else "folder"
     if not folder.exists():
-        raise DataError(f"{path}: there is no such file or folder; check the path.")
+        raise DataError(f"There is no file or folder {path}; check the path.")
     raise DataError(
-        f"{path}: its name does not tell its format; state one: coco, csv, tsv, webdataset or folder."
+        f"The name of {path} does not tell its format. Give the format: coco, csv, tsv, webdataset or folder."
     )

@@ -149,7 +149,8 @@ class Subset(PairSet):
 def check_size(name: str, size: int) -> None:
     if size > MAX_IMAGE_BYTES:
         raise UnreadableImage(
-            f"{name}: the image file has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed. Make it smaller."
+            f"{name}: the image file has {size} bytes; at most {MAX_IMAGE_BYTES} are allowed. Make it "
+            "smaller."
         )
 
 

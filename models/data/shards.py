@@ -40,7 +40,7 @@ class ShardPairs(StoredPairs):
     def read(self, index: int) -> bytes:
         place, name = self._places[index], self.samples[index].name
         if place is None:
-            raise MissingImage(f"{name}: the shard has no image beside its text.")
+            raise MissingImage(f"{name}: the shard has a text for this key but no image.")
         check_size(name, place.size)
         try:
             with place.shard.open("rb") as file:
@@ -49,7 +49,7 @@ class ShardPairs(StoredPairs):
         except OSError as error:
             raise UnreadableImage(f"{name}: {place.shard} cannot be read ({error.strerror}).") from error
         if len(data) < place.size:
-            raise UnreadableImage(f"{name}: {place.shard} ends within the image.")
+            raise UnreadableImage(f"{name}: {place.shard} ends in the middle of the image.")
         return data
 
 
@@ -64,7 +64,7 @@ def read_shards(pattern: str) -> ShardPairs:
     """
     indexed = [found for shard in expand(pattern) for found in _index(shard)]
     if not indexed:
-        raise DataError(f"{pattern}: holds no samples (KEY.jpg with KEY.txt); check the shards.")
+        raise DataError(f"{pattern} contains no samples (KEY.jpg with KEY.txt); check the shards.")
     return ShardPairs([sample for sample, _ in indexed], [place for _, place in indexed])
 
 
@@ -102,11 +102,13 @@ def _add(sample: _Members, member: Member) -> None:
     if getattr(sample, member.extension) is not None:
         raise DataError(f"{where}: the key has two .{member.extension} members in one shard; keep one.")
     if member.size > MAX_TEXT_BYTES:
-        raise DataError(f"{where}: has {member.size} bytes; a caption has at most {MAX_TEXT_BYTES}.")
+        raise DataError(f"{where} has {member.size} bytes; a caption may have at most {MAX_TEXT_BYTES}.")
     try:
         setattr(sample, member.extension, member.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 text; write the shard again as UTF-8.") from error
+        raise DataError(
+            f"{where} is not UTF-8 text; write the shard again with its texts in UTF-8."
+        ) from error
 
 
 def _sample(found: _Members) -> tuple[Sample, Place | None]:
@@ -123,7 +125,7 @@ def _captions(sample: _Members) -> tuple[str, ...]:
         caption = json.loads(sample.json).get("caption", "")
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{sample.shard}, {sample.key}.json: is not a JSON object; write the shard again."
+            f"{sample.shard}, {sample.key}.json is not a JSON object; write the shard again."
         ) from error
     if caption is not None and not isinstance(caption, str):
         raise DataError(f"{sample.shard}, {sample.key}.json: `caption` must be a text, got {caption!r}.")

@@ -106,15 +106,16 @@ def check_scorer(benchmark: str, scorer: str) -> None:
     """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
     if scorer not in BENCHMARKS[benchmark].scorers:
         raise EvaluationError(
-            f"{benchmark} compares every image with every text, which the {scorer} score cannot afford; use the clip "
-            "scorer, or a benchmark of few captions an image."
+            f"{benchmark} compares every image with every text, which takes far too long with the "
+            f"scorer {scorer}. Use the scorer clip, or a benchmark with few captions per image."
         )
 
 
 def check_finite(scores: Float[Tensor, "*shape"]) -> None:
     if not bool(torch.isfinite(scores).all()):
         raise EvaluationError(
-            "Some scores are not finite: the model's weights or its precision are broken; try float32."
+            "Some scores are not finite. The model's weights are damaged, or its precision is too "
+            "low; try float32."
         )
 
 

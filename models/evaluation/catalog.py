@@ -25,11 +25,14 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         options=(),
     ),
     "vg-relation": BenchmarkInfo(
-        "ARO: which way round is a relation? Mean over relations that are not symmetric",
+        "ARO: the direction of a relation; mean over relations that are not symmetric",
         "visual_genome_relation.json, or its folder, with images/",
     ),
     "vg-attribution": BenchmarkInfo(
-        "ARO: which attribute is whose? Mean over pairs of attributes with at least 25 cases",
+        (
+            "ARO: which attribute belongs to which object; mean over pairs of attributes with at "
+            "least 25 cases"
+        ),
         "visual_genome_attribution.json, or its folder, with images/",
     ),
     "coco-order": BenchmarkInfo(
@@ -51,7 +54,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
     ),
     "zero-shot": BenchmarkInfo(
         "classification by names: acc1, acc5, mean_per_class_recall",
-        "a folder a class, or a folder with classnames.txt and test/N.tar",
+        "one folder per class, or a folder with classnames.txt and test/N.tar",
         scorers=("clip",),
         options=("classes", "templates"),
     ),

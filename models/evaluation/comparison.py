@@ -208,7 +208,8 @@ def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroD
     if not all(math.isclose(*both, abs_tol=_ROUNDING) for both in zip(reported, means, strict=True)):
         raise EvaluationError(
             f"{model.primary!r} is {reported[0]:.6f} and {reported[1]:.6f}, which is not the mean of "
-            f"{model.outcome!r} over the {'tags' if tags else 'items'}; name the tags of the mean in macro_tags."
+            f"{model.outcome!r} over the {'tags' if tags else 'items'}. List the tags of the mean in "
+            "macro_tags."
         )
     if not tags:
         return None

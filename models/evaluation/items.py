@@ -68,11 +68,11 @@ def read_bytes(region: ImageRegion) -> bytes:
     try:
         status = region.path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ImageProblem(f"{image_name(region)}: is not a file.")
+            raise ImageProblem(f"{image_name(region)} is not a file.")
         size = region.size if isinstance(region, ArchiveImage) else status.st_size
         if size > MAX_IMAGE_BYTES:
             raise ImageProblem(
-                f"{image_name(region)}: has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed."
+                f"{image_name(region)} has {size} bytes; at most {MAX_IMAGE_BYTES} are allowed."
             )
         with region.path.open("rb") as file:
             if not isinstance(region, ArchiveImage):
@@ -82,10 +82,10 @@ def read_bytes(region: ImageRegion) -> bytes:
     except ImageProblem:  # also a ValueError, which is caught below
         raise
     except FileNotFoundError as error:
-        raise ImageMissing(f"{image_name(region)}: there is no such file.") from error
+        raise ImageMissing(f"{image_name(region)} does not exist.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
-        raise ImageProblem(f"{image_name(region)}: cannot be read ({reason}).") from error
+        raise ImageProblem(f"{image_name(region)} cannot be read ({reason}).") from error
 
 
 def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Image.Image:

@@ -53,4 +53,4 @@ def read_benchmark(
             return zero_shot_benchmark(path, classes=classes, templates=templates)
         case "retrieval":
             return retrieval_benchmark(path, images)
-    raise EvaluationError(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
+    raise EvaluationError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")

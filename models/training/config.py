@@ -204,7 +204,7 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
     if (options.steps is None) == (options.epochs is None):
         raise ValueError("give either steps or epochs")
     if objective != "clip" and teacher is None:
-        raise ValueError(f"the objective {objective} needs a teacher; only `clip` does without")
+        raise ValueError(f"the objective {objective} needs a teacher; only `clip` needs none")
     if objective == "score" and options.negatives == "none":
         raise ValueError("the objective score needs negatives: data or swap")
     if objective == "score" and options.negatives_loss != "choice":

@@ -43,8 +43,9 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     found, reasons = {"sds_gradient_share": share}, []
     if share < MIN_GRADIENT_SHARE:
         reasons.append(
-            f"L_SDS asked {share:.2g} times as much of the image features as the rest of the loss, under "
-            f"{MIN_GRADIENT_SHARE:g}: raise lambda, or start the mapper with ridge"
+            f"on the image features, the gradient of L_SDS was only {share:.2g} times that of the "
+            f"other losses, below the minimum of {MIN_GRADIENT_SHARE:g} (raise lambda, or start the "
+            "mapper with ridge)"
         )
     compared = [record for record in late if "residual_shuffled" in record]
     if compared:
@@ -56,12 +57,13 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
             noise = _STANDARD_ERRORS * stdev(gaps) / len(gaps) ** 0.5
         if fmean(gaps) < max(noise, MIN_RESIDUAL_GAP * residual):
             reasons.append(
-                f"the residual is {found['residual_gap']:+.2%} under shuffled captions, which is none beyond its "
-                "noise: the latents carry nothing of a caption that this teacher sees"
+                f"with shuffled captions the residual changed by {found['residual_gap']:+.2%}, which is "
+                "no real increase (this teacher sees nothing of the captions in the latents)"
             )
     if not reasons:
         return None
     message = (
-        f"The teacher had no say in this run: {'; and '.join(reasons)}. It is its control in all but name."
+        f"The teacher had no influence on the student in this run: {'; and '.join(reasons)}. In "
+        "effect, this is a run without a teacher."
     )
     return RunWarning("teacher_had_no_say", message, found)

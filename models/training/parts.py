@@ -170,5 +170,5 @@ def _checked(
         exchange=exchanged if place.world_size > 1 else None,
     )
     if checked.report.bad_share:
-        say(f"{path}: left out, as {checked.report}")
+        say(f"{path}: unusable samples are left out: {checked.report}")
     return checked.pairs

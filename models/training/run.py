@@ -105,7 +105,8 @@ def train(
     # Processes that resumed at different steps would wait for each other for ever.
     if len(set(exchanged(done))) > 1:
         raise TrainingError(
-            f"{out} is not the same folder for every process: put --out on a disk that all share."
+            f"{out} is not the same folder for every process; choose an --out on a disk that all "
+            "processes share."
         )
     if done == 0 and run.mapper is not None and config.mapper_start == "ridge":
         assert parts.teacher is not None
@@ -149,9 +150,11 @@ def train(
 def check_out(out: Path, *, resume: bool) -> None:
     """Raise TrainingError if a run cannot start, or resume, in a folder. Nothing is written."""
     if (out / "delta").exists():
-        raise TrainingError(f"{out} holds a finished run; use another --out.")
+        raise TrainingError(f"{out} contains a finished run; use another --out.")
     if Checkpoints(out / "checkpoints", {}, keep=1).exist() and not resume:
-        raise TrainingError(f"{out} holds a run that was not finished: --resume goes on with it.")
+        raise TrainingError(
+            f"{out} contains an unfinished run; continue it with --resume, or use another --out."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +175,8 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     base, teacher = parts.base, parts.teacher
     if base.logit_bias is not None:
         raise StudentError(
-            f"{base.reference} was trained with a sigmoid loss (SigLIP); L_CLIP here is the softmax of CLIP. "
-            "Choose a base without a logit bias."
+            f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
+            "loss of CLIP. Choose a base without a logit bias."
         )
     pairs = with_negatives(config, parts.pairs)
     _check_batches(config, len(pairs), place.world_size)

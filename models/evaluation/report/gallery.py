@@ -43,7 +43,7 @@ def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -
     chosen = _best(pairs, change), _best(pairs, lambda pair: (-change(pair)[0], -change(pair)[1]))
     titles = ("Most improved items", "Most worsened items")
     if baseline is None:
-        chosen, titles = chosen[::-1], ("Items furthest from right", "Items most clearly right")
+        chosen, titles = chosen[::-1], ("Items most clearly wrong", "Items most clearly right")
     return {title: pairs for title, pairs in zip(titles, chosen, strict=True) if pairs}
 
 
