@@ -25,7 +25,8 @@ def atomic_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Itera
     """Yield a file to write to, which replaces `path` when the block ends without an error.
 
     The file has `mode` from the moment it is created, so that a secret is never readable by others. Without
-    `durable` nothing is flushed to disk: for what is worth nothing after a crash of the machine. Raises OSError.
+    `durable` nothing is flushed to disk; use that for files that are not needed after a crash of the machine.
+    Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     working = _beside(path)

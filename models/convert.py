@@ -56,7 +56,7 @@ def convert_pickle(
         check_finite(weights, path)
         file = working / WEIGHT_FILES[0]
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
-        # Weights go through the network, so that its own names and shapes are kept and a misfit shows now.
+        # The weights are loaded into the network first: its names and shapes are kept, and a mismatch is found here.
         network = build_network(Source(plain, config, stated, file, None), weights)
         dtypes = {name: value.dtype for name, value in weights.items()}
         write_folder(working, plain, config, stated, dict(as_stored(network, dtypes)))

@@ -1,7 +1,8 @@
 """The folder of a delta: the tensors that differ from a base, the base's identity, and how to check a reload.
 
-sds_clip_delta.json    the base, and how the delta was made delta.safetensors      float32, under the base's
-names golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
+sds_clip_delta.json    the base, and how the delta was made
+delta.safetensors      the tensors in float32, under the base's names
+golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
 """
 
 from __future__ import annotations

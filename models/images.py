@@ -79,7 +79,7 @@ class ImageEmpty(ImageError):
 
 
 class ImageFormat(ImageError):
-    """The image is by its content none of JPEG, PNG, WebP and GIF, whatever its name says."""
+    """The content of the image is not JPEG, PNG, WebP or GIF, whatever its name says."""
 
     code = "image_format"
 
@@ -94,7 +94,7 @@ class ImageTruncated(ImageError):
 
 
 class ImageCorrupt(ImageError):
-    """The image file is damaged, or of a kind that nothing decodes; save it as an ordinary JPEG or PNG."""
+    """The image file is damaged, or of a kind that cannot be decoded; save it as an ordinary JPEG or PNG."""
 
     code = "image_corrupt"
 
@@ -265,7 +265,7 @@ def _check_size(file: ImageFile, limits: ImageLimits) -> None:
 
 
 def _translated(error: Exception, data: bytes, format: Format) -> Exception:
-    """Turn an exception into ours: Pillow's plugins raise whatever their parsing runs into."""
+    """Turn an exception of a Pillow plugin, which may be of almost any class, into an ImageError."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, MemoryError) or "memory" in str(error):

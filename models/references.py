@@ -38,13 +38,13 @@ _PATH_STARTS = ("./", "../", "/", "~")
 
 
 class CheckpointError(ModelError):
-    """A checkpoint cannot be named, found, read or trusted; the message names the piece and the remedy."""
+    """A checkpoint cannot be found, read or trusted; the message names what is wrong and what to do."""
 
     code: ClassVar[str] = "bad_checkpoint"
 
 
 class BadReferenceError(CheckpointError):
-    """The text is no reference to a checkpoint."""
+    """The text is not a reference to a checkpoint."""
 
     code: ClassVar[str] = "bad_reference"
 

@@ -1,4 +1,4 @@
-"""Resolve a reference into configuration, preprocessing, weights and tokenizer; guess none (decision 4)."""
+"""Resolve a reference into configuration, preprocessing, weights and tokenizer, without guessing (decision 4)."""
 
 from __future__ import annotations
 

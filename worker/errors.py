@@ -37,7 +37,7 @@ class JobFailed(Exception):
 class Failure:
     """How an attempt ended.
 
-    `again`: another attempt may succeed. `pauses`: the job waits until a person has made room.
+    `again`: another attempt may succeed. `pauses`: the job waits until someone has freed disk space and resumes it.
     """
 
     error: JobError
@@ -49,7 +49,7 @@ def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
     """Classify an exception. The path of the folder `hidden` is removed from the message.
 
     Errors in the request, its data or its model fail the job. A full disk pauses it. Other disk errors, an
-    absent database and unexpected errors are retried. Out of memory is not: it would happen again.
+    absent database and unexpected errors are retried. Out of memory is not retried, since it would happen again.
     """
     failure = _failure(error)
     if hidden is None:

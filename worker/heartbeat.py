@@ -1,4 +1,4 @@
-"""The worker's heartbeat, from which a job can tell that no worker will take it."""
+"""The worker's heartbeat. Without one from any worker, the service knows that nobody will take a job."""
 
 import contextlib
 import importlib.metadata

@@ -55,7 +55,7 @@ class Ticks:
             os.set_blocking(descriptor, False)
 
     def begin(self) -> None:
-        """From now on the process renews its lease itself."""
+        """Tell the supervisor that from now on this process renews its lease itself."""
         self._write(0)
 
     def tick(self, done: int = 0) -> None:

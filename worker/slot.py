@@ -229,7 +229,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class _End:
-    """How a process ended. A killed one gets the exit code it should have had."""
+    """How a process ended. A process that was killed gets the exit code that it should have had."""
 
     code: int
     killed_because: str | None = None

@@ -188,7 +188,7 @@ class Loader:
 
 
 class _PixelCache:
-    """Preprocessed images by position in the set. Once full it takes no more, and drops none.
+    """Preprocessed images by position in the set. Once it is full, it takes no more and drops none.
 
     Every epoch reads all images once in a new order. Dropping the least recently used image would find far
     fewer of them again than keeping the first ones (decision 31).

@@ -23,7 +23,7 @@ def read_table(
     """Read one sample per image, with the captions of its rows in order. Images are relative to `images`.
 
     Raises:
-        DataError: no such file or column, a row that does not fit the header, or negatives that are no list of texts.
+        DataError: no such file or column, a row that does not fit the header, or negatives that are no list.
     """
     folder = path.parent if images is None else images
     captions: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
 """CLIP_benchmark's WebDataset layout of a labelled set.
 
-classnames.txt                          one class per line zeroshot_classification_templates.txt   one
-template per line, with {c} test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the
-number of its class
+classnames.txt                          one class per line
+zeroshot_classification_templates.txt   one template per line, with {c}
+test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the number of its class
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class ZeroShot(Benchmark):
     templates: tuple[str, ...]
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Score every image against every class. An equal rival ranks ahead."""
+        """Score every image against every class. A class with an equal score ranks ahead."""
         clip = features_of(scorer)
         weights = self._class_weights(clip, say).double()
         outcomes: list[ItemOutcome] = []

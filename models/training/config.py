@@ -19,10 +19,10 @@ Objective = Literal["clip", "sds-clip", "score"]
 
 
 class TrainingOptions(BaseModel):
-    """The options of the method: how a student is trained, whatever the model, the data and the machine.
+    """The options of the method. They say how a student is trained, whatever the model, the data and the machine.
 
-    Defaults are common values: none was tuned, and none is taken from the paper. What was varied, in the demo world
-    alone, is in docs/results.md.
+    Defaults are common values. None was tuned, and none is taken from the paper. docs/results.md shows what was
+    varied, in the demo world only.
 
     L = L_CLIP + sds_weight * L_SDS + negatives_weight * L_negatives
     """
@@ -145,7 +145,7 @@ class TrainingOptions(BaseModel):
 
 
 class FinetuneConfig(TrainingOptions):
-    """A whole run: what is trained, on what, against what, how and where."""
+    """The configuration of a whole run: the base, the teacher, the data, the method and the machine."""
 
     base: str = "demo"
     """Fine-tune the model with this reference."""

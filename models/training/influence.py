@@ -30,10 +30,10 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     Runs without L_SDS log no `sds_gradient_share`, and get None. Otherwise the second half of the records
     with that value is judged. The teacher had no influence if
 
-    - the mean share is under 5 %: lambda L_SDS asked next to nothing of the image features; or
+    - the mean share is under 5 %: the gradient of lambda L_SDS on the image features was too small to matter; or
     - the residual under shuffled captions is no higher than under the true ones: the mean difference is under 1 % of
       the mean residual or, with three records or more, within two standard errors of 0. Then no caption
-      changes what L_SDS asks. A run with one teacher sample per process logs no such residual.
+      changes the gradient of L_SDS. A run with one teacher sample per process logs no such residual.
     """
     of_sds = [record for record in records if "sds_gradient_share" in record]
     late = of_sds[len(of_sds) // 2 :]

@@ -26,9 +26,9 @@ Pair = tuple[ItemOutcome | None, ItemOutcome]
 def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -> dict[str, list[Pair]]:
     """Return the most improved and most worsened items.
 
-    Without a baseline, they are the furthest from right and the most clearly right. An item that turned right
-    (or wrong) comes before one whose margin only grew (or fell). Margins on two scales (of two scorers) are
-    not subtracted; then only items that turned are shown.
+    Without a baseline, return the items that are most clearly wrong and most clearly right. An item that became
+    right (or wrong) comes before one whose margin only grew (or fell). If the two runs have different scorers,
+    their margins have different scales and are not subtracted; then only items that became right or wrong are shown.
     """
     outcome = results.outcome
     pairs = _pairs(results, baseline)
