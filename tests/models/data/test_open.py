@@ -68,9 +68,9 @@ def test_confined_names_stay_in_the_folder_whatever_lies_elsewhere(
     content = (everything / name).read_text()
     elsewhere = image.format(folder=folder)
     (everything / name).write_text(content.replace("a.png", elsewhere))
-    with pytest.raises(DataError, match=f"{elsewhere}' is not inside|leaves") as caught:
+    with pytest.raises(DataError, match=f"{elsewhere}' is not inside") as caught:
         open_pairs(everything / name, images=folder, confined=True)
-    assert "no such" not in str(caught.value)
+    assert "There is no" not in str(caught.value)
 
 
 def test_table_that_is_not_confined_may_name_any_file(everything: Path) -> None:
