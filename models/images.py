@@ -197,7 +197,7 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
 
 
 def read_header(data: bytes) -> ImageFile:
-    """Read an image's header, whatever its size.
+    """Read an image's header without checking the limits on its size.
 
     Raises: ImageFormat, ImageTruncated, ImageCorrupt, and ImageTooLarge for a size that Pillow does not open.
     """

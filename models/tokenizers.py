@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, made safe for many threads and for texts from strangers."""
+"""A checkpoint's tokenizer, made safe for many threads and for untrusted texts."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class PairsPlace:
 def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: str) -> Content:
     """Return the files of a data set that is ready.
 
-    Raises: JobFailed if it was deleted or rejected meanwhile, or its files are gone; StoreUnavailable.
+    Raises: JobFailed if it was deleted or rejected meanwhile, or its files no longer exist; StoreUnavailable.
     """
     dataset = store.datasets.get(dataset_id)
     if dataset.status is not DatasetStatus.READY:

@@ -1,4 +1,4 @@
-"""The worker's heartbeat. Without one from any worker, the service knows that nobody will take a job."""
+"""The worker's heartbeat. Without a recent one, the service reports that no worker will take a job."""
 
 import contextlib
 import importlib.metadata

@@ -69,7 +69,7 @@ def import_runner(kind: JobKind) -> Runner:
 
 
 def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
-    """Wait for the assignment, run it, and exit at once, whatever threads are running."""
+    """Wait for the assignment, run it, and exit at once, even if other threads are still running."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches every process in a terminal; the supervisor decides

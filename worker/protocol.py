@@ -76,7 +76,7 @@ class Ticks:
 
 
 def end_with(supervisor: BinaryIO) -> None:
-    """Exit at once, in whatever state, when the supervisor's pipe closes."""
+    """Exit at once, without any cleanup, when the supervisor's pipe closes."""
 
     def wait() -> None:
         supervisor.read()

@@ -94,7 +94,7 @@ class Retention:
     def _remove_job(self, job: Job) -> None:
         """Remove an ended job's files once they are old enough; at once if they had been removed before."""
         keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
-        with contextlib.suppress(JobStateConflict):  # the job was taken up again
+        with contextlib.suppress(JobStateConflict):  # the job was retried
             try:
                 remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
                 logger.info("the files of job %s (%s) were removed", job.id, job.status)

@@ -81,7 +81,7 @@ class Slot:
 
         Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
 
-        The slot may be at work already, on a job without a task. Then the message is passed on, and this call
+        The slot may already run a job without a task. Then the message is passed on, and this call
         waits: as long as its one task lasts, Celery takes no other message away from idle workers.
         """
         if not self._at_work.acquire(blocking=False):
@@ -109,7 +109,7 @@ class Slot:
     def _look(self) -> bool:
         """Handle the job that is due first; returns whether it ran here, without a task.
 
-        A task is sent once while the slot is at work, or messages would pile up until a worker is idle.
+        A busy slot sends a task only once, or messages would pile up until a worker is idle.
         """
         job = self._store.leases.next_due(self._config.kind)
         if job is None:
@@ -126,7 +126,7 @@ class Slot:
         """As `run`; the caller holds `_at_work`, and it is released here."""
         try:
             if self._stopping.is_set():
-                self._publish(self._config.kind, job_id)  # for whoever takes over
+                self._publish(self._config.kind, job_id)  # for another worker
                 return "not taken"
             return self._claim_and_supervise(job_id) or "nothing to do"
         except StoreUnavailable:  # the store logs it
@@ -150,7 +150,7 @@ class Slot:
         self._warm_up()
         status = self._store.jobs.get(job.id).status
         if self._stopping.is_set() and status is JobStatus.QUEUED:
-            self._publish(job.kind, job.id)  # for whoever takes over
+            self._publish(job.kind, job.id)  # for another worker
         return status
 
     def _warm_up(self) -> None:
@@ -163,7 +163,7 @@ class Slot:
             logger.warning("no warm process could be started: %s", error)
 
     def _replace_spare(self) -> None:
-        """Start a warm process again where the last one has died, unless the slot is at work."""
+        """Start a new warm process if the last one has died, unless the slot is busy."""
         if not self._at_work.acquire(blocking=False):
             return
         try:

@@ -8,7 +8,7 @@ from worker.context import JobContext
 
 
 class TrainingProgress(Watcher):
-    """Follows the training of one attempt, which goes on after `start` steps."""
+    """Follows the training of one attempt, which continues after `start` steps."""
 
     def __init__(self, context: JobContext, start: int) -> None:
         self._context = context

@@ -28,7 +28,7 @@ def open_pairs(
     `images` is the folder that image names are relative to (COCO and tables; default: the file's own folder).
     `image_key`, `caption_key` and `separator` are a table's columns and separator, as in open_clip's options
     of these names. Without a separator a table has tabs, unless it is a `.csv` whose first line has none.
-    `confined` is for data sent by strangers: an image's name must not lead out of that folder.
+    `confined` is for untrusted data: an image's name must not lead out of that folder.
 
     Raises:
         DataError: nothing there, an unknown format, a file that does not follow its format, or a name that

@@ -19,7 +19,7 @@ Objective = Literal["clip", "sds-clip", "score"]
 
 
 class TrainingOptions(BaseModel):
-    """The options of the method. They say how a student is trained, whatever the model, the data and the machine.
+    """The options of the method: how a student is trained, independent of the model, the data and the machine.
 
     Defaults are common values. None was tuned, and none is taken from the paper. docs/results.md shows what was
     varied, in the demo world only.

@@ -28,5 +28,5 @@ class Watcher:
         """Called by the main process before it writes a checkpoint, with the size of that."""
 
     def should_stop(self) -> bool:
-        """Asked by every process after every step. All of them stop if one is told to."""
+        """Asked by every process after every step. If the answer is yes in one process, all of them stop."""
         return False
