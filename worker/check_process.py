@@ -151,7 +151,7 @@ class CheckClaim:
                 return
             except StoreUnavailable:
                 if time.monotonic() > until:
-                    logger.warning("the claim on %s cannot be given back", self._claimed.id)
+                    logger.warning("the claim on %s cannot be released", self._claimed.id)
                     return
                 time.sleep(_TRY_AGAIN_S)
 

@@ -108,7 +108,7 @@ class WorkerConfig:
 
     @classmethod
     def read(cls, queue: str, environment: Mapping[str, str], **given: object) -> "WorkerConfig":
-        """Read the settings from an environment. Keyword arguments (the variables' names) win unless None.
+        """Read the settings from an environment. Keyword arguments (the variables' names) take precedence unless None.
 
         Raises pydantic.ValidationError.
         """

@@ -52,7 +52,7 @@ def load_parts(
 
     Of the validation pairs, `val_max_bad_share` may be left out if it is above the configuration's share.
 
-    Raises a ModelError for whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
+    Raises CheckpointError, TeacherError, DataError or ConfigError for an input that cannot be used.
     """
     opened = _open(config, config.data, config.images, confined)
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
@@ -170,5 +170,5 @@ def _checked(
         exchange=exchanged if place.world_size > 1 else None,
     )
     if checked.report.bad_share:
-        say(f"{path}: left out, as {checked.report}")
+        say(f"{path}: unusable samples are left out: {checked.report}")
     return checked.pairs
