@@ -67,7 +67,7 @@ def test_json_holds_every_share_and_tie(
 def test_the_file_lets_the_shares_be_computed_again(
     checkpoint: Path, winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "result"
+    out = tmp_path / "created" / "result"
     assert evaluate(checkpoint, winoground, "--out", str(out)) == 0
     results = read_results(out / "results.json")
     for name in ("text", "image", "group"):
