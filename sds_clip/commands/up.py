@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.client.connection import DEFAULT_URL
 from sds_clip.commands.worker import QUEUES
 from sds_clip.options import (
     Command,
@@ -137,6 +136,8 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
 
 def announce(address: Address, data_dir: Path) -> None:
     """Print where the service runs, what to do next and, if it is not ready, why."""
+    from sds_clip.client.connection import DEFAULT_URL
+
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     if address.problem is None:
         first = click.style(f"SDS-CLIP is ready at {address.url}", bold=True, fg="green")
