@@ -35,7 +35,7 @@ class Plan:
     """How much is measured."""
 
     starts: int = option(10, "Number of jobs to submit one after another.", quick=2)
-    requests: int = option(300, "Number of lists to ask for, of each kind.", quick=20)
+    requests: int = option(300, "Number of requests for each kind of list.", quick=20)
     steps: int = option(400, "Number of steps of the run whose supervision is measured.", quick=20)
     cache: Path = cache_option()
 
