@@ -184,7 +184,7 @@ def _account(log: Path, job: str) -> Watching:
         if f"job {job}: what being watched took" in line:
             fields = json.loads(line[line.index("{") :])
             return Watching(fields["ran_s"], fields["renewed_s"], fields["told_s"])
-    raise RuntimeError(f"{log} does not say what watching {job} took")
+    raise RuntimeError(f"{log} does not say how long watching {job} took")
 
 
 if __name__ == "__main__":

@@ -89,8 +89,8 @@ def main() -> None:
     captions = [item["caption_0"], item["caption_1"]]
     with Client(options.url) as client, _uploads(client) as sets:
         print(
-            f"Uploaded the training data {sets['train']}, the validation data {sets['validation']} and the Winoground set "
-            f"{sets['winoground']}."
+            f"Uploaded the training data {sets['train']}, the validation data {sets['validation']} "
+            f"and the Winoground set {sets['winoground']}."
         )
         before = _winoground(client, sets)
         matched = client.match([image], captions)

@@ -21,10 +21,10 @@ NAMES: dict[Score, str] = {"group_match": "GroupMatch", "group": "group score"}
 CLASSES = len(COLOURS) * len(SHAPES)  # the number of zero-shot classes
 NONE = ""
 GAP = (
-    f"The residual gap says how much larger the teacher's error is under shuffled captions than under the true ones, over "
-    f"the last {WINDOW} logged values. Beside it is the gap of the same teacher on the VAE's latents of {PAIRS} validation "
-    "images, at timesteps from the same range. The share is the gradient of lambda L_SDS on the image features, divided by "
-    "that of L_CLIP and the negatives, as a mean over the run."
+    "The residual gap says how much larger the teacher's error is under shuffled captions than under the true ones, "
+    f"over the last {WINDOW} logged values. Beside it is the gap of the same teacher on the VAE's latents of {PAIRS} "
+    "validation images, at timesteps from the same range. The share is the gradient of lambda L_SDS on the image "
+    "features, divided by that of L_CLIP and the negatives, as a mean over the run."
 )
 
 # The control variant for each set of trained parameters and variant.
