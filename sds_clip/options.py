@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
     from pydantic import ValidationError
 
     from app.settings import Settings
@@ -45,6 +46,12 @@ class Option(click.Option):
         super().__init__(names, multiple=attributes.pop("multiple", greedy), **attributes)
         self.section = section
         self.greedy = greedy
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """The notes in brackets, without click's formula for a range (x>=1)."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
 
 
 class Command(click.Command):

@@ -31,7 +31,7 @@ def keys() -> None:
     "--scope",
     multiple=True,
     type=click.Choice(["infer", "train", "admin"]),
-    help="Allow the key's owner this; repeat the option for several (default: infer).",
+    help="Give the key this scope. Repeat the option for several (default: infer).",
 )
 @file_option(
     "--keys-file",
