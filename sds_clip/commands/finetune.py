@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from models.training.config import FinetuneConfig
 
-# Options that most runs set; the help shows them first.
-_COMMON = ("base", "teacher", "objective", "data", "images", "steps", "batch_size", "sds_weight", "device")
+# Options that most runs set. The help shows them first, in this order.
+_COMMON = ("data", "images", "base", "teacher", "objective", "steps", "batch_size", "sds_weight", "device")
 # Fields of the configuration that start a section of the help, in the order in which they are declared.
 _SECTIONS = {
     "trainable": "Model",
@@ -60,7 +60,11 @@ def _config_options() -> tuple[Option, ...]:
             spelled += f"/--no-{spelled[2:]}"
         shown_in = "Common options" if name in _COMMON else section
         options.append(Option([spelled, name], section=shown_in, help=_help(field), **_kind(field)))
-    return tuple(sorted(options, key=lambda each: each.section != "Common options"))
+    return tuple(sorted(options, key=_place))
+
+
+def _place(option: Option) -> int:
+    return _COMMON.index(option.name) if option.name in _COMMON else len(_COMMON)
 
 
 def _spelled(name: str) -> str:
