@@ -55,7 +55,9 @@ class EvaluationRequest:
             if not self.teacher:
                 raise ValueError("The scorer diffusion needs a teacher")
             if self.served_precision is not None:
-                raise ValueError("The option served_precision needs the scorer clip, because teachers are not served")
+                raise ValueError(
+                    "The option served_precision needs the scorer clip, because teachers are not served"
+                )
             return
         for name in ("draws", "seed", "score_error", "teacher"):
             if self._is_given(name):
