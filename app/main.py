@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from fastapi import Depends, FastAPI
+from starlette.types import Lifespan
 
 from app import auth, logs, middleware, responses
 from app.backend import Backend, check_database
@@ -22,7 +23,7 @@ from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import datasets, inference, jobs, status, submit
+from app.routes import datasets, docs, inference, jobs, status, submit
 from app.routes import registry as registry_routes
 from app.schemas.classify import ClassifyRequest
 from app.schemas.datasets import RegisterDataset
@@ -64,7 +65,7 @@ BODIES = (
     PromoteRequest,
     RollbackRequest,
 )
-ROUTERS = (inference, status, submit, jobs, datasets, registry_routes)
+ROUTERS = (docs, inference, status, submit, jobs, datasets, registry_routes)
 """The order matters: /models/status must match before /models/{version}."""
 
 
@@ -188,29 +189,37 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         if fetcher is not None:
             await fetcher.close()
 
-    app = FastAPI(
-        title="SDS-CLIP",
-        version=importlib.metadata.version("sds-clip"),
-        description=DESCRIPTION,
-        redirect_slashes=False,
-        lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_parameters)],
-        responses=describe_errors(InvalidRequest),
-    )
+    app = api(lifespan)
     app.state.metrics = metrics
     app.state.engine = engine
     app.state.status = board
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
     app.state.predictor = Predictor(engine, versions, images, classes, limits)
-    for routes in ROUTERS:
-        app.include_router(routes.router)
-    install_openapi(app, *BODIES)
     responses.install_error_handlers(app)
     auth.install(app, settings)
     auth.assert_every_route_declares(app)
     middleware.install(app, settings, metrics)
     app.add_middleware(CancelOnDisconnect)
+    return app
+
+
+def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes and their description, without what answers requests."""
+    app = FastAPI(
+        title="SDS-CLIP",
+        version=importlib.metadata.version("sds-clip"),
+        description=DESCRIPTION,
+        docs_url=None,  # app/routes/docs.py has a page that needs no other host
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_parameters)],
+        responses=describe_errors(InvalidRequest),
+    )
+    for routes in ROUTERS:
+        app.include_router(routes.router)
+    install_openapi(app, *BODIES)
     return app
 
 
