@@ -48,7 +48,7 @@ lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
-	$(BIN)/python -m tools.generate_error_reference --check
+	$(BIN)/python -m tools.generate_reference --check
 
 docs: $(STAMP) ## Build the docs site into site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
@@ -63,8 +63,8 @@ format: $(STAMP) ## Format the sources
 client: $(STAMP) ## Generate the blocking half of the client from the awaited one
 	$(BIN)/python -m tools.generate_client
 
-errors: $(STAMP) ## Generate docs/errors.md, the reference of error codes, from their classes
-	$(BIN)/python -m tools.generate_error_reference
+errors: $(STAMP) ## Generate docs/reference/errors.md, the reference of error codes, from their classes
+	$(BIN)/python -m tools.generate_reference
 
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)

@@ -1,6 +1,6 @@
 """Errors of the exact part that several modules raise. The others stand beside the code that they are about.
 
-Callers of `models` translate them at their edge. `code` is for programs, and docs/errors.md lists every one.
+Callers of `models` translate them at their edge. `code` is for programs, and docs/reference/errors.md lists every one.
 """
 
 from typing import ClassVar

@@ -24,7 +24,7 @@ CLIENT_CODES = {
     "cannot_join": "The answers to the requests of one call cannot be joined; send fewer texts and images in one call.",
     "cancelled": "The job that was waited for was cancelled.",
 }
-"""The codes that the client itself gives; docs/errors.md has those of the service."""
+"""The codes that the client itself gives; docs/reference/errors.md has those of the service."""
 
 
 class ClientError(Exception):

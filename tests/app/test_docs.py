@@ -1,4 +1,4 @@
-"""The page /docs, without a browser: it names only files that this service has, under a policy that allows no others."""
+"""The page /docs, without a browser: it names only files of this service, under a policy that allows no others."""
 
 import re
 from pathlib import Path

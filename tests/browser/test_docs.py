@@ -1,4 +1,4 @@
-"""The page /docs in a real browser: it shows the API and calls it, and neither asks another host nor breaks its policy."""
+"""The page /docs in a real browser: it shows the API and calls it, and asks no other host."""
 
 import asyncio
 import contextlib
