@@ -48,7 +48,7 @@ lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated f
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
-	$(BIN)/python -m tools.generate_error_reference --check
+	$(BIN)/python -m tools.generate_reference --check
 
 docs: $(STAMP) ## Build the docs site into site/; then open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
@@ -63,8 +63,8 @@ format: $(STAMP) ## Format the sources
 client: $(STAMP) ## Generate the blocking client from the asynchronous one
 	$(BIN)/python -m tools.generate_client
 
-errors: $(STAMP) ## Generate docs/errors.md, the reference of error codes, from their classes
-	$(BIN)/python -m tools.generate_error_reference
+errors: $(STAMP) ## Generate docs/reference/errors.md, the reference of error codes, from their classes
+	$(BIN)/python -m tools.generate_reference
 
 pictures: $(STAMP) ## Draw the README's pictures again (port 8000 must be free)
 	$(BIN)/python -m tools.draw_pictures

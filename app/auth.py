@@ -73,13 +73,18 @@ def assert_every_route_declares(app: FastAPI) -> None:
     Only FastAPI's own documentation pages are exempt: they show nothing that the source does not.
     """
     exempt = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
-    for route in _routes(app):
-        path = getattr(route, "path", repr(route))
-        dependant: Dependant | None = getattr(route, "dependant", None)
-        if dependant is None and path in exempt:
-            continue
-        if dependant is None or not any(hasattr(call, "declared_access") for call in _calls(dependant)):
+    for path, _, access in declared(app):
+        if access is None and path not in exempt:
             raise ConfigurationError(f"{path} declares neither a scope nor `public`; see app.auth.")
+
+
+def declared(app: FastAPI) -> Iterator[tuple[str, set[str], str | None]]:
+    """Each route's path and methods, and the scope that it asks for, "public", or None where it declares nothing."""
+    for route in _routes(app):
+        dependant: Dependant | None = getattr(route, "dependant", None)
+        calls = () if dependant is None else _calls(dependant)
+        access = next((call.declared_access for call in calls if hasattr(call, "declared_access")), None)
+        yield getattr(route, "path", repr(route)), getattr(route, "methods", None) or set(), access
 
 
 def _routes(app: FastAPI) -> Iterator[Any]:

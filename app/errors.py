@@ -2,7 +2,7 @@
 
 A new error code is a class here. Its docstring says in its first line when the error occurs and what to do; that
 line is shown in the OpenAPI description of the routes that name the class in `responses=describe_errors(...)`, and
-in docs/errors.md, which `make errors` generates.
+in docs/reference/errors.md, which `make errors` generates.
 
 The codes of a ModelError stand in its subclasses (models/errors.py, and beside features of `models` and the registry),
 those that only a job's failure has in JOB_FAILURES below, and the client's own in sds_clip/client/errors.py.

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from fastapi import Depends, FastAPI
+from starlette.types import Lifespan
 
 from app import auth, logs, middleware, responses
 from app.backend import Backend, migrate_early
@@ -22,7 +23,7 @@ from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import datasets, inference, jobs, status, submit, workers
+from app.routes import datasets, docs, inference, jobs, status, submit, workers
 from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases, Following
@@ -48,7 +49,7 @@ DESCRIPTION = (
     "CLIP checkpoint. It also runs fine-tuning and evaluation jobs, and puts new weights into service without a "
     "restart."
 )
-ROUTERS = (inference, model_routes, submit, jobs, workers, datasets, status)
+ROUTERS = (docs, inference, model_routes, submit, jobs, workers, datasets, status)
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:
@@ -166,29 +167,37 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         if fetcher is not None:
             await fetcher.close()
 
-    app = FastAPI(
-        title="SDS-CLIP",
-        version=importlib.metadata.version("sds-clip"),
-        description=DESCRIPTION,
-        redirect_slashes=False,
-        lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_parameters)],
-        responses=describe_errors(InvalidRequest),
-    )
+    app = api(lifespan)
     app.state.metrics = metrics
     app.state.engine = engine
     app.state.status = board
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
     app.state.predictor = Predictor(engine, versions, images, classes, limits)
-    for routes in ROUTERS:
-        app.include_router(routes.router)
-    install_openapi(app)
     responses.install_error_handlers(app)
     auth.install(app, settings)
     auth.assert_every_route_declares(app)
     middleware.install(app, settings, metrics)
     app.add_middleware(CancelOnDisconnect)
+    return app
+
+
+def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes and their description, without what answers requests."""
+    app = FastAPI(
+        title="SDS-CLIP",
+        version=importlib.metadata.version("sds-clip"),
+        description=DESCRIPTION,
+        docs_url=None,  # app/routes/docs.py has a page that needs no other host
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_parameters)],
+        responses=describe_errors(InvalidRequest),
+    )
+    for routes in ROUTERS:
+        app.include_router(routes.router)
+    install_openapi(app)
     return app
 
 

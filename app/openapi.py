@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app import auth
 from app.content_type import JSON, MULTIPART
 from app.errors import ServiceError
 from app.schemas.common import ErrorBody
@@ -59,11 +60,12 @@ def describe_upload(
 def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for a route's `responses`.
 
-    The description is the first line of each error class's docstring.
+    The description is the codes of each error class and the first line of its docstring.
     """
     by_status: dict[int, list[str]] = {}
     for error in errors:
-        by_status.setdefault(error.status, []).append((error.__doc__ or "").split("\n")[0])
+        codes = ", ".join(f"`{code}`" for code in error.codes or (error.code,))
+        by_status.setdefault(error.status, []).append(f"{codes}: {(error.__doc__ or '').splitlines()[0]}")
     return {
         status: {"model": ErrorBody, "description": " ".join(reasons)}
         for status, reasons in sorted(by_status.items())
@@ -82,7 +84,11 @@ def install_openapi(app: FastAPI) -> None:
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions.get("$defs", {}))
             description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            description["security"] = [{}, {"key": []}]  # {} because without a keys file no key is needed
+            for path, methods, access in auth.declared(app):
+                for method in methods & {each.upper() for each in description["paths"].get(path, ())}:
+                    operation = description["paths"][path][method.lower()]
+                    # {} because without a keys file no key is needed.
+                    operation["security"] = [{}] if access == "public" else [{}, {"key": [access]}]
             app.openapi_schema = description
         return app.openapi_schema
 

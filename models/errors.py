@@ -1,6 +1,6 @@
 """Errors that several modules of `models` raise. The other errors are defined in the module that raises them.
 
-Callers of `models` translate them at their edge. `code` is for programs, and docs/errors.md lists every one.
+Callers of `models` translate them at their edge. `code` is for programs, and docs/reference/errors.md lists every one.
 """
 
 from typing import ClassVar

@@ -25,7 +25,7 @@ CLIENT_CODES = {
     "cannot_join": "The answers to the requests of one call cannot be joined; send fewer texts and images in one call.",
     "cancelled": "The job was cancelled while it was waited for.",
 }
-"""The codes that the client itself gives; docs/errors.md lists those of the service."""
+"""The codes that the client itself gives; docs/reference/errors.md lists those of the service."""
 
 
 class ClientError(Exception):

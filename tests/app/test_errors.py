@@ -9,7 +9,8 @@ import pytest
 
 from app import errors
 from app.errors import JOB_FAILURES, ServiceError
-from tools.generate_error_reference import TARGET, generate
+from tools.generate_reference import ERRORS
+from tools.reference.errors import page
 
 ROOT = Path(__file__).parents[2]
 FILES = [
@@ -17,7 +18,7 @@ FILES = [
     for package in ("app", "models", "worker", "sds_clip/client")
     for file in (ROOT / package).rglob("*.py")
 ]
-PAGE = TARGET.read_text()
+PAGE = ERRORS.read_text()
 CLASSES = [
     kind
     for kind in vars(errors).values()
@@ -26,7 +27,7 @@ CLASSES = [
 
 
 def test_the_reference_is_what_make_errors_writes() -> None:
-    assert generate() == PAGE
+    assert page() == PAGE
 
 
 def test_every_code_in_the_sources_is_in_the_reference() -> None:

@@ -1,15 +1,8 @@
-"""Generates docs/errors.md, the reference of all error codes, from the classes that have them.
+"""The reference of error codes, from the classes that have them."""
 
-`python -m tools.generate_error_reference` writes it. With `--check` nothing is written, and the exit status is 1
-if it is out of date.
-"""
-
-import argparse
 import importlib
 import pkgutil
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import app
@@ -18,8 +11,7 @@ from app.errors import JOB_FAILURES, ServiceError
 from models.errors import ModelError
 from models.images import ImageError
 from sds_clip.client.errors import CLIENT_CODES
-
-TARGET = Path(__file__).parents[1] / "docs" / "errors.md"
+from tools.reference.markdown import table
 
 Error = TypeVar("Error", bound=Exception)
 Row = tuple[str, ...]
@@ -53,7 +45,7 @@ These codes say why weights, data or options cannot be used. You find them in th
 
 ## Failures of jobs
 
-A job's `error.code` is one of the codes above or one of these. [Decision 20](decisions/0020-what-ends-a-job.md) says
+A job's `error.code` is one of the codes above or one of these. [Decision 20](../decisions/0020-what-ends-a-job.md) says
 which failures are retried automatically. `out_of_memory` is retryable in an answer, but not in a job.
 
 {jobs}
@@ -66,14 +58,13 @@ which failures are retried automatically. `out_of_memory` is retryable in an ans
 """
 
 
-def generate() -> str:
-    """The page."""
+def page() -> str:
     return PAGE.format(
-        service=_table(("code", "status", "retry", "meaning"), service_rows()),
-        images=_table(("code", "meaning"), _own_codes(_below(ImageError))),
-        models=_table(("code", "meaning"), model_rows()),
-        jobs=_table(("code", "retry", "meaning"), job_rows()),
-        client=_table(("code", "meaning"), CLIENT_CODES.items()),
+        service=table(("code", "status", "retry", "meaning"), service_rows()),
+        images=table(("code", "meaning"), _own_codes(_below(ImageError))),
+        models=table(("code", "meaning"), model_rows()),
+        jobs=table(("code", "retry", "meaning"), job_rows()),
+        client=table(("code", "meaning"), [(f"`{code}`", meaning) for code, meaning in CLIENT_CODES.items()]),
     )
 
 
@@ -82,7 +73,7 @@ def service_rows() -> list[Row]:
     rows: dict[str, Row] = {}
     for kind in _below(ServiceError):
         for code in kind.codes or (kind.code,):
-            rows.setdefault(code, (code, str(kind.status), _yes_no(kind.retryable), _meaning(kind)))
+            rows.setdefault(code, (f"`{code}`", str(kind.status), _yes_no(kind.retryable), _meaning(kind)))
     return sorted(rows.values())
 
 
@@ -97,11 +88,13 @@ def model_rows() -> list[Row]:
 
 
 def job_rows() -> Iterator[Row]:
-    return ((code, _yes_no(failure.retryable), failure.meaning) for code, failure in JOB_FAILURES.items())
+    return (
+        (f"`{code}`", _yes_no(failure.retryable), failure.meaning) for code, failure in JOB_FAILURES.items()
+    )
 
 
 def _own_codes(kinds: Iterable[type[ModelError]]) -> Iterator[Row]:
-    return ((kind.code, _meaning(kind)) for kind in kinds if "code" in vars(kind))
+    return ((f"`{kind.code}`", _meaning(kind)) for kind in kinds if "code" in vars(kind))
 
 
 def _below(kind: type[Error]) -> Iterator[type[Error]]:
@@ -116,26 +109,3 @@ def _meaning(kind: type[Exception]) -> str:
 
 def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
-
-
-def _table(head: Row, rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ("---",) * len(head), *((f"`{code}`", *rest) for code, *rest in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.generate_error_reference", description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, and fail where the page is out of date"
-    )
-    page = generate()
-    if not parser.parse_args().check:
-        TARGET.write_text(page)
-    elif not TARGET.exists() or TARGET.read_text() != page:
-        print("docs/errors.md is out of date. Run `make errors`.", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The reference of the Python client: its public classes, with their signatures and docstrings."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import sds_clip.client
+from sds_clip.client import AsyncClient, AsyncJob, Client, ClientError, Job
+
+PAGE = """\
+# Python client
+
+`from sds_clip import Client, AsyncClient`. [Settings](settings.md#client-and-command-line) has the variables that it
+reads, and [Error codes](errors.md#the-client) the codes of its errors.
+
+{classes}
+## Errors
+
+{errors}
+"""
+CLASSES = (Client, Job, AsyncClient, AsyncJob)
+
+
+class _Words(str):
+    """An annotation that `inspect` prints as it stands in the source, without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def page() -> str:
+    errors = [
+        f"### {name}\n\n{_text(kind)}\n"
+        for name in sds_clip.client.__all__
+        if issubclass(kind := getattr(sds_clip.client, name), ClientError)
+    ]
+    return PAGE.format(classes="\n".join(map(_class, CLASSES)), errors="\n".join(errors))
+
+
+def members(kind: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties, those of parents too, in the order of the source."""
+    found = {name: value for parent in reversed(kind.__mro__[:-1]) for name, value in vars(parent).items()}
+    return ((name, each) for name, each in found.items() if not name.startswith("_"))
+
+
+def _class(kind: Any) -> str:
+    parts = [f"## {kind.__name__}", _text(kind), _code(f"{kind.__name__}{_signature(kind.__init__, kind)}")]
+    for name, member in members(kind):
+        parts.append(f"### {kind.__name__}.{name}")
+        if isinstance(member, property):
+            parts.append(_code(f"{name}: {_words(inspect.signature(member.fget).return_annotation)}"))  # type: ignore[arg-type]
+        else:
+            prefix = "async " if inspect.iscoroutinefunction(member) else ""
+            parts.append(_code(f"{prefix}{name}{_signature(member, kind)}"))
+        parts.append(_text(member))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _signature(function: Any, kind: Any) -> str:
+    signature = inspect.signature(function)
+    parameters = [
+        each.replace(annotation=_words(each.annotation))
+        for each in signature.parameters.values()
+        if each.name != "self"
+    ]
+    returned = inspect.Signature.empty if function is kind.__init__ else _words(signature.return_annotation)
+    return str(signature.replace(parameters=parameters, return_annotation=returned))
+
+
+def _words(annotation: Any) -> Any:
+    return _Words(annotation) if isinstance(annotation, str) else annotation
+
+
+def _text(thing: Any) -> str:
+    return inspect.cleandoc(thing.__doc__ or "")
+
+
+def _code(text: str) -> str:
+    return f"```python\n{text}\n```"
