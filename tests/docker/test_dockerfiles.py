@@ -58,4 +58,6 @@ def test_torch_is_the_one_that_the_project_asks_for(file: str) -> None:
         one for one in Dockerfile(file).stages[0] if "TORCH_INDEX_URL" in one.value and one.name == "RUN"
     )
     everything = itertools.chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-    assert re.findall(r'"(torch[^"]*)"', run.value) == [name for name in everything if name.startswith("torch")]
+    assert re.findall(r'"(torch[^"]*)"', run.value) == [
+        name for name in everything if name.startswith("torch")
+    ]
