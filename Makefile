@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
 	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
@@ -82,6 +82,9 @@ client: $(STAMP) ## Generate the blocking half of the client from the awaited on
 
 errors: $(STAMP) ## Generate docs/errors.md, the reference of error codes, from their classes
 	$(BIN)/python -m tools.generate_error_reference
+
+pictures: $(STAMP) ## Draw the README's pictures again (port 8000 must be free)
+	$(BIN)/python -m tools.draw_pictures
 
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)

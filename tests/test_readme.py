@@ -46,11 +46,11 @@ def assert_like(got: Any, written: Any, *, absolute: float, relative: float) -> 
         assert got == written
 
 
-def test_there_are_three_examples() -> None:
-    assert len(EXAMPLES) == 3
+def test_there_is_an_example() -> None:
+    assert EXAMPLES
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_readmes_answer_is_what_comes_back(server: RunningServer, number: int) -> None:
     command, written = EXAMPLES[number]
     command = command.replace("localhost:8000", server.url.removeprefix("http://"))

@@ -153,7 +153,7 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
 
 def announce(address: Address, data_dir: Path) -> None:
     """Print where the service runs, what to do next and, if it is not ready, why."""
-    from sds_clip.client.connection import DEFAULT_URL  # imports httpx
+    from sds_clip.client.connection import DEFAULT_URL
 
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     if address.problem is None:
