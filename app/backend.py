@@ -16,7 +16,6 @@ from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError, StoreUnavailable
-from app.jobs.limits import JobLimits
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
@@ -45,9 +44,8 @@ class Backend:
 
     def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
         self._served = served
-        self.store = store = Store(database_url, timeout_s=settings.store_timeout_s)
+        self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self._threads = threads = StoreThreads(settings.store_threads)
-        self.run = threads.run
         self._waker = Waker(settings.broker_url)
         models = ModelResolver(
             store,
@@ -56,17 +54,8 @@ class Backend:
             teachers=settings.allowed_teachers,
         )
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
-        validator = JobValidator(
-            store,
-            models,
-            max_open=settings.max_open_jobs,
-            limits=JobLimits.of(settings),
-            check_disk=check_disk,
-            max_attempts=settings.max_attempts,
-            max_interruptions=settings.max_interruptions,
-            max_run_time_s=settings.max_run_time_s,
-        )
-        self.jobs = JobService(store, self._waker, validator, settings.data_dir)
+        validator = JobValidator(store, models, settings, check_disk)
+        self.jobs = JobService(store, threads, self._waker, validator, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(
             store,
@@ -99,12 +88,12 @@ class Backend:
         await self.datasets.close()
         self._threads.close()
         await in_own_thread(self._waker.close, "close waker")
-        self.store.close()
+        self._store.close()
 
     async def _prepare(self) -> bool:
         def prepare() -> None:
-            self.store.migrate()
-            register_served(self.store, self._served)
+            self._store.migrate()
+            register_served(self._store, self._served)
 
         try:
             await in_own_thread(prepare, "prepare database")
@@ -120,17 +109,20 @@ class Backend:
             await asyncio.sleep(_TRY_AGAIN_S)
             try:
                 if await self._prepare():
-                    logger.info("the database is there")
+                    logger.info("The database is ready.")
                     return
             except ConfigurationError as error:
-                logger.error("the database cannot be used: %s", error)
+                logger.error("The database cannot be used: %s", error)
                 return
 
     async def _sweep(self) -> None:
         try:
             await self.datasets.sweep()
         except (StoreUnavailable, OSError) as error:
-            logger.warning("what crashes have left of data sets stays until the next start: %s", error)
+            logger.warning(
+                "Files of unfinished data sets could not be removed. The next start tries again. Reason: %s",
+                error,
+            )
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="backend")
@@ -138,8 +130,8 @@ class Backend:
         task.add_done_callback(self._tasks.discard)
 
 
-def check_database(settings: Settings) -> None:
-    """Migrate the tables before anything else starts, if the database answers.
+def migrate_early(settings: Settings) -> None:
+    """Migrate the tables before anything else starts, if the database answers. Else `Backend` does so later.
 
     Raises: ConfigurationError for a database that cannot be used.
     """
@@ -149,7 +141,7 @@ def check_database(settings: Settings) -> None:
     try:
         store.migrate()
     except StoreUnavailable:
-        logger.warning("the database does not answer; serving starts without it")
+        logger.warning("The database does not respond. The service starts without it.")
     finally:
         store.close()
 
@@ -159,5 +151,5 @@ def _folders(root: Path) -> DatasetFolders:
         return DatasetFolders(root)
     except OSError as error:
         raise ConfigurationError(
-            f"{root} cannot be written ({error.strerror}); set SDS_CLIP_DATA_DIR."
+            f"{root} cannot be written ({error.strerror}); set SDS_CLIP_DATA_DIR to another folder."
         ) from error

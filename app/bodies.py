@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -10,20 +10,19 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import MalformedBody, UnsupportedMediaType
+from models.choices import LabelSet, TemplateSet
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-JSON = "application/json"
-MULTIPART = "multipart/form-data"
 LISTS = ("images", "texts", "labels", "templates")
 # Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
-NAMED_SETS = {"labels": ("imagenet",), "templates": ("simple", "openai")}
+NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
 
 _CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
-_BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]+)\"|([^;\s]+))", re.IGNORECASE)
 
 
 def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awaitable[Schema]]:
@@ -33,16 +32,18 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
     """
 
     async def read(request: Request) -> Schema:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        given = media_type(request.headers)
         try:
-            if media_type == JSON:
+            if given == JSON:
                 return schema.model_validate_json(await request.body())
-            if media_type == MULTIPART and form:
+            if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:
             raise translated(error) from None
         accepted = f"{JSON} or {MULTIPART}" if form else JSON
-        raise UnsupportedMediaType(f"Send the body as {accepted}, and say so in Content-Type.")
+        raise UnsupportedMediaType(
+            f"Send the body as {accepted}, and name that type in the Content-Type header."
+        )
 
     return read
 
@@ -55,13 +56,10 @@ async def _form(request: Request) -> FormData:
     header = request.headers["content-type"]
     charset = _CHARSET.search(header)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
-        raise MalformedBody("Send the form's text as UTF-8.")
-    boundary = _BOUNDARY.search(header)
-    if boundary is None:
-        raise MalformedBody("The Content-Type names no boundary.")
+        raise MalformedBody("The form's charset must be UTF-8.")
     # The parser would accept a truncated form as a smaller one.
-    if f"--{boundary[1] or boundary[2]}--".encode() not in await request.body():
-        raise MalformedBody("The form does not end with its closing boundary; send all of it.")
+    if b"--%b--" % boundary(header) not in await request.body():
+        raise MalformedBody("The form has no closing boundary at its end; send the whole form.")
     headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
     parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)
     try:
@@ -84,7 +82,7 @@ async def _fields(form: FormData) -> dict[str, Any]:
             fields[name] = given
         elif len(given) > 1:
             raise MalformedBody(
-                f"The field {name[:64]} stands {len(given)} times; give it once.", param=name[:64]
+                f"The field {name[:64]} appears {len(given)} times; send it once.", param=name[:64]
             )
         else:
             fields[name] = given[0]
@@ -97,12 +95,14 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:
-        raise MalformedBody(f"The field {name[:64]} is not UTF-8.", param=name[:64]) from None
+        raise MalformedBody(f"The field {name[:64]} is not valid UTF-8.", param=name[:64]) from None
 
 
 def translated(error: ValidationError) -> Exception:
     """Validation errors without the caller's input. JSON that does not parse becomes MalformedBody."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     if errors[0]["type"] == "json_invalid":
-        return MalformedBody(f"The body is not JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}.")
+        return MalformedBody(
+            f"The body is not valid JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}."
+        )
     return RequestValidationError(errors)

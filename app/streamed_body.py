@@ -5,20 +5,16 @@ import asyncio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
+from app.content_type import MULTIPART, media_type
 from app.errors import BodyTimeout, UploadTimeout, UploadTooSlow
 
 STREAMED = frozenset([("POST", "/datasets")])
 """Routes that write a form's files to disk as they arrive, with their own limits."""
 
-_FORM = "multipart/form-data"
-
 
 def is_streamed(scope: Scope) -> bool:
     """Whether a request is an upload. The route's JSON requests have the limits of every other body."""
-    if (scope["method"], scope["path"]) not in STREAMED:
-        return False
-    media_type = Headers(scope=scope).get("content-type", "").partition(";")[0]
-    return media_type.strip().lower() == _FORM
+    return (scope["method"], scope["path"]) in STREAMED and media_type(Headers(scope=scope)) == MULTIPART
 
 
 class StreamedBody:
@@ -76,10 +72,11 @@ class StreamedBody:
     def _timeout(self) -> BodyTimeout:
         if _now() >= self._deadline:
             return UploadTimeout(
-                f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster connection.",
+                f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster "
+                "connection.",
             )
         return UploadTooSlow(
-            f"The upload stood still or was slower than {self._min_bytes_per_s} bytes a second; send it again over "
+            f"The upload stopped or was slower than {self._min_bytes_per_s} bytes per second; send it again over "
             "a faster connection.",
         )
 

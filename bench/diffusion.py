@@ -18,13 +18,13 @@ from bench.report import note
 from bench.rounds import in_turns, timed, timed_result
 from demo.sets import Pairs, pairs
 from demo.world import Split
+from models.choices import ErrorOf
 from models.data.negatives import swap_negatives
 from models.evaluation.checked import Problems, look_at_images
 from models.evaluation.items import Item, open_region
 from models.evaluation.teacher_scorer import TeacherScorer
 from models.evaluation.winoground import winoground_benchmark
 from models.losses.sds import NoisePredictor
-from models.score_error import ErrorOf
 from models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import UNCONDITIONAL, Teacher

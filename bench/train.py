@@ -22,7 +22,7 @@ from bench.report import at_least, at_most, note
 from bench.sets import make_pairs
 from bench.steps import BARE, FULL, SDS, STEP, VARIANTS, Seconds, Waits, measure_waits, time_steps
 from bench.train_parts import UNETS, Shapes, build, describe
-from models.score_error import ErrorOf
+from models.choices import ErrorOf
 from models.teacher.load import load_teacher
 
 
@@ -36,7 +36,9 @@ class Plan:
     precision: str = option("auto", "Precision of student and teacher: auto, float32 or bfloat16.")
     batch_size: int = option(16, "Number of images and captions of a step.", quick=4)
     sds_batch_size: int | None = option(
-        None, "Number of them that the teacher sees. Half of them without this option.", kind=int
+        None,
+        "Number of samples of a batch that the teacher sees. Without this option it sees half of them.",
+        kind=int,
     )
     rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
     wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
@@ -44,7 +46,7 @@ class Plan:
     scenes: int = option(400, "Number of scenes whose captions are chosen.", quick=4)
     draws: int = option(32, "Number of noise levels that captions are compared on.", quick=16)
     round_size: int = option(8, "Number of draws between prunings.")
-    error_of: ErrorOf = option("velocity", "Error that is the score.", choices=get_args(ErrorOf))
+    error_of: ErrorOf = option("velocity", "Error that is used as the score.", choices=get_args(ErrorOf))
     cache: Path = cache_option()
 
     @property

@@ -1,14 +1,13 @@
 """Which parameters of a CLIP are trained."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from torch import nn
 
+from models.choices import Trainable
 from models.errors import ModelError
 from models.precision import is_layer_norm
-
-TRAINABLE = ("layernorm", "batchnorm", "all")
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -33,8 +32,10 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
     Raises StudentError for another choice, and if a tower has no parameter of that kind and so would stay as
     it is. Without trained parameters in the image tower, L_SDS would reach nothing but the mapper.
     """
-    if which not in TRAINABLE:
-        raise StudentError(f"There is no choice {which!r} of what to train; use {', '.join(TRAINABLE)}.")
+    if which not in get_args(Trainable):
+        raise StudentError(
+            f"The trained parameters cannot be {which!r}; use {', '.join(get_args(Trainable))}."
+        )
     image_tower: Any = network.visual
     if which == "all":
         chosen = {id(parameter) for parameter in network.parameters()}
@@ -71,5 +72,5 @@ def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) 
 def _require(found: set[int], fault: str, consequence: str, remedy: str) -> None:
     if not found:
         raise StudentError(
-            f"This CLIP's {fault} with weights, so {consequence}; {remedy} instead, or choose another base."
+            f"This CLIP's {fault} with weights, so {consequence}. Choose another base, or {remedy} instead."
         )

@@ -22,15 +22,18 @@ def _as_text(templates: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
     return tuple(template("{}") for template in templates)
 
 
-SIMPLE_TEMPLATES: tuple[str, ...] = _as_text(SIMPLE_IMAGENET_TEMPLATES)
-OPENAI_TEMPLATES: tuple[str, ...] = _as_text(OPENAI_IMAGENET_TEMPLATES)
-IMAGENET_LABELS: tuple[str, ...] = tuple(IMAGENET_CLASSNAMES)
+LABEL_SETS: dict[str, tuple[str, ...]] = {"imagenet": tuple(IMAGENET_CLASSNAMES)}
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
+    "simple": _as_text(SIMPLE_IMAGENET_TEMPLATES),
+    "openai": _as_text(OPENAI_IMAGENET_TEMPLATES),
+}
+"""`openai` has the 80 templates of CLIP's ImageNet notebook, `simple` the 7 that do nearly as well."""
 
 
 def fill(template: str, label: str) -> str:
     """Put the label in each placeholder of the template.
 
-    Plain substitution: `str.format` would let a stranger's template read attributes of our objects.
+    This is plain substitution, because `str.format` would let an untrusted template read attributes of our objects.
     Placeholders in the label itself are not substituted.
     """
     pieces = [piece for part in template.split("{}") for piece in part.split("{c}")]

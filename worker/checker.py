@@ -6,17 +6,15 @@ import time
 from collections.abc import Sequence
 
 from app.store import Store
-from app.store.records import DatasetStatus, Lease
+from app.store.records import DatasetStatus
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name
 from worker.periodic import Periodic
-from worker.protocol import Assignment
 from worker.supervised import PYTHON, ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
 COMMAND = (*PYTHON, "worker.check_process")
-NO_JOB = Lease("", 0)
 _LOOK_S = 0.2  # how often a running check's process is looked at, so a stop is noticed quickly
 
 
@@ -59,7 +57,7 @@ class Checker:
     def _check_all(self) -> None:
         child = ChildProcess(self._command)
         try:
-            child.assign(Assignment(self._config, NO_JOB))
+            child.assign(self._config.dumps())
             asked_at = None
             while (code := child.wait(_LOOK_S)) is None:
                 now = time.monotonic()
@@ -74,5 +72,5 @@ class Checker:
         finally:
             child.close()
         if (how := died(code)) is not None and asked_at is None:
-            logger.error("the process that checks data sets died %s", how)
+            logger.error("the process that checks data sets ended unexpectedly: %s", how)
             self._store.datasets.check_died(owner_name(child.pid, CHECK))

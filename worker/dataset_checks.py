@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from app.datasets.check import Checker, CheckResult, check_registered, check_upload, rejected
+from app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from app.datasets.folders import Content, DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
@@ -23,16 +23,16 @@ from app.store.records import SOURCE_PATH, Dataset, Job
 from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import EvaluationError, ModelError
+from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.checked import Problems, data_hash, look_at_images
 from models.evaluation.items import image_file
 from models.findings import Findings
+from worker.benchmarks import read_data, root_of
 from worker.config import WorkerConfig
 from worker.data import pairs_place
-from worker.measuring import read_data, root_of
 
 logger = logging.getLogger(__name__)
 
-WINOGROUND = "winoground"
 # Waits between tries while the disk is full or another process holds the files.
 WAITS_S = (5.0, 30.0, 120.0)
 
@@ -65,7 +65,7 @@ def check(
         except (ServiceError, OSError) as error:
             if not isinstance(error, OSError) and (not error.retryable or _is_of_store(error)):
                 raise
-            logger.warning("the check of %s has to wait: %s", claimed.id, error)
+            logger.warning("the check of %s cannot start yet: %s", claimed.id, error)
             if wait_s is None:
                 record(rejected(_as_refusal(error)))
                 return moved
@@ -73,7 +73,7 @@ def check(
     return moved
 
 
-def checker_of(dataset: Dataset) -> Checker:
+def checker_of(dataset: Dataset) -> FormatChecker:
     if dataset.format == PAIRS:
         return PairsChecker(dataset.max_bad_share)
     return BenchmarkChecker(dataset.format, dataset.max_bad_share)
@@ -124,8 +124,12 @@ class BenchmarkChecker:
             if progress is not None:
                 progress(done, total)
 
-        if self._benchmark == WINOGROUND and not content.is_folder:
-            return rejected(ArchiveFormat("A Winoground set is a folder, not shards; send its archive."))
+        if not (content.is_folder or BENCHMARKS[self._benchmark].takes_shards):
+            return rejected(
+                ArchiveFormat(
+                    f"A set of {self._benchmark} is a folder, not shards; send an archive of that folder."
+                )
+            )
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
             try:
                 benchmark = read_data(self._benchmark, content, Path(work))
@@ -161,7 +165,7 @@ def _look(
         try:
             check_upload(DatasetFolders(config.datasets_dir), dataset.id, checker, record, progress=progress)
         except FileNotFoundError:
-            record(rejected(UploadMissing("The upload is gone; send it again.")))
+            record(rejected(UploadMissing("The uploaded files no longer exist; upload them again.")))
         return
     try:
         roots = SourceRoots(config.dataset_roots)

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.schemas.evaluate import EvaluateSpec
-from app.schemas.specs import JobSpec
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.evaluation.checked import Say
 from models.evaluation.comparison import PairedDifference
-from models.evaluation.evaluation import Evaluation, EvaluationRequest, Evaluator, write_evaluation
+from models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
 from models.evaluation.results import GROUP_MATCH, Results, as_json
+from worker.benchmarks import data_path, root_of, summary
 from worker.context import JobContext
 from worker.data import content_of
-from worker.measuring import data_path, root_of, summary
 from worker.references import check_version, loadable
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ def evaluate(context: JobContext) -> None:
     content = content_of(context.store, context.config, job.data, param="data")
     if job.scorer == "diffusion" and job.model is not None:
         context.reporter.event("The model is not used: the scorer diffusion measures the teacher.")
-    options = job.model_dump(exclude=set(JobSpec.model_fields))
-    asked = EvaluationRequest(**{**options, "data": data_path(job.benchmark, content)})
-    found = _evaluator(context, job).evaluate(asked)
+    found = _evaluator(context, job).evaluate(job.request(data_path(job.benchmark, content)))
     context.stage("writing")
     context.succeed(result=_written(context, _without_folder(found, root_of(content))))
     context.folder.drop_earlier()

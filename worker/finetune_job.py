@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.errors import AliasMoved, UnknownRecord, UnusableRecord, VersionGone
+from app.errors import AliasMoved, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
 from app.registry.publish import lies_among, publish
-from app.registry.store_source import as_version as as_reference
+from app.registry.store_source import unpublished_version
 from app.schemas.finetune import Evaluation, FinetuneSpec
-from app.store.records import Level, Move, NewVersion
+from app.store.records import Level, NewVersion
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
+from models.evaluation.evaluation import measure_clip
 from models.evaluation.results import Results
 from models.references import CheckpointError, parse
 from models.training.config import FinetuneConfig
@@ -20,11 +21,11 @@ from models.training.parts import Parts, load_parts
 from models.training.processes import Place, find_place
 from models.training.run import Result, train
 from models.training.validation import validate
+from worker.benchmarks import read_data, summary
 from worker.context import JobContext
 from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
-from worker.measuring import measure, read_data, summary
-from worker.promotion import CandidateScores, Verdict, judge
+from worker.promotion import CandidateScores, decide, holder_of
 from worker.references import check_version, loadable, of_version
 from worker.training_progress import TrainingProgress
 
@@ -97,10 +98,10 @@ class _Run:
         progress = TrainingProgress(context, start)
         progress.tell_again()
         if start:
-            context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+            context.reporter.event(f"Training continues after step {start}.", data={"step": start})
         elif context.job.fence > 1:
             context.reporter.event(
-                "There is no whole checkpoint: training starts from step 0.", data={"step": 0}
+                "There is no complete checkpoint, so training starts again from step 0.", data={"step": 0}
             )
         context.check_disk()
         context.stage("training")
@@ -128,7 +129,7 @@ class _Run:
         tuned = apply_delta(self.parts.base, result.delta)
         if tuned.version == self.parts.base.version:
             raise JobFailed(
-                "nothing_learned", "Training changed no weight; train longer or with a higher lr."
+                "nothing_learned", "Training changed no weight; train for more steps or with a higher lr."
             )
         return tuned
 
@@ -150,7 +151,14 @@ class _Run:
             context.count(f"{evaluation.data} {what}", done)
 
         max_bad_share = context.store.datasets.get(evaluation.data).max_bad_share
-        return measure(context, benchmark, clip, say=say, max_bad_share=max_bad_share)
+        return measure_clip(
+            clip,
+            benchmark,
+            features=context.config.features_dir,
+            max_feature_bytes=context.config.feature_cache_bytes,
+            max_bad_share=max_bad_share,
+            say=say,
+        )
 
     def end(self, result: Result, scores: CandidateScores) -> None:
         """End the job with its version; retried if the alias was moved, or base or files deleted, meanwhile.
@@ -165,7 +173,7 @@ class _Run:
                 self.context.reporter.event(str(error))
 
     def _try_to_end(self, result: Result, scores: CandidateScores) -> None:
-        verdict, move = self._decide(scores)
+        verdict, move = decide(self.context, self.job, scores, self._measure_holder)
         evaluations = {name: summary(results) for name, results in scores.results.items()}
         promotion = {
             "alias": self.job.alias,
@@ -182,7 +190,7 @@ class _Run:
         }
         version = self._publish(result, evaluations)
         # Register a version's base first; most bases are an operator's own, known by reference alone.
-        self.context.store.versions.register(as_reference(self.parts.base))
+        self.context.store.versions.register(unpublished_version(self.parts.base))
         self.context.succeed(version=version, result=outcome, promotion=move)
 
     def _publish(self, result: Result, evaluations: Mapping[str, Any]) -> NewVersion:
@@ -210,39 +218,14 @@ class _Run:
             base_version=base.version,
         )
 
-    def _decide(self, scores: CandidateScores) -> tuple[Verdict, Move | None]:
-        """Decide whether to promote. The move applies only while the alias has the generation read here."""
-        job, base = self.job, self.parts.base
-        if job.promote == "never":
-            return Verdict(False, "Promoting was not asked for.", {}), None
-        self.context.stage("promoting")
-        holder, generation = self._holder()
-        if job.promote == "always":
-            verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
-        elif holder == scores.version:
-            verdict = judge(scores, scores, job.thresholds)
-        else:
-            clip = base if holder is None or holder == base.version else self._load_holder(holder)
-            verdict = judge(self._measured(clip), scores, job.thresholds)
-        self.context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.better})
-        if not verdict.better:
-            return verdict, None
-        move = Move(
-            alias=job.alias,
-            who=self.context.job.owner or "job",
-            why=f"job {self.context.job.id}: {verdict.why}",
-            expected_generation=generation,
-            metrics=verdict.figures,
-        )
-        return verdict, move
-
-    def _holder(self) -> tuple[str | None, int]:
-        """The alias's version and generation; None and 0 if there is no such alias."""
-        try:
-            found = self.context.store.aliases.get(self.job.alias)
-        except UnknownRecord:
-            return None, 0
-        return found.version, found.generation
+    def _measure_holder(self, version: str | None) -> CandidateScores:
+        """Measure the version in service, or the base where there is none, as the new one was measured."""
+        base = self.parts.base
+        clip = base if version is None or version == base.version else self._load_holder(version)
+        validation: Mapping[str, float] = {}
+        if self.parts.validation is not None:
+            validation = validate(clip, self.parts.validation, self.config.batch_size, self.context.check)
+        return self.measure(clip, validation)
 
     def _load_holder(self, version: str) -> Clip:
         """Load the alias's version. Raises AliasMoved if the alias has moved and the version was deleted."""
@@ -253,13 +236,6 @@ class _Run:
             check_version(clip, version, param="alias")
             return clip
         except (JobFailed, CheckpointError) as error:
-            if self._holder()[0] == version:
+            if holder_of(self.context.store, self.job.alias)[0] == version:
                 raise
             raise AliasMoved(f"The alias {self.job.alias} was moved while its version was loaded.") from error
-
-    def _measured(self, clip: Clip) -> CandidateScores:
-        """Measure the version in service as the new one was measured."""
-        validation: Mapping[str, float] = {}
-        if self.parts.validation is not None:
-            validation = validate(clip, self.parts.validation, self.config.batch_size, self.context.check)
-        return self.measure(clip, validation)

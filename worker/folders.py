@@ -1,10 +1,12 @@
 """Job folders: JOBS/JOB_ID/FENCE/. A worker that lost its lease can only write below its own fence.
 
-JOBS/JOB_ID/FENCE/process.json      the running process and its supervisor
-JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
-JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
-JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
-JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
+The files:
+
+    JOBS/JOB_ID/FENCE/process.json      the running process and its supervisor
+    JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
+    JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
+    JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
+    JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
 """
 
 import json
@@ -15,16 +17,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.registry.manifest import LOG_FILE
 from app.store.records import Lease
 from models.atomic import write_atomic
-from models.files import sha256_of
+from models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole, unfinished_in
 from worker.identity import ProcessId
 
 logger = logging.getLogger(__name__)
 
 _PROCESS_FILE = "process.json"
-_STEP = "step-"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class JobFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def occupy(self, occupant: Occupant) -> None:
-        """Record the process at work here, for the supervisor that starts after a crash. Raises OSError."""
+        """Record the process that uses this folder, for a supervisor that starts after a crash. Raises OSError."""
         self.open()
         write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)), durable=False)
 
@@ -83,17 +83,17 @@ class JobFolder:
         outlives the folder it came from. If a checkpoint disappears meanwhile, the next older one is tried.
         """
         for step, _, source in sorted(self._earlier_checkpoints(), reverse=True):
-            target = self.run / "checkpoints" / source.name
+            target = self.run / CHECKPOINTS / source.name
             aside = target.with_name(f".{source.name}")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, aside, copy_function=_link)
-                if not _is_whole(aside):
-                    raise OSError(0, "is not whole")
+                if read_whole(aside) is None:
+                    raise OSError(0, "it is incomplete")
                 _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
             except OSError as error:  # includes shutil.Error
-                logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)
+                logger.warning("checkpoint %s is skipped: %s", source, error.strerror or error)
                 shutil.rmtree(aside, ignore_errors=True)
                 continue
             return step
@@ -101,17 +101,18 @@ class JobFolder:
 
     def has_checkpoint_after(self, step: int) -> bool:
         """Whether this attempt has written a checkpoint after `step`."""
-        return any(found > step for found, _ in _checkpoints(self.run))
+        return any(found > step for found, _ in checkpoints_in(self.run / CHECKPOINTS))
 
     def keep_newest_checkpoint(self) -> None:
         """Remove a cancelled job's checkpoints except the newest whole one.
 
-        Later attempts' checkpoints stay: the job has been taken up again.
+        Later attempts' checkpoints stay, because the job was retried.
         """
-        runs = [folder / "run" for fence, folder in [(self._fence, self.path), *self._earlier()]]
-        found = sorted((checkpoint for run in runs for checkpoint in _checkpoints(run)), reverse=True)
-        newest = next((folder for _, folder in found if len(found) == 1 or _is_whole(folder)), None)
-        unfinished = [folder for run in runs for folder in (run / "checkpoints").glob(f".{_STEP}*")]
+        attempts = [(self._fence, self.path), *self._earlier()]
+        places = [folder / "run" / CHECKPOINTS for _, folder in attempts]
+        found = sorted((checkpoint for place in places for checkpoint in checkpoints_in(place)), reverse=True)
+        newest = next((folder for _, folder in found if len(found) == 1 or read_whole(folder)), None)
+        unfinished = [folder for place in places for folder in unfinished_in(place)]
         for folder in [*(folder for _, folder in found if folder != newest), *unfinished]:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -131,12 +132,12 @@ class JobFolder:
 
     def _earlier_checkpoints(self) -> Iterator[tuple[int, int, Path]]:
         for fence, folder in self._earlier():
-            for step, checkpoint in _checkpoints(folder / "run"):
+            for step, checkpoint in checkpoints_in(folder / "run" / CHECKPOINTS):
                 yield step, fence, checkpoint
 
 
 def occupants(jobs_dir: Path) -> Iterator[tuple[JobFolder, Occupant]]:
-    """Every attempt's folder that records a process at work."""
+    """The folder of every attempt that records a running process."""
     for file in jobs_dir.glob(f"*/*/{_PROCESS_FILE}"):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -145,22 +146,6 @@ def occupants(jobs_dir: Path) -> Iterator[tuple[JobFolder, Occupant]]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         yield JobFolder(jobs_dir, lease), occupant
-
-
-def _checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
-    for folder in (run / "checkpoints").glob(f"{_STEP}*"):
-        number = folder.name.removeprefix(_STEP)
-        if number.isdigit():
-            yield int(number), folder
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the tensors match the hash in the checkpoint's description."""
-    try:
-        description = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        return bool(description["sha256"] == sha256_of(checkpoint / "state.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _link(source: str, target: str) -> None:

@@ -1,4 +1,4 @@
-"""Decides whether a new version takes an alias, on metrics alone: explainable and repeatable.
+"""Decides whether a finished job's version takes an alias, on metrics alone: explainable and repeatable.
 
 `if_better` promotes when both hold:
 
@@ -11,14 +11,18 @@ GroupMatch measures binding. The group score cannot while it is below chance, si
 there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.schemas.finetune import Thresholds
+from app.errors import UnknownRecord
+from app.schemas.finetune import FinetuneSpec, Thresholds
+from app.store import Store
+from app.store.records import Move
 from models.evaluation.comparison import PairedDifference, compare
 from models.evaluation.results import GROUP_MATCH, Results
 from models.evaluation.winoground import CHANCE
+from worker.context import JobContext
 
 _ROUNDING = 1e-9  # differences below this come from float arithmetic
 _DECIDING = {GROUP_MATCH: GROUP_MATCH, "group_score": "group"}
@@ -37,11 +41,53 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the model is better, why, and by which figures."""
+    """Whether the version takes the alias, why, and by which figures."""
 
-    better: bool
+    promotes: bool
     why: str
     figures: dict[str, Any]
+
+
+def decide(
+    context: JobContext,
+    job: FinetuneSpec,
+    scores: CandidateScores,
+    measure_holder: Callable[[str | None], CandidateScores],
+) -> tuple[Verdict, Move | None]:
+    """Decide whether to promote. The move applies only while the alias has the generation read here.
+
+    `measure_holder` measures the version that the alias points at, or the base where there is no such alias. It is
+    called only if the two are compared.
+    """
+    if job.promote == "never":
+        return Verdict(False, "Promotion was not requested.", {}), None
+    context.stage("promoting")
+    holder, generation = holder_of(context.store, job.alias)
+    if job.promote == "always":
+        verdict = Verdict(True, "Promotion was requested without a comparison.", {"compared_with": None})
+    else:
+        compared = scores if holder == scores.version else measure_holder(holder)
+        verdict = judge(compared, scores, job.thresholds)
+    context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.promotes})
+    if not verdict.promotes:
+        return verdict, None
+    move = Move(
+        alias=job.alias,
+        who=context.job.owner or "job",
+        why=f"job {context.job.id}: {verdict.why}",
+        expected_generation=generation,
+        metrics=verdict.figures,
+    )
+    return verdict, move
+
+
+def holder_of(store: Store, alias: str) -> tuple[str | None, int]:
+    """The alias's version and generation; None and 0 if there is no such alias."""
+    try:
+        found = store.aliases.get(alias)
+    except UnknownRecord:
+        return None, 0
+    return found.version, found.generation
 
 
 def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:
@@ -50,12 +96,12 @@ def judge(holder: CandidateScores, model: CandidateScores, thresholds: Threshold
     Raises: EvaluationError if the two were not measured on the same items.
     """
     if holder.version == model.version:
-        return Verdict(False, "It is the version that the alias points at.", {})
+        return Verdict(False, "The alias already points at this version.", {})
     gains = {name: _gain(holder.results[name], model.results[name]) for name in _of(model, "winoground")}
     losses = _losses(holder, model)
     figures: dict[str, Any] = {"compared_with": holder.version, "winoground": gains, "kept": losses}
     if not gains or not losses:
-        return Verdict(False, "There is nothing to compare it by.", figures)
+        return Verdict(False, "There is no benchmark to compare the versions by.", figures)
     for name, gain in gains.items():
         match, group = gain[GROUP_MATCH], gain["group_score"]
         if not (match["difference"] > 0 and match["p_better"] < thresholds.max_p):
@@ -67,7 +113,7 @@ def judge(holder: CandidateScores, model: CandidateScores, thresholds: Threshold
             change = f"from {loss['baseline']:.4f} to {loss['model']:.4f}"
             return Verdict(False, f"{name} fell {change}, more than {thresholds.max_loss:g}.", figures)
     words = "; ".join(f"{name}: {_in_words(gain)}" for name, gain in gains.items())
-    return Verdict(True, f"It is better: {words}.", figures)
+    return Verdict(True, f"The new version is better: {words}.", figures)
 
 
 def _gain(holder: Results, model: Results) -> dict[str, Any]:
@@ -101,7 +147,7 @@ def _in_words(gain: Mapping[str, Any]) -> str:
         f"chance {match['chance']:.4f}), group score {group['baseline']:.4f} -> {group['model']:.4f} (chance "
         f"{group['chance']:.4f})"
     )
-    return f"{words}; under chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
+    return f"{words}; below chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
 
 
 def _losses(holder: CandidateScores, model: CandidateScores) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from worker.identity import ProcessId, identify
-from worker.protocol import Assignment, Exit, environment
+from worker.protocol import Exit, environment
 
 # -P: a package of the current folder that is named as one of ours must not hide it.
 PYTHON = (sys.executable, "-P", "-m")
@@ -50,13 +50,13 @@ class ChildProcess:
     def identify(self) -> ProcessId | None:
         return identify(self.pid)
 
-    def assign(self, assignment: Assignment) -> None:
-        """Write the assignment. A process that has died meanwhile is noticed by `wait`."""
+    def assign(self, assignment: str) -> None:
+        """Write the assignment, which is one line. A process that has died meanwhile is noticed by `wait`."""
         self._last_step_at = time.monotonic()
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(assignment.dumps())
+            stdin.write(f"{assignment}\n".encode())
             stdin.flush()
 
     def wait(self, timeout_s: float) -> int | None:
@@ -104,7 +104,7 @@ def died(code: int) -> str | None:
     """Describe how a process died; None if it ended with a code of `Exit`."""
     if code < 0:
         try:
-            return f"by {signal.Signals(-code).name}"
+            return f"killed by {signal.Signals(-code).name}"
         except ValueError:
-            return f"by signal {-code}"
-    return None if code in list(Exit) else f"with exit code {code}"
+            return f"killed by signal {-code}"
+    return None if code in list(Exit) else f"exit code {code}"

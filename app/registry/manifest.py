@@ -1,7 +1,7 @@
 """A version's folder: weights, golden embeddings and `sds_clip_version.json` with the hash of every file.
 
-delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`), log.jsonl
-full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
+    delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`models.delta_file`), log.jsonl
+    full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
 
 Both kinds are also checkpoints: `local-dir:FOLDER` loads them.
 """
@@ -17,8 +17,6 @@ from models.model_config import CONFIG_FILE
 from models.references import DESCRIPTION_FILE, CheckpointError, is_delta
 
 MANIFEST_FILE = "sds_clip_version.json"
-LOG_FILE = "log.jsonl"
-"""The log of the training run. It does not affect the version's id, which is the hash of the weights."""
 FORMAT = 1
 
 
@@ -28,7 +26,7 @@ class VersionError(CheckpointError):
     code: ClassVar[str] = "bad_version"
 
 
-class DamagedVersion(VersionError):
+class DamagedFiles(VersionError):
     """A version's folder does not hold the files that were published."""
 
     code: ClassVar[str] = "version_damaged"
@@ -66,7 +64,9 @@ def kind_of(folder: Path) -> Literal["delta", "full"]:
         return "delta"
     if (folder / CONFIG_FILE).is_file():
         return "full"
-    raise VersionError(f"{folder} holds neither {DESCRIPTION_FILE} nor {CONFIG_FILE}, so it is no version.")
+    raise VersionError(
+        f"{folder} contains neither {DESCRIPTION_FILE} nor {CONFIG_FILE}, so it is not a version."
+    )
 
 
 def write_manifest(folder: Path, version: str, job: str, about: dict[str, Any]) -> Manifest:
@@ -89,7 +89,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one that this program knows")
+            raise ValueError(
+                f"its format is {content['format']!r}, but this program reads only format {FORMAT}"
+            )
         files = {
             str(name): FileHash(str(file["sha256"]), int(file["size"]))
             for name, file in content["files"].items()
@@ -101,39 +103,39 @@ def read_manifest(folder: Path) -> Manifest:
             raise
         raise VersionError(
             f"{folder / MANIFEST_FILE} cannot be read ({type(error).__name__}: {first_line(error)}): the version "
-            "is half-written or damaged. Publish it anew."
+            "is incomplete or damaged. Publish it again."
         ) from error
 
 
 def verify(folder: Path, version: str) -> Manifest:
     """Recompute the hash of every file.
 
-    Raises DamagedVersion, which names the file, if one is missing, changed or unexpected, or if the folder is
+    Raises DamagedFiles, which names the file, if one is missing, changed or unexpected, or if the folder is
     another version's.
     """
     try:
         return _verify(folder, version)
     except VersionError as error:
-        raise DamagedVersion(str(error)) from error
+        raise DamagedFiles(str(error)) from error
 
 
 def _verify(folder: Path, version: str) -> Manifest:
     manifest = read_manifest(folder)
     if manifest.version != version:
         raise VersionError(
-            f"{folder} says that it is version {manifest.version[:12]}, not {version[:12]}: it was moved. "
-            "Publish the version anew."
+            f"{folder} contains version {manifest.version[:12]}, not {version[:12]}; it was moved. "
+            "Publish the version again."
         )
     names = {path.name for path in _plain_files(folder)} - {MANIFEST_FILE}
     if names != manifest.files.keys():
         other = sorted(names ^ manifest.files.keys())[0]
         state = "is missing" if other in manifest.files else "does not belong there"
-        raise VersionError(f"{folder / other} {state}. Publish version {version[:12]} anew.")
+        raise VersionError(f"{folder / other} {state}. Publish version {version[:12]} again.")
     for name, expected in manifest.files.items():
         if hash_file(folder / name) != expected:
             raise VersionError(
                 f"{folder / name} is not the file that was published: it was changed or is damaged. "
-                f"Publish version {version[:12]} anew."
+                f"Publish version {version[:12]} again."
             )
     return manifest
 
@@ -153,5 +155,5 @@ def _plain_files(folder: Path) -> list[Path]:
         raise VersionError(f"{folder} cannot be read ({error.strerror or error}).") from error
     for path in paths:
         if path.is_symlink() or not path.is_file():
-            raise VersionError(f"{path} is no plain file, and a version holds nothing else.")
+            raise VersionError(f"{path} is not a plain file, but a version contains only plain files.")
     return paths

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 from app.registry.golden_file import write_golden
 from app.registry.manifest import (
-    LOG_FILE,
     MANIFEST_FILE,
     Manifest,
     VersionError,
@@ -29,12 +28,13 @@ from models.clip import Clip
 from models.delta_file import read_delta, read_description
 from models.golden import Golden
 from models.references import DESCRIPTION_FILE, CheckpointError, Folder, Reference, is_delta, parse
+from models.run_files import LOG_FILE
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedVersion:
     """A version on disk."""
 
     version: str
@@ -65,7 +65,7 @@ def publish(
     fence: int,
     base: Clip | None = None,
     log: Path | None = None,
-) -> Published:
+) -> PublishedVersion:
     """Copy a delta or full weights into `versions`, under the hash of the weights, and return what is there.
 
     Until it is complete and synced to disk, the folder has a temporary name that contains `job` and `fence`.
@@ -94,11 +94,11 @@ def publish(
                 raise
 
 
-def read_published(folder: Path, version: str) -> Published:
+def read_published(folder: Path, version: str) -> PublishedVersion:
     """Read a published version and verify its hashes. Raises VersionError."""
     manifest = verify(folder, version)
     base = read_description(folder).base_version if manifest.kind == "delta" else None
-    return Published(
+    return PublishedVersion(
         version, manifest.kind, folder, manifest.size_bytes, base, _description(folder, manifest)
     )
 
@@ -140,8 +140,8 @@ def _of_delta(source: Path, base: Clip | None) -> _Weights:
     version = base.identity.replacing(delta.tensors).version
     if version != delta.about.version:
         raise VersionError(
-            f"{source} is version {version[:12]} over {base.reference} and says {delta.about.version[:12]}: its "
-            "base is another one, or it was changed. Save it again."
+            f"{source} states version {delta.about.version[:12]}, but over {base.reference} it is version "
+            f"{version[:12]}: its base is another one, or it was changed. Save it again."
         )
     return _Weights(version, None, {})
 

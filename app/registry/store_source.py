@@ -59,7 +59,7 @@ def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
     try:
         store.versions.mark_damaged(version, is_damaged)
     except StoreUnavailable:
-        logger.warning("whether version %s is damaged cannot be recorded", version[:12])
+        logger.warning("The result of the damage check of version %s cannot be recorded.", version[:12])
 
 
 def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
@@ -77,7 +77,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
     Raises: StoreUnavailable.
     """
     for clip in clips:
-        store.versions.register(as_version(clip))
+        store.versions.register(unpublished_version(clip))
     first = clips[0].version
     try:
         alias = store.aliases.get(DEFAULT)
@@ -87,7 +87,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         return
     if alias is not None and store.aliases.promotions(DEFAULT, limit=1)[0].who != SERVER:
         logger.info(
-            "%s is version %s, to which it was moved; the first model of the settings is %s",
+            "The alias %s stays at version %s, to which it was moved. The first model in the settings is %s.",
             DEFAULT, alias.version[:12], first[:12],
         )  # fmt: skip
         return
@@ -101,7 +101,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         store.aliases.promote(move, first)
 
 
-def as_version(clip: Clip) -> NewVersion:
+def unpublished_version(clip: Clip) -> NewVersion:
     """The row for weights that were not published: a version without a folder, found by its reference."""
     description = {
         REFERENCE: canonical(clip.reference),

@@ -1,20 +1,22 @@
 """POST /evaluate."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from app.store.states import JobKind
-from models.evaluation.catalog import BENCHMARKS
+from models.choices import ErrorOf, LabelSet, Precision, TemplateSet
+from models.evaluation.catalog import ScorerName
+from models.evaluation.request import EvaluationRequest
 from models.references import is_version
-from models.score_error import SCORE_ERROR, ErrorOf
 from models.training.config import Seed
 
 
 class EvaluateSpec(JobSpec):
-    """An evaluation job: a model, a version or an alias on a benchmark, alone or beside another."""
+    """An evaluation job. It measures a model on a benchmark and can compare it with a baseline."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -34,48 +36,41 @@ class EvaluateSpec(JobSpec):
     benchmark: Benchmark
     data: DatasetId
     model: Reference | None = None
-    """Of the scorer `clip`. The scorer `diffusion` measures the teacher; a model beside it is not used."""
-    scorer: Literal["clip", "diffusion"] = "clip"
+    """The model, version or alias that the scorer `clip` measures. The scorer `diffusion` measures the teacher and
+    ignores this field."""
+    scorer: ScorerName = EvaluationRequest.scorer
+    """What scores a caption against an image: a CLIP model (`clip`), or the teacher's denoising error
+    (`diffusion`)."""
     teacher: Reference | None = None
-    """Of the scorer `diffusion`, which measures it."""
+    """The teacher that the scorer `diffusion` measures. The scorer `clip` takes none."""
     baseline: Reference | None = None
-    classes: Literal["imagenet"] | None = None
-    """Of zero-shot: the names of the classes; the data's own where it is not given."""
-    templates: Literal["photo", "simple", "openai"] | None = None
-    order_seed: Seed = 0
-    draws: Annotated[int, Field(ge=1, le=10_000)] = 32
-    """Noise levels of the diffusion score."""
-    seed: Seed = 0
-    score_error: ErrorOf = SCORE_ERROR
-    """Whose error the diffusion score is: the noise's, or the velocity's, which counts high noise for more."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """A second model, version or alias that is measured for comparison."""
+    classes: LabelSet | None = None
+    """The class names of the benchmark `zero-shot`. By default, the names in the data are used."""
+    templates: Literal["photo", TemplateSet] | None = None
+    """The prompt templates of the benchmark `zero-shot`."""
+    order_seed: Seed = EvaluationRequest.order_seed
+    """The seed for shuffling the captions of `coco-order` and `flickr-order`."""
+    draws: Annotated[int, Field(ge=1, le=10_000)] = EvaluationRequest.draws
+    """The number of noise levels over which the diffusion score averages."""
+    seed: Seed = EvaluationRequest.seed
+    """The seed for the noise of the diffusion score."""
+    score_error: ErrorOf = EvaluationRequest.score_error
+    """What the diffusion score takes as its error: that of the noise, or that of the velocity, which gives more weight
+    to high noise."""
+    precision: Precision = EvaluationRequest.precision
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = EvaluationRequest.batch_size
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = EvaluationRequest.max_bad_share
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if self.scorer not in BENCHMARKS[self.benchmark].scorers:
-            raise ValueError(f"{self.benchmark} cannot be measured with the {self.scorer} score")
-        for name in ("classes", "templates", "order_seed"):
-            if self._is_given(name) and name not in BENCHMARKS[self.benchmark].options:
-                raise ValueError(f"{name} does not belong to {self.benchmark}")
-        for name in ("draws", "seed", "score_error"):
-            if self._is_given(name) and self.scorer == "clip":
-                raise ValueError(f"{name} belongs to the scorer diffusion")
-        if self.scorer == "clip" and self.model is None:
-            raise ValueError("the scorer clip needs a model")
-        if self.scorer == "clip" and self.teacher is not None:
-            raise ValueError("teacher belongs to the scorer diffusion")
-        if self.scorer == "diffusion" and self.teacher is None:
-            raise ValueError("the scorer diffusion needs a teacher")
+        self.request(self.data)
         return self
 
-    def _is_given(self, name: str) -> bool:
-        """Whether an option differs from its default.
-
-        A row contains defaults too, so being set proves nothing.
-        """
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
+    def request(self, data: str | Path) -> EvaluationRequest:
+        """The same as the evaluation takes it. Raises ValueError for options that do not belong together."""
+        options = self.model_dump(exclude={*JobSpec.model_fields, "data"})
+        return EvaluationRequest(**options, data=data)
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ why (docs/decisions/0019-never-the-wrong-weights.md). `app.serving.swap` keeps t
 """
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import ModelNotReady, RegistryAway, ServiceError, VersionDamaged
+from app.registry.local_state import LocalState
 from app.schemas.models import FailedLoad
 from app.store.alias_names import may_be_alias
 from app.store.records import Alias
@@ -81,7 +83,8 @@ class FollowedAliases:
             return followed.why_not_loaded()
         if (self.read_at is None or self.away is not None) and may_be_alias(name):
             return RegistryAway(
-                f"Which version {name} stands for cannot be read at the moment; send the request again later.",
+                f"The server cannot read at the moment which version {name} stands for; send the request again "
+                "later.",
                 param="model",
                 retry_after_s=NOT_READY_RETRY_S,
             )
@@ -89,3 +92,13 @@ class FollowedAliases:
 
     def note_read(self) -> None:
         self.away, self.read_at = None, time.time()
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a process has that follows aliases: where it reads them, what it knows of them, what it keeps."""
+
+    read_aliases: Callable[[], Sequence[Alias]]
+    """Called in a thread of its own. Any error means that the aliases cannot be read."""
+    aliases: FollowedAliases
+    state: LocalState

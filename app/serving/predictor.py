@@ -23,8 +23,9 @@ from app.serving.forward import Features, as_features
 from app.serving.pixels import Decoded, ImageReader
 from app.serving.served_models import ModelHandle
 from app.serving.version_cache import VersionCache
-from models import scoring, zero_shot
+from models import scoring
 from models.clip import Clip
+from models.zero_shot import LABEL_SETS, TEMPLATE_SETS
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
 
@@ -126,14 +127,9 @@ class Predictor:
         return await self._versions.get(name) or self._engine.models.resolve(name)
 
     def _class_set(self, request: ClassifyRequest) -> ClassSet:
-        labels = zero_shot.IMAGENET_LABELS if request.labels == "imagenet" else tuple(request.labels)
-        match request.templates:
-            case "simple":
-                templates = zero_shot.SIMPLE_TEMPLATES
-            case "openai":
-                templates = zero_shot.OPENAI_TEMPLATES
-            case own:
-                templates = tuple(own)
+        named, chosen = request.labels, request.templates
+        labels = LABEL_SETS[named] if isinstance(named, str) else tuple(named)
+        templates = TEMPLATE_SETS[chosen] if isinstance(chosen, str) else tuple(chosen)
         self._limits.check_texts(labels, param="labels")
         self._limits.check_templates(templates, labels)
         return ClassSet(labels, templates)

@@ -37,7 +37,7 @@ class EventType(StrEnum):
 
 
 class Level(StrEnum):
-    """How much an event matters."""
+    """The level of an event, as in a log."""
 
     INFO = "info"
     WARNING = "warning"
@@ -178,7 +178,7 @@ class MetricPoint(Record):
 
 
 class DatasetStatus(StrEnum):
-    """Where a data set is; only a ready one is trained or evaluated on."""
+    """The status of a data set. Jobs can use it only when it is `ready`."""
 
     VALIDATING = "validating"
     READY = "ready"
@@ -275,7 +275,7 @@ class Promotion(Record):
 
 @dataclass(frozen=True)
 class Dataset(Record):
-    """An uploaded or registered data set. `source` says where it came from, `folder` where it is stored."""
+    """An uploaded or registered data set. `source` says where it came from."""
 
     id: str
     name: str
@@ -285,7 +285,6 @@ class Dataset(Record):
     content_hash: str | None
     counts: Json | None
     problems: Sequence[Json] | None
-    folder: str | None
     owner: str
     created_at: float
     checked_at: float | None

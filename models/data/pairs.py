@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ from pathlib import Path
 import PIL.Image
 
 from models.errors import DataError
-from models.images import ImageError, ImageLimits, decode_image
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-MAX_IMAGE_BYTES = ImageLimits().max_bytes
+from models.image_files import ImageFileError, NoImageFile, read_image_file
+from models.images import ImageError, decode_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,14 @@ class StoredPairs(PairSet):
         Raises MissingImage or UnreadableImage; a file that is too large is not read.
         """
 
+    def read_from(self, path: Path, index: int, *, offset: int = 0, size: int | None = None) -> bytes:
+        """Return the bytes of image `index`, which are a file's or a part of it. Raises as `read` does."""
+        try:
+            return read_image_file(path, offset=offset, size=size)
+        except ImageFileError as error:
+            kind = MissingImage if isinstance(error, NoImageFile) else UnreadableImage
+            raise kind(f"{self.samples[index].name}: {path} {error}.") from error
+
     def image(self, index: int) -> PIL.Image.Image:
         """Return the image as RGB. Raises MissingImage or UnreadableImage, naming the sample."""
         return self.decode(index, self.read(index))
@@ -105,19 +110,7 @@ class FilePairs(StoredPairs):
         self.files = files
 
     def read(self, index: int) -> bytes:
-        """Return the file's bytes. A pipe or a device, which may never end, is not opened."""
-        file = self.files[index]
-        try:
-            status = file.stat()
-            check_size(self.samples[index].name, status.st_size)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "not a file")
-            return file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise MissingImage(f"{self.samples[index].name}: there is no file {file}.") from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not a file name"
-            raise UnreadableImage(f"{self.samples[index].name}: {file} cannot be read ({reason}).") from error
+        return self.read_from(self.files[index], index)
 
 
 class Subset(PairSet):
@@ -144,13 +137,6 @@ class Subset(PairSet):
 
     def image(self, index: int) -> PIL.Image.Image:
         return self._pairs.image(self._indices[index])
-
-
-def check_size(name: str, size: int) -> None:
-    if size > MAX_IMAGE_BYTES:
-        raise UnreadableImage(
-            f"{name}: the image file has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed. Make it smaller."
-        )
 
 
 def sample_digest(sample: Sample, data: bytes) -> bytes:

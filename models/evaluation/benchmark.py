@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.errors import EvaluationError
-from models.evaluation.catalog import BENCHMARKS
+from models.evaluation.catalog import check_scorer
 from models.evaluation.checked import Problems, Say, data_hash, look_at_images
 from models.evaluation.computed_by import code_version
 from models.evaluation.items import ArchiveImage, Item
@@ -102,19 +102,11 @@ def run_benchmark(
     )
 
 
-def check_scorer(benchmark: str, scorer: str) -> None:
-    """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
-    if scorer not in BENCHMARKS[benchmark].scorers:
-        raise EvaluationError(
-            f"{benchmark} compares every image with every text, which the {scorer} score cannot afford; use the clip "
-            "scorer, or a benchmark of few captions an image."
-        )
-
-
 def check_finite(scores: Float[Tensor, "*shape"]) -> None:
     if not bool(torch.isfinite(scores).all()):
         raise EvaluationError(
-            "Some scores are not finite: the model's weights or its precision are broken; try float32."
+            "Some scores are not finite. The model's weights are damaged, or its precision is too "
+            "low; try float32."
         )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from models.errors import EvaluationError
+
+ScorerName = Literal["clip", "diffusion"]
 Option = Literal["images", "classes", "templates", "order_seed"]
 
 
@@ -14,8 +17,12 @@ class BenchmarkInfo:
 
     summary: str
     data: str
-    scorers: tuple[str, ...] = ("clip", "diffusion")
+    scorers: tuple[ScorerName, ...] = ("clip", "diffusion")
     options: tuple[Option, ...] = ("images",)
+    is_one_file: bool = False
+    """Whether it is read from the one file of captions in a data set's folder, not from the folder."""
+    takes_shards: bool = True
+    """Whether a data set of it may be shards."""
 
 
 BENCHMARKS: dict[str, BenchmarkInfo] = {
@@ -23,13 +30,17 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         "two images and two captions with the same words: text, image and group score, GroupMatch",
         "folder with examples.jsonl and images/, or the hub id facebook/winoground",
         options=(),
+        takes_shards=False,
     ),
     "vg-relation": BenchmarkInfo(
-        "ARO: which way round is a relation? Mean over relations that are not symmetric",
+        "ARO: the direction of a relation; mean over relations that are not symmetric",
         "visual_genome_relation.json, or its folder, with images/",
     ),
     "vg-attribution": BenchmarkInfo(
-        "ARO: which attribute is whose? Mean over pairs of attributes with at least 25 cases",
+        (
+            "ARO: which attribute belongs to which object; mean over pairs of attributes with at "
+            "least 25 cases"
+        ),
         "visual_genome_attribution.json, or its folder, with images/",
     ),
     "coco-order": BenchmarkInfo(
@@ -51,7 +62,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
     ),
     "zero-shot": BenchmarkInfo(
         "classification by names: acc1, acc5, mean_per_class_recall",
-        "a folder a class, or a folder with classnames.txt and test/N.tar",
+        "one folder per class, or a folder with classnames.txt and test/N.tar",
         scorers=("clip",),
         options=("classes", "templates"),
     ),
@@ -59,6 +70,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         "recall@1, 5 and 10 of images by text and texts by image",
         "captions file: COCO's, or a list of {image, caption: [...]}",
         scorers=("clip",),
+        is_one_file=True,
     ),
 }
 
@@ -78,3 +90,20 @@ ALIASES = {
     "mscoco_captions": "retrieval",
 }
 """The names that CLIP_benchmark and the benchmarks' own code use."""
+
+
+def resolve(name: str) -> str:
+    """Return a benchmark's own name. Raises EvaluationError for a name that is neither its own nor an alias."""
+    known = ALIASES.get(name, name)
+    if known not in BENCHMARKS:
+        raise EvaluationError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")
+    return known
+
+
+def check_scorer(benchmark: str, scorer: str) -> None:
+    """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
+    if scorer not in BENCHMARKS[benchmark].scorers:
+        raise EvaluationError(
+            f"{benchmark} compares every image with every text, which takes far too long with the "
+            f"scorer {scorer}. Use the scorer clip, or a benchmark with few captions per image."
+        )

@@ -1,4 +1,4 @@
-"""One evaluation from its request to its files, which the command line and the jobs share."""
+"""One evaluation, from its request to its files. The command line and the jobs share this code."""
 
 from __future__ import annotations
 
@@ -8,46 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.clip import Clip
-from models.evaluation.benchmark import Benchmark, check_scorer, run_benchmark
+from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Say
 from models.evaluation.comparison import Comparison, compare, write_comparison
 from models.evaluation.read import read_benchmark
 from models.evaluation.report import write_report
+from models.evaluation.request import EvaluationRequest
 from models.evaluation.results import Results, write_results
 from models.evaluation.scorers import ClipScorer
-from models.score_error import SCORE_ERROR, ErrorOf
 
 if TYPE_CHECKING:
     from models.teacher.teacher import Teacher
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """What is measured, on what, and how. The caller has checked that the options belong together."""
-
-    benchmark: str
-    data: str | Path
-    scorer: str = "clip"
-    model: str | None = None
-    """The CLIP that the scorer `clip` measures."""
-    teacher: str | None = None
-    """The diffusion model that the scorer `diffusion` measures."""
-    baseline: str | None = None
-    """A CLIP to compare with, item by item."""
-    precision: str = "float32"
-    served_precision: str | None = None
-    """Measure the CLIP in this precision too."""
-    batch_size: int = 32
-    max_bad_share: float = 0.0
-    # Options that only some benchmarks have.
-    images: Path | None = None
-    classes: str | None = None
-    templates: str | None = None
-    order_seed: int = 0
-    # Options of the diffusion score.
-    draws: int = 32
-    seed: int = 0
-    score_error: ErrorOf = SCORE_ERROR
 
 
 @dataclass(frozen=True)
@@ -62,7 +33,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Runs evaluations with its caller's way to load models, folders, and progress display."""
+    """Runs evaluations with the caller's model loader, folders and progress display."""
 
     load_clip: Callable[[str, str], Clip]
     """Called with a reference and a precision, like `load_teacher`."""
@@ -96,35 +67,40 @@ class Evaluator:
         if asked.scorer == "diffusion":
             results = self._of_teacher(asked, benchmark)
         else:
-            results = self._of_clip(asked, benchmark, asked.model)
+            results = self._of_clip(asked, benchmark, asked.model, asked.precision)
             if asked.served_precision is not None:
                 served = self._of_served(asked, benchmark, results)
                 provenance = {**results.provenance, "served_precision": _summary(served)}
                 results = replace(results, provenance=provenance)
         if asked.baseline is None:
             return Evaluation(results, served)
-        baseline = self._of_clip(asked, benchmark, asked.baseline)
+        baseline = self._of_clip(asked, benchmark, asked.baseline, asked.precision)
         return Evaluation(results, served, baseline, compare(baseline, results))
 
-    def _of_clip(self, asked: EvaluationRequest, benchmark: Benchmark, reference: str | None) -> Results:
+    def _of_clip(
+        self, asked: EvaluationRequest, benchmark: Benchmark, reference: str | None, precision: str
+    ) -> Results:
         assert reference is not None
-        clip = self.load_clip(reference, asked.precision)
-        with ClipScorer(
-            clip, self.features, batch_size=asked.batch_size, max_bytes=self.max_feature_bytes
-        ) as scorer:
-            return run_benchmark(benchmark, scorer, max_bad_share=asked.max_bad_share, say=self.say)
+        return measure_clip(
+            self.load_clip(reference, precision),
+            benchmark,
+            features=self.features,
+            max_feature_bytes=self.max_feature_bytes,
+            batch_size=asked.batch_size,
+            max_bad_share=asked.max_bad_share,
+            say=self.say,
+        )
 
     def _of_served(self, asked: EvaluationRequest, benchmark: Benchmark, results: Results) -> Results:
         assert asked.served_precision is not None
         if asked.served_precision == results.provenance["precision"]:
             return results
-        return self._of_clip(replace(asked, precision=asked.served_precision), benchmark, asked.model)
+        return self._of_clip(asked, benchmark, asked.model, asked.served_precision)
 
     def _of_teacher(self, asked: EvaluationRequest, benchmark: Benchmark) -> Results:
         assert asked.teacher is not None
-        check_scorer(benchmark.name, "diffusion")  # before a teacher of gigabytes is loaded
         teacher = self.load_teacher(asked.teacher, asked.precision)
-        # Needs packages of the extra `train`; without them, loading the teacher has failed with better words.
+        # Needs packages of the extra `train`; without them, loading the teacher has failed with a better message.
         from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 
         scorer = TeacherScorer(
@@ -136,6 +112,21 @@ class Evaluator:
             batch_size=asked.batch_size,
         )
         return run_teacher(benchmark, scorer, max_bad_share=asked.max_bad_share, say=self.say)
+
+
+def measure_clip(
+    clip: Clip,
+    benchmark: Benchmark,
+    *,
+    features: Path,
+    max_feature_bytes: int | None = None,
+    batch_size: int = EvaluationRequest.batch_size,
+    max_bad_share: float = EvaluationRequest.max_bad_share,
+    say: Say | None = None,
+) -> Results:
+    """Measure a CLIP on a benchmark. Its features are kept in a folder for later runs. Raises EvaluationError."""
+    with ClipScorer(clip, features, batch_size=batch_size, max_bytes=max_feature_bytes) as scorer:
+        return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 
 def _summary(served: Results) -> dict[str, object]:
@@ -152,7 +143,7 @@ def write_evaluation(folder: Path, found: Evaluation) -> dict[str, Path]:
         EvaluationError: the report cannot be written.
     """
     files = {"results": folder / "results.json"}
-    for name in ("baseline", "comparison"):  # an earlier run's would seem to belong here
+    for name in ("baseline", "comparison"):  # left by an earlier run
         (folder / f"{name}.json").unlink(missing_ok=True)
     write_results(files["results"], found.results)
     if found.baseline is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,8 @@ from PIL import Image
 
 from models.errors import EvaluationError
 from models.evaluation.results import ImageRegion
+from models.image_files import ImageFileError, NoImageFile, read_image_file
 from models.images import ImageError, ImageLimits, decode_image
-
-MAX_IMAGE_BYTES = ImageLimits().max_bytes
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Item:
 
 
 class ImageProblem(EvaluationError):
-    """An image cannot be read or decoded, or its box holds nothing of it."""
+    """An image cannot be read or decoded, or its box contains no part of it."""
 
     code = "image_unreadable"
 
@@ -60,32 +58,13 @@ def image_name(region: ImageRegion) -> str:
 
 
 def read_bytes(region: ImageRegion) -> bytes:
-    """Return the bytes of an image file. A pipe or a device, which may never end, is not opened.
-
-    Raises:
-        ImageProblem: there is no such file, it cannot be read, or it is too large.
-    """
+    """Return the bytes of an image file. Raises ImageMissing or ImageProblem."""
+    offset, size = (region.offset, region.size) if isinstance(region, ArchiveImage) else (0, None)
     try:
-        status = region.path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageProblem(f"{image_name(region)}: is not a file.")
-        size = region.size if isinstance(region, ArchiveImage) else status.st_size
-        if size > MAX_IMAGE_BYTES:
-            raise ImageProblem(
-                f"{image_name(region)}: has {size} bytes; {MAX_IMAGE_BYTES} at most are allowed."
-            )
-        with region.path.open("rb") as file:
-            if not isinstance(region, ArchiveImage):
-                return file.read()
-            file.seek(region.offset)
-            return file.read(region.size)
-    except ImageProblem:  # also a ValueError, which is caught below
-        raise
-    except FileNotFoundError as error:
-        raise ImageMissing(f"{image_name(region)}: there is no such file.") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a file name"
-        raise ImageProblem(f"{image_name(region)}: cannot be read ({reason}).") from error
+        return read_image_file(region.path, offset=offset, size=size)
+    except ImageFileError as error:
+        kind = ImageMissing if isinstance(error, NoImageFile) else ImageProblem
+        raise kind(f"{image_name(region)} {error}.") from error
 
 
 def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Image.Image:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.errors import EvaluationError
 from models.evaluation.aro import vg_attribution, vg_relation
 from models.evaluation.benchmark import Benchmark
-from models.evaluation.catalog import ALIASES, BENCHMARKS
+from models.evaluation.catalog import resolve
 from models.evaluation.order import order_benchmark
 from models.evaluation.retrieval import retrieval_benchmark
 from models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp
@@ -32,7 +31,7 @@ def read_benchmark(
     Raises:
         EvaluationError or DataError: no such benchmark, or its data has another layout.
     """
-    known = ALIASES.get(name, name)
+    known = resolve(name)
     path = Path(data)
     match known:
         case "winoground":
@@ -53,4 +52,4 @@ def read_benchmark(
             return zero_shot_benchmark(path, classes=classes, templates=templates)
         case "retrieval":
             return retrieval_benchmark(path, images)
-    raise EvaluationError(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
+    raise AssertionError(f"{known} has no reader")

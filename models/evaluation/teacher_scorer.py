@@ -15,6 +15,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from models.choices import SCORE_ERROR, ErrorOf
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.checked import Images, Problems, Say
 from models.evaluation.computed_by import computed_by
@@ -22,7 +23,6 @@ from models.evaluation.items import ImageProblem, Item, open_region
 from models.evaluation.kept import KeptErrors, open_cache
 from models.evaluation.results import ImageRegion, Results
 from models.machine import usable_cores
-from models.score_error import SCORE_ERROR, ErrorOf
 from models.teacher.diffusion_score import draws, image_errors
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 

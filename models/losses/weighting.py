@@ -1,12 +1,15 @@
 """w(t): the weight of a timestep in L_SDS."""
 
+from typing import get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.choices import Weighting
 from models.errors import LossError
 
-WEIGHTINGS = ("uniform", "one-minus-abar", "sqrt-abar", "min-snr")
+WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 
 
 def weight(name: str, abar: Float[Tensor, "b"], *, gamma: float = 5.0) -> Float[Tensor, "b"]:
@@ -32,4 +35,4 @@ def weight(name: str, abar: Float[Tensor, "b"], *, gamma: float = 5.0) -> Float[
                 raise LossError(f"min-snr's gamma is {gamma}; it must be positive (5 is usual).")
             # min(1, gamma / snr), written without a division by 1 - abar.
             return (gamma * (1 - abar) / abar).clamp(max=1)
-    raise LossError(f"There is no weighting {name!r}; use {', '.join(WEIGHTINGS)}.")
+    raise LossError(f"The weighting cannot be {name!r}; use {', '.join(WEIGHTINGS)}.")

@@ -1,8 +1,4 @@
-"""Training checkpoints: complete, verified folders. If the newest is broken, the one before is used.
-
-OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
-OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the file's hash
-"""
+"""Training checkpoints: complete, verified folders. If the newest is broken, the one before is used."""
 
 from __future__ import annotations
 
@@ -20,8 +16,15 @@ from torch import Tensor, nn
 from models.atomic import atomic_folder
 from models.errors import CheckpointTooLargeError, TrainingError
 from models.files import sha256_of
+from models.run_files import (
+    DESCRIPTION_FILE,
+    TENSORS_FILE,
+    checkpoint_name,
+    checkpoints_in,
+    read_whole,
+    unfinished_in,
+)
 
-_TENSORS, _DESCRIPTION = "state.safetensors", "state.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -44,20 +47,22 @@ class Checkpoints:
             CheckpointTooLargeError: it is larger than `max_bytes` allows.
             CheckpointError: the disk is full or the folder cannot be written; what was there is still there.
         """
-        target = self.folder / f"step-{step:08d}"
+        target = self.folder / checkpoint_name(step)
         tensors = _tensors(parameters, optimizer)
         size_bytes = sum(tensor.nbytes for tensor in tensors.values())
-        for unfinished in self.folder.glob(".step-*"):  # left by a run that was killed
+        for unfinished in list(unfinished_in(self.folder)):  # left by a run that was killed
             shutil.rmtree(unfinished)
         self.before_saving(size_bytes)
         if target.exists():
             _discard(target)
-        self._make_room(target, size_bytes)
+        self._make_room(step, size_bytes)
         with atomic_folder(target) as working:
-            save_file(tensors, working / _TENSORS)
-            description = {"step": step, "sha256": sha256_of(working / _TENSORS), "run": self.identity}
-            (working / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        self._prune(target)
+            save_file(tensors, working / TENSORS_FILE)
+            description = {"step": step, "sha256": sha256_of(working / TENSORS_FILE), "run": self.identity}
+            (working / DESCRIPTION_FILE).write_text(
+                json.dumps(description, indent=2) + "\n", encoding="utf-8"
+            )
+        self._prune(step)
 
     def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
         """Load the newest whole checkpoint, and return the number of steps it has done, or 0 without one.
@@ -67,38 +72,41 @@ class Checkpoints:
         """
         folders = self._all()
         for folder in reversed(folders):
-            description = _whole(folder)
+            description = read_whole(folder)
             if description is not None:
                 self._check(description["run"], folder)
-                _restore(load_file(folder / _TENSORS), parameters, optimizer)
+                _restore(load_file(folder / TENSORS_FILE), parameters, optimizer)
                 return int(description["step"])
         if folders:
-            raise TrainingError(f"No checkpoint in {self.folder} is whole; remove that folder to start anew.")
+            raise TrainingError(
+                f"No checkpoint in {self.folder} is complete; remove that folder to start from the beginning."
+            )
         return 0
 
     def exist(self) -> bool:
         return bool(self._all())
 
-    def _make_room(self, target: Path, size_bytes: int) -> None:
+    def _make_room(self, step: int, size_bytes: int) -> None:
         """Remove older ones to make room for a new one, but never the newest of them."""
         if self.max_bytes is None:
             return
         beside = _size_bytes(self.folder.parent)
         if beside + size_bytes > self.max_bytes:
             raise CheckpointTooLargeError(
-                f"A checkpoint of this run has {size_bytes} bytes and its log {beside}; a job may keep "
-                f"{self.max_bytes} (max_job_bytes). Train fewer parameters, or ask the operator to raise the limit."
+                f"A checkpoint of this run has {size_bytes} bytes and its log has {beside}, but a job may "
+                f"keep at most {self.max_bytes} (max_job_bytes). Train fewer parameters, or ask the "
+                "operator to raise the limit."
             )
-        self._prune(target, size_bytes)
+        self._prune(step, size_bytes)
 
-    def _prune(self, newest: Path, wanted_bytes: int = 0) -> None:
+    def _prune(self, newest: int, wanted_bytes: int = 0) -> None:
         """Remove what is beyond the bounds.
 
         A checkpoint of a later step than `newest` is broken: this run started from one before it.
         """
         used = wanted_bytes + _size_bytes(self.folder.parent)
         kept: list[Path] = []
-        for folder in reversed([folder for folder in self._all() if folder <= newest]):
+        for folder in reversed([folder for step, folder in checkpoints_in(self.folder) if step <= newest]):
             used += _size_bytes(folder)
             if len(kept) == self.keep or (kept and self.max_bytes is not None and used > self.max_bytes):
                 break
@@ -108,7 +116,7 @@ class Checkpoints:
                 _discard(other)
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("step-????????"))
+        return [folder for _, folder in checkpoints_in(self.folder)]
 
     def _check(self, run: dict[str, Any], folder: Path) -> None:
         mine: dict[str, Any] = json.loads(json.dumps(self.identity))
@@ -116,7 +124,8 @@ class Checkpoints:
         if other:
             changes = "; ".join(f"{name} {run.get(name)!r} -> {mine.get(name)!r}" for name in sorted(other))
             raise TrainingError(
-                f"{folder} is of a run that differs: {changes}. Restore these options, or use another --out."
+                f"{folder} belongs to a run with other options or data: {changes}. Restore them, or use "
+                "another --out."
             )
 
 
@@ -151,13 +160,3 @@ def _restore(
                 for moment in _MOMENTS
                 if (value := tensors.get(f"{name}|{moment}")) is not None
             }
-
-
-def _whole(folder: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's description, or None if its files are not what was written."""
-    try:
-        description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        intact = description["sha256"] == sha256_of(folder / _TENSORS)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return description if intact else None

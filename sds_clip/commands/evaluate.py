@@ -1,8 +1,7 @@
-"""`sds-clip evaluate`: a model's results on a benchmark, alone or compared with another model's."""
+"""`sds-clip evaluate` measures a model on a benchmark, alone or compared with another model."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo
-from models.score_error import SCORE_ERROR, ErrorOf
+from models.choices import ErrorOf
+from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
+from models.evaluation.request import EvaluationRequest
 from sds_clip.extras import require_extra
 from sds_clip.options import (
     COMPUTATION,
@@ -29,6 +29,7 @@ from sds_clip.options import (
     show_progress,
     together,
 )
+from sds_clip.table import say
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -36,15 +37,16 @@ if TYPE_CHECKING:
     from models.teacher.teacher import Teacher
 
 _DESCRIPTION = """\
-Measures in float32 unless asked. Every figure has its 95 % interval and its chance, and ties, which are wrong, are
-counted. With --out, DIR receives results.json and report.html, and keeps features, so that a run that was killed goes
-on where it was. With --baseline a second model is measured too, and compared item by item.
+Every figure is printed with its 95 % confidence interval and its chance level. Ties count as wrong, and are counted.
+
+With --out, DIR receives results.json, report.html and the computed features. If a run was killed, the same command
+continues it. With --baseline a second model is measured too, and both are compared item by item.
 """
 
 
 class _Benchmarks(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Look up a benchmark by its name, or by its name in CLIP_benchmark or its authors' code."""
+        """Find a benchmark by its name here, in CLIP_benchmark, or in its authors' code."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
 
@@ -66,19 +68,32 @@ def evaluate() -> None:
 
 
 def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
-    """The option for the data, and those that only some benchmarks have."""
-    options = [option("--data", required=True, metavar="PATH", help=f"Read the data: {about.data}.")]
+    """The option for the data, and options that only some benchmarks have."""
+    options = [
+        option("--data", required=True, metavar="PATH", help=f"Read the data from here: {about.data}.")
+    ]
     if "images" in about.options:
-        options.append(folder_option("--images", help="Find the images in this folder."))
+        options.append(folder_option("--images", help="Look for the images in this folder."))
     if "classes" in about.options:
-        text = "Take the class names of imagenet, or of a .txt or .json file (default: the data's)."
+        text = (
+            "Use the class names of imagenet, or of this .txt or .json file (default: the names in the data)."
+        )
         options.append(option("--classes", metavar="SET", help=text))
     if "templates" in about.options:
-        text = "Take the templates photo, simple, openai, or a .txt or .json file (default: the data's, else photo)."
+        text = (
+            "Use these templates: photo, simple, openai, or a .txt or .json file (default: the templates in the data, "
+            "or photo if it has none)."
+        )
         options.append(option("--templates", metavar="SET", help=text))
     if "order_seed" in about.options:
         options.append(
-            option("--order-seed", type=int, default=0, metavar="N", help="Seed the wrong orders.")
+            option(
+                "--order-seed",
+                type=int,
+                default=EvaluationRequest.order_seed,
+                metavar="N",
+                help="Draw the wrong word orders with this seed.",
+            )
         )
     return together(*options)
 
@@ -86,13 +101,20 @@ def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
 _SCORE = "Diffusion score"
 _score_option = partial(option, section=_SCORE)
 _noise_options = together(
-    number_option("--draws", section=_SCORE, default=32, help="Draw so many noise levels."),
-    _score_option("--seed", type=int, default=0, metavar="N", help="Seed the noise."),
+    number_option(
+        "--draws",
+        section=_SCORE,
+        default=EvaluationRequest.draws,
+        help="Score each image on this many noise levels.",
+    ),
+    _score_option(
+        "--seed", type=int, default=EvaluationRequest.seed, metavar="N", help="Draw the noise with this seed."
+    ),
     _score_option(
         "--score-error",
         type=click.Choice(get_args(ErrorOf)),
-        default=SCORE_ERROR,
-        help="Score by the error of the noise or of the velocity.",
+        default=EvaluationRequest.score_error,
+        help="Score by the error of the predicted noise (epsilon) or of the predicted velocity.",
     ),
 )
 
@@ -110,44 +132,57 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @_data_options(about)
     @option(
         "--model",
-        default="",
-        show_default=False,
         metavar="REF",
-        help="Measure this model (with --scorer clip).",
+        help="Measure this model. It is required unless --scorer is diffusion.",
     )
-    @option("--baseline", metavar="REF", help="Compare with this CLIP, item by item.")
-    @folder_option("--out", help="Write results.json and report.html to this folder.")
+    @option("--baseline", metavar="REF", help="Compare with this CLIP model, item by item.")
+    @folder_option(
+        "--out", help="Write results.json and report.html to this folder, which is created if needed."
+    )
     @json_option
     @option(
         "--max-bad-share",
         type=click.FloatRange(0, 1),
-        default=0.0,
+        default=EvaluationRequest.max_bad_share,
         metavar="SHARE",
-        help="Leave out items whose images are missing or damaged, up to this share.",
+        help="Leave out items with missing or damaged images, as long as they are at most this share of all items.",
     )
     # Offered even where the diffusion score cannot be used, to refuse it with the reason.
     @_score_option(
         "--scorer",
-        type=click.Choice(["clip", "diffusion"]),
-        default="clip",
-        help="Score with a CLIP or with a diffusion model.",
+        type=click.Choice(get_args(ScorerName)),
+        default=EvaluationRequest.scorer,
+        help="Score with a CLIP model or with a diffusion model.",
     )
     @_score_option(
-        "--teacher", default="", show_default=False, metavar="REF", help="Measure this diffusion model."
+        "--teacher",
+        metavar="REF",
+        help="Measure this diffusion model. It is required if --scorer is diffusion.",
     )
     @(_noise_options if "diffusion" in about.scorers else together())
     @device_option
-    @compute_option("--precision", default="float32", help="Compute in float32, bfloat16, float16 or auto.")
+    @compute_option(
+        "--precision",
+        default=EvaluationRequest.precision,
+        metavar="FORMAT",
+        help="Compute in this format: float32, bfloat16, float16 or auto.",
+    )
     @compute_option(
         "--also-served-precision",
         is_flag=True,
-        help="Measure once more in the precision that `sds-clip serve` would use here.",
+        help="Measure a second time in the precision that `sds-clip serve` would use on this machine.",
     )
     @number_option(
-        "--batch-size", section=COMPUTATION, default=32, help="Put so many images through one forward."
+        "--batch-size",
+        section=COMPUTATION,
+        default=EvaluationRequest.batch_size,
+        help="Encode this many images at a time.",
     )
+    @number_option("--batch-size", section=COMPUTATION, default=32, help="Encode this many images at a time.")
     @folder_option(
-        "--cache", section=COMPUTATION, help="Keep features in this folder (default: DIR/cache of --out)."
+        "--cache",
+        section=COMPUTATION,
+        help="Keep features in this folder (default: the folder cache in --out).",
     )
     def run(
         *,
@@ -158,16 +193,22 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         also_served_precision: bool,
         **given: Any,
     ) -> int:
-        _check_scorer(given["scorer"], given["model"], given["teacher"], served=also_served_precision)
         if out is not None:
             _check_out(out)
-        from models.evaluation.evaluation import EvaluationRequest, write_evaluation
-        from sds_clip.commands.evaluate_print import print_evaluation
-
         settings = read_settings()
         device = device or settings.device
         served = _served_precision(settings, device) if also_served_precision else None
-        asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
+        try:
+            asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        if asked.scorer == "diffusion" and asked.model:
+            say(
+                "--model is ignored: --scorer diffusion measures the teacher. Name a CLIP model with --baseline."
+            )
+        from models.evaluation.evaluation import write_evaluation
+        from sds_clip.commands.evaluate_print import print_evaluation
+
         if asked.baseline is not None:
             _check_reference(asked.baseline)
         with _work_folder(out, cache) as work:
@@ -181,33 +222,13 @@ for _name, _about in BENCHMARKS.items():
     _add_benchmark(_name, _about)
 
 
-def _check_scorer(scorer: str, model: str, teacher: str, *, served: bool) -> None:
-    if scorer == "clip" and not model:
-        raise click.UsageError("give the model to measure with --model REF")
-    if scorer == "clip" and teacher:
-        raise click.UsageError("--teacher belongs to --scorer diffusion")
-    if scorer == "diffusion" and not teacher:
-        raise click.UsageError("give the diffusion model with --teacher REF")
-    if scorer == "diffusion" and served:
-        raise click.UsageError("--also-served-precision is for --scorer clip: teachers are not served")
-    if scorer == "diffusion" and model:
-        print(
-            "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
-            file=sys.stderr,
-        )
-
-
 def _check_out(out: Path) -> None:
     if out.suffix == ".json" or out.is_file():
-        raise click.UsageError(f"--out {out} is a folder, which receives results.json; name it without .json")
-    if not out.absolute().parent.is_dir():
-        raise click.ClickException(
-            f"{out.absolute().parent}: no such folder; create it, or choose another --out"
-        )
+        raise click.UsageError(f"--out must be a folder, which receives results.json; {out} names a file")
 
 
 def _check_reference(reference: str) -> None:
-    """Fail on a missing baseline before the model is measured."""
+    """Fail before the model is measured if the baseline does not exist."""
     from models.checkpoints import source_of
     from models.references import parse
 
@@ -223,7 +244,7 @@ def _served_precision(settings: Settings, device: str) -> str:
 
 @contextmanager
 def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
-    """Yield the folder for cached features, or a temporary one if nothing is kept."""
+    """Yield the folder for cached features. It is temporary if nothing is kept."""
     kept = cache or (out and out / "cache")
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)

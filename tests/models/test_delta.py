@@ -156,8 +156,8 @@ def test_existing_folder_is_never_overwritten(base: Clip, folder: Path) -> None:
     [
         (lambda tuned: tuned.ln_final.weight.data[0].fill_(float("nan")), "ln_final.weight"),
         (lambda tuned: tuned.transformer.half(), "torch.float16"),
-        (lambda tuned: setattr(tuned, "ln_final", nn.LayerNorm(16)), "another model"),
-        (lambda tuned: setattr(tuned, "extra", nn.Linear(1, 1)), "another model"),
+        (lambda tuned: setattr(tuned, "ln_final", nn.LayerNorm(16)), "tensors"),
+        (lambda tuned: setattr(tuned, "extra", nn.Linear(1, 1)), "tensors"),
     ],
     ids=["not finite", "rounded", "another shape", "another tensor"],
 )
@@ -181,7 +181,7 @@ def test_base_that_was_trained_itself_or_rounded_is_refused(base: Clip, tmp_path
 
 @pytest.mark.parametrize("value", [float("nan"), Path("a")])
 def test_history_that_is_not_json_is_refused(value: Any, base: Clip, tmp_path: Path) -> None:
-    with pytest.raises(DeltaError, match="cannot hold"):
+    with pytest.raises(DeltaError, match=DESCRIPTION):
         save_delta(
             tmp_path / "delta", base, tuned_copy(base), configuration={}, data={}, metrics={"group": value}
         )
@@ -289,7 +289,7 @@ def test_alpha_goes_from_the_base_to_the_delta(base: Clip, folder: Path) -> None
 
 
 def test_alpha_needs_a_delta_and_a_number_from_0_to_1(base: Clip, folder: Path, tiny_folder: Path) -> None:
-    with pytest.raises(BadReferenceError, match="no delta"):
+    with pytest.raises(BadReferenceError, match="alpha"):
         load_clip(f"{tiny_folder}#alpha=0.5")
     for alpha in (-0.1, 1.1, float("nan")):
         with pytest.raises(DeltaError, match="from 0"):
@@ -354,10 +354,10 @@ def test_pickle_named_as_the_base_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda tensors: tensors["ln_final.bias"].add_(1e-3), "changed since"),
+        (lambda tensors: tensors["ln_final.bias"].add_(1e-3), "changed"),
         (lambda tensors: tensors["ln_final.bias"].fill_(float("inf")), "ln_final.bias"),
-        (lambda tensors: tensors.pop("ln_final.bias"), "other tensors"),
-        (lambda tensors: tensors.update(more=torch.ones(1)), "other tensors"),
+        (lambda tensors: tensors.pop("ln_final.bias"), "tensors"),
+        (lambda tensors: tensors.update(more=torch.ones(1)), "tensors"),
         (lambda tensors: tensors.update({"ln_final.bias": torch.zeros(3)}), "shape [3]"),
         (lambda tensors: tensors.update({"ln_final.bias": torch.zeros(32).half()}), "float32"),
     ],

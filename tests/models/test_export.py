@@ -106,7 +106,7 @@ def test_whole_checkpoint_can_be_exported_and_not_blended(tiny_folder: Path, tmp
     version = load_clip(str(tiny_folder)).version
     assert load_clip(str(export_full(str(tiny_folder), tmp_path / "whole"))).version == version
     for reference in (str(tiny_folder), "demo"):
-        with pytest.raises(BadReferenceError, match="no delta"):
+        with pytest.raises(BadReferenceError, match="alpha"):
             export_full(reference, tmp_path / "blended", 0.5)
     assert sorted(left.name for left in tmp_path.iterdir()) == ["whole"]
 

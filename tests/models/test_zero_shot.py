@@ -14,9 +14,8 @@ from open_clip.zero_shot_metadata import (
 
 from models.checkpoints import load_clip
 from models.zero_shot import (
-    IMAGENET_LABELS,
-    OPENAI_TEMPLATES,
-    SIMPLE_TEMPLATES,
+    LABEL_SETS,
+    TEMPLATE_SETS,
     class_weights,
     fill,
     prompts,
@@ -27,7 +26,10 @@ LABELS = ["red cube", "ball", "Queen's {} hat"]
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(SIMPLE_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES), (OPENAI_TEMPLATES, OPENAI_IMAGENET_TEMPLATES)],
+    [
+        (TEMPLATE_SETS["simple"], SIMPLE_IMAGENET_TEMPLATES),
+        (TEMPLATE_SETS["openai"], OPENAI_IMAGENET_TEMPLATES),
+    ],
     ids=["simple", "openai"],
 )
 def test_templates_write_what_open_clips_functions_write(
@@ -37,8 +39,8 @@ def test_templates_write_what_open_clips_functions_write(
 
 
 def test_imagenet_has_its_thousand_labels() -> None:
-    assert list(IMAGENET_LABELS) == list(IMAGENET_CLASSNAMES)
-    assert len(IMAGENET_LABELS) == 1000
+    assert list(LABEL_SETS["imagenet"]) == list(IMAGENET_CLASSNAMES)
+    assert len(LABEL_SETS["imagenet"]) == 1000
 
 
 def test_prompts_go_label_by_label() -> None:
@@ -69,7 +71,7 @@ def test_template_without_a_place_is_refused() -> None:
 
 def test_class_weights_equal_open_clips(tiny_folder: Path) -> None:
     clip = load_clip(f"local-dir:{tiny_folder}", precision="float32")
-    labels, templates = list(IMAGENET_LABELS[:12]), list(OPENAI_TEMPLATES[:5])
+    labels, templates = list(LABEL_SETS["imagenet"][:12]), list(TEMPLATE_SETS["openai"][:5])
     theirs = open_clip.build_zero_shot_classifier(
         open_clip.create_model(f"local-dir:{tiny_folder}").eval(),
         open_clip.get_tokenizer(f"local-dir:{tiny_folder}"),

@@ -132,7 +132,7 @@ def test_ctrl_c_ends_all_and_the_next_start_finds_everything(system: Running, fo
             until(lambda: step_of(job) > stopped_at)
             assert (job.info["attempt"], job.info["interruptions"]) == (1, 2)
             messages = [change["message"] for change in job.info["transitions"]]
-            assert any(message == "Stopped: its worker shuts down." for message in messages)
+            assert any(message.startswith("Stopped: its worker") for message in messages)
         again.process.kill()
         until(lambda: not [command for command in again.parts().values() if "valkey" not in command])
     finally:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.registry.publish import publish
-from app.registry.store_source import as_version as as_reference
+from app.registry.store_source import unpublished_version
 from app.store import Store
 from app.store.records import Job, Lease, NewVersion
 from app.store.states import JobKind, JobStatus
@@ -45,7 +45,7 @@ def run_job(config: WorkerConfig, store: Store, job: Job, runner: Runner) -> Job
 def published(config: WorkerConfig, store: Store, base: Clip, delta: Path) -> str:
     """Publish and register a delta, as a job does; its version."""
     made = publish(delta, config.versions_dir, job="before", fence=1, base=base)
-    store.versions.register(as_reference(base))
+    store.versions.register(unpublished_version(base))
     store.versions.register(
         NewVersion(
             made.version, f"versions/{made.version}", made.description, made.size_bytes, "tiny", base.version

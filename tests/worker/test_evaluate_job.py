@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.registry.store_source import as_version as as_reference
+from app.registry.store_source import unpublished_version
 from app.store import Store
 from app.store.records import Job, Move
 from app.store.states import JobKind, JobStatus
@@ -125,7 +125,7 @@ def test_alias_that_was_made_after_a_job_does_not_change_what_the_job_means(
     config: WorkerConfig, store: Store, tiny_folder: Path
 ) -> None:
     base = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
-    store.versions.register(as_reference(base))
+    store.versions.register(unpublished_version(base))
     store.aliases.promote(Move("demo", "a test", "", 0), base.version)
     assert loadable(store, config, "demo", param="model") == "demo"
 

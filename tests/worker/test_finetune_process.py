@@ -62,7 +62,7 @@ def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
         event.data["step"]
         for job in (killed, stopped)
         for event in store.events.events(job.id)
-        if event.message.startswith("Goes on") and event.data
+        if resumes(event) and event.data
     ]
     assert len(resumed) == 2
     assert all(step >= 4 for step in resumed)
@@ -85,7 +85,7 @@ def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_s
         assert reason.code == "storage_full"
         store.jobs.request_resume(job.id)
         assert succeeded(store, job).result_version == version
-    resumed = [event for event in store.events.events(job.id) if event.message.startswith("Goes on")]
+    resumed = [event for event in store.events.events(job.id) if resumes(event)]
     assert [event.data["step"] >= 4 for event in resumed if event.data] == [True]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.registry.store_source import as_version
+from app.registry.store_source import unpublished_version
 from app.store import Store
 from app.store.records import Job, Move
 from app.store.states import JobKind
@@ -27,7 +27,7 @@ def changed(store: Store, tmp_path: Path) -> str:
     """A registered version, in whose folder lie other weights by now."""
     folder = save_tiny_clip(tmp_path / "clip", seed=5)
     clip = load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
-    store.versions.register(as_version(clip))
+    store.versions.register(unpublished_version(clip))
     shutil.rmtree(folder)
     save_tiny_clip(folder, seed=6)
     return clip.version

@@ -106,7 +106,7 @@ def test_stale_socket_is_no_hindrance(folder: Path) -> None:
 def test_server_that_cannot_start_says_where_its_log_is(folder: Path) -> None:
     (folder / "appendonlydir").mkdir(parents=True)
     (folder / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(ConfigurationError, match=r"ended with code 1 as it started; see .*valkey\.log"):
+    with pytest.raises(ConfigurationError, match=r"ended with code 1 .*valkey\.log"):
         Valkey(folder).start()
     (folder / "appendonlydir" / "appendonly.aof.manifest").unlink()
     with Valkey(folder):
@@ -127,7 +127,7 @@ def test_private_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None
     private = socket_path(folder).parent
     private.chmod(0o755)
     try:
-        with pytest.raises(ConfigurationError, match="this user alone"):
+        with pytest.raises(ConfigurationError, match=private.name):
             socket_path(folder)
     finally:
         shutil.rmtree(private)

@@ -74,7 +74,7 @@ def test_many_faults_are_counted_and_few_are_listed(tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(LISTED + 5)]
     with pytest.raises(DataError) as caught:
         check_pairs(pairs_of(tmp_path, names))
-    assert str(caught.value).count(".png: there is no file") == LISTED
+    assert str(caught.value).count(".png: ") == LISTED
     assert "and 5 more" in str(caught.value)
 
 

@@ -32,12 +32,12 @@ def test_folder_with_two_images_of_one_name_or_none_is_refused(tmp_path: Path) -
     save_pictures(tmp_path, ["a.png", "a.jpg"])
     with pytest.raises(DataError, match=r"a\.jpg has the same name"):
         read_folder(tmp_path)
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="none"):
         read_folder(tmp_path / "none")
 
 
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["a.png"])
     (tmp_path / "a.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(DataError, match=r"a\.txt: is not UTF-8"):
+    with pytest.raises(DataError, match=r"a\.txt:? is not UTF-8"):
         read_folder(tmp_path)

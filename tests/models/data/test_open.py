@@ -52,9 +52,9 @@ def test_stated_format_comes_before_the_name(everything: Path) -> None:
 
 
 def test_path_that_tells_no_format_or_is_not_there_is_refused(everything: Path) -> None:
-    with pytest.raises(DataError, match="state one: coco"):
+    with pytest.raises(DataError, match="coco, csv, tsv"):
         open_pairs(everything / "table.txt")
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="nowhere"):
         open_pairs(everything / "nowhere")
 
 
@@ -68,9 +68,9 @@ def test_confined_names_stay_in_the_folder_whatever_lies_elsewhere(
     content = (everything / name).read_text()
     elsewhere = image.format(folder=folder)
     (everything / name).write_text(content.replace("a.png", elsewhere))
-    with pytest.raises(DataError, match=f"{elsewhere}' (is not inside|leaves) the") as caught:
+    with pytest.raises(DataError, match=f"{elsewhere}' is not inside|leaves") as caught:
         open_pairs(everything / name, images=folder, confined=True)
-    assert "no such" not in str(caught.value)
+    assert "There is no" not in str(caught.value)
 
 
 def test_table_that_is_not_confined_may_name_any_file(everything: Path) -> None:

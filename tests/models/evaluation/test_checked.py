@@ -35,7 +35,7 @@ def test_problems_are_counted_and_listed(tmp_path: Path) -> None:
         look(*items)
     text = str(raised.value)
     assert text.startswith(f"{LISTED + 5} of {LISTED + 5} items cannot be used:")
-    assert "there is no such file" in text
+    assert str(tmp_path / "0.png") in text
     assert "and 5 more" in text
     assert "--max-bad-share" not in text  # no share of bad items makes a set out of nothing
 
@@ -50,7 +50,7 @@ def test_problems_are_counted_and_listed(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(EvaluationError, match=rf"item 0: .*a\.png: .*{message}"):
+    with pytest.raises(EvaluationError, match=rf"item 0: .*a\.png.*{message}"):
         look(item("0", tmp_path / "a.png"))
 
 
@@ -59,10 +59,8 @@ def test_a_folder_or_a_pipe_is_no_image(tmp_path: Path) -> None:
     problems, _ = look(
         item("0", tmp_path / "pipe.png"), item("1", tmp_path), item("2", save(tmp_path / "a.png")), share=0.7
     )
-    assert {key: reason.rpartition(": ")[2] for key, reason in problems.found.items()} == {
-        "0": "is not a file.",
-        "1": "is not a file.",
-    }
+    assert problems.found.keys() == {"0", "1"}
+    assert all("is not a file" in reason for reason in problems.found.values())
 
 
 def test_as_many_bad_items_as_allowed_pass(tmp_path: Path) -> None:

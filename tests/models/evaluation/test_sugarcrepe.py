@@ -79,12 +79,12 @@ def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([entry(0)], "must be .*as SugarCrepe has it; is it another benchmark's file"),
+        ([entry(0)], "must be .*as SugarCrepe has it"),
         ({}, "must be"),
-        ({"0": {"filename": "a.jpg", "caption": "a"}}, "'0': has no `negative_caption`"),
-        ({"0": {"image_path": "a.jpg", "true_caption": "a", "false_caption": "b"}}, "Is it another"),
+        ({"0": {"filename": "a.jpg", "caption": "a"}}, "'0'.*`negative_caption`"),
+        ({"0": {"image_path": "a.jpg", "true_caption": "a", "false_caption": "b"}}, "`negative_caption`"),
         ({"0": entry(0, caption=" ")}, "`caption` must be a text that is not empty"),
-        ({"0": entry(0, caption="\ud800")}, "half of a surrogate"),
+        ({"0": entry(0, caption="\ud800")}, "surrogate"),
         ({"0": entry(0, filename="../a.jpg")}, "is not inside"),
         ({"0": 3}, "must be an object"),
     ],
@@ -105,7 +105,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"holds none of add_att\.json"):
+    with pytest.raises(EvaluationError, match=r"none of add_att\.json"):
         sugarcrepe(tmp_path)
 
 
@@ -130,11 +130,11 @@ def test_both_true_captions_must_beat_the_false_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([entry(0, id=1)], "has no `caption2`"),
-        ([entry(0, id=1, caption2="x")] * 2, "the id 1 is there twice"),
+        ([entry(0, id=1)], "`caption2`"),
+        ([entry(0, id=1, caption2="x")] * 2, "the id 1 .*twice"),
         ([entry(0, id=[1], caption2="x")], "`id` must be"),
-        ({"0": entry(0)}, "is it another benchmark's file"),
-        ([], "holds no items"),
+        ({"0": entry(0)}, "must be"),
+        ([], "no items"),
     ],
 )
 def test_a_wrong_plus_plus_file_is_refused(tmp_path: Path, records: Any, message: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.choices import SCORE_ERROR, ErrorOf
 from models.errors import EvaluationError
 from models.evaluation import teacher_scorer
 from models.evaluation.benchmark import run_benchmark
@@ -18,7 +19,6 @@ from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion, Results
 from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 from models.evaluation.winoground import Winoground
-from models.score_error import SCORE_ERROR, ErrorOf
 from models.teacher.diffusion_score import draws, image_errors
 from models.teacher.load import load_teacher
 from models.teacher.teacher import UNCONDITIONAL, Teacher

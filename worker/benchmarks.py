@@ -1,17 +1,14 @@
-"""What both kinds of job need to measure models on data sets."""
+"""Benchmarks of data sets: how jobs and checks read them, and what a job's row keeps of the results."""
 
 from pathlib import Path
 from typing import Any
 
 from app.datasets.folders import Content
 from app.datasets.unpack import content_root
-from models.clip import Clip
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.checked import Say
+from models.evaluation.benchmark import Benchmark
+from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.read import read_benchmark
 from models.evaluation.results import Results, as_json
-from models.evaluation.scorers import ClipScorer
-from worker.context import JobContext
 from worker.data import captions_files, exactly_one
 
 
@@ -26,25 +23,11 @@ def read_data(name: str, content: Content, work: Path) -> Benchmark:
 def data_path(name: str, content: Content) -> Path:
     """The path in a data set that a benchmark is read from. Raises DataError if several files could be it."""
     folder = root_of(content)
-    return exactly_one(captions_files(folder, (".json",)), folder) if name == "retrieval" else folder
+    return exactly_one(captions_files(folder, (".json",)), folder) if BENCHMARKS[name].is_one_file else folder
 
 
 def root_of(content: Content) -> Path:
     return content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
-
-
-def measure(
-    context: JobContext,
-    benchmark: Benchmark,
-    clip: Clip,
-    *,
-    say: Say,
-    max_bad_share: float = 0.0,
-) -> Results:
-    """Measure a fine-tuned model. Its features are cached for later jobs and attempts."""
-    config = context.config
-    with ClipScorer(clip, config.features_dir, max_bytes=config.feature_cache_bytes) as scorer:
-        return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
 
 
 def summary(results: Results) -> dict[str, Any]:

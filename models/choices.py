@@ -1,0 +1,20 @@
+"""The choices of the method by name, which options and the code that follows them share. Imports nothing heavy."""
+
+from typing import Literal
+
+Objective = Literal["clip", "sds-clip", "score"]
+Trainable = Literal["layernorm", "batchnorm", "all"]
+Gradient = Literal["full", "sds"]
+Weighting = Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
+MapperInput = Literal["normalized", "raw"]
+DataFormat = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+ErrorOf = Literal["epsilon", "velocity"]
+"""Which error a diffusion score is: that of the noise or of the velocity."""
+SCORE_ERROR: ErrorOf = "velocity"
+"""The default, in training and in evaluation alike (decision 25)."""
+
+LabelSet = Literal["imagenet"]
+TemplateSet = Literal["simple", "openai"]
+"""The named sets of zero-shot classification, whose texts are in `models.zero_shot`."""
