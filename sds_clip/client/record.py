@@ -3,8 +3,6 @@
 import sys
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from sds_clip.client.errors import JobFailed
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -91,6 +89,8 @@ class Progress:
 
     def _draw(self, stage: str, step: int, steps: int | None) -> None:
         if self._bar is None:
+            from tqdm.auto import tqdm  # slow to import, and few clients draw a bar
+
             self._bar = tqdm(unit="step", dynamic_ncols=True, leave=False)
         if stage != self._stage or step < self._bar.n:
             # The rate is that of this stage: neither the time in the queue nor resumed steps count.

@@ -18,6 +18,7 @@ out_option = folder_option(
 
 @click.command(
     cls=Command,
+    extra="serve",
     examples="""\
 sds-clip convert epoch_32.pt --architecture ViT-B-32+gelu --out my-clip
 sds-clip convert fine-tuned.pt --architecture ViT-B-32+quickgelu --out my-clip
@@ -68,6 +69,7 @@ def _read_preprocess(path: Path) -> dict[str, Any]:
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip export runs/mine/delta --out mine-whole

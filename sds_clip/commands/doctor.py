@@ -46,6 +46,7 @@ class Finding:
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip doctor

@@ -14,6 +14,7 @@ import click
 from models.choices import ErrorOf
 from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
 from models.evaluation.request import EvaluationRequest
+from sds_clip.extras import require_extra
 from sds_clip.options import (
     COMPUTATION,
     Decorator,
@@ -25,7 +26,6 @@ from sds_clip.options import (
     number_option,
     option,
     read_settings,
-    require_training,
     show_progress,
     together,
 )
@@ -122,7 +122,13 @@ _noise_options = together(
 def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     summary = f"{about.summary[0].upper()}{about.summary[1:]}"
 
-    @evaluate.command(name, short_help=summary, help=f"{summary}.\n\n{_DESCRIPTION}", references=True)
+    @evaluate.command(
+        name,
+        extra="serve",
+        short_help=summary,
+        help=f"{summary}.\n\n{_DESCRIPTION}",
+        references=True,
+    )
     @_data_options(about)
     @option(
         "--model",
@@ -253,7 +259,7 @@ def _evaluator(work: Path, device: str) -> Evaluator:
     from models.evaluation.evaluation import Evaluator
 
     def load_teacher(reference: str, precision: str) -> Teacher:
-        require_training("the diffusion score")
+        require_extra("train", "the diffusion score")
         from models.teacher import load
 
         return load.load_teacher(reference, device=device, precision=precision, vae=True)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from models.training.watcher import Record, Watcher
-from sds_clip.options import Command, Option, file_option, folder_option, option, require_training
+from sds_clip.extras import missing_packages, require_extra
+from sds_clip.options import Command, Option, file_option, folder_option, option
 from sds_clip.signals import handled
 from sds_clip.table import say_written
 
@@ -43,7 +44,9 @@ _SECTIONS = {
 
 class _Finetune(Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Built on demand, since the configuration's module imports pydantic."""
+        """Built on demand, since the configuration's module imports pydantic, which the extra `serve` brings."""
+        if missing_packages("serve"):
+            require_extra("train", ctx.command_path)
         return [*super().get_params(ctx), *_config_options()]
 
 
@@ -95,6 +98,7 @@ def _kind(field: FieldInfo) -> dict[str, Any]:
 
 @click.command(
     cls=_Finetune,
+    extra="train",
     references=True,
     examples="""\
 sds-clip finetune --base ViT-B-32/openai --teacher stable-diffusion-v1-5/stable-diffusion-v1-5 \\
@@ -119,7 +123,6 @@ def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
     DIR/checkpoints. If the run is killed, the same command with --resume continues it, and ends with the same
     weights.
     """
-    require_training()
     return _train(read_config(config, given), out, resume=resume)
 
 

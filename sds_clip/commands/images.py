@@ -57,6 +57,7 @@ class Problem:
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip match cat.jpg --text "a cat" "a dog"
@@ -111,6 +112,7 @@ def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: s
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip classify cat.jpg --label cat dog "polar bear"

@@ -23,7 +23,7 @@ def keys() -> None:
     """Create API keys for the service."""
 
 
-@keys.command()
+@keys.command(extra="serve")
 @click.argument(
     "name", metavar="NAME", help="A name for the key. The logs show it, and you revoke the key by it."
 )

@@ -12,6 +12,7 @@ from sds_clip.signals import end_with_supervisor
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip serve

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sds_clip.commands.worker import QUEUES
+from sds_clip.extras import how_to_get, missing_packages
 from sds_clip.options import (
     Command,
     compute_option,
     read_settings,
     read_worker_config,
-    require_training,
     service_options,
 )
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from worker.config import WorkerConfig
     from worker.valkey import Valkey
+
+logger = logging.getLogger(__name__)
 
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
@@ -38,6 +41,7 @@ _CANNOT_LOAD = ("version_damaged", "model_not_ready")
 
 @click.command(
     cls=Command,
+    extra="serve",
     references=True,
     examples="""\
 sds-clip up
@@ -65,16 +69,25 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     Ctrl-C stops the system. Running jobs write a checkpoint first, and continue from it at the next start. A second
     Ctrl-C stops everything at once.
 
+    Without the extra `train` the system serves and evaluates, but does not fine-tune.
+
     SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL replace the embedded Valkey and SQLite by a Redis and a PostgreSQL
     of your own. If the service cannot start, the exit code is that of the service.
     """
-    require_training()
     from app import logs
     from app.errors import ConfigurationError
     from worker.valkey import Valkey
 
     settings = read_settings(**given)
     logs.configure(settings.log_level, settings.log_format)
+    missing = missing_packages("train")
+    if missing:
+        logger.warning(
+            "fine-tuning is off: no worker for it is started, since %s cannot be imported; %s",
+            ", ".join(missing),
+            how_to_get("train"),
+        )
+    queues = [queue for queue in QUEUES if queue != "finetune" or not missing]
     try:
         broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
         shared = {
@@ -86,16 +99,20 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
             "worker_threads": worker_threads,
         }
         # Check the settings before anything is started.
-        config = read_worker_config(QUEUES[0], **shared)
+        config = read_worker_config(queues[0], **shared)
         # Start the broker first: its lock rejects a second run over the same folder.
         with broker or contextlib.nullcontext():
-            return _run(settings, config, child_environment(config, shared), broker)
+            return _run(settings, config, child_environment(config, shared), broker, queues)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _run(
-    settings: Settings, config: WorkerConfig, environment: Mapping[str, str], broker: Valkey | None
+    settings: Settings,
+    config: WorkerConfig,
+    environment: Mapping[str, str],
+    broker: Valkey | None,
+    queues: Sequence[str],
 ) -> int:
     from sds_clip.supervisor import Child, System
 
@@ -105,7 +122,7 @@ def _run(
     serve = _command("serve", "--host", address.host, "--port", str(address.port), *models)
     system = System(
         Child("service", serve, environment),
-        [Child(f"{queue} worker", _command("worker", "--queue", queue), environment) for queue in QUEUES],
+        [Child(f"{queue} worker", _command("worker", "--queue", queue), environment) for queue in queues],
         address.is_there,
         broker,
         worker_grace_s=config.stop_grace_s + _MARGIN_S,
@@ -115,7 +132,7 @@ def _run(
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "sds_clip", *arguments, "--supervised"]
+    return [sys.executable, "-P", "-m", "sds_clip", *arguments, "--supervised"]
 
 
 def _database(data_dir: Path) -> str:
@@ -146,6 +163,8 @@ def announce(address: Address, data_dir: Path) -> None:
     else:
         first = click.style(f"SDS-CLIP runs at {address.url}, but is not ready.", bold=True, fg="yellow")
         first += f"\n{address.problem}"
+    if missing_packages("train"):
+        first += f"\nIt does not fine-tune: {how_to_get('train')}, and start it again."
     click.echo(f"""
 {first}
 It keeps everything in {data_dir}. Ctrl-C stops it.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
+from sds_clip.extras import require_extra
 from sds_clip.options import (
     Command,
     compute_option,
     data_dir_option,
     option,
     read_worker_config,
-    require_training,
     supervised_option,
 )
 from sds_clip.signals import end_with_supervisor, hold
@@ -60,8 +60,7 @@ def worker(
     """
     if supervised:
         end_with_supervisor()
-    if queue == "finetune":
-        require_training()
+    require_extra("train" if queue == "finetune" else "serve", f"sds-clip worker --queue {queue}")
     config = read_worker_config(queue, worker_device=device, worker_threads=threads, data_dir=data_dir)
     os.nice(config.nice)
     from app import logs

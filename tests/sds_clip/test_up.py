@@ -152,3 +152,20 @@ def test_a_service_that_cannot_start_ends_the_run_with_its_reason(tmp_path: Path
     assert "sds-clip: " in done.stderr
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_the_trainer_it_serves_and_says_what_is_missing(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['diffusers'] = None\n")
+    running = Running(tmp_path, PYTHONPATH=str(hidden))
+    try:
+        assert "pip install 'sds-clip[train]'" in (tmp_path / "up.log").read_text()
+        assert running.part("--queue evaluate") is not None
+        assert running.part("--queue finetune") is None
+        save_coco(tmp_path / "pairs")
+        with Client(running.url) as client:
+            uploaded = client.upload_dataset(tmp_path / "pairs", format="pairs")
+            assert client.finetune(str(uploaded["id"]), objective="clip").info["no_worker"]
+    finally:
+        running.close()

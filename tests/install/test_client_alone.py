@@ -1,0 +1,144 @@
+"""`pip install sds-clip` with no extra: a small client, whose commands name the extra that they lack."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.app.serverside import RunningServer, running_server
+from tests.install.environment import Environment, build_wheel
+
+pytestmark = pytest.mark.slow
+
+MOST_BYTES = 30_000_000
+HEAVY = (
+    "torch",
+    "open_clip",
+    "numpy",
+    "PIL",
+    "pydantic",
+    "fastapi",
+    "celery",
+    "sqlalchemy",
+    "tqdm",
+    "app",
+    "models",
+)
+CALL = """
+import sys
+from sds_clip import Client
+with Client(sys.argv[1]) as client:
+    print(client.match([sys.argv[2]], ["a red circle", "a blue square"]).keys())
+"""
+ARRAY = """
+from types import SimpleNamespace
+from sds_clip import Client
+with Client("http://127.0.0.1:1") as client:
+    client.match([SimpleNamespace(__array_interface__={}, shape=(2, 2, 3), dtype="uint8")], ["a"])
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def client(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("client"))
+    environment.install(wheel)
+    return environment
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with running_server(tmp_path_factory.mktemp("server"), "--model", "demo") as server:
+        yield server
+
+
+def test_it_is_small(client: Environment) -> None:
+    assert client.size < MOST_BYTES
+
+
+def test_importing_it_imports_nothing_heavy(client: Environment, foreign: Path) -> None:
+    look = f"import sds_clip, sys; sds_clip.Client; print([name for name in {HEAVY} if name in sys.modules])"
+    done = client.run("python", "-c", look, cwd=foreign)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_importing_the_package_imports_nothing_else(client: Environment, foreign: Path) -> None:
+    look = (
+        "import sds_clip, sys; print(*{name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names)"
+    )
+    found = client.run("python", "-c", look, cwd=foreign).stdout
+    assert set(found.split()) == {"__main__", "sds_clip"}
+
+
+def test_it_calls_a_service(client: Environment, foreign: Path, server: RunningServer, picture: Path) -> None:
+    done = client.run("python", "-c", CALL, server.url, str(picture), cwd=foreign)
+    assert "results" in done.stdout, done.stderr
+    done = client.run("sds-clip", "models", "list", "--url", server.url, cwd=foreign)
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
+
+
+def test_an_array_without_pillow_is_refused_with_the_way_to_get_it(
+    client: Environment, tmp_path: Path
+) -> None:
+    done = client.run("python", "-c", ARRAY, cwd=tmp_path)
+    assert done.stderr.splitlines()[-1].startswith("ImportError: ")
+    assert "pip install pillow" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("up", "serve"),
+        ("serve", "serve"),
+        ("worker --queue evaluate", "serve"),
+        ("worker --queue finetune", "train"),
+        ("match a.png --text b", "serve"),
+        ("classify a.png --label b", "serve"),
+        ("evaluate winoground --data a --model demo", "serve"),
+        ("finetune --out a", "train"),
+        ("finetune --help", "train"),
+        ("convert a --architecture b --out c", "serve"),
+        ("export a --out b", "serve"),
+        ("keys create a", "serve"),
+        ("doctor", "serve"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(
+    client: Environment, foreign: Path, command: str, extra: str
+) -> None:
+    done = client.run("python", "-m", "sds_clip", *command.split(), cwd=foreign)
+    assert done.returncode == 2
+    assert f"pip install 'sds-clip[{extra}]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_it_works_on_python_3_13(
+    wheel: Path, foreign: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    python = shutil.which("python3.13")
+    if python is None or subprocess.run([python, "-V"], capture_output=True, check=False).returncode:
+        pytest.skip("there is no python3.13 here")
+    environment = Environment(tmp_path_factory.mktemp("python3.13"), python)
+    environment.install(wheel)
+    assert (
+        environment.run("python", "-c", "from sds_clip import Client; Client()", cwd=foreign).returncode == 0
+    )
+    done = environment.run(
+        "python", "-m", "sds_clip", "jobs", "list", "--url", "http://127.0.0.1:1", cwd=foreign
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("sds-clip: http://127.0.0.1:1 cannot be reached")
