@@ -86,9 +86,10 @@ class Slot:
         The slot may already run a job without a task. Then the message is passed on, and this call
         waits: as long as its one task lasts, Celery takes no other message away from idle workers.
         """
-        if not self._at_work.acquire(blocking=False):
-            self._publish(self._config.kind, job_id)
-            self._at_work.acquire()
+        wait_s = 0.0
+        while not self._at_work.acquire(timeout=wait_s):
+            # The broker may not accept it yet: it was away when the job began without a task.
+            wait_s = -1 if self._publish(self._config.kind, job_id) else self._config.idle_tick_s
         return self._run(job_id)
 
     def stop(self) -> None:
