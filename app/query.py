@@ -25,7 +25,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
             elif declared:
                 advice = f"its parameters are {', '.join(sorted(declared))}."
             else:
-                advice = "it takes no parameters."
+                advice = "it takes none."
             raise UnknownParameter(
                 f"This route has no query parameter {shown!r}; {advice}",
                 param=shown,
