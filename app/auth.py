@@ -36,7 +36,7 @@ def check_binding(settings: Settings) -> None:
     """Raise ConfigurationError if a service without keys would be reachable from other machines."""
     if settings.keys_file is None and settings.host.lower() not in _LOOPBACK_BINDINGS:
         raise ConfigurationError(
-            f"Listening on {settings.host} without keys would let anybody in. Make a key with "
+            f"Without keys, anyone could use the service on {settings.host}. Create a key with "
             "`sds-clip keys create NAME` and serve with --keys-file, or listen on 127.0.0.1."
         )
 
@@ -51,9 +51,9 @@ def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         key = ring.find(secret.strip()) if kind.lower() == "bearer" else None
         if key is None:
-            raise Unauthorized("Send an API key of this service as `Authorization: Bearer KEY`.")
+            raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
         if scope not in key.scopes:
-            raise MissingScope(f"This key lacks the scope {scope}.")
+            raise MissingScope(f"This key lacks the scope {scope}; use a key that has it.")
         return Caller(key.name, frozenset(key.scopes))
 
     check.declared_access = scope  # type: ignore[attr-defined]

@@ -120,17 +120,20 @@ class Backend:
             await asyncio.sleep(_TRY_AGAIN_S)
             try:
                 if await self._prepare():
-                    logger.info("the database is there")
+                    logger.info("The database is ready.")
                     return
             except ConfigurationError as error:
-                logger.error("the database cannot be used: %s", error)
+                logger.error("The database cannot be used: %s", error)
                 return
 
     async def _sweep(self) -> None:
         try:
             await self.datasets.sweep()
         except (StoreUnavailable, OSError) as error:
-            logger.warning("what crashes have left of data sets stays until the next start: %s", error)
+            logger.warning(
+                "Files of unfinished data sets could not be removed. The next start tries again. Reason: %s",
+                error,
+            )
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="backend")
@@ -149,7 +152,7 @@ def check_database(settings: Settings) -> None:
     try:
         store.migrate()
     except StoreUnavailable:
-        logger.warning("the database does not answer; serving starts without it")
+        logger.warning("The database does not respond. The service starts without it.")
     finally:
         store.close()
 
@@ -159,5 +162,5 @@ def _folders(root: Path) -> DatasetFolders:
         return DatasetFolders(root)
     except OSError as error:
         raise ConfigurationError(
-            f"{root} cannot be written ({error.strerror}); set SDS_CLIP_DATA_DIR."
+            f"{root} cannot be written ({error.strerror}); set SDS_CLIP_DATA_DIR to another folder."
         ) from error

@@ -43,7 +43,9 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
         except ValidationError as error:
             raise translated(error) from None
         accepted = f"{JSON} or {MULTIPART}" if form else JSON
-        raise UnsupportedMediaType(f"Send the body as {accepted}, and say so in Content-Type.")
+        raise UnsupportedMediaType(
+            f"Send the body as {accepted}, and name that type in the Content-Type header."
+        )
 
     return read
 
@@ -56,13 +58,13 @@ async def _form(request: Request) -> FormData:
     header = request.headers["content-type"]
     charset = _CHARSET.search(header)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
-        raise MalformedBody("Send the form's text as UTF-8.")
+        raise MalformedBody("The form's charset must be UTF-8.")
     boundary = _BOUNDARY.search(header)
     if boundary is None:
-        raise MalformedBody("The Content-Type names no boundary.")
+        raise MalformedBody("The Content-Type header names no boundary; send the form with one.")
     # The parser would accept a truncated form as a smaller one.
     if f"--{boundary[1] or boundary[2]}--".encode() not in await request.body():
-        raise MalformedBody("The form does not end with its closing boundary; send all of it.")
+        raise MalformedBody("The form has no closing boundary at its end; send the whole form.")
     headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
     parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)
     try:
@@ -85,7 +87,7 @@ async def _fields(form: FormData) -> dict[str, Any]:
             fields[name] = given
         elif len(given) > 1:
             raise MalformedBody(
-                f"The field {name[:64]} stands {len(given)} times; give it once.", param=name[:64]
+                f"The field {name[:64]} appears {len(given)} times; send it once.", param=name[:64]
             )
         else:
             fields[name] = given[0]
@@ -98,12 +100,14 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:
-        raise MalformedBody(f"The field {name[:64]} is not UTF-8.", param=name[:64]) from None
+        raise MalformedBody(f"The field {name[:64]} is not valid UTF-8.", param=name[:64]) from None
 
 
 def translated(error: ValidationError) -> Exception:
     """Validation errors without the caller's input. JSON that does not parse becomes MalformedBody."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     if errors[0]["type"] == "json_invalid":
-        return MalformedBody(f"The body is not JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}.")
+        return MalformedBody(
+            f"The body is not valid JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}."
+        )
     return RequestValidationError(errors)

@@ -81,23 +81,23 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError, code="invalid_request", status=422):
-    """A field of the request is wrong; `param` names it, and `index` the item of a list."""
+    """A field of the request is invalid; `param` names the field, and `index` the item of a list."""
 
 
 class MalformedBody(InvalidRequest, code="malformed_body", status=400):
-    """The body is not the JSON or multipart/form-data that it claims to be."""
+    """The body is not valid JSON or multipart/form-data; correct it, then send it again."""
 
 
 class UnknownParameter(InvalidRequest, code="unknown_parameter"):
-    """The route has no query parameter of that name."""
+    """The route has no query parameter of this name; remove it, or correct its name."""
 
 
 class NotFound(ServiceError, code="not_found", status=404):
-    """There is no such route; GET /openapi.json lists them."""
+    """The route does not exist; GET /openapi.json lists all routes."""
 
 
 class MethodNotAllowed(ServiceError, code="method_not_allowed", status=405):
-    """The route exists, with another method; the Allow header lists those that it takes."""
+    """The route does not accept this method; the Allow header lists the methods that it accepts."""
 
 
 class BodyTimeout(ServiceError, code="body_timeout", status=408, retryable=True):
@@ -105,57 +105,57 @@ class BodyTimeout(ServiceError, code="body_timeout", status=408, retryable=True)
 
 
 class BodyTooLarge(ServiceError, code="body_too_large", status=413):
-    """The body is larger than this route takes; send less at once."""
+    """The body is larger than this route accepts; send less in one request."""
 
 
 class UnsupportedMediaType(ServiceError, code="unsupported_media_type", status=415):
-    """The body is neither JSON nor multipart/form-data, or not what this route reads of the two."""
+    """The route does not read this media type; send JSON or, where allowed, multipart/form-data."""
 
 
 # Who may ask
 
 
 class Unauthorized(ServiceError, code="unauthorized", status=401):
-    """The request has no API key, or an unknown one."""
+    """The request has no API key, or its key is unknown; send a valid key."""
 
 
 class Forbidden(ServiceError, code="forbidden", status=403):
-    """The key lacks the scope for this, or the request comes from where it may not."""
+    """The key lacks the required scope, or the request's host, origin or path is not allowed."""
 
 
 class MissingScope(Forbidden, code="missing_scope"):
-    """The API key lacks the scope that the message names."""
+    """The API key lacks the scope that the message names; use a key that has it."""
 
 
 class ForeignHost(Forbidden, code="foreign_host"):
-    """A service without keys is not served under this Host; use localhost, or add it to allowed_hosts."""
+    """A server without keys does not accept this Host; use localhost, or add it to allowed_hosts."""
 
 
 class ForeignOrigin(Forbidden, code="foreign_origin"):
-    """A web page of another origin may not use a service without keys; serve with a keys file for that."""
+    """A web page of another origin cannot use a server without keys; start it with a keys file."""
 
 
 # Capacity, time and faults of the server
 
 
 class Overloaded(ServiceError, code="overloaded", status=429, retryable=True):
-    """The server has no capacity for this now; Retry-After says when to come back."""
+    """The server has no capacity for this request now; try again after the time in Retry-After."""
 
 
 class InternalError(ServiceError, code="internal_error", retryable=True):
-    """Something is broken in the server; its log has the details under the request's id."""
+    """An unexpected error occurred in the server; its log has the details under the request's id."""
 
 
 class Unavailable(ServiceError, code="unavailable", status=503, retryable=True):
-    """The server is starting, shutting down or not answering."""
+    """The server is starting, shutting down or not responding; try again later."""
 
 
 class BuffersFull(Unavailable, code="buffers_full"):
-    """The server is receiving as many bodies as it may hold; try again."""
+    """Request bodies fill the memory that the server reserves for them; try again."""
 
 
 class OutOfMemory(Unavailable, code="out_of_memory"):
-    """The server had too little memory for the request at that moment; send it later, or send less at once."""
+    """The server ran out of memory for this request; send it again later, or send less at once."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -165,19 +165,19 @@ class OutOfMemory(Unavailable, code="out_of_memory"):
 
 
 class DeadlineExceeded(ServiceError, code="deadline_exceeded", status=504, retryable=True):
-    """The request was not computed within its deadline."""
+    """The answer was not ready before the deadline; send fewer items, or try again later."""
 
 
 class DiskReserve(ServiceError, code="disk_reserve", status=507, retryable=True):
-    """The server's disk is full but for its reserve; nothing new is taken until there is room."""
+    """Only the reserve is free on the server's disk; nothing new is accepted until there is space."""
 
 
 class StorageFull(ServiceError, code="storage_full", status=507, retryable=True):
-    """The server's disk is full, or a quota is used up; nothing of what was sent is kept."""
+    """The server's disk is full, or a quota is used up; nothing that was sent is kept."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The server's disk is full, so nothing was kept; free some space, then send it again."
+            "The server's disk is full, so nothing was saved. Free some space, then send the request again."
         )
 
 
@@ -185,7 +185,7 @@ class StorageFull(ServiceError, code="storage_full", status=507, retryable=True)
 
 
 class TooMany(InvalidRequest, code="too_many"):
-    """A list in the request, or the prompts that it makes, is longer than allowed; send several requests."""
+    """A list in the request, or the number of its prompts, is over the limit; send several requests."""
 
     codes = tuple(f"too_many_{what}" for what in get_args(Counted))
 
@@ -198,7 +198,7 @@ class TextTooLong(InvalidRequest, code="text_too_long"):
 
 
 class InvalidText(InvalidRequest, code="invalid_text"):
-    """A text holds half of a surrogate pair, which is not a character."""
+    """A text contains half of a surrogate pair, which is not a character; correct the text."""
 
 
 class InvalidTemplate(InvalidRequest, code="invalid_template"):
@@ -213,27 +213,27 @@ class InvalidImage(InvalidRequest, code="invalid_image"):
 
 
 class InvalidBase64(InvalidImage, code="invalid_base64"):
-    """An image is not base64 of the standard alphabet with its padding."""
+    """An image is not valid base64; use the standard alphabet, with padding."""
 
 
 class InvalidDataUri(InvalidImage, code="invalid_data_uri"):
-    """An image begins as a data URI and is not of the form data:image/png;base64,..."""
+    """An image is not a valid data URI; write it as data:image/png;base64,..."""
 
 
 class ImageIsPath(InvalidImage, code="image_is_path"):
-    """The path of a file was sent in place of the file; send its content."""
+    """The request has the path of an image file where the file's content belongs; send the content."""
 
 
 class ImageOverMemoryLimit(InvalidImage, code="image_over_memory_limit"):
-    """Decoding the image can take more memory than max_decode_bytes allows; make it smaller."""
+    """Decoding the image could take more memory than max_decode_bytes allows; make it smaller."""
 
 
 class ImageUrlDisabled(InvalidRequest, code="image_url_disabled"):
-    """This server does not fetch images; send the image itself."""
+    """This server does not fetch images from URLs; send the image itself."""
 
 
 class ImageUrlForbidden(InvalidImage, code="image_url_forbidden"):
-    """An image's URL is not valid, or not one of a public host on port 80 or 443."""
+    """An image's URL is not valid, or does not lead to a public host on port 80 or 443."""
 
 
 class ImageUrlFailed(InvalidImage, code="image_url_failed"):
@@ -241,134 +241,134 @@ class ImageUrlFailed(InvalidImage, code="image_url_failed"):
 
 
 class ImageUrlTimeout(InvalidImage, code="image_url_timeout"):
-    """An image's URL did not answer in full within the time allowed."""
+    """An image's URL did not send its whole answer in the time allowed."""
 
 
 # Models in service
 
 
 class UnknownModel(InvalidRequest, code="unknown_model", status=404):
-    """The named model is not served here; GET /models lists what is."""
+    """The server does not serve a model of this name; GET /models lists the models that it serves."""
 
 
 class ClassesBuilding(Unavailable, code="classes_building"):
-    """A label set is still being encoded for the model in service; the message has the progress."""
+    """The server is still encoding the label set for this model; the message tells the progress."""
 
 
 class RegistryAway(Unavailable, code="registry_away"):
-    """The server cannot read which version the name stands for, and does not know it from before."""
+    """The server cannot read which version the name stands for, and never read it before; try again."""
 
 
 class ModelNotReady(Unavailable, code="model_not_ready"):
-    """The version that the name stands for is not loaded here, and no other answers for it."""
+    """The version that the name stands for is not loaded, and no other can answer; try again later."""
 
 
 class NothingToServe(Unavailable, code="unavailable", type="server_error", retryable=False):
-    """The default model cannot be served until somebody acts; the code is that of the cause."""
+    """The default model cannot be served until the operator acts; the code names the cause."""
 
 
 class VersionLoading(Unavailable, code="version_loading"):
-    """The version that the request names is still being loaded."""
+    """The version that the request names is still being loaded; try again later."""
 
 
 class VersionUnusable(Unavailable, code="version_unusable"):
-    """The version that the request names is here and cannot be loaded; the server's log has the reason."""
+    """The server cannot load the version that the request names; the server's log says why."""
 
 
 # The database and its records
 
 
 class NoDatabase(ServiceError, code="no_database", status=501):
-    """This server keeps no jobs, data sets and versions; start it with `sds-clip up`, or name a database."""
+    """This server has no database for jobs, data sets and versions; start it with `sds-clip up`."""
 
 
 class StoreUnavailable(Unavailable, code="store_unavailable"):
-    """The database is away, locked or full; what was asked may or may not have happened."""
+    """The database is unreachable, locked or full; the request may or may not have taken effect."""
 
     def __init__(self) -> None:
-        super().__init__("The database does not answer; try again.", retry_after_s=2)
+        super().__init__("The database does not respond; try again.", retry_after_s=2)
 
 
 class StoreBusy(Unavailable, code="store_busy"):
-    """Too many requests wait for the database; try again."""
+    """Too many requests are waiting for the database; try again."""
 
 
 class UnknownRecord(NotFound, code="not_found"):
-    """No job, version, alias or data set of that id exists here."""
+    """There is no job, version, alias or data set with this id."""
 
     codes = tuple(f"{what}_not_found" for what in get_args(RecordKind))
 
     def __init__(self, what: RecordKind, *, param: str | None = None) -> None:
         noun = what.replace("dataset", "data set")
-        super().__init__(f"No {noun} of that id exists here.", code=f"{what}_not_found", param=param)
+        super().__init__(f"There is no {noun} with this id.", code=f"{what}_not_found", param=param)
 
 
 class UnusableRecord(InvalidRequest, code="unusable_record"):
-    """A job names a data set or version that is unknown, rejected or deleted."""
+    """The job names a data set or version that is unknown, rejected or deleted; name another one."""
 
 
 class Conflict(ServiceError, code="conflict", status=409):
-    """A job, data set, version or alias is in another state than the request assumes."""
+    """The job, data set, version or alias is not in the state that the request assumes."""
 
 
 class RecordInUse(Conflict, code="in_use"):
-    """What was to be deleted is still needed; the message says by what."""
+    """What the request would delete is still needed; the message says by what."""
 
 
 # Jobs
 
 
 class InvalidConfiguration(InvalidRequest, code="invalid_configuration"):
-    """The fields of a job contradict each other."""
+    """The fields of the job contradict each other; the message says how."""
 
 
 class OverLimit(InvalidRequest, code="over_limit"):
-    """A job asks for more than the operator's limits allow; the message names the limit."""
+    """The job asks for more than the operator's limits allow; the message names the limit."""
 
 
 class ModelNotAllowed(InvalidRequest, code="model_not_allowed"):
-    """A job names a model or teacher that this server's operator does not allow."""
+    """The job names a model or teacher that the operator of this server does not allow."""
 
 
 class DatasetFormat(InvalidRequest, code="dataset_format"):
-    """A job names a data set of another format than it needs there."""
+    """The job needs a data set of another format; the message names the format."""
 
 
 class TooManyJobs(Overloaded, code="too_many_jobs"):
-    """As many jobs are open as the server takes; try again later, or cancel some."""
+    """The server accepts no further jobs for now; try again later, or cancel some jobs."""
 
 
 class IdempotencyMismatch(InvalidRequest, code="idempotency_key_reused"):
-    """The Idempotency-Key was used before with another request; use a new key for a new request."""
+    """The Idempotency-Key was used for a different request; use a new key for a new request."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This Idempotency-Key was used with another request; use a new key for a new request.",
+            "This Idempotency-Key was used for a different request; use a new key for a new request.",
             param="Idempotency-Key",
         )
 
 
 class IdempotencyInFlight(Conflict, code="idempotency_in_flight", retryable=True):
-    """A request with the same Idempotency-Key is being worked on; try again in a moment."""
+    """A request with the same Idempotency-Key is still in progress; try again in a moment."""
 
     def __init__(self) -> None:
         super().__init__(
-            "A request with this Idempotency-Key is being worked on; try again in a moment.",
+            "A request with this Idempotency-Key is still in progress; try again in a moment.",
             param="Idempotency-Key",
             retry_after_s=1,
         )
 
 
 class JobStateConflict(Conflict, code="job_state"):
-    """The job's status does not allow what was asked: one that has ended cannot be cancelled, for example."""
+    """The job's status does not allow this; a job that has ended cannot be cancelled, for example."""
 
 
 class InputsGone(Conflict, code="inputs_gone"):
-    """The job cannot be retried, because a data set or version that it needs was rejected or deleted."""
+    """The job cannot be retried because a data set or version that it needs was rejected or deleted."""
 
 
 class NoLog(NotFound, code="no_log"):
-    """The job has no log: only a fine-tuning job that has begun has one, until its files are removed."""
+    """The job has no log: only a fine-tuning job that has started has one, until its files are removed."""
 
 
 class NoReport(NotFound, code="no_report"):
@@ -376,51 +376,51 @@ class NoReport(NotFound, code="no_report"):
 
 
 class LeaseLost(Conflict, code="lease_lost"):
-    """Another worker holds the job, or it has ended; only workers see this, and stop without an effect."""
+    """Another worker holds the job, or it has ended; only workers get this error, and stop the job."""
 
 
 # Versions and aliases
 
 
 class InvalidAlias(InvalidRequest, code="invalid_alias"):
-    """An alias may not have this name, since it means something else; choose another."""
+    """An alias cannot have this name, because the name has another meaning; choose another name."""
 
 
 class AliasMoved(Conflict, code="alias_moved", retryable=True):
-    """The alias has another generation than the request compared with; look again, then decide again."""
+    """The alias is not at the generation that the request expects; read it again before you decide."""
 
 
 class NotBetter(Conflict, code="not_better"):
-    """The version's own job compared it with the alias's version, and it was not better."""
+    """The job that made the version compared it with the alias's version and found it no better."""
 
 
 class NothingToRollBack(Conflict, code="nothing_to_roll_back"):
-    """The alias has no previous version, or that was deleted."""
+    """The alias has no previous version, or its previous version was deleted."""
 
 
 class NotPublished(NotFound, code="version_not_published"):
-    """The version has no files here: it is the operator's own model, or was deleted."""
+    """The server has no files of the version: it is the operator's own model, or was deleted."""
 
 
 class CannotExport(Conflict, code="cannot_export"):
-    """Whole weights cannot be made of the version: its base cannot be had, or gives something else."""
+    """Full weights cannot be made: the version's base is not available, or gives a different result."""
 
 
 class VersionDamaged(Conflict, code="version_damaged"):
-    """The version's files are not those that were published; use another version, or submit its job again."""
+    """The version's files are not those that were published; use another one, or run its job again."""
 
     # 409 and not retryable: the same request succeeds once the version was published again, and no sooner.
 
     def __init__(self, version: str, *, param: str) -> None:
         super().__init__(
-            f"Version {version[:12]} is damaged: its files, or those of a version that it lies over, are not what "
-            "was published. Use another version, or submit the same job again.",
+            f"Version {version[:12]} is damaged: its files, or those of a version that it is based on, are not "
+            "the published ones. Use another version, or submit the same job again.",
             param=param,
         )
 
 
 class VersionGone(Conflict, code="version_gone", retryable=True):
-    """A version's files were removed before it was registered; only workers see this, and publish it again."""
+    """A version's files were removed before it was registered; only workers get this, and publish again."""
 
 
 # Data sets
@@ -431,42 +431,42 @@ class UploadTimeout(BodyTimeout, code="upload_timeout"):
 
 
 class UploadTooSlow(BodyTimeout, code="upload_too_slow"):
-    """The upload stood still or was too slow; send it again over a faster connection."""
+    """The upload stopped or was too slow; send it again over a faster connection."""
 
 
 class UploadTooLarge(BodyTooLarge, code="upload_too_large"):
-    """The upload has more bytes than the server allows."""
+    """The upload has more bytes than the server allows; send less."""
 
 
 class EmptyUpload(InvalidRequest, code="upload_empty"):
-    """The upload has no bytes."""
+    """The upload has no bytes; send the content of the file."""
 
 
 class UploadMissing(InvalidRequest, code="upload_missing"):
-    """The upload was gone before it was checked; send it again."""
+    """The uploaded files were lost before they were checked; send them again."""
 
 
 class FilesUnreadable(ServiceError, code="files_unreadable"):
-    """The server could not read the files of the data set to check them; send them again."""
+    """The server could not read the data set's files when it checked them; send them again."""
 
 
 class SourceMissing(InvalidRequest, code="source_missing"):
-    """The path may be named, and nothing that can be used is there."""
+    """The path is allowed, but nothing that can be used is there; check the path."""
 
 
 class SourceForbidden(Forbidden, code="source_forbidden"):
-    """The path is outside the folders that the operator named."""
+    """The path is outside the folders that the operator opened for data sets."""
 
 
 class DatasetBusy(ServiceError, code="dataset_busy", status=409, retryable=True):
-    """The data set is being received, checked or removed; try again."""
+    """The data set is being received, checked or deleted; try again later."""
 
 
 # Archives
 
 
 class InvalidArchive(InvalidRequest, code="archive_invalid"):
-    """The archive cannot be used as it is; the message says why."""
+    """The archive cannot be used; the message says why."""
 
     def __init__(self, message: str, *, member: str | None = None) -> None:
         super().__init__(message if member is None else f"{shown(member)}: {message}", param="file")
@@ -475,7 +475,7 @@ class InvalidArchive(InvalidRequest, code="archive_invalid"):
 
 
 class ArchiveFormat(InvalidArchive, code="archive_format"):
-    """The file is by its content neither tar, tar.gz nor zip, or an unusual kind of these."""
+    """The file is not a tar, tar.gz or zip archive, or is an unusual kind of these; pack it again."""
 
 
 class ArchiveTruncated(InvalidArchive, code="archive_truncated"):
@@ -486,27 +486,27 @@ class ArchiveTruncated(InvalidArchive, code="archive_truncated"):
 
 
 class ArchiveDamaged(InvalidArchive, code="archive_damaged"):
-    """The archive contradicts itself or its checksums, or has something after its end."""
+    """The archive contradicts itself or its checksums, or has data after its end; pack it again."""
 
 
 class ArchiveEncrypted(InvalidArchive, code="archive_encrypted"):
-    """The archive, or an entry of it, is encrypted."""
+    """The archive, or an entry of it, is encrypted; pack it without a password."""
 
 
 class UnsafeMember(InvalidArchive, code="archive_member_unsafe"):
-    """An entry of the archive is no plain file or folder, or its name leads elsewhere."""
+    """An entry of the archive is not a plain file or folder, or has an unsafe name."""
 
 
 class DuplicateMember(InvalidArchive, code="archive_member_duplicate"):
-    """Two entries of the archive have one name, or names that are one on disks that ignore capitals."""
+    """Two entries of the archive have the same name, perhaps in another case or Unicode form."""
 
 
 class ArchiveBomb(InvalidArchive, code="archive_bomb"):
-    """The archive unpacks to far more than it is."""
+    """The archive unpacks to too many times its own size."""
 
 
 class ArchiveTooLarge(InvalidArchive, code="archive_too_large", status=413):
-    """The archive is over a limit on entries or bytes."""
+    """The archive exceeds a limit on its number of entries or bytes; send less."""
 
 
 # Failures of jobs
@@ -521,24 +521,24 @@ class JobFailure(NamedTuple):
 
 JOB_FAILURES = {
     "process_died": JobFailure(
-        True, "The job's process died or stalled, as often as max_attempts allows without progress."
+        True, "The job's process died or stalled max_attempts times without making progress."
     ),
     "interrupted_too_often": JobFailure(
         True, "The job lost its worker more than max_interruptions times; see its events."
     ),
     "run_time_exceeded": JobFailure(
-        True, "The job ran for the max_run_time_s that it may; a retry's time begins at 0."
+        True, "The job ran for its limit of max_run_time_s; the time of a retry starts at 0 again."
     ),
-    "storage_failed": JobFailure(
-        True, "The worker's disk cannot be used, for another reason than its space."
-    ),
-    "out_of_memory": JobFailure(False, "The device has not enough memory for the job; take smaller batches."),
+    "storage_failed": JobFailure(True, "The worker's disk failed for a reason other than lack of space."),
+    "out_of_memory": JobFailure(False, "The device has too little memory for the job; use smaller batches."),
     "dataset_rejected": JobFailure(
-        False, "A data set that the job waited for was rejected; see its problems."
+        False, "The job was waiting for a data set that was then rejected; see the data set's problems."
     ),
-    "dataset_missing": JobFailure(False, "The files of a data set are gone; send it again."),
-    "version_changed": JobFailure(False, "A version's files hold other weights than were registered."),
-    "nothing_learned": JobFailure(False, "Training changed no weight; train longer or with a higher lr."),
+    "dataset_missing": JobFailure(False, "The files of a data set are gone; send them again."),
+    "version_changed": JobFailure(False, "A version's files do not hold the weights that were registered."),
+    "nothing_learned": JobFailure(
+        False, "Training changed no weights; train for longer, or with a higher lr."
+    ),
 }
 """The failures that are no ServiceError and no ModelError. A worker gives all three the same form: a JobError."""
 

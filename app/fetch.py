@@ -75,10 +75,13 @@ class Fetcher:
                 return await self._follow(url)
         except TimeoutError:
             raise ImageUrlTimeout(
-                f"The image's URL did not answer in full within {self._timeout_s:g} s."
+                f"The image's URL did not send its whole answer within {self._timeout_s:g} s; send the image "
+                "itself."
             ) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
-            raise ImageUrlFailed("The connection to the image's URL failed.") from None
+            raise ImageUrlFailed(
+                "The server could not connect to the image's URL; check the URL, or send the image itself."
+            ) from None
 
     async def close(self) -> None:
         """Shut down the resolver's threads, without waiting for lookups that are still running."""
@@ -99,11 +102,11 @@ class Fetcher:
             host = parsed.host  # decoded here: a malformed `xn--` label is an error
             parsed.raw_host.decode("ascii").encode("idna")  # TLS does the same: no label is empty or too long
         except (httpx.InvalidURL, ValueError):
-            raise ImageUrlForbidden("The image's URL is not valid.") from None
+            raise ImageUrlForbidden("The image's URL is not valid; correct it.") from None
         if parsed.scheme not in _DEFAULT_PORTS or not host:
             raise ImageUrlForbidden("The image's URL must begin with https:// or http:// and name a host.")
         if parsed.userinfo:
-            raise ImageUrlForbidden("The image's URL must not hold a user name or password.")
+            raise ImageUrlForbidden("The image's URL must not contain a user name or password.")
         if (parsed.port or _DEFAULT_PORTS[parsed.scheme]) not in self._allowed_ports:
             raise ImageUrlForbidden("The image's URL must use port 80 or 443.")
         return parsed
@@ -123,7 +126,7 @@ class Fetcher:
                 raise ImageUrlFailed(f"The image's URL answered with status {response.status}.")
             if headers.get("content-encoding", "identity").strip().lower() != "identity":
                 raise ImageUrlFailed(
-                    "The image's URL answered with a compressed body, which was not asked for."
+                    "The image's URL sent a compressed body although none was requested; send the image itself."
                 )
             return await self._read(response, headers.get("content-length", ""))
 
@@ -139,7 +142,8 @@ class Fetcher:
 
     def _too_large(self) -> InvalidImage:
         return InvalidImage(
-            f"The image has more than the {self._max_bytes} bytes that are allowed.", code=ImageTooLarge.code
+            f"The image has more than {self._max_bytes} bytes, which is the limit; make it smaller.",
+            code=ImageTooLarge.code,
         )
 
     async def _resolve(self, host: str, port: int) -> list[Address]:
@@ -173,7 +177,9 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         except (OSError, ValueError):
             addresses = []
         if not addresses or not all(self._is_allowed(address) for address in addresses):
-            raise ImageUrlForbidden("The image's URL does not lead to a public host.")
+            raise ImageUrlForbidden(
+                "The image's URL does not lead to a public host; use a public URL, or send the image itself."
+            )
         # IPv4 first: where IPv6 is not routed, waiting for it to fail would use up the time.
         ordered = sorted(addresses, key=lambda address: address.version)
         return await self._network.connect_tcp(str(ordered[0]), port, timeout, local_address, socket_options)
@@ -184,7 +190,9 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        raise ImageUrlForbidden("The image's URL does not lead to a public host.")
+        raise ImageUrlForbidden(
+            "The image's URL does not lead to a public host; use a public URL, or send the image itself."
+        )
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:

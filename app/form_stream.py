@@ -26,7 +26,7 @@ class FormStream:
     def __init__(self, content_type: str, chunks: AsyncIterable[bytes]) -> None:
         boundary = _BOUNDARY.search(content_type)
         if boundary is None:
-            raise MalformedBody("The Content-Type names no boundary.")
+            raise MalformedBody("The Content-Type header names no boundary; send the form with one.")
         self._chunks = chunks.__aiter__()
         self._found: deque[Part | bytes | None] = deque()
         self._headers: dict[bytes, bytes] = {}
@@ -67,7 +67,7 @@ class FormStream:
             except StopAsyncIteration:
                 if not self._ended:
                     raise MalformedBody(
-                        "The form does not end with its closing boundary; send all of it."
+                        "The form has no closing boundary at its end; send the whole form."
                     ) from None
                 return None
             self._feed(chunk)
@@ -77,7 +77,7 @@ class FormStream:
         if self._ended:
             self._epilogue_bytes += len(chunk)
             if self._epilogue_bytes > MAX_EPILOGUE_BYTES:
-                raise MalformedBody("Something follows the end of the form; send the form alone.")
+                raise MalformedBody("There is data after the end of the form; send only the form.")
             return
         try:
             self._parser.write(chunk)
@@ -103,7 +103,7 @@ class FormStream:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
         name = options.get(b"name")
         if name is None:
-            raise MalformedBody("A part of the form has no name in its Content-Disposition.")
+            raise MalformedBody("A part of the form has no name in its Content-Disposition header; add one.")
         self._found.append(Part(name.decode("utf-8", "replace")[:64], self))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -119,7 +119,7 @@ class FormStream:
     def _count(self, size_bytes: int) -> None:
         self._header_bytes += size_bytes
         if self._header_bytes > MAX_HEADER_BYTES:
-            raise MalformedBody("The headers of a part of the form are too long.")
+            raise MalformedBody("The headers of a part of the form are too long; shorten them.")
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ class Part:
         async for chunk in self.chunks():
             content += chunk
             if len(content) > MAX_FIELD_BYTES:
-                raise MalformedBody(f"The field {self.name} is too long.", param=self.name)
+                raise MalformedBody(f"The field {self.name} is too long; shorten it.", param=self.name)
         try:
             return content.decode()
         except UnicodeDecodeError:
-            raise MalformedBody(f"The field {self.name} is not UTF-8.", param=self.name) from None
+            raise MalformedBody(f"The field {self.name} is not valid UTF-8.", param=self.name) from None

@@ -46,12 +46,14 @@ class GuardHost:
         host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
         if host is None or host["host"] not in self._hosts:
             return ForeignHost(
-                "This Host is not served without keys; use localhost, or add it to SDS_CLIP_ALLOWED_HOSTS.",
+                "A service without keys does not accept this Host; use localhost, or add the host to "
+                "SDS_CLIP_ALLOWED_HOSTS.",
             )
         same_origin = not origins or (len(origins) == 1 and _is_same_origin(origins[0].lower(), host))
         if not same_origin or headers.get("sec-fetch-site") == "cross-site":
             return ForeignOrigin(
-                "Web pages of another origin may not use this service; serve with a keys file for that.",
+                "A web page of another origin cannot use a service without keys; start the service with a keys "
+                "file.",
             )
         return None
 

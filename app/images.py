@@ -57,9 +57,9 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
     if value[:5].lower() == _DATA_URI:
         head, comma, value = value.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise InvalidDataUri("The data URI is not of the form data:image/png;base64,...")
+            raise InvalidDataUri("The data URI is not valid; write it as data:image/png;base64,...")
     elif value[:8].lower().startswith(("http://", "https://")):
-        raise InvalidBase64('To have a URL fetched, send {"url": "..."} in its place.')
+        raise InvalidBase64('This is a URL. To let the server fetch the image, send {"url": "..."} instead.')
     try:
         encoded = value.encode("ascii").translate(None, _WHITESPACE)
         # The least that base64 of this length can decode to: padding takes up to two bytes.
@@ -99,7 +99,9 @@ class Decoder:
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
         if self.unfinished >= self._max_unfinished:
-            raise Overloaded("Too many images are waiting to be decoded.", retry_after_s=_RETRY_AFTER_S)
+            raise Overloaded(
+                "Too many images are waiting to be decoded; try again later.", retry_after_s=_RETRY_AFTER_S
+            )
         given_up = threading.Event()
         future = self._pool.submit(self._decode, image, clip, given_up)
         self._count(+1)
@@ -175,8 +177,9 @@ class Decoder:
         size_bytes = decode_bytes(file, max_side=max(clip.image_size))
         if size_bytes > self.budget.max_bytes:
             raise ImageOverMemoryLimit(
-                f"Decoding this image ({file.format}, {file.width} x {file.height}) can take {size_bytes} bytes of "
-                f"memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). Make it smaller.",
+                f"Decoding this image ({file.format}, {file.width} x {file.height}) could take {size_bytes} "
+                f"bytes of memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). "
+                "Make it smaller.",
             )
         return file, size_bytes
 
@@ -196,7 +199,7 @@ def _outcome(call: Callable[[], Result]) -> Result | ServiceError:
 
 def _too_large(max_bytes: int) -> InvalidImage:
     return InvalidImage(
-        f"The image file has more than the {max_bytes} bytes that are allowed. Make it smaller.",
+        f"The image file has more than {max_bytes} bytes, which is the limit; make it smaller.",
         code=ImageTooLarge.code,
     )
 
@@ -204,8 +207,8 @@ def _too_large(max_bytes: int) -> InvalidImage:
 def _not_base64(value: str) -> InvalidImage:
     if len(value) <= _MAX_PATH_CHARS and _PATH.fullmatch(value):
         return ImageIsPath(
-            "This is the path of a file and not the file: write images=@PATH in a form sent by curl, or send the "
-            "file's content as base64.",
+            "This is the path of a file, not its content. With curl, send it in a form as images=@PATH. "
+            "Otherwise, send the file's content as base64.",
         )
     return InvalidBase64(_base64_problem(value))
 
@@ -214,5 +217,5 @@ def _base64_problem(value: str) -> str:
     if "-" in value or "_" in value:
         return "The image is in URL-safe base64; use the standard alphabet, with + and /."
     if len("".join(value.split())) % 4:
-        return "The base64 has a wrong length: it was cut, or its = padding is missing. Send all of it."
-    return "The image is not base64 (A-Z, a-z, 0-9, + and /, padded with =)."
+        return "The base64 text has a wrong length: part of it or its = padding is missing. Send all of it."
+    return "The image is not valid base64 (A-Z, a-z, 0-9, + and /, padded with =)."

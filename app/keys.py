@@ -38,7 +38,7 @@ class Caller:
         """Raise Forbidden unless the caller has `scope`. `what` names the action that needs it."""
         if scope not in self.scopes:
             raise MissingScope(
-                f"{what} needs a key with the scope {scope}, which this one lacks.",
+                f"{what} needs a key with the scope {scope}; this key lacks it.",
                 param=param,
             )
 
@@ -100,9 +100,9 @@ class KeyRing:
         try:
             self._keys = _read(self._path)
         except ConfigurationError as error:
-            logger.error("keys file not read again, the old keys stay: %s", error)
+            logger.error("The changed keys file cannot be used. The old keys stay valid. Reason: %s", error)
         else:
-            logger.info("keys file read again: %d keys", len(self._keys))
+            logger.info("The keys file was read again. It has %d keys.", len(self._keys))
 
 
 def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
@@ -118,7 +118,7 @@ def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
         key = Key(name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)))
     except ValidationError:
         raise ConfigurationError(
-            f"A key needs a name of 1 to 64 letters, digits, dots, dashes or underscores, and scopes out of "
+            f"A key needs a name of 1 to 64 letters, digits, dots, dashes or underscores, and scopes from "
             f"{', '.join(SCOPES)}."
         ) from None
     _write(path, KeysFile(keys=[*keys, key]))
@@ -144,9 +144,10 @@ def _read(path: Path) -> list[Key]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         # The error's own text would repeat the file's content.
-        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top"
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top level"
         raise ConfigurationError(
-            f'{path} is not a keys file: see {place}. It holds {{"keys": [{{"name", "sha256", "scopes"}}]}}.'
+            f"{path} is not a valid keys file: {place} is wrong. The form is "
+            '{"keys": [{"name", "sha256", "scopes"}]}.'
         ) from None
 
 

@@ -40,13 +40,14 @@ class Limits:
             places = sum(template.count(place) for place in PLACES)
             if len(template) + places * longest > self.text_chars:
                 raise TextTooLong(
-                    f"With its longest label the template has more than {self.text_chars} characters.",
+                    f"With its longest label, the template has more than {self.text_chars} characters; shorten "
+                    "one of them.",
                     param="templates",
                     index=index,
                 )
             if places == 0:
                 raise InvalidTemplate(
-                    "A template needs {} where the label goes, as in 'a photo of a {}'.",
+                    "A template needs {} in place of the label, as in 'a photo of a {}'.",
                     param="templates",
                     index=index,
                 )
@@ -54,8 +55,8 @@ class Limits:
         if prompts > self.prompts:
             raise TooMany(
                 "prompts",
-                f"{len(labels)} labels in {len(templates)} templates are {prompts} prompts; "
-                f"{self.prompts} at most are allowed.",
+                f"{len(labels)} labels in {len(templates)} templates make {prompts} prompts; "
+                f"at most {self.prompts} are allowed. Send several requests.",
                 param="labels",
             )
 
@@ -64,13 +65,13 @@ def _check_texts(param: str, texts: Sequence[str], max_chars: int) -> None:
     for index, text in enumerate(texts):
         if len(text) > max_chars:
             raise TextTooLong(
-                f"The text has {len(text)} characters; {max_chars} at most are allowed.",
+                f"The text has {len(text)} characters; at most {max_chars} are allowed. Shorten it.",
                 param=param,
                 index=index,
             )
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise InvalidText(
-                "The text holds half of a surrogate pair, which is not a character.",
+                "The text contains half of a surrogate pair, which is not a character; correct it.",
                 param=param,
                 index=index,
             )
@@ -80,6 +81,6 @@ def _check_count(param: Counted, items: Sequence[object], limit: int) -> None:
     if len(items) > limit:
         raise TooMany(
             param,
-            f"{len(items)} {param} were given; {limit} at most are allowed. Send several requests.",
+            f"The request has {len(items)} {param}; at most {limit} are allowed. Send several requests.",
             param=param,
         )

@@ -51,8 +51,9 @@ from models.machine import usable_bytes, usable_cores
 from models.precision import limit_memory
 
 DESCRIPTION = (
-    "Image-text matching, zero-shot classification and embeddings from a CLIP checkpoint; fine-tuning and "
-    "evaluation jobs, whose weights are swapped in while it serves."
+    "This service matches images with texts, classifies images without training, and computes embeddings with a "
+    "CLIP checkpoint. It also runs fine-tuning and evaluation jobs, and puts new weights into service without a "
+    "restart."
 )
 BODIES = (
     MatchRequest,
@@ -105,7 +106,11 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     )
     metrics.watch(
         lambda: [
-            gauge("decode_bytes", "Memory granted to images being decoded.", {(): decoder.budget.used_bytes})
+            gauge(
+                "decode_bytes",
+                "Memory reserved for images that are being decoded, in bytes.",
+                {(): decoder.budget.used_bytes},
+            )
         ]
     )
     backend = None

@@ -15,22 +15,35 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter("sds_clip_requests", "Answers.", ["route", "status"], registry=self.registry)
+        self._requests = Counter(
+            "sds_clip_requests", "The number of answers.", ["route", "status"], registry=self.registry
+        )
         self._request_seconds = Histogram(
-            "sds_clip_request_seconds", "Time to answer.", ["route"], buckets=SECONDS, registry=self.registry
+            "sds_clip_request_seconds",
+            "The time to answer a request, in seconds.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self._stage_seconds = Histogram(
             "sds_clip_stage_seconds",
-            "Time in a stage of a request or batch: decode, queue, forward_image, forward_text.",
+            "The time in a stage of a request or batch, in seconds: decode, queue, forward_image or forward_text.",
             ["stage"],
             buckets=SECONDS,
             registry=self.registry,
         )
         self._batch_items = Histogram(
-            "sds_clip_batch_items", "Items in a batch.", ["kind"], buckets=ITEMS, registry=self.registry
+            "sds_clip_batch_items",
+            "The number of items in a batch.",
+            ["kind"],
+            buckets=ITEMS,
+            registry=self.registry,
         )
         self._text_cache = Counter(
-            "sds_clip_text_cache", "Texts looked up in the cache.", ["result"], registry=self.registry
+            "sds_clip_text_cache",
+            "The number of texts looked up in the cache.",
+            ["result"],
+            registry=self.registry,
         )
 
     def request(self, route: str, status: int, seconds: float) -> None:

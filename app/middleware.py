@@ -201,7 +201,7 @@ class LimitBody:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(
-            f"The body is too large; {self._max_body_bytes} bytes at most are allowed. Send less at once."
+            f"The body is too large; at most {self._max_body_bytes} bytes are allowed. Send less in one request."
         )
 
 
@@ -244,7 +244,7 @@ class _Body:
             raise self._too_large
         if self._budget.used_bytes + size_bytes > self._budget.max_bytes:
             raise BuffersFull(
-                "Too many bodies are being received; try again.",
+                "The server is receiving too many bodies; try again.",
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._budget.used_bytes += size_bytes

@@ -25,7 +25,7 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
     form["properties"]["images"] = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
-        "description": "Image files; repeat the field for each.",
+        "description": "The image files. Repeat the field for each file.",
     }
     content = {
         JSON: {"schema": {"$ref": REFERENCE.format(model=schema.__name__)}, "examples": examples},

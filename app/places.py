@@ -23,7 +23,8 @@ class Places:
         """Take a place for the duration of the block. Raises Overloaded if none is free."""
         if self.taken >= self._count:
             raise Overloaded(
-                f"There are {self.taken} {self._what} at the moment, and no more are taken; try again.",
+                f"The server accepts no more {self._what} at the moment (in progress: {self.taken}); try again "
+                "later.",
                 retry_after_s=self._retry_after_s,
             )
         self.taken += 1

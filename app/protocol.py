@@ -41,7 +41,7 @@ class BoundedHeadersProtocol(HttpToolsProtocol):
         if self._silent_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
             self._stop_timer()
             if self._in_headers:
-                self.send_400_response("The headers are too long.")
+                self.send_400_response("The headers are too long; send shorter headers.")
             else:
                 self.transport.close()
 

@@ -23,9 +23,9 @@ async def refuse_unknown_parameters(request: Request) -> None:
             if near:
                 advice = f"did you mean {near[0]}?"
             elif declared:
-                advice = f"it takes {', '.join(sorted(declared))}."
+                advice = f"its parameters are {', '.join(sorted(declared))}."
             else:
-                advice = "it takes none."
+                advice = "it takes no parameters."
             raise UnknownParameter(
                 f"This route has no query parameter {shown!r}; {advice}",
                 param=shown,

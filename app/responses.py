@@ -41,14 +41,23 @@ _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _BRANCHES = frozenset(["str", "bytes", "int", "float", "bool", "none", "dict", "list", "tuple"])
 _SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
 
+# Pydantic's own words for these speak of its validation and not of the request.
+_PLAIN = {
+    "missing": "This field is required; add it to the request.",
+    "extra_forbidden": "This field is not known here; remove it, or correct its name.",
+}
+
 _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
     401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
-    403: (Forbidden, "This is not allowed."),
-    404: (NotFound, "There is no such route; GET /openapi.json lists them."),
-    405: (MethodNotAllowed, "This route does not take that method; the Allow header lists those it takes."),
+    403: (Forbidden, "This request is not allowed."),
+    404: (NotFound, "This route does not exist; GET /openapi.json lists all routes."),
+    405: (
+        MethodNotAllowed,
+        "This route does not accept that method; the Allow header lists the methods that it accepts.",
+    ),
     408: (BodyTimeout, "The body did not arrive in time; send it again."),
-    413: (BodyTooLarge, "The body is too large; send less at once."),
-    415: (UnsupportedMediaType, "The body's media type is not one that this route reads."),
+    413: (BodyTooLarge, "The body is too large; send less in one request."),
+    415: (UnsupportedMediaType, "This route does not read bodies of that media type."),
     422: (InvalidRequest, "The request is not valid."),
     429: (Overloaded, "Too many requests; try again later."),
     503: (Unavailable, "The service is not available; try again later."),
@@ -88,7 +97,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         if isinstance(error, InternalError | OutOfMemory):
-            logger.error(error.code, exc_info=error)
+            logger.error("A request failed with %s.", error.code, exc_info=error)
         return error_response(error)
 
     async def validation_error(_: Request, error: Exception) -> Response:
@@ -135,11 +144,13 @@ class AnswerUnforeseen:
             if started or scope["type"] != "http":
                 raise
             if isinstance(error, MemoryError):
-                logger.error("out of memory", exc_info=error)
+                logger.error("The process ran out of memory.", exc_info=error)
                 await error_response(OutOfMemory())(scope, receive, send)
                 return
-            logger.error("unforeseen error", exc_info=error)
-            message = "Something is broken here; the log has it under this request's id."
+            logger.error("An unexpected error occurred.", exc_info=error)
+            message = (
+                "An unexpected error occurred in the server; its log has the details under this request's id."
+            )
             await error_response(InternalError(message))(scope, receive, send)
 
 
@@ -147,8 +158,8 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
     """The first of pydantic's errors, without the caller's input."""
     error = errors[0]
     param, index = _place(error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
-    return InvalidRequest(f"{message}.", param=param, index=index)
+    message = _PLAIN.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ").rstrip(".") + "."
+    return InvalidRequest(message, param=param, index=index)
 
 
 def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
@@ -168,6 +179,8 @@ def _of_status(error: HTTPException) -> ServiceError:
         kind, message = _BY_STATUS[error.status_code]
         return kind(message)
     if error.status_code >= 500:
-        return InternalError("Something is broken here; the log has it under this request's id.")
+        return InternalError(
+            "An unexpected error occurred in the server; its log has the details under this request's id."
+        )
     # Starlette's message about a multipart body describes its syntax and contains nothing of its content.
     return MalformedBody(f"The body cannot be read: {str(error.detail).rstrip('.')}.")

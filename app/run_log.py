@@ -12,7 +12,7 @@ from app.errors import NoLog
 JSON_LINES = "application/jsonl"
 LOG: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One JSON object a line: every point that was logged, and at the end the validation metrics.",
+        "description": "One JSON object per line: every logged point, and at the end the validation metrics.",
         "content": {JSON_LINES: {"schema": {"type": "string"}}},
     }
 }
@@ -27,8 +27,8 @@ def open_log(candidates: Iterable[Path]) -> BinaryIO:
         except FileNotFoundError:
             continue
     raise NoLog(
-        "There is no log: only a fine-tuning job that has begun has one. It is kept with the version that the job "
-        "made; the log of a job that made none is removed with the job's files.",
+        "There is no log. Only a fine-tuning job that has started has one. The log is kept with the version "
+        "that the job made. If the job made no version, its log is removed with the job's files.",
     )
 
 

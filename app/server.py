@@ -57,9 +57,9 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
 
     async def _drain_then_exit(self, name: str) -> None:
-        logger.info("%s: turning new requests away, finishing those accepted", name)
+        logger.info("The service received %s. It refuses new requests and finishes the accepted ones.", name)
         if not await self._engine.drain(self._drain_timeout_s):
-            logger.warning("some requests were not finished within %g s", self._drain_timeout_s)
+            logger.warning("Some requests were not finished within %g s.", self._drain_timeout_s)
         # Answers in progress reach their clients, and clients on open connections get a 503, not a reset.
         await asyncio.sleep(LINGER_S)
         self.should_exit = True

@@ -36,115 +36,234 @@ STORE_TIMEOUT_S = 10.0
 
 
 class Settings(BaseSettings):
-    """Every setting of the HTTP service, with its default. `SDS_CLIP_MAX_QUEUE=512` sets `max_queue`."""
+    """All settings of the HTTP service, with their defaults. `SDS_CLIP_MAX_QUEUE=512` sets `max_queue`."""
 
     model_config = SettingsConfigDict(env_prefix="SDS_CLIP_", extra="ignore", frozen=True)
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    data_dir: Path = Field(Path("data"), description="Caches, versions, data sets and the files of jobs.")
+    host: str = Field("127.0.0.1", description="The address that the service listens on.")
+    port: int = Field(
+        8000, ge=0, le=65535, description="The port that the service listens on. 0 takes a free port."
+    )
+    data_dir: Path = Field(
+        Path("data"), description="The folder for caches, versions, data sets and the files of jobs."
+    )
     state_dir: Path | None = Field(
         None,
-        description="What this process keeps to start without its database, on a disk of its own if possible: the "
-        "aliases and a copy of the versions in service. Default: state/HOSTNAME-PORT in the data folder.",
+        description="The folder in which this process keeps what it needs to start without its database: the "
+        "aliases and a copy of the versions in service. Use a separate disk if possible. The default is "
+        "state/HOSTNAME-PORT in the data folder.",
     )
     database_url: str | None = Field(
         None,
-        description="sqlite:////PATH or postgresql://...: jobs, data sets and versions; without it none.",
+        description="The URL of the database for jobs, data sets and versions: sqlite:////PATH or "
+        "postgresql://USER:PASSWORD@HOST/NAME. Without it, the service keeps none of these.",
     )
     broker_url: str | None = Field(
-        None, description="Wakes workers at once; without it they look every few seconds."
+        None,
+        description="The URL of the broker, which wakes workers as soon as a job arrives. Without it, workers "
+        "look for jobs every few seconds.",
     )
 
-    models: Names = Field(["demo"], min_length=1, description="References served; the first is the default.")
+    models: Names = Field(
+        ["demo"],
+        min_length=1,
+        description="The references of the models to serve. The first one is the default model.",
+    )
     allowed_models: Names = Field(
-        [], description="Further references that jobs may name and that a version may lie over."
+        [], description="Further references that jobs may name and that versions may be based on."
     )
-    allowed_teachers: Names = Field(["demo"], description="Teachers that jobs may name.")
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int = Field(0, ge=0, description="Torch's intra-op threads; 0 is one a usable core.")
+    allowed_teachers: Names = Field(["demo"], description="The teachers that jobs may name.")
+    device: str = Field("auto", description="The device for the models: auto, cpu, cuda or cuda:N.")
+    precision: str = Field(
+        "auto", description="The precision of the models: auto, float32, bfloat16 or float16."
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        description="The number of threads that PyTorch uses within an operation. 0 means one per usable core.",
+    )
     gpu_memory_share: float | None = Field(
-        None, gt=0, le=1, description="Of a GPU's memory, for a process that shares it with others."
+        None,
+        gt=0,
+        le=1,
+        description="The share of the GPU's memory, up to 1, that this process may use. Set it if processes "
+        "share a GPU.",
     )
 
-    swap_poll_s: float = Field(1.0, gt=0, description="How often the aliases are read.")
-    max_versions: int = Field(8, ge=1, description="Versions kept because requests name them.")
-    max_version_bytes: int = Field(2**32, ge=0, description="Memory for them, beside what they share.")
+    swap_poll_s: float = Field(
+        1.0, gt=0, description="The number of seconds between two readings of the aliases."
+    )
+    max_versions: int = Field(
+        8, ge=1, description="The largest number of versions kept in memory because requests name them."
+    )
+    max_version_bytes: int = Field(
+        2**32,
+        ge=0,
+        description="The largest number of bytes that these versions may take, not counting weights that they "
+        "share.",
+    )
     version_wait_s: float = Field(
-        10.0, ge=0, description="How long a request waits for its version, then 503."
+        10.0,
+        ge=0,
+        description="The number of seconds that a request waits for its version to load. Then it gets a 503.",
     )
 
-    max_batch_size: int = Field(32, ge=1, description="Images, and texts, in one forward.")
-    max_queue: int = Field(2048, ge=1, description="Items (images and texts) waiting before 429.")
-    decode_threads: int = Field(0, ge=0, description="Image decoders; 0 is one a usable core.")
+    max_batch_size: int = Field(
+        32, ge=1, description="The largest number of images, or of texts, in one forward pass."
+    )
+    max_queue: int = Field(
+        2048,
+        ge=1,
+        description="The largest number of images and texts that may wait. Further requests get a 429.",
+    )
+    decode_threads: int = Field(
+        0, ge=0, description="The number of threads that decode images. 0 means one per usable core."
+    )
     max_decode_bytes: int = Field(
         0,
         ge=0,
-        description="Memory for all images being decoded; 0 is a quarter of the machine's or the container's.",
+        description="The largest number of bytes for all images that are being decoded. 0 means a quarter of the "
+        "memory of the machine or container.",
     )
-    deadline_s: float = Field(60.0, gt=0, description="A request not computed by then is a 504.")
-    drain_timeout_s: float = Field(60.0, ge=0, description="How long SIGTERM waits for accepted requests.")
-    text_cache_size: int = Field(16_384, ge=0, description="Text features kept in memory.")
-    class_cache_bytes: int = Field(2**30, ge=0, description="Class weights kept on disk.")
+    deadline_s: float = Field(
+        60.0,
+        gt=0,
+        description="The number of seconds within which a request must be computed. Later requests get a 504.",
+    )
+    drain_timeout_s: float = Field(
+        60.0,
+        ge=0,
+        description="The number of seconds that the service waits for accepted requests after SIGTERM.",
+    )
+    text_cache_size: int = Field(
+        16_384, ge=0, description="The largest number of texts whose features are kept in memory."
+    )
+    class_cache_bytes: int = Field(
+        2**30, ge=0, description="The largest number of bytes of class weights kept on disk."
+    )
     class_wait_s: float = Field(
-        3.0, ge=0, description="How long /classify waits for a set of more than 512 prompts, then 503."
+        3.0,
+        ge=0,
+        description="The number of seconds that /classify waits for a label set of more than 512 prompts to be "
+        "encoded. Then it answers with 503.",
     )
 
-    max_body_bytes: int = Field(32 * 2**20, ge=1024)
-    max_buffered_bytes: int = Field(512 * 2**20, ge=1024, description="Bodies in memory over all requests.")
+    max_body_bytes: int = Field(
+        32 * 2**20,
+        ge=1024,
+        description="The largest number of bytes in a request body. Uploads have a limit of their own.",
+    )
+    max_buffered_bytes: int = Field(
+        512 * 2**20,
+        ge=1024,
+        description="The largest number of bytes that all request bodies may hold in memory at once.",
+    )
     body_timeout_s: float = Field(
-        30.0, gt=0, description="Of a whole body; of an upload, how long it may fall behind its minimum rate."
+        30.0,
+        gt=0,
+        description="The number of seconds within which a body must arrive. An upload may fall this "
+        "far behind its minimum rate.",
     )
-    max_images: int = Field(64, ge=1)
-    max_texts: int = Field(1024, ge=1)
-    max_labels: int = Field(4096, ge=1)
-    max_templates: int = Field(128, ge=1)
-    max_text_chars: int = Field(4096, ge=1)
-    max_image_bytes: int = Field(20 * 2**20, ge=1)
-    max_image_pixels: int = Field(64_000_000, ge=1, le=89_478_485)
+    max_images: int = Field(64, ge=1, description="The largest number of images in one request.")
+    max_texts: int = Field(1024, ge=1, description="The largest number of texts in one request.")
+    max_labels: int = Field(4096, ge=1, description="The largest number of labels in one request.")
+    max_templates: int = Field(128, ge=1, description="The largest number of templates in one request.")
+    max_text_chars: int = Field(4096, ge=1, description="The largest number of characters in one text.")
+    max_image_bytes: int = Field(
+        20 * 2**20, ge=1, description="The largest number of bytes in one image file."
+    )
+    max_image_pixels: int = Field(
+        64_000_000, ge=1, le=89_478_485, description="The largest number of pixels in one image."
+    )
 
-    dataset_roots: Paths = Field([], description="Folders below which callers may register data sets.")
-    max_upload_bytes: int = Field(50 * 2**30, ge=1024, description="Of one data set.")
+    dataset_roots: Paths = Field([], description="The folders in which callers may register data sets.")
+    max_upload_bytes: int = Field(
+        50 * 2**30, ge=1024, description="The largest number of bytes in one uploaded data set."
+    )
     min_upload_bytes_per_s: int = Field(
-        65_536, ge=1, description="An upload that falls body_timeout_s behind this rate is a 408."
+        65_536,
+        ge=1,
+        description="The lowest rate of an upload, in bytes per second. An upload that falls behind it by "
+        "body_timeout_s gets a 408.",
     )
-    max_upload_time_s: float = Field(21_600.0, gt=0, description="An upload that takes longer is a 408.")
-    max_uploads: int = Field(4, ge=1, description="Data sets received at the same time, then 429.")
-    max_open_jobs: int = Field(1000, ge=1, description="Jobs that have not ended, then 429.")
-    max_steps: int = Field(MAX_STEPS, ge=1, description="Of one fine-tuning job.")
+    max_upload_time_s: float = Field(
+        21_600.0, gt=0, description="The number of seconds that an upload may take. Then it gets a 408."
+    )
+    max_uploads: int = Field(
+        4, ge=1, description="The largest number of uploads at the same time. Further uploads get a 429."
+    )
+    max_open_jobs: int = Field(
+        1000, ge=1, description="The largest number of unfinished jobs. Further jobs get a 429."
+    )
+    max_steps: int = Field(MAX_STEPS, ge=1, description="The largest number of steps in one fine-tuning job.")
     max_log_points: int = Field(
-        MAX_LOG_POINTS, ge=1, description="Of one job's curves: its steps by its log_every."
+        MAX_LOG_POINTS,
+        ge=1,
+        description="The largest number of points in the curves of one job: its steps divided by its log_every.",
     )
-    max_keep_checkpoints: int = Field(MAX_KEEP_CHECKPOINTS, ge=1, description="Of one job.")
+    max_keep_checkpoints: int = Field(
+        MAX_KEEP_CHECKPOINTS, ge=1, description="The largest number of checkpoints that one job may keep."
+    )
     disk_reserve_bytes: int = Field(
         DISK_RESERVE_BYTES,
         ge=0,
-        description="Of free space under data_dir; below it nothing new is accepted (507), and jobs pause.",
+        description="The number of bytes to keep free on the disk of data_dir. Below it, the service accepts "
+        "nothing new (507), and jobs pause.",
     )
     max_attempts: int = Field(
-        MAX_ATTEMPTS, ge=1, description="Of a job whose process dies each time at the same step."
+        MAX_ATTEMPTS,
+        ge=1,
+        description="The number of attempts in a row whose process may die without getting further. Then the job "
+        "fails.",
     )
     max_interruptions: int = Field(
-        MAX_INTERRUPTIONS, ge=0, description="Lapsed leases and shutdowns of its worker that a job survives."
+        MAX_INTERRUPTIONS,
+        ge=0,
+        description="The number of times that a job may lose its worker, because a lease lapsed or the worker "
+        "shut down.",
     )
     max_run_time_s: float = Field(
-        MAX_RUN_TIME_S, gt=0, description="How long a job may run, over all its attempts."
+        MAX_RUN_TIME_S, gt=0, description="The number of seconds that a job may run, over all its attempts."
     )
-    max_event_streams: int = Field(64, ge=1, description="Connections that follow a job, then 429.")
-    store_threads: int = Field(8, ge=1, description="Requests that use the database at the same time.")
+    max_event_streams: int = Field(
+        64, ge=1, description="The largest number of connections that follow jobs. Further ones get a 429."
+    )
+    store_threads: int = Field(
+        8, ge=1, description="The largest number of requests that use the database at the same time."
+    )
     store_timeout_s: float = Field(
-        STORE_TIMEOUT_S, gt=0, description="How long one waits for the database, then 503."
+        STORE_TIMEOUT_S,
+        gt=0,
+        description="The number of seconds that a request waits for the database. Then it gets a 503.",
     )
 
-    allow_url_images: bool = False
-    url_timeout_s: float = Field(10.0, gt=0)
-    url_max_redirects: int = Field(3, ge=0)
+    allow_url_images: bool = Field(
+        False, description="Whether the service fetches images from URLs in requests."
+    )
+    url_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description="The number of seconds within which an image's URL must have sent its whole answer.",
+    )
+    url_max_redirects: int = Field(
+        3, ge=0, description="The largest number of redirects that are followed for an image's URL."
+    )
 
-    keys_file: Path | None = Field(None, description="JSON with hashed API keys; without it loopback only.")
-    allowed_hosts: Names = Field([], description="Host names beside the loopback ones, without keys.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Format = Field("auto", description="text, json, or auto: text on a terminal, else JSON.")
+    keys_file: Path | None = Field(
+        None,
+        description="The JSON file with the hashed API keys. Without it, the service listens on loopback "
+        "addresses only.",
+    )
+    allowed_hosts: Names = Field(
+        [], description="Host names, besides the loopback ones, that a service without keys answers to."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level of messages that are logged."
+    )
+    log_format: Format = Field(
+        "auto",
+        description="The format of the log: text, json or auto. auto means text on a terminal and JSON elsewhere.",
+    )
 
     @property
     def own_state_dir(self) -> Path:
@@ -155,6 +274,7 @@ class Settings(BaseSettings):
     def _largest_request_fits(self) -> Self:
         if self.max_queue < self.max_images + self.max_texts:
             raise ValueError(
-                "max_queue is less than max_images + max_texts, so the largest request would starve"
+                "max_queue is less than max_images + max_texts, so the largest request could never run; raise "
+                "max_queue"
             )
         return self

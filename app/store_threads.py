@@ -35,7 +35,7 @@ class StoreThreads:
         if not self.open:
             raise StoreUnavailable
         if not self._free.acquire(blocking=False):
-            raise StoreBusy("Too many requests wait for the database; try again.", retry_after_s=2)
+            raise StoreBusy("Too many requests are waiting for the database; try again.", retry_after_s=2)
         future = self._pool.submit(call, *args, **kwargs)
         # A call counts until its thread is free again, not only until its caller has gone.
         future.add_done_callback(lambda _: self._free.release())

@@ -76,10 +76,11 @@ class StreamedBody:
     def _timeout(self) -> BodyTimeout:
         if _now() >= self._deadline:
             return UploadTimeout(
-                f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster connection.",
+                f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster "
+                "connection.",
             )
         return UploadTooSlow(
-            f"The upload stood still or was slower than {self._min_bytes_per_s} bytes a second; send it again over "
+            f"The upload stopped or was slower than {self._min_bytes_per_s} bytes per second; send it again over "
             "a faster connection.",
         )
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 import redis
+from sqlalchemy import text
 
 from app.errors import StoreUnavailable
 from app.store.database import Database
@@ -17,7 +18,9 @@ TIMEOUT_S = 4.0
 def main() -> str | None:
     """Return what is wrong, or None."""
     try:
-        Database(os.environ["SDS_CLIP_DATABASE_URL"], timeout_s=TIMEOUT_S, pool_size=1).ping()
+        database = Database(os.environ["SDS_CLIP_DATABASE_URL"], timeout_s=TIMEOUT_S, pool_size=1)
+        with database.reading() as connection:
+            connection.execute(text("SELECT 1"))
     except StoreUnavailable:
         return "the database does not answer"
     try:

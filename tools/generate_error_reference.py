@@ -29,8 +29,8 @@ PAGE = """\
 
 <!-- Generated from the classes by `make errors`. Edit their docstrings instead. -->
 
-An error's `code` is for programs, and its `message`, which may change, for people. The body of an error is
-`{{"error": {{"type", "code", "message", "param"}}}}`, with `index` where one item of a list is at fault. "Retry" says
+Programs read an error's `code`. People read its `message`, whose wording may change. The body of an error is
+`{{"error": {{"type", "code", "message", "param"}}}}`, with `index` if one item of a list is at fault. "Retry" says
 whether the same request may succeed later.
 
 ## The service
@@ -39,28 +39,28 @@ whether the same request may succeed later.
 
 ## Images
 
-The decoder has these codes besides those above. The service answers with 422 or, with `on_error: skip`, puts the error
-in the place of the image.
+The image decoder has these further codes. The service answers with status 422. With `on_error: skip`, it puts the error
+in the place of the image instead.
 
 {images}
 
 ## Models and data
 
-These say why weights, data or options cannot be used. They stand in `error` of a job that failed, in `problems` of a
-data set, and in `last_failed_load` of `GET /models/status`. The same request fails again.
+These codes say why weights, data or options cannot be used. You find them in the `error` of a failed job, in the
+`problems` of a data set, and in `last_failed_load` of `GET /models/status`. The same request would fail again.
 
 {models}
 
 ## Failures of jobs
 
-A job's `error.code` is a code from above or one of these. [Decision 20](decisions/0020-what-ends-a-job.md) says
-which of them are tried again by themselves. `out_of_memory` is retryable in an answer and not in a job.
+A job's `error.code` is one of the codes above or one of these. [Decision 20](decisions/0020-what-ends-a-job.md) says
+which failures are retried automatically. `out_of_memory` is retryable in an answer, but not in a job.
 
 {jobs}
 
 ## The client
 
-`ClientError.code` is the service's code, or one of these. It is None where another program answered, such as a proxy.
+`ClientError.code` is the service's code, or one of these. It is None if another program answered, such as a proxy.
 
 {client}
 """

@@ -80,15 +80,17 @@ def kind_of(head: bytes) -> Kind:
     Raises: EmptyUpload, ArchiveFormat.
     """
     if not head:
-        raise EmptyUpload("The upload has no bytes; send the archive's content.", param="file")
+        raise EmptyUpload("The upload has no bytes; send the content of the archive.", param="file")
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return "zip"
     if head.startswith(b"\x1f\x8b\x08"):
         return "tar.gz"
     if _is_tar(head):
         return "tar"
-    found = next((f" ({name}, by its content)" for magic, name in _OTHERS if head.startswith(magic)), "")
-    raise ArchiveFormat(f"The file{found} is no tar, tar.gz or zip archive; pack the files as one of these.")
+    found = next((f" (its content is {name})" for magic, name in _OTHERS if head.startswith(magic)), "")
+    raise ArchiveFormat(
+        f"The file is not a tar, tar.gz or zip archive{found}; pack the files as one of these."
+    )
 
 
 def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
@@ -103,7 +105,7 @@ def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
     if kind == "tar":
         return read_tar(file, limits)
     if not _is_tar(_Source(_gunzipped(file), file, limits).read(SNIFF_BYTES)):
-        raise ArchiveFormat("The gzip file holds no tar archive; pack the files as tar.gz.")
+        raise ArchiveFormat("The gzip file does not contain a tar archive; pack the files as tar.gz.")
     file.seek(0)
     return _read_tar(_Source(_gunzipped(file), file, limits))
 
@@ -153,20 +155,20 @@ def _refusals(member: str | None = None) -> Iterator[None]:
         raise ArchiveTruncated from None
     except NotImplementedError:
         raise ArchiveFormat(
-            "uses an unusual kind of zip; pack it with any zip program again.", member=member
+            "The zip archive is of an unusual kind; pack it again with a common zip program.", member=member
         ) from None
     except UnicodeDecodeError as error:
         decode_name(error.object)
         raise
     except MemoryError:
         raise ArchiveTooLarge(
-            "The archive's headers take more memory than a check may use; send WebDataset shards instead."
+            "The archive's headers need more memory than a check may use; send WebDataset shards instead."
         ) from None
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error) as error:
         raise ArchiveDamaged(f"The archive is damaged ({error}); pack it again.", member=member) from None
     except (ArithmeticError, LookupError, ValueError, RecursionError):
         raise ArchiveDamaged(
-            "The archive has headers that contradict themselves; pack it again.", member=member
+            "The archive's headers contradict each other; pack it again.", member=member
         ) from None
 
 
@@ -204,14 +206,14 @@ class _Source:
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self._allowed:
             raise ArchiveTooLarge(
-                f"An entry's headers have more than the {_MAX_HEADER_BYTES} bytes that are allowed. "
+                f"The headers of an entry have more than {_MAX_HEADER_BYTES} bytes, which is the limit. "
                 "Pack the archive without extended attributes."
             )
         self._allowed -= size
         self._last = self._read(size)
         # tarfile takes time quadratic in the length of a number to search a pax header (CVE-2024-6232).
         if self._in_header and size > tarfile.BLOCKSIZE and _LONG_NUMBER.search(self._last):
-            raise ArchiveDamaged("A header has a number without end; pack the archive again.")
+            raise ArchiveDamaged("A header contains a number that does not end; pack the archive again.")
         return self._last
 
     def tell(self) -> int:
@@ -235,7 +237,7 @@ class _Source:
             raise ArchiveTruncated
         if self._last.strip(b"\0"):
             raise ArchiveDamaged(
-                "The tar archive is damaged, or no tar archive from some place on; pack it again."
+                "The tar archive is damaged, or something other than tar follows in it; pack it again."
             )
 
     def check_padding(self) -> None:
@@ -244,7 +246,7 @@ class _Source:
         while chunk := self._read(_CHUNK):
             padding += len(chunk)
             if chunk.strip(b"\0") or padding > _MAX_PADDING_BYTES:
-                raise ArchiveDamaged("Something follows the end of the tar archive; pack it again.")
+                raise ArchiveDamaged("There is data after the end of the tar archive; pack it again.")
 
     def _read(self, size: int) -> bytes:
         with _refusals():
@@ -287,7 +289,7 @@ def _next_header(archive: tarfile.TarFile, source: _Source) -> tarfile.TarInfo |
     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
     # Global comments are accepted, because git writes them; a global name or size is not.
     if any(key in ("path", "size") or key.startswith(_SPARSE) for key in archive.pax_headers):
-        raise ArchiveDamaged("A global header sets every file's name or size; pack the archive again.")
+        raise ArchiveDamaged("A global header sets the name or size of every file; pack the archive again.")
     archive.pax_headers = {}  # global headers would accumulate over the archive
     return header
 
@@ -295,16 +297,21 @@ def _next_header(archive: tarfile.TarFile, source: _Source) -> tarfile.TarInfo |
 def _check_tar_entry(header: tarfile.TarInfo, name: str) -> None:
     if header.issym() or header.islnk():
         raise UnsafeMember(
-            "is a link; pack the files themselves (tar --dereference --hard-dereference).", member=name
+            "the entry is a link; pack the files themselves (tar --dereference --hard-dereference).",
+            member=name,
         )
     if header.isdev():
-        raise UnsafeMember("is a device or a pipe; leave it out.", member=name)
+        raise UnsafeMember("the entry is a device or a pipe; leave it out.", member=name)
     if header.issparse() or any(key.startswith(_SPARSE) for key in header.pax_headers):
-        raise UnsafeMember("is a sparse file; pack the archive without --sparse.", member=name)
+        raise UnsafeMember("the entry is a sparse file; pack the archive without --sparse.", member=name)
     if not header.isreg() and not header.isdir():
-        raise UnsafeMember(f"is of an unknown type ({header.type!r}); pack plain files.", member=name)
+        raise UnsafeMember(
+            f"the entry is of an unknown type ({header.type!r}); pack plain files.", member=name
+        )
     if header.size < 0 or (header.size and (header.isdir() or name.endswith("/"))):
-        raise ArchiveDamaged("has a negative size, or is a folder with content; pack it again.", member=name)
+        raise ArchiveDamaged(
+            "the entry has a negative size, or is a folder with content; pack it again.", member=name
+        )
 
 
 def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
@@ -314,7 +321,7 @@ def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
         archive = zipfile.ZipFile(file, metadata_encoding="utf-8")
         entries = archive.infolist()
         if len(entries) != count:
-            raise zipfile.BadZipFile("its directory has another number of entries than it states")
+            raise zipfile.BadZipFile("the directory does not have the number of entries that it states")
         _check_zip_sizes(entries, limits)
         _check_overlaps(file, entries, directory_offset)
     for entry in entries:
@@ -341,19 +348,19 @@ def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
     if after < 0:
         raise ArchiveTruncated
     if after:
-        raise ArchiveDamaged("Something follows the end of the zip archive; pack it again.")
+        raise ArchiveDamaged("There is data after the end of the zip archive; pack it again.")
     if disk or first_disk or here != count:
-        raise ArchiveFormat("The zip archive is spread over several files; pack it as one.")
+        raise ArchiveFormat("The zip archive is split into several files; pack it as one file.")
     if offset + size != place - (_END64_BYTES if magic == b"PK\6\6" else 0):
-        raise zipfile.BadZipFile("its directory is not where it states")
+        raise zipfile.BadZipFile("the directory is not at the position that the archive states")
     if count > limits.max_entries or size > _MAX_DIRECTORY_BYTES:
         raise ArchiveTooLarge(
-            f"The archive states {count} files and folders, in a directory of {size} bytes; {limits.max_entries} "
-            f"and {_MAX_DIRECTORY_BYTES} at most are allowed. Send WebDataset shards instead."
+            f"The archive states {count} files and folders, in a directory of {size} bytes; the limits are "
+            f"{limits.max_entries} and {_MAX_DIRECTORY_BYTES}. Send WebDataset shards instead."
         )
     file.seek(offset)
     if file.read(size).count(b"PK\1\2") > limits.max_entries:
-        raise zipfile.BadZipFile("its directory has more entries than it states")
+        raise zipfile.BadZipFile("the directory has more entries than it states")
     return offset, count
 
 
@@ -364,8 +371,8 @@ def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) 
         total += entry.file_size
         if entry.file_size > limits.max_file_bytes or total > limits.max_total_bytes:
             raise ArchiveTooLarge(
-                f"states {entry.file_size} bytes; a file may have {limits.max_file_bytes}, and all of them together "
-                f"{limits.max_total_bytes}. Send less.",
+                f"the entry states {entry.file_size} bytes; the limit is {limits.max_file_bytes} bytes for a "
+                f"file, and {limits.max_total_bytes} bytes for all files together. Send less.",
                 member=entry.orig_filename,
             )
     limits.check_ratio(sum(entry.compress_size for entry in entries), total)
@@ -383,7 +390,7 @@ def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int
         name_bytes, extra_bytes = _LOCAL.unpack(file.read(_LOCAL.size))
         if start + _LOCAL.size + name_bytes + extra_bytes + entry.compress_size > following:
             raise ArchiveDamaged(
-                "shares bytes with another, or lies outside the archive; pack it again.",
+                "the entry overlaps another entry, or lies outside the archive; pack it again.",
                 member=entry.orig_filename,
             )
 
@@ -395,16 +402,16 @@ def _check_zip_entry(entry: zipfile.ZipInfo, name: str, is_folder: bool) -> None
     """
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        raise UnsafeMember("is a link; pack the files themselves.", member=name)
+        raise UnsafeMember("the entry is a link; pack the files themselves.", member=name)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UnsafeMember("is a device or a pipe; leave it out.", member=name)
+        raise UnsafeMember("the entry is a device or a pipe; leave it out.", member=name)
     says_folder = kind == stat.S_IFDIR or bool(entry.external_attr & _DOS_FOLDER)
     if (says_folder and not is_folder) or (is_folder and (entry.file_size or kind == stat.S_IFREG)):
-        raise ArchiveDamaged("is a file and a folder at once; pack the archive again.", member=name)
+        raise ArchiveDamaged("the entry is both a file and a folder; pack the archive again.", member=name)
     if entry.flag_bits & _ENCRYPTED or entry.compress_type == _AES:
-        raise ArchiveEncrypted("is encrypted; pack the files without a password.", member=name)
+        raise ArchiveEncrypted("the entry is encrypted; pack the files without a password.", member=name)
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArchiveFormat(
-            f"is compressed by method {entry.compress_type}; pack with the ordinary method, deflate.",
+            f"the entry is compressed with method {entry.compress_type}; use the common method, deflate.",
             member=name,
         )

@@ -246,7 +246,7 @@ def _acquire(file: Path) -> int:
         except BlockingIOError:
             os.close(descriptor)
             raise DatasetBusy(
-                "The data set is being received, checked or removed; try again later."
+                "The data set is being received, checked or deleted; try again later."
             ) from None
         except BaseException:
             os.close(descriptor)

@@ -26,5 +26,5 @@ class ArchiveLimits:
         """Raises: ArchiveBomb."""
         if unpacked_bytes > self.free_bytes + self.max_ratio * packed_bytes:
             raise ArchiveBomb(
-                f"The archive unpacks to more than {self.max_ratio} times its size; send the files less compressed."
+                f"The archive unpacks to more than {self.max_ratio} times its size; compress the files less."
             )

@@ -38,15 +38,15 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
             "the path is absolute; pack the files with paths relative to their folder.", member=name
         )
     if "\\" in name or _DRIVE.match(name):
-        raise UnsafeMember("the path is one of Windows; pack the files with / between folders.", member=name)
+        raise UnsafeMember("the path is a Windows path; pack the files with / between folders.", member=name)
     if not name or _CONTROL.search(name):
-        raise UnsafeMember("the name is empty or has control characters; rename the file.", member=name)
+        raise UnsafeMember("the name is empty or contains control characters; rename the file.", member=name)
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if not is_folder and name.rpartition("/")[2] == ".":
-        raise UnsafeMember("is a file with a folder's name; rename it.", member=name)
+        raise UnsafeMember("the entry is a file, but its name is that of a folder; rename it.", member=name)
     if ".." in parts:
         raise UnsafeMember(
-            "the path has `..`; pack the files with paths relative to their folder.", member=name
+            "the path contains `..`; pack the files with paths relative to their folder.", member=name
         )
     if len(name.encode()) > limits.max_name_bytes or any(
         len(part.encode()) > MAX_PART_BYTES for part in parts
@@ -58,7 +58,8 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
         )
     if len(parts) > limits.max_depth:
         raise UnsafeMember(
-            f"lies more than {limits.max_depth} folders deep; flatten the folders.", member=name
+            f"the entry is more than {limits.max_depth} folders deep; use fewer levels of folders.",
+            member=name,
         )
     return parts
 
@@ -100,7 +101,7 @@ class NameBook:
             self._add_file(parts)
         if self.entries > self._limits.max_entries:
             raise ArchiveTooLarge(
-                f"The archive holds more than the {self._limits.max_entries} files and folders that are allowed; "
+                f"The archive has more than {self._limits.max_entries} files and folders, which is the limit; "
                 "send WebDataset shards instead."
             )
 
@@ -109,21 +110,26 @@ class NameBook:
         spelling = self._hash("/".join(parts))
         if key in self._files:
             raise DuplicateMember(
-                "the archive has a file where this needs a folder; rename one.", member=member
+                "the archive has a file with the name of a folder in this path; rename one of them.",
+                member=member,
             )
         if self._folders.setdefault(key, spelling) != spelling:
             raise DuplicateMember(
-                "two folders' names differ only in case or in Unicode form; rename one.", member=member
+                "the names of two folders differ only in case or Unicode form; rename one of them.",
+                member=member,
             )
 
     def _add_file(self, parts: tuple[str, ...]) -> None:
         name = "/".join(parts)
         key = self._hash(folded(name))
         if key in self._folders:
-            raise DuplicateMember("the archive has a folder of this name too; rename one.", member=name)
+            raise DuplicateMember(
+                "the archive also has a folder with this name; rename one of them.", member=name
+            )
         if key in self._files:
             raise DuplicateMember(
-                "the name occurs twice, perhaps in another case or Unicode form; rename one.", member=name
+                "the name appears twice, perhaps in another case or Unicode form; rename one of the files.",
+                member=name,
             )
         self._files.add(key)
 

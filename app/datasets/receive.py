@@ -66,7 +66,7 @@ async def receive_shards(
             raise
         left -= received[-1].size_bytes
     if not received:
-        raise EmptyUpload("The upload has no shards; send at least one.", param="file")
+        raise EmptyUpload("The upload contains no shards; send at least one.", param="file")
     claim.keep_upload()
     return received
 
@@ -87,7 +87,8 @@ async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -
             size_bytes += len(chunk)
             if size_bytes > max_bytes:
                 raise UploadTooLarge(
-                    f"The upload has more than the {max_bytes} bytes that are allowed.", param="file"
+                    f"The upload has more than {max_bytes} bytes, which is the limit; send less.",
+                    param="file",
                 )
             buffer.append(chunk)
             waiting += len(chunk)
@@ -95,7 +96,7 @@ async def receive(chunks: AsyncIterable[bytes], path: Path, *, max_bytes: int) -
                 await asyncio.to_thread(sink.write, b"".join(buffer))
                 buffer, waiting = [], 0
         if not size_bytes:
-            raise EmptyUpload("The upload has no bytes; send the file's content.", param="file")
+            raise EmptyUpload("The upload has no bytes; send the content of the file.", param="file")
         await asyncio.to_thread(sink.finish, b"".join(buffer))
     except BaseException:
         sink.discard()
@@ -124,9 +125,7 @@ async def _tar_only(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     seen = False
     async for chunk in _archive_only(chunks):
         if not seen and kind_of(chunk) != "tar":
-            raise ArchiveFormat(
-                "A shard must be a tar file without compression; unpack its compression first."
-            )
+            raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
         seen = True
         yield chunk
 

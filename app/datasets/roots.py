@@ -44,14 +44,16 @@ class SourceRoots:
                 modes.append(path.stat().st_mode)
             except OSError:  # this includes names that are too long and folders without permission
                 raise SourceMissing(
-                    f"{name}: the server finds no such file or folder; check the path.", param=_PARAM
+                    f"{name}: the server has no such file or folder; check the path.", param=_PARAM
                 ) from None
             paths.append(path)
         if len(paths) == 1 and stat.S_ISDIR(modes[0]):
             return Content(tuple(paths), is_folder=True)
         for path, mode in zip(paths, modes, strict=True):
             if not stat.S_ISREG(mode):  # a pipe or a device may never end
-                raise SourceMissing(f"{path}: is not a file; name shards, or one folder.", param=_PARAM)
+                raise SourceMissing(
+                    f"{path}: this is not a file; name either shards or one folder.", param=_PARAM
+                )
         return Content(tuple(paths), is_folder=False)
 
     def files(self, folder: Path) -> Iterator[Path]:
@@ -93,7 +95,8 @@ class SourceRoots:
             path = None
         if path is None or not any(path.is_relative_to(root) for root in self._roots):
             raise SourceForbidden(
-                f"{name}: is not under a folder that this server's operator has opened for data sets.",
+                f"{name}: this path is not in a folder that the operator opened for data sets; choose another "
+                "path.",
                 param=_PARAM,
             )
         return path
@@ -114,24 +117,29 @@ def _checked(source: str) -> str:
     """A path that may be opened. Every scheme but file:// is refused: `pipe:` would run commands."""
     if len(source) > MAX_SOURCE_CHARS or "\0" in source:
         raise InvalidRequest(
-            f"The path is longer than {MAX_SOURCE_CHARS} characters, or has a NUL.", param=_PARAM
+            f"The path is longer than {MAX_SOURCE_CHARS} characters, or contains a NUL; correct it.",
+            param=_PARAM,
         )
     path = source.removeprefix(_FILE_URL)
     if _SCHEME.match(path):
-        raise InvalidRequest("Only files on the server can be registered; upload others.", param=_PARAM)
+        raise InvalidRequest("Only files on the server can be registered; upload other files.", param=_PARAM)
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest("The path has half of a surrogate pair; correct it.", param=_PARAM) from None
+        raise InvalidRequest(
+            "The path contains half of a surrogate pair; correct it.", param=_PARAM
+        ) from None
     if not path.startswith("/"):
-        raise InvalidRequest("The path must be absolute: /data/sets/mine, say.", param=_PARAM)
+        raise InvalidRequest("The path must be absolute, for example /data/sets/mine.", param=_PARAM)
     return path
 
 
 def _root(root: Path) -> Path:
     if not root.is_absolute() or not root.is_dir():
-        raise ConfigurationError(f"{root}, a root for data sets, is not a folder with an absolute path.")
+        raise ConfigurationError(f"{root} in SDS_CLIP_DATASET_ROOTS is not a folder with an absolute path.")
     path = root.resolve()
     if path == Path(path.anchor):
-        raise ConfigurationError(f"{root}, a root for data sets, is the whole disk; name a folder of data.")
+        raise ConfigurationError(
+            f"{root} in SDS_CLIP_DATASET_ROOTS is the whole disk; name a folder of data."
+        )
     return path

@@ -55,7 +55,7 @@ class DatasetService:
         self._roots = roots
         self._max_bytes = max_bytes
         self._check_disk = check_disk
-        self._uploads = Places(max_uploads, "uploads under way", retry_after_s=30)
+        self._uploads = Places(max_uploads, "uploads", retry_after_s=30)
         self._removals: set[asyncio.Task[None]] = set()
 
     async def register(self, request: RegisterDataset, owner: str) -> Dataset:
@@ -118,7 +118,7 @@ class DatasetService:
 
         swept = await in_own_thread(sweep, "sweep data sets")
         if swept:
-            logger.info("leftovers of %d data sets were removed", len(swept))
+            logger.info("The leftover files of %d data sets were removed.", len(swept))
 
     async def close(self) -> None:
         """Stop retrying to remove files that another process holds. The next start removes them."""
@@ -156,13 +156,15 @@ class DatasetService:
         files = _files(form, values)
         first = await anext(files, None)
         if first is None:
-            raise InvalidRequest(f"Send the archive as the field {FILE}, or shards as {SHARDS}.", param=FILE)
+            raise InvalidRequest(
+                f"Send an archive in the field {FILE}, or shards in the field {SHARDS}.", param=FILE
+            )
         if values.keys() >= {"name", "format"}:
             _fields(values)  # refuse bad fields before gigabytes arrive in vain
         if first.name == FILE:
             received = [await receive_archive(claim, self._above_reserve(first), max_bytes=self._max_bytes)]
             if await anext(files, None) is not None:
-                raise MalformedBody("Send one archive, or several shards.", param=FILE)
+                raise MalformedBody("Send either one archive or several shards.", param=FILE)
         else:
             shards = self._shards(first, files)
             received = await receive_shards(claim, shards, max_bytes=self._max_bytes)
@@ -177,7 +179,7 @@ class DatasetService:
         yield self._above_reserve(first)
         async for part in files:
             if part.name != SHARDS:
-                raise MalformedBody("Send one archive, or several shards.", param=part.name)
+                raise MalformedBody("Send either one archive or several shards.", param=part.name)
             yield self._above_reserve(part)
 
     async def _above_reserve(self, part: Part) -> AsyncIterator[bytes]:
@@ -207,7 +209,7 @@ class DatasetService:
                 return
             except DatasetBusy:
                 continue
-        logger.warning("the files of %s are still in use; they are removed at the next start", dataset_id)
+        logger.warning("The files of %s are still in use. The next start removes them.", dataset_id)
 
 
 async def _files(form: FormStream, values: dict[str, str]) -> AsyncIterator[Part]:
@@ -216,7 +218,7 @@ async def _files(form: FormStream, values: dict[str, str]) -> AsyncIterator[Part
         if part.name in (FILE, SHARDS):
             yield part
         elif part.name in values or part.name not in DatasetFields.model_fields:
-            reason = "stands twice" if part.name in values else "is not one of this form"
+            reason = "appears twice" if part.name in values else "is not a field of this form"
             raise MalformedBody(f"The field {part.name!r} {reason}; correct the form.", param=part.name)
         else:
             values[part.name] = await part.text()

@@ -86,9 +86,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
     files = size_bytes = 0
     with shard.open("rb") as file:
         if kind_of(file.read(SNIFF_BYTES)) != "tar":
-            raise ArchiveFormat(
-                "A shard must be a tar file without compression; unpack its compression first."
-            )
+            raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
         file.seek(0)
         for member in read_tar(file, limits):
             parts = member_parts(member.name, limits, is_folder=member.is_folder)
@@ -96,13 +94,13 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
                 names.add(parts, is_folder=member.is_folder)
             if member.size_bytes > limits.max_file_bytes:
                 raise ArchiveTooLarge(
-                    f"has {member.size_bytes} bytes; a file may have {limits.max_file_bytes}.",
+                    f"the entry has {member.size_bytes} bytes; the limit for a file is {limits.max_file_bytes}.",
                     member=member.name,
                 )
             files += not member.is_folder
             size_bytes += member.size_bytes
     if files == 0:
-        raise InvalidArchive("The shard holds no files; send shards with samples.")
+        raise InvalidArchive("The shard contains no files; send shards with samples.")
     return ShardContent(files, size_bytes)
 
 
@@ -193,7 +191,7 @@ class _Writer:
 
     def result(self) -> Unpacked:
         if self._files == 0:
-            raise InvalidArchive("The archive holds no files; pack the data set's files.")
+            raise InvalidArchive("The archive contains no files; pack the files of the data set.")
         return Unpacked(self._files, self._bytes, self._clutter)
 
     def _write(self, member: Member, path: Path) -> None:
@@ -201,7 +199,8 @@ class _Writer:
             file = create_file(path)
         except FileExistsError:
             raise DuplicateMember(
-                "the disk takes another name for the same; rename one.", member=member.name
+                "the server's disk takes this name and another one for the same; rename one of the files.",
+                member=member.name,
             ) from None
         written = 0
         with file:
@@ -211,17 +210,20 @@ class _Writer:
                 write_all(file, chunk)
         if written != member.size_bytes:
             raise ArchiveDamaged(
-                "has less content than the archive states; pack it again.", member=member.name
+                "the entry has less content than the archive states; pack the archive again.",
+                member=member.name,
             )
         self._bytes += written
 
     def _check_size(self, member: Member, size_bytes: int) -> None:
         if size_bytes > self._limits.max_file_bytes:
             raise ArchiveTooLarge(
-                f"has more than the {self._limits.max_file_bytes} bytes that a file may have; make it smaller.",
+                f"the entry has more than {self._limits.max_file_bytes} bytes, which is the limit for a file; "
+                "make it smaller.",
                 member=member.name,
             )
         if self._bytes + size_bytes > self._limits.max_total_bytes:
             raise ArchiveTooLarge(
-                f"The archive unpacks to more than the {self._limits.max_total_bytes} bytes allowed; send less."
+                f"The archive unpacks to more than {self._limits.max_total_bytes} bytes, which is the limit; "
+                "send less."
             )

@@ -55,7 +55,8 @@ def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:
         return options.steps
     if options.batch_size > usable:
         raise InvalidRequest(
-            f"batch_size is {options.batch_size}, and the training data have {usable} usable samples; lower it.",
+            f"batch_size is {options.batch_size}, but the training data have only {usable} usable samples; lower "
+            "it.",
             param="hyperparameters.batch_size",
         )
     steps = options.steps_over(usable)
@@ -71,6 +72,6 @@ def _usable(training: Dataset) -> int | None:
 
 def _over(option: str, asked: str, most: int, *, change: str = "lower") -> InvalidRequest:
     return OverLimit(
-        f"{option} asks for {asked}, and this server allows {most} at most; {change} it.",
+        f"{option} asks for {asked}, but this server allows at most {most}; {change} it.",
         param=f"hyperparameters.{option}",
     )

@@ -47,7 +47,7 @@ class ModelResolver:
             reference = name
         if reference not in self._allowed:
             raise ModelNotAllowed(
-                f"{name[:200]!r} is neither a version nor an alias here, nor a model that this server's operator "
+                f"{name[:200]!r} is not a version or an alias of this server, and not a model that its operator "
                 f"allows; choose {DEFAULT}, a version, an alias, or one of: {', '.join(self._allowed)}.",
                 param=param,
             )
@@ -58,7 +58,8 @@ class ModelResolver:
         if name not in self._teachers:
             choice = ", ".join(self._teachers) or "none"
             raise ModelNotAllowed(
-                f"{name[:200]!r} is not a teacher that this server's operator allows; choose one of: {choice}.",
+                f"{name[:200]!r} is not a teacher that the operator of this server allows; choose one of: "
+                f"{choice}.",
                 param=param,
             )
 
@@ -67,8 +68,10 @@ class ModelResolver:
             version = self._store.versions.get(version_id)
         except UnknownRecord:
             raise UnusableRecord(
-                f"There is no version {version_id[:12]}; GET /models lists them.", param=param
+                f"There is no version {version_id[:12]}; GET /models lists all versions.", param=param
             ) from None
         if version.status is VersionStatus.DELETED:
-            raise UnusableRecord(f"The version {version_id[:12]} was deleted; name another.", param=param)
+            raise UnusableRecord(
+                f"The version {version_id[:12]} was deleted; name another version.", param=param
+            )
         return version_id

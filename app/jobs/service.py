@@ -138,7 +138,7 @@ class JobService:
         own = (self._data_dir / "jobs" / job_id).resolve()
         file = None if path is None else (self._data_dir / path).resolve()
         if file is None or not file.is_relative_to(own) or not file.is_file():
-            raise NoReport("This job has no report: only an evaluation that succeeded has one.")
+            raise NoReport("This job has no report; only an evaluation that succeeded has one.")
         return file
 
     def log(self, job_id: str) -> BinaryIO:

@@ -54,7 +54,8 @@ class JobValidator:
         )
         if spec.max_run_time_s is not None and spec.max_run_time_s > self._max_run_time_s:
             raise InvalidRequest(
-                f"A job may run for {self._max_run_time_s:g} s here; ask for less.", param="max_run_time_s"
+                f"A job may run for at most {self._max_run_time_s:g} s on this server; lower max_run_time_s.",
+                param="max_run_time_s",
             )
         self.check_room()
         return resolved
@@ -83,7 +84,8 @@ class JobValidator:
         open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
         if open_jobs >= self._max_open:
             raise TooManyJobs(
-                f"{open_jobs} jobs have not ended, and no more are taken; try again later, or cancel some.",
+                f"The server has {open_jobs} unfinished jobs and accepts no more; try again later, or cancel "
+                "some.",
                 retry_after_s=_RETRY_AFTER_S,
             )
 
@@ -119,7 +121,9 @@ class JobValidator:
             dataset = self._store.datasets.get(dataset_id)
         except UnknownRecord:
             raise UnusableRecord(
-                f"There is no data set {dataset_id}; GET /datasets lists them.", param=param, index=index
+                f"There is no data set {dataset_id}; GET /datasets lists all data sets.",
+                param=param,
+                index=index,
             ) from None
         if dataset.status in (DatasetStatus.REJECTED, DatasetStatus.DELETED):
             raise UnusableRecord(
@@ -129,7 +133,7 @@ class JobValidator:
             )
         if dataset.format != format:
             raise DatasetFormat(
-                f"The data set {dataset_id} has the format {dataset.format}; one of {format} is needed here.",
+                f"The data set {dataset_id} has the format {dataset.format}; name one with the format {format}.",
                 param=param,
                 index=index,
             )

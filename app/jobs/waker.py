@@ -54,7 +54,9 @@ class Waker:
             try:
                 is_published = wakeups.publish(*waiting)
             except Exception:
-                logger.exception("a wake-up for job %s failed; a worker finds the job by itself", waiting[1])
+                logger.exception(
+                    "The wake-up for job %s failed. A worker will find the job without it.", waiting[1]
+                )
                 continue
             if not is_published:
                 with self._news:

@@ -55,7 +55,9 @@ class WakeUps:
         try:
             self._app.send_task(TASKS[kind], args=[job_id], queue=QUEUES[kind])
         except (OperationalError, OSError) as error:
-            logger.warning("no wake-up for job %s, the broker does not answer: %s", job_id, error)
+            logger.warning(
+                "The broker does not respond, so no wake-up was sent for job %s. Reason: %s", job_id, error
+            )
             return False
         return True
 

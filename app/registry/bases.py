@@ -7,7 +7,7 @@ from models.references import DEMO, CheckpointError, canonical
 
 
 class BaseNotAllowed(CheckpointError):
-    """The base of a delta is not among the models that the operator allows, and not published here."""
+    """The base of a delta is neither a model that the operator allows nor a version published here."""
 
     code: ClassVar[str] = "base_not_allowed"
 
@@ -22,6 +22,6 @@ class AllowedBases:
         """Raise BaseNotAllowed if `reference` is not listed. `version` is used in the message."""
         if canonical(reference) not in self._references:
             raise BaseNotAllowed(
-                f"Version {version[:12]} is {reference}, which is neither served nor published here nor on the "
-                "operator's list: serve it with --model, or put it on SDS_CLIP_ALLOWED_MODELS."
+                f"Version {version[:12]} is {reference}, which is not served, not published here and not on "
+                "the operator's list; serve it with --model, or add it to SDS_CLIP_ALLOWED_MODELS."
             )

@@ -78,19 +78,19 @@ class Downloads:
         self._data_dir = data_dir
         self._allowed = AllowedBases(bases)
         self._exports = data_dir / "exports"
-        self._making = Places(1, "exports under way", retry_after_s=10)
+        self._making = Places(1, "exports", retry_after_s=10)
         _forget(self._exports)
 
     async def of(self, version: Version, *, full: bool) -> Download:
         """A version's files. Raises NotPublished, CannotExport, Overloaded."""
         if version.folder is None or version.status is VersionStatus.DELETED:
             raise NotPublished(
-                "This version has no files here: it is an operator's own model, or was deleted.",
+                "This server has no files of the version: it is the operator's own model, or it was deleted.",
                 param="version",
             )
         folder = self._data_dir / version.folder
         if not folder.is_dir():
-            raise NotPublished("The files of this version are gone; run its job again.", param="version")
+            raise NotPublished("The files of this version are gone; submit its job again.", param="version")
         root = f"sds-clip-{version.id[:12]}"
         if not full or not is_delta(folder):
             return Download(root, folder, version.created_at, ExitStack())
@@ -114,9 +114,9 @@ class Downloads:
             try:
                 made = await in_own_thread(export, f"export {version.id[:12]}")
             except CheckpointError as error:
-                logger.error("version %s cannot be exported: %s", version.id[:12], error)
+                logger.error("Version %s cannot be exported: %s", version.id[:12], error)
                 raise CannotExport(
-                    f"Whole weights of version {version.id[:12]} cannot be made; the server's log says why.",
+                    f"The full weights of version {version.id[:12]} cannot be made; the server's log says why.",
                     param="version",
                 ) from error
             return Download(root, made, version.created_at, holder.pop_all())

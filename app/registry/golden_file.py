@@ -27,5 +27,5 @@ def read_golden(folder: Path) -> Golden:
             return Golden(seed, opened.get_tensor("image_features"), opened.get_tensor("text_features"))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise VersionError(
-            f"{file} cannot be read ({type(error).__name__}: {first_line(error)}). Publish the version anew."
+            f"{file} cannot be read ({type(error).__name__}: {first_line(error)}). Publish the version again."
         ) from error

@@ -108,9 +108,9 @@ class LocalState:
                 found is not None and generation == known.generation and found.version != known.version
             ):
                 raise RegistryBehind(
-                    f"The registry has generation {generation} of {known.name}, and this process has read generation "
-                    f"{known.generation}: the database is an older copy or another one. Restore the right one, or "
-                    f"remove {self._file} and start again to follow this one."
+                    f"The database has generation {generation} of the alias {known.name}, but this process has "
+                    f"already read generation {known.generation}. It is an older copy or another database. "
+                    f"Restore the right database, or remove {self._file} and restart to use this one."
                 )
 
     def note_location(self, version: str, location: WeightsLocation) -> None:
@@ -137,7 +137,7 @@ class LocalState:
             verify(folder, version)
         except DamagedVersion as error:
             if folder.exists():
-                logger.error("this process's own copy of version %s is damaged: %s", version[:12], error)
+                logger.error("This process's own copy of version %s is damaged: %s", version[:12], error)
             return None
         return folder
 
@@ -167,7 +167,7 @@ class LocalState:
             _write(self._file, remembered)
         except OSError as error:
             self._unwritten = str(error)
-            logger.error("this process's state cannot be written: %s", error)
+            logger.error("The state of this process cannot be written: %s", error)
             with contextlib.suppress(OSError):
                 self._file.unlink(missing_ok=True)
         else:
@@ -180,7 +180,9 @@ class LocalState:
                     self._copy(one, location)
         except (OSError, CheckpointError) as error:
             self._uncopied[version] = str(error)
-            logger.error("version %s cannot be copied to this process's state: %s", version[:12], error)
+            logger.error(
+                "Version %s cannot be copied to the state folder of this process: %s", version[:12], error
+            )
         else:
             self._uncopied.pop(version, None)
 
@@ -238,7 +240,7 @@ def _read(file: Path) -> Remembered | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.error("%s cannot be read and is not used: %s", file, error)
+        logger.error("%s cannot be read, so it is not used: %s", file, error)
         return None
 
 
@@ -265,7 +267,7 @@ def _lock(folder: Path) -> BaseFileLock:
         lock.acquire(blocking=False)
     except Timeout:
         raise ConfigurationError(
-            f"{folder} is another process's state: give each serving process a folder of its own in "
+            f"Another process uses the state folder {folder}; give each serving process its own folder in "
             "SDS_CLIP_STATE_DIR."
         ) from None
     except (OSError, NotImplementedError) as error:

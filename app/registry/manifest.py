@@ -64,7 +64,9 @@ def kind_of(folder: Path) -> Literal["delta", "full"]:
         return "delta"
     if (folder / CONFIG_FILE).is_file():
         return "full"
-    raise VersionError(f"{folder} holds neither {DESCRIPTION_FILE} nor {CONFIG_FILE}, so it is no version.")
+    raise VersionError(
+        f"{folder} contains neither {DESCRIPTION_FILE} nor {CONFIG_FILE}, so it is not a version."
+    )
 
 
 def write_manifest(folder: Path, version: str, job: str, about: dict[str, Any]) -> Manifest:
@@ -87,7 +89,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r} is not {FORMAT}, the one that this program knows")
+            raise ValueError(
+                f"its format is {content['format']!r}, but this program reads only format {FORMAT}"
+            )
         files = {
             str(name): FileHash(str(file["sha256"]), int(file["size"]))
             for name, file in content["files"].items()
@@ -99,7 +103,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise
         raise VersionError(
             f"{folder / MANIFEST_FILE} cannot be read ({type(error).__name__}: {first_line(error)}): the version "
-            "is half-written or damaged. Publish it anew."
+            "is incomplete or damaged. Publish it again."
         ) from error
 
 
@@ -119,19 +123,19 @@ def _verify(folder: Path, version: str) -> Manifest:
     manifest = read_manifest(folder)
     if manifest.version != version:
         raise VersionError(
-            f"{folder} says that it is version {manifest.version[:12]}, not {version[:12]}: it was moved. "
-            "Publish the version anew."
+            f"{folder} contains version {manifest.version[:12]}, not {version[:12]}; it was moved. "
+            "Publish the version again."
         )
     names = {path.name for path in _plain_files(folder)} - {MANIFEST_FILE}
     if names != manifest.files.keys():
         other = sorted(names ^ manifest.files.keys())[0]
         state = "is missing" if other in manifest.files else "does not belong there"
-        raise VersionError(f"{folder / other} {state}. Publish version {version[:12]} anew.")
+        raise VersionError(f"{folder / other} {state}. Publish version {version[:12]} again.")
     for name, expected in manifest.files.items():
         if hash_file(folder / name) != expected:
             raise VersionError(
                 f"{folder / name} is not the file that was published: it was changed or is damaged. "
-                f"Publish version {version[:12]} anew."
+                f"Publish version {version[:12]} again."
             )
     return manifest
 
@@ -151,5 +155,5 @@ def _plain_files(folder: Path) -> list[Path]:
         raise VersionError(f"{folder} cannot be read ({error.strerror or error}).") from error
     for path in paths:
         if path.is_symlink() or not path.is_file():
-            raise VersionError(f"{path} is no plain file, and a version holds nothing else.")
+            raise VersionError(f"{path} is not a plain file, but a version contains only plain files.")
     return paths

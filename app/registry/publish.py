@@ -140,8 +140,8 @@ def _of_delta(source: Path, base: Clip | None) -> _Weights:
     version = base.identity.replacing(delta.tensors).version
     if version != delta.about.version:
         raise VersionError(
-            f"{source} is version {version[:12]} over {base.reference} and says {delta.about.version[:12]}: its "
-            "base is another one, or it was changed. Save it again."
+            f"{source} states version {delta.about.version[:12]}, but over {base.reference} it is version "
+            f"{version[:12]}: its base is another one, or it was changed. Save it again."
         )
     return _Weights(version, None, {})
 

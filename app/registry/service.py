@@ -127,7 +127,7 @@ class VersionService:
             try:
                 verify(folder, version_id)
             except DamagedVersion as error:
-                logger.error("version %s is damaged: %s", version_id[:12], error)
+                logger.error("Version %s is damaged: %s", version_id[:12], error)
                 return False
             return True
 
@@ -168,6 +168,6 @@ class VersionService:
         if verdict.get("alias") == alias and verdict.get("promoted") is False:
             raise NotBetter(
                 f"Its job {version.job_id} compared this version and did not promote it: {verdict.get('why')} "
-                "Send force: true to promote it all the same.",
+                "Send force: true to promote it anyway.",
                 param="force",
             )

@@ -59,7 +59,7 @@ def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
     try:
         store.versions.mark_damaged(version, is_damaged)
     except StoreUnavailable:
-        logger.warning("whether version %s is damaged cannot be recorded", version[:12])
+        logger.warning("The result of the damage check of version %s cannot be recorded.", version[:12])
 
 
 def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
@@ -87,7 +87,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         return
     if alias is not None and store.aliases.promotions(DEFAULT, limit=1)[0].who != SERVER:
         logger.info(
-            "%s is version %s, to which it was moved; the first model of the settings is %s",
+            "The alias %s stays at version %s, to which it was moved. The first model in the settings is %s.",
             DEFAULT, alias.version[:12], first[:12],
         )  # fmt: skip
         return

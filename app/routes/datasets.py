@@ -15,17 +15,21 @@ from app.schemas.listing import Deleted
 from app.store.records import DatasetStatus
 
 FILES: dict[str, Any] = {
-    FILE: {"type": "string", "format": "binary", "description": "A tar, tar.gz or zip archive."},
+    FILE: {
+        "type": "string",
+        "format": "binary",
+        "description": "A tar, tar.gz or zip archive of the data set.",
+    },
     SHARDS: {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
-        "description": "WebDataset shards instead; repeat the field for each.",
+        "description": "WebDataset shards in place of an archive. Repeat the field for each shard.",
     },
 }
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
-        "description": "The data set, which is being checked.",
-        "headers": {"Location": {"schema": {"type": "string"}, "description": "Where the data set is."}},
+        "description": "The data set was received. The server is now checking it.",
+        "headers": {"Location": {"schema": {"type": "string"}, "description": "The path of the data set."}},
     }
 }
 
@@ -41,9 +45,10 @@ _registration = reads(RegisterDataset, form=False)
     openapi_extra=describe_upload(RegisterDataset, DatasetFields, FILES),
 )
 async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> Response:
-    """Upload a data set, or register one that lies on the server; it is checked in the background.
+    """Upload a data set, or register data that are already on the server. The data are checked in the background.
 
-    The form's fields may stand before or after its files; before, what is wrong with them is said at once.
+    The fields of the form may come before or after its files. If they come first, errors in them are reported
+    before the files are read.
     """
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() == MULTIPART:
@@ -67,19 +72,19 @@ async def datasets(
     after: After = None,
     limit: Limit = 20,
 ) -> DatasetList:
-    """List data sets, the newest first; deleted ones only with `status=deleted`."""
+    """List data sets, newest first. Deleted data sets are listed only with `status=deleted`."""
     page = await backend.datasets.list(status=status, after=after, limit=limit)
     return DatasetList(data=[DatasetInfo.of(dataset) for dataset in page.items], has_more=page.has_more)
 
 
 @router.get("/datasets/{dataset_id}")
 async def dataset(caller: Train, backend: BackendDep, dataset_id: str) -> DatasetInfo:
-    """A data set: whether it can be used, how much it holds, what is wrong with it."""
+    """Return a data set: whether it can be used, how much it holds, and what is wrong with it."""
     return DatasetInfo.of(await backend.datasets.get(dataset_id))
 
 
 @router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy))
 async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: str) -> Deleted:
-    """Delete a data set and its files, unless a job that has not ended needs it. Again is no error."""
+    """Delete a data set and its files, unless an unfinished job needs it. It is no error to delete it twice."""
     await backend.datasets.delete(dataset_id)
     return Deleted(id=dataset_id, object="dataset")

@@ -64,7 +64,7 @@ PredictorDep = Annotated[Predictor, Depends(predictor)]
 async def match(
     body: Annotated[MatchRequest, Depends(reads(MatchRequest))], predictor: PredictorDep
 ) -> Response:
-    """Score every text against every image with the model in service."""
+    """Score every text against every image."""
     return _json(await predictor.match(body))
 
 
@@ -77,7 +77,7 @@ async def match(
 async def classify(
     body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], predictor: PredictorDep
 ) -> Response:
-    """Find the labels that fit each image best, each label averaged over prompt templates."""
+    """Find the labels that fit each image best. Each label is averaged over prompt templates."""
     return _json(await predictor.classify(body))
 
 

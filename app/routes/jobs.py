@@ -33,14 +33,15 @@ MAX_PAGE_POINTS = 900
 
 router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 
-Number = Annotated[int, Query(ge=0, lt=2**62, description="Only those with a higher number.")]
+Number = Annotated[int, Query(ge=0, lt=2**62, description="Return only events with a higher number.")]
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A page, or a stream for those who accept `text/event-stream`: every event with its number as "
-        "id, `progress` when that changes, and `done` with the job at its end.",
+        "description": "A page of events or, if the request accepts `text/event-stream`, a stream. The stream "
+        "sends every event with its number as id, `progress` whenever the progress changes, and `done` "
+        "with the job when the job has ended.",
         "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
     },
-    204: {"description": "The job has ended, and Last-Event-ID was its last event: do not connect again."},
+    204: {"description": "The job has ended, and Last-Event-ID was its last event. Do not connect again."},
 }
 
 
@@ -53,13 +54,13 @@ async def jobs(
     after: After = None,
     limit: Limit = 20,
 ) -> JobList:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     return await backend.run(backend.jobs.list, kind=kind, status=status, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}")
 async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
-    """A job: how far it is, its newest metrics, every change of its status, its result or error."""
+    """Return a job: its progress, its newest metrics, every change of its status, and its result or error."""
     return await backend.run(backend.jobs.get, job_id)
 
 
@@ -75,13 +76,22 @@ async def events(
     job_id: str,
     after: Number = 0,
     limit: Annotated[
-        int, Query(ge=1, le=MAX_PAGE_EVENTS, description="Of a page; a stream has no end but the job's.")
+        int,
+        Query(
+            ge=1,
+            le=MAX_PAGE_EVENTS,
+            description="The largest number of events on a page. A stream ignores it.",
+        ),
     ] = 100,
     last_event_id: Annotated[
-        str | None, Header(description="What a client that connects again has seen; comes before `after`.")
+        str | None,
+        Header(
+            description="The number of the last event that a reconnecting client has seen. It takes precedence "
+            "over `after`."
+        ),
     ] = None,
 ) -> Response:
-    """What happened to a job, as a page or as Server-Sent Events."""
+    """Return what happened to a job, as a page or as a stream of Server-Sent Events."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
         found = await backend.run(backend.store.events.events, job_id, after=after, limit=limit + 1)
         data = [EventInfo.model_validate(event) for event in found[:limit]]
@@ -106,10 +116,14 @@ async def metrics(
     caller: Train,
     backend: BackendDep,
     job_id: str,
-    after: Annotated[int, Query(ge=-1, lt=2**62, description="Only those at higher steps.")] = -1,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_POINTS)] = MAX_PAGE_POINTS,
+    after: Annotated[
+        int, Query(ge=-1, lt=2**62, description="Return only the metrics of higher steps.")
+    ] = -1,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_PAGE_POINTS, description="The largest number of steps to return.")
+    ] = MAX_PAGE_POINTS,
 ) -> MetricList:
-    """A job's curves: all metrics of a step together."""
+    """Return a job's metrics by step."""
     found = await backend.run(backend.store.events.metrics, job_id, after=after, limit=limit + 1)
     data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
     return MetricList(data=data, has_more=len(found) > limit)
@@ -117,25 +131,31 @@ async def metrics(
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
-    """The log of a fine-tuning job's run as JSON lines, also while it runs; afterwards its version's log."""
+    """Return the log of a fine-tuning job as JSON lines, even while the job runs.
+
+    When the job's files are removed, the log of the version that it made is returned.
+    """
     return LogResponse(await backend.run(backend.jobs.log, job_id), job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
 async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
-    """Cancel a job; one that runs is `cancelling` until its worker has stopped. Again is no error."""
+    """Cancel a job. A running job is `cancelling` until its worker has stopped. It is no error to repeat this."""
     return await backend.run(backend.jobs.cancel, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
 async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
-    """Pause a job; one that runs is `pausing` until its worker has written a checkpoint. Again is no error."""
+    """Pause a job. A running job is `pausing` until its worker has written a checkpoint.
+
+    It is no error to repeat this.
+    """
     return await backend.run(backend.jobs.pause, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
 async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
-    """Queue a paused job again; it goes on from its checkpoint. Again is no error."""
+    """Queue a paused job again. It continues from its checkpoint. It is no error to repeat this."""
     return await backend.run(backend.jobs.resume, job_id)
 
 
@@ -144,26 +164,27 @@ async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     responses=describe_errors(JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
 async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
-    """Take up a failed or cancelled job from its newest checkpoint, or from the start where there is none.
+    """Retry a failed or cancelled job. It continues from its newest checkpoint, or starts again if it has none.
 
-    Its attempts, interruptions and running time count from 0 again. A job that promotes needs the scope admin.
-    Again is no error.
+    Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key needs
+    the scope admin. It is no error to repeat this.
     """
     return await backend.run(backend.jobs.retry, job_id, caller)
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
 async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
-    """Remove the files of a job that has ended: checkpoints, logs, report. Again is no error.
+    """Delete the files of a job that has ended: its checkpoints, logs and report.
 
-    Its record, its events and the version that it made stay; `files_removed_at` says that the files are gone.
+    The job's record, its events and the version that it made are kept. `files_removed_at` says when the files were
+    removed. It is no error to repeat this.
     """
     return await backend.run(backend.jobs.delete, job_id)
 
 
 @router.get("/workers")
 async def workers(caller: Train, backend: BackendDep) -> WorkerList:
-    """Who takes jobs: every worker of the last day, whether it is alive, and the job that it has."""
+    """List the workers of the last day. Each says whether it is alive and which job it is running."""
     found = await backend.run(backend.store.workers.list)
     return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in found])
 
@@ -171,10 +192,15 @@ async def workers(caller: Train, backend: BackendDep) -> WorkerList:
 @router.get(
     "/jobs/{job_id}/report",
     response_class=Response,
-    responses={200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "description": "The report, as one HTML page.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        }
+    },
 )
 async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
-    """An evaluation's results as a page that needs nothing else."""
+    """Return an evaluation's results as one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(
         await backend.run(backend.jobs.report, job_id), media_type="text/html", headers=headers
@@ -185,5 +211,5 @@ def _number(last_event_id: str | None) -> int | None:
     if last_event_id is None or last_event_id == "":
         return None
     if not (last_event_id.isascii() and last_event_id.isdecimal()) or len(last_event_id) > 18:
-        raise InvalidRequest("Last-Event-ID is an event's number.", param="Last-Event-ID")
+        raise InvalidRequest("Last-Event-ID must be the number of an event.", param="Last-Event-ID")
     return int(last_event_id)

@@ -20,7 +20,8 @@ from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, Ver
 TAR = "application/x-tar"
 Archive: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A tar of the version's folder, which `local-dir:` loads once it is unpacked.",
+        "description": "A tar archive of the version's folder. Once it is unpacked, a reference with "
+        "`local-dir:` loads it.",
         "content": {TAR: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -30,7 +31,7 @@ router = APIRouter(tags=["models"], responses=describe_errors(*READING))
 
 @router.get("/models/{version}")
 async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
-    """A version, by its id or an alias: where it comes from, what it lies over, how good it is."""
+    """Return a version by its id or an alias: where it comes from, what it is based on, and how good it is."""
     return await backend.run(backend.versions.get, version)
 
 
@@ -45,7 +46,7 @@ async def promote(
     version: str,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
 ) -> AliasInfo:
-    """Point an alias at a version; every serving process follows within seconds."""
+    """Point an alias at a version. Every serving process follows within seconds."""
     return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
 
 
@@ -76,23 +77,27 @@ async def download(
     weights: Annotated[
         Literal["published", "full"],
         Query(
-            description="`published`: a delta where it is one. `full`: whole weights, made for this answer."
+            description="Which files to send. `published`: the files as published, which are a delta if the "
+            "version is one. `full`: the full weights, which are made for this answer."
         ),
     ] = "published",
 ) -> Response:
-    """A version's files as a tar."""
+    """Download a version's files as a tar archive."""
     return TarResponse(await backend.versions.download(version, full=weights == "full"))
 
 
 @router.get("/models/{version}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, version: str) -> Response:
-    """The log of the run that made a version, by its id or an alias, as JSON lines."""
+    """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
     return LogResponse(await backend.run(backend.versions.log, version), version)
 
 
 @router.delete("/models/{version}", responses=describe_errors(RecordInUse))
 async def delete_version(caller: Administer, backend: BackendDep, version: str) -> Deleted:
-    """Delete a version and its files, unless an alias, a job or another version needs it. Again is no error."""
+    """Delete a version and its files, unless an alias, a job or another version needs it.
+
+    It is no error to delete a version twice.
+    """
     await backend.versions.delete(version)
     return Deleted(id=version, object="model")
 

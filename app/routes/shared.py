@@ -40,9 +40,13 @@ Train = Annotated[Caller, Depends(requires("train"))]
 Administer = Annotated[Caller, Depends(requires("admin"))]
 
 After = Annotated[
-    str | None, Query(max_length=128, description="The id that the page starts after: the last one's before.")
+    str | None,
+    Query(
+        max_length=128,
+        description="Return the items that follow this id. Pass the last id of the previous page.",
+    ),
 ]
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="The largest number of items to return.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -50,7 +54,8 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[!-~]+$",
-        description="A second request with the same key and body gets the first one's job; any unique text.",
+        description="Any unique text. If you send a request again with the same key and body, you get the job of "
+        "the first request and no second job is made.",
     ),
 ]
 
@@ -60,7 +65,7 @@ async def backend(request: Request) -> Backend:
     found: Backend | None = request.app.state.backend
     if found is None:
         raise NoDatabase(
-            "This server only serves: it keeps no jobs, data sets and versions. Start it with `sds-clip up`, or "
+            "This server has no database for jobs, data sets and versions. Start it with `sds-clip up`, or "
             "name a database in SDS_CLIP_DATABASE_URL."
         )
     return found

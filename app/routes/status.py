@@ -23,7 +23,7 @@ router = APIRouter(tags=["status"])
     responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest),
 )
 async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
-    """List what is served (architecture, precision, size, version and generation), and what is registered."""
+    """List the models that this process serves, and the registered aliases and versions."""
     served = _engine(request).models
     default = served.current(DEFAULT)
     listed = ModelsAndVersions(models=[_described(model, default=model is default) for model in served])
@@ -50,7 +50,7 @@ async def models(request: Request, after: After = None, limit: Limit = 20) -> Mo
     responses=describe_errors(Unauthorized, Forbidden),
 )
 async def models_status(request: Request) -> ServingStatus:
-    """What each serving process serves, since when, and what it could not load."""
+    """Return what each serving process serves, since when, and what it could not load."""
     board: StatusBoard = request.app.state.status
     return ServingStatus(processes=await board.all())
 
@@ -58,16 +58,19 @@ async def models_status(request: Request) -> ServingStatus:
 @router.head("/health", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/health", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
 async def health(request: Request) -> Health:
-    """Whether the process works: 200 while batches are being taken."""
+    """Return 200 while the process takes batches of requests."""
     if not _engine(request).alive:
-        raise Unavailable("The engine has stopped; restart the process.")
+        raise Unavailable("The engine has stopped; restart the server process.")
     return Health()
 
 
 @router.head("/ready", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/ready", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
 async def ready(request: Request) -> Ready:
-    """Whether to send requests here: 200 only while a forward pass really answers, with what was promoted."""
+    """Return 200 while the process can answer requests with the promoted version.
+
+    If no request was answered recently, a forward pass tests this.
+    """
     await _engine(request).check_ready()
     board: StatusBoard = request.app.state.status
     return Ready(aliases=board.aliases.source)
@@ -76,7 +79,7 @@ async def ready(request: Request) -> Ready:
 @router.head("/metrics", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/metrics", dependencies=[Depends(public)], response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Metrics in Prometheus's text format."""
+    """Return the metrics in the text format of Prometheus."""
     return Response(request.app.state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

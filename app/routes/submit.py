@@ -15,14 +15,14 @@ from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
-    200: {"model": DryRunResult, "description": "What a dry run found."},
+    200: {"model": DryRunResult, "description": "The result of a dry run."},
     202: {
-        "description": "The job.",
+        "description": "The job was accepted.",
         "headers": {
-            "Location": {"schema": {"type": "string"}, "description": "Where the job is."},
+            "Location": {"schema": {"type": "string"}, "description": "The path of the job."},
             "Idempotency-Replayed": {
                 "schema": {"type": "string"},
-                "description": "`true` where an earlier request with this Idempotency-Key made the job.",
+                "description": "`true` if an earlier request with this Idempotency-Key made the job.",
             },
         },
     },
@@ -40,7 +40,7 @@ async def finetune(
     spec: Annotated[FinetuneSpec, Depends(reads(FinetuneSpec, form=False))],
     key: IdempotencyKey = None,
 ) -> Response:
-    """Fine-tune a model on a data set; 202 with the job, or 200 with what a dry run finds."""
+    """Fine-tune a model on a data set. The answer is 202 with the job, or 200 with the result of a dry run."""
     return await _submit(spec, backend, caller, key)
 
 
@@ -53,7 +53,7 @@ async def evaluate(
     spec: Annotated[EvaluateSpec, Depends(reads(EvaluateSpec, form=False))],
     key: IdempotencyKey = None,
 ) -> Response:
-    """Measure a model on a benchmark; 202 with the job, or 200 with what a dry run finds."""
+    """Measure a model on a benchmark. The answer is 202 with the job, or 200 with the result of a dry run."""
     return await _submit(spec, backend, caller, key)
 
 

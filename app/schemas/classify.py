@@ -20,7 +20,7 @@ from models.choices import LabelSet, TemplateSet
 
 
 class ClassifyRequest(Body):
-    """Images, and the labels to choose from."""
+    """The images to classify, and the labels to choose from."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"images": [PIXEL], "labels": ["circle", "square"], "top_k": 1}]}
@@ -29,31 +29,42 @@ class ClassifyRequest(Body):
     images: Annotated[Images, Field(min_length=1)]
     labels: Annotated[
         Annotated[Texts, Field(min_length=1)] | LabelSet,
-        Field(description="The labels, or the name of a set: `imagenet`."),
+        Field(description="A list of labels, or the name of a label set. The only set is `imagenet`."),
     ]
     templates: Annotated[
         TemplateSet | Annotated[Texts, Field(min_length=1)],
-        Field(description="`simple` (7 prompts a label), `openai` (80), or prompts with {} for the label."),
+        Field(
+            description="The prompt templates: `simple` (7 prompts per label), `openai` (80 prompts per label), "
+            "or a list of your own, with {} in place of the label."
+        ),
     ] = "simple"
-    top_k: Annotated[int, Field(ge=1, le=1000, description="How many labels to answer with.")] = 5
+    top_k: Annotated[
+        int, Field(ge=1, le=1000, description="The number of labels to return for each image.")
+    ] = 5
     model: ModelName = None
     on_error: OnError = "fail"
 
 
 class Prediction(BaseModel):
-    """A label and how well it fits."""
+    """A label, and how well it fits the image."""
 
     label: str
-    index: int = Field(description="The label's place in the request, or in the named set.")
-    score: float = Field(description="Cosine similarity to the label's class weight.")
-    probability: float = Field(description="Softmax over all labels; for SigLIP-style models a sigmoid.")
+    index: int = Field(
+        description="The position of the label in the request or in the named set, counted from 0."
+    )
+    score: float = Field(description="The cosine similarity between the image and the label's class weight.")
+    probability: float = Field(
+        description="The softmax over all labels. For SigLIP-style models, it is a sigmoid."
+    )
 
 
 class ImageClasses(BaseModel):
-    """One image's best labels."""
+    """The best labels of one image."""
 
-    index: int = Field(description="The image's place in the request.")
-    predictions: list[Prediction] = Field(description="Sorted, the most probable first.")
+    index: int = Field(description="The position of the image in the request, counted from 0.")
+    predictions: list[Prediction] = Field(
+        description="The labels, sorted by probability, most probable first."
+    )
 
 
 class ClassifyResponse(BaseModel):

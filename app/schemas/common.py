@@ -27,14 +27,17 @@ class Body(BaseModel):
 
 
 class UrlImage(Body):
-    """An image to be fetched, where the operator allows it."""
+    """An image that the server fetches from a URL. The operator must have allowed this."""
 
     url: Annotated[str, Field(max_length=2048, examples=["https://example.org/cat.jpg"])]
 
 
 InlineImage = Annotated[
     str,
-    Field(description="A data URI (`data:image/...;base64,...`) or bare base64 of JPEG, PNG, WebP or GIF."),
+    Field(
+        description="A JPEG, PNG, WebP or GIF file, as a data URI (`data:image/...;base64,...`) or as plain "
+        "base64."
+    ),
 ]
 # A file uploaded in a multipart body arrives in the same field as bytes.
 ImageInput = InlineImage | UrlImage | SkipJsonSchema[bytes]
@@ -44,34 +47,42 @@ Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
 Texts = Annotated[list[str], Field(max_length=65_536, fail_fast=True)]
 
 ModelName = Annotated[
-    str | None, Field(max_length=256, description="A name from GET /models; the default model when left out.")
+    str | None,
+    Field(max_length=256, description="A name from GET /models. Without it, the default model answers."),
 ]
 OnError = Annotated[
     Literal["fail", "skip"],
-    Field(description="`fail`: a bad image fails the request. `skip`: it gets an error, the others answers."),
+    Field(
+        description="What happens if an image cannot be read. `fail`: the whole request fails. `skip`: this "
+        "image gets an error, and the other images get answers."
+    ),
 ]
 
 
 class ModelInfo(BaseModel):
-    """The weights that gave an answer."""
+    """The model that gave the answer."""
 
     name: str
-    version: str = Field(description="SHA-256 of the weights and of all else that changes a score.")
-    generation: int = Field(description="Grows by one with each swap of the name's weights.")
+    version: str = Field(
+        description="The SHA-256 of the weights and of everything else that affects the scores."
+    )
+    generation: int = Field(
+        description="A number that grows by one each time the weights behind the name are replaced."
+    )
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, and what to do."""
+    """What went wrong, and what to do about it."""
 
-    type: str
-    code: str
-    message: str
-    param: str | None = None
-    index: int | None = None
+    type: str = Field(description="The kind of error, which follows from the HTTP status.")
+    code: str = Field(description="The code of the error. Programs can rely on it.")
+    message: str = Field(description="What went wrong, for people. The wording may change.")
+    param: str | None = Field(None, description="The field of the request that is wrong.")
+    index: int | None = Field(None, description="The position of the wrong item, if the field is a list.")
 
 
 class ErrorBody(BaseModel):
-    """The one error body."""
+    """The body of every error response."""
 
     model_config = example(
         {
@@ -89,7 +100,7 @@ class ErrorBody(BaseModel):
 
 
 class ItemError(BaseModel):
-    """An image that could not be answered; only with `on_error: skip`."""
+    """The error of one image. It occurs only with `on_error: skip`."""
 
     index: int
     error: ErrorDetail

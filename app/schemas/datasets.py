@@ -23,33 +23,41 @@ def known_format(name: str) -> str:
     try:
         return resolve(name)
     except ValueError:
-        raise ValueError(f"there is no such format; there are {', '.join(FORMATS)}") from None
+        raise ValueError(f"There is no such format; choose one of {', '.join(FORMATS)}") from None
 
 
 class DatasetFields(Body):
-    """What a data set is called and holds."""
+    """The name and the format of a data set."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, examples=["coco-train"])]
     format: Annotated[
         str,
         AfterValidator(known_format),
-        Field(description=f"One of {', '.join(FORMATS)}, or another spelling of these.", examples=[PAIRS]),
+        Field(
+            description=f"The format of the data: one of {', '.join(FORMATS)}, or an alias of one of them.",
+            examples=[PAIRS],
+        ),
     ]
     max_bad_share: Annotated[
         float,
-        Field(ge=0, le=1, description="The share of pairs or items that may be unusable, and is left out."),
+        Field(
+            ge=0,
+            le=1,
+            description="The share of pairs or items, from 0 to 1, that may be unusable. Unusable ones are left "
+            "out. If there are more, the data set is rejected.",
+        ),
     ] = 0.0
 
     @field_validator("name")
     @classmethod
     def _printable(cls, name: str) -> str:
         if not name.isprintable() or not name.strip():
-            raise ValueError("must be printable, and more than spaces")
+            raise ValueError("The name must have only printable characters, and not only spaces")
         return name
 
 
 class RegisterDataset(DatasetFields):
-    """Data that lie on the server already, under a folder that its operator opened for this."""
+    """Data that are already on the server, in a folder that the operator opened for data sets."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -62,7 +70,7 @@ class RegisterDataset(DatasetFields):
         Field(
             min_length=1,
             max_length=MAX_SOURCE_CHARS,
-            description="An absolute path, with or without file://: a folder, or WebDataset shards.",
+            description="The absolute path of a folder or of WebDataset shards. It may begin with file://.",
         ),
     ]
 
@@ -71,25 +79,36 @@ class SourceInfo(BaseModel):
     """Where a data set came from."""
 
     kind: Literal["archive", "shards", "registered"]
-    path: str | None = Field(None, description="Of a registered one.")
-    size_bytes: int | None = Field(None, description="Of an upload.")
-    sha256: list[str] | None = Field(None, description="Of an upload's files, in their order.")
+    path: str | None = Field(None, description="The path of registered data. It is null for an upload.")
+    size_bytes: int | None = Field(
+        None, description="The size of an upload in bytes. It is null for registered data."
+    )
+    sha256: list[str] | None = Field(
+        None,
+        description="The SHA-256 of each uploaded file, in the order of the upload. It is null for registered "
+        "data.",
+    )
 
 
 class DatasetInfo(BaseModel):
-    """A data set."""
+    """A data set and the result of its check."""
 
     id: str
     object: Literal["dataset"] = "dataset"
     name: str
     format: str
-    status: DatasetStatus = Field(description="Only a `ready` one is trained or evaluated on.")
+    status: DatasetStatus = Field(
+        description="The state of the data set. Jobs can use it only when it is `ready`."
+    )
     created_at: float
-    checked_at: float | None
-    content_hash: str | None = Field(description="SHA-256 of all that a model sees of it.")
-    counts: dict[str, int] | None
+    checked_at: float | None = Field(description="When the check ended. It is null while the check runs.")
+    content_hash: str | None = Field(
+        description="The SHA-256 of everything in the data set that a model sees."
+    )
+    counts: dict[str, int] | None = Field(description="What the check counted, such as samples.")
     problems: list[dict[str, Any]] | None = Field(
-        description="Why it was rejected, or what was left out: code and message; the first of them."
+        description="The first problems that the check found, each with a code and a message. They say why the "
+        "data set was rejected, or what was left out."
     )
     max_bad_share: float
     source: SourceInfo
@@ -107,6 +126,6 @@ class DatasetInfo(BaseModel):
 
 
 class DatasetList(Listing):
-    """Data sets, the newest first."""
+    """Data sets, newest first."""
 
     data: list[DatasetInfo]

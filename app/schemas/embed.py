@@ -19,7 +19,7 @@ from app.schemas.common import (
 
 
 class EmbedRequest(Body):
-    """Images or texts."""
+    """The images or the texts to embed. Give one of the two."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"texts": ["a red circle"]}, {"images": [PIXEL]}]}
@@ -27,10 +27,13 @@ class EmbedRequest(Body):
 
     images: Annotated[Images, Field(default_factory=list)]
     texts: Annotated[Texts, Field(default_factory=list)]
-    normalize: Annotated[bool, Field(description="Scale each vector to length 1.")] = True
+    normalize: Annotated[bool, Field(description="Whether each vector is scaled to length 1.")] = True
     encoding_format: Annotated[
         Literal["float", "base64"],
-        Field(description="`base64`: little-endian float32, a third of the size."),
+        Field(
+            description="How vectors are written. `float`: a list of numbers. `base64`: little-endian float32 "
+            "values in base64, about a third of the size."
+        ),
     ] = "float"
     model: ModelName = None
     on_error: OnError = "fail"
@@ -38,14 +41,14 @@ class EmbedRequest(Body):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if bool(self.images) == bool(self.texts):
-            raise ValueError("give images or texts: one of them, and not empty")
+            raise ValueError("Give either images or texts, and at least one item")
         return self
 
 
 class Embedding(BaseModel):
-    """One vector."""
+    """The vector of one image or text."""
 
-    index: int = Field(description="The item's place in the request.")
+    index: int = Field(description="The position of the image or text in the request, counted from 0.")
     embedding: list[float] | str
 
 

@@ -16,7 +16,7 @@ from models.training.config import Seed
 
 
 class EvaluateSpec(JobSpec):
-    """An evaluation job: a model, a version or an alias on a benchmark, alone or beside another."""
+    """An evaluation job. It measures a model on a benchmark and can compare it with a baseline."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -36,20 +36,28 @@ class EvaluateSpec(JobSpec):
     benchmark: Benchmark
     data: DatasetId
     model: Reference | None = None
-    """Of the scorer `clip`. The scorer `diffusion` measures the teacher; a model beside it is not used."""
+    """The model, version or alias that the scorer `clip` measures. The scorer `diffusion` measures the teacher and
+    ignores this field."""
     scorer: ScorerName = EvaluationRequest.scorer
+    """What scores a caption against an image: a CLIP model (`clip`), or the teacher's denoising error
+    (`diffusion`)."""
     teacher: Reference | None = None
-    """Of the scorer `diffusion`, which measures it."""
+    """The teacher that the scorer `diffusion` measures. The scorer `clip` takes none."""
     baseline: Reference | None = None
+    """A second model, version or alias that is measured for comparison."""
     classes: LabelSet | None = None
-    """Of zero-shot: the names of the classes; the data's own where it is not given."""
+    """The class names of the benchmark `zero-shot`. By default, the names in the data are used."""
     templates: Literal["photo", TemplateSet] | None = None
+    """The prompt templates of the benchmark `zero-shot`."""
     order_seed: Seed = EvaluationRequest.order_seed
+    """The seed for shuffling the captions of `coco-order` and `flickr-order`."""
     draws: Annotated[int, Field(ge=1, le=10_000)] = EvaluationRequest.draws
-    """Noise levels of the diffusion score."""
+    """The number of noise levels over which the diffusion score averages."""
     seed: Seed = EvaluationRequest.seed
+    """The seed for the noise of the diffusion score."""
     score_error: ErrorOf = EvaluationRequest.score_error
-    """Whose error the diffusion score is: the noise's, or the velocity's, which counts high noise for more."""
+    """What the diffusion score takes as its error: that of the noise, or that of the velocity, which gives more weight
+    to high noise."""
     precision: Precision = EvaluationRequest.precision
     batch_size: Annotated[int, Field(ge=1, le=4096)] = EvaluationRequest.batch_size
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = EvaluationRequest.max_bad_share

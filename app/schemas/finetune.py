@@ -31,30 +31,30 @@ MAX_NUMBER = 10**9
 
 
 class Hyperparameters(TrainingOptions):
-    """How the model is fine-tuned; give either `steps` or `epochs`."""
+    """How the model is fine-tuned. Give either `steps` or `epochs`."""
 
     @field_validator("*")
     @classmethod
     def _is_sane(cls, value: Any) -> Any:
         if isinstance(value, int | float) and value > MAX_NUMBER:
-            raise ValueError(f"must be {MAX_NUMBER} at most")
+            raise ValueError(f"The number must be at most {MAX_NUMBER}")
         return value
 
 
 class Evaluation(Part):
-    """A benchmark that a fine-tuned model is measured on."""
+    """A benchmark on which the fine-tuned model is measured."""
 
     benchmark: Benchmark
     data: DatasetId
 
 
 class Thresholds(Part):
-    """When a model is better than the one that an alias points at."""
+    """When a new version counts as better than the one that the alias points at."""
 
     max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """The p-value of McNemar's exact one-sided test on Winoground's GroupMatch must be below this."""
+    """The p-value of McNemar's exact one-sided test on Winoground's GroupMatch must be below this number."""
     max_loss: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Zero-shot accuracy, or what stands in for it, may be lower by at most this share."""
+    """Zero-shot accuracy, or the figure that replaces it, may fall by at most this share."""
 
 
 class FinetuneSpec(JobSpec):
@@ -78,31 +78,34 @@ class FinetuneSpec(JobSpec):
     kind = JobKind.FINETUNE
 
     base: Reference = DEFAULT
-    """A version, an alias, or a model that the operator allows."""
+    """The model to fine-tune: a version, an alias, or a model that the operator allows."""
     teacher: Reference | None = None
-    """A teacher that the operator allows; the objective `clip` needs none."""
+    """The teacher to distil, which must be one that the operator allows. The objective `clip` needs none."""
     training_data: DatasetId
-    """A data set of the format `pairs`."""
+    """The data set to train on. Its format must be `pairs`."""
     validation_data: DatasetId | None = None
-    """Another one, for the validation losses."""
+    """Another data set of the format `pairs`, on which the validation losses are measured."""
     objective: Objective = "sds-clip"
-    """`clip` is the control without a teacher."""
+    """What is trained. `sds-clip` adds L_SDS to L_CLIP. `score` distils the teacher's choice among captions. `clip` is
+    the control without a teacher."""
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
-    """Give either `steps` or `epochs`."""
+    """The options of the training. Give either `steps` or `epochs`."""
     evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()
-    """Benchmarks to measure the new version on."""
+    """The benchmarks on which the new version is measured."""
     promote: Literal["never", "if_better", "always"] = "never"
-    """Whether the alias moves to the new version. For anything but `never` the key needs the scope admin. `if_better`
-    compares the new version with the one that the alias points at, or with the base where there is no such alias. The
-    alias moves if both of these hold. First, on every Winoground set of `evaluate`, GroupMatch is higher by a one-sided
-    p below `thresholds.max_p`, and the group score is not lower. Second, top-1 accuracy on every zero-shot set is lower
-    by at most `thresholds.max_loss`. Without a zero-shot set, every retrieval set takes its place, and without one the
-    in-batch retrieval on `validation_data`, each with its mean recall@1 of both directions. Other benchmarks are
-    measured and decide nothing. The job's result names the Winoground figures that lie under chance."""
+    """Whether the alias moves to the new version. Any value but `never` needs a key with the scope admin.
+
+    `if_better` compares the new version with the version that the alias points at. If there is no such alias, it
+    compares it with the base. The alias moves if both conditions hold. First, on every Winoground set of `evaluate`,
+    GroupMatch is higher with a one-sided p below `thresholds.max_p`, and the group score is not lower. Second, on
+    every zero-shot set, top-1 accuracy falls by at most `thresholds.max_loss`. If there is no zero-shot set, the mean
+    recall@1 of both directions is compared instead: on every retrieval set or, if there is none, within the batches
+    of `validation_data`. Other benchmarks are measured but do not decide. The job's result names the Winoground
+    figures that are below chance."""
     alias: Annotated[str, Field(pattern=ALIAS_PATTERN)] = DEFAULT
-    """The name that `promote` moves."""
+    """The alias that `promote` moves."""
     thresholds: Thresholds = Field(default_factory=Thresholds)
-    """The limits of `if_better`."""
+    """The thresholds of `if_better`."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -121,12 +124,12 @@ class FinetuneSpec(JobSpec):
         measured = {evaluation.benchmark for evaluation in self.evaluate}
         if "winoground" not in measured:
             raise ValueError(
-                "promote: if_better needs a winoground data set in `evaluate`, to compare GroupMatch on"
+                "`promote: if_better` needs a winoground data set in `evaluate`, because it compares GroupMatch"
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
             raise ValueError(
-                "promote: if_better needs zero-shot or retrieval in `evaluate`, or validation_data, as a figure that "
-                "must not fall by more than max_loss"
+                "`promote: if_better` needs zero-shot or retrieval in `evaluate`, or validation_data, because "
+                "it checks that accuracy does not fall by more than max_loss"
             )
 
     @property

@@ -17,15 +17,18 @@ FILES = "files"
 
 
 class Progress(BaseModel):
-    """How far the stage is."""
+    """How far the current stage is."""
 
-    step: int
-    steps: int | None
-    share: float | None = Field(description="From 0 to 1.")
+    step: int = Field(description="The number of steps that are done.")
+    steps: int | None = Field(description="The number of all steps. It is null if it is not known.")
+    share: float | None = Field(
+        description="The share of the steps that is done, from 0 to 1. It is null if the number of steps is not "
+        "known."
+    )
 
 
 class JobProgress(BaseModel):
-    """The event `progress` of a job's stream."""
+    """The data of an event `progress` in the stream of a job's events."""
 
     status: JobStatus
     stage: str | None
@@ -48,7 +51,7 @@ class JobErrorInfo(BaseModel):
     message: str
     param: str | None
     retryable: bool = Field(
-        description="Whether the same request may succeed another time; then POST /jobs/{id}/retry goes on with it."
+        description="Whether another attempt may succeed. If so, POST /jobs/{id}/retry continues the job."
     )
 
 
@@ -69,7 +72,7 @@ class Transition(BaseModel):
 
 
 class MetricPointInfo(BaseModel):
-    """A job's metrics at a step; a number that was not finite is null."""
+    """A job's metrics at one step. A number that was not finite is null."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -82,54 +85,70 @@ class _JobInfo(BaseModel):
     id: str
     object: Literal["job"] = "job"
     status: JobStatus
-    created_at: float = Field(description="Seconds since the epoch, as all times here.")
+    created_at: float = Field(
+        description="When the job was created, in seconds since the Unix epoch. All times in this API have this "
+        "form."
+    )
     started_at: float | None
     finished_at: float | None
-    estimated_finish: float | None
-    stage: str | None = Field(description="What is being done: loading, training, evaluating, ...")
+    estimated_finish: float | None = Field(description="When the current stage is expected to finish.")
+    stage: str | None = Field(description="What the job is doing: loading, training, evaluating, ...")
     progress: Progress
     no_worker: bool = Field(
-        description="Whether the job needs a worker and none of its queue is alive; see GET /workers."
+        description="Whether the job needs a worker although no worker of its queue is alive. See GET "
+        "/workers."
     )
     attempt: int = Field(
-        description="Which attempt this is since the job last came to a new step; its process died before each other."
+        description="The number of the current attempt. It counts from the last time that the job reached a new "
+        "step. Each earlier attempt ended because the job's process died."
     )
-    max_attempts: int
-    interruptions: int = Field(description="How often its worker was lost or shut down.")
-    max_interruptions: int
-    run_time_s: float = Field(description="Over all attempts, up to when a worker last let go of it.")
-    max_run_time_s: float
+    max_attempts: int = Field(description="The job fails if this many attempts make no progress.")
+    interruptions: int = Field(description="How often the job's worker was lost or shut down.")
+    max_interruptions: int = Field(description="The job fails after more interruptions than this.")
+    run_time_s: float = Field(
+        description="The number of seconds that the job ran, over all attempts, until a worker last released it."
+    )
+    max_run_time_s: float = Field(description="The job fails when it has run for this many seconds.")
     result_version: str | None = Field(
-        description="The version that the job made; see GET /models/{version}."
+        description="The version that the job made. See GET /models/{version}."
     )
     result: dict[str, Any] | None = Field(
-        description="Metrics, evaluations, what came of promoting, and warnings (`code`, `message`, `figures`): "
-        "`teacher_had_no_say` where L_SDS changed next to nothing."
+        description="The metrics, the evaluations, the outcome of `promote`, and warnings with `code`, `message` "
+        "and `figures`. The warning `teacher_had_no_say` means that L_SDS changed almost nothing."
     )
-    report: str | None = Field(description="Where the evaluation's page is.")
+    report: str | None = Field(description="The path of the evaluation's report, or null if there is none.")
     error: JobErrorInfo | None
     pause_reason: JobErrorInfo | None = Field(
-        description="Why its worker paused it (`disk_reserve`, `storage_full`); POST resume takes it up again."
+        description="Why the job's worker paused it: `disk_reserve` or `storage_full`. POST /jobs/{id}/resume "
+        "continues it."
     )
     files_removed_at: float | None = Field(
-        description="When its files were removed, checkpoints and report among them; a retry then starts anew."
+        description="When the job's files were removed, including its checkpoints and report. A retry then "
+        "starts from the beginning."
     )
     suffix: str | None
     metadata: dict[str, Any]
-    transitions: list[Transition] | None = Field(None, description="In GET /jobs/{id} alone.")
-    metrics: MetricPointInfo | None = Field(None, description="The newest, in GET /jobs/{id} alone.")
+    transitions: list[Transition] | None = Field(
+        None, description="Every change of the job's status. Only GET /jobs/{id} returns this."
+    )
+    metrics: MetricPointInfo | None = Field(
+        None, description="The newest metrics. Only GET /jobs/{id} returns them."
+    )
 
 
 class FinetuneJobInfo(_JobInfo):
     """A fine-tuning job."""
 
     kind: Literal["finetune"] = "finetune"
-    base: str = Field(description="An alias stands here as the version that it pointed at.")
+    base: str = Field(
+        description="The model that is fine-tuned. If the request named an alias, this is the version that it "
+        "pointed at then."
+    )
     teacher: str | None
     training_data: str
     validation_data: str | None
     objective: str
-    hyperparameters: dict[str, Any] = Field(description="All of them, defaults included.")
+    hyperparameters: dict[str, Any] = Field(description="All training options, including the defaults.")
     evaluate: list[dict[str, Any]]
     promote: Literal["never", "if_better", "always"]
     alias: str
@@ -147,14 +166,14 @@ class EvaluateJobInfo(_JobInfo):
     scorer: Literal["clip", "diffusion"]
     teacher: str | None
     baseline: str | None
-    options: dict[str, Any] = Field(description="All others, defaults included.")
+    options: dict[str, Any] = Field(description="All other options, including the defaults.")
 
 
 JobInfo = Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")]
 
 
 class JobList(Listing):
-    """Jobs, the newest first."""
+    """Jobs, newest first."""
 
     data: list[JobInfo]
 
@@ -166,40 +185,46 @@ class EventInfo(BaseModel):
 
     id: int = Field(
         validation_alias="number",
-        description="Rises within a job, from 1; `after` and Last-Event-ID take it.",
+        description="The number of the event. It counts from 1 within each job. Pass it as `after` or as "
+        "Last-Event-ID.",
     )
     object: Literal["job.event"] = "job.event"
     created_at: float = Field(validation_alias="at")
     level: Level
-    type: str = Field(description="`status`, `message` or `metrics`.")
+    type: str = Field(description="The type of the event: `status`, `message` or `metrics`.")
     message: str
     data: dict[str, Any] | None
 
 
 class EventList(Listing):
-    """Events, in their order."""
+    """Events, in the order in which they happened."""
 
     data: list[EventInfo]
 
 
 class MetricList(Listing):
-    """Metrics by step."""
+    """Metrics, in the order of their steps."""
 
     data: list[MetricPointInfo]
 
 
 class Estimate(BaseModel):
-    """What a job would take, as far as that is known."""
+    """What a job would need, as far as it can be estimated."""
 
-    steps: int | None = Field(description="None while the training data are still being checked.")
-    images: int | None = Field(description="Seen in all steps together.")
-    seconds: float | None = Field(description="By the pace of an earlier job like it; None where none was.")
-    based_on: str | None = Field(description="That job.")
-    jobs_ahead: int = Field(description="Jobs that wait or run already.")
+    steps: int | None = Field(
+        description="The number of steps. It is null while the training data are still being checked."
+    )
+    images: int | None = Field(description="The number of images that all steps together see.")
+    seconds: float | None = Field(
+        description="The expected running time, judged by an earlier job of the same kind. It is null if there "
+        "was none."
+    )
+    based_on: str | None = Field(description="The id of that earlier job.")
+    jobs_ahead: int = Field(description="The number of jobs that are already waiting or running.")
 
 
 class DryRunResult(BaseModel):
-    """What a request would do."""
+    """What the request would do."""
 
     model_config = example(
         {
@@ -218,7 +243,7 @@ class DryRunResult(BaseModel):
 
     object: Literal["dry_run"] = "dry_run"
     kind: Literal["finetune", "evaluate"]
-    config: dict[str, Any] = Field(description="The resolved configuration, every default written out.")
+    config: dict[str, Any] = Field(description="The resolved configuration, including all defaults.")
     estimate: Estimate
 
 

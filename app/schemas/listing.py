@@ -6,14 +6,17 @@ from pydantic import BaseModel, Field
 
 
 class Listing(BaseModel):
-    """A page; the newest first, unless they have numbers."""
+    """One page of a list. Items with numbers are in ascending order, and all others are newest first."""
 
     object: Literal["list"] = "list"
-    has_more: bool = Field(description="Whether `after` the last of these there are more.")
+    has_more: bool = Field(
+        description="Whether more items follow. To read them, pass the id of the last item as `after` (for "
+        "metrics, its step)."
+    )
 
 
 class Deleted(BaseModel):
-    """Something was deleted."""
+    """Confirms that something was deleted."""
 
     id: str
     object: Literal["model", "dataset"]

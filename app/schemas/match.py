@@ -19,7 +19,7 @@ from app.schemas.common import (
 
 
 class MatchRequest(Body):
-    """Images and texts; every text is scored against every image."""
+    """The images and the texts to match. Every text is scored against every image."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"images": [PIXEL], "texts": ["a red circle", "a blue square"]}]}
@@ -32,19 +32,22 @@ class MatchRequest(Body):
 
 
 class ImageMatch(BaseModel):
-    """One image against every text."""
+    """The scores of one image with every text."""
 
-    index: int = Field(description="The image's place in the request.")
-    scores: list[float] = Field(description="Cosine similarity to each text.")
-    logits: list[float] = Field(description="The scores times the checkpoint's logit scale, plus its bias.")
-    probabilities: list[float] = Field(
-        description="Softmax of the logits over the texts; for SigLIP-style models a sigmoid of each."
+    index: int = Field(description="The position of the image in the request, counted from 0.")
+    scores: list[float] = Field(description="The cosine similarity between the image and each text.")
+    logits: list[float] = Field(
+        description="The scores, multiplied by the checkpoint's logit scale, plus its logit bias."
     )
-    best: int = Field(description="The text with the highest score.")
+    probabilities: list[float] = Field(
+        description="The softmax of the logits over the texts. For SigLIP-style models, it is the sigmoid of "
+        "each logit."
+    )
+    best: int = Field(description="The index of the text with the highest score.")
 
 
 class MatchResponse(BaseModel):
-    """Both directions: per image over the texts, and per text over the images."""
+    """The scores of each image over the texts, and the probabilities of each text over the images."""
 
     model_config = example(
         {
@@ -65,5 +68,6 @@ class MatchResponse(BaseModel):
     model: ModelInfo
     results: list[ImageMatch | ItemError]
     text_probabilities: list[list[float]] = Field(
-        description="Per text, over the images that were answered, in their order: softmax, or sigmoids."
+        description="For each text, its probabilities over the images: a softmax, or sigmoids for SigLIP-style "
+        "models. Images with an error are left out, and the others keep their order."
     )

@@ -8,103 +8,127 @@ from app.schemas.common import ModelInfo
 
 
 class ServedModel(ModelInfo):
-    """What a name serves."""
+    """A model that the server serves under a name."""
 
-    default: bool = Field(description="Whether requests that name no model get this one.")
-    reference: str = Field(description="Where the weights came from.")
+    default: bool = Field(description="Whether this model answers requests that name no model.")
+    reference: str = Field(description="The reference from which the weights were loaded.")
     architecture: str
     precision: Literal["float32", "bfloat16", "float16"]
     device: str
-    parameters: int
-    size_bytes: int = Field(description="The weights in memory.")
+    parameters: int = Field(description="The number of parameters of the model.")
+    size_bytes: int = Field(description="The size of the weights in memory, in bytes.")
     embedding_dimensions: int
-    image_size: tuple[int, int]
-    context_length: int = Field(description="Longer texts are cut to so many tokens.")
-    probabilities: Literal["softmax", "sigmoid"]
+    image_size: tuple[int, int] = Field(description="The size of the images that the model takes, in pixels.")
+    context_length: int = Field(
+        description="The number of tokens that the model reads of a text. Longer texts are cut."
+    )
+    probabilities: Literal["softmax", "sigmoid"] = Field(
+        description="How the model turns logits into probabilities."
+    )
     logit_scale: float
     quick_gelu: bool
 
 
 class ModelList(BaseModel):
-    """The models that requests may name."""
+    """The models that requests can name."""
 
     models: list[ServedModel]
 
 
 class FailedLoad(BaseModel):
-    """The last version that an alias was moved to and that could not be loaded."""
+    """The last version of an alias that the process could not load."""
 
     version: str
     generation: int
-    at: float = Field(description="Seconds since the epoch, as all times here.")
-    code: str
-    reason: str
+    at: float = Field(
+        description="When the process last tried to load it, in seconds since the Unix epoch, like all times in "
+        "this API."
+    )
+    code: str = Field(description="The code of the error.")
+    reason: str = Field(description="Why the version could not be loaded.")
     attempts: int = Field(
-        description="How often it was tried; while the alias points at it, it will be again."
+        description="How often the process has tried to load the version. It tries again while the alias points "
+        "at it."
     )
 
 
 class NameStatus(BaseModel):
-    """What a process serves under a name."""
+    """What one process serves under one name."""
 
     name: str
-    version: str | None = Field(None, description="None for an alias of which nothing could be loaded yet.")
+    version: str | None = Field(
+        None,
+        description="The version that answers. It is null for an alias of which no version could be loaded yet.",
+    )
     generation: int | None = None
     from_copy: bool = Field(
         False,
-        description="Whether it was loaded from this process's own copy: the registry's files are damaged.",
+        description="Whether the version was loaded from this process's own copy because the published files are "
+        "damaged.",
     )
-    since: float | None = None
-    wanted_version: str | None = Field(None, description="Where the alias points; None for a reference.")
+    since: float | None = Field(None, description="When the process began to serve this version.")
+    wanted_version: str | None = Field(
+        None, description="The version that the alias points at. It is null for a reference."
+    )
     wanted_generation: int | None = None
-    loading: bool = Field(False, description="Whether the wanted version is being made ready.")
+    loading: bool = Field(False, description="Whether the wanted version is being loaded.")
     last_failed_load: FailedLoad | None = None
 
 
 class AliasReading(BaseModel):
-    """Whether a process can read the aliases; while it cannot, it serves on what it serves."""
+    """Whether a process can read the aliases. While it cannot, it keeps serving the same versions."""
 
-    state: Literal["read", "away", "none"] = Field(description="`none`: it follows no aliases.")
+    state: Literal["read", "away", "none"] = Field(
+        description="`read`: the process can read the aliases. `away`: it cannot read them now. `none`: it "
+        "follows no aliases."
+    )
     source: Literal["none", "registry", "state"] = Field(
         "none",
-        description="Where those that it follows were read. `state`: it started while they could not be read, and "
-        "follows them as it read them last. `none`: it knows none.",
+        description="Where the process read the aliases that it follows. `registry`: in the database. `state`: "
+        "in its state folder, because it has not been able to read the database since it started. These "
+        "are the aliases of an earlier run. `none`: it knows no aliases.",
     )
-    read_at: float | None = Field(None, description="When they were last read, also in an earlier run.")
-    error: str | None = None
+    read_at: float | None = Field(
+        None,
+        description="When the process last read the aliases from the database, perhaps in an earlier run.",
+    )
+    error: str | None = Field(None, description="Why the aliases cannot be read.")
     state_error: str | None = Field(
-        None, description="Why what is kept for a start without the database could not be written."
+        None,
+        description="Why the process could not write its state folder, which it needs to start without the "
+        "database.",
     )
 
 
 class ProcessStatus(BaseModel):
-    """One serving process."""
+    """The state of one serving process."""
 
     process: str
     host: str
     pid: int
     started_at: float
-    at: float = Field(description="When it said so.")
+    at: float = Field(description="When the process reported this state.")
     aliases: AliasReading
     models: list[NameStatus]
 
 
 class ServingStatus(BaseModel):
-    """Every serving process that is known, the one that answers first."""
+    """All known serving processes. The process that answers the request comes first."""
 
     processes: list[ProcessStatus]
 
 
 class Ready(BaseModel):
-    """The default model answers."""
+    """The process can answer requests."""
 
     status: Literal["ok"] = "ok"
     aliases: Literal["none", "registry", "state"] = Field(
-        description="Where the aliases that are served were read: as GET /models/status has it."
+        description="Where the process read the aliases that it serves, as in `aliases.source` of GET "
+        "/models/status."
     )
 
 
 class Health(BaseModel):
-    """Whether the process does its work."""
+    """The process is working."""
 
     status: Literal["ok"] = "ok"

@@ -32,24 +32,24 @@ MetadataValue = Annotated[str, Field(max_length=512)]
 
 
 class Part(Body):
-    """A spec, or a part of one."""
+    """A job's spec, or a part of one."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class JobSpec(Part):
-    """What every job may be given. These four stay out of `config`: the row has columns for them, or needs none."""
+    """The fields of every job. They are not part of `config`: the row has columns for them, or needs none."""
 
     kind: ClassVar[JobKind]
 
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
-    """A word to know the job by."""
+    """A short label that helps you recognise the job."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(default_factory=dict)
-    """The caller's own notes."""
+    """Your own notes, as text values under keys of your choice."""
     max_run_time_s: Annotated[float, Field(gt=0)] | None = None
-    """How long it may run, over all attempts; the operator's limit where it is not given."""
+    """The number of seconds that the job may run, over all its attempts. By default, the operator's limit applies."""
     dry_run: bool = False
-    """Check everything and say what would be done, and do nothing."""
+    """Only check the request, and return what the job would do. No job is created."""
 
     def as_sent(self) -> dict[str, Any]:
         """The fields that the caller set. A replay with the same Idempotency-Key must send the same ones."""
@@ -65,7 +65,7 @@ class JobSpec(Part):
     def read(cls, config: Mapping[str, Any] | None) -> Self:
         """The spec in a row's `config`. Raises ConfigError."""
         if (config or {}).get("format", 0) > FORMAT:
-            raise ConfigError("The job was accepted by a newer version of this program; update the worker.")
+            raise ConfigError("A newer version of this program accepted the job; update the worker.")
         try:
             return cls.model_validate(cls.upgraded(config))
         except ValidationError as error:

@@ -10,13 +10,21 @@ from app.schemas.models import ModelList
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.records import Alias, Promotion, Version, VersionStatus
 
-Reason = Annotated[str, Field(min_length=1, max_length=1000, description="For the audit.")]
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="Why the alias moves. The reason is kept with the record of the move.",
+    ),
+]
 Generation = Annotated[
     int | None,
     Field(
         ge=0,
         lt=2**62,
-        description="Move the alias only if it is still at this generation; 0: if there is none.",
+        description="Move the alias only if it is still at this generation. 0 means that the alias must not "
+        "exist yet.",
     ),
 ]
 
@@ -30,12 +38,15 @@ class PromoteRequest(Body):
 
     alias: str = Field(DEFAULT, pattern=ALIAS_PATTERN)
     reason: Reason
-    force: bool = Field(False, description="Also a version that its own job compared and found not better.")
+    force: bool = Field(
+        False,
+        description="Promote the version even if the job that made it compared it and found it no better.",
+    )
     expected_generation: Generation = None
 
 
 class RollbackRequest(Body):
-    """Point an alias at the version before."""
+    """Point an alias at its previous version."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "worse in production"}]})
 
@@ -44,34 +55,39 @@ class RollbackRequest(Body):
 
 
 class AliasInfo(BaseModel):
-    """Where an alias points."""
+    """An alias and the version that it points at."""
 
     model_config = ConfigDict(from_attributes=True)
 
     name: str
     object: Literal["alias"] = "alias"
     version: str
-    generation: int = Field(description="Grows by one with every move, also with one back.")
-    previous: str | None = Field(description="Where a rollback leads.")
+    generation: int = Field(
+        description="A number that grows by one with every move of the alias, including a rollback."
+    )
+    previous: str | None = Field(description="The version that a rollback would point the alias at.")
     updated_at: float
 
 
 class VersionInfo(BaseModel):
     """A registered version."""
 
-    id: str = Field(description="SHA-256 of the weights and of all else that changes a score.")
+    id: str = Field(description="The SHA-256 of the weights and of everything else that affects the scores.")
     object: Literal["model"] = "model"
     status: Literal["ready", "damaged", "deleted"] = Field(
-        description="`damaged`: its files were found not to be those that were published. It is neither promoted nor "
-        "downloaded until they are."
+        description="The state of the version. `damaged`: its files differ from those that were published. Until "
+        "they are repaired, it can be neither promoted nor downloaded."
     )
-    damaged_at: float | None = Field(description="When that was found.")
+    damaged_at: float | None = Field(description="When the damage was found.")
     created_at: float
     size_bytes: int
-    base: str | None = Field(description="What it lies over, as people read it.")
-    base_version: str | None
-    job_id: str | None = Field(description="The job that made it first.")
-    downloadable: bool = Field(description="Not so for an operator's own reference and a damaged version.")
+    base: str | None = Field(description="The model that the version is based on, as a readable reference.")
+    base_version: str | None = Field(description="The id of the version that it is based on.")
+    job_id: str | None = Field(description="The job that first made the version.")
+    downloadable: bool = Field(
+        description="Whether the version can be downloaded. The operator's own models and damaged versions "
+        "cannot."
+    )
     aliases: list[str]
 
     @classmethod
@@ -80,15 +96,18 @@ class VersionInfo(BaseModel):
 
 
 class VersionDetail(VersionInfo):
-    """A registered version with all that is known of it."""
+    """A registered version with all its details."""
 
     description: dict[str, Any] = Field(
-        description="Architecture, preprocessing, training, data and metrics, as the version's folder has them."
+        description="The architecture, preprocessing, training, data and metrics, as described in the version's "
+        "folder."
     )
-    metrics: dict[str, Any] | None = Field(description="Of its training.")
+    metrics: dict[str, Any] | None = Field(description="The metrics of the training.")
     evaluations: dict[str, Any] | None
-    lineage: list[str] = Field(description="The versions that it lies over, the nearest first.")
-    promotions: list["PromotionInfo"] = Field(description="The newest moves of the aliases that are on it.")
+    lineage: list[str] = Field(description="The versions that it is based on, nearest first.")
+    promotions: list["PromotionInfo"] = Field(
+        description="The newest moves of the aliases that point at the version."
+    )
 
     @classmethod
     def detailed(
@@ -108,7 +127,7 @@ class VersionDetail(VersionInfo):
 
 
 class PromotionInfo(BaseModel):
-    """A line of the audit: an alias was moved."""
+    """The record of one move of an alias."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -141,12 +160,15 @@ def _mapping(value: object) -> dict[str, Any] | None:
 
 
 class ModelsAndVersions(ModelList):
-    """What this process serves, and what is registered."""
+    """The models that this process serves, and the registered aliases and versions."""
 
     registry: Literal["none", "read", "away"] = Field(
         "none",
-        description="`none`: this server keeps no versions. `away`: they cannot be read at the moment.",
+        description="Whether the registered versions could be read. `none`: this server keeps no versions. "
+        "`away`: the database cannot be read at the moment.",
     )
     aliases: list[AliasInfo] = Field(default_factory=list)
-    versions: list[VersionInfo] = Field([], description="The newest first; `after` takes an id.")
-    has_more: bool = Field(False, description="Whether there are more versions.")
+    versions: list[VersionInfo] = Field([], description="The registered versions, newest first.")
+    has_more: bool = Field(
+        False, description="Whether more versions follow. To read them, pass the last id as `after`."
+    )

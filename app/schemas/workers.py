@@ -8,27 +8,29 @@ from app.store.states import JobKind
 
 
 class WorkerInfo(BaseModel):
-    """A worker: a process that takes jobs of one queue and runs them one after another."""
+    """A worker, which is a process that takes the jobs of one queue and runs them one after another."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
     object: Literal["worker"] = "worker"
     alive: bool = Field(
-        description="Whether it was seen within its last three heartbeats, which are 10 s apart."
+        description="Whether the worker has reported within the last three heartbeats, which are 10 s apart."
     )
     queue: JobKind
     host: str
     pid: int
     device: str
-    version: str = Field(description="Of the program.")
+    version: str = Field(description="The version of the program that the worker runs.")
     started_at: float
     seen_at: float
-    job: str | None = Field(validation_alias="job_id", description="The job that it has.")
+    job: str | None = Field(
+        validation_alias="job_id", description="The id of the job that the worker is running."
+    )
 
 
 class WorkerList(BaseModel):
-    """Workers, those seen last first."""
+    """Workers, most recently seen first."""
 
     object: Literal["list"] = "list"
     data: list[WorkerInfo]

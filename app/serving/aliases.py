@@ -81,7 +81,8 @@ class FollowedAliases:
             return followed.why_not_loaded()
         if (self.read_at is None or self.away is not None) and may_be_alias(name):
             return RegistryAway(
-                f"Which version {name} stands for cannot be read at the moment; send the request again later.",
+                f"The server cannot read at the moment which version {name} stands for; send the request again "
+                "later.",
                 param="model",
                 retry_after_s=NOT_READY_RETRY_S,
             )

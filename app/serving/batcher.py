@@ -140,7 +140,7 @@ class Batcher(Generic[Key, Payload, Result]):
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
         if self.admitted and self.admitted + cost > self._max_queue:
             raise Overloaded(
-                f"{self.admitted} items are waiting, {self._max_queue} at most do; come back later.",
+                f"{self.admitted} items are waiting, and at most {self._max_queue} may wait; try again later.",
                 retry_after_s=self.retry_after_s(),
             )
         self.admitted += cost

@@ -121,7 +121,7 @@ class ClassWeights:
         await asyncio.wait([build.task], timeout=self._wait_s if build.background else None)
         if not build.task.done() or build.task.cancelled():
             raise ClassesBuilding(
-                f"This label set is being encoded for {model.name}: {build.done} of {classes.size} prompts "
+                f"The server is encoding this label set for {model.name}: {build.done} of {classes.size} prompts "
                 "are done. Send the same request again later.",
                 param="labels",
                 retry_after_s=self._engine.seconds_for(build.remaining),
@@ -194,7 +194,7 @@ class ClassWeights:
         large = [build for build in self._builds.values() if self._is_large(build.classes)]
         if self._is_large(classes) and len(large) >= MAX_LARGE_BUILDS:
             raise Overloaded(
-                f"{len(large)} large label sets are being encoded already; come back later.",
+                f"{len(large)} large label sets are already being encoded; try again later.",
                 param="labels",
                 retry_after_s=self._engine.seconds_for(sum(build.remaining for build in large)),
             )
@@ -207,7 +207,7 @@ class ClassWeights:
     def _end(self, key: tuple[str, str, str], task: "asyncio.Task[Tensor]") -> None:
         del self._builds[key]
         if not task.cancelled() and task.exception() is not None:
-            logger.error("a label set could not be encoded", exc_info=task.exception())
+            logger.error("A label set could not be encoded.", exc_info=task.exception())
 
     async def _build(self, key: tuple[str, str, str], model: ModelHandle, build: Build) -> Tensor:
         """Sum each class's features while its prompts are encoded, so that memory holds only [c, d]."""

@@ -119,7 +119,8 @@ class Engine:
                     yield new_texts
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or come back.",
+                    f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or try again "
+                    "later.",
                     retry_after_s=self._batcher.retry_after_s(),
                 ) from None
 
@@ -169,7 +170,7 @@ class Engine:
     async def check_ready(self) -> None:
         """Return if a forward pass answered recently, or answers now. Raises Unavailable."""
         if self.draining:
-            raise Unavailable("The server is shutting down.", retry_after_s=1)
+            raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
         try:
             default = self.models.resolve(None)
         except ServiceError as error:
@@ -186,7 +187,7 @@ class Engine:
             # Concurrent checks share one probe, which continues when one of them gives up.
             await asyncio.wait_for(asyncio.shield(self._ready_probe), PROBE_TIMEOUT_S)
         except (TimeoutError, ServiceError) as error:
-            raise Unavailable("The model does not answer.", retry_after_s=5) from error
+            raise Unavailable("The model does not respond.", retry_after_s=5) from error
 
     def _new_texts(self, model: ModelHandle, texts: Sequence[str]) -> list[str]:
         """The distinct texts whose features are not cached. The others cost nothing."""
@@ -218,12 +219,20 @@ class Engine:
             self._metrics.stage("queue", job.started_at - job.enqueued_at)
 
     def _gauges(self) -> Iterator[Metric]:
-        yield gauge("queued_items", "Items that wait for a batch.", {(): self._batcher.queued})
-        yield gauge("admitted_items", "Items decoded, waiting or computed.", {(): self._batcher.admitted})
-        yield gauge("text_cache_entries", "Text features kept.", {(): len(self._forward.cache)})
+        yield gauge("queued_items", "The number of items that wait for a batch.", {(): self._batcher.queued})
+        yield gauge(
+            "admitted_items",
+            "The number of items that are being decoded, waiting or being computed.",
+            {(): self._batcher.admitted},
+        )
+        yield gauge(
+            "text_cache_entries",
+            "The number of texts whose features are cached.",
+            {(): len(self._forward.cache)},
+        )
         yield gauge(
             "generation",
-            "How often the weights behind a name were replaced, and once more.",
+            "The generation of the weights behind a name. It grows by one with each replacement.",
             {(model.name, model.clip.version[:12]): model.generation for model in self.models},
             ("model", "version"),
         )

@@ -141,7 +141,7 @@ class Forward:
         features: list[Tensor] = []
         for start in range(0, len(items), self._max_batch):
             if all(job.abandoned for job in jobs):
-                raise Unavailable("Every caller has gone.")
+                raise Unavailable("All callers have disconnected.")
             started_at = time.monotonic()
             features.extend(encode(items[start : start + self._max_batch]).cpu())
             self._metrics.stage(f"forward_{stage}", time.monotonic() - started_at)
@@ -151,4 +151,6 @@ class Forward:
 def _answer(encode: Encode[object], features: Features) -> object:
     if features.images.isfinite().all() and features.texts.isfinite().all():
         return encode.head(features)
-    return InternalError("The model gave numbers that are not finite; the operator must replace its weights.")
+    return InternalError(
+        "The model computed numbers that are not finite; its operator must replace the weights."
+    )

@@ -140,7 +140,7 @@ class VersionLoader:
         """Everything but computing. Runs in a thread. `over` are the deltas for which this is the base."""
         found, is_registry = self._find(version) if is_version(version) else (None, False)
         if found is None:
-            raise UnknownVersion(f"There is no version {version[:64]} here.")
+            raise UnknownVersion(f"This server has no version {version[:64]}.")
         loaded = self._loaded.get(version)
         if isinstance(found, str):
             if loaded is None and not by_alias:
@@ -188,7 +188,7 @@ class VersionLoader:
             copy = None if self._state is None else self._state.whole_copy(version)
             if copy is None:
                 raise
-            logger.error("a version is damaged, and this process's own copy of it is used: %s", error)
+            logger.error("A version is damaged, so this process uses its own copy: %s", error)
             return copy
         if mark:
             self._mark_damaged(version, False)
@@ -206,7 +206,7 @@ class VersionLoader:
         """The base of a delta: in memory, published here, or on the operator's list."""
         version = delta.about.base_version
         if version in over:
-            raise DeltaError(f"{delta.folder} is a delta over itself; publish the version anew.")
+            raise DeltaError(f"{delta.folder} is a delta over itself; publish the version again.")
         with self._reading.setdefault(version, threading.Lock()):
             base = self._loaded.get(version)
             if base is not None:
@@ -221,7 +221,8 @@ class VersionLoader:
         clip = load_clip(reference, device=self._device, precision=self._precision)
         if clip.version != version:
             raise VersionError(
-                f"{reference} is version {clip.version[:12]}, not {version[:12]}: it was changed. Publish it anew."
+                f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "
+                "again."
             )
         if called is not None:
             clip = replace(clip, reference=called)
@@ -240,9 +241,9 @@ class VersionLoader:
             allowed = TOLERANCE[clip.precision]
             if not angle <= allowed:
                 raise VersionError(
-                    f"Version {clip.version[:12]} embeds its golden inputs {angle:.2g} radians from where it did "
-                    f"when it was published ({allowed:g} are allowed in {clip.precision}): this program computes "
-                    "something else."
+                    f"This program does not compute what version {clip.version[:12]} computed when it was "
+                    f"published: its golden embeddings differ by {angle:.2g} radians, and {allowed:g} are "
+                    f"allowed in {clip.precision}."
                 )
         await _with_cause(self._engine.warm_up_new(model))
 
@@ -257,5 +258,5 @@ async def _with_cause(computed: Awaitable[Answer]) -> Answer:
     except InternalError as error:
         cause = error.__cause__ or error
         raise VersionError(
-            f"The weights cannot be computed with ({type(cause).__name__}: {first_line(cause)})."
+            f"A forward pass with these weights failed ({type(cause).__name__}: {first_line(cause)})."
         ) from error

@@ -64,7 +64,7 @@ class ImageReader:
                 return await self._decode(image, clip)
             if self._fetcher is None:
                 raise ImageUrlDisabled(
-                    "This server does not fetch images; send the image itself as base64 or multipart.",
+                    "This server does not fetch images from URLs; send the image itself as base64 or multipart.",
                 )
             async with self._fetcher.slots:
                 return await self._decode(await self._fetcher.fetch(image.url), clip)

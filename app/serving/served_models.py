@@ -63,7 +63,7 @@ class ServedModels:
         if (reason := self._withheld(name)) is not None:
             raise reason
         known = ", ".join(dict.fromkeys([DEFAULT, *self._references, *self._swapped_in]))
-        raise UnknownModel(f"No model of that name is served here; choose one of: {known}.", param="model")
+        raise UnknownModel(f"The server has no model of this name; choose one of: {known}.", param="model")
 
     def current(self, name: str) -> ModelHandle | None:
         if name in self._swapped_in:

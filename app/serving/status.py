@@ -139,4 +139,4 @@ class StatusBoard:
             async with asyncio.timeout(TIMEOUT_S):
                 await in_own_thread(lambda: reports.write(report), "write report")
         except Exception as error:
-            logger.debug("this process's report was not left: %s", error)
+            logger.debug("The report of this process could not be written: %s", error)

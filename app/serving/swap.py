@@ -83,7 +83,7 @@ class Swapper:
         """Read the aliases, wait for their versions for a limited time, then follow them."""
         await self._poll()
         if self._aliases.read_at is None and self._state.remembered is not None:
-            logger.warning("following the aliases as this process read them last")
+            logger.warning("The aliases cannot be read. This process follows them as it last read them.")
             self._follow_all(self._state.remembered.aliases)
         if self._staging:
             await asyncio.wait(self._staging, timeout=START_TIMEOUT_S)
@@ -103,7 +103,7 @@ class Swapper:
             try:
                 await self._poll()
             except Exception:
-                logger.exception("following the aliases failed; trying again")
+                logger.exception("The process could not follow the aliases. It tries again.")
 
     async def _poll(self) -> None:
         try:
@@ -177,7 +177,7 @@ class Swapper:
         self._models.replace(wanted.name, clip, wanted.generation)
         self._classes.give_up_all_but({held.key for held in self._models.held()})
         self._metrics.swapped(wanted.name, seconds)
-        logger.info("swapped", extra={"fields": _fields(wanted)})
+        logger.info("The weights were swapped.", extra={"fields": _fields(wanted)})
 
     def _fail(self, followed: FollowedAlias, error: Exception) -> None:
         wanted, last = followed.wanted, followed.failure
@@ -195,7 +195,7 @@ class Swapper:
         followed.retry_at = time.monotonic() + pause_s
         self._metrics.failed(wanted.name)
         logger.warning(
-            "a version cannot be loaded; serving on what there is, next try in %g s: %s",
+            "A version cannot be loaded. The weights in service stay. The next try is in %g s. Reason: %s",
             pause_s,
             followed.failure.reason,
             exc_info=None if is_known else error,
@@ -205,16 +205,18 @@ class Swapper:
     def _note_away(self, error: Exception) -> None:
         slow = isinstance(error, TimeoutError)
         reason = (
-            f"no answer in {READ_TIMEOUT_S:g} s" if slow else f"{type(error).__name__}: {first_line(error)}"
+            f"no answer within {READ_TIMEOUT_S:g} s"
+            if slow
+            else f"{type(error).__name__}: {first_line(error)}"
         )
         if self._aliases.away is None:
-            logger.warning("the aliases cannot be read; serving on what there is: %s", reason)
+            logger.warning("The aliases cannot be read. The weights in service stay. Reason: %s", reason)
         self._aliases.away = reason
         self._metrics.read(False)
 
     def _note_read(self) -> None:
         if self._aliases.away is not None:
-            logger.info("the aliases can be read again")
+            logger.info("The aliases can be read again.")
         self._aliases.note_read()
         self._metrics.read(True)
 
@@ -225,11 +227,14 @@ class SwapMetrics:
     def __init__(self, metrics: Metrics) -> None:
         registry = metrics.registry
         self._swaps = Counter(
-            "sds_clip_swaps", "Versions put in place, or that failed.", ["model", "result"], registry=registry
+            "sds_clip_swaps",
+            "The number of versions that were put into service, or that failed to load.",
+            ["model", "result"],
+            registry=registry,
         )
         self._seconds = Histogram(
             "sds_clip_swap_seconds",
-            "Time to load a version and make it ready.",
+            "The time to load a version and make it ready, in seconds.",
             buckets=SECONDS,
             registry=registry,
         )

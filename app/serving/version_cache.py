@@ -122,9 +122,9 @@ class VersionCache:
         except ServiceError:
             raise
         except Exception as error:  # the registry is unavailable
-            logger.exception("version %s cannot be looked up", version[:12])
+            logger.exception("Version %s cannot be looked up.", version[:12])
             raise Unavailable(
-                "Versions cannot be looked up at the moment; send the request again later.",
+                "The server cannot look up versions at the moment; send the request again later.",
                 param="model",
                 retry_after_s=AWAY_RETRY_S,
             ) from error
@@ -137,10 +137,10 @@ class VersionCache:
         while len(self._cached) > self._max_count or self._bytes() > self._max_bytes:
             dropped, _ = self._cached.popitem(last=False)
             if dropped == version:
-                logger.warning("version %s is larger than all that may be kept of versions", version[:12])
+                logger.warning("Version %s is larger than SDS_CLIP_MAX_VERSION_BYTES allows.", version[:12])
                 raise VersionUnusable(
-                    "This version is larger than this server may keep beside what it serves; the operator can "
-                    "raise SDS_CLIP_MAX_VERSION_BYTES.",
+                    "This version needs more memory than the server may use for versions; its operator can raise "
+                    "SDS_CLIP_MAX_VERSION_BYTES.",
                     param="model",
                 )
         return model
@@ -159,7 +159,7 @@ class VersionCache:
         )
 
     def _failed(self, version: str, error: ModelError) -> ServiceError:
-        logger.error("version %s cannot be loaded: %s", version[:12], error)
+        logger.error("Version %s cannot be loaded: %s", version[:12], error)
         is_damaged = isinstance(error, DamagedVersion)
         self._failures[version] = time.monotonic(), is_damaged
         while len(self._failures) > MAX_FAILURES:
@@ -180,8 +180,8 @@ def _unusable(version: str, retry_after_s: float, is_damaged: bool) -> ServiceEr
     if is_damaged:
         return VersionDamaged(version, param="model")
     return VersionUnusable(
-        f"Version {version[:12]} is here and cannot be loaded; the server's log says why. Name another, or ask "
-        "its operator to publish it anew.",
+        f"The server has version {version[:12]}, but cannot load it; the server's log says why. Name another "
+        "version, or ask the operator to publish this one again.",
         param="model",
         retry_after_s=math.ceil(retry_after_s),
     )

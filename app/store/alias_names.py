@@ -21,6 +21,6 @@ def check_alias(name: str) -> None:
     """Raise InvalidRequest for a name that would be taken for something else."""
     if is_version(name) or name in RESERVED:
         raise InvalidAlias(
-            f"{name[:64]} cannot be an alias's name, since it means something else; choose another.",
+            f"{name[:64]} cannot be the name of an alias, because it has another meaning; choose another name.",
             param="alias",
         )

@@ -43,7 +43,7 @@ def take(
     connection: Connection, job: Job, owner: str, now: float, until: float, interruptions: int, due: float
 ) -> Job:
     attempt = job.attempt + (job.status is JobStatus.QUEUED)
-    lapsed = "" if job.status is JobStatus.QUEUED else ", after its lease had lapsed"
+    lapsed = "" if job.status is JobStatus.QUEUED else " after its lease had lapsed"
     return move(
         connection,
         job,
@@ -64,9 +64,11 @@ def take(
 
 def used_up(job: Job, interruptions: int, now: float) -> JobError | None:
     """Why a job may not continue, whatever its worker did. None if it may."""
-    again = f"POST /jobs/{job.id}/retry goes on from its newest checkpoint."
+    again = f"POST /jobs/{job.id}/retry continues from its newest checkpoint."
     if ran_s(job, now) >= job.max_run_time_s:
-        message = f"The job has run for the {job.max_run_time_s:g} s that it may. {again} Its time then counts from 0."
+        message = (
+            f"The job has run for its limit of {job.max_run_time_s:g} s. {again} Its time then restarts at 0."
+        )
         return JobError(OUT_OF_TIME, message, retryable=True)
     if interruptions > job.max_interruptions:
         message = f"The job was interrupted {interruptions} times; see its events. {again}"

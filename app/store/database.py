@@ -93,7 +93,7 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    logger.warning("the database does not answer: %s", getattr(error, "orig", None) or error)
+    logger.warning("The database does not respond: %s", getattr(error, "orig", None) or error)
     return StoreUnavailable()
 
 
@@ -103,7 +103,8 @@ def _parsed(url: str) -> URL:
         backend = parsed.get_backend_name()
     except exc.ArgumentError:
         raise ConfigurationError(
-            "The database's URL cannot be read; give sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME."
+            "The URL of the database is not valid; write it as sqlite:////PATH or "
+            "postgresql://USER:PASSWORD@HOST/NAME."
         ) from None
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
@@ -111,7 +112,7 @@ def _parsed(url: str) -> URL:
         return parsed.set(drivername="sqlite+pysqlite")
     raise ConfigurationError(
         f"{parsed.render_as_string(hide_password=True)} is neither a PostgreSQL database nor an SQLite file; "
-        "give sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME."
+        "write sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME."
     )
 
 

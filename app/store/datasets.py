@@ -190,7 +190,7 @@ class Datasets:
             job = connection.execute(_jobs_of(dataset_id, sorted(OPEN)).limit(1)).first()
             if job is not None:
                 raise RecordInUse(
-                    f"The data set {dataset_id} is needed by the job {job.id}; cancel that first.",
+                    f"The job {job.id} needs the data set {dataset_id}; cancel the job first.",
                     param="dataset",
                 )
             row = connection.execute(
@@ -218,7 +218,7 @@ class Datasets:
         with self._database.writing() as connection:
             dataset = _locked(connection, claimed.id)
             if dataset.fence != claimed.fence or dataset.status is not DatasetStatus.VALIDATING:
-                raise LeaseLost(f"The check of {claimed.id} is no longer this process's.")
+                raise LeaseLost(f"This process no longer holds the check of {claimed.id}.")
             return self._conclude(connection, dataset, self._clock(), status, **values)
 
     def _conclude(
@@ -234,11 +234,14 @@ class Datasets:
 def _used_up(attempts: int, interruptions: int) -> Json | None:
     """The problem of a data set whose check has failed or was interrupted too often, or None."""
     if attempts >= MAX_CHECKS:
-        return {"code": "check_died", "message": f"The process that checks it died {attempts} times."}
+        return {
+            "code": "check_died",
+            "message": f"The process that checks the data set died {attempts} times.",
+        }
     if interruptions > MAX_INTERRUPTIONS:
         return {
             "code": "interrupted_too_often",
-            "message": f"Its check was interrupted {interruptions} times; register it again.",
+            "message": f"The check of the data set was interrupted {interruptions} times; register it again.",
         }
     return None
 
@@ -256,7 +259,7 @@ def _answer(
         return None
     if status is DatasetStatus.REJECTED:
         error = JobError(
-            "dataset_rejected", f"The data set {dataset.id} was rejected; see its problems.", "datasets"
+            "dataset_rejected", f"The data set {dataset.id} was rejected; its problems say why.", "datasets"
         )
         return move(connection, job, Action.DATA_REJECTED, now, error.message, level=Level.ERROR, error=error)
     unready = connection.execute(
@@ -266,7 +269,7 @@ def _answer(
     ).first()
     if unready is not None:
         return None
-    return move(connection, job, Action.DATA_READY, now, "Its data is checked.", not_before=now)
+    return move(connection, job, Action.DATA_READY, now, "The job's data are checked.", not_before=now)
 
 
 def _locked(connection: Connection, dataset_id: str) -> Dataset:

@@ -24,10 +24,10 @@ from app.store.transitions import locked_job, move
 from app.store.values import lock_number, new_id, payload_hash
 
 _ASKED = {
-    Action.CANCEL: "Cancelling was asked for.",
-    Action.PAUSE: "Pausing was asked for.",
-    Action.RESUME: "Resuming was asked for.",
-    Action.RETRY: "Retrying was asked for.",
+    Action.CANCEL: "A caller asked to cancel the job.",
+    Action.PAUSE: "A caller asked to pause the job.",
+    Action.RESUME: "A caller asked to resume the job.",
+    Action.RETRY: "A caller asked to retry the job.",
 }
 _DONE = {
     Action.CANCEL: "cancelled",
@@ -157,7 +157,7 @@ class JobQueries:
                 raise InputsGone(f"{error.message} Submit a new job.") from None
             if status is JobStatus.VALIDATING:
                 return job
-            return move(connection, job, Action.DATA_READY, now, "Its data are ready.", not_before=now)
+            return move(connection, job, Action.DATA_READY, now, "The job's data are ready.", not_before=now)
 
     @contextmanager
     def withheld(self, job_id: str, *, ended_for_s: float = 0.0) -> Iterator[Job]:
@@ -171,10 +171,10 @@ class JobQueries:
             job = locked_job(connection, job_id)
             if job.status not in TERMINAL:
                 raise JobStateConflict(
-                    f"The job is {job.status} and needs its files; cancel it before you delete it."
+                    f"The job is {job.status} and needs its files; cancel the job before you delete them."
                 )
             if job.finished_at is None or now - job.finished_at < ended_for_s:
-                raise JobStateConflict("The job has not ended for long enough.")
+                raise JobStateConflict("The job ended too recently; delete its files later.")
             row = connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id)

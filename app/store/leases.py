@@ -154,7 +154,7 @@ class JobLeases:
             self._journal.add_points(connection, lease.job_id, last, self._clock(), points)
         return last
 
-    def release(self, lease: Lease, message: str = "Its worker stopped at a checkpoint.") -> Job:
+    def release(self, lease: Lease, message: str = "The job's worker stopped at a checkpoint.") -> Job:
         """Give up a job at a checkpoint, after a shutdown or because pausing or cancelling was requested.
 
         Returns the job. It is `queued`, which counts as an interruption; or `paused`, which does not count as
@@ -264,7 +264,13 @@ class JobLeases:
                 raise lost(lease)
             now = self._clock()
             if job.status is JobStatus.CANCELLING:
-                return move(connection, job, Action.SUCCEED, now, "Cancelled when it was about to succeed.")
+                return move(
+                    connection,
+                    job,
+                    Action.SUCCEED,
+                    now,
+                    "The job was cancelled when it was about to succeed.",
+                )
             if version is not None:
                 _make(connection, job, version, files, promotion, now)
             return move(

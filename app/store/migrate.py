@@ -39,7 +39,7 @@ def migrate(database: Database) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise ConfigurationError(
-                f"The database was made by a newer version of this program ({error}). Use that version, "
+                f"A newer version of this program made the database ({error}). Use that version, "
                 "or another database."
             ) from error
         after = context.get_current_revision()

@@ -32,7 +32,7 @@ class Reaper:
                         job,
                         Action.ABANDON,
                         now,
-                        "Its worker is gone.",
+                        "The job's worker is gone.",
                         level=Level.WARNING,
                         interruptions=job.interruptions + 1,
                     )

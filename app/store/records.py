@@ -37,7 +37,7 @@ class EventType(StrEnum):
 
 
 class Level(StrEnum):
-    """How much an event matters."""
+    """The level of an event, as in a log."""
 
     INFO = "info"
     WARNING = "warning"
@@ -178,7 +178,7 @@ class MetricPoint(Record):
 
 
 class DatasetStatus(StrEnum):
-    """Where a data set is; only a ready one is trained or evaluated on."""
+    """The status of a data set. Jobs can use it only when it is `ready`."""
 
     VALIDATING = "validating"
     READY = "ready"

@@ -15,14 +15,14 @@ from enum import StrEnum
 
 
 class JobKind(StrEnum):
-    """What a job does, and so which slot of a worker takes it."""
+    """What a job does. Workers take the jobs of one kind only."""
 
     FINETUNE = "finetune"
     EVALUATE = "evaluate"
 
 
 class JobStatus(StrEnum):
-    """Where a job is."""
+    """The status of a job."""
 
     VALIDATING = "validating"
     QUEUED = "queued"

@@ -39,7 +39,7 @@ def held_job(connection: Connection, lease: Lease) -> Job:
 
 
 def lost(lease: Lease) -> LeaseLost:
-    return LeaseLost(f"The job {lease.job_id} is no longer this worker's (fence {lease.fence}).")
+    return LeaseLost(f"This worker no longer holds the job {lease.job_id} (fence {lease.fence}).")
 
 
 def move(

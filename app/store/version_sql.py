@@ -37,7 +37,9 @@ def register(
     """
     registered = _registered(connection, new, now, job_id)
     if files is not None and not files.is_dir():  # the row is locked here, so the files cannot be removed now
-        raise VersionGone(f"The files of the version {new.id} were removed meanwhile; publish it again.")
+        raise VersionGone(
+            f"The files of the version {new.id} were removed in the meantime; publish it again."
+        )
     return registered
 
 
@@ -131,8 +133,8 @@ def move_alias(
 def _check_generation(move: Move, generation: int) -> None:
     if move.expected_generation is not None and move.expected_generation != generation:
         raise AliasMoved(
-            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}: "
-            "it was moved meanwhile. Look at it again."
+            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}; it "
+            "may have been moved in the meantime. Read it again before you decide."
         )
 
 
@@ -142,7 +144,9 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
         _insert_if_absent(connection, aliases).values(**values).returning(aliases)
     ).one_or_none()
     if row is None:
-        raise AliasMoved(f"The alias {move.alias} was made by somebody else this moment. Look at it again.")
+        raise AliasMoved(
+            f"Another caller has just created the alias {move.alias}. Read it again before you decide."
+        )
     return Alias.of(row._mapping)
 
 

@@ -148,7 +148,7 @@ class Aliases:
                 raise UnknownRecord("alias")
             if alias.previous is None:
                 raise NothingToRollBack(
-                    f"The alias {move.alias} has no previous version to go back to; promote one instead."
+                    f"The alias {move.alias} has no previous version; promote a version instead."
                 )
             return version_sql.move_alias(connection, move, alias.previous, self._clock())
 
@@ -164,22 +164,22 @@ class Aliases:
 
 def _refuse_if_needed(connection: Connection, version_id: str) -> None:
     if (need := _need(connection, version_id)) is not None:
-        raise RecordInUse(f"The version {version_id} is needed by {need}.", param="version")
+        raise RecordInUse(f"The version {version_id} cannot be deleted: {need}.", param="version")
 
 
 def _need(connection: Connection, version_id: str) -> str | None:
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
-        return f"the alias {alias.name}, which points at it"
+        return f"the alias {alias.name} points at it"
     job = connection.execute(
         select(jobs.c.id)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)
         .where(job_versions.c.version_id == version_id, jobs.c.status.in_(sorted(OPEN)))
     ).first()
     if job is not None:
-        return f"the job {job.id}, which has not ended"
+        return f"the job {job.id} needs it and has not ended"
     over = versions.alias()
     child = connection.execute(
         select(over.c.id).where(over.c.base_version == version_id, over.c.status == VersionStatus.READY)
     ).first()
-    return None if child is None else f"the version {child.id}, which lies over it"
+    return None if child is None else f"the version {child.id} is based on it"

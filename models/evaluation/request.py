@@ -50,18 +50,20 @@ class EvaluationRequest:
         check_scorer(benchmark, self.scorer)
         for name in get_args(Option):
             if self._is_given(name) and name not in BENCHMARKS[benchmark].options:
-                raise ValueError(f"{name} does not belong to {benchmark}")
+                raise ValueError(f"The option {name} cannot be used with {benchmark}")
         if self.scorer == "diffusion":
             if not self.teacher:
-                raise ValueError("the scorer diffusion needs a teacher")
+                raise ValueError("The scorer diffusion needs a teacher")
             if self.served_precision is not None:
-                raise ValueError("served_precision belongs to the scorer clip: teachers are not served")
+                raise ValueError(
+                    "The served precision needs the scorer clip, because teachers are not served"
+                )
             return
         for name in ("draws", "seed", "score_error", "teacher"):
             if self._is_given(name):
-                raise ValueError(f"{name} belongs to the scorer diffusion")
+                raise ValueError(f"The option {name} needs the scorer diffusion")
         if not self.model:
-            raise ValueError("the scorer clip needs a model")
+            raise ValueError("The scorer clip needs a model")
 
     def _is_given(self, name: str) -> bool:
         """Whether an option differs from its default, which a job's row and a command line contain too."""

@@ -30,7 +30,7 @@ class Running:
                 env={**os.environ, **SETTINGS, **settings},
             )
         assert self.process.stdout is not None
-        self.greeting = self.process.stdout.readline()
+        self.greeting = next((line for line in self.process.stdout if line.strip()), "")
         found = re.search(r"http://[\d.:]+", self.greeting)
         assert found, self._log.read_text()
         self.url = found[0]

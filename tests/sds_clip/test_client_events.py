@@ -64,7 +64,7 @@ def test_waiting_shows_progress_until_the_job_is_done(capsys: pytest.CaptureFixt
     stream = frame("status", {"id": 1}, 1) + frame("progress", shown) + frame("done", {})
     with scripted(JOB, Answer(200, stream, STREAM), JOB) as server, Client(server.url) as client:
         assert the_job(client).wait(progress=True).status == "succeeded"
-    assert "job_1 training" in capsys.readouterr().err
+    assert "finetune: training" in capsys.readouterr().err
 
 
 def test_a_job_that_is_not_there_is_an_error_at_once() -> None:

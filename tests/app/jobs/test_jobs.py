@@ -343,7 +343,7 @@ def test_open_job_is_not_deleted(service: Service) -> None:
     error = error_of(service.client.delete(f"/jobs/{job_id}"), 409)
 
     assert error["code"] == "job_state"
-    assert "cancel it" in error["message"]
+    assert "cancel" in error["message"]
     assert file.exists()
 
 

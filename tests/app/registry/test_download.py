@@ -61,7 +61,7 @@ def test_whole_weights_are_made_of_no_base_that_the_operator_does_not_list(
 ) -> None:
     with pytest.raises(CannotExport), caplog.at_level(logging.ERROR):
         asyncio.run(Downloads(tmp_path, ["ViT-B-32/openai"]).of(version, full=True))
-    assert f"Version {small_clip.version[:12]} is {small_clip.reference}, which is neither" in caplog.text
+    assert f"Version {small_clip.version[:12]} is {small_clip.reference}, " in caplog.text
     assert list((tmp_path / "exports").iterdir()) == []
 
 

@@ -136,7 +136,7 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
         ({"benchmark": "winoground"}, "data: field required"),
         ({"benchmark": "winoground", "data": "d"}, "needs a model"),
         ({"benchmark": "winoground", "data": "d", "scorer": "diffusion"}, "needs a teacher"),
-        ({"benchmark": "winoground", "data": "d", "model": "demo", "teacher": "t"}, "belongs to the scorer"),
+        ({"benchmark": "winoground", "data": "d", "model": "demo", "teacher": "t"}, "teacher"),
         (
             {"benchmark": "zero-shot", "data": "d", "teacher": "t", "scorer": "diffusion"},
             "zero-shot",
@@ -152,7 +152,7 @@ def test_evaluation_that_cannot_be_is_named(asked: dict[str, Any], message: str)
 def test_a_model_beside_a_teacher_is_taken_and_a_teacher_without_the_diffusion_scorer_is_not() -> None:
     asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t", "format": FORMAT}
     assert EvaluateSpec.read(asked | {"scorer": "diffusion"}).teacher == "t"
-    with pytest.raises(ConfigError, match="teacher belongs to the scorer diffusion"):
+    with pytest.raises(ConfigError, match="scorer diffusion"):
         EvaluateSpec.read(asked)
 
 

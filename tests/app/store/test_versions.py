@@ -128,7 +128,7 @@ def test_version_that_is_needed_is_not_deleted(store: Store, need: str) -> None:
         "job": lambda: submitted(store, versions=("v1",)),
         "version": lambda: register(store, "v2", base_version="v1"),
     }[need]()
-    with pytest.raises(RecordInUse, match=f"needed by the {need} ") as caught:
+    with pytest.raises(RecordInUse, match=f"the {need} ") as caught:
         store.versions.delete("v1")
     assert caught.value.status == 409
     assert store.versions.get("v1").status is VersionStatus.READY
