@@ -172,7 +172,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         try:
             asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
         except ValueError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(str(error).removesuffix(".")) from error
         if asked.scorer == "diffusion" and asked.model:
             print(
                 "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
