@@ -1,4 +1,4 @@
-# Every target sets up what it needs; nothing has to be installed by hand but Python 3.11.4 or newer.
+# Every target sets up what it needs. Only Python 3.11.4 or newer must be installed by hand.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,35 +14,35 @@ help: ## Show this list
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
-		{ echo "Python 3.11.4 or newer is needed; set PYTHON=/path/to/it."; exit 1; }
+		{ echo "Python 3.11.4 or newer is needed. Name it with PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	# A reference in tests; what it pins of its own is older than what we use, and not needed for it.
+	# The tests compare with it. It pins older packages than ours, and does not need them.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps clip-benchmark==1.6.1
 	@touch $(STAMP)
 
 run: $(STAMP) ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
 	$(BIN)/sds-clip up $(ARGS)
 
-demo: $(STAMP) ## Beside `make run`: distil, compare and swap the demo model under load (minutes)
+demo: $(STAMP) ## While `make run` runs: distil, compare and swap the demo model under load (minutes)
 	$(BIN)/python -m demo.live $(ARGS)
 
 test: $(STAMP) ## Set up and run the tests (ARGS="-k match" passes options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-long: $(STAMP) ## Run the tests that take minutes each: 20,000 generated requests (ARGS as for `make test`)
+test-long: $(STAMP) ## Run the tests that take minutes each, such as 20,000 generated requests (ARGS as for `make test`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
-faults: $(STAMP) ## Kill, cut, stall and fill at random, and count what was lost (ARGS="--injections 100")
+faults: $(STAMP) ## Inject faults into a running system, and count what was lost (ARGS="--injections 100")
 	$(BIN)/python -m bench.faults.table $(ARGS)
 
 soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an hour; ARGS="--jobs 10 --faults 50")
 	$(BIN)/python -m bench.faults.soak $(ARGS)
 
-test-images: $(STAMP) ## Install each container's own dependencies in its own venv, and start it there (minutes)
+test-images: $(STAMP) ## Install each container's dependencies in a virtual environment, and start it there (minutes)
 	SDS_CLIP_TEST_IMAGES=1 $(BIN)/python -m pytest tests/docker $(ARGS)
 
-lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
+lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,17 +50,17 @@ lint: $(STAMP) ## Formatting, lint, types, the import rule and generated files
 	$(BIN)/python -m tools.generate_client --check
 	$(BIN)/python -m tools.generate_error_reference --check
 
-docs: $(STAMP) ## Build the docs site into site/; open site/index.html
+docs: $(STAMP) ## Build the docs site into site/; then open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
-graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker": another package)
+graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker" for another package)
 	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
 
 format: $(STAMP) ## Format the sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-client: $(STAMP) ## Generate the blocking half of the client from the awaited one
+client: $(STAMP) ## Generate the blocking client from the asynchronous one
 	$(BIN)/python -m tools.generate_client
 
 errors: $(STAMP) ## Generate docs/errors.md, the reference of error codes, from their classes
@@ -81,22 +81,22 @@ bench-evaluate: $(STAMP) ## Benchmark evaluation against CLIP_benchmark (minutes
 bench-swap: $(STAMP) ## Swap weights under load and check every answer (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.swap $(ARGS)
 
-bench-jobs: $(STAMP) ## Measure what jobs cost beside their work (minutes; ARGS="--quick": a short run)
+bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.jobs $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)
 
-demo-teacher: $(STAMP) ## Train the demo teacher again (hours; goes on where it was stopped)
+demo-teacher: $(STAMP) ## Train the demo teacher again (hours; continues where it was stopped)
 	$(BIN)/python -m demo.build_teacher $(ARGS)
 
 demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
 	$(BIN)/python -m demo.table $(ARGS)
 
-demo-search: $(STAMP) ## Explore variants of the objective on validation data (goes on where it was stopped)
+demo-search: $(STAMP) ## Explore variants of the objective on validation data (continues where it was stopped)
 	$(BIN)/python -m demo.search $(ARGS)
 
-demo-distil: $(STAMP) ## Distil the demo teacher, controls beside it; writes docs/results.md (about an hour)
+demo-distil: $(STAMP) ## Distil the demo teacher, train the controls, and write docs/results.md (about an hour)
 	$(BIN)/python -m demo.distil $(ARGS)
 
 clean: ## Remove the virtual environment, the built site and caches

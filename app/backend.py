@@ -16,7 +16,6 @@ from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError, StoreUnavailable
-from app.jobs.limits import JobLimits
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
@@ -45,9 +44,8 @@ class Backend:
 
     def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
         self._served = served
-        self.store = store = Store(database_url, timeout_s=settings.store_timeout_s)
+        self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self._threads = threads = StoreThreads(settings.store_threads)
-        self.run = threads.run
         self._waker = Waker(settings.broker_url)
         models = ModelResolver(
             store,
@@ -56,17 +54,8 @@ class Backend:
             teachers=settings.allowed_teachers,
         )
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
-        validator = JobValidator(
-            store,
-            models,
-            max_open=settings.max_open_jobs,
-            limits=JobLimits.of(settings),
-            check_disk=check_disk,
-            max_attempts=settings.max_attempts,
-            max_interruptions=settings.max_interruptions,
-            max_run_time_s=settings.max_run_time_s,
-        )
-        self.jobs = JobService(store, self._waker, validator, settings.data_dir)
+        validator = JobValidator(store, models, settings, check_disk)
+        self.jobs = JobService(store, threads, self._waker, validator, settings.data_dir)
         self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
         self.datasets = DatasetService(
             store,
@@ -99,12 +88,12 @@ class Backend:
         await self.datasets.close()
         self._threads.close()
         await in_own_thread(self._waker.close, "close waker")
-        self.store.close()
+        self._store.close()
 
     async def _prepare(self) -> bool:
         def prepare() -> None:
-            self.store.migrate()
-            register_served(self.store, self._served)
+            self._store.migrate()
+            register_served(self._store, self._served)
 
         try:
             await in_own_thread(prepare, "prepare database")
@@ -141,8 +130,8 @@ class Backend:
         task.add_done_callback(self._tasks.discard)
 
 
-def check_database(settings: Settings) -> None:
-    """Migrate the tables before anything else starts, if the database answers.
+def migrate_early(settings: Settings) -> None:
+    """Migrate the tables before anything else starts, if the database answers. Else `Backend` does so later.
 
     Raises: ConfigurationError for a database that cannot be used.
     """

@@ -10,13 +10,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import MalformedBody, UnsupportedMediaType
 from models.choices import LabelSet, TemplateSet
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-JSON = "application/json"
-MULTIPART = "multipart/form-data"
 LISTS = ("images", "texts", "labels", "templates")
 # Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
 NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
@@ -24,7 +23,6 @@ MAX_FILES = 1024
 MAX_FIELDS = 8192
 
 _CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
-_BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]+)\"|([^;\s]+))", re.IGNORECASE)
 
 
 def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awaitable[Schema]]:
@@ -34,11 +32,11 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
     """
 
     async def read(request: Request) -> Schema:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        given = media_type(request.headers)
         try:
-            if media_type == JSON:
+            if given == JSON:
                 return schema.model_validate_json(await request.body())
-            if media_type == MULTIPART and form:
+            if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:
             raise translated(error) from None
@@ -59,11 +57,8 @@ async def _form(request: Request) -> FormData:
     charset = _CHARSET.search(header)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
         raise MalformedBody("The form's charset must be UTF-8.")
-    boundary = _BOUNDARY.search(header)
-    if boundary is None:
-        raise MalformedBody("The Content-Type header names no boundary; send the form with one.")
     # The parser would accept a truncated form as a smaller one.
-    if f"--{boundary[1] or boundary[2]}--".encode() not in await request.body():
+    if b"--%b--" % boundary(header) not in await request.body():
         raise MalformedBody("The form has no closing boundary at its end; send the whole form.")
     headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
     parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)

@@ -1,6 +1,5 @@
 """Reads a multipart form part by part as it arrives, and stores no file, in memory or on disk."""
 
-import re
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
@@ -9,12 +8,12 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.content_type import boundary
 from app.errors import MalformedBody
 
 MAX_HEADER_BYTES = 16 * 2**10
 MAX_FIELD_BYTES = 64 * 2**10
 MAX_EPILOGUE_BYTES = 2**20
-_BOUNDARY = re.compile(r"boundary=(?:\"([^\"]{1,200})\"|([^\";\s]{1,200}))", re.IGNORECASE)
 
 
 class FormStream:
@@ -24,9 +23,6 @@ class FormStream:
     """
 
     def __init__(self, content_type: str, chunks: AsyncIterable[bytes]) -> None:
-        boundary = _BOUNDARY.search(content_type)
-        if boundary is None:
-            raise MalformedBody("The Content-Type header names no boundary; send the form with one.")
         self._chunks = chunks.__aiter__()
         self._found: deque[Part | bytes | None] = deque()
         self._headers: dict[bytes, bytes] = {}
@@ -34,7 +30,7 @@ class FormStream:
         self._header_bytes = self._epilogue_bytes = 0
         self._ended = False
         self._parser = MultipartParser(
-            (boundary[1] or boundary[2]).encode("latin-1"),
+            boundary(content_type),
             {
                 "on_part_begin": self._part_begins,
                 "on_header_field": self._header_name,

@@ -80,9 +80,7 @@ class Decoder:
     Raises: Overloaded when `max_waiting` images are waiting.
     """
 
-    def __init__(
-        self, limits: ImageLimits, *, threads: int, max_bytes: int = 2**30, max_waiting: int = 512
-    ) -> None:
+    def __init__(self, limits: ImageLimits, *, threads: int, max_bytes: int, max_waiting: int) -> None:
         self.limits = limits
         self.budget = DecodeBudget(max_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

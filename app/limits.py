@@ -13,14 +13,14 @@ from models.zero_shot import PLACES
 class Limits:
     """Counts and lengths that a request may not exceed. Each check raises InvalidRequest."""
 
-    images: int = 64
-    texts: int = 1024
-    labels: int = 4096
-    templates: int = 128
+    images: int
+    texts: int
+    labels: int
+    templates: int
+    text_chars: int
+    image: ImageLimits
     prompts: int = 131_072
-    text_chars: int = 4096
     label_chars: int = 512
-    image: ImageLimits = ImageLimits()  # noqa: RUF009 - frozen
 
     def check_images(self, images: Sequence[object]) -> None:
         _check_count("images", images, self.images)

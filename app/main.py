@@ -11,7 +11,7 @@ import torch
 from fastapi import Depends, FastAPI
 
 from app import auth, logs, middleware, responses
-from app.backend import Backend, check_database
+from app.backend import Backend, migrate_early
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
 from app.fetch import Fetcher
@@ -22,17 +22,10 @@ from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import datasets, inference, jobs, status, submit
-from app.routes import registry as registry_routes
-from app.schemas.classify import ClassifyRequest
-from app.schemas.datasets import RegisterDataset
-from app.schemas.embed import EmbedRequest
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec
-from app.schemas.match import MatchRequest
-from app.schemas.versions import PromoteRequest, RollbackRequest
+from app.routes import datasets, inference, jobs, status, submit, workers
+from app.routes import models as model_routes
 from app.server import DrainingServer
-from app.serving.aliases import FollowedAliases
+from app.serving.aliases import FollowedAliases, Following
 from app.serving.classes import ClassWeights
 from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
@@ -55,18 +48,7 @@ DESCRIPTION = (
     "CLIP checkpoint. It also runs fine-tuning and evaluation jobs, and puts new weights into service without a "
     "restart."
 )
-BODIES = (
-    MatchRequest,
-    ClassifyRequest,
-    EmbedRequest,
-    RegisterDataset,
-    FinetuneSpec,
-    EvaluateSpec,
-    PromoteRequest,
-    RollbackRequest,
-)
-ROUTERS = (inference, status, submit, jobs, datasets, registry_routes)
-"""The order matters: /models/status must match before /models/{version}."""
+ROUTERS = (inference, model_routes, submit, jobs, workers, datasets, status)
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:
@@ -81,7 +63,7 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     """
     logs.configure(settings.log_level, settings.log_format)
     auth.check_binding(settings)
-    check_database(settings)
+    migrate_early(settings)
     torch.set_num_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
         limit_memory(settings.device, settings.gpu_memory_share)
@@ -118,9 +100,10 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         backend = Backend(settings, settings.database_url, list(clips.values()))
         registry = registry or backend.registry
     registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))
-    aliases = None if registry.read_aliases is None else FollowedAliases()
-    state = None if registry.read_aliases is None else LocalState(settings.own_state_dir)
-    models = ServedModels(clips, aliases)
+    following = None
+    if registry.read_aliases is not None:
+        following = Following(registry.read_aliases, FollowedAliases(), LocalState(settings.own_state_dir))
+    models = ServedModels(clips, None if following is None else following.aliases)
     on_cpu = any(clip.device.type == "cpu" for clip in clips.values())
     engine = Engine(
         models,
@@ -133,16 +116,15 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
-    # The cache is read on the event loop, which must not wait long for another process that is writing.
+    # A request waits for the reading, so another process that is writing must not hold it up for long.
     disk = DiskCache(
         settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
     )
     classes = ClassWeights(engine, disk, wait_s=settings.class_wait_s)
     loader = VersionLoader(
         engine,
-        find_version=registry.find_version,
-        mark_damaged=registry.mark_damaged,
-        state=state,
+        registry,
+        state=None if following is None else following.state,
         device=settings.device,
         precision=settings.precision,
         bases=[*settings.models, *settings.allowed_models],
@@ -155,18 +137,9 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         wait_s=settings.version_wait_s,
     )
     swapper = None
-    if registry.read_aliases is not None and aliases is not None and state is not None:
-        swapper = Swapper(
-            models,
-            aliases,
-            loader,
-            classes,
-            metrics,
-            read_aliases=registry.read_aliases,
-            state=state,
-            poll_s=settings.swap_poll_s,
-        )
-    board = StatusBoard(models, loader, aliases, state, registry.reports, settings.data_dir.absolute())
+    if following is not None:
+        swapper = Swapper(models, following, loader, classes, metrics, poll_s=settings.swap_poll_s)
+    board = StatusBoard(models, loader, following, registry.reports, settings.data_dir.absolute())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -185,8 +158,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         await loader.close()
         if backend is not None:
             await backend.close()
-        if state is not None:
-            state.close()
+        if following is not None:
+            following.state.close()
         await classes.close()
         await engine.close()
         decoder.close()
@@ -210,7 +183,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.predictor = Predictor(engine, versions, images, classes, limits)
     for routes in ROUTERS:
         app.include_router(routes.router)
-    install_openapi(app, *BODIES)
+    install_openapi(app)
     responses.install_error_handlers(app)
     auth.install(app, settings)
     auth.assert_every_route_declares(app)

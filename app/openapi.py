@@ -7,11 +7,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.bodies import JSON, MULTIPART
+from app.content_type import JSON, MULTIPART
 from app.errors import ServiceError
 from app.schemas.common import ErrorBody
 
 REFERENCE = "#/components/schemas/{model}"
+
+_referred: dict[str, type[BaseModel]] = {}
+"""The models to which descriptions of bodies refer. FastAPI does not see them."""
 
 
 def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
@@ -28,18 +31,18 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
         "description": "The image files. Repeat the field for each file.",
     }
     content = {
-        JSON: {"schema": {"$ref": REFERENCE.format(model=schema.__name__)}, "examples": examples},
+        JSON: {"schema": _reference(schema), "examples": examples},
         MULTIPART: {"schema": form, "example": {**json_schema["examples"][-1], "images": ["(a file)"]}},
     }
     return {"requestBody": {"required": True, "content": content}}
 
 
-def describe_json(schema: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+def describe_json(schema: type[BaseModel]) -> dict[str, Any]:
     content = {
-        "schema": {"$ref": REFERENCE.format(model=schema.__name__)},
+        "schema": _reference(schema),
         "examples": _examples(schema.model_json_schema(ref_template=REFERENCE)),
     }
-    return {"requestBody": {"required": required, "content": {JSON: content}}}
+    return {"requestBody": {"required": True, "content": {JSON: content}}}
 
 
 def describe_upload(
@@ -67,14 +70,14 @@ def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, An
     }
 
 
-def install_openapi(app: FastAPI, *bodies: type[BaseModel]) -> None:
+def install_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, definitions = models_json_schema(
-                [(body, "validation") for body in bodies], ref_template=REFERENCE
+                [(model, "validation") for model in _referred.values()], ref_template=REFERENCE
             )
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions.get("$defs", {}))
@@ -84,6 +87,11 @@ def install_openapi(app: FastAPI, *bodies: type[BaseModel]) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _reference(schema: type[BaseModel]) -> dict[str, str]:
+    _referred[schema.__name__] = schema
+    return {"$ref": REFERENCE.format(model=schema.__name__)}
 
 
 def _examples(json_schema: dict[str, Any]) -> dict[str, Any]:

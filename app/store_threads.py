@@ -1,15 +1,17 @@
 """Runs database calls in a few threads of their own, so that a slow database never blocks the event loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from threading import BoundedSemaphore
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from app.errors import StoreBusy, StoreUnavailable
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Service = TypeVar("Service", bound="HasThreads")
 
 WAITING_PER_THREAD = 32
 
@@ -45,3 +47,24 @@ class StoreThreads:
         """Accept no more calls, and drop those that are waiting."""
         self.open = False
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class HasThreads(Protocol):
+    """A service whose methods use the store."""
+
+    _threads: StoreThreads
+
+
+def in_store_thread(
+    method: Callable[Concatenate[Service, Arguments], Result],
+) -> Callable[Concatenate[Service, Arguments], Awaitable[Result]]:
+    """Make a method that uses the store one to await, which runs in the service's threads.
+
+    It then also raises StoreBusy.
+    """
+
+    @wraps(method)
+    async def run(service: Service, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return await service._threads.run(method, service, *args, **kwargs)
+
+    return run

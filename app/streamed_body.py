@@ -5,20 +5,16 @@ import asyncio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
+from app.content_type import MULTIPART, media_type
 from app.errors import BodyTimeout, UploadTimeout, UploadTooSlow
 
 STREAMED = frozenset([("POST", "/datasets")])
 """Routes that write a form's files to disk as they arrive, with their own limits."""
 
-_FORM = "multipart/form-data"
-
 
 def is_streamed(scope: Scope) -> bool:
     """Whether a request is an upload. The route's JSON requests have the limits of every other body."""
-    if (scope["method"], scope["path"]) not in STREAMED:
-        return False
-    media_type = Headers(scope=scope).get("content-type", "").partition(";")[0]
-    return media_type.strip().lower() == _FORM
+    return (scope["method"], scope["path"]) in STREAMED and media_type(Headers(scope=scope)) == MULTIPART
 
 
 class StreamedBody:

@@ -1,9 +1,9 @@
 """Measures the service's memory under the worst images it accepts, by its number of decoding threads.
 
-Each run starts the service in its own process, sends images of every kind at the limits on pixels and bytes,
+Each run starts the service in its own process. It sends images of every kind at the limits on pixels and bytes,
 more of them at once than there are threads, and reads the peak resident memory. The bound is the resident
-memory before, plus the decoding budget, plus a fifth. `--formats` instead measures what decoding takes by
-kind of file, in bytes per pixel; the numbers in models/images.py are upper bounds of these.
+memory before, plus the decoding budget, plus a fifth. `--formats` instead measures how many bytes per pixel
+decoding takes for each file type. The numbers in models/images.py are upper bounds of these figures.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def table(found: Sequence[Memory]) -> str:
 class Plan:
     """What is measured."""
 
-    formats: bool = option(False, "Measure what decoding takes by kind of file instead.")
+    formats: bool = option(False, "Measure instead how much memory decoding takes for each file type.")
     threads: Sequence[int] = option((2, 4, 16), "Numbers of decoding threads.", kind=int, nargs="+")
     budget_mib: int = option(BUDGET_BYTES // MIB, "Budget for decoding.")
     pixels: int = option(MAX_PIXELS, "Number of pixels of an image.")

@@ -38,7 +38,7 @@ class Plan:
     """What is measured, and how much."""
 
     model: Path | None = option(
-        None, "Folder of a model of open_clip; without it, a random ViT-B-32 is made.", kind=Path
+        None, "Folder of an open_clip model. Without it, a random ViT-B-32 is created.", kind=Path
     )
     rounds: int = option(5, "Number of rounds in which the contestants take turns.", quick=1)
     winoground: int = option(64, "Number of items of Winoground's shape.", quick=4)

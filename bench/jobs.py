@@ -35,7 +35,7 @@ class Plan:
     """How much is measured."""
 
     starts: int = option(10, "Number of jobs to submit one after another.", quick=2)
-    requests: int = option(300, "Number of lists to ask for, of each kind.", quick=20)
+    requests: int = option(300, "Number of requests for each kind of list.", quick=20)
     steps: int = option(400, "Number of steps of the run whose supervision is measured.", quick=20)
     cache: Path = cache_option()
 
@@ -181,10 +181,10 @@ def _spent(up: servers.Running) -> dict[int, int]:
 def _account(log: Path, job: str) -> Watching:
     """The account that the job's process logged at its end."""
     for line in log.read_text().splitlines():
-        if f"job {job}: what being watched took" in line:
+        if f"job {job}: the time spent on progress reports and lease renewals" in line:
             fields = json.loads(line[line.index("{") :])
             return Watching(fields["ran_s"], fields["renewed_s"], fields["told_s"])
-    raise RuntimeError(f"{log} does not say what watching {job} took")
+    raise RuntimeError(f"{log} does not say how long watching {job} took")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Options of a benchmark: a dataclass whose fields are written once, each with its defaults and its help."""
+"""Options of a benchmark: a dataclass whose fields hold an option's default, its default with --quick, and its help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 P = TypeVar("P")
-QUICK = "Make a short run to see that the benchmark works. Its figures measure nothing."
+QUICK = "Make a short run, which only shows that the benchmark works. Its figures measure nothing."
 
 
 def option(
@@ -49,4 +49,4 @@ def parse(kind: type[P], name: str, description: str | None, arguments: Sequence
 
 
 def cache_option() -> Any:
-    return option(Path(".cache/bench"), "Folder of what is made once and kept between runs.")
+    return option(Path(".cache/bench"), "Folder for files that are created once and kept between runs.")

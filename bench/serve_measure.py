@@ -28,7 +28,7 @@ PRECISIONS = ("auto", "float32")
 class Plan:
     """How much is measured."""
 
-    skip_peers: bool = option(False, "Measure this service and its bare path only.")
+    skip_peers: bool = option(False, "Measure only this service and its bare path.")
     rounds: int = option(3, "Number of rounds in which the systems take turns.", quick=1)
     requests: int = option(384, "Number of requests at 32 clients in a round.", quick=96)
     idle_requests: int = option(40, "Number of requests of one idle client in a round.", quick=12)

@@ -1,10 +1,10 @@
 """Measures a hot swap under load: failed requests, answers mixing versions, latency during a swap, and memory.
 
-One server runs next to a training run as `sds-clip up` starts it: half of the cores, nice 10. Requests come
-at random times at 80 % of the server's capacity then, two /match with changing texts to one /classify. An
-alias is moved from version to version, LayerNorm deltas over ViT-B/32 with random weights, each loaded anew.
-A swap lasts from the alias's move until a second after the new version's first answer. `GET /models/status`
-tells since when a version serves.
+One server runs beside a training run, as `sds-clip up` starts it: half of the cores, nice 10. Requests arrive at
+random times, at 80 % of the capacity that the server then has: two /match with changing texts for each /classify.
+An alias is moved from version to version. The versions are LayerNorm deltas over ViT-B/32 with random weights, and
+each is loaded anew. A swap lasts from the alias's move until a second after the new version's first answer.
+`GET /models/status` says since when a version has been served.
 """
 
 import json
@@ -62,15 +62,15 @@ class Plan:
     """How much is measured."""
 
     model: str = option(
-        "", "Base to lay deltas over; without it, ViT-B/32 with random weights is made.", quick="demo"
+        "", "Base of the deltas. Without it, ViT-B/32 with random weights is created.", quick="demo"
     )
     precision: str = option("auto", "Precision of the service: auto, float32 or bfloat16.")
     swaps: int = option(20, "Number of moves of the alias.", quick=3)
     every_s: float = option(6.0, "Number of seconds between two moves.", quick=4.0)
     steady_s: float = option(60.0, "Number of seconds before the first move.", quick=5.0)
     capacity_requests: int = option(600, "Number of requests that measure the capacity.", quick=96)
-    share: float = option(0.8, "Share of the capacity that is asked for.")
-    no_trainer: bool = option(False, "Let nothing but the server use the machine.")
+    share: float = option(0.8, "Share of the capacity at which requests arrive.")
+    no_trainer: bool = option(False, "Do not train beside the server.")
     cache: Path = cache_option()
 
     @property

@@ -36,7 +36,9 @@ class Plan:
     precision: str = option("auto", "Precision of student and teacher: auto, float32 or bfloat16.")
     batch_size: int = option(16, "Number of images and captions of a step.", quick=4)
     sds_batch_size: int | None = option(
-        None, "Number of them that the teacher sees. Half of them without this option.", kind=int
+        None,
+        "Number of samples of a batch that the teacher sees. Without this option it sees half of them.",
+        kind=int,
     )
     rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
     wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
@@ -44,7 +46,7 @@ class Plan:
     scenes: int = option(400, "Number of scenes whose captions are chosen.", quick=4)
     draws: int = option(32, "Number of noise levels that captions are compared on.", quick=16)
     round_size: int = option(8, "Number of draws between prunings.")
-    error_of: ErrorOf = option("velocity", "Error that is the score.", choices=get_args(ErrorOf))
+    error_of: ErrorOf = option("velocity", "Error that is used as the score.", choices=get_args(ErrorOf))
     cache: Path = cache_option()
 
     @property

@@ -1,10 +1,10 @@
-"""What an image embedding holds of a caption, as the teacher sees it: `python -m demo.bindings MODEL...`.
+"""Measures what an image embedding holds of a caption, as the teacher sees it: `python -m demo.bindings MODEL...`.
 
 A linear map is fitted from each model's embeddings to the latents of training images, like the mapper's ridge
-start. The teacher then denoises noised copies of its output on validation images under the image's own
-caption, under another image's (which names other things), and under its own with two parts swapped (which has
-the same words). The increase of its error measures what the embedding holds of words, and of which attribute
-belongs to which object.
+start. The map's output on validation images is noised, and the teacher denoises it under three captions: the
+image's own caption, the caption of another image (which names other things), and the own caption with two parts
+swapped (which has the same words). The increase of the error shows what the embedding holds of words, and of
+which attribute belongs to which object.
 """
 
 import argparse
@@ -96,8 +96,8 @@ class Probe:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="model references")
-    parser.add_argument("--teacher", default="demo", help="a teacher reference")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the models to probe.")
+    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
     options = parser.parse_args()
     teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)
     probe = Probe(teacher, load_clip("demo", device="cpu", precision="float32"))

@@ -35,9 +35,11 @@ def build(work_dir: Path, into: Path, recipe: Recipe) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="checkpoints and logs")
-    parser.add_argument("--into", type=Path, default=DEMO, help="where student/ and data/ are written")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for checkpoints and logs.")
+    parser.add_argument(
+        "--into", type=Path, default=DEMO, help="Folder into which student/ and data/ are written."
+    )
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="Number of training steps.")
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     options = parser.parse_args()
     recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate)

@@ -41,14 +41,16 @@ def build_teacher(work_dir: Path, into: Path, recipe: TeacherRecipe, vae_recipe:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="checkpoints and logs")
-    parser.add_argument("--into", type=Path, default=DEMO / "teacher", help="where the folder is written")
-    parser.add_argument("--steps", type=int, default=TeacherRecipe.steps)
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for checkpoints and logs.")
+    parser.add_argument(
+        "--into", type=Path, default=DEMO / "teacher", help="Folder into which the teacher is written."
+    )
+    parser.add_argument("--steps", type=int, default=TeacherRecipe.steps, help="Number of training steps.")
     options = parser.parse_args()
-    print(f"checkpoints and log: {options.work_dir}", flush=True)
+    print(f"Checkpoints and the log are written to {options.work_dir}.", flush=True)
     recipe = replace(TeacherRecipe(), steps=options.steps)
     seconds = build_teacher(options.work_dir, options.into, recipe, VaeRecipe())
-    print(f"{options.into} is written after {seconds / 60:.0f} minutes of training in all")
+    print(f"Wrote {options.into} after {seconds / 60:.0f} minutes of training in all.")
 
 
 if __name__ == "__main__":

@@ -59,11 +59,13 @@ def resume(path: Path, recipe: Recipe, parts: Mapping[str, Part]) -> tuple[int, 
         raise ValueError(f"{path} is of another recipe: {state['recipe']}; remove it or use another folder.")
     done, before = state["step"], replace(recipe, steps=state["recipe"]["steps"])
     if recipe.steps < done:
-        raise ValueError(f"{path} has {done} steps done, more than {recipe.steps}; ask for at least as many.")
+        raise ValueError(
+            f"{path} has {done} steps done, more than {recipe.steps}; train at least {done} steps."
+        )
     if recipe.steps != before.steps and before.decays_at(done - 1):
         raise ValueError(
-            f"{path} is {done} steps into a run of {before.steps} and its learning rate falls already: go on "
-            f"with {before.steps} steps, or remove it to train {recipe.steps}."
+            f"{path} is {done} steps into a run of {before.steps} steps, whose learning rate falls already. Continue "
+            f"with {before.steps} steps, or remove the file to train {recipe.steps}."
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -18,14 +18,20 @@ TRAINABLE = ("layernorm", "all")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; like ones are used again")
-    parser.add_argument("--teacher", default="demo", help="a teacher reference")
-    parser.add_argument("--into", type=Path, default=Path("docs"), help="where the table and figure go")
-    parser.add_argument("--split", type=Split, default=Split.HELD_OUT, help="heldout or validation")
+    parser.add_argument(
+        "--work-dir", type=Path, default=WORK_DIR, help="Folder for the runs. Equal runs are used again."
+    )
+    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+    parser.add_argument(
+        "--into", type=Path, default=Path("docs"), help="Folder for the table and the figure."
+    )
+    parser.add_argument(
+        "--split", type=Split, default=Split.HELD_OUT, help="The part to measure on: heldout or validation."
+    )
     parser.add_argument(
         "--shuffled",
         action="store_true",
-        help="score distillation alone, on captions that do not tell what belongs to what",
+        help="Run score distillation only, on captions that do not tell what belongs to what.",
     )
     options = parser.parse_args()
     methods, section = (without_bindings, SHUFFLED) if options.shuffled else (chosen, RESULTS)
@@ -44,7 +50,7 @@ def main() -> None:
         + " --shuffled" * options.shuffled,
         scoring_s=scoring_s, section=section,
     )  # fmt: skip
-    print(f"{options.into / 'results.md'} and {section}.png are written")
+    print(f"Wrote {options.into / 'results.md'} and {section}.png.")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where they are written")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder into which the sets are written.")
     folder = parser.parse_args().folder
     for split in (Split.VALIDATION, Split.HELD_OUT):
         write_retrieval(folder / split / "retrieval", retrieval_set(split))

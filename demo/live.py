@@ -1,9 +1,9 @@
 """Distil, compare and swap on a running system under load: `make demo`, beside `make run`.
 
-Uploads pairs of the demo world and its validation sets, has the demo CLIP fine-tuned with `promote:
+Uploads pairs of the demo world and its validation sets, submits a fine-tuning job of the demo CLIP with `promote:
 if_better`, and follows the job while requests keep coming. The new version's group score is higher but below
-chance, and its GroupMatch is not significantly higher, so the gate keeps the old version. Then it is promoted
-by hand, to show the swap.
+chance, and its GroupMatch is not significantly higher. So the gate keeps the old version. Then the new version is
+promoted by hand, to show the swap.
 """
 
 from __future__ import annotations
@@ -82,14 +82,15 @@ class Load:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", help="the service (default: SDS_CLIP_URL, else http://127.0.0.1:8000)")
+    parser.add_argument("--url", help="URL of the service (default: SDS_CLIP_URL, or http://127.0.0.1:8000).")
     options = parser.parse_args()
     item = json.loads((DATA / "validation" / "examples.jsonl").read_text(encoding="utf-8").splitlines()[0])
     image = DATA / "validation" / "images" / f"{item['image_0']}.png"
     captions = [item["caption_0"], item["caption_1"]]
     with Client(options.url) as client, _uploads(client) as sets:
         print(
-            f"training data {sets['train']}, validation {sets['validation']}, Winoground {sets['winoground']}"
+            f"Uploaded the training data {sets['train']}, the validation data {sets['validation']} "
+            f"and the Winoground set {sets['winoground']}."
         )
         before = _winoground(client, sets)
         matched = client.match([image], captions)
@@ -105,13 +106,15 @@ def main() -> None:
         now = client.match([image], captions)
         _print(before, after, matched, now, captions)
         _check(load, now["model"]["version"], tuned)
-    print(f"\nthe gate: {'promoted' if verdict['promoted'] else 'not promoted'}. {verdict['why']}")
+    print(
+        f"\nThe gate {'promoted' if verdict['promoted'] else 'did not promote'} the new version. {verdict['why']}"
+    )
     if not verdict["promoted"]:
-        print("promoted by hand, to show a swap")
-    print(f"{sum(load.answered.values())} requests meanwhile, by version:")
+        print("The demo then promoted it by hand, to show a swap.")
+    print(f"{sum(load.answered.values())} requests were answered meanwhile, by version:")
     for version, count in load.answered.items():
         print(f"  {version[:12]}  {count}")
-    print(f"failures: {len(load.failures)}")
+    print(f"Failed requests: {len(load.failures)}")
 
 
 @contextmanager
@@ -136,7 +139,7 @@ def _ready(client: Client, dataset_id: str) -> str:
     while (found := client.dataset(dataset_id))["status"] == "validating":
         time.sleep(0.2)
     if found["status"] != "ready":
-        raise SystemExit(f"{found['name']} was {found['status']}: {found['problems']}")
+        raise SystemExit(f"The data set {found['name']} is {found['status']}: {found['problems']}")
     return dataset_id
 
 
@@ -156,7 +159,7 @@ def _finetune(client: Client, sets: dict[str, str], options: dict[str, Any]) -> 
         suffix="distilled",
         **options,
     )
-    print(f"job {job.id}")
+    print(f"Submitted the fine-tuning job {job.id}.")
     return job.wait(progress=True)
 
 
@@ -177,7 +180,7 @@ def _print(
     for name in METRICS:
         shares = (before[name]["value"], after[name]["value"], after[name]["chance"])
         print(f"{name:24}{''.join(f'{100 * share:8.1f}' for share in shares)}")
-    print("\n/match of one picture, probabilities:")
+    print("\nProbabilities by /match for one picture:")
     for place, caption in enumerate(captions):
         first, second = (answer["results"][0]["probabilities"][place] for answer in (was, now))
         print(f"{caption:72}{first:8.3f}{second:8.3f}")
@@ -185,7 +188,10 @@ def _print(
 
 def _check(load: Load, served: str, tuned: Job) -> None:
     if load.failures or served != tuned.version:
-        raise SystemExit(f"{len(load.failures)} failures ({load.failures[:3]}); {served} is served")
+        raise SystemExit(
+            f"{len(load.failures)} requests failed ({load.failures[:3]}), and version {served} is served; "
+            f"expected were no failures and version {tuned.version}."
+        )
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ NAMES: dict[Score, str] = {"group_match": "GroupMatch", "group": "group score"}
 CLASSES = len(COLOURS) * len(SHAPES)  # the number of zero-shot classes
 NONE = ""
 GAP = (
-    f"The residual gap is how much more the teacher errs under shuffled captions than under the true ones, over the "
-    f"last {WINDOW} logged values; beside it the same teacher's on the VAE's latents of {PAIRS} validation images, at "
-    "timesteps from the same range. The share is of gradients on the image features: what L_SDS, with lambda, asks of "
-    "them for one that L_CLIP and the negatives ask, mean over the run."
+    "The residual gap says how much larger the teacher's error is under shuffled captions than under the true ones, "
+    f"over the last {WINDOW} logged values. Beside it is the gap of the same teacher on the VAE's latents of {PAIRS} "
+    "validation images, at timesteps from the same range. The share is the gradient of lambda L_SDS on the image "
+    "features, divided by that of L_CLIP and the negatives, as a mean over the run."
 )
 
 # The control variant for each set of trained parameters and variant.
@@ -100,8 +100,8 @@ def search_table(
     matched = [CHANCE["group_match"]] * (1 + len(kinds))
     rows.append(_chance_row(len(header), 3, *matched, CHANCE["group"], 1 / RETRIEVAL_BATCH, 1 / CLASSES))
     made = (
-        f"`{command}`: {_effort(outcomes, scoring_s)}; one seed each, on the part `{base.split}`. All in percent; "
-        f"differences in points, with 95 % intervals over the items alone. {GAP}"
+        f"`{command}`: {_effort(outcomes, scoring_s)}; one seed each, on the part `{base.split}`. Figures are "
+        f"in percent, and differences in points with 95 % intervals over the items alone. {GAP}"
     )
     return f"{made}\n\n{_table(header, rows)}"
 
@@ -186,9 +186,10 @@ def _made(
     return (
         f"`{command}`: {_effort(outcomes, scoring_s)}. "
         f"Winoground-style items of the part `{base.split}`: {items}. Scores are in "
-        "percent, differences in points; in parentheses 95 % intervals by a bootstrap over seeds and items, "
-        "or each seed's own value, in the order of the seeds. p: by the same bootstrap of the paired "
-        "difference, and the largest of the seeds' exact McNemar tests (1 where seeds disagree on the direction)."
+        "percent, and differences in points. In parentheses are 95 % intervals by a bootstrap over seeds and items, "
+        "or the value of each seed, in the order of the seeds. The p of a difference comes from the same bootstrap "
+        "of the paired difference. McNemar p is the largest of the seeds' exact McNemar tests (1 if the seeds "
+        "disagree on the direction)."
     )
 
 
@@ -285,7 +286,9 @@ def _write_between(name: str, generated: str, file: Path) -> None:
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = file.read_text(encoding="utf-8") if file.exists() else f"# Results\n\n{opening}\n{closing}\n"
     if old.count(opening) != 1 or old.count(closing) != 1 or old.index(opening) > old.index(closing):
-        raise ValueError(f"{file} needs a line {opening} and after it a line {closing}, each once; add them.")
+        raise ValueError(
+            f"{file} needs a line {opening} and below it a line {closing}, each exactly once; add them."
+        )
     between = re.compile(re.escape(opening) + ".*" + re.escape(closing), re.DOTALL)
     file.parent.mkdir(parents=True, exist_ok=True)
     new = between.sub(lambda _: f"{opening}\n\n{generated}\n\n{closing}", old)

@@ -51,10 +51,12 @@ def explored(trainable: str) -> list[Variant]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="runs; like ones are used again")
-    parser.add_argument("--teacher", default="demo", help="a teacher reference")
+    parser.add_argument(
+        "--work-dir", type=Path, default=WORK_DIR, help="Folder for the runs. Equal runs are used again."
+    )
+    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
     parser.add_argument("--trainable", choices=("layernorm", "all"), default="all")
-    parser.add_argument("--into", type=Path, default=Path("docs"), help="where the table goes")
+    parser.add_argument("--into", type=Path, default=Path("docs"), help="Folder for the table.")
     options = parser.parse_args()
     runs = [(variant, 0) for variant in explored(options.trainable)]
     series = Series(Split.VALIDATION, options.teacher, options.work_dir)

@@ -78,7 +78,7 @@ def difference(
     """
     seeds, others = _seeds(outcomes), _seeds(control)
     if seeds != others:
-        raise ValueError(f"Seeds {seeds} have no control to pair with: it has {others}.")
+        raise ValueError(f"Seeds {seeds} have no control to pair with; the control has the seeds {others}.")
     _check_items([*outcomes, *control])
     delta = _right(outcomes, score, kind) - _right(control, score, kind)
     means = _resampled_means(delta)
@@ -153,7 +153,7 @@ def _seeds(outcomes: Sequence[Outcome]) -> list[int]:
     if not seeds:
         raise ValueError("There are no outcomes.")
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"A seed stands there twice: {seeds}.")
+        raise ValueError(f"A seed occurs twice: {seeds}.")
     return seeds
 
 

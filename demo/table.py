@@ -1,4 +1,4 @@
-"""Print the demo's table of held-out scores: `python -m demo.table`; with `--teacher demo` the teacher's."""
+"""Print the demo's table of held-out scores: `python -m demo.table`, or `--teacher demo` for the teacher's."""
 
 from __future__ import annotations
 
@@ -107,9 +107,13 @@ def _run(clip: Clip, benchmark: Benchmark) -> Results:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo", help="a model reference")
-    parser.add_argument("--teacher", help="a teacher reference: its scores in place of the model's")
-    parser.add_argument("--split", type=Split, default=Split.HELD_OUT, help="heldout or validation")
+    parser.add_argument("--model", default="demo", help="Reference of the model.")
+    parser.add_argument(
+        "--teacher", help="Reference of a teacher, whose scores are printed instead of the model's."
+    )
+    parser.add_argument(
+        "--split", type=Split, default=Split.HELD_OUT, help="The part to measure on: heldout or validation."
+    )
     options = parser.parse_args()
     if options.teacher:
         teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)

@@ -59,15 +59,22 @@ def draw_grid(pictures: list[PIL.Image.Image], captions: list[str]) -> PIL.Image
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher", type=Path, default=DEMO / "teacher", help="a Stable Diffusion folder")
-    parser.add_argument("--out", type=Path, default=OUT, help="the PNG file written")
-    parser.add_argument("--steps", type=int, default=STEPS, help="denoising steps")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=DEMO / "teacher",
+        help="Folder of the teacher, in Stable Diffusion's layout.",
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="The PNG file to write.")
+    parser.add_argument("--steps", type=int, default=STEPS, help="Number of denoising steps.")
     options = parser.parse_args()
     captions = pairs(Split.HELD_OUT, GRID_SEED, 0, COUNT).captions
     grid = draw_grid(sample(options.teacher, captions, options.steps), captions)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     grid.save(options.out, optimize=True)
-    print(f"{options.out} shows {COUNT} captions of held-out combinations, {options.steps} steps each")
+    print(
+        f"Wrote {options.out}, with pictures for {COUNT} captions of held-out combinations, {options.steps} steps each."
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The exact part: checkpoints, encoding, scoring and evaluation. It knows no HTTP, no SQL and no Celery."""
+"""The models: checkpoints, encoding, scoring, training and evaluation. Nothing here knows HTTP, SQL or Celery."""

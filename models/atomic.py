@@ -25,7 +25,8 @@ def atomic_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Itera
     """Yield a file to write to, which replaces `path` when the block ends without an error.
 
     The file has `mode` from the moment it is created, so that a secret is never readable by others. Without
-    `durable` nothing is flushed to disk: for what is worth nothing after a crash of the machine. Raises OSError.
+    `durable` nothing is flushed to disk; use that for files that are not needed after a crash of the machine.
+    Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     working = _beside(path)
@@ -58,7 +59,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     behind then.
     """
     if out.exists() or out.is_symlink():
-        raise CheckpointError(f"{out} exists; choose another folder.")
+        raise CheckpointError(f"{out} already exists; choose another folder.")
     working = _beside(out.absolute())
     try:
         working.mkdir(parents=True)
@@ -69,8 +70,8 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(
-            f"{out} cannot be written ({reason}). Nothing of it was left behind: free some space, or name a "
-            "folder that may be written."
+            f"{out} cannot be written ({reason}), and no part of it was kept. Free some space, or "
+            "choose a folder that you may write to."
         ) from error
     finally:
         shutil.rmtree(working, ignore_errors=True)

@@ -60,9 +60,9 @@ def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") 
         if not deltas:
             raise
         raise DeltaError(
-            f"The base of {deltas[-1]} cannot be loaded: {error} Where it lies elsewhere, say so in "
-            f"{DESCRIPTION_FILE} (base.reference; its version is checked), or `sds-clip export` the delta where "
-            "the base is."
+            f"The base of {deltas[-1]} cannot be loaded: {error} If the base is in another place, "
+            f"correct base.reference in {DESCRIPTION_FILE} (its version is checked). Or run `sds-clip "
+            "export` on the delta on a machine that has the base."
         ) from error
     for delta in reversed(deltas):
         clip = apply_delta(clip, Path(delta.path), 1.0 if delta.alpha is None else delta.alpha)
@@ -88,12 +88,14 @@ def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:
         folder = expanded(reference.path)
         if any(folder.samefile(delta.path) for delta in deltas):
             raise DeltaError(
-                f"{reference} is a delta over itself; correct base.reference in its description."
+                f"{reference} is a delta over itself: its base.reference names the delta. Correct it."
             )
         deltas.append(replace(reference, path=str(folder)))
         reference = base_of(folder)
     if isinstance(reference, Folder) and reference.alpha is not None:
-        raise BadReferenceError(f"{reference} is no delta, so there is nothing for alpha to blend.")
+        raise BadReferenceError(
+            f"{reference} is not a delta, so alpha has nothing to blend it with. Remove alpha."
+        )
     return reference, deltas
 
 
@@ -176,13 +178,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises CheckpointError for a file that is not a checkpoint, and for numbers that are not finite.
     """
     if not os.access(file, os.R_OK):  # safetensors calls such a file missing
-        raise CheckpointError(f"{file} may not be read by this user; change its permissions.")
+        raise CheckpointError(f"This user has no permission to read {file}; change the file's permissions.")
     try:
         weights: dict[str, Tensor] = load_state_dict(str(file), device="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{file} cannot be read as weights ({type(error).__name__}: {first_line(error)}). "
-            "It may be cut short: fetch it again."
+            f"{file} cannot be read as weights ({type(error).__name__}: {first_line(error)}). It may "
+            "be incomplete: download it again."
         ) from error
     check_finite(weights, file)
     return weights
@@ -194,8 +196,8 @@ def check_finite(weights: dict[str, Tensor], file: Path) -> None:
     ]
     if broken:
         raise CheckpointError(
-            f"{file} holds numbers that are not finite, in {_some(broken)}: "
-            "training diverged or the file is damaged. Use an earlier one."
+            f"{file} has numbers that are not finite, in {_some(broken)}. Training diverged, or the "
+            "file is damaged. Use an earlier checkpoint."
         )
 
 
@@ -233,24 +235,26 @@ def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -
     archive = OPENAI_ARCHIVE_KEYS & weights.keys()
     if archive:
         raise CheckpointError(
-            f"{source.weights} holds {_some(sorted(archive))}: it is an original OpenAI archive, whose "
-            f"activation is QuickGELU. Use {source.architecture}/openai, or `sds-clip convert`."
+            f"{source.weights} has {_some(sorted(archive))}, so it is an original OpenAI archive. "
+            f"Such a model's activation is QuickGELU. Use {source.architecture}/openai, or convert "
+            "the file with `sds-clip convert`."
         )
     expected = network.state_dict()
     for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
         if name in weights and name in expected and weights[name].shape != expected[name].shape:
             stored, asked = list(weights[name].shape), list(expected[name].shape)
             raise CheckpointError(
-                f"{source.weights} has {name} of shape {stored} and the configuration asks for {asked}: "
-                "image_size, patch_size or context_length is not the weights' own."
+                f"In {source.weights}, {name} has shape {stored}, but the configuration needs {asked}. "
+                "Its image_size, patch_size or context_length does not belong to these weights."
             )
     if ("logit_bias" in weights) != ("logit_bias" in expected):
         stated, other = (
             ("weights", "configuration") if "logit_bias" in weights else ("configuration", "weights")
         )
         raise CheckpointError(
-            f"{source.weights}: the {stated} have a logit bias (SigLIP's sigmoid) and the {other} have none. "
-            "Set model_cfg.init_logit_bias where the weights hold logit_bias, and only there."
+            f"{source.weights}: there is a logit bias (SigLIP's sigmoid) in the {stated}, but none in "
+            f"the {other}. Set model_cfg.init_logit_bias if the weights contain logit_bias, and only "
+            "then."
         )
 
 

@@ -56,7 +56,7 @@ def convert_pickle(
         check_finite(weights, path)
         file = working / WEIGHT_FILES[0]
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
-        # Weights go through the network, so that its own names and shapes are kept and a misfit shows now.
+        # The weights are loaded into the network first: its names and shapes are kept, and a mismatch is found here.
         network = build_network(Source(plain, config, stated, file, None), weights)
         dtypes = {name: value.dtype for name, value in weights.items()}
         write_folder(working, plain, config, stated, dict(as_stored(network, dtypes)))
@@ -71,34 +71,38 @@ def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Te
     """
     if _is_torchscript(path):
         raise CheckpointError(
-            f"{path} is a TorchScript archive, which holds code; OpenAI's original files are such. "
-            f"Use {architecture}/openai: open_clip publishes the same weights without it."
+            f"{path} is a TorchScript archive, which contains code, like OpenAI's original files. Use "
+            f"{architecture}/openai: open_clip publishes the same weights without code."
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise CheckpointError(f"{path} may not be read by this user; change its permissions.") from error
+        raise CheckpointError(
+            f"This user has no permission to read {path}; change the file's permissions."
+        ) from error
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read as tensors only ({type(error).__name__}: {first_line(error)}). It holds "
-            "other objects, which could run code, or it is cut short. Save its state dict alone."
+            f"{path} cannot be read as tensors only ({type(error).__name__}: {first_line(error)}). It "
+            "contains other objects, which could run code, or it is incomplete. Save only its state "
+            "dict."
         ) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict) or not weights:
-        raise CheckpointError(f"{path} holds no state dict.")
+        raise CheckpointError(f"{path} contains no state dict.")
     weights = {str(name).removeprefix("module."): value for name, value in weights.items()}
     original = OPENAI_ARCHIVE_KEYS & weights.keys()
     if original and not quick_gelu:
         raise CheckpointError(
-            f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), trained with "
-            f"QuickGELU: convert it as {architecture}{QUICK_GELU_SUFFIX}."
+            f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), which "
+            f"was trained with QuickGELU. Convert it as {architecture}{QUICK_GELU_SUFFIX}."
         )
     weights = {name: value for name, value in weights.items() if name not in original}
     others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            f"{path} holds no state dict: {', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} not "
-            "tensors. Convert the file of weights, not the optimizer's or a whole training state."
+            f"{path} contains no state dict: {', '.join(others[:3])} "
+            f"{'is not a tensor' if len(others) == 1 else 'are not tensors'}. Convert the file that "
+            "contains the weights, not the optimizer's state or a whole training state."
         )
     return weights
 
@@ -122,6 +126,7 @@ def _save_tokenizer(architecture: str, config: dict[str, Any], folder: Path) -> 
         get_tokenizer(architecture).save_pretrained(str(folder))
     except Exception as error:
         raise CheckpointError(
-            f"The tokenizer of {architecture} ({config['text_cfg']['hf_tokenizer_name']}) cannot be fetched "
-            f"({type(error).__name__}: {first_line(error)}). It needs the network or a full cache (HF_HOME)."
+            f"The tokenizer of {architecture} ({config['text_cfg']['hf_tokenizer_name']}) cannot be "
+            f"downloaded ({type(error).__name__}: {first_line(error)}). Connect to the network, or "
+            "put its files into the Hugging Face cache (see HF_HOME)."
         ) from error

@@ -55,14 +55,16 @@ def changed_tensors(base: Clip, tuned: nn.Module) -> dict[str, Tensor]:
     """
     if base.precision != "float32" or tuned is base.network:
         raise DeltaError(
-            f"A delta needs {base.reference} as it was before training: load it again with precision float32."
+            f"A delta needs {base.reference} as it was before training, in float32. Load it again "
+            "with precision float32."
         )
     before, after = base.network.state_dict(), tuned.state_dict()
     if {name: value.shape for name, value in before.items()} != {
         name: value.shape for name, value in after.items()
     }:
         raise DeltaError(
-            f"The tuned network has other tensors than {base.reference}: its base is another model."
+            f"The tuned network and {base.reference} do not have the same tensors, so the network was "
+            "tuned from another base. Give that base."
         )
     changed: dict[str, Tensor] = {}
     for name, value in after.items():
@@ -70,8 +72,9 @@ def changed_tensors(base: Clip, tuned: nn.Module) -> dict[str, Tensor]:
             continue
         if value.dtype is not torch.float32 or not value.isfinite().all():
             raise DeltaError(
-                f"{name} is {value.dtype}, or not finite, after training; a delta holds finite float32 numbers. "
-                "Use an earlier checkpoint, a lower learning rate, or keep the trained weights in float32."
+                f"After training, {name} is {value.dtype} or has numbers that are not finite, but a delta "
+                "needs finite float32 numbers. Use an earlier checkpoint or a lower learning rate, or "
+                "keep the trained weights in float32."
             )
         changed[name] = value.detach().cpu()
     return changed
@@ -84,7 +87,7 @@ def apply_delta(base: Clip, folder: Path, alpha: float = 1.0) -> Clip:
     version or the embeddings are not those that were saved.
     """
     if not 0 <= alpha <= 1:
-        raise DeltaError(f"alpha is a number from 0 (the base) to 1 (the delta), not {alpha}.")
+        raise DeltaError(f"alpha must be a number from 0 (the base) to 1 (the delta), not {alpha}.")
     delta = read_delta(folder)
     clip = lay_over(base, delta, alpha)
     if alpha == 1:
@@ -107,8 +110,8 @@ def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
     identity = base.identity.replacing(tensors)
     if alpha == 1 and identity.version != delta.about.version:
         raise DeltaError(
-            f"{delta.folder} gives version {identity.version[:12]} and was saved as {delta.about.version[:12]}: it "
-            "was changed since. Copy it anew."
+            f"{delta.folder} was saved as version {delta.about.version[:12]} but now gives version "
+            f"{identity.version[:12]}, so its files were changed. Copy the folder again."
         )
     reference = str(Folder(str(delta.folder), None if alpha == 1 else alpha))
     return replace(
@@ -119,16 +122,17 @@ def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
 def _check_base(delta: Delta, base: Clip) -> None:
     if base.version != delta.about.base_version:
         raise DeltaError(
-            f"{delta.folder} is a delta over version {delta.about.base_version[:12]} ({delta.about.base}), and "
-            f"{base.reference} is version {base.version[:12]}: over another base it would give other scores. "
-            "Use the base that it was trained from."
+            f"{delta.folder} is a delta of version {delta.about.base_version[:12]} "
+            f"({delta.about.base}), but {base.reference} is version {base.version[:12]}. With another "
+            "base it would give other scores. Use the base that it was trained from."
         )
     shapes = {name: value.shape for name, value in base.network.state_dict().items()}
     for name, value in delta.tensors.items():
         if shapes.get(name) != value.shape:
-            has = f"of shape {list(shapes[name])}" if name in shapes else "nowhere"
+            has = f"it has shape {list(shapes[name])}" if name in shapes else "it does not exist"
             raise DeltaError(
-                f"{delta.folder} changes {name} of shape {list(value.shape)}; the base has it {has}."
+                f"In {delta.folder}, {name} has shape {list(value.shape)}, but in the base {has}. Use the "
+                "base that the delta was trained from."
             )
 
 
@@ -145,8 +149,9 @@ def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
     rounded = [name for name in delta.tensors if state[name].dtype is not torch.float32]
     if rounded:
         raise DeltaError(
-            f"{rounded[0]} of {base.reference} was rounded to {base.precision}, so it cannot be blended: load "
-            f"{Folder(str(delta.folder), alpha)} by that reference, or the base in float32."
+            f"{rounded[0]} of {base.reference} was rounded to {base.precision}, so it cannot be "
+            f"blended. Load the delta as {Folder(str(delta.folder), alpha)}, or load the base in "
+            "float32."
         )
     return {
         name: (1 - alpha) * state[name].detach().cpu() + alpha * value
@@ -158,8 +163,9 @@ def _check_embeddings(delta: Delta, clip: Clip) -> None:
     angle, allowed = delta.golden.angle(clip), TOLERANCE[clip.precision]
     if not angle <= allowed:
         raise DeltaError(
-            f"{delta.folder} embeds its golden inputs {angle:.2g} radians from where it did when it was saved "
-            f"({allowed:g} are allowed in {clip.precision}): this program computes something else."
+            f"The embeddings of the golden inputs of {delta.folder} are {angle:.2g} radians away from "
+            f"those that were saved with it; at most {allowed:g} are allowed in {clip.precision}. "
+            "This program does not compute the same function as the one that saved the delta."
         )
 
 

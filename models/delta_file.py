@@ -3,7 +3,7 @@
 The files:
 
     sds_clip_delta.json    the base, and how the delta was made
-    delta.safetensors      float32, under the base's names
+    delta.safetensors      the tensors in float32, under the base's names
     golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
 """
 
@@ -105,7 +105,9 @@ def write_delta(
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DeltaError(f"{DESCRIPTION_FILE} cannot hold what was given: {first_line(error)}.") from error
+        raise DeltaError(
+            f"The history cannot be written as JSON to {DESCRIPTION_FILE}: {first_line(error)}."
+        ) from error
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
     save_file({name: value.clone().contiguous() for name, value in tensors.items()}, folder / TENSORS_FILE)
     save_file(
@@ -124,7 +126,8 @@ def read_delta(folder: Path) -> Delta:
     tensors, features = _read(folder / TENSORS_FILE), _read(folder / GOLDEN_FILE)
     if tensors.keys() != set(about.trained) or features.keys() != {"image_features", "text_features"}:
         raise DeltaError(
-            f"{folder} holds other tensors than {DESCRIPTION_FILE} lists: it was changed; copy it anew."
+            f"{folder} does not have the tensors that {DESCRIPTION_FILE} lists, so its files were "
+            "changed. Copy the folder again."
         )
     return Delta(folder, about, tensors, Golden(seed=about.seed, **features))
 
@@ -138,7 +141,9 @@ def read_description(folder: Path) -> Description:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise DeltaError(f"format {content['format']!r} is not {FORMAT}, the one that this program knows")
+            raise DeltaError(
+                f"format {content['format']!r} is not {FORMAT}, the only one that this program knows"
+            )
         return Description(
             base=str(content["base"]["reference"]),
             base_version=str(content["base"]["version"]),
@@ -148,8 +153,8 @@ def read_description(folder: Path) -> Description:
         )
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DeltaError(
-            f"{file} cannot be read as a delta's description ({_reason(error)}). Copy it anew, or use the program "
-            "that wrote it."
+            f"{file} cannot be read as a delta's description ({_reason(error)}). Copy it again, or "
+            "use the version of this program that wrote it."
         ) from error
 
 
@@ -158,12 +163,13 @@ def _read(file: Path) -> dict[str, Tensor]:
         tensors = load_file(file)
     except Exception as error:
         raise DeltaError(
-            f"{file} cannot be read ({_reason(error)}). It may be cut short: copy it anew."
+            f"{file} cannot be read ({_reason(error)}). It may be incomplete: copy it again."
         ) from error
     for name, value in tensors.items():
         if value.dtype is not torch.float32 or not value.isfinite().all():
             raise DeltaError(
-                f"{file}: {name} is not finite float32. Training diverged or the file is damaged; use an earlier one."
+                f"In {file}, {name} is not finite float32. Training diverged, or the file is damaged. Use "
+                "an earlier checkpoint."
             )
     return tensors
 

@@ -1,4 +1,4 @@
-"""Errors of the exact part that several modules raise. The others stand beside the code that they are about.
+"""Errors that several modules of `models` raise. The other errors are defined in the module that raises them.
 
 Callers of `models` translate them at their edge. `code` is for programs, and docs/errors.md lists every one.
 """

@@ -33,7 +33,9 @@ def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Pat
     reference = parse(model.reference if isinstance(model, Clip) else model)
     if alpha is not None:
         if not isinstance(reference, Folder):
-            raise BadReferenceError(f"{reference} is no delta, so there is nothing for alpha to blend.")
+            raise BadReferenceError(
+                f"{reference} is not a delta, so alpha has nothing to blend it with. Remove alpha."
+            )
         reference = parse(str(replace(reference, alpha=alpha)))
     with atomic_folder(out) as working:
         clip = load_clip(str(reference), device="cpu", precision="float32")
@@ -46,8 +48,8 @@ def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Pat
         written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
         if written.version != clip.version:
             raise CheckpointError(
-                f"{reference} cannot be exported: read back, it is version {written.version[:12]} instead of "
-                f"{clip.version[:12]}."
+                f"{reference} cannot be exported: the files that were written give version "
+                f"{written.version[:12]} instead of {clip.version[:12]}."
             )
     return out
 

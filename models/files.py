@@ -20,14 +20,14 @@ def read_text(file: Path, error: type[ModelError], *, max_bytes: int | None = No
         limit = MAX_TEXT_BYTES if max_bytes is None else max_bytes
         if size > limit:
             raise error(
-                f"{file}: has {size} bytes; {limit} at most are read. Is it the right file? If it is, "
+                f"{file} has {size} bytes; at most {limit} are read. Is it the right file? If it is, "
                 "split it."
             )
         return file.read_text(encoding="utf-8-sig")
     except OSError as failure:
-        raise error(f"{file}: cannot be read ({failure.strerror}); check the path.") from failure
+        raise error(f"{file} cannot be read ({failure.strerror}); check the path.") from failure
     except UnicodeDecodeError as failure:
-        raise error(f"{file}: is not UTF-8 text; save it as UTF-8.") from failure
+        raise error(f"{file} is not UTF-8 text; save it as UTF-8.") from failure
 
 
 def sha256_of(file: Path) -> str:

@@ -79,7 +79,7 @@ class ImageEmpty(ImageError):
 
 
 class ImageFormat(ImageError):
-    """The image is by its content none of JPEG, PNG, WebP and GIF, whatever its name says."""
+    """The content of the image is not JPEG, PNG, WebP or GIF, whatever its name says."""
 
     code = "image_format"
 
@@ -94,7 +94,7 @@ class ImageTruncated(ImageError):
 
 
 class ImageCorrupt(ImageError):
-    """The image file is damaged, or of a kind that nothing decodes; save it as an ordinary JPEG or PNG."""
+    """The image file is damaged, or of a kind that cannot be decoded; save it as an ordinary JPEG or PNG."""
 
     code = "image_corrupt"
 
@@ -133,7 +133,7 @@ class ImageLimits:
 
     def __post_init__(self) -> None:
         if self.max_pixels > MAX_PIXELS:
-            raise ValueError(f"max_pixels is {self.max_pixels}; {MAX_PIXELS} is the most allowed.")
+            raise ValueError(f"max_pixels is {self.max_pixels}; at most {MAX_PIXELS} is allowed.")
 
 
 class _BoundedReads(io.BytesIO):
@@ -186,10 +186,10 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
     Raises: ImageError, as `decode_image`.
     """
     if not data:
-        raise ImageEmpty("The image has no bytes; send the file's content.")
+        raise ImageEmpty("The image is empty; send the file's content.")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(
-            f"The image file has {len(data)} bytes; {limits.max_bytes} at most are allowed. Make it smaller."
+            f"The image file has {len(data)} bytes; at most {limits.max_bytes} are allowed. Make it smaller."
         )
     file = read_header(data)
     _check_size(file, limits)
@@ -197,7 +197,7 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
 
 
 def read_header(data: bytes) -> ImageFile:
-    """Read an image's header, whatever its size.
+    """Read an image's header without checking the limits on its size.
 
     Raises: ImageFormat, ImageTruncated, ImageCorrupt, and ImageTooLarge for a size that Pillow does not open.
     """
@@ -265,7 +265,7 @@ def _check_size(file: ImageFile, limits: ImageLimits) -> None:
 
 
 def _translated(error: Exception, data: bytes, format: Format) -> Exception:
-    """Turn an exception into ours: Pillow's plugins raise whatever their parsing runs into."""
+    """Turn an exception of a Pillow plugin, which may be of almost any class, into an ImageError."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, MemoryError) or "memory" in str(error):
@@ -393,7 +393,7 @@ def _png_pixels(data: bytes) -> bytes:
 def _guess(data: bytes) -> str:
     start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<svg", b"<?xml")):
-        return "This is an SVG or XML file; draw it as a JPEG, PNG, WebP or GIF."
+        return "This is an SVG or XML file, not an image of pixels; convert it to JPEG, PNG, WebP or GIF."
     if start.startswith((b"<!doctype", b"<html")):
         return "This is a web page, not an image; send the image file itself."
     return "The image is not a JPEG, PNG, WebP or GIF; convert it to one of these."

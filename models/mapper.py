@@ -34,7 +34,7 @@ class Mapper(nn.Module):
         super().__init__()
         if input not in get_args(MapperInput):
             raise MapperError(
-                f"There is no mapper input {input!r}; use {' or '.join(get_args(MapperInput))}."
+                f"The mapper's input cannot be {input!r}; use {' or '.join(get_args(MapperInput))}."
             )
         self.input = input
         self.latent_shape = latent_shape
@@ -92,7 +92,8 @@ def ridge_fit(
         raise MapperError(f"The ridge is {ridge}; it must be positive, or the fit is not unique.")
     if not len(features) or len(features) != len(latents):
         raise MapperError(
-            f"{len(features)} features and {len(latents)} latents cannot be fitted; give pairs."
+            f"The mapper cannot be fitted to {len(features)} features and {len(latents)} latents; "
+            "give one latent for each feature vector, and at least one pair."
         )
     x, z = features.detach().double(), latents.detach().flatten(1).double()
     mean_x, mean_z = x.mean(dim=0), z.mean(dim=0)
@@ -101,5 +102,5 @@ def ridge_fit(
     weight = torch.linalg.solve(x.T @ x + penalty, x.T @ z).T
     bias = mean_z - weight @ mean_x
     if not (weight.isfinite().all() and bias.isfinite().all()):
-        raise MapperError("The ridge start is not finite; check the student's features and the latents.")
+        raise MapperError("The fitted mapper is not finite; check the student's features and the latents.")
     return weight, bias

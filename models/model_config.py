@@ -20,7 +20,9 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises CheckpointError if the file is missing, is not JSON, or describes no model.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file.parent} has no {CONFIG_FILE}, so nothing says how to use its weights.")
+        raise CheckpointError(
+            f"{file.parent} has no {CONFIG_FILE}, which must say how to use its weights. Add that file."
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         config, preprocess = content["model_cfg"], content.get("preprocess_cfg") or {}
@@ -40,9 +42,9 @@ def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where
     missing = [key for key in STATED if preprocess.get(key) is None]
     if missing:
         raise CheckpointError(
-            f"{where} does not say preprocess_cfg.{', preprocess_cfg.'.join(missing)}. Guessing would change "
-            'every score in silence; add them (usual ones are "interpolation": "bicubic", "resize_mode": '
-            '"shortest" and OpenAI\'s mean and std).'
+            f"{where} does not state preprocess_cfg.{', preprocess_cfg.'.join(missing)}. A wrong "
+            "guess would change every score without an error, so add them (usual values are "
+            '"interpolation": "bicubic", "resize_mode": "shortest" and OpenAI\'s mean and std).'
         )
     allowed = {
         "interpolation": ("bicubic", "bilinear", "random"),
@@ -54,11 +56,14 @@ def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where
                 f"{where}: preprocess_cfg.{key} is {preprocess[key]!r}; use {', '.join(values)}."
             )
     if preprocess.get("mode", "RGB") != "RGB":
-        raise CheckpointError(f"{where}: preprocess_cfg.mode is {preprocess['mode']!r}; only RGB is known.")
+        raise CheckpointError(
+            f"{where}: preprocess_cfg.mode is {preprocess['mode']!r}; only RGB is supported."
+        )
     size, expected = preprocess.get("size"), config["vision_cfg"].get("image_size", 224)
     if size is not None and size_pair(size) != size_pair(expected):
         raise CheckpointError(
-            f"{where} contradicts itself: preprocess_cfg.size is {size}, vision_cfg.image_size {expected}."
+            f"{where} contradicts itself: preprocess_cfg.size is {size}, but vision_cfg.image_size is "
+            f"{expected}."
         )
     return {"fill_color": preprocess.get("fill_color", 0), **{key: preprocess[key] for key in STATED}}
 

@@ -91,7 +91,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return "bfloat16" if native else "float32"
     chosen = ALIASES.get(precision, precision)
     if chosen not in DTYPES:
-        raise PrecisionError(f"There is no precision {precision!r}; use {', '.join(PRECISIONS)}.")
+        raise PrecisionError(f"The precision cannot be {precision!r}; use {', '.join(PRECISIONS)}.")
     if chosen == "float16" and device.type == "cpu":
         raise PrecisionError("float16 is for GPUs; use bfloat16 or float32 on a CPU.")
     return chosen

@@ -40,8 +40,8 @@ def unknown_tag(architecture: str, tag: str) -> str:
     plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
     if plain != architecture and get_pretrained_cfg(plain, tag):
         return (
-            f"{architecture}/{tag} contradicts itself: the weights {tag} were trained with plain GELU and "
-            f"would score wrongly with QuickGELU. Use {plain}/{tag}."
+            f"{architecture}/{tag} contradicts itself: the weights {tag} were trained with plain GELU "
+            f"and would give wrong scores with QuickGELU. Use {plain}/{tag}."
         )
     tags = list_pretrained_tags_by_model(architecture)
     if not tags:
@@ -69,16 +69,20 @@ def stated_activation(architecture: str, quick_gelu: bool | None) -> bool:
     config = architecture_config(architecture)
     if architecture.endswith(QUICK_GELU_SUFFIX):
         if quick_gelu is False:
-            raise CheckpointError(f"{architecture}+gelu contradicts itself; drop one of the two.")
+            raise CheckpointError(
+                f"{architecture}+gelu contradicts itself: it states QuickGELU and GELU. Remove one of the "
+                "two."
+            )
         return True
     if quick_gelu is not None:
         return quick_gelu
     kinds = {bool(config.get("quick_gelu") or entry.get("quick_gelu")) for entry in _entries(architecture)}
     if len(kinds) == 2:
         raise CheckpointError(
-            f"{architecture} weights exist with GELU and with QuickGELU (OpenAI's), and the file does not "
-            f"say which these are. Write {architecture}+quickgelu or {architecture}+gelu for the "
-            "architecture: the wrong one gives wrong scores in silence."
+            f"Weights of {architecture} exist with GELU and with QuickGELU (OpenAI's), and the file "
+            f"does not say which of them it has. Write {architecture}+quickgelu or "
+            f"{architecture}+gelu as the architecture. The wrong one gives wrong scores without an "
+            "error."
         )
     return kinds.pop() if kinds else bool(config.get("quick_gelu"))
 
@@ -92,11 +96,11 @@ def published_preprocess(architecture: str, quick_gelu: bool) -> dict[str, Any]:
     alike = [entry for entry in entries if bool(entry.get("quick_gelu")) == quick_gelu] or entries
     found = {json.dumps({key: entry[key] for key in STATED}): entry for entry in alike}
     if len(found) != 1:
-        reason = "disagree about" if found else "do not exist to state"
+        reason = "do not agree on their" if found else "do not exist, so there is no known"
         raise CheckpointError(
-            f"open_clip's published weights for {architecture} {reason} preprocessing, so bare weights "
-            f"cannot be used. Make a local-dir: with an {CONFIG_FILE} whose preprocess_cfg gives "
-            f"{', '.join(STATED)}."
+            f"open_clip's published weights for {architecture} {reason} preprocessing. A file of "
+            f"weights alone cannot be used then. Make a folder (local-dir:) with an {CONFIG_FILE} "
+            f"whose preprocess_cfg gives {', '.join(STATED)}."
         )
     entry = found.popitem()[1]
     return {"fill_color": 0, **{key: entry[key] for key in STATED}}

@@ -38,13 +38,13 @@ _PATH_STARTS = ("./", "../", "/", "~")
 
 
 class CheckpointError(ModelError):
-    """A checkpoint cannot be named, found, read or trusted; the message names the piece and the remedy."""
+    """A checkpoint cannot be found, read or trusted; the message names what is wrong and what to do."""
 
     code: ClassVar[str] = "bad_checkpoint"
 
 
 class BadReferenceError(CheckpointError):
-    """The text is no reference to a checkpoint."""
+    """The text is not a reference to a checkpoint."""
 
     code: ClassVar[str] = "bad_reference"
 
@@ -137,7 +137,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise BadReferenceError(f"{path}: there is no such home; write the whole path.") from error
+        raise BadReferenceError(f"The home folder in {path} does not exist; write the whole path.") from error
 
 
 def pickle_refused(path: str) -> BadReferenceError:
@@ -160,7 +160,9 @@ def architecture_and_activation(text: str) -> tuple[str, bool | None]:
     """
     architecture, plus, activation = text.partition("+")
     if plus and activation not in ACTIVATIONS:
-        raise BadReferenceError(f"{text}: the activation after + is gelu or quickgelu, not {activation!r}.")
+        raise BadReferenceError(
+            f"{text}: the activation after + must be gelu or quickgelu, not {activation!r}."
+        )
     if not _NAME.fullmatch(architecture_name(architecture)):
         raise BadReferenceError(f"{text!r} is not an architecture's name; try ViT-B-32.")
     return architecture_name(architecture), ACTIVATIONS.get(activation)
@@ -190,7 +192,7 @@ def _alpha(text: str) -> float:
     except ValueError:
         alpha = -1.0
     if not 0 <= alpha <= 1:
-        raise BadReferenceError(f"#alpha={text}: alpha is a number from 0 (the base) to 1 (the delta).")
+        raise BadReferenceError(f"#alpha={text}: alpha must be a number from 0 (the base) to 1 (the delta).")
     return alpha
 
 

@@ -1,4 +1,4 @@
-"""Resolve a reference into configuration, preprocessing, weights and tokenizer; guess none (decision 4)."""
+"""Resolve a reference into configuration, preprocessing, weights and tokenizer, without guessing (decision 4)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def demo_folder() -> Path:
     spec = find_spec("demo")
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places:
-        raise CheckpointError("The package demo is not installed; name another checkpoint.")
+        raise CheckpointError(
+            "The package `demo`, which contains the checkpoint, is not installed; choose another checkpoint."
+        )
     return Path(places[0]) / "student"
 
 
@@ -110,9 +112,9 @@ def _from_registry(architecture: str, tag: str) -> Source:
 
 def _unreachable(name: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{name} cannot be downloaded ({type(error).__name__}: {first_line(error)}). It needs the "
-        "network, or the files in the Hugging Face cache (see HF_HOME), or the same model as a folder, "
-        "local-dir:PATH."
+        f"{name} cannot be downloaded ({type(error).__name__}: {first_line(error)}). Connect to "
+        "the network, put the files into the Hugging Face cache (see HF_HOME), or give the same "
+        "model as a folder, local-dir:PATH."
     )
 
 
@@ -126,9 +128,10 @@ def _from_hub(repository: str) -> Source:
     stated = bool(config.get("quick_gelu"))
     if registered and bool(registered.get("quick_gelu")) != stated:
         raise CheckpointError(
-            f"hf-hub:{repository} says quick_gelu={stated} and open_clip's registry says {not stated} of the "
-            "same weights. One of them gives wrong scores in silence: name the weights by architecture and "
-            "tag, or put them in a local-dir: with the right quick_gelu."
+            f"hf-hub:{repository} says quick_gelu={stated}, but open_clip's registry says "
+            f"{not stated} for the same weights. One of the two gives wrong scores without an error. "
+            "Name the weights by architecture and tag, or put them in a folder (local-dir:) with the "
+            "right quick_gelu."
         )
     if not {"interpolation", "resize_mode"} & preprocess.keys():
         # Repositories from before these two keys existed. At that time open_clip knew only these values.
@@ -152,9 +155,10 @@ def _hub_weights(repository: str) -> Path:
         except Exception as error:
             failures.append(error)
     raise CheckpointError(
-        f"hf-hub:{repository} gave none of {', '.join(WEIGHT_FILES)} ({first_line(failures[0])}). Pickles "
-        "(.bin) are not read from the hub: download it and use `sds-clip convert`. Without a network, "
-        "fill the cache (HF_HOME) or use local-dir:PATH."
+        f"None of {', '.join(WEIGHT_FILES)} can be downloaded from hf-hub:{repository} "
+        f"({first_line(failures[0])}). Pickles (.bin) are not read from the hub: download the "
+        "file and convert it with `sds-clip convert`. Without a network, put the files into the "
+        "cache (HF_HOME) or use local-dir:PATH."
     )
 
 
@@ -181,14 +185,18 @@ def _folder_weights(folder: Path) -> Path:
         return others[0]
     if others:
         names = ", ".join(file.name for file in others)
-        raise CheckpointError(f"{folder} holds several weights ({names}); name one {WEIGHT_FILES[0]}.")
+        raise CheckpointError(
+            f"{folder} contains several files of weights ({names}); rename the one to use to "
+            f"{WEIGHT_FILES[0]}."
+        )
     pickles = sorted(file for ending in ("bin", "pt", "pth") for file in folder.glob(f"*.{ending}"))
     if pickles:
         raise CheckpointError(
-            f"{folder} holds weights only as a pickle ({pickles[0].name}), which can run code when opened. "
-            f"Convert it once: `sds-clip convert {pickles[0]} --architecture ARCHITECTURE --out FOLDER`."
+            f"{folder} contains its weights only as a pickle ({pickles[0].name}), which can run code "
+            f"when opened. Convert it once: `sds-clip convert {pickles[0]} --architecture "
+            "ARCHITECTURE --out FOLDER`."
         )
-    raise CheckpointError(f"{folder} holds no weights. Put {WEIGHT_FILES[0]} beside {CONFIG_FILE}.")
+    raise CheckpointError(f"{folder} contains no weights. Put {WEIGHT_FILES[0]} next to {CONFIG_FILE}.")
 
 
 def _check_neighbour(folder: Path, config: dict[str, Any]) -> None:
@@ -207,8 +215,8 @@ def _check_neighbour(folder: Path, config: dict[str, Any]) -> None:
     contrary = "gelu" if expected == "quick_gelu" else "quick_gelu"
     if contrary in stated:
         raise CheckpointError(
-            f"{folder}: config.json says hidden_act {contrary} and {CONFIG_FILE} says {expected} "
-            f"(model_cfg.quick_gelu). One of them gives wrong scores in silence; correct it."
+            f"{folder}: config.json says hidden_act {contrary}, but {CONFIG_FILE} says {expected} "
+            "(model_cfg.quick_gelu). One of the two gives wrong scores without an error; correct it."
         )
 
 

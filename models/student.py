@@ -34,7 +34,7 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
     """
     if which not in get_args(Trainable):
         raise StudentError(
-            f"There is no choice {which!r} of what to train; use {', '.join(get_args(Trainable))}."
+            f"The trained parameters cannot be {which!r}; use {', '.join(get_args(Trainable))}."
         )
     image_tower: Any = network.visual
     if which == "all":
@@ -72,5 +72,5 @@ def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) 
 def _require(found: set[int], fault: str, consequence: str, remedy: str) -> None:
     if not found:
         raise StudentError(
-            f"This CLIP's {fault} with weights, so {consequence}; {remedy} instead, or choose another base."
+            f"This CLIP's {fault} with weights, so {consequence}. Choose another base, or {remedy} instead."
         )

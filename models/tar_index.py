@@ -34,7 +34,7 @@ def expand_braces(pattern: str, *, most: int | None = None) -> Iterator[str]:
     texts, choices = pieces[::2], [_choices(braces) for braces in pieces[1::2]]
     count = math.prod(len(values) for values, _ in choices)
     if most is not None and count > most:
-        raise PatternError(f"The braces name {count} files; {most} at most are allowed.")
+        raise PatternError(f"The braces name {count} files; at most {most} are allowed.")
     return (_name(number, texts, choices) for number in range(count))
 
 
@@ -101,12 +101,13 @@ def read_members(shard: Path, error: type[ModelError]) -> Iterator[Member]:
                     )
             _check_end(archive)
     except FileNotFoundError as failure:
-        raise error(f"{shard}: there is no such shard; check the path and the range.") from failure
+        raise error(f"There is no shard {shard}; check the path and the range.") from failure
     except OSError as failure:
-        raise error(f"{shard}: cannot be read ({failure.strerror}); check the file.") from failure
+        raise error(f"{shard} cannot be read ({failure.strerror}); check the file.") from failure
     except tarfile.TarError as failure:
         raise error(
-            f"{shard}: is not a whole, uncompressed tar file; unpack it if it is compressed, or fetch it again."
+            f"{shard} is not a complete, uncompressed tar file. If it is compressed, decompress it; "
+            "otherwise download it again."
         ) from failure
 
 
@@ -118,4 +119,4 @@ def _check_end(archive: tarfile.TarFile) -> None:
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("no end of the archive")
+        raise tarfile.ReadError("the archive has no end marker")

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, made safe for many threads and for texts from strangers."""
+"""A checkpoint's tokenizer, made safe for many threads and for untrusted texts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Tokenizer:
         """
         for index, text in enumerate(texts):
             if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-                raise TextError(f"Text {index} holds half of a surrogate pair, which is not a character.")
+                raise TextError(f"Text {index} has a lone surrogate, which is not a valid character.")
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.long)
         with self._lock:
@@ -196,15 +196,16 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
             )
         except Exception as error:
             raise CheckpointError(
-                f"The tokenizer in {source} cannot be loaded ({type(error).__name__}: {first_line(error)}). "
-                "A folder needs its tokenizer's files (tokenizer.json and tokenizer_config.json) beside "
-                "open_clip_config.json; a hub name needs the network or a filled cache (HF_HOME)."
+                f"The tokenizer in {source} cannot be loaded ({type(error).__name__}: "
+                f"{first_line(error)}). A folder needs its tokenizer's files (tokenizer.json and "
+                "tokenizer_config.json) next to open_clip_config.json. A hub name needs the network, or "
+                "the files in the Hugging Face cache (see HF_HOME)."
             ) from error
         size = len(inner.tokenizer)
     vocabulary = text_config.get("vocab_size", 49408)
     if size > vocabulary:
         raise CheckpointError(
-            f"The tokenizer knows {size} tokens and the model {vocabulary} (text_cfg.vocab_size): "
-            "they do not belong together. Put the model's own tokenizer beside its weights."
+            f"The tokenizer knows {size} tokens, but the model knows {vocabulary} "
+            "(text_cfg.vocab_size). Put the model's own tokenizer next to its weights."
         )
     return Tokenizer(inner)

@@ -33,7 +33,7 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 def fill(template: str, label: str) -> str:
     """Put the label in each placeholder of the template.
 
-    Plain substitution: `str.format` would let a stranger's template read attributes of our objects.
+    This is plain substitution, because `str.format` would let an untrusted template read attributes of our objects.
     Placeholders in the label itself are not substituted.
     """
     pieces = [piece for part in template.split("{}") for piece in part.split("{c}")]

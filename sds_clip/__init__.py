@@ -1,4 +1,4 @@
-"""The command line, and a client for the service, imported lazily: `from sds_clip import Client`."""
+"""The command line, and a client for the service: `from sds_clip import Client`. The client is imported lazily."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""The entry point of `sds-clip`: all commands. Every error becomes one line.
+"""The entry point of `sds-clip`, with all commands. Every error is printed as one line.
 
 Nothing heavy is imported until a command runs, so `--help` answers at once.
 
@@ -31,8 +31,8 @@ from sds_clip.table import printable, printable_lines
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
     "Use a model": (match, classify, evaluate, finetune),
-    "Speak to a service": (jobs, workers, models, datasets),
-    "Look after files and the installation": (convert, export, doctor),
+    "Manage a running service": (jobs, workers, models, datasets),
+    "Convert weights, and check the installation": (convert, export, doctor),
 }
 _COMPLETE_VAR = "_SDS_CLIP_COMPLETE"
 
@@ -55,15 +55,15 @@ sds-clip classify *.jpg --label cat dog bird
 sds-clip finetune --base demo --teacher demo --data pairs/ --steps 400 --out runs/first
 sds-clip evaluate winoground --model ViT-B-32/openai --data winoground/
 sds-clip doctor
-eval "$(_SDS_CLIP_COMPLETE=bash_source sds-clip)"   # complete commands and options in bash; also zsh, fish
+eval "$(_SDS_CLIP_COMPLETE=bash_source sds-clip)"   # completion in bash; zsh_source and fish_source for other shells
 """,
 )
 @click.version_option(package_name="sds-clip", message="sds-clip %(version)s")
 def cli() -> None:
-    """Serve a CLIP model, teach it composition, measure it, and match and classify images with it.
+    """Serve, fine-tune and evaluate CLIP models, and match and classify images with them.
 
-    `sds-clip COMMAND --help` says more about each command. Settings come from the environment (SDS_CLIP_*), and
-    options come before them.
+    `sds-clip COMMAND --help` describes a command. Settings can also be given in the environment (SDS_CLIP_*). An
+    option overrides its environment variable.
     """
 
 

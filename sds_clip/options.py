@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
     from pydantic import ValidationError
 
     from app.settings import Settings
@@ -26,10 +27,13 @@ Decorator = Callable[[Function], Function]
 _CONTEXT = {"max_content_width": 200, "show_default": True, "help_option_names": ["-h", "--help"]}
 _REFERENCES = """\
 \b
-A model is named by a reference: demo (ships with this package),
-ViT-B-32/openai (an open_clip architecture and tag), hf-hub:ORG/REPO,
-local-dir:PATH (an open_clip folder, or a fine-tuned delta, part of the way
-with local-dir:PATH#alpha=0.5), or PATH.safetensors@ARCHITECTURE.
+A reference (REF) names a model:
+demo                           the small model that ships with this package
+ViT-B-32/openai                an architecture and a tag of open_clip
+hf-hub:ORG/REPO                a repository of the Hugging Face hub
+local-dir:DIR                  a folder in open_clip's layout, or a fine-tuned delta
+local-dir:DIR#alpha=0.5        weights halfway between a delta's base and the delta
+PATH.safetensors@ARCHITECTURE  a file of weights
 """
 
 
@@ -42,6 +46,12 @@ class Option(click.Option):
         super().__init__(names, multiple=attributes.pop("multiple", greedy), **attributes)
         self.section = section
         self.greedy = greedy
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """The notes in brackets, without click's formula for a range (x>=1)."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
 
 
 class Command(click.Command):
@@ -144,14 +154,17 @@ json_option = option("--json", "as_json", is_flag=True, help="Print JSON instead
 COMPUTATION = "Computation"
 compute_option = partial(option, section=COMPUTATION)
 device_option = compute_option(
-    "--device", help="Compute on auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE)."
+    "--device",
+    metavar="DEVICE",
+    help="Compute on this device: auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_DEVICE).",
 )
 compute_options = together(
     device_option,
     compute_option(
         "--precision",
-        help="Compute in float32, bfloat16, float16 or auto, which takes bfloat16 where the hardware has it "
-        "(default: auto, or SDS_CLIP_PRECISION).",
+        metavar="FORMAT",
+        help="Compute in this format: float32, bfloat16, float16 or auto. With auto, bfloat16 is used if the "
+        "hardware supports it (default: auto, or SDS_CLIP_PRECISION).",
     ),
 )
 model_options = together(
@@ -160,7 +173,8 @@ model_options = together(
 )
 data_dir_option = folder_option(
     "--data-dir",
-    help="Keep versions, data sets, jobs and caches in this folder (default: data, or SDS_CLIP_DATA_DIR).",
+    help="Keep versions, data sets, jobs and caches in this folder, which is created if needed (default: data, or "
+    "SDS_CLIP_DATA_DIR).",
 )
 supervised_option = option("--supervised", is_flag=True, hidden=True)  # for the children of `sds-clip up`
 
@@ -170,22 +184,23 @@ service_options = together(
         "models",
         multiple=True,
         metavar="REF",
-        help="Serve this model. Repeat it for more; the first is the default (default: demo, or SDS_CLIP_MODELS).",
+        help="Serve this model. Repeat the option to serve several; the first one is used for requests that name no "
+        "model (default: demo, or SDS_CLIP_MODELS).",
     ),
-    option("--host", help="Listen on this address (default: 127.0.0.1, or SDS_CLIP_HOST)."),
-    option("--port", type=int, help="Listen on this port (default: 8000, or SDS_CLIP_PORT)."),
+    option("--port", type=int, metavar="PORT", help="Listen on this port (default: 8000, or SDS_CLIP_PORT)."),
+    option("--host", metavar="HOST", help="Listen on this address (default: 127.0.0.1, or SDS_CLIP_HOST)."),
     data_dir_option,
     file_option(
         "--keys-file",
-        help="Ask callers for an API key of this file, which `sds-clip keys create` makes (default: none, or "
-        "SDS_CLIP_KEYS_FILE).",
+        help="Accept only callers with an API key from this file; `sds-clip keys create` adds keys to it "
+        "(default: none, or SDS_CLIP_KEYS_FILE).",
     ),
     compute_options,
     compute_option(
         "--threads",
         type=int,
         metavar="N",
-        help="Compute with so many threads, 0 for one a core (default: 0, or SDS_CLIP_THREADS).",
+        help="Compute with this many threads; 0 means one per core (default: 0, or SDS_CLIP_THREADS).",
     ),
 )
 
@@ -228,9 +243,10 @@ def _wrong_setting(
     variable = f"SDS_CLIP_{name.upper()}"
     if problem["type"] == "missing":
         return click.ClickException(
-            f"a worker needs {variable}, the same as the service has; or run `sds-clip up`"
+            f"a worker needs the setting {variable}, with the same value as the service; "
+            "`sds-clip up` starts both with all settings"
         )
-    return click.ClickException(f"setting {name} ({variable}): {problem['msg']}")
+    return click.ClickException(f"the setting {name} ({variable}) is invalid: {problem['msg']}")
 
 
 def require_training(what: str = "fine-tuning") -> None:
@@ -252,7 +268,7 @@ def load_model(settings: Settings, model: str | None, device: str | None, precis
 
 
 def show_progress(what: str) -> Callable[[int, int], None]:
-    """Return a counter for a terminal, which prints nothing elsewhere."""
+    """Return a function that shows a counter on a terminal and prints nothing elsewhere."""
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty():

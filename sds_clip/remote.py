@@ -1,4 +1,4 @@
-"""What the commands share that call a service."""
+"""What the commands that call a service share."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 server_options = together(
     option(
         "--url",
-        help="Speak to the service at this URL, with the key in SDS_CLIP_API_KEY where it asks for one "
+        section="Service",
+        metavar="URL",
+        help="Call the service at this URL. If it asks for an API key, set SDS_CLIP_API_KEY "
         "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
     ),
     json_option,
 )
-limit_option = number_option("--limit", default=20, help="List so many at most.")
+limit_option = number_option("--limit", default=20, help="List at most this many.")
 
 
 def connect(url: str | None) -> Client:
-    """Create a client for the service. Imported late, since httpx is slow to import."""
+    """Create a client for the service. The import is late because httpx is slow to import."""
     from sds_clip.client import Client
 
     return Client(url)

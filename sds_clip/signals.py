@@ -26,10 +26,10 @@ def handled(
 
 
 def hold(numbers: Sequence[signal.Signals]) -> None:
-    """Hold back these signals until another handler is set, then send them to it.
+    """Hold back these signals until another handler is set, then pass them to it.
 
-    A worker may have a job before Celery handles SIGTERM, whose default action would end it without releasing
-    the job.
+    A worker may have a job before Celery handles SIGTERM. The default action of SIGTERM would end the worker
+    without releasing the job.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -45,9 +45,9 @@ def hold(numbers: Sequence[signal.Signals]) -> None:
 
 
 def end_with_supervisor() -> None:
-    """Send this process a SIGTERM when its stdin closes, so that it stops as it does on request.
+    """Send this process a SIGTERM when its stdin closes, so that it stops in the usual way.
 
-    Its stdin is a pipe from the supervisor, which closes however the supervisor ends.
+    Its stdin is a pipe from the supervisor. The pipe closes however the supervisor ends.
     """
 
     def wait() -> None:

@@ -1,9 +1,9 @@
 """The embedded run: starts and stops the processes of the whole system on one machine.
 
-    started    the service, and the workers once it is ready
-    stopped    the workers, which release their jobs at a checkpoint, then the service
+    start      the service, then the workers once the service is ready
+    stop       the workers, which release their jobs at a checkpoint, then the service
 
-The broker starts before and stops after all of them. What dies in between is restarted.
+The broker starts before all of them and stops after them. A process that dies is restarted.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class Child:
 
 
 class Restarts:
-    """Restarts one part when it has died, after 1, 2, 4, up to 30 s."""
+    """Restarts one part after it has died, with pauses of 1, 2, 4, and up to 30 s."""
 
     def __init__(self, name: str, part: Part, now: float) -> None:
         self._name = name
@@ -98,14 +98,14 @@ class Restarts:
             if not self._part.is_running():
                 if now - self._started_at >= SETTLED_S:
                     self._pause_s = FIRST_S
-                logger.error("%s has died; it is started again in %g s", self._name, self._pause_s)
+                logger.error("%s has died; restarting it in %g s", self._name, self._pause_s)
                 self._pause(now)
         elif now >= self._due_at:
             self._due_at, self._started_at = None, now
             try:
                 self._part.start()
             except (ConfigurationError, OSError) as error:
-                logger.error("%s cannot be started: %s", self._name, error)
+                logger.error("%s could not be started: %s", self._name, error)
                 self._pause(now)
 
     def _pause(self, now: float) -> None:
@@ -114,7 +114,7 @@ class Restarts:
 
 
 class System:
-    """Runs until the first SIGINT, SIGTERM or SIGHUP; a second one kills what has not ended yet."""
+    """Runs until the first SIGINT, SIGTERM or SIGHUP. A second signal kills what is still running."""
 
     def __init__(
         self,
@@ -136,7 +136,10 @@ class System:
         self._hurrying = threading.Event()
 
     def run(self, on_ready: Callable[[], None]) -> int:
-        """Start, supervise, stop everything. Returns the service's exit code if it never came up, else 0."""
+        """Start, supervise and stop everything.
+
+        Returns 0, or the service's exit code if the service never became ready.
+        """
         with handled(_SIGNALS, self._receive):
             try:
                 self._service.start()
@@ -152,7 +155,7 @@ class System:
         return 0
 
     def _wait_until_ready(self) -> bool:
-        """Returns False if the service ended before, or the run is to stop."""
+        """Return False if the service ended first, or the run is asked to stop."""
         while not self._stopping.wait(LOOK_S):
             if not self._service.is_running():
                 return False
@@ -183,7 +186,7 @@ class System:
                 break
         for child in children:
             if child.is_running():
-                logger.warning("%s has not stopped; it is killed", child.name)
+                logger.warning("%s did not stop in time; killing it", child.name)
                 child.kill()
             child.close()
 

@@ -1,6 +1,9 @@
-"""Plain aligned tables, and text that is safe to print on a terminal."""
+"""Plain aligned tables, messages for people, and text that is safe to print on a terminal."""
 
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _NO_WRAP = 1_000_000  # columns: lines are never broken, since grep and awk read tables too
 
@@ -37,3 +40,24 @@ def _cell(value: object, decimals: int) -> str:
     if value is None:
         return ""
     return f"{value:.{decimals}f}" if isinstance(value, float) else printable(str(value))
+
+
+def say(message: str) -> None:
+    """Print a message for people on stderr, so that stdout holds results only."""
+    print(f"sds-clip: {printable(message)}", file=sys.stderr)
+
+
+def say_written(folder: Path) -> None:
+    """Say that a folder of weights was written, and how to serve it."""
+    reference = shlex.quote(f"local-dir:{folder}")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    say(f"Wrote {folder} ({size_text(size)}). Serve it: sds-clip serve --model {reference}")
+
+
+def size_text(size_bytes: float) -> str:
+    """A size in the largest binary unit that fits, such as 256 KiB."""
+    units = iter(("bytes", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while size_bytes >= 1023.5 and (larger := next(units, None)):
+        size_bytes, unit = size_bytes / 1024, larger
+    return f"{size_bytes:.0f} {unit}"

@@ -8,7 +8,7 @@
       checker.py        starts a process when data sets wait for their check
     job_process.py    a job's process: the lease, its reports, how it ends
       finetune_job.py   parts -> training -> version -> promotion
-        training_progress.py   what a training tells the store and the supervisor
+        training_progress.py   what a training reports to the store and the supervisor
       evaluate_job.py   a benchmark -> results.json and report.html
     check_process.py  the process that checks data sets
     valkey.py         the broker of the embedded run

@@ -75,7 +75,7 @@ def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> 
 
     # Celery warns root because of messages that run code; only JSON is accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Celery tells of a shutdown as text on stdout, past logging, between the JSON lines. The log has it anyway.
+    # Celery prints a shutdown as text to stdout, between the JSON lines. The log has the same information.
     celery.apps.worker.safe_say = lambda *_: None
     app.steps["worker"].add(StopJob)
     worker_shutting_down.connect(shutting_down, weak=False)

@@ -82,7 +82,7 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
     """Check every data set that no other process checks. Raises StoreUnavailable."""
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     wake_ups = WakeUps(config.broker_url)
-    claim = Claim(store, owner_name(os.getpid(), CHECK), config.check_ttl_s)
+    claim = CheckClaim(store, owner_name(os.getpid(), CHECK), config.check_ttl_s)
     # In a thread: the signal may interrupt a transaction of the main thread.
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=claim.stop).start())
     while (claimed := claim.take()) is not None:
@@ -105,7 +105,7 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
                 break  # the others would wait as long for the broker; slots find jobs by themselves
 
 
-class Claim:
+class CheckClaim:
     """This process's claim on the data set it checks, renewed by a thread.
 
     If the claim is lost, the process ends, because its result would not be accepted.
@@ -151,7 +151,7 @@ class Claim:
                 return
             except StoreUnavailable:
                 if time.monotonic() > until:
-                    logger.warning("the claim on %s cannot be given back", self._claimed.id)
+                    logger.warning("the claim on %s cannot be released", self._claimed.id)
                     return
                 time.sleep(_TRY_AGAIN_S)
 

@@ -73,5 +73,5 @@ class Checker:
         finally:
             child.close()
         if (how := died(code)) is not None and asked_at is None:
-            logger.error("the process that checks data sets died %s", how)
+            logger.error("the process that checks data sets ended unexpectedly: %s", how)
             self._store.datasets.check_died(owner_name(child.pid, CHECK))

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from app.jobs.limits import JobLimits
 from app.logs import Format
 from app.settings import DISK_RESERVE_BYTES, STORE_TIMEOUT_S, split
+from app.store.leases import RETRY_BASE_S
 from app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
@@ -56,7 +57,7 @@ class WorkerConfig:
     """How often the supervisor checks whether a job was cancelled or paused."""
     idle_tick_s: Positive = 5.0
     """How often an idle slot looks for jobs without a wake-up."""
-    retry_base_s: Positive = 5.0
+    retry_base_s: Positive = RETRY_BASE_S
     """Delay before the second attempt; doubled for each further one, up to five minutes."""
     report_every_s: Positive = 2.0
     """Minimum time between two progress reports of a job."""
@@ -107,7 +108,7 @@ class WorkerConfig:
 
     @classmethod
     def read(cls, queue: str, environment: Mapping[str, str], **given: object) -> "WorkerConfig":
-        """Read the settings from an environment. Keyword arguments (the variables' names) win unless None.
+        """Read the settings from an environment. Keyword arguments (the variables' names) take precedence unless None.
 
         Raises pydantic.ValidationError.
         """

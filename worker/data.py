@@ -28,7 +28,7 @@ class PairsPlace:
 def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: str) -> Content:
     """Return the files of a data set that is ready.
 
-    Raises: JobFailed if it was deleted or rejected meanwhile, or its files are gone; StoreUnavailable.
+    Raises: JobFailed if it was deleted or rejected meanwhile, or its files no longer exist; StoreUnavailable.
     """
     dataset = store.datasets.get(dataset_id)
     if dataset.status is not DatasetStatus.READY:
@@ -37,7 +37,9 @@ def content_of(store: Store, config: WorkerConfig, dataset_id: str, *, param: st
         return files_of(config, dataset)
     except FileNotFoundError as error:
         raise JobFailed(
-            "dataset_missing", f"The files of the data set {dataset_id} are gone; send it again.", param=param
+            "dataset_missing",
+            f"The files of the data set {dataset_id} no longer exist; upload it again.",
+            param=param,
         ) from error
 
 
@@ -85,7 +87,7 @@ def exactly_one(files: Sequence[Path], folder: Path) -> Path:
     if len(files) != 1:
         found = ", ".join(file.name for file in files[:3]) or "none"
         raise DataError(
-            f"{folder}: must hold one file of captions, and has {found}; make a data set of each."
+            f"{folder} must contain one file of captions, but has {found}; make a data set of each."
         )
     return files[0]
 

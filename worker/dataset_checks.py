@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from app.datasets.check import Checker, CheckResult, check_registered, check_upload, rejected
+from app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from app.datasets.folders import Content, DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
@@ -65,7 +65,7 @@ def check(
         except (ServiceError, OSError) as error:
             if not isinstance(error, OSError) and (not error.retryable or _is_of_store(error)):
                 raise
-            logger.warning("the check of %s has to wait: %s", claimed.id, error)
+            logger.warning("the check of %s cannot start yet: %s", claimed.id, error)
             if wait_s is None:
                 record(rejected(_as_refusal(error)))
                 return moved
@@ -73,7 +73,7 @@ def check(
     return moved
 
 
-def checker_of(dataset: Dataset) -> Checker:
+def checker_of(dataset: Dataset) -> FormatChecker:
     if dataset.format == PAIRS:
         return PairsChecker(dataset.max_bad_share)
     return BenchmarkChecker(dataset.format, dataset.max_bad_share)
@@ -126,7 +126,9 @@ class BenchmarkChecker:
 
         if not (content.is_folder or BENCHMARKS[self._benchmark].takes_shards):
             return rejected(
-                ArchiveFormat(f"A set of {self._benchmark} is a folder, not shards; send its archive.")
+                ArchiveFormat(
+                    f"A set of {self._benchmark} is a folder, not shards; send an archive of that folder."
+                )
             )
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
             try:
@@ -163,7 +165,7 @@ def _look(
         try:
             check_upload(DatasetFolders(config.datasets_dir), dataset.id, checker, record, progress=progress)
         except FileNotFoundError:
-            record(rejected(UploadMissing("The upload is gone; send it again.")))
+            record(rejected(UploadMissing("The uploaded files no longer exist; upload them again.")))
         return
     try:
         roots = SourceRoots(config.dataset_roots)

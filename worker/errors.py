@@ -37,7 +37,7 @@ class JobFailed(Exception):
 class Failure:
     """How an attempt ended.
 
-    `again`: another attempt may succeed. `pauses`: the job waits until a person has made room.
+    `again`: another attempt may succeed. `pauses`: the job waits until someone has freed disk space and resumes it.
     """
 
     error: JobError
@@ -49,7 +49,7 @@ def failure_of(error: BaseException, *, hidden: Path | None = None) -> Failure:
     """Classify an exception. The path of the folder `hidden` is removed from the message.
 
     Errors in the request, its data or its model fail the job. A full disk pauses it. Other disk errors, an
-    absent database and unexpected errors are retried. Out of memory is not: it would happen again.
+    absent database and unexpected errors are retried. Out of memory is not retried, since it would happen again.
     """
     failure = _failure(error)
     if hidden is None:
@@ -64,8 +64,8 @@ def _failure(error: BaseException) -> Failure:
     chain = list(_chain(error))
     if any(_is_out_of_memory(cause) for cause in chain):
         message = (
-            "The device has not enough memory for the job. Take smaller batches (micro_batch_size, sds_batch_size), "
-            "activation_checkpointing, or a lower precision."
+            "The device does not have enough memory for the job. Use smaller batches "
+            "(micro_batch_size, sds_batch_size), activation_checkpointing, or a lower precision."
         )
         return Failure(JobError("out_of_memory", message), again=False)
     for cause in chain:
@@ -85,12 +85,17 @@ def _failure(error: BaseException) -> Failure:
     if isinstance(error, ServiceError):
         found = JobError(error.code, error.message, error.param, error.retryable)
         return Failure(found, again=error.retryable)
-    message = f"Something is broken here; the worker's log has it ({type(error).__name__})."
+    message = (
+        f"An unexpected error stopped the job ({type(error).__name__}); the worker's log has the details."
+    )
     return Failure(JobError("internal_error", message, retryable=True), again=True)
 
 
 def _paused(code: str, text: str) -> Failure:
-    message = f"{text} The job is paused and keeps its last whole checkpoint; make room, then resume it."
+    message = (
+        f"{text} The job is paused and keeps its last complete checkpoint. Free some disk space, "
+        "then resume the job."
+    )
     return Failure(JobError(code, message, retryable=True), again=False, pauses=True)
 
 

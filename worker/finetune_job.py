@@ -98,10 +98,10 @@ class _Run:
         progress = TrainingProgress(context, start)
         progress.tell_again()
         if start:
-            context.reporter.event(f"Goes on after step {start}.", data={"step": start})
+            context.reporter.event(f"Training continues after step {start}.", data={"step": start})
         elif context.job.fence > 1:
             context.reporter.event(
-                "There is no whole checkpoint: training starts from step 0.", data={"step": 0}
+                "There is no complete checkpoint, so training starts again from step 0.", data={"step": 0}
             )
         context.check_disk()
         context.stage("training")
@@ -129,7 +129,7 @@ class _Run:
         tuned = apply_delta(self.parts.base, result.delta)
         if tuned.version == self.parts.base.version:
             raise JobFailed(
-                "nothing_learned", "Training changed no weight; train longer or with a higher lr."
+                "nothing_learned", "Training changed no weight; train for more steps or with a higher lr."
             )
         return tuned
 

@@ -69,7 +69,7 @@ class JobFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def occupy(self, occupant: Occupant) -> None:
-        """Record the process at work here, for the supervisor that starts after a crash. Raises OSError."""
+        """Record the process that uses this folder, for a supervisor that starts after a crash. Raises OSError."""
         self.open()
         write_atomic(self.path / _PROCESS_FILE, json.dumps(asdict(occupant)), durable=False)
 
@@ -89,11 +89,11 @@ class JobFolder:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, aside, copy_function=_link)
                 if read_whole(aside) is None:
-                    raise OSError(0, "is not whole")
+                    raise OSError(0, "it is incomplete")
                 _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
             except OSError as error:  # includes shutil.Error
-                logger.warning("checkpoint %s is passed over: %s", source, error.strerror or error)
+                logger.warning("checkpoint %s is skipped: %s", source, error.strerror or error)
                 shutil.rmtree(aside, ignore_errors=True)
                 continue
             return step
@@ -106,7 +106,7 @@ class JobFolder:
     def keep_newest_checkpoint(self) -> None:
         """Remove a cancelled job's checkpoints except the newest whole one.
 
-        Later attempts' checkpoints stay: the job has been taken up again.
+        Later attempts' checkpoints stay, because the job was retried.
         """
         attempts = [(self._fence, self.path), *self._earlier()]
         places = [folder / "run" / CHECKPOINTS for _, folder in attempts]
@@ -137,7 +137,7 @@ class JobFolder:
 
 
 def occupants(jobs_dir: Path) -> Iterator[tuple[JobFolder, Occupant]]:
-    """Every attempt's folder that records a process at work."""
+    """The folder of every attempt that records a running process."""
     for file in jobs_dir.glob(f"*/*/{_PROCESS_FILE}"):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

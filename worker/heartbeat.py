@@ -1,4 +1,4 @@
-"""The worker's heartbeat, from which a job can tell that no worker will take it."""
+"""The worker's heartbeat. Without a recent one, the service reports that no worker will take a job."""
 
 import contextlib
 import importlib.metadata

@@ -38,8 +38,10 @@ _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it 
 def main() -> None:
     """Serve one job. Never returns."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--ticks", type=int, help="descriptor of the pipe on which steps are told")
-    parser.add_argument("--kind", type=JobKind, help="import what jobs of this kind need, before one comes")
+    parser.add_argument("--ticks", type=int, help="file descriptor of the pipe on which steps are reported")
+    parser.add_argument(
+        "--kind", type=JobKind, help="import what jobs of this kind need before a job is assigned"
+    )
     args = parser.parse_args()
     logs.configure()
     # In a thread, so that the lease of a job assigned meanwhile is renewed from the start.
@@ -67,7 +69,7 @@ def import_runner(kind: JobKind) -> Runner:
 
 
 def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
-    """Wait for the assignment, run it, and exit at once, whatever threads are running."""
+    """Wait for the assignment, run it, and exit at once, even if other threads are still running."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches every process in a terminal; the supervisor decides
@@ -75,7 +77,7 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     if not line.endswith(b"\n"):
         os._exit(Exit.ORPHANED)
     stopping = StopFlag()
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set("its worker shuts down"))
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set("its worker is shutting down"))
     end_with(sys.stdin.buffer)
     assignment = Assignment.loads(line.decode())
     logs.configure(assignment.config.log_level, assignment.config.log_format)
@@ -128,7 +130,9 @@ def _work(
     finally:
         keeper.close()
         spent = {"told_s": reporter.spent_s, "renewed_s": keeper.spent_s, "ran_s": time.monotonic() - began}
-        logger.info("job %s: what being watched took", job.id, extra={"fields": spent})
+        logger.info(
+            "job %s: the time spent on progress reports and lease renewals", job.id, extra={"fields": spent}
+        )
 
 
 def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exit:

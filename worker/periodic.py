@@ -32,7 +32,7 @@ class Periodic:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return at once; a call under way goes on to its end."""
+        """Make no further calls. It returns at once; a call that is running ends by itself."""
         self.stopping.set()
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -49,5 +49,5 @@ class Periodic:
             except StoreUnavailable:  # the store logs it
                 pass
             except Exception:
-                logger.exception("the %s failed; it goes on", self._name)
+                logger.exception("the %s failed and will run again", self._name)
             self.stopping.wait(self._every_s)

@@ -60,11 +60,11 @@ def decide(
     called only if the two are compared.
     """
     if job.promote == "never":
-        return Verdict(False, "Promoting was not asked for.", {}), None
+        return Verdict(False, "Promotion was not requested.", {}), None
     context.stage("promoting")
     holder, generation = holder_of(context.store, job.alias)
     if job.promote == "always":
-        verdict = Verdict(True, "Promoting was asked for, whatever the figures.", {"compared_with": None})
+        verdict = Verdict(True, "Promotion was requested without a comparison.", {"compared_with": None})
     else:
         compared = scores if holder == scores.version else measure_holder(holder)
         verdict = judge(compared, scores, job.thresholds)
@@ -96,12 +96,12 @@ def judge(holder: CandidateScores, model: CandidateScores, thresholds: Threshold
     Raises: EvaluationError if the two were not measured on the same items.
     """
     if holder.version == model.version:
-        return Verdict(False, "It is the version that the alias points at.", {})
+        return Verdict(False, "The alias already points at this version.", {})
     gains = {name: _gain(holder.results[name], model.results[name]) for name in _of(model, "winoground")}
     losses = _losses(holder, model)
     figures: dict[str, Any] = {"compared_with": holder.version, "winoground": gains, "kept": losses}
     if not gains or not losses:
-        return Verdict(False, "There is nothing to compare it by.", figures)
+        return Verdict(False, "There is no benchmark to compare the versions by.", figures)
     for name, gain in gains.items():
         match, group = gain[GROUP_MATCH], gain["group_score"]
         if not (match["difference"] > 0 and match["p_better"] < thresholds.max_p):
@@ -113,7 +113,7 @@ def judge(holder: CandidateScores, model: CandidateScores, thresholds: Threshold
             change = f"from {loss['baseline']:.4f} to {loss['model']:.4f}"
             return Verdict(False, f"{name} fell {change}, more than {thresholds.max_loss:g}.", figures)
     words = "; ".join(f"{name}: {_in_words(gain)}" for name, gain in gains.items())
-    return Verdict(True, f"It is better: {words}.", figures)
+    return Verdict(True, f"The new version is better: {words}.", figures)
 
 
 def _gain(holder: Results, model: Results) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _in_words(gain: Mapping[str, Any]) -> str:
         f"chance {match['chance']:.4f}), group score {group['baseline']:.4f} -> {group['model']:.4f} (chance "
         f"{group['chance']:.4f})"
     )
-    return f"{words}; under chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
+    return f"{words}; below chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
 
 
 def _losses(holder: CandidateScores, model: CandidateScores) -> dict[str, dict[str, float]]:

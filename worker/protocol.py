@@ -55,7 +55,7 @@ class Ticks:
             os.set_blocking(descriptor, False)
 
     def begin(self) -> None:
-        """From now on the process renews its lease itself."""
+        """Tell the supervisor that from now on this process renews its lease itself."""
         self._write(0)
 
     def tick(self, done: int = 0) -> None:
@@ -76,7 +76,7 @@ class Ticks:
 
 
 def end_with(supervisor: BinaryIO) -> None:
-    """Exit at once, in whatever state, when the supervisor's pipe closes."""
+    """Exit at once, without any cleanup, when the supervisor's pipe closes."""
 
     def wait() -> None:
         supervisor.read()

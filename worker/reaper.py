@@ -36,7 +36,7 @@ class Reaper:
     def look(self) -> None:
         """Clean up once. Raises StoreUnavailable."""
         for job in self._store.reaper.settle_abandoned():
-            logger.info("job %s is %s: its worker is gone", job.id, job.status)
+            logger.info("job %s is now %s, because its worker stopped renewing its lease", job.id, job.status)
         self._retention.look()
 
 
@@ -94,12 +94,12 @@ class Retention:
     def _remove_job(self, job: Job) -> None:
         """Remove an ended job's files once they are old enough; at once if they had been removed before."""
         keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
-        with contextlib.suppress(JobStateConflict):  # the job was taken up again
+        with contextlib.suppress(JobStateConflict):  # the job was retried
             try:
                 remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
-                logger.info("the files of job %s, which is %s, are removed", job.id, job.status)
+                logger.info("the files of job %s (%s) were removed", job.id, job.status)
             except OSError as error:
-                logger.warning("the files of job %s stay: %s", job.id, error)
+                logger.warning("the files of job %s cannot be removed: %s", job.id, error)
 
     def _clean_succeeded(self, folder: Path, job: Job) -> None:
         """A job cleans up after itself unless it is killed. Keep only the result files that its row names."""
@@ -127,9 +127,9 @@ class Retention:
     def _remove_version(self, folder: Path) -> None:
         try:
             if remove_files(self._store, folder):
-                logger.info("the files of version %s, which is of no use, are removed", folder.name[:12])
+                logger.info("the files of the unused version %s were removed", folder.name[:12])
         except OSError as error:
-            logger.warning("the files of version %s stay: %s", folder.name[:12], error)
+            logger.warning("the files of version %s cannot be removed: %s", folder.name[:12], error)
 
     def _ended_long_ago(self, job: Job) -> bool:
         if job.status not in TERMINAL or job.finished_at is None:

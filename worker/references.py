@@ -40,7 +40,9 @@ def check_version(clip: Clip, name: str, *, param: str) -> None:
     if is_version(name) and clip.version != name:
         raise JobFailed(
             "version_changed",
-            f"What is loaded as version {name[:12]} is version {clip.version[:12]}: its files were changed. Put "
-            "them back, or name the model by its reference.",
+            (
+                f"The files of version {name[:12]} were changed: they now give version "
+                f"{clip.version[:12]}. Restore them, or name the model by its reference."
+            ),
             param=param,
         )

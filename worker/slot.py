@@ -35,6 +35,7 @@ from worker.supervised import COMMAND, ChildProcess, died
 logger = logging.getLogger(__name__)
 
 _ASKED = (JobStatus.PAUSING, JobStatus.CANCELLING)
+_SPARE_EVERY_S = 60.0
 _LOOK_S = 0.1  # how soon the end of a process, or a stop, is noticed
 
 
@@ -64,6 +65,7 @@ class Slot:
         """Job and fence of the last task that the broker accepted, until a job ends here."""
         self._spare: ChildProcess | None = None
         """The warm process. Only who holds `_at_work` replaces it."""
+        self._no_spare_before = 0.0
         # Not at once: messages that wait in the queue come as soon as Celery is connected.
         self._looking = Periodic(
             f"slot-{config.queue}", self._look_for_jobs, config.idle_tick_s, at_once=False, daemon=False
@@ -81,7 +83,7 @@ class Slot:
 
         Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
 
-        The slot may be at work already, on a job without a task. Then the message is passed on, and this call
+        The slot may already run a job without a task. Then the message is passed on, and this call
         waits: as long as its one task lasts, Celery takes no other message away from idle workers.
         """
         if not self._at_work.acquire(blocking=False):
@@ -109,7 +111,7 @@ class Slot:
     def _look(self) -> bool:
         """Handle the job that is due first; returns whether it ran here, without a task.
 
-        A task is sent once while the slot is at work, or messages would pile up until a worker is idle.
+        A busy slot sends a task only once, or messages would pile up until a worker is idle.
         """
         job = self._store.leases.next_due(self._config.kind)
         if job is None:
@@ -119,14 +121,14 @@ class Slot:
             return False
         if not self._at_work.acquire(blocking=False):
             return False
-        logger.info("job %s runs without a task: the broker has not delivered one", job.id)
+        logger.info("job %s runs without a task, because the broker has not delivered one", job.id)
         return isinstance(self._run(job.id), JobStatus)
 
     def _run(self, job_id: str) -> str:
         """As `run`; the caller holds `_at_work`, and it is released here."""
         try:
             if self._stopping.is_set():
-                self._publish(self._config.kind, job_id)  # for whoever takes over
+                self._publish(self._config.kind, job_id)  # for another worker
                 return "not taken"
             return self._claim_and_supervise(job_id) or "nothing to do"
         except StoreUnavailable:  # the store logs it
@@ -150,7 +152,7 @@ class Slot:
         self._warm_up()
         status = self._store.jobs.get(job.id).status
         if self._stopping.is_set() and status is JobStatus.QUEUED:
-            self._publish(job.kind, job.id)  # for whoever takes over
+            self._publish(job.kind, job.id)  # for another worker
         return status
 
     def _warm_up(self) -> None:
@@ -163,11 +165,16 @@ class Slot:
             logger.warning("no warm process could be started: %s", error)
 
     def _replace_spare(self) -> None:
-        """Start a warm process again where the last one has died, unless the slot is at work."""
-        if not self._at_work.acquire(blocking=False):
+        """Start a new warm process if the last one has died, unless the slot is busy.
+
+        One that dies each time, out of memory for example, is started again at most once a minute.
+        """
+        now = time.monotonic()
+        if now < self._no_spare_before or not self._at_work.acquire(blocking=False):
             return
         try:
             if self._spare is None or self._spare.wait(0) is not None:
+                self._no_spare_before = now + _SPARE_EVERY_S
                 self._drop_spare()
                 self._warm_up()
         finally:
@@ -215,19 +222,21 @@ class Slot:
             if end.killed_because is not None and end.code == Exit.RELEASED:
                 self._store.leases.release(lease, f"Its process was killed: {end.killed_because}.")
             elif (how := end.killed_because or died(end.code)) is not None:
-                logger.error("job %s: its process died: %s", job.id, how)
-                error = JobError("process_died", f"The job's process died: {how}.", retryable=True)
+                logger.error("job %s: its process ended unexpectedly: %s", job.id, how)
+                error = JobError(
+                    "process_died", f"The job's process ended unexpectedly: {how}.", retryable=True
+                )
                 retry_in_s = back_off_s(self._config.retry_base_s, job.attempt)
                 self._store.leases.fail(lease, error, retry_in_s=retry_in_s, done=done)
         except LeaseLost:  # the process has recorded the end already
             pass
         except StoreUnavailable:  # the lease expires by itself
-            logger.warning("job %s: its end could not be written; its lease will end", job.id)
+            logger.warning("job %s: its end could not be recorded, so its lease will expire", job.id)
 
 
 @dataclass(frozen=True)
 class _End:
-    """How a process ended. A killed one gets the exit code it should have had."""
+    """How a process ended. A process that was killed gets the exit code that it should have had."""
 
     code: int
     killed_because: str | None = None
@@ -257,7 +266,7 @@ class _Watch:
                 return end
         # The process died of SIGTERM itself: its handler was not installed yet.
         if self._asked_at is not None and code == -signal.SIGTERM:
-            return _End(Exit.RELEASED, "it had hardly begun when it was told to stop")
+            return _End(Exit.RELEASED, "it was asked to stop before it had started")
         return _End(code)
 
     def _look(self, now: float) -> _End | None:

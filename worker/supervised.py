@@ -102,7 +102,7 @@ def died(code: int) -> str | None:
     """Describe how a process died; None if it ended with a code of `Exit`."""
     if code < 0:
         try:
-            return f"by {signal.Signals(-code).name}"
+            return f"killed by {signal.Signals(-code).name}"
         except ValueError:
-            return f"by signal {-code}"
-    return None if code in list(Exit) else f"with exit code {code}"
+            return f"killed by signal {-code}"
+    return None if code in list(Exit) else f"exit code {code}"

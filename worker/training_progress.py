@@ -1,4 +1,4 @@
-"""The progress of a job's training: told to the store and, as ticks, to the supervisor."""
+"""The progress of a job's training, reported to the store and, as ticks, to the supervisor."""
 
 import time
 
@@ -8,7 +8,7 @@ from worker.context import JobContext
 
 
 class TrainingProgress(Watcher):
-    """Follows the training of one attempt, which goes on after `start` steps."""
+    """Follows the training of one attempt, which continues after `start` steps."""
 
     def __init__(self, context: JobContext, start: int) -> None:
         self._context = context
@@ -17,7 +17,7 @@ class TrainingProgress(Watcher):
         self._has_own_checkpoint = False
 
     def tell_again(self) -> None:
-        """Send the metrics up to the checkpoint that the attempt which wrote it did not get to send."""
+        """Send the metrics of the steps before the checkpoint that an earlier attempt could not send."""
         latest = self._context.store.events.latest_metrics(self._context.job.id)
         for record in read_log(self._context.folder.log):
             if (-1 if latest is None else latest.step) < record["step"] <= self._start:

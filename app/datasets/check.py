@@ -1,6 +1,6 @@
 """The background check, which turns an upload or registered files into a data set that is ready or rejected.
 
-Each format has its own `Checker`. The worker supplies it, because it reads with models.data, which the
+Each format has its own `FormatChecker`. The worker supplies it, because it reads with models.data, which the
 service does not import.
 """
 
@@ -55,7 +55,7 @@ class CheckResult:
         return cls(content_hash is not None, content_hash, counts, listed, findings.count)
 
 
-class Checker(Protocol):
+class FormatChecker(Protocol):
     """Checks one format."""
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
@@ -75,7 +75,7 @@ Record = Callable[[CheckResult], None]
 def check_upload(
     folders: DatasetFolders,
     dataset_id: str,
-    checker: Checker,
+    checker: FormatChecker,
     record: Record,
     *,
     limits: ArchiveLimits = ArchiveLimits(),
@@ -106,7 +106,7 @@ def _checked(
     folders: DatasetFolders,
     dataset_id: str,
     claim: Claim,
-    checker: Checker,
+    checker: FormatChecker,
     limits: ArchiveLimits,
     progress: Progress | None,
 ) -> CheckResult:
@@ -131,7 +131,7 @@ def _checked(
 
 
 def check_registered(
-    content: Content, roots: SourceRoots, checker: Checker, *, progress: Progress | None = None
+    content: Content, roots: SourceRoots, checker: FormatChecker, *, progress: Progress | None = None
 ) -> CheckResult:
     """Check data that stay in place, as `SourceRoots.resolve` found them."""
     try:

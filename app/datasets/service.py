@@ -18,7 +18,7 @@ from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import Store
 from app.store.datasets import new_dataset_id
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
-from app.store_threads import StoreThreads
+from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
@@ -58,18 +58,15 @@ class DatasetService:
         self._uploads = Places(max_uploads, "uploads", retry_after_s=30)
         self._removals: set[asyncio.Task[None]] = set()
 
-    async def register(self, request: RegisterDataset, owner: str) -> Dataset:
+    @in_store_thread
+    def register(self, request: RegisterDataset, owner: str) -> Dataset:
         """Register data that are under the operator's roots.
 
         Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve.
         """
-
-        def add() -> Dataset:
-            self._roots.resolve(request.source)
-            self._check_disk()
-            return self._add(request, {SOURCE_PATH: request.source}, owner)
-
-        return await self._threads.run(add)
+        self._roots.resolve(request.source)
+        self._check_disk()
+        return self._add(request, {SOURCE_PATH: request.source}, owner)
 
     async def receive(self, form: FormStream, owner: str) -> Dataset:
         """Write a form's archive or shards to disk as they arrive, and register the data set.
@@ -83,14 +80,14 @@ class DatasetService:
                 fields, source = await self._received(claim, form)
                 return await self._threads.run(lambda: self._add(fields, source, owner, dataset_id))
 
-    async def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
+    @in_store_thread
+    def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
         """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
-        return await self._threads.run(
-            lambda: self._store.datasets.list(status=status, after=after, limit=limit)
-        )
+        return self._store.datasets.list(status=status, after=after, limit=limit)
 
-    async def get(self, dataset_id: str) -> Dataset:
-        return await self._threads.run(lambda: self._store.datasets.get(dataset_id))
+    @in_store_thread
+    def get(self, dataset_id: str) -> Dataset:
+        return self._store.datasets.get(dataset_id)
 
     async def delete(self, dataset_id: str) -> None:
         """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""
@@ -131,7 +128,6 @@ class DatasetService:
             name=fields.name,
             format=fields.format,
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
-            folder=None,
             owner=owner,
             id=dataset_id,
         )

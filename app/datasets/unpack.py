@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
@@ -24,18 +23,9 @@ Progress = Callable[[int, int], None]
 """Called during the work with (done, total); total is 0 if unknown. An error that it raises ends the work."""
 
 
-@dataclass(frozen=True)
-class Unpacked:
-    """What was written. `clutter` counts the files that macOS adds to archives, which are skipped."""
-
-    files: int
-    size_bytes: int
-    clutter: int
-
-
 def unpack(
     archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits(), *, progress: Progress | None = None
-) -> Unpacked:
+) -> None:
     """Unpack a tar, tar.gz or zip file into `target`, which must not exist yet.
 
     Owners, permissions and times are not restored. Archives inside the archive stay packed. The files are not
@@ -48,7 +38,7 @@ def unpack(
         writer = _Writer(target, limits, progress)
         for member in read_archive(file, limits):
             writer.take(member)
-        return writer.result()
+        writer.check_found()
 
 
 def content_root(folder: Path) -> Path:
@@ -67,15 +57,7 @@ def _first_two(folder: Path) -> Iterator[Path]:
             return
 
 
-@dataclass(frozen=True)
-class ShardContent:
-    """The content of a shard according to its headers. The files themselves were not read."""
-
-    files: int
-    size_bytes: int
-
-
-def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardContent:
+def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
     """Check every entry of an uncompressed tar file as `unpack` does, without writing anything.
 
     Names must be unique within a shard, but two shards may use the same name.
@@ -83,7 +65,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
     Raises: EmptyUpload, InvalidArchive.
     """
     names = NameBook(limits)
-    files = size_bytes = 0
+    files = 0
     with shard.open("rb") as file:
         if kind_of(file.read(SNIFF_BYTES)) != "tar":
             raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
@@ -98,29 +80,25 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> ShardCo
                     member=member.name,
                 )
             files += not member.is_folder
-            size_bytes += member.size_bytes
     if files == 0:
         raise InvalidArchive("The shard contains no files; send shards with samples.")
-    return ShardContent(files, size_bytes)
 
 
 def check_shards(
     shards: Sequence[Path], limits: ArchiveLimits = ArchiveLimits(), *, progress: Progress | None = None
-) -> ShardContent:
+) -> None:
     """Check every shard. `max_entries` applies to each shard, because nothing is unpacked.
 
     Raises: EmptyUpload and InvalidArchive, whose `index` is the shard's.
     """
-    found: list[ShardContent] = []
     for index, shard in enumerate(shards):
         try:
-            found.append(check_shard(shard, limits))
+            check_shard(shard, limits)
         except (EmptyUpload, InvalidArchive) as error:
             error.index = index
             raise
         if progress is not None:
             progress(index + 1, len(shards))
-    return ShardContent(sum(each.files for each in found), sum(each.size_bytes for each in found))
 
 
 def check_tars_within(
@@ -165,7 +143,7 @@ class _Writer:
         self._progress = progress
         self._names = NameBook(limits)
         self._made = target
-        self._files = self._bytes = self._clutter = 0
+        self._files = self._bytes = 0
 
     def take(self, member: Member) -> None:
         parts = member_parts(member.name, self._limits, is_folder=member.is_folder)
@@ -174,7 +152,6 @@ class _Writer:
             return
         self._names.add(parts, is_folder=member.is_folder)
         if is_clutter(parts):
-            self._clutter += not member.is_folder
             self._bytes += member.size_bytes
             return
         path = self._target.joinpath(*parts)
@@ -189,10 +166,9 @@ class _Writer:
         if self._progress is not None:
             self._progress(self._files, 0)
 
-    def result(self) -> Unpacked:
+    def check_found(self) -> None:
         if self._files == 0:
             raise InvalidArchive("The archive contains no files; pack the files of the data set.")
-        return Unpacked(self._files, self._bytes, self._clutter)
 
     def _write(self, member: Member, path: Path) -> None:
         try:

@@ -1,7 +1,4 @@
-"""The job operations behind the routes: submit, read, control and delete.
-
-Everything here uses the store, so the routes call it in the store's threads (`app.store_threads`).
-"""
+"""The job operations behind the routes: submit, read, control and delete."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +13,22 @@ from app.keys import Caller
 from app.run_log import open_log
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
-from app.schemas.jobs import DryRunResult, JobInfo, JobList, job_info, report_of
+from app.schemas.jobs import (
+    DryRunResult,
+    EventInfo,
+    EventList,
+    JobInfo,
+    JobList,
+    MetricList,
+    MetricPointInfo,
+    job_info,
+    report_of,
+)
+from app.schemas.workers import WorkerInfo, WorkerList
 from app.store import Store
 from app.store.records import Event, Job, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
+from app.store_threads import StoreThreads, in_store_thread
 from models.run_files import LOG_FILE
 
 _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
@@ -37,15 +46,19 @@ class JobUpdate:
 class JobService:
     """Submits, reads and controls jobs.
 
-    Every method raises StoreUnavailable, and UnknownRecord for an unknown job.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown job.
     """
 
-    def __init__(self, store: Store, waker: Waker, validator: JobValidator, data_dir: Path) -> None:
+    def __init__(
+        self, store: Store, threads: StoreThreads, waker: Waker, validator: JobValidator, data_dir: Path
+    ) -> None:
         self._store = store
+        self._threads = threads
         self._waker = waker
         self._validator = validator
         self._data_dir = data_dir
 
+    @in_store_thread
     def submit(
         self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None
     ) -> tuple[JobInfo, bool]:
@@ -67,6 +80,7 @@ class JobService:
             self._waker.wake(job)
         return job_info(job, no_worker=_needs_a_worker(job, living)), is_new
 
+    @in_store_thread
     def try_out(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> DryRunResult:
         """Check a job and describe what it would do. Raises what `JobValidator` raises."""
         resolved = self._validator.check(spec, caller)
@@ -74,6 +88,7 @@ class JobService:
             kind=spec.kind.value, config=resolved.as_shown(), estimate=estimate(self._store, resolved)
         )
 
+    @in_store_thread
     def list(
         self, *, kind: JobKind | None, status: JobStatus | None, after: str | None, limit: int
     ) -> JobList:
@@ -82,6 +97,7 @@ class JobService:
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)
 
+    @in_store_thread
     def get(self, job_id: str) -> JobInfo:
         return self._info(
             self._store.jobs.get(job_id),
@@ -89,6 +105,7 @@ class JobService:
             metrics=self._store.events.latest_metrics(job_id),
         )
 
+    @in_store_thread
     def update_since(self, job_id: str, after: int, limit: int) -> JobUpdate:
         """A job, and at most `limit` of its events after number `after`.
 
@@ -100,10 +117,29 @@ class JobService:
             return JobUpdate(job, (), no_worker)
         return JobUpdate(job, self._store.events.events(job_id, after=after, limit=limit), no_worker)
 
+    @in_store_thread
+    def events(self, job_id: str, *, after: int, limit: int) -> EventList:
+        found = self._store.events.events(job_id, after=after, limit=limit + 1)
+        data = [EventInfo.model_validate(event) for event in found[:limit]]
+        return EventList(data=data, has_more=len(found) > limit)
+
+    @in_store_thread
+    def metrics(self, job_id: str, *, after: int, limit: int) -> MetricList:
+        found = self._store.events.metrics(job_id, after=after, limit=limit + 1)
+        data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
+        return MetricList(data=data, has_more=len(found) > limit)
+
+    @in_store_thread
+    def workers(self) -> WorkerList:
+        """Who takes jobs: every worker of the last day."""
+        return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in self._store.workers.list()])
+
+    @in_store_thread
     def cancel(self, job_id: str) -> JobInfo:
         """Cancel the job, or ask its worker to do so. Raises JobStateConflict."""
         return self._info(self._store.jobs.request_cancel(job_id))
 
+    @in_store_thread
     def pause(self, job_id: str) -> JobInfo:
         """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
 
@@ -111,10 +147,12 @@ class JobService:
         """
         return self._info(self._store.jobs.request_pause(job_id))
 
+    @in_store_thread
     def resume(self, job_id: str) -> JobInfo:
         """Queue the job again. Raises JobStateConflict."""
         return self._woken(self._store.jobs.request_resume(job_id))
 
+    @in_store_thread
     def retry(self, job_id: str, caller: Caller) -> JobInfo:
         """Queue a failed or cancelled job again.
 
@@ -128,10 +166,12 @@ class JobService:
             self._validator.check_room()
         return self._woken(self._store.jobs.request_retry(job_id))
 
+    @in_store_thread
     def delete(self, job_id: str) -> JobInfo:
         """Remove the files of a job that has ended, and keep its record. Raises JobStateConflict."""
         return self._info(remove_job_files(self._store, self._data_dir / "jobs", job_id))
 
+    @in_store_thread
     def report(self, job_id: str) -> Path:
         """The path of an evaluation's report. Raises NotFound if there is none."""
         path = report_of(self._store.jobs.get(job_id))
@@ -141,6 +181,7 @@ class JobService:
             raise NoReport("This job has no report; only an evaluation that succeeded has one.")
         return file
 
+    @in_store_thread
     def log(self, job_id: str) -> BinaryIO:
         """The log of a fine-tuning job, from its newest attempt or else from its version. Raises NotFound."""
         job = self._store.jobs.get(job_id)

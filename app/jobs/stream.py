@@ -13,12 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from app.errors import ServiceError
 from app.jobs.service import JobUpdate
-from app.places import Places
 from app.schemas.jobs import EventInfo, JobProgress, job_info
 from app.store.states import TERMINAL
 
@@ -27,22 +24,6 @@ MAX_EVENTS_PER_READ = 200
 POLL_S = 0.5
 HEARTBEAT_S = 15.0
 RETRY_MS = 2000
-
-
-class EventStream(StreamingResponse):
-    """The response. It takes a place while it is being sent, and releases it however it ends.
-
-    Raises Overloaded, before anything is sent, if no place is free.
-    """
-
-    def __init__(self, content: AsyncIterator[str], places: Places) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(content, media_type=EVENT_STREAM, headers=headers)
-        self._places = places
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._places.one():
-            await super().__call__(scope, receive, send)
 
 
 async def stream(

@@ -9,6 +9,7 @@ from app.keys import Caller
 from app.schemas.datasets import PAIRS
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
+from app.settings import Settings
 from app.store import Store
 from app.store.alias_names import check_alias
 from app.store.records import Dataset, DatasetStatus, NewJob
@@ -28,22 +29,14 @@ class JobValidator:
         self,
         store: Store,
         models: ModelResolver,
-        *,
-        max_open: int,
-        limits: JobLimits,
+        settings: Settings,
         check_disk: Callable[[], None],
-        max_attempts: int,
-        max_interruptions: int,
-        max_run_time_s: float,
     ) -> None:
         self._store = store
         self._models = models
-        self._max_open = max_open
-        self._limits = limits
+        self._settings = settings
+        self._limits = JobLimits.of(settings)
         self._check_disk = check_disk
-        self._max_attempts = max_attempts
-        self._max_interruptions = max_interruptions
-        self._max_run_time_s = max_run_time_s
 
     def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
         """Check a spec and return it with names resolved, so that the worker uses what the caller saw."""
@@ -52,9 +45,9 @@ class JobValidator:
             if isinstance(spec, FinetuneSpec)
             else self._check_evaluate(spec)
         )
-        if spec.max_run_time_s is not None and spec.max_run_time_s > self._max_run_time_s:
+        if spec.max_run_time_s is not None and spec.max_run_time_s > self._settings.max_run_time_s:
             raise InvalidRequest(
-                f"A job may run for at most {self._max_run_time_s:g} s on this server; lower max_run_time_s.",
+                f"A job may run for at most {self._settings.max_run_time_s:g} s on this server; lower max_run_time_s.",
                 param="max_run_time_s",
             )
         self.check_room()
@@ -68,9 +61,9 @@ class JobValidator:
             config=resolved.as_row(),
             datasets=resolved.datasets,
             versions=resolved.versions,
-            max_attempts=self._max_attempts,
-            max_interruptions=self._max_interruptions,
-            max_run_time_s=spec.max_run_time_s or self._max_run_time_s,
+            max_attempts=self._settings.max_attempts,
+            max_interruptions=self._settings.max_interruptions,
+            max_run_time_s=spec.max_run_time_s or self._settings.max_run_time_s,
             seed=spec.seed,
             suffix=spec.suffix,
             metadata=spec.metadata,
@@ -82,7 +75,7 @@ class JobValidator:
         """Raise Overloaded if too many jobs are open, and DiskReserve if the disk is full."""
         self._check_disk()
         open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
-        if open_jobs >= self._max_open:
+        if open_jobs >= self._settings.max_open_jobs:
             raise TooManyJobs(
                 f"The server has {open_jobs} unfinished jobs and accepts no more; try again later, or cancel "
                 "some.",

@@ -1,1 +1,1 @@
-"""Versions on disk, and the interface to the source of the aliases. Nothing here depends on HTTP or SQL."""
+"""Versions on disk, and the interface to the source of the aliases."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from app.errors import ConfigurationError
-from app.registry.manifest import DamagedVersion, verify
+from app.registry.manifest import DamagedFiles, verify
 from app.registry.source import WeightsLocation
 from app.store.records import Alias
 from models.atomic import atomic_folder, write_atomic
@@ -135,7 +135,7 @@ class LocalState:
         folder = self._copies / version
         try:
             verify(folder, version)
-        except DamagedVersion as error:
+        except DamagedFiles as error:
             if folder.exists():
                 logger.error("This process's own copy of version %s is damaged: %s", version[:12], error)
             return None

@@ -26,7 +26,7 @@ class VersionError(CheckpointError):
     code: ClassVar[str] = "bad_version"
 
 
-class DamagedVersion(VersionError):
+class DamagedFiles(VersionError):
     """A version's folder does not hold the files that were published."""
 
     code: ClassVar[str] = "version_damaged"
@@ -110,13 +110,13 @@ def read_manifest(folder: Path) -> Manifest:
 def verify(folder: Path, version: str) -> Manifest:
     """Recompute the hash of every file.
 
-    Raises DamagedVersion, which names the file, if one is missing, changed or unexpected, or if the folder is
+    Raises DamagedFiles, which names the file, if one is missing, changed or unexpected, or if the folder is
     another version's.
     """
     try:
         return _verify(folder, version)
     except VersionError as error:
-        raise DamagedVersion(str(error)) from error
+        raise DamagedFiles(str(error)) from error
 
 
 def _verify(folder: Path, version: str) -> Manifest:

@@ -34,7 +34,7 @@ _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedVersion:
     """A version on disk."""
 
     version: str
@@ -65,7 +65,7 @@ def publish(
     fence: int,
     base: Clip | None = None,
     log: Path | None = None,
-) -> Published:
+) -> PublishedVersion:
     """Copy a delta or full weights into `versions`, under the hash of the weights, and return what is there.
 
     Until it is complete and synced to disk, the folder has a temporary name that contains `job` and `fence`.
@@ -94,11 +94,11 @@ def publish(
                 raise
 
 
-def read_published(folder: Path, version: str) -> Published:
+def read_published(folder: Path, version: str) -> PublishedVersion:
     """Read a published version and verify its hashes. Raises VersionError."""
     manifest = verify(folder, version)
     base = read_description(folder).base_version if manifest.kind == "delta" else None
-    return Published(
+    return PublishedVersion(
         version, manifest.kind, folder, manifest.size_bytes, base, _description(folder, manifest)
     )
 

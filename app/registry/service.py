@@ -9,7 +9,7 @@ from typing import BinaryIO
 from app.errors import NotBetter, UnknownRecord, VersionDamaged
 from app.keys import Caller
 from app.registry.download import Download, Downloads
-from app.registry.manifest import DamagedVersion, verify
+from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
@@ -17,7 +17,7 @@ from app.schemas.versions import PromoteRequest, RollbackRequest, VersionDetail
 from app.store import Store
 from app.store.alias_names import check_alias
 from app.store.records import Alias, Move, Page, Version, VersionStatus
-from app.store_threads import StoreThreads
+from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread
 from models.references import is_version
 from models.run_files import LOG_FILE
@@ -32,21 +32,21 @@ _MAX_LINEAGE = 32
 class VersionService:
     """Reads and changes versions and aliases.
 
-    Every method raises StoreUnavailable, and UnknownRecord for an unknown version or alias. The routes run
-    the methods that only use the store in the store's threads. The async methods do so themselves, and also
-    raise StoreBusy.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown version or alias.
     """
 
     def __init__(self, store: Store, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
         self._store = store
-        self._run = threads.run
+        self._threads = threads
         self._downloads = downloads
         self._data_dir = data_dir
 
+    @in_store_thread
     def list(self, *, after: str | None, limit: int) -> tuple[Page[Version], tuple[Alias, ...]]:
         """Versions that are not deleted, newest first, and the aliases."""
         return self._store.versions.list(after=after, limit=limit), self._store.aliases.all()
 
+    @in_store_thread
     def get(self, name: str) -> VersionDetail:
         """A version by its id or an alias, including a deleted one."""
         version = self._version(name)
@@ -70,11 +70,12 @@ class VersionService:
         Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasMoved, InvalidRequest.
         """
         check_alias(request.alias)
-        version = await self._run(self._store.versions.get, version_id)
+        version = await self._threads.run(self._store.versions.get, version_id)
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
-        return await self._run(self._promote, version, request, caller)
+        return await self._threads.run(self._promote, version, request, caller)
 
+    @in_store_thread
     def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
         """Point an alias at its previous version. Raises NothingToRollBack, AliasMoved."""
         move = Move(
@@ -90,7 +91,7 @@ class VersionService:
 
         Raises RecordInUse.
         """
-        version = await self._run(self._store.versions.delete, version_id)
+        version = await self._threads.run(self._store.versions.delete, version_id)
         if version.folder is not None:
             await asyncio.shield(
                 in_own_thread(
@@ -104,11 +105,12 @@ class VersionService:
 
         Raises: VersionDamaged, and what `Downloads.of` raises.
         """
-        version = await self._run(self._version, name)
+        version = await self._threads.run(self._version, name)
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
         return await self._downloads.of(version, full=full)
 
+    @in_store_thread
     def log(self, name: str) -> BinaryIO:
         """The log of the run that made a version. Raises NotFound."""
         folder = self._version(name).folder
@@ -126,7 +128,7 @@ class VersionService:
         def check() -> bool:
             try:
                 verify(folder, version_id)
-            except DamagedVersion as error:
+            except DamagedFiles as error:
                 logger.error("Version %s is damaged: %s", version_id[:12], error)
                 return False
             return True

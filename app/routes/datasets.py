@@ -4,7 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.bodies import MULTIPART, reads
+from app.bodies import reads
+from app.content_type import JSON, MULTIPART, media_type
 from app.datasets.service import FILE, SHARDS
 from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull
 from app.form_stream import FormStream
@@ -50,9 +51,8 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
     The fields of the form may come before or after its files. If they come first, errors in them are reported
     before the files are read.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() == MULTIPART:
-        form = FormStream(content_type, request.stream())
+    if media_type(request.headers) == MULTIPART:
+        form = FormStream(request.headers["content-type"], request.stream())
         dataset = await backend.datasets.receive(form, caller.name)
     else:
         dataset = await backend.datasets.register(await _registration(request), caller.name)
@@ -60,7 +60,7 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
         DatasetInfo.of(dataset).model_dump_json(),
         status_code=202,
         headers={"Location": f"/datasets/{dataset.id}"},
-        media_type="application/json",
+        media_type=JSON,
     )
 
 

@@ -1,25 +1,18 @@
-"""GET /jobs and all below it; cancel, pause, resume, retry and delete. GET /workers."""
+"""GET /jobs and all below it; cancel, pause, resume, retry and delete."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from app.content_type import JSON
 from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
-from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, EventStream, stream
+from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, After, BackendDep, Limit, Train
-from app.run_log import LOG, LogResponse
-from app.schemas.jobs import (
-    EventInfo,
-    EventList,
-    JobInfo,
-    JobList,
-    MetricList,
-    MetricPointInfo,
-)
-from app.schemas.workers import WorkerInfo, WorkerList
+from app.routes.streamed import LOG, EventStream, LogResponse
+from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
 from app.store.states import TERMINAL, JobKind, JobStatus
 
@@ -55,13 +48,13 @@ async def jobs(
     limit: Limit = 20,
 ) -> JobList:
     """List jobs, newest first."""
-    return await backend.run(backend.jobs.list, kind=kind, status=status, after=after, limit=limit)
+    return await backend.jobs.list(kind=kind, status=status, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}")
 async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Return a job: its progress, its newest metrics, every change of its status, and its result or error."""
-    return await backend.run(backend.jobs.get, job_id)
+    return await backend.jobs.get(job_id)
 
 
 @router.get(
@@ -93,15 +86,13 @@ async def events(
 ) -> Response:
     """Return what happened to a job, as a page or as a stream of Server-Sent Events."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
-        found = await backend.run(backend.store.events.events, job_id, after=after, limit=limit + 1)
-        data = [EventInfo.model_validate(event) for event in found[:limit]]
-        content = EventList(data=data, has_more=len(found) > limit)
-        return Response(content.model_dump_json(), media_type="application/json")
+        content = await backend.jobs.events(job_id, after=after, limit=limit)
+        return Response(content.model_dump_json(), media_type=JSON)
     seen = _number(last_event_id)
     start = after if seen is None else seen
 
     async def read(after: int) -> JobUpdate:
-        return await backend.run(backend.jobs.update_since, job_id, after, MAX_EVENTS_PER_READ)
+        return await backend.jobs.update_since(job_id, after, MAX_EVENTS_PER_READ)
 
     first = await read(start)
     if seen is not None and first.job.status in TERMINAL and not first.events:
@@ -124,9 +115,7 @@ async def metrics(
     ] = MAX_PAGE_POINTS,
 ) -> MetricList:
     """Return a job's metrics by step."""
-    found = await backend.run(backend.store.events.metrics, job_id, after=after, limit=limit + 1)
-    data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
-    return MetricList(data=data, has_more=len(found) > limit)
+    return await backend.jobs.metrics(job_id, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
@@ -135,13 +124,13 @@ async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
 
     When the job's files are removed, the log of the version that it made is returned.
     """
-    return LogResponse(await backend.run(backend.jobs.log, job_id), job_id)
+    return LogResponse(await backend.jobs.log(job_id), job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
 async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job. A running job is `cancelling` until its worker has stopped. It is no error to repeat this."""
-    return await backend.run(backend.jobs.cancel, job_id)
+    return await backend.jobs.cancel(job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
@@ -150,13 +139,13 @@ async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
     It is no error to repeat this.
     """
-    return await backend.run(backend.jobs.pause, job_id)
+    return await backend.jobs.pause(job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
 async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again. It continues from its checkpoint. It is no error to repeat this."""
-    return await backend.run(backend.jobs.resume, job_id)
+    return await backend.jobs.resume(job_id)
 
 
 @router.post(
@@ -169,7 +158,7 @@ async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key needs
     the scope admin. It is no error to repeat this.
     """
-    return await backend.run(backend.jobs.retry, job_id, caller)
+    return await backend.jobs.retry(job_id, caller)
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
@@ -179,14 +168,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
     The job's record, its events and the version that it made are kept. `files_removed_at` says when the files were
     removed. It is no error to repeat this.
     """
-    return await backend.run(backend.jobs.delete, job_id)
-
-
-@router.get("/workers")
-async def workers(caller: Train, backend: BackendDep) -> WorkerList:
-    """List the workers of the last day. Each says whether it is alive and which job it is running."""
-    found = await backend.run(backend.store.workers.list)
-    return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in found])
+    return await backend.jobs.delete(job_id)
 
 
 @router.get(
@@ -202,9 +184,7 @@ async def workers(caller: Train, backend: BackendDep) -> WorkerList:
 async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """Return an evaluation's results as one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-    return FileResponse(
-        await backend.run(backend.jobs.report, job_id), media_type="text/html", headers=headers
-    )
+    return FileResponse(await backend.jobs.report(job_id), media_type="text/html", headers=headers)
 
 
 def _number(last_event_id: str | None) -> int | None:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from app.backend import Backend
-from app.bodies import JSON, reads
+from app.bodies import reads
+from app.content_type import JSON
 from app.errors import DiskReserve
 from app.keys import Caller
 from app.openapi import describe_errors, describe_json
@@ -61,9 +62,9 @@ async def _submit(
     spec: FinetuneSpec | EvaluateSpec, backend: Backend, caller: Caller, key: str | None
 ) -> Response:
     if spec.dry_run:
-        found = await backend.run(backend.jobs.try_out, spec, caller)
+        found = await backend.jobs.try_out(spec, caller)
         return Response(found.model_dump_json(), media_type=JSON)
-    job, is_new = await backend.run(backend.jobs.submit, spec, caller, key)
+    job, is_new = await backend.jobs.submit(spec, caller, key)
     headers = {"Location": f"/jobs/{job.id}"}
     if not is_new:
         headers["Idempotency-Replayed"] = "true"

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.schemas.common import ModelInfo
+from app.schemas.versions import AliasInfo, VersionInfo
 
 
 class ServedModel(ModelInfo):
@@ -29,10 +30,20 @@ class ServedModel(ModelInfo):
     quick_gelu: bool
 
 
-class ModelList(BaseModel):
-    """The models that requests can name."""
+class ModelsAndVersions(BaseModel):
+    """The models that this process serves, and the registered aliases and versions."""
 
     models: list[ServedModel]
+    registry: Literal["none", "read", "away"] = Field(
+        "none",
+        description="Whether the registered versions could be read. `none`: this server keeps no versions. "
+        "`away`: the database cannot be read at the moment.",
+    )
+    aliases: list[AliasInfo] = Field(default_factory=list)
+    versions: list[VersionInfo] = Field([], description="The registered versions, newest first.")
+    has_more: bool = Field(
+        False, description="Whether more versions follow. To read them, pass the last id as `after`."
+    )
 
 
 class FailedLoad(BaseModel):

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import Body
-from app.schemas.models import ModelList
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.records import Alias, Promotion, Version, VersionStatus
 
@@ -157,18 +156,3 @@ def _fields(version: Version, aliases: Sequence[Alias]) -> dict[str, Any]:
 
 def _mapping(value: object) -> dict[str, Any] | None:
     return dict(value) if isinstance(value, dict) else None
-
-
-class ModelsAndVersions(ModelList):
-    """The models that this process serves, and the registered aliases and versions."""
-
-    registry: Literal["none", "read", "away"] = Field(
-        "none",
-        description="Whether the registered versions could be read. `none`: this server keeps no versions. "
-        "`away`: the database cannot be read at the moment.",
-    )
-    aliases: list[AliasInfo] = Field(default_factory=list)
-    versions: list[VersionInfo] = Field([], description="The registered versions, newest first.")
-    has_more: bool = Field(
-        False, description="Whether more versions follow. To read them, pass the last id as `after`."
-    )

@@ -5,9 +5,11 @@ why (docs/decisions/0019-never-the-wrong-weights.md). `app.serving.swap` keeps t
 """
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import ModelNotReady, RegistryAway, ServiceError, VersionDamaged
+from app.registry.local_state import LocalState
 from app.schemas.models import FailedLoad
 from app.store.alias_names import may_be_alias
 from app.store.records import Alias
@@ -90,3 +92,13 @@ class FollowedAliases:
 
     def note_read(self) -> None:
         self.away, self.read_at = None, time.time()
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a process has that follows aliases: where it reads them, what it knows of them, what it keeps."""
+
+    read_aliases: Callable[[], Sequence[Alias]]
+    """Called in a thread of its own. Any error means that the aliases cannot be read."""
+    aliases: FollowedAliases
+    state: LocalState

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,8 +15,8 @@ from app.errors import InternalError
 from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
 from app.registry.local_state import LocalState
-from app.registry.manifest import DamagedVersion, VersionError, kind_of, verify
-from app.registry.source import WeightsLocation
+from app.registry.manifest import DamagedFiles, VersionError, kind_of, verify
+from app.registry.source import Registry, WeightsLocation
 from app.serving.engine import Engine
 from app.serving.served_models import ModelHandle
 from app.threads import in_own_thread, with_one_torch_thread
@@ -48,8 +48,7 @@ class Unchecked(NamedTuple):
 class VersionLoader:
     """Loads versions for the process's device and precision. `bases` are the operator's references.
 
-    `find_version` and `mark_damaged` come from the registry (`app.registry.source.Registry`). `state` is used
-    if the registry is unavailable, or if a version's files in it are damaged.
+    `state` is used if the registry is unavailable, or if a version's files in it are damaged.
 
     A version that is in memory anywhere in the process is not loaded again. This makes a rollback instant,
     and lets deltas share their base.
@@ -58,18 +57,16 @@ class VersionLoader:
     def __init__(
         self,
         engine: Engine,
+        registry: Registry,
         *,
-        find_version: Callable[[str], WeightsLocation | None],
         device: str,
         precision: str,
         bases: Collection[str],
         state: LocalState | None = None,
-        mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None,
     ) -> None:
         self._engine = engine
-        self._find_version = find_version
+        self._registry = registry
         self._state = state
-        self._mark_damaged = mark_damaged
         self._device = device
         self._precision = precision
         self._allowed = AllowedBases(bases)
@@ -96,7 +93,10 @@ class VersionLoader:
 
     async def exists(self, version: str) -> bool:
         """Whether the version is published and not deleted."""
-        return await in_own_thread(lambda: self._find_version(version), f"find {version[:12]}") is not None
+        return (
+            await in_own_thread(lambda: self._registry.find_version(version), f"find {version[:12]}")
+            is not None
+        )
 
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if necessary. A caller that gives up does not stop the load.
@@ -164,7 +164,7 @@ class VersionLoader:
         """
         remembered = None if self._state is None else self._state.location(version)
         try:
-            found = self._find_version(version)
+            found = self._registry.find_version(version)
         except Exception:
             if remembered is None:
                 raise
@@ -178,20 +178,20 @@ class VersionLoader:
     def _whole(self, folder: Path, version: str, *, mark: bool) -> Path:
         """The folder if it holds the files that were published, else this process's copy of it.
 
-        Raises DamagedVersion if there is no good copy.
+        Raises DamagedFiles if there is no good copy.
         """
         try:
             verify(folder, version)
-        except DamagedVersion as error:
+        except DamagedFiles as error:
             if mark:
-                self._mark_damaged(version, True)
+                self._registry.mark_damaged(version, True)
             copy = None if self._state is None else self._state.whole_copy(version)
             if copy is None:
                 raise
             logger.error("A version is damaged, so this process uses its own copy: %s", error)
             return copy
         if mark:
-            self._mark_damaged(version, False)
+            self._registry.mark_damaged(version, False)
         return folder
 
     def _apply_delta(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:

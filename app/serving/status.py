@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.errors import without_folder
-from app.registry.local_state import LocalState
 from app.registry.source import FileReports, ProcessReport
 from app.schemas.models import AliasReading, NameStatus, ProcessStatus
-from app.serving.aliases import FollowedAlias, FollowedAliases
+from app.serving.aliases import FollowedAlias, Following
 from app.serving.loading import VersionLoader
 from app.serving.served_models import ModelHandle, ServedModels
 from app.threads import in_own_thread
@@ -30,7 +29,7 @@ TIMEOUT_S = 5.0
 class StatusBoard:
     """Describes what this process serves, and writes reports for other processes if it has a place for them.
 
-    `aliases` and `state` are None in a process that follows no aliases. `hidden` is a folder whose path is
+    `following` is None in a process that follows no aliases. `hidden` is a folder whose path is
     removed from messages.
     """
 
@@ -38,15 +37,13 @@ class StatusBoard:
         self,
         models: ServedModels,
         loader: VersionLoader,
-        aliases: FollowedAliases | None,
-        state: LocalState | None,
+        following: Following | None,
         reports: FileReports | None,
         hidden: Path,
     ) -> None:
         self._models = models
         self._loader = loader
-        self._aliases = aliases
-        self._state = state
+        self._following = following
         self._reports = reports
         self._hidden = hidden
         self._started_at = time.time()
@@ -75,9 +72,9 @@ class StatusBoard:
 
     @property
     def aliases(self) -> AliasReading:
-        aliases, state = self._aliases, self._state
-        if aliases is None or state is None:
+        if self._following is None:
             return AliasReading(state="none")
+        aliases, state = self._following.aliases, self._following.state
         remembered = state.remembered
         reading = AliasReading(
             state="away" if aliases.away is not None else "none" if aliases.read_at is None else "read",
@@ -102,7 +99,7 @@ class StatusBoard:
         return [self.own(), *(status for status in found if status.process != self._process)]
 
     def _names(self) -> list[NameStatus]:
-        followed = {} if self._aliases is None else self._aliases.by_name
+        followed = {} if self._following is None else self._following.aliases.by_name
         models = {model.name: model for model in self._models}
         # An alias that was never loaded serves nothing, which is exactly what users look for here.
         names = dict.fromkeys([*models, *followed])

@@ -15,15 +15,14 @@ answers for that name: never other weights.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from app.errors import ServiceError
 from app.metrics import SECONDS, Metrics
-from app.registry.local_state import LocalState
 from app.schemas.models import FailedLoad
-from app.serving.aliases import FollowedAlias, FollowedAliases
+from app.serving.aliases import FollowedAlias, Following
 from app.serving.classes import ClassWeights
 from app.serving.loading import VersionLoader
 from app.serving.served_models import ModelHandle, ServedModels
@@ -49,31 +48,25 @@ STUCK_AFTER_S = 60.0  # a load that takes longer (on a dead network disk, say) n
 
 
 class Swapper:
-    """Makes every alias in this process serve what `read_aliases` says.
-
-    `read_aliases` is called in a thread of its own. Any error that it raises means that the aliases cannot be
-    read.
-    """
+    """Makes every alias in this process serve what the aliases say that it follows."""
 
     def __init__(
         self,
         models: ServedModels,
-        aliases: FollowedAliases,
+        following: Following,
         loader: VersionLoader,
         classes: ClassWeights,
         metrics: Metrics,
         *,
-        read_aliases: Callable[[], Sequence[Alias]],
-        state: LocalState,
         poll_s: float,
     ) -> None:
         self._models = models
-        self._aliases = aliases
+        self._aliases = following.aliases
         self._loader = loader
         self._classes = classes
         self._metrics = SwapMetrics(metrics)
-        self._read_aliases = read_aliases
-        self._state = state
+        self._read_aliases = following.read_aliases
+        self._state = following.state
         self._poll_s = poll_s
         self._polling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[Sequence[Alias]] | None = None

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from app.errors import ServiceError, Unavailable, VersionDamaged, VersionLoading, VersionUnusable
-from app.registry.manifest import DamagedVersion
+from app.registry.manifest import DamagedFiles
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
@@ -160,7 +160,7 @@ class VersionCache:
 
     def _failed(self, version: str, error: ModelError) -> ServiceError:
         logger.error("Version %s cannot be loaded: %s", version[:12], error)
-        is_damaged = isinstance(error, DamagedVersion)
+        is_damaged = isinstance(error, DamagedFiles)
         self._failures[version] = time.monotonic(), is_damaged
         while len(self._failures) > MAX_FAILURES:
             self._failures.popitem(last=False)

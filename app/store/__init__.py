@@ -19,6 +19,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
 
 import time
 
+from app.settings import STORE_TIMEOUT_S
 from app.store.database import Clock, Database
 from app.store.datasets import Datasets
 from app.store.job_events import JobEvents
@@ -47,7 +48,7 @@ class Store:
         url: str,
         *,
         clock: Clock = time.time,
-        timeout_s: float = 10.0,
+        timeout_s: float = STORE_TIMEOUT_S,
         max_events: int = 10_000,
     ) -> None:
         self.database = Database(url, timeout_s=timeout_s)

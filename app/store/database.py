@@ -32,7 +32,7 @@ class Database:
     Raises: ConfigurationError for any other URL.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, timeout_s: float, pool_size: int = 10) -> None:
         self._engine = _engine(_parsed(url), timeout_s, pool_size)
         # While connecting, SQLAlchemy passes on the driver's own error unwrapped.
         self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)

@@ -39,7 +39,6 @@ class Datasets:
         name: str,
         format: str,
         source: Json,
-        folder: str | None,
         owner: str = "",
         id: str | None = None,
     ) -> Dataset:
@@ -55,7 +54,6 @@ class Datasets:
                     name=name,
                     format=format,
                     source=dict(source),
-                    folder=folder,
                     owner=owner,
                     status=DatasetStatus.VALIDATING,
                     created_at=self._clock(),

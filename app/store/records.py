@@ -275,7 +275,7 @@ class Promotion(Record):
 
 @dataclass(frozen=True)
 class Dataset(Record):
-    """An uploaded or registered data set. `source` says where it came from, `folder` where it is stored."""
+    """An uploaded or registered data set. `source` says where it came from."""
 
     id: str
     name: str
@@ -285,7 +285,6 @@ class Dataset(Record):
     content_hash: str | None
     counts: Json | None
     problems: Sequence[Json] | None
-    folder: str | None
     owner: str
     created_at: float
     checked_at: float | None

@@ -209,7 +209,7 @@ class Plan:
     jobs: int = option(40, "Number of jobs that arrive.")
     faults: int = option(200, "Number of faults.")
     minutes: float = option(13.0, "Number of minutes over which the faults come.")
-    seed: int = option(0, "Seed of all chance.")
+    seed: int = option(0, "Seed of everything random.")
     work_dir: Path | None = option(None, "Folder in which the system and its logs are kept.", kind=Path)
 
 

@@ -91,7 +91,8 @@ def _failures(system: System, job: str) -> list[str]:
 def _resumed_at(system: System, job: str) -> int:
     """The step from which a later attempt resumed; 0 if none did."""
     events = system.store.events.events(job, limit=1000)
-    return next((event.data["step"] for event in events if event.data and event.message[:4] == "Goes"), 0)
+    steps = (event.data["step"] for event in events if event.data and set(event.data) == {"step"})
+    return next((step for step in steps if step), 0)
 
 
 def fill_disk_of(occupant: Occupant) -> None:

@@ -34,8 +34,8 @@ HEADER = (
 class Plan:
     """What is injected."""
 
-    injections: int = option(100, "Number of injections at least, of all kinds alike.")
-    seed: int = option(0, "Seed of all chance.")
+    injections: int = option(100, "Lowest number of injections, spread evenly over all kinds.")
+    seed: int = option(0, "Seed of everything random.")
     only: str = option("", "Inject only the kinds with this text in their names.")
     docs: Path = option(DOCS, "File that the table is written into.")
     work_dir: Path | None = option(None, "Folder in which systems and their logs are kept.", kind=Path)

@@ -103,7 +103,8 @@ class Loader:
         self._steps_per_epoch = steps_per_epoch(len(pairs), batch_size)
         if batch_size % world_size:
             raise DataError(
-                f"A batch of {batch_size} has no {world_size} equal parts; make it a multiple of {world_size}."
+                f"A batch of {batch_size} cannot be split into {world_size} equal parts; make it a "
+                f"multiple of {world_size}."
             )
         self.wait_s = 0.0
         self._pairs, self._preprocess = pairs, preprocess
@@ -187,7 +188,7 @@ class Loader:
 
 
 class _PixelCache:
-    """Preprocessed images by position in the set. Once full it takes no more, and drops none.
+    """Preprocessed images by position in the set. Once it is full, it takes no more and drops none.
 
     Every epoch reads all images once in a new order. Dropping the least recently used image would find far
     fewer of them again than keeping the first ones (decision 31).

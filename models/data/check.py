@@ -113,7 +113,7 @@ def check_pairs(
     )
     if not usable or summary.bad_share > max_bad_share:
         raise DataError(
-            f"{summary}\nCorrect or remove these"
+            f"{summary}\nCorrect or remove them"
             + (f", or allow more than {max_bad_share:g} with --max-bad-share." if usable else ".")
         )
     return CheckedPairs(Subset(pairs, usable, combined_hash(digests)), summary)
@@ -158,5 +158,5 @@ def _caption_fault(sample: Sample) -> str | None:
     try:
         "".join(chain(sample.captions, *sample.negatives)).encode()
     except UnicodeEncodeError:  # JSON and Python literals can contain these; tokenizers refuse them
-        return "has a caption with half of a surrogate pair, which is not a character"
+        return "has a caption with a lone surrogate, which is not a valid character"
     return None

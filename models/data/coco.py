@@ -22,19 +22,19 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     """
     folder = path.parent if images is None else images
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; name the one that holds the images.")
+        raise DataError(f"There is no folder {folder}; give the folder that contains the images.")
     content = _content(path)
     name_of: dict[Any, str] = {}
     for number, record in enumerate(_records(content, "images", path)):
         where = f"{path}, images[{number}]"
         image_id = _field(record, "id", where, int | str)
         if image_id in name_of:
-            raise DataError(f"{where}: the id {image_id!r} is there twice; ids must be unique.")
+            raise DataError(f"{where}: the id {image_id!r} appears twice; ids must be unique.")
         name = _field(record, "file_name", where, str)
         # Only the name is checked: links within the folder may lead to another disk.
         if not os.path.abspath(folder / name).startswith(os.path.join(os.path.abspath(folder), "")):
             raise DataError(
-                f"{where}: file_name {name!r} leaves the image folder {folder}; correct the file."
+                f"{where}: file_name {name!r} is not inside the image folder {folder}; correct the file."
             )
         name_of[image_id] = name
     captions: dict[Any, list[str]] = {}
@@ -52,7 +52,7 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
         if image_id in captions
     ]
     if not samples:
-        raise DataError(f"{path}: holds no captions; give a COCO captions file (captions_train2017.json).")
+        raise DataError(f"{path} contains no captions; give a COCO captions file (captions_train2017.json).")
     return FilePairs(samples, [folder / sample.name for sample in samples])
 
 
@@ -61,21 +61,23 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON; give a COCO captions file.") from error
+        raise DataError(f"{path} is not JSON; give a COCO captions file.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: must be a JSON object with `images` and `annotations`, as COCO has it.")
+        raise DataError(f"{path} must be a JSON object with `images` and `annotations`, as in COCO.")
     return content
 
 
 def _records(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     records = content.get(key)
     if not isinstance(records, list):
-        raise DataError(f"{path}: must have a list `{key}`, as COCO captions files do.")
+        raise DataError(f"{path} must have a list `{key}`, as COCO captions files do.")
     return records
 
 
 def _field(record: Any, key: str, where: str, kind: Any) -> Any:
     value = record.get(key) if isinstance(record, dict) else None
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise DataError(f"{where}: `{key}` is missing or of the wrong type, got {value!r}; correct the file.")
+        raise DataError(
+            f"{where}: `{key}` is missing or has the wrong type (its value is {value!r}); correct the file."
+        )
     return value

@@ -18,7 +18,7 @@ def read_folder(folder: Path) -> FilePairs:
         DataError: no such folder, no images in it, two images of one name, or a text that is not UTF-8.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; check the path.")
+        raise DataError(f"There is no folder {folder}; check the path.")
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file, folder))
     images: dict[Path, Path] = {}
     for file in files:
@@ -26,11 +26,14 @@ def read_folder(folder: Path) -> FilePairs:
             key = file.with_suffix("")
             if key in images:
                 raise DataError(
-                    f"{file}: {images[key].name} has the same name and would share its captions; rename one."
+                    f"{file}: {images[key].name} has the same name, so both images would share their "
+                    "captions; rename one."
                 )
             images[key] = file
     if not images:
-        raise DataError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}); add images with captions.")
+        raise DataError(
+            f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES)}); add images with captions."
+        )
     texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
     keys = sorted(images.keys() | texts.keys())
     samples, paths = [], []

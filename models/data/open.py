@@ -26,7 +26,7 @@ def open_pairs(
     `images` is the folder that image names are relative to (COCO and tables; default: the file's own folder).
     `image_key`, `caption_key` and `separator` are a table's columns and separator, as in open_clip's options
     of these names. Without a separator a table has tabs, unless it is a `.csv` whose first line has none.
-    `confined` is for data sent by strangers: an image's name must not lead out of that folder.
+    `confined` is for untrusted data: an image's name must not lead out of that folder.
 
     Raises:
         DataError: nothing there, an unknown format, a file that does not follow its format, or a name that
@@ -55,7 +55,8 @@ def _check_names(pairs: StoredPairs, path: str | Path) -> None:
         name = Path(sample.name)
         if name.is_absolute() or ".." in name.parts:
             raise DataError(
-                f"{path}: the image {sample.name!r} is not inside the folder of the images; name it from there."
+                f"{path}: the image {sample.name!r} is not inside the folder of images; give its path "
+                "relative to that folder."
             )
 
 
@@ -68,7 +69,7 @@ def _format_of(path: str | Path) -> DataFormat:
     if folder.is_dir():
         return "webdataset" if any(folder.glob("[!.]*.tar")) else "folder"
     if not folder.exists():
-        raise DataError(f"{path}: there is no such file or folder; check the path.")
+        raise DataError(f"There is no file or folder {path}; check the path.")
     raise DataError(
-        f"{path}: its name does not tell its format; state one: coco, csv, tsv, webdataset or folder."
+        f"The name of {path} does not tell its format. Give the format: coco, csv, tsv, webdataset or folder."
     )

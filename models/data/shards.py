@@ -40,7 +40,7 @@ class ShardPairs(StoredPairs):
     def read(self, index: int) -> bytes:
         place, name = self._places[index], self.samples[index].name
         if place is None:
-            raise MissingImage(f"{name}: the shard has no image beside its text.")
+            raise MissingImage(f"{name}: the shard has a text for this key but no image.")
         return self.read_from(place.shard, index, offset=place.offset, size=place.size)
 
 
@@ -55,7 +55,7 @@ def read_shards(pattern: str) -> ShardPairs:
     """
     indexed = [found for shard in expand(pattern) for found in _index(shard)]
     if not indexed:
-        raise DataError(f"{pattern}: holds no samples (KEY.jpg with KEY.txt); check the shards.")
+        raise DataError(f"{pattern} contains no samples (KEY.jpg with KEY.txt); check the shards.")
     return ShardPairs([sample for sample, _ in indexed], [place for _, place in indexed])
 
 
@@ -93,11 +93,13 @@ def _add(sample: _Members, member: Member) -> None:
     if getattr(sample, member.extension) is not None:
         raise DataError(f"{where}: the key has two .{member.extension} members in one shard; keep one.")
     if member.size > MAX_TEXT_BYTES:
-        raise DataError(f"{where}: has {member.size} bytes; a caption has at most {MAX_TEXT_BYTES}.")
+        raise DataError(f"{where} has {member.size} bytes; a caption may have at most {MAX_TEXT_BYTES}.")
     try:
         setattr(sample, member.extension, member.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: is not UTF-8 text; write the shard again as UTF-8.") from error
+        raise DataError(
+            f"{where} is not UTF-8 text; write the shard again with its texts in UTF-8."
+        ) from error
 
 
 def _sample(found: _Members) -> tuple[Sample, Place | None]:
@@ -114,7 +116,7 @@ def _captions(sample: _Members) -> tuple[str, ...]:
         caption = json.loads(sample.json).get("caption", "")
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{sample.shard}, {sample.key}.json: is not a JSON object; write the shard again."
+            f"{sample.shard}, {sample.key}.json is not a JSON object; write the shard again."
         ) from error
     if caption is not None and not isinstance(caption, str):
         raise DataError(f"{sample.shard}, {sample.key}.json: `caption` must be a text, got {caption!r}.")

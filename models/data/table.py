@@ -23,7 +23,7 @@ def read_table(
     """Read one sample per image, with the captions of its rows in order. Images are relative to `images`.
 
     Raises:
-        DataError: no such file or column, a row that does not fit the header, or negatives that are no list of texts.
+        DataError: no such file or column, a row that does not fit the header, or negatives that are no list.
     """
     folder = path.parent if images is None else images
     captions: dict[str, list[str]] = {}
@@ -31,13 +31,15 @@ def read_table(
     for line, row in _rows(path, separator, (image_key, caption_key)):
         name = row[image_key].strip()
         if not name:
-            raise DataError(f"{path}, line {line}: names no image; fill in `{image_key}` or remove the row.")
+            raise DataError(
+                f"{path}, line {line}: the row names no image; fill in `{image_key}` or remove the row."
+            )
         captions.setdefault(name, []).append(row[caption_key].strip())
         negatives.setdefault(name, []).append(
             _negatives(row.get(NEGATIVES_KEY, "").strip(), f"{path}, line {line}")
         )
     if not captions:
-        raise DataError(f"{path}: has a header and no rows; add data.")
+        raise DataError(f"{path} has a header but no rows; add data.")
     samples = [Sample(name, tuple(texts), tuple(negatives[name])) for name, texts in captions.items()]
     return FilePairs(samples, [folder / sample.name for sample in samples])
 
@@ -55,26 +57,27 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
             for key in keys:
                 if key not in columns:
                     raise DataError(
-                        f"{path}: has no column {key!r}, only {', '.join(columns) or 'nothing'}; state the "
-                        "columns' names and the separator."
+                        f"{path} has no column {key!r}; its columns are {', '.join(columns) or 'missing'}. Give "
+                        "the names of the columns and the separator."
                     )
             for row in filter(None, reader):
                 line = reader.line_num
                 if len(row) < len(columns):
                     raise DataError(
-                        f"{path}, line {line}: has fewer cells than the header; complete the row."
+                        f"{path}, line {line}: the row has fewer cells than the header; complete the row."
                     )
                 if len(row) > len(columns):
                     raise DataError(
-                        f"{path}, line {line}: has more cells than the header; quote texts that hold the separator."
+                        f"{path}, line {line}: the row has more cells than the header; put quotes around texts "
+                        "that contain the separator."
                     )
                 yield line, dict(zip(columns, row, strict=True))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8.") from error
+        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     except TypeError as error:
-        raise DataError(f"{path}: the separator is one character, not {separator!r}.") from error
+        raise DataError(f"{path}: the separator must be one character, not {separator!r}.") from error
     except csv.Error as error:
         raise DataError(
             f"{path}: the row after line {line} cannot be read ({error}); check its quotes and the separator."

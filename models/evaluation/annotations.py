@@ -20,9 +20,9 @@ def read_json(file: Path, layout: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except _Doubled as error:
-        raise EvaluationError(f"{file}: has the key {error} twice; keys must be unique.") from error
+        raise EvaluationError(f"{file} has the key {error} twice; keys must be unique.") from error
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{file}: is not JSON; it must be {layout}.") from error
+        raise EvaluationError(f"{file} is not JSON; it must be {layout}.") from error
 
 
 def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
@@ -32,9 +32,9 @@ def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
         EvaluationError: it is something else.
     """
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise EvaluationError(f"{file}: must be {layout}; is it another benchmark's file?")
+        raise EvaluationError(f"{file} must be {layout}. Is it the file of another benchmark?")
     if not content:
-        raise EvaluationError(f"{file}: holds no items; download it again.")
+        raise EvaluationError(f"{file} contains no items; download it again.")
     return content
 
 
@@ -43,8 +43,8 @@ def require_keys(record: dict[str, Any], keys: tuple[str, ...], where: str, layo
     missing = [key for key in keys if key not in record]
     if missing:
         raise EvaluationError(
-            f"{where}: has no `{'`, `'.join(missing)}` but {sorted(record)}; it must be {layout}. Is it another "
-            "benchmark's file?"
+            f"{where}: `{'`, `'.join(missing)}` is missing; the record has {sorted(record)}. The file "
+            f"must be {layout}. Is it the file of another benchmark?"
         )
 
 
@@ -56,12 +56,12 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
     """
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty, got {value!r}.")
+        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty; its value is {value!r}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
         raise EvaluationError(
-            f"{where}: `{key}` has half of a surrogate pair, which is not a character."
+            f"{where}: `{key}` has a lone surrogate, which is not a valid character."
         ) from error
     return value
 
@@ -79,7 +79,7 @@ def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".
     having = [each for each in there if (each / first).exists()]
     folder = images or next(iter(having or there), beside)
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; give the one that holds the images.")
+        raise EvaluationError(f"There is no folder {folder}; give the folder that contains the images.")
     return folder
 
 

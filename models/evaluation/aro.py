@@ -59,9 +59,9 @@ def _read(
     file = path / name if path.is_dir() else path
     folder = images or file.parent / "images"
     if not file.is_file():
-        raise EvaluationError(f"{file}: no such file; give {name} or its folder.")
+        raise EvaluationError(f"There is no file {file}; give {name} or its folder.")
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; the images belong there.")
+        raise EvaluationError(f"There is no folder {folder}; put the images there.")
     layout = _LAYOUT % key
     items = []
     for number, record in enumerate(records(read_json(file, layout), file, layout)):
@@ -86,7 +86,7 @@ def _relation(record: dict[str, Any], where: str) -> str:
 def _attributes(record: dict[str, Any], where: str) -> str:
     value = record["attributes"]
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
-        raise EvaluationError(f"{where}: `attributes` must be two texts, got {value!r}.")
+        raise EvaluationError(f"{where}: `attributes` must be two texts; its value is {value!r}.")
     return f"{value[0]}_{value[1]}"
 
 
@@ -95,7 +95,9 @@ def _box(record: dict[str, Any], where: str) -> tuple[int, int, int, int]:
     for key, value in zip(_BOX, values, strict=True):
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not whole:
-            raise EvaluationError(f"{where}: `{key}` must be a whole number of pixels, got {value!r}.")
+            raise EvaluationError(
+                f"{where}: `{key}` must be a whole number of pixels; its value is {value!r}."
+            )
     left, top, width, height = map(int, values)
     return left, top, width, height
 

@@ -105,7 +105,8 @@ def run_benchmark(
 def check_finite(scores: Float[Tensor, "*shape"]) -> None:
     if not bool(torch.isfinite(scores).all()):
         raise EvaluationError(
-            "Some scores are not finite: the model's weights or its precision are broken; try float32."
+            "Some scores are not finite. The model's weights are damaged, or its precision is too "
+            "low; try float32."
         )
 
 

@@ -32,8 +32,8 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
             caption.
     """
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "no such file"
-        raise EvaluationError(f"{file}: {what}; give a captions file, {LAYOUT}.")
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise EvaluationError(f"{file} {what}; give a captions file: {LAYOUT}.")
     folder = image_folder(images, file.parent, "images")
     content = read_json(file, LAYOUT)
     found = _of_list(content, file, folder) if isinstance(content, list) else _of_coco(content, file, folder)
@@ -41,7 +41,7 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
     for image in found:
         if image.name in seen:
             raise EvaluationError(
-                f"{file}: the image {image.name!r} is there twice; put its captions together."
+                f"{file}: the image {image.name!r} appears twice; put all of its captions in one entry."
             )
         seen.add(image.name)
     return found
@@ -49,7 +49,7 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
 
 def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise EvaluationError(f"{file}: must be {LAYOUT}; is it another benchmark's file?")
+        raise EvaluationError(f"{file} must be {LAYOUT}. Is it the file of another benchmark?")
     pairs = read_coco(file, folder)
     found = []
     for sample, path in zip(pairs.samples, pairs.files, strict=True):
@@ -59,8 +59,9 @@ def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     without = len(content["images"]) - len(found)
     if without:
         raise EvaluationError(
-            f"{file}: {without} of {len(content['images'])} images have no caption. Left out, they would make every "
-            "other easier to find: give them captions, or take them out of `images`."
+            f"{file}: {without} of {len(content['images'])} images have no caption. Leaving them out "
+            "would make the other images easier to find. Add captions for them, or remove them from "
+            "`images`."
         )
     return found
 
@@ -73,7 +74,7 @@ def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
         name = text_of(record, "image", where)
         captions = [record["caption"]] if isinstance(record["caption"], str) else record["caption"]
         if not isinstance(captions, list) or not captions:
-            raise EvaluationError(f"{where}: `caption` must be a list of texts, got {captions!r}.")
+            raise EvaluationError(f"{where}: `caption` must be a list of texts; its value is {captions!r}.")
         texts = tuple(text_of({"caption": caption}, "caption", where) for caption in captions)
         found.append(CaptionedImage(name, image_path(folder, name, where), texts))
     return found

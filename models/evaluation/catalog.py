@@ -33,11 +33,14 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         takes_shards=False,
     ),
     "vg-relation": BenchmarkInfo(
-        "ARO: which way round is a relation? Mean over relations that are not symmetric",
+        "ARO: the direction of a relation; mean over relations that are not symmetric",
         "visual_genome_relation.json, or its folder, with images/",
     ),
     "vg-attribution": BenchmarkInfo(
-        "ARO: which attribute is whose? Mean over pairs of attributes with at least 25 cases",
+        (
+            "ARO: which attribute belongs to which object; mean over pairs of attributes with at "
+            "least 25 cases"
+        ),
         "visual_genome_attribution.json, or its folder, with images/",
     ),
     "coco-order": BenchmarkInfo(
@@ -59,7 +62,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
     ),
     "zero-shot": BenchmarkInfo(
         "classification by names: acc1, acc5, mean_per_class_recall",
-        "a folder a class, or a folder with classnames.txt and test/N.tar",
+        "one folder per class, or a folder with classnames.txt and test/N.tar",
         scorers=("clip",),
         options=("classes", "templates"),
     ),
@@ -93,7 +96,7 @@ def resolve(name: str) -> str:
     """Return a benchmark's own name. Raises EvaluationError for a name that is neither its own nor an alias."""
     known = ALIASES.get(name, name)
     if known not in BENCHMARKS:
-        raise EvaluationError(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.")
+        raise EvaluationError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")
     return known
 
 
@@ -101,6 +104,6 @@ def check_scorer(benchmark: str, scorer: str) -> None:
     """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
     if scorer not in BENCHMARKS[benchmark].scorers:
         raise EvaluationError(
-            f"{benchmark} compares every image with every text, which the {scorer} score cannot afford; use the clip "
-            "scorer, or a benchmark of few captions an image."
+            f"{benchmark} compares every image with every text, which takes far too long with the "
+            f"scorer {scorer}. Use the scorer clip, or a benchmark with few captions per image."
         )

@@ -42,7 +42,9 @@ def shards_of(path: Path) -> list[Path]:
     folder = path / SPLIT
     shards = sorted(folder.glob("[!.]*.tar"), key=lambda shard: _natural(shard.name))
     if not shards:
-        raise EvaluationError(f"{folder}: holds no .tar shards; give the folder that holds {SPLIT}/0.tar.")
+        raise EvaluationError(
+            f"{folder} contains no .tar shards; give the folder that contains {SPLIT}/0.tar."
+        )
     return shards
 
 
@@ -72,14 +74,14 @@ def read_shard(shard: Path) -> list[tuple[str, ImageRegion, int]]:
 def _whole(shard: Path, key: str, sample: _Sample) -> tuple[str, ImageRegion, int]:
     if sample.image is None or sample.target is None:
         lacks = "image" if sample.image is None else "class (.cls)"
-        raise EvaluationError(f"{shard}, {key}: has no {lacks}; write the shard again.")
+        raise EvaluationError(f"{shard}, {key}: the sample has no {lacks}; write the shard again.")
     return f"{shard.name}/{key}", sample.image, sample.target
 
 
 def _target(member: Member, where: str) -> int:
     text = member.read() if member.size <= _MAX_CLASS_BYTES else b""
     if not re.fullmatch(rb"\s*\d+\s*", text):
-        raise EvaluationError(f"{where}: must be the number of a class.")
+        raise EvaluationError(f"{where} must be the number of a class.")
     return int(text)
 
 

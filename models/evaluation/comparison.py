@@ -1,4 +1,4 @@
-"""Is one model better than another on the same items? A paired answer, over all items and by tag.
+"""Compare two models on the same items: paired differences, over all items and by tag.
 
 `compare` pairs the items by id. For every outcome it gives the 2x2 counts, McNemar's exact test, and a
 bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`worker.promotion`).
@@ -54,8 +54,8 @@ class MacroDifference:
     """Model minus baseline in a mean over tags, as ARO and SugarCrepe publish it, with its 95 % interval.
 
     McNemar's test weighs all items alike and says nothing about such a mean. The bootstrap is stratified:
-    every resample draws as many items of each tag as there are. A tag of few items varies less in it than it
-    should.
+    every resample draws as many items of each tag as there are. This underestimates how much a tag of few
+    items varies.
     """
 
     metric: str
@@ -208,7 +208,8 @@ def _macro(baseline: Results, model: Results, pairs: Pairs, seed: int) -> MacroD
     if not all(math.isclose(*both, abs_tol=_ROUNDING) for both in zip(reported, means, strict=True)):
         raise EvaluationError(
             f"{model.primary!r} is {reported[0]:.6f} and {reported[1]:.6f}, which is not the mean of "
-            f"{model.outcome!r} over the {'tags' if tags else 'items'}; name the tags of the mean in macro_tags."
+            f"{model.outcome!r} over the {'tags' if tags else 'items'}. List the tags of the mean in "
+            "macro_tags."
         )
     if not tags:
         return None

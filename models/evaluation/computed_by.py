@@ -1,4 +1,4 @@
-"""What computed figures, and features and scores on disk: another version may compute different ones."""
+"""Identify the code that computed figures, features and scores. Another version may compute different ones."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""One evaluation from its request to its files, which the command line and the jobs share."""
+"""One evaluation, from its request to its files. The command line and the jobs share this code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Runs evaluations with its caller's way to load models, folders, and progress display."""
+    """Runs evaluations with the caller's model loader, folders and progress display."""
 
     load_clip: Callable[[str, str], Clip]
     """Called with a reference and a precision, like `load_teacher`."""
@@ -100,7 +100,7 @@ class Evaluator:
     def _of_teacher(self, asked: EvaluationRequest, benchmark: Benchmark) -> Results:
         assert asked.teacher is not None
         teacher = self.load_teacher(asked.teacher, asked.precision)
-        # Needs packages of the extra `train`; without them, loading the teacher has failed with better words.
+        # Needs packages of the extra `train`; without them, loading the teacher has failed with a better message.
         from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 
         scorer = TeacherScorer(
@@ -143,7 +143,7 @@ def write_evaluation(folder: Path, found: Evaluation) -> dict[str, Path]:
         EvaluationError: the report cannot be written.
     """
     files = {"results": folder / "results.json"}
-    for name in ("baseline", "comparison"):  # an earlier run's would seem to belong here
+    for name in ("baseline", "comparison"):  # left by an earlier run
         (folder / f"{name}.json").unlink(missing_ok=True)
     write_results(files["results"], found.results)
     if found.baseline is not None:

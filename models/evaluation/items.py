@@ -37,7 +37,7 @@ class Item:
 
 
 class ImageProblem(EvaluationError):
-    """An image cannot be read or decoded, or its box holds nothing of it."""
+    """An image cannot be read or decoded, or its box contains no part of it."""
 
     code = "image_unreadable"
 

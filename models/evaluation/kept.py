@@ -1,4 +1,4 @@
-"""What scorers have computed: for this run, and in a shared cache for later ones (decision 31).
+"""Features and scores that were computed, kept for this run and, in a shared cache, for later ones (decision 31).
 
 The cache may lose rows at any time, so a run depends only on what it finds there when it asks. Keys are
 hashes of content (an image's file and box, or tokens), combined with the name of what computed the row.

@@ -38,7 +38,7 @@ def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie =
             ties += tie(item, name)
             chances.append(chance(item, name))
     if n == 0:
-        raise EvaluationError(f"There are no items to take {name} of.")
+        raise EvaluationError(f"There are no items to compute {name} from.")
     low, high = wilson(right, n)
     return Metric(right / n, low, high, n, ties, fsum(chances) / n, name)
 

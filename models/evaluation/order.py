@@ -82,10 +82,10 @@ def order_benchmark(
     """
     file = path / FILES[name] if path.is_dir() else path
     if not file.is_file():
-        raise EvaluationError(f"{file}: no such file; give {FILES[name]} or its folder.")
+        raise EvaluationError(f"There is no file {file}; give {FILES[name]} or its folder.")
     other = next((one for one, known in FILES.items() if one != name and file.name == known), None)
     if other is not None:
-        raise EvaluationError(f"{file}: is the file of {other}; give {FILES[name]}.")
+        raise EvaluationError(f"{file} is the file of {other}; give {FILES[name]}.")
     made = _stored(file) if _is_order_set(file) else _made_once(name, file, images, sets, seed)
     folder = image_folder(images, file.parent, "images", first=made.cases[0][0])
     items = tuple(
@@ -162,16 +162,21 @@ def _stored(file: Path) -> OrderSet:
             int(content.get("without_other_order", 0)),
         )
     except (KeyError, TypeError) as error:
-        raise EvaluationError(f"{file}: must be {LAYOUT}.") from error
+        raise EvaluationError(f"{file} must be {LAYOUT}.") from error
     if made.hash != content.get("hash", made.hash) or not made.cases:
-        raise EvaluationError(f"{file}: does not have the hash that it states; delete it to make it again.")
+        raise EvaluationError(
+            f"{file} was changed: its content does not match its hash. Delete the file; the next run "
+            "makes it again."
+        )
     return made
 
 
 def _case(record: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
     options = record["caption_options"]
     if not isinstance(options, list) or len(options) < 2:
-        raise EvaluationError(f"{where}: `caption_options` must be a true caption and false ones.")
+        raise EvaluationError(
+            f"{where}: `caption_options` must be a list of a true caption and then false ones."
+        )
     captions = tuple(text_of({"caption_options": option}, "caption_options", where) for option in options)
     return text_of(record, "image", where), captions
 

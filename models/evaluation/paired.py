@@ -47,7 +47,8 @@ def paired_items(baseline: Results, model: Results) -> Pairs:
     ):
         if before != after:
             raise EvaluationError(
-                f"The baseline's {what} is {before!r} and the model's {after!r}; run both on the same data."
+                f"The {what} is {before!r} for the baseline but {after!r} for the model; run both on the "
+                "same data."
             )
     old, new = _by_id(baseline.items, "baseline"), _by_id(model.items, "model")
     for whose, missing in (("baseline", new.keys() - old.keys()), ("model", old.keys() - new.keys())):
@@ -61,7 +62,7 @@ def paired_items(baseline: Results, model: Results) -> Pairs:
     for before, after in pairs:
         if before.correct.keys() != after.correct.keys():
             raise EvaluationError(
-                f"Item {after.id!r} has the outcomes {sorted(before.correct)} in the baseline and "
+                f"Item {after.id!r} has the outcomes {sorted(before.correct)} in the baseline but "
                 f"{sorted(after.correct)} in the model; run both with the same version."
             )
     return pairs
@@ -113,7 +114,7 @@ def _by_id(items: Sequence[ItemOutcome], whose: str) -> dict[str, ItemOutcome]:
     found = {item.id: item for item in items}
     if len(found) < len(items):
         twice = [id for id, times in Counter(item.id for item in items).items() if times > 1]
-        raise EvaluationError(f"The {whose} has more than one result of {_listed(twice)}; run it again.")
+        raise EvaluationError(f"The {whose} has more than one result for {_listed(twice)}; run it again.")
     return found
 
 

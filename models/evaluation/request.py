@@ -56,7 +56,7 @@ class EvaluationRequest:
                 raise ValueError("The scorer diffusion needs a teacher")
             if self.served_precision is not None:
                 raise ValueError(
-                    "The served precision needs the scorer clip, because teachers are not served"
+                    "The option served_precision needs the scorer clip, because teachers are not served"
                 )
             return
         for name in ("draws", "seed", "score_error", "teacher"):

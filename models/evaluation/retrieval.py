@@ -40,7 +40,7 @@ class Retrieval(Benchmark):
     """Items of one image with all of its captions."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Compute recall at 1, 5 and 10 both ways. An equal rival ranks ahead, so that ties never help."""
+        """Compute recall at 1, 5 and 10 both ways. Items with equal scores rank ahead: ties never help."""
         clip = features_of(scorer)
         outcomes: list[ItemOutcome] = []
         of_text = recall_margins(_texts(clip, items, _QUERIES), lambda: _images(clip, items, _OTHERS))

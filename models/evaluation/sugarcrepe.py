@@ -59,11 +59,15 @@ def _files(path: Path, stems: tuple[str, ...] | None, name: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise EvaluationError(f"{path}: no such file or folder; give the folder of {name}'s files.")
+        raise EvaluationError(
+            f"There is no file or folder {path}; give the folder that contains the files of {name}."
+        )
     files = sorted(file for file in path.glob("*.json") if stems is None or file.stem in stems)
     if not files:
         wanted = ".json files" if stems is None else ", ".join(f"{stem}.json" for stem in stems)
-        raise EvaluationError(f"{path}: holds none of {wanted}; give the folder of {name}'s files.")
+        raise EvaluationError(
+            f"{path} contains none of {wanted}; give the folder that contains the files of {name}."
+        )
     return files
 
 
@@ -74,12 +78,12 @@ def _image_folder(path: Path, images: Path | None) -> Path:
 def _read(file: Path, folder: Path) -> list[Item]:
     content = read_json(file, LAYOUT)
     if not isinstance(content, dict) or not content:
-        raise EvaluationError(f"{file}: must be {LAYOUT}; is it another benchmark's file?")
+        raise EvaluationError(f"{file} must be {LAYOUT}. Is it the file of another benchmark?")
     items = []
     for key, record in content.items():
         where = f"{file}, {key!r}"
         if not isinstance(record, dict):
-            raise EvaluationError(f"{where}: must be an object; the file must be {LAYOUT}.")
+            raise EvaluationError(f"{where} must be an object; the file must be {LAYOUT}.")
         require_keys(record, _KEYS, where, LAYOUT)
         items.append(
             _item(record, f"{file.stem}/{key}", ("caption", "negative_caption"), folder, file, where)
@@ -93,10 +97,10 @@ def _read_pp(file: Path, folder: Path) -> list[Item]:
         where = f"{file}, [{number}]"
         require_keys(record, _KEYS_PP, where, LAYOUT_PP)
         if isinstance(record["id"], bool) or not isinstance(record["id"], int | str):
-            raise EvaluationError(f"{where}: `id` must be a number or a text, got {record['id']!r}.")
+            raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {record['id']!r}.")
         item_id = f"{file.stem}/{record['id']}"
         if item_id in items:
-            raise EvaluationError(f"{where}: the id {record['id']!r} is there twice; ids must be unique.")
+            raise EvaluationError(f"{where}: the id {record['id']!r} appears twice; ids must be unique.")
         keys = ("caption", "caption2", "negative_caption")
         items[item_id] = _item(record, item_id, keys, folder, file, where)
     return list(items.values())

@@ -136,7 +136,7 @@ def winoground_benchmark(path: Path) -> Winoground:
     examples = path / "examples.jsonl" if path.is_dir() else path
     if not examples.is_file():
         raise EvaluationError(
-            f"{examples}: no such file; give the folder that holds examples.jsonl and images/."
+            f"There is no file {examples}; give the folder that contains examples.jsonl and images/."
         )
     records = _records(examples)
     folder = examples.parent / "images"
@@ -179,7 +179,7 @@ def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
 def _tag(record: dict[str, Any], key: str, where: str) -> str:
     value = record.get(key)
     if value is not None and not isinstance(value, str):
-        raise EvaluationError(f"{where}: `{key}` must be a text or missing, got {value!r}.")
+        raise EvaluationError(f"{where}: `{key}` must be a text or missing; its value is {value!r}.")
     return value or ""
 
 
@@ -190,11 +190,12 @@ def _new_tags(file: Path, ids: Set[str]) -> dict[str, list[str]]:
     if not isinstance(content, dict) or not all(
         isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) for tags in content.values()
     ):
-        raise EvaluationError(f'{file}: must be {{"id": [tags]}}, a list of texts for every id.')
+        raise EvaluationError(f'{file} must be {{"id": [tags]}}, a list of texts for every id.')
     unknown = sorted(content.keys() - ids)
     if unknown:
         raise EvaluationError(
-            f"{file}: has tags for {json.dumps(unknown[0])}, which the set has no item of; it belongs to another set."
+            f"{file} has tags for {json.dumps(unknown[0])}, but the set has no such item. The file "
+            "belongs to another set."
         )
     return content
 
@@ -212,10 +213,12 @@ def _records(examples: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         item_id = _id(record, where)
         if item_id in found:
             earlier = found[item_id][0].removeprefix(f"{examples}, ")
-            raise EvaluationError(f"{where}: id {item_id!r} is already on {earlier}; ids must be unique.")
+            raise EvaluationError(
+                f"{where}: the id {item_id!r} is already used on {earlier}; ids must be unique."
+            )
         found[item_id] = where, record
     if not found:
-        raise EvaluationError(f"{examples}: holds no items; download it again.")
+        raise EvaluationError(f"{examples} contains no items; download it again.")
     return found
 
 
@@ -224,12 +227,13 @@ def _record(line: str, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise EvaluationError(
-            f"{where}: is not JSON; every line must be one JSON object. Is it another benchmark's file?"
+            f"{where}: the line is not JSON; every line must be one JSON object. Is it the file of "
+            "another benchmark?"
         ) from error
     if not isinstance(record, dict):
         raise EvaluationError(
-            f"{where}: is not a JSON object with id, image_0, image_1, caption_0, caption_1; is it another "
-            "benchmark's file?"
+            f"{where}: the line is not a JSON object with id, image_0, image_1, caption_0, caption_1. "
+            "Is it the file of another benchmark?"
         )
     return record
 
@@ -237,13 +241,13 @@ def _record(line: str, where: str) -> dict[str, Any]:
 def _id(record: dict[str, Any], where: str) -> str:
     value = record.get("id")
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise EvaluationError(f"{where}: `id` must be a number or a text, got {value!r}.")
+        raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {value!r}.")
     return str(value)
 
 
 def _images_by_name(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; the set's images belong there.")
+        raise EvaluationError(f"There is no folder {folder}; put the images of the set there.")
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in IMAGE_SUFFIXES:
@@ -257,7 +261,9 @@ def _image(record: dict[str, Any], key: str, where: str, folder: Path, files: di
     found = files.get(name) or [folder / Path(name).name]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
-        raise EvaluationError(f"{where}: `{key}` is {name!r}, which could be {names}; keep one of them.")
+        raise EvaluationError(
+            f"{where}: `{key}` is {name!r}, and several files have this name: {names}; keep one of them."
+        )
     return found[0]
 
 
@@ -279,9 +285,10 @@ def download_winoground(folder: Path) -> Path:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EvaluationError(
-            f"{HUB_ID} cannot be downloaded ({type(error).__name__}: {reason}). It needs the network, its terms "
-            f"accepted at https://huggingface.co/datasets/{HUB_ID}, and a token (HF_TOKEN). Or download {EXAMPLES} "
-            "and images.zip by hand, unpack the images into images/ beside it, and give that folder."
+            f"{HUB_ID} cannot be downloaded ({type(error).__name__}: {reason}). Connect to the "
+            f"network, accept the terms at https://huggingface.co/datasets/{HUB_ID}, and set a token "
+            f"(HF_TOKEN). Or download {EXAMPLES} and images.zip by hand, unpack the images into "
+            f"images/ next to {EXAMPLES}, and give that folder."
         ) from error
     unpack_winoground(Path(examples), Path(images), folder)
     return folder
@@ -300,14 +307,17 @@ def unpack_winoground(examples: Path, images: Path, folder: Path) -> None:
             with zipfile.ZipFile(images) as archive:
                 _unpack(archive, made / "images", images)
         except zipfile.BadZipFile as error:
-            raise EvaluationError(f"{images}: is not a whole zip file; delete it and try again.") from error
+            raise EvaluationError(f"{images} is not a complete zip file; delete it and try again.") from error
         shutil.copyfile(examples, made / "examples.jsonl")
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path, source: Path) -> None:
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) > _MAX_FILES or sum(member.file_size for member in members) > _MAX_BYTES:
-        raise EvaluationError(f"{source}: holds more than Winoground does; it is another archive.")
+        raise EvaluationError(
+            f"{source} contains more than Winoground does, so it is another archive. Download "
+            "images.zip again."
+        )
     for member in members:
         name = PurePosixPath(member.filename)
         # Only the last part of a name is used, which cannot lead anywhere. Files that desktops add are

@@ -53,7 +53,7 @@ class ZeroShot(Benchmark):
     templates: tuple[str, ...]
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Score every image against every class. An equal rival ranks ahead."""
+        """Score every image against every class. A class with an equal score ranks ahead."""
         clip = features_of(scorer)
         weights = self._class_weights(clip, say).double()
         outcomes: list[ItemOutcome] = []
@@ -112,7 +112,7 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
     """
     if not path.is_dir():
         raise EvaluationError(
-            f"{path}: no such folder; give a folder of classes, or one with {CLASSNAMES} and shards."
+            f"There is no folder {path}; give a folder of classes, or one with {CLASSNAMES} and shards."
         )
     if is_class_shards(path):
         labels = class_names(classes or str(path / CLASSNAMES), None)
@@ -138,17 +138,18 @@ def _benchmark(
 ) -> ZeroShot:
     if len(labels) < 2:
         raise EvaluationError(
-            f"{path}: has {len(labels)} class; classification needs at least 2. Is it another benchmark's folder?"
+            f"The number of classes in {path} is {len(labels)}; classification needs at least 2. Is "
+            "it the folder of another benchmark?"
         )
     if not samples:
-        raise EvaluationError(f"{path}: holds no images.")
+        raise EvaluationError(f"{path} contains no images.")
     doubled = Counter(labels)
     tags = [label if doubled[label] == 1 else f"{label} ({number})" for number, label in enumerate(labels)]
     for key, _, target in samples:
         if target >= len(labels):
             raise EvaluationError(
-                f"{path}: {key} is of class {target}, and there are {len(labels)} class names; give the names of "
-                "all classes."
+                f"{path}: {key} has class number {target}, but there are only {len(labels)} class names; "
+                "give the names of all classes."
             )
     items = tuple(
         Item(id=key, images=(image,), tags=(tags[target],), target=target) for key, image, target in samples
@@ -169,7 +170,7 @@ def _class_folders(path: Path) -> list[Path]:
     )
     if not folders:
         raise EvaluationError(
-            f"{path}: holds no folders; give a folder of classes, or one with {CLASSNAMES} and shards."
+            f"{path} contains no folders; give a folder of classes, or one with {CLASSNAMES} and shards."
         )
     return folders
 
@@ -183,7 +184,8 @@ def _images(folder: Path) -> list[Path]:
     )
     if not found:
         raise EvaluationError(
-            f"{folder}: holds no images; every folder must be a class. Is it another benchmark's folder?"
+            f"{folder} contains no images; every folder must be a class. Is it the folder of another "
+            "benchmark?"
         )
     return found
 
@@ -206,13 +208,15 @@ def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, 
     if isinstance(names, dict):
         missing = [folder for folder in folders or () if folder not in names]
         if folders is None or missing:
-            raise EvaluationError(f"{given}: names no class for {missing[:3] or 'numbered classes'}.")
+            raise EvaluationError(
+                f"{given} gives no class name for {missing[:3] or 'numbered classes'}. Add the names."
+            )
         names = [names[folder] for folder in folders]
     found = _texts(names, given)
     if folders is not None and len(found) != len(folders):
         raise EvaluationError(
-            f"{given}: has {len(found)} class names, and there are {len(folders)} folders; give one for each, in the "
-            "order of the folders' names."
+            f"{given} has {len(found)} class names, but there are {len(folders)} folders. Give one "
+            "name for each folder, in the order of the folders' names."
         )
     return found
 
@@ -251,5 +255,5 @@ def _texts(values: object, given: str) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or not all(
         isinstance(value, str) and value.strip() for value in values
     ):
-        raise EvaluationError(f"{given}: must be a list of texts, none of them empty.")
+        raise EvaluationError(f"{given} must be a list of texts, none of them empty.")
     return tuple(values)

@@ -18,7 +18,7 @@ def score_distillation_loss(
     """Return KL(p || q), with p the teacher's choice among an image's captions and q the student's.
 
     p = softmax(-d / temperature) over the denoising errors d(x, c), q = softmax(student_logits). It is the
-    mean over the batch, in float32. Columns that are not `valid` take no part in either, whatever they hold.
+    mean over the batch, in float32. Columns that are not `valid` are ignored in both.
     Each image's first column, its true caption, is always valid. Gradients go to `student_logits` alone.
 
     Raises LossError for a temperature that is not positive.

@@ -70,7 +70,7 @@ def sds_loss(
     Raises LossError for an unknown gradient or weighting, and for latents and noise of different shapes.
     """
     if gradient not in get_args(Gradient):
-        raise LossError(f"There is no gradient {gradient!r}; use {' or '.join(get_args(Gradient))}.")
+        raise LossError(f"The gradient cannot be {gradient!r}; use {' or '.join(get_args(Gradient))}.")
     _check_shapes(latents, noise)
     latents, noise = latents.float(), noise.float()
     abar = teacher.alphas_cumprod[timesteps]
@@ -118,6 +118,6 @@ def _noise_error(
 def _check_shapes(latents: Tensor, noise: Tensor) -> None:
     if latents.shape != noise.shape:
         raise LossError(
-            f"Latents of shape {tuple(latents.shape)} and noise of shape {tuple(noise.shape)} do not belong "
-            "together; make the mapper for this teacher's latent shape."
+            f"The latents have shape {tuple(latents.shape)}, but the noise has shape "
+            f"{tuple(noise.shape)}. Make the mapper for this teacher's latent shape."
         )

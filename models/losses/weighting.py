@@ -35,4 +35,4 @@ def weight(name: str, abar: Float[Tensor, "b"], *, gamma: float = 5.0) -> Float[
                 raise LossError(f"min-snr's gamma is {gamma}; it must be positive (5 is usual).")
             # min(1, gamma / snr), written without a division by 1 - abar.
             return (gamma * (1 - abar) / abar).clamp(max=1)
-    raise LossError(f"There is no weighting {name!r}; use {', '.join(WEIGHTINGS)}.")
+    raise LossError(f"The weighting cannot be {name!r}; use {', '.join(WEIGHTINGS)}.")

@@ -161,7 +161,8 @@ def _mean_square(differences: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
 def check_finite(errors: Tensor) -> None:
     if not errors.isfinite().all():
         raise TeacherError(
-            "The teacher's error is not finite. Its precision is too low (use bfloat16 or float32), its weights are "
-            "damaged, or it predicts noise and its velocity was asked for at pure noise, where abar is 0 (lower the "
-            "range's upper end, or take the error of epsilon)."
+            "The teacher's error is not finite. Its precision may be too low: use bfloat16 or "
+            "float32. Its weights may be damaged. Or it predicts noise, and the error of the "
+            "velocity was asked for at pure noise, where abar is 0: lower the upper end of the "
+            "range, or use the error of epsilon."
         )

@@ -70,12 +70,12 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TeacherError(
-            f"{file} is missing; the folder must be in diffusers' layout, all of it."
+            f"{file} is missing; the folder must have all files of diffusers' layout."
         ) from error
     except (OSError, ValueError) as error:
-        raise TeacherError(f"{file} cannot be read ({first_line(error)}); fetch it again.") from error
+        raise TeacherError(f"{file} cannot be read ({first_line(error)}); download it again.") from error
     if not isinstance(content, dict):
-        raise TeacherError(f"{file} is not a JSON object; fetch it again.")
+        raise TeacherError(f"{file} is not a JSON object; download it again.")
     return content
 
 
@@ -115,13 +115,14 @@ def weight_files(part: Path, stem: str) -> list[Path]:
     pickles = sorted([*part.glob("*.bin"), *part.glob("*.ckpt"), *part.glob("*.pt")])
     if pickles:
         raise TeacherError(
-            f"{part} holds weights only as a pickle ({pickles[0].name}), which can run code when opened. Take the "
-            "model's safetensors, or save them once with diffusers' save_pretrained(safe_serialization=True)."
+            f"{part} contains its weights only as a pickle ({pickles[0].name}), which can run code "
+            "when opened. Use the model's safetensors files, or save the weights once with "
+            "diffusers' save_pretrained(safe_serialization=True)."
         )
     others = ", ".join(file.name for file in sorted(part.glob("*.safetensors")))
-    none = "no weights (a pickle is not fetched from a hub): put there"
-    held = f"only {others}, a variant: rename it to" if others else none
-    raise TeacherError(f"{part} holds {held} {stem}.safetensors.")
+    none = "contains no weights (pickles are not downloaded from a hub); add"
+    held = f"contains only a variant of the weights, {others}; rename it to" if others else none
+    raise TeacherError(f"{part} {held} {stem}.safetensors.")
 
 
 def version_of_folder(folder: Path) -> str:
@@ -159,17 +160,17 @@ def _digest(folder: Path, weights: Mapping[str, str], configs: Iterable[str]) ->
 def _check_unet(config: dict[str, Any], kind: str) -> None:
     asked = [name for name in _CONDITIONS if config.get(name) is not None]
     if asked:
-        raise TeacherError(f"{kind} whose U-Net asks for more than a caption ({', '.join(asked)}). {_SCOPE}")
+        raise TeacherError(f"{kind} whose U-Net needs more than a caption ({', '.join(asked)}). {_SCOPE}")
     channels_in, channels_out = config.get("in_channels", 4), config.get("out_channels", 4)
     if channels_in != channels_out:
         raise TeacherError(
-            f"{kind} whose U-Net takes {channels_in} channels and gives {channels_out}: it is for inpainting, depth "
-            "or the like. Use the plain text-to-image model."
+            f"{kind} whose U-Net takes {channels_in} channels and gives {channels_out}: it is made "
+            "for inpainting, depth or similar. Use the plain text-to-image model."
         )
     if not isinstance(config.get("sample_size"), int):
         raise TeacherError(
-            f"{kind} whose U-Net states no single sample_size ({config.get('sample_size')}); put the side of its "
-            "latents into unet/config.json."
+            f"{kind} whose U-Net does not state one number as sample_size "
+            f"({config.get('sample_size')}); put the side of its latents into unet/config.json."
         )
 
 
@@ -198,6 +199,7 @@ def _download(repository: str, *, vae: bool) -> Path:
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:
         raise TeacherError(
-            f"{repository} cannot be downloaded ({type(error).__name__}: {first_line(error)}). It needs the network, "
-            "or the files in the Hugging Face cache (see HF_HOME), or the same model as a folder, local-dir:PATH."
+            f"{repository} cannot be downloaded ({type(error).__name__}: {first_line(error)}). "
+            "Connect to the network, put the files into the Hugging Face cache (see HF_HOME), or "
+            "give the same model as a folder, local-dir:PATH."
         ) from error

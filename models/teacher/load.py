@@ -101,14 +101,15 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
     abar = torch.as_tensor(abar, dtype=torch.float32)
     if not _falls_to_noise(torch.as_tensor(scheduler.betas), abar):
         raise TeacherError(
-            f"{folder}/scheduler is no noise schedule: the betas must be above 0 and below 1 (the last may be 1, "
-            "zero terminal SNR), and alphas_cumprod must fall and stay above 0 until the last. Correct "
-            "scheduler_config.json, or fetch it again."
+            f"{folder}/scheduler is not a noise schedule. The betas must be above 0 and below 1 (the "
+            "last may be 1: zero terminal SNR), and alphas_cumprod must fall and stay above 0 until "
+            "the last. Correct scheduler_config.json, or download it again."
         )
     predicted = scheduler.config.get("prediction_type", "epsilon")
     if predicted not in ("epsilon", "v_prediction"):
         raise TeacherError(
-            f"{folder}/scheduler: prediction_type is {predicted}; epsilon and v_prediction are known."
+            f"{folder}/scheduler: prediction_type is {predicted}; only epsilon and v_prediction are "
+            "supported."
         )
     return predicted, abar
 
@@ -126,15 +127,25 @@ def _check_fit(folder: Path, unet: Any, text_encoder: Any, tokenizer: Any) -> No
     attended, longest, entries = unet.config.cross_attention_dim, tokenizer.model_max_length, len(tokenizer)
     text = text_encoder.config
     if attended != text.hidden_size:
-        fault = f"the U-Net attends to captions {attended} wide, the text encoder makes them {text.hidden_size} wide"
+        fault = (
+            f"the U-Net needs caption embeddings of width {attended}, but the text encoder makes them "
+            f"of width {text.hidden_size}"
+        )
     elif longest > text.max_position_embeddings:
         places = text.max_position_embeddings
-        fault = f"the tokenizer cuts captions at {longest} tokens, the text encoder has {places} places"
+        fault = (
+            f"the tokenizer cuts captions at {longest} tokens, but the text encoder has {places} positions"
+        )
     elif entries > text.vocab_size:
-        fault = f"the tokenizer has {entries} entries, the text encoder {text.vocab_size}"
+        fault = (
+            f"the vocabulary of the tokenizer has {entries} entries, but that of the text encoder has "
+            f"{text.vocab_size}"
+        )
     else:
         return
-    raise TeacherError(f"{folder}: {fault}; the parts are of different models. Fetch the whole folder again.")
+    raise TeacherError(
+        f"{folder}: {fault}. The parts belong to different models; download the whole folder again."
+    )
 
 
 def _load_vae(folder: Path, latent_channels: int) -> Any:
@@ -145,8 +156,9 @@ def _load_vae(folder: Path, latent_channels: int) -> Any:
     vae = _network(diffusers.AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
     if vae.config.latent_channels != latent_channels:
         raise TeacherError(
-            f"{folder}: the VAE's latents have {vae.config.latent_channels} channels and the U-Net's "
-            f"{latent_channels}; the parts are of different models. Fetch the whole folder again."
+            f"{folder}: the latents have {vae.config.latent_channels} channels in the VAE but "
+            f"{latent_channels} in the U-Net. The parts belong to different models; download the "
+            "whole folder again."
         )
     _check_normalization(folder / "vae", vae.config)
     return vae
@@ -168,7 +180,7 @@ def _check_normalization(part: Path, config: Mapping[str, Any]) -> None:
         fault = "latents_mean must be finite"
     else:
         return
-    raise TeacherError(f"{part}/config.json: {fault}. Correct it, or fetch it again.")
+    raise TeacherError(f"{part}/config.json: {fault}. Correct it, or download it again.")
 
 
 def _all_positive(numbers: float | list[float]) -> bool:
@@ -187,13 +199,16 @@ def _network(kind: Any, folder: Path, **options: Any) -> Any:
     network, loading = _part(kind, folder, use_safetensors=True, output_loading_info=True, **options)
     missing = sorted(loading["missing_keys"])
     if missing:  # the loaders would initialise these at random and only log it
-        raise TeacherError(f"{folder} lacks {len(missing)} weights, {missing[0]} among them; fetch it again.")
+        raise TeacherError(
+            f"{folder}: {len(missing)} weights are missing, for example {missing[0]}; download it again."
+        )
     state: dict[str, Tensor] = network.state_dict()
     broken = [name for name, value in state.items() if not value.isfinite().all()]
     if broken:
         raise TeacherError(
-            f"{folder} has {len(broken)} weights that are not finite, {broken[0]} among them. The file is damaged: "
-            "fetch it again; or float16 cannot hold its numbers: use bfloat16 or float32."
+            f"{folder}: {len(broken)} weights are not finite, for example {broken[0]}. If the file is "
+            "damaged, download it again. If its numbers are too large for float16, use bfloat16 or "
+            "float32."
         )
     return network
 
@@ -203,6 +218,7 @@ def _part(kind: Any, folder: Path, **options: Any) -> Any:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
     except Exception as error:
         raise TeacherError(
-            f"{folder} cannot be loaded as {kind.__name__} ({type(error).__name__}: {first_line(error)}). It may be "
-            "cut short or not fit its configuration: fetch it again."
+            f"{folder} cannot be loaded as {kind.__name__} ({type(error).__name__}: "
+            f"{first_line(error)}). It may be incomplete, or it may not fit its configuration: "
+            "download it again."
         ) from error

@@ -78,7 +78,9 @@ class Checkpoints:
                 _restore(load_file(folder / TENSORS_FILE), parameters, optimizer)
                 return int(description["step"])
         if folders:
-            raise TrainingError(f"No checkpoint in {self.folder} is whole; remove that folder to start anew.")
+            raise TrainingError(
+                f"No checkpoint in {self.folder} is complete; remove that folder to start from the beginning."
+            )
         return 0
 
     def exist(self) -> bool:
@@ -91,8 +93,9 @@ class Checkpoints:
         beside = _size_bytes(self.folder.parent)
         if beside + size_bytes > self.max_bytes:
             raise CheckpointTooLargeError(
-                f"A checkpoint of this run has {size_bytes} bytes and its log {beside}; a job may keep "
-                f"{self.max_bytes} (max_job_bytes). Train fewer parameters, or ask the operator to raise the limit."
+                f"A checkpoint of this run has {size_bytes} bytes and its log has {beside}, but a job may "
+                f"keep at most {self.max_bytes} (max_job_bytes). Train fewer parameters, or ask the "
+                "operator to raise the limit."
             )
         self._prune(step, size_bytes)
 
@@ -121,7 +124,8 @@ class Checkpoints:
         if other:
             changes = "; ".join(f"{name} {run.get(name)!r} -> {mine.get(name)!r}" for name in sorted(other))
             raise TrainingError(
-                f"{folder} is of a run that differs: {changes}. Restore these options, or use another --out."
+                f"{folder} belongs to a run with other options or data: {changes}. Restore them, or use "
+                "another --out."
             )
 
 

@@ -28,10 +28,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class TrainingOptions(BaseModel):
-    """The options of the method: how a student is trained, whatever the model, the data and the machine.
+    """The options of the method: how a student is trained, independent of the model, the data and the machine.
 
-    Defaults are common values: none was tuned, and none is taken from the paper. What was varied, in the demo world
-    alone, is in docs/results.md.
+    Defaults are common values. None was tuned, and none is taken from the paper. docs/results.md shows what was
+    varied, in the demo world only.
 
     L = L_CLIP + sds_weight * L_SDS + negatives_weight * L_negatives
     """
@@ -40,9 +40,9 @@ class TrainingOptions(BaseModel):
 
     trainable: Trainable = "layernorm"
     """Train these parameters of the student: the LayerNorms and RMSNorms (`layernorm`), these and the image tower's
-    BatchNorms (`batchnorm`), or all. The others keep every bit."""
+    BatchNorms (`batchnorm`), or all. The other parameters do not change."""
     max_bad_share: Share = 0.0
-    """Leave out missing and unreadable samples up to this share of the data. More of them stop the run."""
+    """Leave out missing and unreadable samples, up to this share of the data. If there are more, the run stops."""
 
     steps: Count | None = None
     """Take this many steps. Give either `steps` or `epochs`."""
@@ -51,10 +51,10 @@ class TrainingOptions(BaseModel):
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Train on this many samples in each step, over all processes together."""
     micro_batch_size: Count | None = None
-    """Send at most this many samples of a process's part through the student at once. The loss still compares the
-    whole batch. By default all go at once."""
+    """Encode at most this many samples at once in each process. The loss still compares the whole batch. By default a
+    process encodes its whole part of the batch at once."""
     sds_batch_size: Count | None = None
-    """Show the teacher this many samples of each batch, evenly spread over it. By default it sees all of them."""
+    """Show the teacher this many samples of each batch, spread evenly over it. By default it sees all of them."""
     lr: Positive = 1e-4
     """Use this peak learning rate for the student."""
     mapper_lr: Positive = 1e-3
@@ -65,21 +65,22 @@ class TrainingOptions(BaseModel):
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Raise the learning rate linearly over this many steps. It then falls to zero along a cosine."""
     max_gradient_norm: Positive = 1.0
-    """Clip the gradients of the student and those of the mapper, each by themselves, to this norm."""
+    """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
 
     sds_weight: NotNegative = Field(1.0, validation_alias=AliasChoices("sds_weight", "lambda"))
-    """Weigh L_SDS, the mean over all elements of the latents, by this number, the paper's lambda."""
+    """Multiply L_SDS by this number, which is the paper's lambda. L_SDS is a mean over all elements of the latents."""
     gradient: Gradient = "full"
-    """Take the gradient of L_SDS through the U-Net (`full`), or past it as DreamFusion does (`sds`)."""
+    """Differentiate L_SDS through the U-Net (`full`), or leave out the U-Net's Jacobian as DreamFusion does
+    (`sds`)."""
     weighting: Weighting = "uniform"
-    """Weigh the timesteps of L_SDS by w(t), which is 1, 1 - abar, sqrt(abar) (1 - abar), or min(snr, gamma) /
-    snr."""
+    """Weight each timestep of L_SDS by w(t). In the order of the choices, w(t) is 1, 1 - abar, sqrt(abar) (1 - abar),
+    and min(snr, gamma) / snr."""
     min_snr_gamma: Positive = 5.0
-    """Use this gamma in the weighting `min-snr`."""
+    """Use this gamma for the weighting `min-snr`."""
     t_min: Share = 0.02
-    """Let L_SDS draw timesteps from this share of the teacher's upwards."""
+    """Draw the timesteps of L_SDS from this share of the teacher's timesteps upwards."""
     t_max: Share = 0.98
-    """Let L_SDS draw timesteps up to this share of the teacher's."""
+    """Draw the timesteps of L_SDS up to this share of the teacher's timesteps."""
     t_schedule: Literal["uniform", "annealed"] = "uniform"
     """Keep the range of the timesteps (`uniform`), or lower its upper end over the run, from t_max to the middle of
     the range (`annealed`)."""
@@ -91,11 +92,11 @@ class TrainingOptions(BaseModel):
     """Start the mapper as a fresh linear layer (`random`), or as the closed-form fit to VAE latents of training
     images (`ridge`)."""
     ridge: Positive = 1e-3
-    """Fit the mapper's ridge start with this penalty."""
+    """Use this penalty for the ridge regression of `mapper_start: ridge`."""
     ridge_images: Count = 4096
-    """Fit the mapper's ridge start to this many images, which are drawn by `seed`."""
+    """Fit the ridge regression of `mapper_start: ridge` to this many images, which `seed` chooses."""
     mapper_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Let L_SDS train the mapper alone for this many steps, before it reaches the student."""
+    """Let L_SDS train only the mapper for this many steps. After that it trains the student too."""
 
     negatives: Literal["none", "data", "swap"] = "none"
     """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped
@@ -103,26 +104,26 @@ class TrainingOptions(BaseModel):
     negatives_count: Count = 3
     """Use at most this many hard negatives for each caption. Of the data's own, the first are taken."""
     negatives_seed: Seed = 0
-    """Draw the swaps, and the noise that they are scored on, by this seed. It stands apart from `seed`, so that runs
-    with other seeds can share the scores."""
+    """Use this seed for the swaps and for the noise with which they are scored. It is separate from `seed`, so that
+    runs with different seeds can share the scores."""
     negatives_loss: Literal["choice", "contrast"] = "choice"
-    """Let each image choose among its caption and its negatives (`choice`), or add the negatives to L_CLIP as
+    """Let each image choose between its caption and its negatives (`choice`), or add the negatives to L_CLIP as
     further columns, as NegCLIP does (`contrast`)."""
     negatives_weight: NotNegative = 1.0
-    """Weigh the loss `choice` by this number, beside L_CLIP. The loss `contrast` has no weight."""
+    """Multiply the loss `choice` by this number before it is added to L_CLIP. The loss `contrast` has no weight."""
     score_temperature: Positive = 0.003
-    """Turn the teacher's denoising errors into probabilities by a softmax of this temperature. The default was
-    chosen on the demo's teacher. Watch `target_own`, the own caption's probability, beside `target_chance`, what it
-    is to a teacher that knows nothing."""
+    """Turn the teacher's denoising errors into probabilities by a softmax with this temperature. The default was
+    chosen for the demo's teacher. To judge it for another one, compare two logged values: `target_own` is the
+    probability of an image's own caption, and `target_chance` is what a teacher that knows nothing would give it."""
     score_draws: Count = 8
-    """Score each image on this many noise levels."""
+    """Score each image at this many noise levels."""
     score_error: ErrorOf = SCORE_ERROR
-    """Take the error of the noise (`epsilon`) or of the velocity (`velocity`) as the score. The velocity's counts
-    high noise for more."""
+    """Use the error of the noise (`epsilon`) or of the velocity (`velocity`) as the score. The error of the velocity
+    gives high noise levels more weight."""
     score_t_min: Share = 0.3
-    """Score images on noise levels from this share of the timesteps upwards."""
+    """Score images at timesteps from this share of the teacher's timesteps upwards."""
     score_t_max: Share = 0.95
-    """Score images on noise levels up to this share of the timesteps."""
+    """Score images at timesteps up to this share of the teacher's timesteps."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute the student's matrix products in this format. Its weights, losses and normalisation are always
@@ -130,12 +131,12 @@ class TrainingOptions(BaseModel):
     teacher_precision: Precision = "auto"
     """Hold the U-Net's weights and compute its products in this format."""
     activation_checkpointing: bool = False
-    """Compute the U-Net's activations again in the backward pass, so that `full` gradients need little memory."""
+    """Compute the U-Net's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25
-    """Write a line to the log after every so many steps. With L_SDS, each line also costs a pass of the U-Net under
-    shuffled captions."""
+    """Write a line to the log each time this many steps are done. With L_SDS, each line also costs one pass of the
+    U-Net with shuffled captions."""
     save_every: Count = 200
-    """Save a checkpoint after every so many steps."""
+    """Save a checkpoint each time this many steps are done."""
     keep_checkpoints: Count = 2
     """Keep this many checkpoints."""
 
@@ -153,10 +154,10 @@ class TrainingOptions(BaseModel):
 
 
 class FinetuneConfig(TrainingOptions):
-    """A whole run: what is trained, on what, against what, how and where."""
+    """The configuration of a whole run: the base, the teacher, the data, the method and the machine."""
 
     base: str = "demo"
-    """Fine-tune the model of this reference."""
+    """Fine-tune the model with this reference."""
     teacher: str | None = None
     """Distil this teacher: a diffusers folder, a hub id or `demo`. The objectives `sds-clip` and `score` need
     one."""
@@ -164,15 +165,15 @@ class FinetuneConfig(TrainingOptions):
     """Add L_SDS to L_CLIP (`sds-clip`), distil the teacher's choice among a caption and its hard negatives
     (`score`), or train on L_CLIP without a teacher, as the control does (`clip`)."""
     seed: Seed = 0
-    """Draw everything that is random by this seed, apart from what `negatives_seed` draws."""
+    """Use this seed for everything random, except for what `negatives_seed` decides."""
 
     data: Path
     """Train on these pairs: COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or a folder
     of images with .txt files."""
     data_format: DataFormat = "auto"
-    """Read `data` and `val` in this format. With `auto`, their names tell it."""
+    """Read `data` and `val` in this format. `auto` derives it from their names."""
     images: Path | None = None
-    """Look in this folder for the images of a COCO file or a table. By default they are beside the file."""
+    """Look in this folder for the images of a COCO file or a table. The default is the folder of that file."""
     image_key: str = "filepath"
     """Read the images' names from this column of a table."""
     caption_key: str = "title"
@@ -186,7 +187,7 @@ class FinetuneConfig(TrainingOptions):
     """Look in this folder for the images of `val`. By default `images` is used."""
 
     device: str = "auto"
-    """Run on this device: auto, cpu, cuda or cuda:N. Several processes get theirs from the launcher."""
+    """Run on this device: auto, cpu, cuda or cuda:N. With several processes, the launcher chooses the devices."""
     caption_cache: Path | None = None
     """Keep the teacher's caption embeddings in this folder."""
     workers: Count = 2
@@ -213,7 +214,7 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
     if (options.steps is None) == (options.epochs is None):
         raise ValueError("give either steps or epochs")
     if objective != "clip" and teacher is None:
-        raise ValueError(f"the objective {objective} needs a teacher; only `clip` does without")
+        raise ValueError(f"the objective {objective} needs a teacher; only `clip` needs none")
     if objective == "score" and options.negatives == "none":
         raise ValueError("the objective score needs negatives: data or swap")
     if objective == "score" and options.negatives_loss != "choice":

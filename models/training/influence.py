@@ -30,10 +30,10 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     Runs without L_SDS log no `sds_gradient_share`, and get None. Otherwise the second half of the records
     with that value is judged. The teacher had no influence if
 
-    - the mean share is under 5 %: lambda L_SDS asked next to nothing of the image features; or
+    - the mean share is under 5 %: the gradient of lambda L_SDS on the image features was too small to matter; or
     - the residual under shuffled captions is no higher than under the true ones: the mean difference is under 1 % of
       the mean residual or, with three records or more, within two standard errors of 0. Then no caption
-      changes what L_SDS asks. A run with one teacher sample per process logs no such residual.
+      changes the gradient of L_SDS. A run with one teacher sample per process logs no such residual.
     """
     of_sds = [record for record in records if "sds_gradient_share" in record]
     late = of_sds[len(of_sds) // 2 :]
@@ -43,8 +43,9 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     found, reasons = {"sds_gradient_share": share}, []
     if share < MIN_GRADIENT_SHARE:
         reasons.append(
-            f"L_SDS asked {share:.2g} times as much of the image features as the rest of the loss, under "
-            f"{MIN_GRADIENT_SHARE:g}: raise lambda, or start the mapper with ridge"
+            f"on the image features, the gradient of L_SDS was only {share:.2g} times that of the "
+            f"other losses, below the minimum of {MIN_GRADIENT_SHARE:g} (raise lambda, or start the "
+            "mapper with ridge)"
         )
     compared = [record for record in late if "residual_shuffled" in record]
     if compared:
@@ -56,12 +57,13 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
             noise = _STANDARD_ERRORS * stdev(gaps) / len(gaps) ** 0.5
         if fmean(gaps) < max(noise, MIN_RESIDUAL_GAP * residual):
             reasons.append(
-                f"the residual is {found['residual_gap']:+.2%} under shuffled captions, which is none beyond its "
-                "noise: the latents carry nothing of a caption that this teacher sees"
+                f"with shuffled captions the residual changed by {found['residual_gap']:+.2%}, which is "
+                "no real increase (this teacher sees nothing of the captions in the latents)"
             )
     if not reasons:
         return None
     message = (
-        f"The teacher had no say in this run: {'; and '.join(reasons)}. It is its control in all but name."
+        f"The teacher had no influence on the student in this run: {'; and '.join(reasons)}. In "
+        "effect, this is a run without a teacher."
     )
     return RunWarning("teacher_had_no_say", message, found)

@@ -1,4 +1,4 @@
-"""What a run logs while it goes: one JSON object per line, in OUT/log.jsonl."""
+"""The log of a run: one JSON object per line, in OUT/log.jsonl."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from models.training.config import FinetuneConfig
 from models.training.processes import Place, exchanged
 from models.training.score_targets import Targets
 
-Say = Callable[[str], None]
+Tell = Callable[[str], None]
 
 _SAID_EVERY = 10_000  # samples between two messages
 
@@ -43,7 +43,7 @@ class Parts:
 def load_parts(
     config: FinetuneConfig,
     place: Place,
-    say: Say = lambda message: None,
+    say: Tell = lambda message: None,
     *,
     confined: bool = False,
     val_max_bad_share: float = 0.0,
@@ -52,7 +52,7 @@ def load_parts(
 
     Of the validation pairs, `val_max_bad_share` may be left out if it is above the configuration's share.
 
-    Raises a ModelError for whatever cannot be used: CheckpointError, TeacherError, DataError, ConfigError.
+    Raises CheckpointError, TeacherError, DataError or ConfigError for an input that cannot be used.
     """
     opened = _open(config, config.data, config.images, confined)
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
@@ -152,7 +152,7 @@ def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: boo
 
 
 def _checked(
-    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Say
+    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Tell
 ) -> PairSet:
     """Return the usable samples, and report those that are left out."""
 
@@ -170,5 +170,5 @@ def _checked(
         exchange=exchanged if place.world_size > 1 else None,
     )
     if checked.report.bad_share:
-        say(f"{path}: left out, as {checked.report}")
+        say(f"{path}: unusable samples are left out: {checked.report}")
     return checked.pairs

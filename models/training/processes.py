@@ -1,4 +1,4 @@
-"""The processes of a run, and what they tell each other. A single process keeps its own values."""
+"""Communication between the processes of a run. A single process keeps its own values."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def average(values: Tensor) -> Tensor:
-    """Return the mean over the processes, which all of them see as not finite if one value is not."""
+    """Return the mean over the processes. If one value is not finite, no process gets a finite mean."""
     if _alone():
         return values
     total = values.clone()

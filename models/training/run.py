@@ -81,8 +81,8 @@ def train(
 ) -> Result:
     """Train and write `out/delta`. If the watcher stops the run, save a checkpoint after the current step instead.
 
-    A checkpoint that `save_every` asks for is skipped within `min_save_interval_s` of the one before; no
-    weight depends on when one is written. The kept checkpoints and the log take at most `max_bytes`.
+    A checkpoint that `save_every` asks for is skipped within `min_save_interval_s` of the one before; when
+    a checkpoint is written changes no weight. The kept checkpoints and the log take at most `max_bytes`.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
@@ -106,7 +106,8 @@ def train(
     # Processes that resumed at different steps would wait for each other for ever.
     if len(set(exchanged(done))) > 1:
         raise TrainingError(
-            f"{out} is not the same folder for every process: put --out on a disk that all share."
+            f"{out} is not the same folder for every process; choose an --out on a disk that all "
+            "processes share."
         )
     if done == 0 and run.mapper is not None and config.mapper_start == "ridge":
         assert parts.teacher is not None
@@ -150,9 +151,11 @@ def train(
 def check_out(out: Path, *, resume: bool) -> None:
     """Raise TrainingError if a run cannot start, or resume, in a folder. Nothing is written."""
     if (out / "delta").exists():
-        raise TrainingError(f"{out} holds a finished run; use another --out.")
+        raise TrainingError(f"{out} contains a finished run; use another --out.")
     if Checkpoints(out / CHECKPOINTS, {}, keep=1).exist() and not resume:
-        raise TrainingError(f"{out} holds a run that was not finished: --resume goes on with it.")
+        raise TrainingError(
+            f"{out} contains an unfinished run; continue it with --resume, or use another --out."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +176,8 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     base, teacher = parts.base, parts.teacher
     if base.logit_bias is not None:
         raise StudentError(
-            f"{base.reference} was trained with a sigmoid loss (SigLIP); L_CLIP here is the softmax of CLIP. "
-            "Choose a base without a logit bias."
+            f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
+            "loss of CLIP. Choose a base without a logit bias."
         )
     pairs = with_negatives(config, parts.pairs)
     _check_batches(config, len(pairs), place.world_size)

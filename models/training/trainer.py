@@ -74,8 +74,11 @@ class Trainer:
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise NotFiniteError(
-                f"Step {batch.step + 1}: {', '.join(broken)} is not finite. The last checkpoint is kept, but going on "
-                "from it leads here again: start a run with a lower learning rate, a lower lambda, or float32.",
+                (
+                    f"Step {batch.step + 1}: {', '.join(broken)} is not finite. The last checkpoint is kept, "
+                    "but continuing from it would fail again in the same way. Start a new run with a lower "
+                    "learning rate, a lower lambda, or float32."
+                ),
                 len(broken),
             )
         for parameters in (self.student, self.mapper):

@@ -1,4 +1,4 @@
-"""What the caller of a run sees of it, and how it stops the run. Imports nothing, so that a command may use it."""
+"""How a caller follows a run and stops it. This module imports nothing heavy, so that a command may use it."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,9 @@ Record = Mapping[str, int | float]
 
 
 class Watcher:
-    """Follows a run. This one sees nothing and stops nothing; a caller overrides what it needs.
+    """Follows a run. This class does nothing; a caller overrides the methods that it needs.
 
-    Whatever a method raises ends the run, which can be resumed from its last checkpoint.
+    An exception from a method ends the run, which can be resumed from its last checkpoint.
     """
 
     def on_record(self, record: Record) -> None:
@@ -28,5 +28,5 @@ class Watcher:
         """Called by the main process before it writes a checkpoint, with the size of that."""
 
     def should_stop(self) -> bool:
-        """Asked by every process after every step. All of them stop if one is told to."""
+        """Asked by every process after every step. If the answer is yes in one process, all of them stop."""
         return False

@@ -84,10 +84,10 @@ def strings(name: str, given: Iterable[str]) -> list[str]:
     """Check a list of strings. Raises TypeError for a single string, or an item that is not a string."""
     if isinstance(given, str | bytes):
         raise TypeError(
-            f"{name} must be a list of strings, and is one string: put it into a list, [{given!r}]."
+            f"{name} must be a list of strings, but it is one string; put it into a list: [{given!r}]."
         )
     found = list(given)
     for index, each in enumerate(found):
         if not isinstance(each, str):
-            raise TypeError(f"{name}[{index}] must be a string, and is of the type {type(each).__name__}.")
+            raise TypeError(f"{name}[{index}] must be a string, but it is a {type(each).__name__}.")
     return found

@@ -20,7 +20,7 @@ MAX_ATTEMPTS = 5
 MAX_PAUSE_S = 60.0
 # First pause after a lost response; doubled for each further attempt.
 LOST_PAUSE_S = 0.5
-# How long the service may be away while a job is followed: longer than a restart that loads a model.
+# How long the service may be unreachable while a job is followed: longer than a restart that loads a model.
 PATIENCE_S = 120.0
 RECONNECT_PAUSE_S = 1.0
 
@@ -63,23 +63,25 @@ def json_of(response: httpx.Response) -> dict[str, Any]:
         content: dict[str, Any] = response.json()
     except ValueError:
         raise ServerError(
-            f"{response.url} answered with something that is not JSON; is it this service?",
+            f"The answer of {response.url} is not JSON. Check that the URL is that of an SDS-CLIP service.",
             status=response.status_code,
         ) from None
     return content
 
 
 def failure(error: httpx.TransportError, url: httpx.URL) -> ClientError:
-    """Map one of httpx's errors to the client's."""
+    """Return the client's error for one of httpx's."""
     if isinstance(error, SSEError):
-        return ServerError(f"{url} did not answer with an event stream; is it this service? ({error})")
+        return ServerError(
+            f"{url} did not answer with an event stream ({error}). Check that the URL is that of an SDS-CLIP service."
+        )
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol):
         return ConnectionFailed(
-            f"{url} cannot be reached ({reason}); start the service with `sds-clip up`, or name its address.",
+            f"{url} cannot be reached ({reason}). Start the service with `sds-clip up`, or set the right URL.",
             reached=False,
         )
-    return ConnectionFailed(f"{url} did not answer to the end: {reason}", reached=True)
+    return ConnectionFailed(f"{url} broke off before its answer was complete: {reason}", reached=True)
 
 
 def retry_pause_s(error: ClientError, attempt: int, max_attempts: int) -> float | None:
@@ -100,7 +102,7 @@ def retry_pause_s(error: ClientError, attempt: int, max_attempts: int) -> float 
 
 
 def reconnect_pause_s(error: ClientError, away_s: float) -> float:
-    """Seconds to wait before reconnecting to a job's events. Raises the error if that is hopeless."""
+    """Seconds to wait before reconnecting to a job's events. Raises the error if reconnecting cannot help."""
     hopeless = isinstance(error, APIError) and error.retry_after_s is None
     if hopeless or away_s > PATIENCE_S:
         raise error

@@ -1,15 +1,15 @@
 """The client's errors.
 
 ClientError
-├── ConnectionFailed         no complete response
+├── ConnectionFailed         no complete response arrived
 ├── UnreadableFile           a local file cannot be read; nothing was sent
-├── JobFailed                the job waited for has failed or was cancelled
+├── JobFailed                a job failed or was cancelled while it was waited for
 └── APIError                 the service answered with an error
     ├── InvalidRequest       400, 413, 415, 422 and other 4xx
     ├── AuthenticationError  401  no key, or an unknown one
     ├── PermissionDenied     403  the key lacks the scope
     ├── NotFound             404
-    ├── Conflict             409  the resource is not in the state the caller assumed
+    ├── Conflict             409  the resource is not in the state that the caller assumed
     ├── Overloaded           429
     └── ServerError          5xx
         └── Unavailable      503
@@ -18,19 +18,20 @@ ClientError
 from typing import Any
 
 CLIENT_CODES = {
-    "connection_failed": "No complete response came; `reached` says whether the service may have had the request.",
+    "connection_failed": "No complete response arrived; `reached` says whether the service may have carried out the "
+    "request.",
     "file_unreadable": "A local file cannot be read; nothing was sent.",
-    "model_swapped": "The model was swapped again and again between the requests for one answer; ask again.",
+    "model_swapped": "The model was swapped several times while the requests of one call were sent; call again.",
     "cannot_join": "The answers to the requests of one call cannot be joined; send fewer texts and images in one call.",
-    "cancelled": "The job that was waited for was cancelled.",
+    "cancelled": "The job was cancelled while it was waited for.",
 }
-"""The codes that the client itself gives; docs/errors.md has those of the service."""
+"""The codes that the client itself gives; docs/errors.md lists those of the service."""
 
 
 class ClientError(Exception):
-    """`code` is for programs, `message` for people; `param` names the field at fault.
+    """The base of all errors. `code` is for programs and `message` for people; `param` names the invalid field.
 
-    As a string it begins with the field, and with `index` if that is a list: `images[3]: ...`.
+    `str(error)` begins with the field. If the field is a list, `index` follows: `images[3]: ...`.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ClientError(Exception):
 
 
 class ConnectionFailed(ClientError):
-    """No complete response came. If `reached`, the service may still have carried out the request."""
+    """No complete response arrived. If `reached` is true, the service may have carried out the request."""
 
     def __init__(self, message: str, *, reached: bool) -> None:
         super().__init__(message, code="connection_failed")
@@ -76,7 +77,7 @@ class UnreadableFile(ClientError):
 
 
 class JobFailed(ClientError):
-    """A job has failed or was cancelled; `job` is its last description by the service."""
+    """A job failed or was cancelled; `job` is what the service last said about it."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         error = job.get("error") or {"code": job["status"], "message": f"It was {job['status']}."}
@@ -93,11 +94,11 @@ class InvalidRequest(APIError):
 
 
 class AuthenticationError(APIError):
-    """No API key, or an unknown one: give api_key, or set SDS_CLIP_API_KEY."""
+    """The API key is missing or unknown: pass `api_key`, or set SDS_CLIP_API_KEY."""
 
 
 class PermissionDenied(APIError):
-    """The key lacks the scope."""
+    """The API key lacks the scope that the call needs."""
 
 
 class NotFound(APIError):
@@ -105,7 +106,7 @@ class NotFound(APIError):
 
 
 class Conflict(APIError):
-    """The resource is not in the state the caller assumed."""
+    """The resource is not in the state that the caller assumed."""
 
 
 class Overloaded(APIError):
@@ -113,11 +114,11 @@ class Overloaded(APIError):
 
 
 class ServerError(APIError):
-    """An internal error of the service; its log has the details under `request_id`."""
+    """The service failed; its log has the details under `request_id`."""
 
 
 class Unavailable(ServerError):
-    """The service is starting or stopping, or its database is away."""
+    """The service is starting or stopping, or cannot reach its database."""
 
 
 _BY_STATUS: dict[int, type[APIError]] = {

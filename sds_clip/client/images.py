@@ -30,7 +30,7 @@ def listed(images: Iterable[ImageLike]) -> list[ImageLike]:
     Raises: TypeError for one image instead of a list; UnreadableFile for a file that cannot be opened.
     """
     if isinstance(images, _ONE) or hasattr(images, "read") or _is_picture(images) or _is_one_array(images):
-        raise TypeError("images must be a list of images, and is one image: put it into a list, [image].")
+        raise TypeError("images must be a list, but it is one image; put it into a list: [image].")
     return [_opened(image, index) for index, image in enumerate(images)]
 
 
@@ -63,7 +63,7 @@ def _read(file: IO[bytes], index: int) -> bytes:
     with contextlib.suppress(UnicodeDecodeError):  # raised by a text file, rejected below
         content = file.read()
     if not isinstance(content, bytes):
-        raise TypeError(f'images[{index}] is a file that was opened as text: open it as bytes, with "rb".')
+        raise TypeError(f'images[{index}] is a file that was opened as text; open it with mode "rb".')
     return content
 
 
@@ -77,8 +77,8 @@ def _content(image: Any, index: int) -> bytes:
     if hasattr(image, "__array_interface__"):
         return _png(_picture(image, index))
     raise TypeError(
-        f"images[{index}] is of the type {type(image).__name__}: give a path, a URL, bytes, a file object, "
-        "a PIL image, or an array of uint8."
+        f"images[{index}] is a {type(image).__name__}, but an image must be a path, a URL, bytes, a file object, "
+        "a PIL image or a uint8 array."
     )
 
 
@@ -89,8 +89,8 @@ def _picture(array: np.ndarray[Any, Any], index: int) -> Image.Image:
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
     if kind != "uint8" or not is_image or 0 in shape:
         raise TypeError(
-            f"images[{index}] is an array of {kind} with the shape {shape}: it must be uint8 with the shape "
-            "(height, width), (height, width, 3) for RGB, or (height, width, 4) for RGBA."
+            f"images[{index}] is a {kind} array of shape {shape}. An array must be uint8 and of shape (height, width), "
+            "(height, width, 3) for RGB, or (height, width, 4) for RGBA."
         )
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
 

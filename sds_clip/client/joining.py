@@ -49,7 +49,7 @@ def joined_match(parts: Sequence[Part]) -> Json:
 
 
 def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float]]:
-    """Infer from the parts whether the model uses softmax or sigmoids. Raises ClientError if unclear."""
+    """Infer from the parts whether the model uses a softmax or sigmoids. Raises ClientError if both fit."""
     fitting = [
         activation
         for activation in (_softmax, _sigmoids)
@@ -62,8 +62,8 @@ def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float
     if len(fitting) == 1 or not any(_pairs(parts)):
         return fitting[0]
     raise ClientError(
-        "It cannot be told from the answers how the model makes probabilities of logits, so they cannot be joined: "
-        "send fewer texts and images in one call.",
+        "The answers to this call cannot be joined, because they do not show whether the model uses a softmax or "
+        "sigmoids. Send fewer texts and images in one call.",
         code="cannot_join",
         param="texts",
     )

@@ -1,4 +1,4 @@
-"""A job as last described by the service, and its progress as a bar on a terminal."""
+"""What the service last said about a job, and the job's progress as a bar on a terminal."""
 
 import sys
 from typing import Any
@@ -61,7 +61,7 @@ class JobRecord:
 
 
 class Progress:
-    """Shows a job's `progress` events: a bar for each stage on a terminal or in a notebook, elsewhere a line."""
+    """Shows a job's `progress` events. On a terminal and in a notebook each stage gets a bar, elsewhere a line."""
 
     def __init__(self, record: JobRecord, *, shown: bool) -> None:
         about = record.info.get("suffix") or record.info.get("benchmark")
@@ -82,7 +82,7 @@ class Progress:
         step, steps = event["progress"]["step"], event["progress"]["steps"]
         stage = event["stage"] or event["status"]
         if event.get("no_worker"):
-            stage = f"{event['status']}; no worker of its queue is alive"
+            stage = f"{event['status']}; no worker for such jobs is alive"
         if self._shown and not self._has_bar and stage != self._stage:
             print(f"{self._name}: {stage}", file=sys.stderr)
         elif self._has_bar:

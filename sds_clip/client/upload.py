@@ -1,4 +1,4 @@
-"""The file of an upload: an archive as it is, or a folder as a tar built while it is sent."""
+"""The file of an upload: an archive, or a folder that is packed as a tar while it is sent."""
 
 import os
 import tarfile
@@ -16,10 +16,10 @@ _END = 2 * _BLOCK  # a tar ends with two empty blocks
 class UploadFile:
     """The part of a file object's interface that httpx needs to send a form of known size.
 
-    The service ignores the file's own name, so what UTF-8 cannot encode in it is replaced.
+    The service ignores the name of the file, so characters that UTF-8 cannot encode are replaced in it.
 
     Raises: UnreadableFile; ValueError for a folder that cannot be packed. Reading raises OSError if a file
-    has become shorter meanwhile; one that has grown is cut at its earlier size.
+    has become shorter since. A file that has grown is sent up to its earlier size.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -51,7 +51,7 @@ class UploadFile:
 
 
 def in_utf_8(name: str, remedy: str) -> str:
-    """Return the name. Raises: ValueError with the remedy if it has bytes that are not UTF-8 (PEP 383)."""
+    """Return the name. Raises: ValueError, which names the remedy, if the name is not UTF-8 (PEP 383)."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -66,10 +66,12 @@ def _entries(folder: Path) -> list[tuple[tarfile.TarInfo, Path]]:
         folders.sort()
         linked = next((name for name in folders if (Path(where) / name).is_symlink()), None)
         if linked is not None:
-            raise ValueError(f"{Path(where) / linked} is a link to a folder; put the folder itself there.")
+            raise ValueError(
+                f"{Path(where) / linked} is a link to a folder; replace it by the folder itself."
+            )
         for name in sorted(names):
             file = Path(where) / name
-            # The service refuses other names too, but only once it has all the bytes before them.
+            # The service refuses other names too, but only after it has received all files before them.
             path = in_utf_8(file.relative_to(folder).as_posix(), "rename it")
             info = tarfile.TarInfo(path)
             info.size = file.stat().st_size
@@ -98,7 +100,7 @@ def _file(path: Path, size_bytes: int) -> Iterator[bytes]:
             left -= len(chunk)
             yield chunk
     if left:
-        raise OSError(f"{path} became shorter while it was sent; send it again.")
+        raise OSError(f"{path} became shorter while it was sent; upload it again.")
 
 
 def _header(info: tarfile.TarInfo) -> bytes:

@@ -1,4 +1,4 @@
-"""What differs between the two halves: each function in an awaited and a blocking variant.
+"""What differs between the asynchronous and the blocking client: each function has a variant for both.
 
 `make client` replaces async_sleep by sleep, in_thread by at_once, and each_in_thread by each_at_once.
 """

@@ -10,20 +10,25 @@ import click
 
 from sds_clip.options import PATH, Group, option, together
 from sds_clip.remote import limit_option, moment, print_fields, remote
-from sds_clip.table import printable, table
+from sds_clip.table import printable, say, table
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-dataset_argument = click.argument("dataset", metavar="DATASET", help="Its id.")
+dataset_argument = click.argument("dataset", metavar="DATASET", help="The data set's id.")
 content_options = together(
-    option("--format", required=True, help="Read it as pairs, to train on, or as a benchmark of this name."),
+    option(
+        "--format",
+        required=True,
+        metavar="FORMAT",
+        help="The format of the data: pairs for training data, or the name of a benchmark, such as winoground.",
+    ),
     option(
         "--max-bad-share",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="Leave out pairs or items that cannot be used, up to this share.",
+        help="Leave out unusable pairs or items, as long as they are at most this share of all.",
     ),
 )
 
@@ -54,6 +59,11 @@ def _print(dataset: dict[str, Any]) -> None:
         print(printable(problem.get("message") or json.dumps(problem)))
 
 
+def _print_new(dataset: dict[str, Any]) -> None:
+    _print(dataset)
+    say(f"Created the data set {dataset['id']}. Follow its check: sds-clip datasets show {dataset['id']}")
+
+
 @click.group(
     cls=Group,
     examples="""\
@@ -64,15 +74,19 @@ sds-clip datasets show DATASET
 """,
 )
 def datasets() -> None:
-    """Upload, register and see the data sets of a service."""
+    """Upload, register, show and delete the data sets of a service."""
 
 
 @datasets.command("list")
-@option("--status", metavar="STATUS", help="List those alone that are validating, ready, rejected, ...")
+@option(
+    "--status",
+    metavar="STATUS",
+    help="List only data sets with this status: validating, ready, rejected, ...",
+)
 @limit_option
 @remote(_print_list)
 def list_datasets(client: Client, status: str | None, limit: int) -> Any:
-    """List data sets, the newest first."""
+    """List data sets, newest first."""
     return client.datasets(status=status, limit=limit)
 
 
@@ -80,20 +94,20 @@ def list_datasets(client: Client, status: str | None, limit: int) -> Any:
 @dataset_argument
 @remote(_print)
 def show(client: Client, dataset: str) -> Any:
-    """Show a data set, and what is wrong with it."""
+    """Show a data set and the problems that were found in it."""
     return client.dataset(dataset)
 
 
 @datasets.command()
-@click.argument("path", type=PATH, metavar="PATH", help="An archive or a folder.")
-@option("--name", help="Call it this (default: the file's own name).")
+@click.argument("path", type=PATH, metavar="PATH", help="The archive or folder to upload.")
 @content_options
-@remote(_print)
+@option("--name", metavar="NAME", help="The data set's name (default: the name of the archive or folder).")
+@remote(_print_new)
 def upload(client: Client, path: Path, name: str | None, format: str, max_bad_share: float) -> Any:
-    """Send a data set.
+    """Upload a data set.
 
-    Sends an archive (tar, tar.gz or zip), or a folder, which is packed on the way. The service checks it in the
-    background; a job may name it at once and waits for that.
+    PATH is an archive (tar, tar.gz or zip), or a folder, which is packed while it is sent. The service checks the
+    data in the background. A job may use the data set at once; it waits until the check is done.
     """
     try:
         return client.upload_dataset(path, format=format, name=name, max_bad_share=max_bad_share)
@@ -103,22 +117,22 @@ def upload(client: Client, path: Path, name: str | None, format: str, max_bad_sh
 
 @datasets.command()
 @click.argument("source", metavar="SOURCE", help="A path on the server.")
-@option("--name", required=True, help="Call it this.")
 @content_options
-@remote(_print)
+@option("--name", required=True, metavar="NAME", help="The data set's name.")
+@remote(_print_new)
 def register(client: Client, source: str, name: str, format: str, max_bad_share: float) -> Any:
-    """Name data that lie on the server.
+    """Register data that are already on the server.
 
-    Makes known a folder, a file or WebDataset shards with {a..b}, below the folders that the service's operator
-    allows. Nothing is copied.
+    SOURCE is a folder, a file, or WebDataset shards written with {a..b}. It must be inside a folder that the
+    service's operator allows. Nothing is copied.
     """
     return client.register_dataset(source, format=format, name=name, max_bad_share=max_bad_share)
 
 
 @datasets.command()
 @dataset_argument
-@remote(lambda deleted: print(f"{deleted['id']} is deleted"))
+@remote(lambda deleted: print(f"Deleted the data set {deleted['id']}."))
 def delete(client: Client, dataset: str) -> Any:
-    """Delete a data set and its files, unless a job needs it."""
+    """Delete a data set and its files. A data set that a job needs cannot be deleted."""
     client.delete_dataset(dataset)
     return {"id": dataset, "deleted": True}

@@ -1,4 +1,4 @@
-"""`sds-clip doctor`: installed versions, the machine's capabilities, and a test of the model."""
+"""`sds-clip doctor` shows installed versions and the machine's capabilities, and tests the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from sds_clip.options import Command, json_option, load_model, model_options, read_settings
-from sds_clip.table import printable, table
+from sds_clip.table import printable, say, table
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -52,13 +52,14 @@ sds-clip doctor
 sds-clip doctor --model local-dir:my-clip --json
 """,
 )
-@json_option
 @model_options
+@json_option
 def doctor(as_json: bool, **chosen: str | None) -> int:
     """Check the installation.
 
-    Shows versions, the processor's features, cores and threads, CUDA and what `auto` picks here, loads the model and
-    runs one forward of it. The exit code is 1 when something is broken.
+    Shows the installed versions, the processor's features, cores and threads, the GPUs, and what --device auto and
+    --precision auto mean on this machine. Then the model is loaded and encodes one image and one text. The exit code
+    is 1 if a check fails.
     """
     settings = read_settings()
     findings = [
@@ -71,7 +72,12 @@ def doctor(as_json: bool, **chosen: str | None) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         print(table(["", "", ""], [[each.name, each.status, each.detail] for each in findings]).lstrip("\n"))
-    return 1 if any(finding.status == "broken" for finding in findings) else 0
+    broken = [finding.name for finding in findings if finding.status == "broken"]
+    if broken:
+        say(f"These checks failed: {', '.join(broken)}.")
+    else:
+        say("All checks passed. Start the service: sds-clip up")
+    return 1 if broken else 0
 
 
 def _software() -> Iterator[Finding]:
@@ -147,7 +153,7 @@ def _data_folder(settings: Settings) -> str:
     folder = settings.data_dir.absolute()
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise PermissionError(f"{folder} cannot be written; set SDS_CLIP_DATA_DIR")
+        raise PermissionError(f"{folder} cannot be written; set SDS_CLIP_DATA_DIR to another folder")
     return str(folder)
 
 

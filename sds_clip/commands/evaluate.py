@@ -1,8 +1,7 @@
-"""`sds-clip evaluate`: a model's results on a benchmark, alone or compared with another model's."""
+"""`sds-clip evaluate` measures a model on a benchmark, alone or compared with another model."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from sds_clip.options import (
     show_progress,
     together,
 )
+from sds_clip.table import say
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -37,15 +37,16 @@ if TYPE_CHECKING:
     from models.teacher.teacher import Teacher
 
 _DESCRIPTION = """\
-Measures in float32 unless asked. Every figure has its 95 % interval and its chance, and ties, which are wrong, are
-counted. With --out, DIR receives results.json and report.html, and keeps features, so that a run that was killed goes
-on where it was. With --baseline a second model is measured too, and compared item by item.
+Every figure is printed with its 95 % confidence interval and its chance level. Ties count as wrong, and are counted.
+
+With --out, DIR receives results.json, report.html and the computed features. If a run was killed, the same command
+continues it. With --baseline a second model is measured too, and both are compared item by item.
 """
 
 
 class _Benchmarks(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Look up a benchmark by its name, or by its name in CLIP_benchmark or its authors' code."""
+        """Find a benchmark by its name here, in CLIP_benchmark, or in its authors' code."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
 
@@ -67,15 +68,22 @@ def evaluate() -> None:
 
 
 def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
-    """The option for the data, and those that only some benchmarks have."""
-    options = [option("--data", required=True, metavar="PATH", help=f"Read the data: {about.data}.")]
+    """The option for the data, and options that only some benchmarks have."""
+    options = [
+        option("--data", required=True, metavar="PATH", help=f"Read the data from here: {about.data}.")
+    ]
     if "images" in about.options:
-        options.append(folder_option("--images", help="Find the images in this folder."))
+        options.append(folder_option("--images", help="Look for the images in this folder."))
     if "classes" in about.options:
-        text = "Take the class names of imagenet, or of a .txt or .json file (default: the data's)."
+        text = (
+            "Use the class names of imagenet, or of this .txt or .json file (default: the names in the data)."
+        )
         options.append(option("--classes", metavar="SET", help=text))
     if "templates" in about.options:
-        text = "Take the templates photo, simple, openai, or a .txt or .json file (default: the data's, else photo)."
+        text = (
+            "Use these templates: photo, simple, openai, or a .txt or .json file (default: the templates in the data, "
+            "or photo if it has none)."
+        )
         options.append(option("--templates", metavar="SET", help=text))
     if "order_seed" in about.options:
         options.append(
@@ -84,7 +92,7 @@ def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
                 type=int,
                 default=EvaluationRequest.order_seed,
                 metavar="N",
-                help="Seed the wrong orders.",
+                help="Draw the wrong word orders with this seed.",
             )
         )
     return together(*options)
@@ -94,14 +102,19 @@ _SCORE = "Diffusion score"
 _score_option = partial(option, section=_SCORE)
 _noise_options = together(
     number_option(
-        "--draws", section=_SCORE, default=EvaluationRequest.draws, help="Draw so many noise levels."
+        "--draws",
+        section=_SCORE,
+        default=EvaluationRequest.draws,
+        help="Score each image on this many noise levels.",
     ),
-    _score_option("--seed", type=int, default=EvaluationRequest.seed, metavar="N", help="Seed the noise."),
+    _score_option(
+        "--seed", type=int, default=EvaluationRequest.seed, metavar="N", help="Draw the noise with this seed."
+    ),
     _score_option(
         "--score-error",
         type=click.Choice(get_args(ErrorOf)),
         default=EvaluationRequest.score_error,
-        help="Score by the error of the noise or of the velocity.",
+        help="Score by the error of the predicted noise (epsilon) or of the predicted velocity.",
     ),
 )
 
@@ -114,46 +127,56 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @option(
         "--model",
         metavar="REF",
-        help="Measure this model (with --scorer clip).",
+        help="Measure this model. It is required unless --scorer is diffusion.",
     )
-    @option("--baseline", metavar="REF", help="Compare with this CLIP, item by item.")
-    @folder_option("--out", help="Write results.json and report.html to this folder.")
+    @option("--baseline", metavar="REF", help="Compare with this CLIP model, item by item.")
+    @folder_option(
+        "--out", help="Write results.json and report.html to this folder, which is created if needed."
+    )
     @json_option
     @option(
         "--max-bad-share",
         type=click.FloatRange(0, 1),
         default=EvaluationRequest.max_bad_share,
         metavar="SHARE",
-        help="Leave out items whose images are missing or damaged, up to this share.",
+        help="Leave out items with missing or damaged images, as long as they are at most this share of all items.",
     )
     # Offered even where the diffusion score cannot be used, to refuse it with the reason.
     @_score_option(
         "--scorer",
         type=click.Choice(get_args(ScorerName)),
         default=EvaluationRequest.scorer,
-        help="Score with a CLIP or with a diffusion model.",
+        help="Score with a CLIP model or with a diffusion model.",
     )
-    @_score_option("--teacher", metavar="REF", help="Measure this diffusion model.")
+    @_score_option(
+        "--teacher",
+        metavar="REF",
+        help="Measure this diffusion model. It is required if --scorer is diffusion.",
+    )
     @(_noise_options if "diffusion" in about.scorers else together())
     @device_option
     @compute_option(
         "--precision",
         default=EvaluationRequest.precision,
-        help="Compute in float32, bfloat16, float16 or auto.",
+        metavar="FORMAT",
+        help="Compute in this format: float32, bfloat16, float16 or auto.",
     )
     @compute_option(
         "--also-served-precision",
         is_flag=True,
-        help="Measure once more in the precision that `sds-clip serve` would use here.",
+        help="Measure a second time in the precision that `sds-clip serve` would use on this machine.",
     )
     @number_option(
         "--batch-size",
         section=COMPUTATION,
         default=EvaluationRequest.batch_size,
-        help="Put so many images through one forward.",
+        help="Encode this many images at a time.",
     )
+    @number_option("--batch-size", section=COMPUTATION, default=32, help="Encode this many images at a time.")
     @folder_option(
-        "--cache", section=COMPUTATION, help="Keep features in this folder (default: DIR/cache of --out)."
+        "--cache",
+        section=COMPUTATION,
+        help="Keep features in this folder (default: the folder cache in --out).",
     )
     def run(
         *,
@@ -174,9 +197,8 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         except ValueError as error:
             raise click.UsageError(str(error).removesuffix(".")) from error
         if asked.scorer == "diffusion" and asked.model:
-            print(
-                "sds-clip: --model is not used: --scorer diffusion measures the teacher; --baseline names a CLIP",
-                file=sys.stderr,
+            say(
+                "--model is ignored: --scorer diffusion measures the teacher. Name a CLIP model with --baseline."
             )
         from models.evaluation.evaluation import write_evaluation
         from sds_clip.commands.evaluate_print import print_evaluation
@@ -196,15 +218,11 @@ for _name, _about in BENCHMARKS.items():
 
 def _check_out(out: Path) -> None:
     if out.suffix == ".json" or out.is_file():
-        raise click.UsageError(f"--out {out} is a folder, which receives results.json; name it without .json")
-    if not out.absolute().parent.is_dir():
-        raise click.ClickException(
-            f"{out.absolute().parent}: no such folder; create it, or choose another --out"
-        )
+        raise click.UsageError(f"--out must be a folder, which receives results.json; {out} names a file")
 
 
 def _check_reference(reference: str) -> None:
-    """Fail on a missing baseline before the model is measured."""
+    """Fail before the model is measured if the baseline does not exist."""
     from models.checkpoints import source_of
     from models.references import parse
 
@@ -220,7 +238,7 @@ def _served_precision(settings: Settings, device: str) -> str:
 
 @contextmanager
 def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
-    """Yield the folder for cached features, or a temporary one if nothing is kept."""
+    """Yield the folder for cached features. It is temporary if nothing is kept."""
     kept = cache or (out and out / "cache")
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from models.evaluation.results import GROUP_MATCH
-from sds_clip.table import printable_lines, table
+from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,16 +39,18 @@ def print_evaluation(found: Evaluation, report: Path | None, *, as_json: bool) -
         print(f"\n{remark}")
     if report is not None:
         print(f"\n{report}")
+        say(f"Wrote {report} and {report.with_name('results.json')}. Open the report in a browser.")
 
 
 def _remarks(results: Results) -> list[str]:
-    """Caveats a reader of the metrics must know."""
+    """Caveats that a reader of the metrics must know."""
     from models.evaluation.checked import listing
 
     provenance, remarks = results.provenance, []
     if missing := provenance["settings"].get("files_missing"):
         remarks.append(
-            f"Without {', '.join(missing)}: the published macro_acc is over all files of the benchmark."
+            f"These files are missing: {', '.join(missing)}. The macro_acc here cannot be compared with published "
+            "figures, which are means over all files of the benchmark."
         )
     left_out = provenance["items"] - provenance["items_used"]
     if left_out:

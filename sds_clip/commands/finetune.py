@@ -1,7 +1,8 @@
-"""`sds-clip finetune`: distil a diffusion model into a CLIP, or train its control."""
+"""`sds-clip finetune` distils a diffusion model into a CLIP, or trains the control."""
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -16,14 +17,15 @@ import click
 from models.training.watcher import Record, Watcher
 from sds_clip.options import Command, Option, file_option, folder_option, option, require_training
 from sds_clip.signals import handled
+from sds_clip.table import say_written
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from models.training.config import FinetuneConfig
 
-# Options that most runs set; the help shows them first.
-_COMMON = ("base", "teacher", "objective", "data", "images", "steps", "batch_size", "sds_weight", "device")
+# Options that most runs set. The help shows them first, in this order.
+_COMMON = ("data", "images", "base", "teacher", "objective", "steps", "batch_size", "sds_weight", "device")
 # Fields of the configuration that start a section of the help, in the order in which they are declared.
 _SECTIONS = {
     "trainable": "Model",
@@ -53,16 +55,30 @@ def _config_options() -> tuple[Option, ...]:
     section, options = "", []
     for name, field in FinetuneConfig.model_fields.items():
         section = _SECTIONS.get(name, section)
-        spelled = "--lambda" if name == "sds_weight" else f"--{name.replace('_', '-')}"
+        spelled = _spelled(name)
         if field.annotation is bool:
             spelled += f"/--no-{spelled[2:]}"
         shown_in = "Common options" if name in _COMMON else section
         options.append(Option([spelled, name], section=shown_in, help=_help(field), **_kind(field)))
-    return tuple(sorted(options, key=lambda each: each.section != "Common options"))
+    return tuple(sorted(options, key=_place))
+
+
+def _place(option: Option) -> int:
+    return _COMMON.index(option.name) if option.name in _COMMON else len(_COMMON)
+
+
+def _spelled(name: str) -> str:
+    return "--lambda" if name == "sds_weight" else f"--{name.replace('_', '-')}"
 
 
 def _help(field: FieldInfo) -> str:
-    text = " ".join((field.description or "").split()).replace("`", "")
+    """The field's description, in which other fields are named as options."""
+    from models.training.config import FinetuneConfig
+
+    own = get_args(field.annotation)  # its choices, one of which may be called as a field is
+    others = FinetuneConfig.model_fields.keys() - set(map(str, own))
+    text = " ".join((field.description or "").split())
+    text = re.sub(r"`([^`]*)`", lambda word: _spelled(word[1]) if word[1] in others else word[1], text)
     if field.is_required() or field.default is None:
         return text
     default = ("no", "yes")[field.default] if field.annotation is bool else field.default
@@ -88,16 +104,20 @@ torchrun --nproc-per-node 4 -m sds_clip finetune --config runs/sds/config.yaml -
 sds-clip serve --model local-dir:runs/sds/delta
 """,
 )
-@file_option("--config", help="Read any of the options below from this YAML file.")
-@folder_option("--out", required=True, help="Write the run to this folder.")
-@option("--resume", is_flag=True, help="Go on where a run in DIR was stopped; where none was, start one.")
+@folder_option(
+    "--out", required=True, help="Write the run's files to this folder, which is created if needed."
+)
+@file_option("--config", help="Read options from this YAML file. Options on the command line override it.")
+@option("--resume", is_flag=True, help="Continue the stopped run in --out, or start one if there is none.")
 def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
-    """Distil a diffusion model into a CLIP.
+    """Fine-tune a CLIP model, with a diffusion model as its teacher.
 
-    Fine-tunes a CLIP: L = L_CLIP + lambda * L_SDS (SDS-CLIP, arXiv 2307.09233), score distillation over hard
-    negatives, or L_CLIP alone, the control. Writes DIR/delta (what changed, over its base), DIR/config.yaml,
-    DIR/log.jsonl and DIR/checkpoints. A run that is killed at any step goes on with --resume and ends with the
-    same weights.
+    --objective chooses the loss: L_CLIP + lambda * L_SDS (sds-clip, arXiv 2307.09233), the distillation of the
+    teacher's choice among hard negatives (score), or L_CLIP alone, which is the control (clip).
+
+    Writes DIR/delta (the changed weights, which are loaded over the base), DIR/config.yaml, DIR/log.jsonl and
+    DIR/checkpoints. If the run is killed, the same command with --resume continues it, and ends with the same
+    weights.
     """
     require_training()
     return _train(read_config(config, given), out, resume=resume)
@@ -117,13 +137,14 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     if not place.is_main:
         return 0
     if result.delta is None:
-        _say(f"stopped after step {result.steps_done}; the same command with --resume goes on")
+        _say(f"The run stopped after step {result.steps_done}. The same command with --resume continues it.")
         return 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
     for warning in result.warnings:
         _say(f"warning: {warning.message} ({warning.code})")
+    say_written(result.delta)
     return 0
 
 
@@ -149,7 +170,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise click.ClickException(f"{file} must hold options, one `name: value` a line")
+        raise click.ClickException(f"{file} must hold options, one `name: value` per line")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
@@ -158,7 +179,7 @@ def _say(message: str) -> None:
 
 
 class _Terminal(Watcher):
-    """A progress bar on a terminal, elsewhere one line per record. A signal stops the run."""
+    """Shows a progress bar on a terminal, or else one line per record. A signal stops the run."""
 
     def __init__(self) -> None:
         self.received: int | None = None

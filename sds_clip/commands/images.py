@@ -1,4 +1,4 @@
-"""`sds-clip match` and `sds-clip classify`: images against texts or labels, computed in this process."""
+"""`sds-clip match` and `sds-clip classify` score images against texts or labels, without a service."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 32
 
 images_argument = click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGE...", help="JPEG, PNG, WebP or GIF files."
+    "images",
+    nargs=-1,
+    required=True,
+    metavar="IMAGE...",
+    help="Image files in JPEG, PNG, WebP or GIF format.",
 )
 text_option = option(
-    "--text", greedy=True, required=True, metavar="TEXT...", help="Score these texts. May be repeated."
+    "--text", greedy=True, required=True, metavar="TEXT...", help="Score these texts against each image."
 )
 
 
@@ -62,15 +66,16 @@ sds-clip match cat.jpg --text "a cat" "a dog" --json | jq '.results[0].best'
 )
 @images_argument
 @text_option
-@json_option
 @model_options
+@json_option
 def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: str | None) -> int:
     """Score texts against images.
 
-    Shows the cosine of their features, and the probability of each text given the image (softmax over the texts; a
-    sigmoid each for SigLIP-style models). The numbers are those of POST /match.
+    For each image and text, the output is the cosine of their features and the probability of the text given the
+    image. The probability is a softmax over the texts, or a sigmoid for each text if the model was trained as SigLIP
+    is. POST /match of the service returns the same numbers.
 
-    An image that cannot be read is named, the others are answered, and the exit code is 2.
+    If an image cannot be read, an error names it, the other images are scored, and the exit code is 2.
     """
     _check_texts(text, "text")
     settings = read_settings()
@@ -115,19 +120,21 @@ sds-clip classify cat.jpg --label-set imagenet --json
 """,
 )
 @images_argument
-@option("--label", greedy=True, metavar="LABEL...", help="Choose among these labels. May be repeated.")
-@file_option("--labels-file", help="Choose among the labels of a UTF-8 file with one label a line.")
-@option("--label-set", type=click.Choice(get_args(LabelSet)), help="Choose among a named set of labels.")
-@number_option("--top-k", default=5, metavar="K", help="Show so many labels for an image.")
+@option("--label", greedy=True, metavar="LABEL...", help="Choose among these labels.")
+@file_option("--labels-file", help="Choose among the labels in this UTF-8 file, one per line.")
+@option(
+    "--label-set", type=click.Choice(get_args(LabelSet)), help="Choose among the labels of this data set."
+)
+@number_option("--top-k", default=5, metavar="K", help="Show the best K labels for each image.")
 @option(
     "--templates",
     greedy=True,
     metavar="TEMPLATE...",
-    help="Put the labels into simple (7), openai (80), or templates of your own with {} for the label "
-    "(default: simple).",
+    help="Put each label into these templates: simple (7 templates), openai (80), or texts of your own in which {} "
+    "stands for the label (default: simple).",
 )
-@json_option
 @model_options
+@json_option
 def classify(
     images: Sequence[str],
     label: Sequence[str],
@@ -138,12 +145,13 @@ def classify(
     as_json: bool,
     **chosen: str | None,
 ) -> int:
-    """Choose the labels that fit images.
+    """Find the labels that fit each image best (zero-shot classification).
 
-    Each label is put into templates such as "a photo of a {}", and an image gets the labels whose averaged text
-    features fit best. The numbers are those of POST /classify.
+    Each label is put into templates such as "a photo of a {}", and the text features of a label are averaged. The
+    output is the labels whose averages are closest to the image. POST /classify of the service returns the same
+    numbers.
 
-    An image that cannot be read is named, the others are answered, and the exit code is 2.
+    If an image cannot be read, an error names it, the other images are classified, and the exit code is 2.
     """
     labels = _labels(label, labels_file, label_set)
     patterns = _templates(templates or ["simple"])
@@ -172,14 +180,14 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise click.ClickException(f"{file}: is not UTF-8 text") from error
+            raise click.ClickException(f"{file} is not UTF-8 text; save it as UTF-8") from error
         labels += [line.strip() for line in lines if line.strip()]
     if label_set is not None:
         from models.zero_shot import LABEL_SETS
 
         labels += LABEL_SETS[label_set]
     if not labels:
-        raise click.UsageError("give at least one label by --label, --labels-file or --label-set")
+        raise click.UsageError("give at least one label with --label, --labels-file or --label-set")
     _check_texts(labels, "label")
     return labels
 
@@ -187,7 +195,7 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
 def _check_texts(texts: Sequence[str], what: str) -> None:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
-            raise click.ClickException(f"{what} {number} is empty")
+            raise click.ClickException(f"{what} {number} is empty; remove it or write a text")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -201,7 +209,9 @@ def _templates(given: Sequence[str]) -> list[str]:
         return list(TEMPLATE_SETS[given[0]])
     for template in given:
         if "{}" not in template and "{c}" not in template:
-            raise click.ClickException(f"template {template!r} needs {{}} where the label goes")
+            raise click.ClickException(
+                f"the template {template!r} must contain {{}}, which stands for the label"
+            )
     return list(given)
 
 
@@ -266,7 +276,7 @@ def _encode_texts(
 def _finite(features: Tensor) -> Tensor:
     if not bool(features.isfinite().all()):
         raise click.ClickException(
-            "the model gives numbers that are not finite: try --precision float32, or other weights"
+            "the model computed numbers that are not finite; try --precision float32, or other weights"
         )
     return features
 
@@ -280,7 +290,7 @@ def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
             data = file.read(limits.max_bytes + 1)
         return clip.preprocess(decode_image(data, limits))
     except OSError as error:
-        return Problem("file_unreadable", f"{error.strerror or 'cannot be read'}.")
+        return Problem("file_unreadable", f"The file cannot be read: {error.strerror or error}.")
     except ImageError as error:
         return Problem(error.code, str(error))
 

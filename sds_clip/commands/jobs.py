@@ -19,22 +19,28 @@ from sds_clip.remote import (
     remote,
     server_options,
 )
-from sds_clip.table import printable, table
+from sds_clip.table import printable, say, table
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
 # Keys are method names of `sds_clip.Job`.
 _ACTIONS = {
-    "cancel": "Cancel a job. One that runs stops within a minute and makes no version.",
-    "pause": "Pause a job. One that runs writes a checkpoint first, and leaves its worker free.",
-    "resume": "Go on with a paused job. It is queued again, and goes on from its checkpoint.",
-    "retry": "Take up a job that failed or was cancelled. It goes on from its newest checkpoint, or from the start "
-    "without one.",
-    "delete": "Remove the files of a job that has ended. Its checkpoints go; its record and its version stay.",
+    "cancel": "Cancel a job. A running job stops within a minute and makes no version.",
+    "pause": "Pause a job. A running job writes a checkpoint first and then frees its worker.",
+    "resume": "Continue a paused job. It is queued again and continues from its checkpoint.",
+    "retry": "Run a failed or cancelled job again. It continues from its newest checkpoint, or starts again if it has "
+    "none.",
+    "delete": "Delete the files of a job that has ended, including its checkpoints. Its record and its version stay.",
+}
+# What to do after an action.
+_NEXT = {
+    "pause": "Continue it later: sds-clip jobs resume",
+    "resume": "Follow it: sds-clip jobs watch",
+    "retry": "Follow it: sds-clip jobs watch",
 }
 
-job_argument = click.argument("job_id", metavar="JOB", help="Its id.")
+job_argument = click.argument("job_id", metavar="JOB", help="The job's id.")
 
 
 def _print_list(found: list[dict[str, Any]]) -> None:
@@ -99,7 +105,7 @@ def _figure(metric: dict[str, Any]) -> str:
 def _status(info: dict[str, Any]) -> str:
     if not info["no_worker"]:
         return str(info["status"])
-    return f"{info['status']} (no worker is alive: start one with `sds-clip worker --queue {info['kind']}`)"
+    return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
 
 
 def _about(info: dict[str, Any]) -> str:
@@ -120,11 +126,11 @@ def _numbers(values: dict[str, float | None]) -> str:
 
 
 def _print_deleted(info: dict[str, Any]) -> None:
-    print(f"the files of {info['id']}, which is {info['status']}, are removed")
+    print(f"Deleted the files of job {info['id']}. Its record stays: sds-clip jobs show {info['id']}")
 
 
 def _print_status(info: dict[str, Any]) -> None:
-    print(f"{info['id']} is {_status(info)}")
+    print(f"Job {info['id']} is now {_status(info)}.")
 
 
 def _print_workers(found: list[dict[str, Any]]) -> None:
@@ -149,16 +155,16 @@ sds-clip jobs show JOB --json | jq .error
 """,
 )
 def jobs() -> None:
-    """See and steer the fine-tuning and evaluation jobs of a service."""
+    """Show and control the fine-tuning and evaluation jobs of a service."""
 
 
 @jobs.command("list")
-@option("--kind", type=click.Choice(["finetune", "evaluate"]), help="List jobs of this kind alone.")
-@option("--status", metavar="STATUS", help="List those alone that are queued, running, failed, ...")
+@option("--kind", type=click.Choice(["finetune", "evaluate"]), help="List only jobs of this kind.")
+@option("--status", metavar="STATUS", help="List only jobs with this status: queued, running, failed, ...")
 @limit_option
 @remote(_print_list)
 def list_jobs(client: Client, kind: str | None, status: str | None, limit: int) -> Any:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     return [job.info for job in client.jobs(kind=kind, status=status, limit=limit)]
 
 
@@ -166,7 +172,7 @@ def list_jobs(client: Client, kind: str | None, status: str | None, limit: int) 
 @job_argument
 @remote(_print)
 def show(client: Client, job_id: str) -> Any:
-    """Show all about a job."""
+    """Show a job: its status, progress, result and error."""
     return client.job(job_id).info
 
 
@@ -174,9 +180,9 @@ def show(client: Client, job_id: str) -> Any:
 @job_argument
 @server_options
 def log(job_id: str, url: str | None, as_json: bool) -> int:
-    """Print a fine-tuning job's log as JSON lines.
+    """Print the log of a fine-tuning job as JSON lines.
 
-    The log is printed as far as it is written.
+    If the job is still running, the output is the log so far.
     """
     with connect(url) as client:
         print_lines(client.job(job_id).log())
@@ -187,9 +193,9 @@ def log(job_id: str, url: str | None, as_json: bool) -> int:
 @job_argument
 @server_options
 def watch(job_id: str, url: str | None, as_json: bool) -> int:
-    """Follow a job to its end.
+    """Follow a job until it ends.
 
-    The exit code is 1 where it fails or is cancelled. Ctrl-C leaves the job as it is.
+    The exit code is 1 if the job fails or is cancelled. Ctrl-C stops watching; the job continues.
     """
     from sds_clip.client.errors import JobFailed
 
@@ -202,9 +208,14 @@ def watch(job_id: str, url: str | None, as_json: bool) -> int:
 
 
 def _add_action(name: str, text: str) -> None:
+    def show(info: dict[str, Any]) -> None:
+        _print_deleted(info) if name == "delete" else _print_status(info)
+        if name in _NEXT:
+            say(f"{_NEXT[name]} {info['id']}")
+
     @jobs.command(name, help=text)
     @job_argument
-    @remote(_print_deleted if name == "delete" else _print_status)
+    @remote(show)
     def act(client: Client, job_id: str) -> Any:
         job = client.job(job_id)
         getattr(job, name)()
@@ -224,9 +235,9 @@ sds-clip workers --json | jq '.[] | select(.alive)'
 )
 @remote(_print_workers)
 def workers(client: Client) -> Any:
-    """See who runs jobs.
+    """List the workers of a service.
 
-    Lists the workers that a service has had in the last day: which queue each takes jobs of, whether it is alive, and
-    the job that it has.
+    The list has every worker of the last day: the queue that it takes jobs from, whether it is alive, and its current
+    job.
     """
     return client.workers()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from sds_clip.options import Group, file_option, option, read_settings
+from sds_clip.table import say
 
 
 @click.group(
@@ -19,26 +20,32 @@ sds-clip keys create me --scope infer --scope admin
 """,
 )
 def keys() -> None:
-    """Make API keys for the service."""
+    """Create API keys for the service."""
 
 
 @keys.command()
-@click.argument("name", metavar="NAME", help="Whose key it is, for the logs and for revoking it.")
+@click.argument(
+    "name", metavar="NAME", help="A name for the key. The logs show it, and you revoke the key by it."
+)
 @option(
     "--scope",
     multiple=True,
     type=click.Choice(["infer", "train", "admin"]),
-    help="Allow this. May be repeated (default: infer).",
+    help="Give the key this scope. Repeat the option for several (default: infer).",
 )
 @file_option(
     "--keys-file",
-    help="Add it to this file (default: SDS_CLIP_KEYS_FILE, or keys.json in SDS_CLIP_DATA_DIR).",
+    help="Add the key to this file, which is created if needed (default: SDS_CLIP_KEYS_FILE, or keys.json in "
+    "SDS_CLIP_DATA_DIR).",
 )
 def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
-    """Make a key.
+    """Create an API key.
 
-    The key is printed once, on stdout. The file keeps only its SHA-256 hash. Callers send it as `Authorization:
-    Bearer KEY`.
+    The key is printed once, on stdout. The file keeps only its SHA-256 hash. Callers send the key as
+    `Authorization: Bearer KEY`; the client and `sds-clip` read it from SDS_CLIP_API_KEY.
+
+    The scope infer allows matching, classifying and embedding. The scope train allows jobs and data sets. The scope
+    admin allows promoting, rolling back and deleting versions. No scope includes another one.
     """
     settings = read_settings(keys_file=keys_file)
     path = settings.keys_file or settings.data_dir / "keys.json"
@@ -50,6 +57,6 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
     print(key)
-    hint = "" if settings.keys_file and keys_file is None else f" Serve with --keys-file {path}."
-    print(f"sds-clip: added to {path}; the key is not shown again.{hint}", file=sys.stderr)
+    given = "" if settings.keys_file and keys_file is None else f" --keys-file {shlex.quote(str(path))}"
+    say(f"Added the key to {path}. It is not shown again. Serve with it: sds-clip up{given}")
     return 0

@@ -9,13 +9,15 @@ import click
 
 from sds_clip.options import Group, file_option, option
 from sds_clip.remote import connect, limit_option, moment, print_lines, remote, server_options
-from sds_clip.table import table
+from sds_clip.table import say, size_text, table
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-version_argument = click.argument("version", metavar="VERSION", help="Its id, or an alias.")
-reason_option = option("--reason", required=True, help="Say why, for the audit.")
+version_argument = click.argument("version", metavar="VERSION", help="The version's id, or an alias of it.")
+reason_option = option(
+    "--reason", required=True, metavar="TEXT", help="Why you do this. The audit log keeps it."
+)
 
 
 def _print_list(found: dict[str, Any]) -> None:
@@ -25,7 +27,7 @@ def _print_list(found: dict[str, Any]) -> None:
     ]
     print(table(["served as", "generation", "architecture", "precision", "version"], served))
     if found["registry"] == "away":
-        print("\nThe versions cannot be read at the moment.")
+        print("\nThe versions are not shown, because the service cannot read its database at the moment.")
     elif found["registry"] == "read":
         versions = [_line(version) for version in found["versions"]]
         print()
@@ -45,7 +47,19 @@ def _line(version: dict[str, Any]) -> list[object]:
 
 
 def _print_alias(alias: dict[str, Any]) -> None:
-    print(f"{alias['name']} is {alias['version']}, generation {alias['generation']}")
+    print(
+        f"The alias {alias['name']} points to version {alias['version']} (generation {alias['generation']})."
+    )
+
+
+def _print_promoted(alias: dict[str, Any]) -> None:
+    _print_alias(alias)
+    say(f'Undo it: sds-clip models rollback {alias["name"]} --reason "why"')
+
+
+def _print_written(written: dict[str, Any]) -> None:
+    size = size_text(written["size_bytes"])
+    print(f"Wrote {written['file']} ({size}). Unpack it, and serve the folder in it: local-dir:FOLDER")
 
 
 @click.group(
@@ -59,47 +73,50 @@ sds-clip models log VERSION | jq .loss
 """,
 )
 def models() -> None:
-    """See, promote and fetch the versions of a service."""
+    """Show, promote, roll back and download the versions of a service."""
 
 
 @models.command("list")
 @limit_option
 @remote(_print_list)
 def list_models(client: Client, limit: int) -> Any:
-    """List what is served, and the versions, the newest first."""
+    """List the served models, and the versions, newest first."""
     return client.models(limit=limit)
 
 
 @models.command()
-@click.argument("version", metavar="VERSION", help="Its id, as `sds-clip models list` has it.")
+@click.argument("version", metavar="VERSION", help="The version's id; `sds-clip models list` shows it.")
 @reason_option
-@option("--alias", default="default", help="Move this name.")
-@option("--force", is_flag=True, help="Promote also a version that its own job found not better.")
-@remote(_print_alias)
+@option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
+@option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")
+@remote(_print_promoted)
 def promote(client: Client, version: str, reason: str, alias: str, force: bool) -> Any:
-    """Point an alias at a version.
+    """Point an alias to a version.
 
-    The service swaps it in within seconds.
+    The service loads and serves the version within seconds, without a restart.
     """
     return client.promote(version, alias=alias, reason=reason, force=True if force else None)
 
 
 @models.command()
-@click.argument("alias", metavar="[ALIAS]", default="default", help="The name to move (default: default).")
+@click.argument("alias", metavar="[ALIAS]", default="default", help="The alias to change (default: default).")
 @reason_option
 @remote(_print_alias)
 def rollback(client: Client, alias: str, reason: str) -> Any:
-    """Point an alias at the version that it pointed at before."""
+    """Point an alias back to its previous version."""
     return client.rollback(alias, reason=reason)
 
 
 @models.command()
 @version_argument
-@file_option("--out", required=True, help="Write this tar.")
-@option("--full", is_flag=True, help="Fetch whole weights, also of a delta.")
-@remote(lambda written: print(f"{written['file']}: {written['size_bytes']} bytes"))
+@file_option("--out", required=True, help="Write this tar file. Its folder is created if needed.")
+@option("--full", is_flag=True, help="Download whole weights. Without it, a delta stays a delta.")
+@remote(_print_written)
 def download(client: Client, version: str, out: Path, full: bool) -> Any:
-    """Write a version's files to a tar, which local-dir: loads once unpacked."""
+    """Download a version as a tar file.
+
+    The tar holds one folder. Unpack it, and load the folder as local-dir:FOLDER.
+    """
     file = client.download(version, out, full=full)
     return {"file": str(file), "size_bytes": file.stat().st_size}
 
@@ -108,7 +125,7 @@ def download(client: Client, version: str, out: Path, full: bool) -> Any:
 @version_argument
 @server_options
 def log(version: str, url: str | None, as_json: bool) -> int:
-    """Print the log of the run that made a version, as JSON lines."""
+    """Print the training log of a version as JSON lines."""
     with connect(url) as client:
         print_lines(client.model_log(version))
     return 0

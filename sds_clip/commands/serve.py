@@ -25,11 +25,12 @@ sds-clip serve --host 0.0.0.0 --keys-file keys.json
 def serve(supervised: bool, **given: Any) -> int:
     """Serve models over HTTP.
 
-    Serves match, classify and embed, and jobs, data sets and versions where SDS_CLIP_DATABASE_URL names a database;
-    `sds-clip up` runs it with all that belongs to it. The API's description is at /docs.
+    The service answers /match, /classify and /embed. With a database (SDS_CLIP_DATABASE_URL) it also manages jobs,
+    data sets and versions; `sds-clip up` starts it with a database and workers. /docs of the service describes the
+    API.
 
-    Every setting of the service can be given in the environment as SDS_CLIP_NAME (SDS_CLIP_MAX_QUEUE=512); an option
-    here comes before it. Without a keys file the service listens on this machine only.
+    Every setting of the service can be given in the environment as SDS_CLIP_NAME, for example SDS_CLIP_MAX_QUEUE=512.
+    An option overrides its environment variable. Without a keys file the service listens on this machine only.
     """
     if supervised:
         end_with_supervisor()

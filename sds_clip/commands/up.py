@@ -48,23 +48,25 @@ sds-clip up --model ViT-B-32/openai --data-dir /data/sds-clip --worker-device cu
 @compute_option(
     "--worker-device",
     metavar="DEVICE",
-    help="Compute jobs on this device (default: as --device, or SDS_CLIP_WORKER_DEVICE).",
+    help="Run jobs on this device (default: the one of --device, or SDS_CLIP_WORKER_DEVICE).",
 )
 @compute_option(
     "--worker-threads",
     type=int,
     metavar="N",
-    help="Compute a job with so many threads (default: half of the cores, or SDS_CLIP_WORKER_THREADS).",
+    help="Run a job with this many threads (default: half of the cores, or SDS_CLIP_WORKER_THREADS).",
 )
 def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> int:
     """Run the whole system on this machine.
 
-    Starts the HTTP service, a worker for fine-tuning and one for evaluation, Valkey to wake them and a SQLite
-    database, all in --data-dir. What dies is started again. Ctrl-C stops it: jobs are let go at a checkpoint, and the
-    next start goes on with them. A second Ctrl-C does not wait for that.
+    The system is the HTTP service, a worker for fine-tuning, a worker for evaluation, a Valkey broker and a SQLite
+    database. All its files are in --data-dir. A process that dies is started again.
 
-    SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL put a Redis and a PostgreSQL in place of the embedded ones. The exit
-    code is the service's where that did not come up.
+    Ctrl-C stops the system. Running jobs write a checkpoint first, and continue from it at the next start. A second
+    Ctrl-C stops everything at once.
+
+    SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL replace the embedded Valkey and SQLite by a Redis and a PostgreSQL
+    of your own. If the service cannot start, the exit code is that of the service.
     """
     require_training()
     from app import logs
@@ -206,7 +208,7 @@ def _free_port(host: str, port: int) -> int:
         except OSError as error:
             if isinstance(error, socket.gaierror) or time.monotonic() > deadline:
                 raise click.ClickException(
-                    f"{host} port {port} cannot be listened on ({error.strerror}); stop what does, or give "
-                    "another --port."
+                    f"The service cannot listen on {host} port {port} ({error.strerror}). Stop the program that "
+                    "uses the port, or choose another --port."
                 ) from error
             time.sleep(0.2)

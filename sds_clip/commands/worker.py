@@ -1,4 +1,4 @@
-"""`sds-clip worker`: takes jobs of one kind and runs them one after another."""
+"""`sds-clip worker`: runs jobs of one kind, one after another."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ SDS_CLIP_BROKER_URL=redis://redis:6379/0 SDS_CLIP_DATABASE_URL=postgresql://sds@
     sds-clip worker --queue evaluate --data-dir /data
 """,
 )
-@option("--queue", required=True, type=click.Choice(QUEUES), help="Take jobs of this kind.")
+@option("--queue", required=True, type=click.Choice(QUEUES), help="Run jobs of this kind.")
 @compute_option(
     "--device",
     metavar="DEVICE",
-    help="Compute on auto, cpu, cuda or cuda:N (default: SDS_CLIP_WORKER_DEVICE, or SDS_CLIP_DEVICE).",
+    help="Compute on this device: auto, cpu, cuda or cuda:N (default: SDS_CLIP_WORKER_DEVICE, or SDS_CLIP_DEVICE).",
 )
 @compute_option(
     "--threads",
     type=int,
     metavar="N",
-    help="Compute with so many threads, 0 for torch's own number (default: 0, or SDS_CLIP_WORKER_THREADS).",
+    help="Compute with this many threads; 0 means torch's own choice (default: 0, or SDS_CLIP_WORKER_THREADS).",
 )
 @data_dir_option
 @supervised_option
 def worker(
     queue: str, device: str | None, threads: int | None, data_dir: Path | None, supervised: bool
 ) -> int:
-    """Run jobs.
+    """Run the jobs of a service.
 
-    Takes jobs of one kind and runs them on one device, each in a process of its own, until SIGTERM or Ctrl-C: the job
-    at hand is then stopped at a checkpoint and let go, for the next worker to go on with.
+    A worker runs jobs of one kind on one device, one after another, each in its own process. On SIGTERM or Ctrl-C it
+    stops the current job at a checkpoint and releases it, so that another worker can continue it.
 
-    SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL name the broker and the database of the service, and --data-dir the
-    folder that it shares with the service. `sds-clip up` starts all of it.
+    SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL must name the service's broker and database, and --data-dir the
+    folder that worker and service share. `sds-clip up` starts service and workers together.
 
-    The exit code is 1 where the database does not answer at the start.
+    The exit code is 1 if the database does not answer at the start.
     """
     if supervised:
         end_with_supervisor()

@@ -115,11 +115,17 @@ def test_excess_is_refused(size: int) -> None:
     assert _code(base64.b64encode(b"x" * size).decode()) == "image_too_large"
 
 
+def decoder_of(
+    limits: ImageLimits, *, threads: int, max_bytes: int = 2**30, max_waiting: int = 512
+) -> Decoder:
+    return Decoder(limits, threads=threads, max_bytes=max_bytes, max_waiting=max_waiting)
+
+
 def _run_with_decoder(
     clip: Clip, images: list[bytes | str], threads: int = 2
 ) -> list[Tensor | BaseException]:
     async def scenario() -> list[Tensor | BaseException]:
-        decoder = Decoder(ImageLimits(max_bytes=100_000), threads=threads)
+        decoder = decoder_of(ImageLimits(max_bytes=100_000), threads=threads)
         try:
             return await asyncio.gather(
                 *(decoder.pixels(image, clip) for image in images), return_exceptions=True
@@ -175,7 +181,7 @@ class _Gate:
 async def test_decoding_is_bounded_and_an_abandoned_image_is_counted_until_it_is_done() -> None:
     gate = _Gate()
 
-    decoder = Decoder(ImageLimits(), threads=2, max_waiting=1)
+    decoder = decoder_of(ImageLimits(), threads=2, max_waiting=1)
     running = [asyncio.ensure_future(decoder.pixels(_png(), gate)) for _ in range(3)]
     while gate.running < 2:
         await asyncio.sleep(0.001)
@@ -229,7 +235,7 @@ def test_large_image_waits_and_is_not_overtaken() -> None:
 
 
 async def test_image_over_the_whole_budget_is_refused_and_smaller_ones_are_not(small_clip: Clip) -> None:
-    decoder = Decoder(ImageLimits(), threads=1, max_bytes=2**20)
+    decoder = decoder_of(ImageLimits(), threads=1, max_bytes=2**20)
     with pytest.raises(InvalidImage) as refused:
         await decoder.pixels(_png(400, 400), small_clip)
     assert refused.value.code == "image_over_memory_limit"
@@ -244,7 +250,7 @@ def test_cancelled_images_give_their_share_and_their_place_back() -> None:
 
     async def scenario() -> None:
         data = _png(100, 100)
-        decoder = Decoder(ImageLimits(), threads=3, max_bytes=200_000)  # room for one
+        decoder = decoder_of(ImageLimits(), threads=3, max_bytes=200_000)  # room for one
         running = asyncio.ensure_future(decoder.pixels(data, gate))
         while gate.running < 1:
             await asyncio.sleep(0.001)
@@ -281,7 +287,7 @@ class _Short:
 async def test_lack_of_memory_is_an_error_that_keeps_nothing() -> None:
     short = _Short()
 
-    decoder = Decoder(ImageLimits(), threads=1)
+    decoder = decoder_of(ImageLimits(), threads=1)
     with pytest.raises(OutOfMemory) as caught:
         await decoder.pixels(_png(), short)
     assert short.picture is not None
@@ -299,7 +305,7 @@ async def test_refused_image_is_let_go_without_the_garbage_collector(small_clip:
             return weakref.ref(error)
         raise AssertionError("the image was taken")
 
-    decoder = Decoder(ImageLimits(), threads=1)
+    decoder = decoder_of(ImageLimits(), threads=1)
     gc.disable()
     try:
         error = await refused(ImageReader(decoder, None, Metrics()))
@@ -318,7 +324,7 @@ async def test_memory_is_released_once_more_after_the_last_image_s_period(
     released = threading.Semaphore(0)
     monkeypatch.setattr(images, "release_free_memory", released.release)
 
-    decoder = Decoder(ImageLimits(), threads=2)
+    decoder = decoder_of(ImageLimits(), threads=2)
     await decoder.pixels(_png(), small_clip)
     for _ in range(2):
         assert await asyncio.to_thread(released.acquire, timeout=30)

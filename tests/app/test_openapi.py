@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
+from pydantic import BaseModel
 from schemathesis import BaseSchema, Case
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
+from app.openapi import describe_json, install_openapi
 from tests.app.serverside import running_server
 
 
@@ -24,6 +27,26 @@ def schema(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
     ) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+class Detail(BaseModel):
+    size: int
+
+
+class Wish(BaseModel):
+    details: list[Detail]
+
+
+def test_route_that_describes_its_body_is_described_completely() -> None:
+    app = FastAPI()
+    app.add_api_route("/wishes", lambda: None, methods=["POST"], openapi_extra=describe_json(Wish))
+    install_openapi(app)
+    description = app.openapi()
+    content = description["paths"]["/wishes"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/Wish"}
+    schemas = description["components"]["schemas"]
+    assert schemas["Wish"]["properties"]["details"]["items"] == {"$ref": "#/components/schemas/Detail"}
+    assert schemas["Detail"]["properties"].keys() == {"size"}
 
 
 def test_every_operation_documents_its_errors_and_its_examples_work(client: TestClient) -> None:

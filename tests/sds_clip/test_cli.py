@@ -210,10 +210,6 @@ def test_wrong_usage_is_one_line_and_2(
             "none: ",
         ),
         (
-            ["evaluate", "winoground", "--model", "demo", "--data", "none", "--out", "none/a"],
-            "none: ",
-        ),
-        (
             ["convert", "none.pt", "--architecture", "ViT-B-32", "--out", "x"],
             "none.pt: ",
         ),

@@ -13,6 +13,7 @@ from PIL import Image
 from sds_clip import AsyncClient, Client, ClientError, Job, JobFailed
 from sds_clip.client import errors
 from tests.app.serverside import RunningServer
+from tests.sds_clip.scripted import Answer, scripted
 from tests.training import save_coco
 
 TEXTS = ["a red circle", "a blue square"]
@@ -199,6 +200,13 @@ def test_a_failed_download_leaves_nothing(client: Client, tmp_path: Path) -> Non
         client.download("default", tmp_path / "out.tar")
     assert list(tmp_path.glob("*.tar*")) == []
     assert list(tmp_path.glob(".out*")) == []
+
+
+def test_a_download_creates_its_folder(tmp_path: Path) -> None:
+    with scripted(Answer(200, b"bytes")) as server, Client(server.url) as client:
+        file = client.download("default", tmp_path / "a" / "b" / "out.tar")
+    assert file.read_bytes() == b"bytes"
+    assert [left.name for left in file.parent.iterdir()] == ["out.tar"]
 
 
 def test_the_awaited_client_does_the_same(service: RunningServer, pairs: Path, photos: list[Path]) -> None:

@@ -42,8 +42,10 @@ def test_a_converted_checkpoint_is_served(
     out = tmp_path / "converted"
     arguments = ["convert", str(pickled), "--architecture", ARCHITECTURE, "--out", str(out)]
     assert main([*arguments, "--preprocess", str(preprocess)]) == 0
-    reference = capsys.readouterr().out.strip()
+    captured = capsys.readouterr()
+    reference = captured.out.strip()
     assert reference == f"local-dir:{out}"
+    assert f"sds-clip serve --model local-dir:{out}" in captured.err
     assert main(["match", str(photos[0]), "--text", "a", "--model", reference, "--json"]) == 0
     assert main([*arguments, "--preprocess", str(preprocess)]) == 2
     assert "exists" in capsys.readouterr().err

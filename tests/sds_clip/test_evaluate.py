@@ -67,7 +67,7 @@ def test_json_holds_every_share_and_tie(
 def test_the_file_lets_the_shares_be_computed_again(
     checkpoint: Path, winoground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "result"
+    out = tmp_path / "created" / "result"
     assert evaluate(checkpoint, winoground, "--out", str(out)) == 0
     results = read_results(out / "results.json")
     for name in ("text", "image", "group"):
@@ -257,7 +257,7 @@ def test_clip_benchmarks_names_are_taken(
     assert main(["evaluate", name, *options]) == 0
     assert json.loads(capsys.readouterr().out)["benchmark"] == "sugarcrepe"
     assert main(["evaluate", name, *options[:-1]]) == 0
-    assert "Without add_att, add_obj" in capsys.readouterr().out
+    assert "add_att, add_obj" in capsys.readouterr().out
 
 
 def test_every_benchmark_runs_by_name(
@@ -297,7 +297,6 @@ def test_every_benchmark_runs_by_name(
         (["winoground", "--model", "demo", "--batch-size", "0"], "--batch-size"),
         (["winoground", "--model", "demo", "--max-bad-share", "2"], "--max-bad-share"),
         (["winoground", "--model", "demo", "--out", "b32.json"], "--out"),
-        (["winoground", "--model", "demo", "--out", "no/such"], "no: "),
         (["winoground", "--model", "demo", "--data", "none"], "none: "),
     ],
 )

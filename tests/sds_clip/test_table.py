@@ -1,6 +1,6 @@
 import pytest
 
-from sds_clip.table import printable, table
+from sds_clip.table import printable, size_text, table
 
 
 def test_numbers_stand_right_and_text_left() -> None:
@@ -33,3 +33,11 @@ def test_characters_that_steer_a_terminal_are_replaced(text: str) -> None:
     shown = printable(text)
     assert "\ufffd" in shown
     assert shown.isprintable() or set(shown) - {"\ufffd"} <= set("ab[31m")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1 KiB"), (1024**2 - 1, "1 MiB"), (5 * 2**40, "5120 GiB")],
+)
+def test_a_size_is_in_the_largest_unit_that_fits(size_bytes: int, text: str) -> None:
+    assert size_text(size_bytes) == text

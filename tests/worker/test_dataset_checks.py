@@ -27,7 +27,7 @@ from tests.databases import held, on_both
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready
 from tests.worker.waiting import until
-from worker.check_process import Claim
+from worker.check_process import CheckClaim
 from worker.checker import Checker
 from worker.config import WorkerConfig
 from worker.data import content_of, pairs_place
@@ -48,7 +48,7 @@ def tar_of(folder: Path, top: str = "") -> bytes:
 def uploaded(
     store: Store, config: WorkerConfig, data: bytes, format: str = "pairs", **source: Any
 ) -> Dataset:
-    dataset = store.datasets.add(name="a", format=format, source={"upload": "archive", **source}, folder=None)
+    dataset = store.datasets.add(name="a", format=format, source={"upload": "archive", **source})
     with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / ARCHIVE).write_bytes(data)
         claim.keep_upload()
@@ -154,7 +154,7 @@ def test_table_that_names_a_file_elsewhere_is_rejected_whether_that_is_there_or_
         shutil.copy(folder / "images" / "0.png", tmp_path / "secret.png")
         shutil.copy(folder / "images" / "0.png", config.data_dir / "secret.png")
     uploaded(store, config, tar_of(folder))
-    store.datasets.add(name="a", format="pairs", source={"path": str(folder)}, folder=None)
+    store.datasets.add(name="a", format="pairs", source={"path": str(folder)})
     for _ in range(2):
         found = checked(store, open_to_us)
         assert found.status is DatasetStatus.REJECTED
@@ -183,7 +183,7 @@ def test_registered_folder_is_not_read_once_a_link_leads_out_of_it(
 ) -> None:
     open_to_us = replace(config, dataset_roots=(tmp_path / "roots",))
     folder = table("1.png")
-    store.datasets.add(name="a", format="pairs", source={"path": str(folder)}, folder=None)
+    store.datasets.add(name="a", format="pairs", source={"path": str(folder)})
     found = checked(store, open_to_us)
     assert found.status is DatasetStatus.READY
     content_of(store, open_to_us, found.id, param="x")
@@ -191,7 +191,7 @@ def test_registered_folder_is_not_read_once_a_link_leads_out_of_it(
     (folder / "images" / "1.png").symlink_to(pairs_folder / "1.png")
     with pytest.raises(SourceForbidden):
         content_of(store, open_to_us, found.id, param="x")
-    store.datasets.add(name="a", format="pairs", source={"path": str(folder)}, folder=None)
+    store.datasets.add(name="a", format="pairs", source={"path": str(folder)})
     assert checked(store, open_to_us).status is DatasetStatus.REJECTED
 
 
@@ -210,7 +210,7 @@ def test_folder_with_two_files_of_captions_is_rejected(
 def test_uploaded_shards_are_accepted_and_read_in_their_order(
     store: Store, config: WorkerConfig, picture: bytes
 ) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={"upload": "shards"}, folder=None)
+    dataset = store.datasets.add(name="a", format="pairs", source={"upload": "shards"})
     with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / SHARDS).mkdir()
         for index, names in enumerate((["b", "a"], ["c"])):
@@ -233,7 +233,7 @@ def test_registered_shards_of_several_folders_have_one_hash_at_the_check_and_in_
     (root / "one" / "not-named.tar").write_bytes(b"")
     open_to_us = replace(config, dataset_roots=(root,))
     pattern = f"{root}/{{one,two}}/x.tar"
-    store.datasets.add(name="a", format="pairs", source={"path": pattern}, folder=None)
+    store.datasets.add(name="a", format="pairs", source={"path": pattern})
     found = checked(store, open_to_us)
     assert found.status is DatasetStatus.READY
     place = pairs_place(content_of(store, open_to_us, found.id, param="x"), tmp_path / "links")
@@ -244,7 +244,7 @@ def test_registered_shards_of_several_folders_have_one_hash_at_the_check_and_in_
 def test_registered_path_that_is_no_longer_allowed_is_rejected(
     store: Store, config: WorkerConfig, pairs_folder: Path
 ) -> None:
-    store.datasets.add(name="a", format="pairs", source={"path": str(pairs_folder)}, folder=None)
+    store.datasets.add(name="a", format="pairs", source={"path": str(pairs_folder)})
     found = checked(store, config)
     assert found.status is DatasetStatus.REJECTED
     assert found.problems is not None
@@ -315,7 +315,7 @@ def test_fine_tuned_model_is_measured_on_what_the_check_has_left(
 def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(
     store: Store, config: WorkerConfig
 ) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    dataset = store.datasets.add(name="a", format="pairs", source={})
     job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, {}, datasets=(dataset.id,)))
     problems = checked(store, config).problems
     assert problems is not None
@@ -382,9 +382,9 @@ def test_data_set_whose_check_dies_each_time_is_rejected(
 def test_check_whose_database_was_away_is_given_back_when_it_answers(
     database_url: str, store: Store, config: WorkerConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    dataset = store.datasets.add(name="a", format="pairs", source={})
     impatient = Store(database_url, timeout_s=0.1)
-    claim = Claim(impatient, "checker", 60)
+    claim = CheckClaim(impatient, "checker", 60)
     assert claim.take() is not None
     giving_back = threading.Thread(target=claim.release)
     with held(database_url):

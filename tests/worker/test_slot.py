@@ -17,7 +17,7 @@ from app.store import Store
 from app.store.records import Job, Lease
 from app.store.states import JobKind, JobStatus
 from tests.databases import held, on_both
-from tests.worker.waiting import LIGHT, Running, end, job_process, notes, until, until_status
+from tests.worker.waiting import LIGHT, PATIENCE_S, Running, end, job_process, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import ProcessId, identify, is_alive
@@ -73,6 +73,26 @@ def test_warm_process_that_dies_is_replaced_before_the_next_job(
         job = submit({"act": "count", "steps": 1})
         until_status(store, job.id, JobStatus.SUCCEEDED)
     assert (config.data_dir / "notes").read_text().split()[3] == str(second)
+
+
+def test_warm_process_that_dies_again_is_not_replaced_at_once(config: WorkerConfig, store: Store) -> None:
+    patient = replace(config, idle_tick_s=3600, keep_warm=True)
+    with running(patient, store) as slot:
+        first, second = kill_spare(slot), kill_spare(slot)
+        assert first != second
+        slot._replace_spare()
+        assert warm_pid(slot) == second
+        slot._no_spare_before = 0.0
+        assert kill_spare(slot) != second
+
+
+def kill_spare(slot: Slot) -> int:
+    """Look for a dead warm process, then kill the one that lives; returns its pid."""
+    slot._replace_spare()
+    assert slot._spare is not None
+    os.kill(slot._spare.pid, signal.SIGKILL)
+    assert slot._spare.wait(PATIENCE_S) is not None
+    return slot._spare.pid
 
 
 def test_slot_that_cannot_start_a_warm_process_ends_its_job_and_runs_the_next(

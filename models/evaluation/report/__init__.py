@@ -50,7 +50,7 @@ def write_report(
         write_atomic(file, html)
     except OSError as error:
         raise EvaluationError(
-            f"{file} cannot be written ({error.strerror}); free some space or name another folder."
+            f"{file} cannot be written ({error.strerror}); free some space or choose another folder."
         ) from error
     return file
 

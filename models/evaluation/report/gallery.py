@@ -26,9 +26,9 @@ Pair = tuple[ItemOutcome | None, ItemOutcome]
 def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -> dict[str, list[Pair]]:
     """Return the most improved and most worsened items.
 
-    Without a baseline, they are the furthest from right and the most clearly right. An item that turned right
-    (or wrong) comes before one whose margin only grew (or fell). Margins on two scales (of two scorers) are
-    not subtracted; then only items that turned are shown.
+    Without a baseline, return the items that are most clearly wrong and most clearly right. An item that became
+    right (or wrong) comes before one whose margin only grew (or fell). If the two runs have different scorers,
+    their margins have different scales and are not subtracted; then only items that became right or wrong are shown.
     """
     outcome = results.outcome
     pairs = _pairs(results, baseline)
@@ -43,7 +43,7 @@ def galleries(results: Results, baseline: Results | None, *, same_scale: bool) -
     chosen = _best(pairs, change), _best(pairs, lambda pair: (-change(pair)[0], -change(pair)[1]))
     titles = ("Most improved items", "Most worsened items")
     if baseline is None:
-        chosen, titles = chosen[::-1], ("Items furthest from right", "Items most clearly right")
+        chosen, titles = chosen[::-1], ("Items most clearly wrong", "Items most clearly right")
     return {title: pairs for title, pairs in zip(titles, chosen, strict=True) if pairs}
 
 

@@ -19,12 +19,16 @@ from sds_clip.client.waiting import in_thread
 
 
 class AsyncClient:
-    """A client of the service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
+    """A client of the service at `url`, with the API key `api_key`.
 
-    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. Lists longer than the service
-    accepts in one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of
-    the service describes every field. Failures raise a `ClientError`, after up to `max_attempts` if the call
-    is idempotent. A job's events are followed across reconnections. Threads and tasks may share a client.
+    The defaults are the environment variables SDS_CLIP_URL and SDS_CLIP_API_KEY.
+
+    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the service
+    accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's own
+    JSON; /docs of the service describes every field.
+
+    Every failure raises a `ClientError`. Idempotent calls are tried up to `max_attempts` times first. Following a
+    job survives lost connections. Threads and tasks may share a client.
     """
 
     def __init__(
@@ -71,21 +75,21 @@ class AsyncClient:
         return await inference.embed(self._http, images, texts, options)
 
     async def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
-        """The served models, the aliases, and a page of versions, newest first."""
+        """Return the served models, the aliases, and a page of versions, newest first."""
         return await self._http.json(calls.page("/models", after=after, limit=limit))
 
     async def model(self, version: str) -> dict[str, Any]:
-        """A version by its id or an alias."""
+        """Return a version by its id or an alias."""
         return await self._http.json(calls.get("models", version))
 
     async def promote(
         self, version: str, *, reason: str, alias: str = "default", **options: Any
     ) -> dict[str, Any]:
-        """Point an alias at a version. Options: force, expected_generation."""
+        """Point an alias to a version. Options: force, expected_generation."""
         return await self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
     async def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
-        """Point an alias back at its previous version. Options: expected_generation."""
+        """Point an alias back to its previous version. Options: expected_generation."""
         return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
     async def delete_model(self, version: str) -> None:
@@ -93,7 +97,11 @@ class AsyncClient:
         await self._http.send(calls.delete("models", version))
 
     async def download(self, version: str, file: str | os.PathLike[str], *, full: bool = False) -> Path:
-        """Write a version's files to a tar, atomically. A delta stays one unless `full`."""
+        """Download a version as a tar file.
+
+        The file appears when it is complete, and its folder is created if needed. With `full`, a delta is
+        downloaded as whole weights.
+        """
         call = calls.get("models", version, "download", weights="full" if full else None)
         path = Path(file)
         await self._http.download(call, path)
@@ -112,7 +120,11 @@ class AsyncClient:
         name: str | None = None,
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
-        """Upload an archive, or a folder as a tar built while sending. It is checked in the background."""
+        """Upload a data set: an archive, or a folder, which is packed while it is sent.
+
+        The service checks the data in the background. Pairs or items that cannot be used are left out, up to the
+        share `max_bad_share`.
+        """
         fields = {
             "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
             "format": format,
@@ -123,7 +135,7 @@ class AsyncClient:
     async def register_dataset(
         self, source: str, *, format: str, name: str, **options: Any
     ) -> dict[str, Any]:
-        """Register data that are already on the server. Options: max_bad_share."""
+        """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return await self._http.json(
             calls.register({"source": source, "format": format, "name": name, **options})
         )
@@ -133,29 +145,29 @@ class AsyncClient:
         return await self._http.items("/datasets", limit, status=status)
 
     async def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """A data set, its status, and the problems found in it."""
+        """Return a data set with its status and the problems that were found in it."""
         return await self._http.json(calls.get("datasets", dataset_id))
 
     async def delete_dataset(self, dataset_id: str) -> None:
-        """Delete a data set that no job needs."""
+        """Delete a data set. Raises Conflict if a job needs it."""
         await self._http.send(calls.delete("datasets", dataset_id))
 
     async def finetune(self, training_data: str, **fields: Any) -> AsyncJob:
-        """Submit a fine-tuning job. Fields: those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        """Submit a fine-tuning job. `fields` are those of POST /finetune (base, teacher, hyperparameters, ...)."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
     async def evaluate(self, benchmark: str, data: str, **fields: Any) -> AsyncJob:
-        """Submit an evaluation job. Fields: those of POST /evaluate (model, baseline, scorer, ...)."""
+        """Submit an evaluation job. `fields` are those of POST /evaluate (model, baseline, scorer, ...)."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
         )
 
     async def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
-        """Estimate what such a job would do and need, without submitting it."""
+        """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return await self._http.json(calls.dry_run(kind, fields))
 
     async def jobs(
@@ -171,7 +183,7 @@ class AsyncClient:
         return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))
 
     async def workers(self) -> list[dict[str, Any]]:
-        """List the workers seen in the last day, whether each is alive, and its current job."""
+        """List the workers of the last day: whether each is alive, and its current job."""
         found: list[dict[str, Any]] = (await self._http.json(calls.get("workers")))["data"]
         return found
 
@@ -188,9 +200,10 @@ class AsyncJob(JobRecord):
         return self
 
     async def wait(self, *, progress: bool = False) -> AsyncJob:
-        """Wait until the job has ended, through pauses too. Shows a bar if `progress`.
+        """Wait until the job has ended. A paused job is waited for too. With `progress`, a bar is shown.
 
-        Raises: JobFailed if it failed or was cancelled; ConnectionFailed if the service stays away.
+        Raises: JobFailed if the job failed or was cancelled; ConnectionFailed if the service does not come back
+        after the connection was lost.
         """
         with Progress(self, shown=progress) as shown:
             async for event in self._http.follow(self.id):
@@ -200,13 +213,13 @@ class AsyncJob(JobRecord):
         return self
 
     async def events(self, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
-        """Yield the job's events after number `after`, then new ones as they happen, until it ends."""
+        """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
         async for event in self._http.follow(self.id, after):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
     async def metrics(self) -> list[dict[str, Any]]:
-        """All metrics of the job, one entry per step."""
+        """Return all metrics of the job, one entry per step."""
         found: list[dict[str, Any]] = []
         while True:
             after = found[-1]["step"] if found else None
@@ -216,12 +229,12 @@ class AsyncJob(JobRecord):
                 return found
 
     async def log(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the log records of a fine-tuning run, as far as they are written."""
+        """Yield the log records that a fine-tuning job has written so far."""
         async for line in self._http.lines(calls.get("jobs", self.id, "log")):
             yield json.loads(line)
 
     async def report(self) -> str:
-        """An evaluation's report as HTML."""
+        """Return the report of an evaluation as HTML."""
         return (await self._http.send(calls.get("jobs", self.id, "report"))).text
 
     async def cancel(self) -> AsyncJob:
@@ -241,7 +254,7 @@ class AsyncJob(JobRecord):
         return await self._act("retry")
 
     async def delete(self) -> AsyncJob:
-        """Remove the files of a job that has ended; its record and its version stay."""
+        """Delete the files of a job that has ended; its record and its version stay."""
         self.info = await self._http.json(calls.delete("jobs", self.id))
         return self
 

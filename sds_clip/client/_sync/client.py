@@ -20,12 +20,16 @@ from sds_clip.client.waiting import at_once
 
 
 class Client:
-    """A client of the service at `url` (or SDS_CLIP_URL) with `api_key` (or SDS_CLIP_API_KEY).
+    """A client of the service at `url`, with the API key `api_key`.
 
-    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. Lists longer than the service
-    accepts in one request are sent in several, and answered as one. Answers are the API's own JSON; /docs of
-    the service describes every field. Failures raise a `ClientError`, after up to `max_attempts` if the call
-    is idempotent. A job's events are followed across reconnections. Threads and tasks may share a client.
+    The defaults are the environment variables SDS_CLIP_URL and SDS_CLIP_API_KEY.
+
+    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the service
+    accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's own
+    JSON; /docs of the service describes every field.
+
+    Every failure raises a `ClientError`. Idempotent calls are tried up to `max_attempts` times first. Following a
+    job survives lost connections. Threads and tasks may share a client.
     """
 
     def __init__(
@@ -70,19 +74,19 @@ class Client:
         return inference.embed(self._http, images, texts, options)
 
     def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
-        """The served models, the aliases, and a page of versions, newest first."""
+        """Return the served models, the aliases, and a page of versions, newest first."""
         return self._http.json(calls.page("/models", after=after, limit=limit))
 
     def model(self, version: str) -> dict[str, Any]:
-        """A version by its id or an alias."""
+        """Return a version by its id or an alias."""
         return self._http.json(calls.get("models", version))
 
     def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> dict[str, Any]:
-        """Point an alias at a version. Options: force, expected_generation."""
+        """Point an alias to a version. Options: force, expected_generation."""
         return self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
     def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
-        """Point an alias back at its previous version. Options: expected_generation."""
+        """Point an alias back to its previous version. Options: expected_generation."""
         return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
     def delete_model(self, version: str) -> None:
@@ -90,7 +94,11 @@ class Client:
         self._http.send(calls.delete("models", version))
 
     def download(self, version: str, file: str | os.PathLike[str], *, full: bool = False) -> Path:
-        """Write a version's files to a tar, atomically. A delta stays one unless `full`."""
+        """Download a version as a tar file.
+
+        The file appears when it is complete, and its folder is created if needed. With `full`, a delta is
+        downloaded as whole weights.
+        """
         call = calls.get("models", version, "download", weights="full" if full else None)
         path = Path(file)
         self._http.download(call, path)
@@ -109,7 +117,11 @@ class Client:
         name: str | None = None,
         max_bad_share: float = 0.0,
     ) -> dict[str, Any]:
-        """Upload an archive, or a folder as a tar built while sending. It is checked in the background."""
+        """Upload a data set: an archive, or a folder, which is packed while it is sent.
+
+        The service checks the data in the background. Pairs or items that cannot be used are left out, up to the
+        share `max_bad_share`.
+        """
         fields = {
             "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
             "format": format,
@@ -118,7 +130,7 @@ class Client:
         return self._http.upload(fields, at_once(UploadFile, path))
 
     def register_dataset(self, source: str, *, format: str, name: str, **options: Any) -> dict[str, Any]:
-        """Register data that are already on the server. Options: max_bad_share."""
+        """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
 
     def datasets(self, *, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
@@ -126,29 +138,29 @@ class Client:
         return self._http.items("/datasets", limit, status=status)
 
     def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """A data set, its status, and the problems found in it."""
+        """Return a data set with its status and the problems that were found in it."""
         return self._http.json(calls.get("datasets", dataset_id))
 
     def delete_dataset(self, dataset_id: str) -> None:
-        """Delete a data set that no job needs."""
+        """Delete a data set. Raises Conflict if a job needs it."""
         self._http.send(calls.delete("datasets", dataset_id))
 
     def finetune(self, training_data: str, **fields: Any) -> Job:
-        """Submit a fine-tuning job. Fields: those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        """Submit a fine-tuning job. `fields` are those of POST /finetune (base, teacher, hyperparameters, ...)."""
         return Job(
             self._http,
             self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
     def evaluate(self, benchmark: str, data: str, **fields: Any) -> Job:
-        """Submit an evaluation job. Fields: those of POST /evaluate (model, baseline, scorer, ...)."""
+        """Submit an evaluation job. `fields` are those of POST /evaluate (model, baseline, scorer, ...)."""
         return Job(
             self._http,
             self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
         )
 
     def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
-        """Estimate what such a job would do and need, without submitting it."""
+        """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return self._http.json(calls.dry_run(kind, fields))
 
     def jobs(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Job]:
@@ -159,7 +171,7 @@ class Client:
         return Job(self._http, self._http.json(calls.get("jobs", job_id)))
 
     def workers(self) -> list[dict[str, Any]]:
-        """List the workers seen in the last day, whether each is alive, and its current job."""
+        """List the workers of the last day: whether each is alive, and its current job."""
         found: list[dict[str, Any]] = (self._http.json(calls.get("workers")))["data"]
         return found
 
@@ -176,9 +188,10 @@ class Job(JobRecord):
         return self
 
     def wait(self, *, progress: bool = False) -> Job:
-        """Wait until the job has ended, through pauses too. Shows a bar if `progress`.
+        """Wait until the job has ended. A paused job is waited for too. With `progress`, a bar is shown.
 
-        Raises: JobFailed if it failed or was cancelled; ConnectionFailed if the service stays away.
+        Raises: JobFailed if the job failed or was cancelled; ConnectionFailed if the service does not come back
+        after the connection was lost.
         """
         with Progress(self, shown=progress) as shown:
             for event in self._http.follow(self.id):
@@ -188,13 +201,13 @@ class Job(JobRecord):
         return self
 
     def events(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield the job's events after number `after`, then new ones as they happen, until it ends."""
+        """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
         for event in self._http.follow(self.id, after):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All metrics of the job, one entry per step."""
+        """Return all metrics of the job, one entry per step."""
         found: list[dict[str, Any]] = []
         while True:
             after = found[-1]["step"] if found else None
@@ -204,12 +217,12 @@ class Job(JobRecord):
                 return found
 
     def log(self) -> Iterator[dict[str, Any]]:
-        """Yield the log records of a fine-tuning run, as far as they are written."""
+        """Yield the log records that a fine-tuning job has written so far."""
         for line in self._http.lines(calls.get("jobs", self.id, "log")):
             yield json.loads(line)
 
     def report(self) -> str:
-        """An evaluation's report as HTML."""
+        """Return the report of an evaluation as HTML."""
         return (self._http.send(calls.get("jobs", self.id, "report"))).text
 
     def cancel(self) -> Job:
@@ -229,7 +242,7 @@ class Job(JobRecord):
         return self._act("retry")
 
     def delete(self) -> Job:
-        """Remove the files of a job that has ended; its record and its version stay."""
+        """Delete the files of a job that has ended; its record and its version stay."""
         self.info = self._http.json(calls.delete("jobs", self.id))
         return self
 

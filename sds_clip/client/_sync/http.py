@@ -24,7 +24,7 @@ class Http:
 
     def __init__(self, url: str | None, api_key: str | None, timeout_s: float, max_attempts: int) -> None:
         if max_attempts < 1:
-            raise ValueError(f"max_attempts is {max_attempts}; a call is sent once at least.")
+            raise ValueError(f"max_attempts is {max_attempts}, but it must be at least 1.")
         self._max_attempts = max_attempts
         self._client = httpx.Client(**connection.options(url, api_key, timeout_s))
 
@@ -35,7 +35,7 @@ class Http:
         return connection.json_of(self.send(call))
 
     def send(self, call: Call) -> httpx.Response:
-        """Send a call, with retries as `connection.retry_pause_s` says."""
+        """Send a call. `connection.retry_pause_s` decides about retries."""
         attempt = 0
         while True:
             attempt += 1
@@ -71,16 +71,17 @@ class Http:
         )
 
     def download(self, call: Call, file: Path) -> None:
-        """Write a response to a file atomically."""
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
-            try:
-                with self._stream(call) as response:
+        """Write a response to a file atomically. The file's folder is created if needed."""
+        with self._stream(call) as response:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
+                try:
                     for chunk in response.iter_bytes():
                         at_once(part.write, chunk)
-                part.flush()
-                os.replace(part.name, file)
-            finally:
-                Path(part.name).unlink(missing_ok=True)
+                    part.flush()
+                    os.replace(part.name, file)
+                finally:
+                    Path(part.name).unlink(missing_ok=True)
 
     def lines(self, call: Call) -> Iterator[str]:
         with self._stream(call) as response:

@@ -20,7 +20,7 @@ Json: TypeAlias = dict[str, Any]
 MAX_IMAGES = 64
 MAX_TEXTS = 1024
 _TOO_MUCH = ("too_many_images", "too_many_texts", "body_too_large")
-# Responses of two versions are never joined: if the model is swapped in between, all requests are repeated.
+# Responses of two versions are never joined. If the model is swapped between them, all requests are repeated.
 _TRIES = 3
 _NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 
@@ -66,8 +66,8 @@ def _answers(
         if all(part.answer.get("model") == parts[0].answer.get("model") for part in parts):
             return parts
     raise ClientError(
-        "The model was swapped again and again between the requests for one answer: ask again, or name a version "
-        "as model.",
+        "The service swapped the model several times while the requests of this call were sent. Call again, or name "
+        "a version as model.",
         code="model_swapped",
         param="model",
     )

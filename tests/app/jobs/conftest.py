@@ -28,7 +28,7 @@ class Service:
 
     def ready_dataset(self, format: str = "pairs", *, usable: int = 1000, name: str = "set") -> str:
         """The id of a data set that was checked."""
-        added = self.store.datasets.add(name=name, format=format, source={}, folder=None)
+        added = self.store.datasets.add(name=name, format=format, source={})
         self.accept(added, usable)
         return added.id
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.backend import check_database
+from app.backend import migrate_early
 from app.errors import ConfigurationError
 from app.keys import create_key
 from app.main import create_app
@@ -182,7 +182,7 @@ def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
     settings = Settings(data_dir=tmp_path / "data", database_url=database_url, store_timeout_s=0.1)
 
     with held(database_url):
-        check_database(settings)
+        migrate_early(settings)
         client = TestClient(
             create_app(settings, {"local-dir:small": small_clip}), base_url="http://localhost"
         )
@@ -197,7 +197,7 @@ def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
 @pytest.mark.parametrize("url", ["mysql://host/name", "nonsense", "sqlite://"])
 def test_database_that_cannot_be_used_stops_the_start(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigurationError):
-        check_database(Settings(data_dir=tmp_path, database_url=url))
+        migrate_early(Settings(data_dir=tmp_path, database_url=url))
 
 
 def test_root_that_is_no_folder_stops_the_start(make_service: Callable[..., Any], tmp_path: Path) -> None:

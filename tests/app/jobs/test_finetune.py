@@ -54,7 +54,7 @@ def test_worker_reads_what_was_asked_for(service: Service) -> None:
 
 @on_both
 def test_job_on_data_that_is_being_checked_is_validating_until_that_is_done(service: Service) -> None:
-    added = service.store.datasets.add(name="new", format="pairs", source={}, folder=None)
+    added = service.store.datasets.add(name="new", format="pairs", source={})
 
     job = service.finetune(training_data=added.id)
     assert job["status"] == "validating"
@@ -64,9 +64,7 @@ def test_job_on_data_that_is_being_checked_is_validating_until_that_is_done(serv
 
 
 def test_share_of_bad_samples_that_the_data_were_accepted_with_holds_for_the_run(service: Service) -> None:
-    added = service.store.datasets.add(
-        name="new", format="pairs", source={"max_bad_share": 0.25}, folder=None
-    )
+    added = service.store.datasets.add(name="new", format="pairs", source={"max_bad_share": 0.25})
     service.accept(added)
 
     assert service.finetune(training_data=added.id)["hyperparameters"]["max_bad_share"] == 0.25
@@ -191,7 +189,7 @@ def test_data_of_another_format_is_refused_by_name(service: Service) -> None:
 
 
 def test_rejected_data_set_is_refused(service: Service) -> None:
-    added = service.store.datasets.add(name="bad", format="pairs", source={}, folder=None)
+    added = service.store.datasets.add(name="bad", format="pairs", source={})
     claimed = service.store.datasets.claim_check("checker", 60)
     assert claimed is not None
     service.store.datasets.reject(claimed, problems=[{"code": "image_unreadable", "message": "a.jpg"}])

@@ -44,10 +44,10 @@ def following(store: Store, use: Callable[[AsyncIterator[str]], Awaitable[Answer
     async def run() -> Answer:
         threads = StoreThreads(2)
         threads.open = True
-        service = JobService(store, Waker(None), cast(Any, None), Path())
+        service = JobService(store, threads, Waker(None), cast(Any, None), Path())
 
         async def read(after: int) -> JobUpdate:
-            return await threads.run(service.update_since, job.id, after, streams.MAX_EVENTS_PER_READ)
+            return await service.update_since(job.id, after, streams.MAX_EVENTS_PER_READ)
 
         async with asyncio.timeout(20):
             answer = await use(stream(read, await read(0), 0, ending=lambda: False))

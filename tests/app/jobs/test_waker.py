@@ -46,7 +46,7 @@ def test_job_whose_data_are_being_checked_wakes_nobody(
     service = make_service(broker_url=broker.url)
     before = _waiting(broker, "finetune")
     job = service.finetune()
-    added = service.store.datasets.add(name="new", format="pairs", source={}, folder=None)
+    added = service.store.datasets.add(name="new", format="pairs", source={})
 
     waiting = service.finetune(training_data=added.id)
     service.client.post(f"/jobs/{job['id']}/pause")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from app.registry.golden_file import read_golden
 from app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
-from app.registry.publish import Published, publish, read_published
+from app.registry.publish import PublishedVersion, publish, read_published
 from app.registry.removal import remove_leftovers
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -204,7 +204,7 @@ def test_version_that_is_removed_while_it_is_read_is_published_again(
     """Somebody has published these weights before, and an administrator deletes them at this moment."""
     first = publish(delta, tmp_path, job="job_1", fence=1, base=base)
 
-    def remove_first(folder: Path, version: str) -> Published:
+    def remove_first(folder: Path, version: str) -> PublishedVersion:
         monkeypatch.undo()
         shutil.rmtree(folder)
         return read_published(folder, version)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -18,11 +19,17 @@ from models.disk_cache import DiskCache
 CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
 
 
+def new_engine(clip: Clip, **options: Any) -> Engine:
+    """An engine over one model, with room for any test."""
+    limits = {"max_batch": 32, "max_queue": 1024, "deadline_s": 60.0, "text_cache_size": 16_384} | options
+    return Engine(ServedModels({"small": clip}), Metrics(), **limits)
+
+
 @asynccontextmanager
 async def building(
     clip: Clip, folder: Path, *, wait_s: float = 10, max_batch: int = 4, disk: DiskCache | None = None
 ) -> AsyncIterator[tuple[Engine, ClassWeights]]:
-    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=max_batch)
+    engine = new_engine(clip, max_batch=max_batch)
     engine.start()
     disk = disk or DiskCache(folder / "classes.sqlite3", max_bytes=10**9)
     classes = ClassWeights(engine, disk, wait_s=wait_s)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
-from app.metrics import Metrics
 from app.serving.engine import TURN_CHARS, Engine
 from app.serving.forward import Features, as_features
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
+from tests.app.serving.building import new_engine
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -27,7 +27,7 @@ def pictures(count: int, seed: int = 0) -> list[Tensor]:
 
 @asynccontextmanager
 async def serving(clip: Clip, **options: float) -> AsyncIterator[Engine]:
-    engine = Engine(ServedModels({"small": clip}), Metrics(), **options)  # type: ignore[arg-type]
+    engine = new_engine(clip, **options)
     engine.start()
     try:
         yield engine

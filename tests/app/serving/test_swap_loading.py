@@ -15,14 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from app.metrics import Metrics
 from app.registry.bases import BaseNotAllowed
 from app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
 from app.registry.publish import publish
-from app.registry.source import WeightsLocation, find_folder
-from app.serving.engine import Engine
+from app.registry.source import Registry, WeightsLocation, find_folder
 from app.serving.loading import UnknownVersion, VersionLoader
-from app.serving.served_models import ServedModels
 from app.threads import in_own_thread, with_one_torch_thread
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -30,6 +27,7 @@ from models.delta_file import DeltaError
 from models.golden import Golden
 from models.references import CheckpointError
 from models.sharing import bytes_apart, storages
+from tests.app.serving.building import new_engine
 from tests.app.serving.swapping import Versions
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
@@ -43,10 +41,10 @@ Find = Callable[[str], WeightsLocation | None]
 async def loading(
     clip: Clip, versions: Path | Find, *, bases: Sequence[str] = ()
 ) -> AsyncIterator[VersionLoader]:
-    engine = Engine(ServedModels({"small": clip}), Metrics(), max_batch=4)
+    engine = new_engine(clip, max_batch=4)
     engine.start()
     find = partial(find_folder, versions) if isinstance(versions, Path) else versions
-    loader = VersionLoader(engine, find_version=find, device="cpu", precision="float32", bases=bases)
+    loader = VersionLoader(engine, Registry(find), device="cpu", precision="float32", bases=bases)
     try:
         yield loader
     finally:

@@ -14,9 +14,7 @@ from tests.app.store.conftest import FakeClock, submitted
 
 
 def added(store: Store, **options: Any) -> Dataset:
-    return store.datasets.add(
-        **{"name": "demo", "format": "pairs", "source": {"upload": "a.tar"}, "folder": "ds/1", **options}
-    )
+    return store.datasets.add(**{"name": "demo", "format": "pairs", "source": {"upload": "a.tar"}, **options})
 
 
 def checked(store: Store, dataset: Dataset) -> tuple[Job, ...]:

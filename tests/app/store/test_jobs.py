@@ -301,7 +301,7 @@ def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None
 
 
 def test_retry_needs_the_data_sets_and_versions_of_the_job(store: Store) -> None:
-    data = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    data = store.datasets.add(name="a", format="pairs", source={})
     check = store.datasets.claim_check("checker", 60)
     assert check is not None
     store.datasets.accept(check, content_hash="0", counts={})
@@ -318,7 +318,7 @@ def test_retry_needs_the_data_sets_and_versions_of_the_job(store: Store) -> None
 
 
 def test_retried_job_waits_for_a_data_set_whose_check_has_not_ended(store: Store) -> None:
-    data = store.datasets.add(name="a", format="pairs", source={}, folder=None)
+    data = store.datasets.add(name="a", format="pairs", source={})
     job = submitted(store, datasets=(data.id,))
     store.jobs.request_cancel(job.id)
     assert store.jobs.request_retry(job.id).status is JobStatus.VALIDATING

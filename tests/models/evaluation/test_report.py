@@ -262,16 +262,14 @@ def test_group_match_stands_with_d_prime_and_chance_over_all_and_by_tag(
         "Relation: group_match", "2 items", "chance 50.0 %", "100.0 %",
     ]  # fmt: skip
     lead = " ".join(page.texts)
-    assert "group_match is 75.0 % (95 % interval 30.1 to 95.4) over 4 items. Chance 50.0 %." in lead
+    assert "group_match is 75.0 % (95 % interval 30.1 to 95.4) over 4 items" in lead
 
 
 def test_a_score_below_its_chance_is_called_so(matched: tuple[Results, Results]) -> None:
     wrong = replace(matched[0].metrics["group_score"], value=0.1)
     results = replace(matched[0], metrics={**matched[0].metrics, "group_score": wrong})
-    assert "Chance 16.7 %: below it, noise alone raises a score." in " ".join(
-        Document(render_report(results)).texts
-    )
-    assert "below it" not in " ".join(Document(render_report(matched[0])).texts)
+    assert "noise alone" in " ".join(Document(render_report(results)).texts)
+    assert "noise alone" not in " ".join(Document(render_report(matched[0])).texts)
 
 
 def test_group_match_is_compared_with_mcnemars_test_over_all_and_by_tag(
@@ -346,9 +344,7 @@ def test_primary_mean_over_tags_has_its_row(runs: tuple[Results, Results]) -> No
 
     # Object goes from 1/2 to 2/2, Relation stays at 1/4.
     assert section[section.index("macro") + 1 :][:3] == ["mean of 2 tags", "37.5 % →", "62.5 %"]
-    assert any(
-        text.startswith("macro, the mean over 2 tags, went from 37.5 % to 62.5 %") for text in page.texts
-    )
+    assert any(text.startswith("macro") and "from 37.5 % to 62.5 %" in text for text in page.texts)
 
 
 def test_number_of_pictures_and_open_tags_is_bounded(runs: tuple[Results, Results]) -> None:

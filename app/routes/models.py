@@ -1,0 +1,179 @@
+"""GET /models and /models/status; GET /models/{version}, its download and deletion; promote and rollback."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.auth import requires
+from app.backend import Backend
+from app.bodies import reads
+from app.errors import (
+    CannotExport,
+    Forbidden,
+    InvalidRequest,
+    Overloaded,
+    RecordInUse,
+    Unauthorized,
+    Unavailable,
+    UnknownRecord,
+)
+from app.openapi import describe_errors, describe_json
+from app.routes.shared import READING, WRITING, Administer, After, BackendDep, Limit, ReadModels, Train
+from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
+from app.schemas.listing import Deleted
+from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
+from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail, VersionInfo
+from app.serving.engine import Engine
+from app.serving.served_models import ModelHandle
+from app.serving.status import StatusBoard
+from app.store.alias_names import DEFAULT
+
+Archive: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A tar archive of the version's folder. Once it is unpacked, a reference with "
+        "`local-dir:` loads it.",
+        "content": {TAR: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+served = APIRouter(tags=["status"])
+"""What needs no database."""
+registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
+
+
+@served.get(
+    "/models",
+    dependencies=[Depends(requires("infer"))],
+    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest),
+)
+async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
+    """List the models that this process serves, and the registered aliases and versions."""
+    engine: Engine = request.app.state.engine
+    default = engine.models.current(DEFAULT)
+    listed = ModelsAndVersions(
+        models=[_described(model, default=model is default) for model in engine.models]
+    )
+    backend: Backend | None = request.app.state.backend
+    if backend is None:
+        return listed
+    try:
+        page, aliases = await backend.versions.list(after=after, limit=limit)
+    except Unavailable:  # what is served is known even without the registry
+        return listed.model_copy(update={"registry": "away"})
+    return listed.model_copy(
+        update={
+            "registry": "read",
+            "aliases": [AliasInfo.model_validate(alias) for alias in aliases],
+            "versions": [VersionInfo.of(version, aliases) for version in page.items],
+            "has_more": page.has_more,
+        }
+    )
+
+
+@served.get(
+    "/models/status",
+    dependencies=[Depends(requires("infer"))],
+    responses=describe_errors(Unauthorized, Forbidden),
+)
+async def models_status(request: Request) -> ServingStatus:
+    """Return what each serving process serves, since when, and what it could not load."""
+    board: StatusBoard = request.app.state.status
+    return ServingStatus(processes=await board.all())
+
+
+@registered.get("/models/{version}")
+async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
+    """Return a version by its id or an alias: where it comes from, what it is based on, and how good it is."""
+    return await backend.versions.get(version)
+
+
+@registered.post(
+    "/models/{version}/promote",
+    responses=describe_errors(*WRITING),
+    openapi_extra=describe_json(PromoteRequest),
+)
+async def promote(
+    caller: Administer,
+    backend: BackendDep,
+    version: str,
+    body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
+) -> AliasInfo:
+    """Point an alias at a version. Every serving process follows within seconds."""
+    return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
+
+
+@registered.post(
+    "/models/{alias}/rollback",
+    responses=describe_errors(*WRITING),
+    openapi_extra=describe_json(RollbackRequest),
+)
+async def rollback(
+    caller: Administer,
+    backend: BackendDep,
+    alias: str,
+    body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
+) -> AliasInfo:
+    """Point an alias at the version that it pointed at before."""
+    return AliasInfo.model_validate(await backend.versions.roll_back(alias, body, caller))
+
+
+@registered.get(
+    "/models/{version}/download",
+    response_class=Response,
+    responses=describe_errors(Overloaded, CannotExport) | Archive,
+)
+async def download(
+    caller: Train,
+    backend: BackendDep,
+    version: str,
+    weights: Annotated[
+        Literal["published", "full"],
+        Query(
+            description="Which files to send. `published`: the files as published, which are a delta if the "
+            "version is one. `full`: the full weights, which are made for this answer."
+        ),
+    ] = "published",
+) -> Response:
+    """Download a version's files as a tar archive."""
+    return TarResponse(await backend.versions.download(version, full=weights == "full"))
+
+
+@registered.get("/models/{version}/log", response_class=Response, responses=LOG)
+async def log(caller: Train, backend: BackendDep, version: str) -> Response:
+    """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
+    return LogResponse(await backend.versions.log(version), version)
+
+
+@registered.delete("/models/{version}", responses=describe_errors(RecordInUse))
+async def delete_version(caller: Administer, backend: BackendDep, version: str) -> Deleted:
+    """Delete a version and its files, unless an alias, a job or another version needs it.
+
+    It is no error to delete a version twice.
+    """
+    await backend.versions.delete(version)
+    return Deleted(id=version, object="model")
+
+
+router = APIRouter()
+router.include_router(served)  # first, because /models/{version} matches /models/status too
+router.include_router(registered)
+
+
+def _described(model: ModelHandle, *, default: bool) -> ServedModel:
+    clip = model.clip
+    return ServedModel(
+        **model.info.model_dump(),
+        default=default,
+        reference=clip.reference,
+        architecture=clip.architecture,
+        precision=clip.precision,
+        device=str(clip.device),
+        parameters=clip.parameters,
+        size_bytes=clip.size_bytes,
+        embedding_dimensions=clip.embed_dim,
+        image_size=clip.image_size,
+        context_length=clip.context_length,
+        probabilities="softmax" if clip.logit_bias is None else "sigmoid",
+        logit_scale=clip.logit_scale,
+        quick_gelu=clip.quick_gelu,
+    )

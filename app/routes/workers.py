@@ -1,0 +1,15 @@
+"""GET /workers."""
+
+from fastapi import APIRouter
+
+from app.openapi import describe_errors
+from app.routes.shared import READING, BackendDep, Train
+from app.schemas.workers import WorkerList
+
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
+
+
+@router.get("/workers")
+async def workers(caller: Train, backend: BackendDep) -> WorkerList:
+    """List the workers of the last day. Each says whether it is alive and which job it is running."""
+    return await backend.jobs.workers()
