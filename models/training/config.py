@@ -246,5 +246,5 @@ def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         near = ", ".join(sorted(FinetuneConfig.model_fields))
         return f"there is no option {name}; the options are {near}"
-    message = message.removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ").removesuffix(".")
     return f"{name}: {message[0].lower()}{message[1:]}" if name else message

@@ -201,7 +201,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         try:
             asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
         except ValueError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(str(error).removesuffix(".")) from error
         if asked.scorer == "diffusion" and asked.model:
             say(
                 "--model is ignored: --scorer diffusion measures the teacher. Name a CLIP model with --baseline."
