@@ -178,7 +178,6 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         default=EvaluationRequest.batch_size,
         help="Encode this many images at a time.",
     )
-    @number_option("--batch-size", section=COMPUTATION, default=32, help="Encode this many images at a time.")
     @folder_option(
         "--cache",
         section=COMPUTATION,
