@@ -207,7 +207,7 @@ def test_wrong_usage_is_one_line_and_2(
         (["classify", "a.png", "--labels-file", "none.txt"], "none.txt: "),
         (
             ["evaluate", "winoground", "--model", "demo", "--data", "none"],
-            "none: ",
+            "none",
         ),
         (
             ["convert", "none.pt", "--architecture", "ViT-B-32", "--out", "x"],
