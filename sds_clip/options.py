@@ -277,12 +277,26 @@ def load_model(settings: Settings, model: str | None, device: str | None, precis
     )
 
 
-def show_progress(what: str) -> Callable[[int, int], None]:
-    """Return a function that shows a counter on a terminal and prints nothing elsewhere."""
+class Bars:
+    """Progress bars on a terminal, one after another: a new name starts a new bar. Elsewhere nothing is shown."""
 
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r{done}/{total} {what}", end=end, file=sys.stderr, flush=True)
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._name = ""
 
-    return show
+    def show(self, name: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        from tqdm import tqdm
+
+        if self._bar is None or name != self._name or done < self._bar.n:
+            self.close()
+            self._bar, self._name = tqdm(desc=name, total=total, dynamic_ncols=True), name
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None

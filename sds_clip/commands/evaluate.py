@@ -17,6 +17,7 @@ from models.evaluation.request import EvaluationRequest
 from sds_clip.extras import require_extra
 from sds_clip.options import (
     COMPUTATION,
+    Bars,
     Decorator,
     Group,
     compute_option,
@@ -26,7 +27,6 @@ from sds_clip.options import (
     number_option,
     option,
     read_settings,
-    show_progress,
     together,
 )
 from sds_clip.table import say
@@ -269,5 +269,5 @@ def _evaluator(work: Path, device: str) -> Evaluator:
         work=work,
         features=work / "features",
         scores=work / "scores",
-        say=lambda what, done, total: show_progress(what)(done, total),
+        say=Bars().show,
     )

@@ -206,7 +206,7 @@ class _Terminal(Watcher):
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=steps, initial=done - 1, unit="step")
+            self._bar = tqdm(desc="finetune", total=steps, initial=done - 1, unit="step", dynamic_ncols=True)
         self._bar.update(done - self._bar.n)
 
     def on_record(self, record: Record) -> None:

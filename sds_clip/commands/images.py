@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,6 +14,7 @@ import click
 
 from models.choices import LabelSet, TemplateSet
 from sds_clip.options import (
+    Bars,
     Command,
     file_option,
     json_option,
@@ -21,7 +23,6 @@ from sds_clip.options import (
     number_option,
     option,
     read_settings,
-    show_progress,
 )
 from sds_clip.table import printable, table
 
@@ -220,7 +221,7 @@ def _templates(given: Sequence[str]) -> list[str]:
 def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
     from models.zero_shot import class_weights, prompts
 
-    features = _encode_texts(clip, prompts(labels, templates), progress=show_progress("prompts"))
+    features = _encode_texts(clip, prompts(labels, templates), progress=partial(Bars().show, "prompts"))
     return class_weights(features, len(templates))
 
 
