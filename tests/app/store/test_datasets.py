@@ -183,5 +183,6 @@ def test_data_sets_are_paged_and_unknown_ones_named(store: Store) -> None:
     assert ([each.id for each in left.items], left.has_more) == ([ids[2], ids[0]], False)
     assert [each.id for each in store.datasets.list(status=DatasetStatus.DELETED).items] == [ids[1]]
     for ask in (store.datasets.get, store.datasets.delete):
-        with pytest.raises(UnknownRecord, match="No data set"):
+        with pytest.raises(UnknownRecord) as caught:
             ask("ds_none")
+        assert caught.value.code == "dataset_not_found"
