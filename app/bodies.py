@@ -35,7 +35,7 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
         given = media_type(request.headers)
         try:
             if given == JSON:
-                return schema.model_validate_json(await request.body())
+                return schema.model_validate_json(await request.body(), strict=True)
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:

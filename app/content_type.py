@@ -21,5 +21,5 @@ def boundary(content_type: str) -> bytes:
     """The boundary of a form. Raises MalformedBody if there is none."""
     found = _BOUNDARY.search(content_type)
     if found is None:
-        raise MalformedBody("The Content-Type names no boundary.")
+        raise MalformedBody("The Content-Type header has no boundary. Let your HTTP client set this header.")
     return (found[1] or found[2]).encode("latin-1")

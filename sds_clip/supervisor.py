@@ -142,6 +142,7 @@ class System:
         """
         with handled(_SIGNALS, self._receive):
             try:
+                logger.info("Starting the service, which takes some seconds.")
                 self._service.start()
                 if not self._wait_until_ready():
                     return 0 if self._stopping.is_set() else self._failure()
@@ -150,6 +151,7 @@ class System:
                 on_ready()
                 self._look_after()
             finally:
+                logger.info("Stopping: running jobs stop at a checkpoint. Press Ctrl-C again to kill them.")
                 self._end(self._workers, self._worker_grace_s)
                 self._end([self._service], self._service_grace_s)
         return 0

@@ -23,7 +23,7 @@ from worker.identity import CHECK, owner_name
 from worker.periodic import Periodic
 from worker.protocol import Exit, Ticks, end_with
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("worker.check_process")  # run as __main__
 
 _TRY_AGAIN_S = 1.0
 _MEMORY_BYTES = 4 * 2**30

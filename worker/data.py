@@ -93,7 +93,7 @@ def exactly_one(files: Sequence[Path], folder: Path) -> Path:
 
 
 def _linked(shards: Sequence[Path], links: Path) -> Path:
-    """Link the shards in order into one folder; not needed where they are all the shards of their folder."""
+    """Link the shards in order into one folder, unless their own folder contains no other shards."""
     parent = shards[0].parent
     if list(shards) == sorted(parent.glob("[!.]*.tar")):
         return parent

@@ -26,7 +26,7 @@ from worker.lease_keeper import LeaseKeeper
 from worker.protocol import Assignment, Exit, Ticks, end_with
 from worker.reporter import Reporter
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("worker.job_process")  # run as __main__
 
 Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or any other."""

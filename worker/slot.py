@@ -83,8 +83,9 @@ class Slot:
 
         Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
 
-        The slot may already run a job without a task. Then the message is passed on, and this call
-        waits: as long as its one task lasts, Celery takes no other message away from idle workers.
+        If the slot already runs a job that it found without a task, it sends the message back to the queue.
+        It then blocks until that job ends, so that Celery gives this worker no further message that an idle
+        worker could take.
         """
         wait_s = 0.0
         while not self._at_work.acquire(timeout=wait_s):

@@ -103,7 +103,7 @@ class SourceRoots:
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """The paths of a pattern, whose number is checked before the first is produced.
+    """Yield the paths of a pattern. Their number is checked first.
 
     Raises: InvalidRequest: an empty range, or more than MAX_SHARDS paths.
     """

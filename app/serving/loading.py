@@ -137,7 +137,10 @@ class VersionLoader:
         return clip
 
     def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Unchecked:
-        """Everything but computing. Runs in a thread. `over` are the deltas for which this is the base."""
+        """Do every step of loading except the first forward pass. Runs in a thread.
+
+        `over` are the deltas for which this is the base.
+        """
         found, is_registry = self._find(version) if is_version(version) else (None, False)
         if found is None:
             raise UnknownVersion(f"This server has no version {version[:64]}.")

@@ -170,7 +170,7 @@ class Swapper:
         self._models.replace(wanted.name, clip, wanted.generation)
         self._classes.give_up_all_but({held.key for held in self._models.held()})
         self._metrics.swapped(wanted.name, seconds)
-        logger.info("The weights were swapped.", extra={"fields": _fields(wanted)})
+        logger.info("The version is in service.", extra={"fields": _fields(wanted)})
 
     def _fail(self, followed: FollowedAlias, error: Exception) -> None:
         wanted, last = followed.wanted, followed.failure

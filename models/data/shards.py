@@ -75,7 +75,7 @@ def expand(pattern: str) -> Iterator[Path]:
 
 
 def _index(shard: Path) -> list[tuple[Sample, Place | None]]:
-    """Return a shard's samples. Only captions are kept of their texts, since a shard's JSON can be long."""
+    """Return a shard's samples. Of their texts, only captions are kept, since a shard's JSON can be long."""
     samples: dict[str, _Members] = {}
     for member in read_members(shard, DataError):
         if member.extension in (*IMAGE_EXTENSIONS, "txt", "json"):

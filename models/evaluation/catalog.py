@@ -45,12 +45,12 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
     ),
     "coco-order": BenchmarkInfo(
         "ARO: a caption of COCO against four wrong orders of its words",
-        "coco_karpathy_test.json, or its folder, or an order set",
+        "coco_karpathy_test.json, or its folder, or a file of word orders from an earlier run",
         options=("images", "order_seed"),
     ),
     "flickr-order": BenchmarkInfo(
         "ARO: a caption of Flickr30k against four wrong orders of its words",
-        "flickr30k_test.json, or its folder, or an order set",
+        "flickr30k_test.json, or its folder, or a file of word orders from an earlier run",
         options=("images", "order_seed"),
     ),
     "sugarcrepe": BenchmarkInfo(

@@ -110,7 +110,7 @@ def look_at_images(
 
 
 def data_hash(items: Iterable[Item], keys: dict[ImageRegion, bytes], settings: dict[str, Any]) -> str:
-    """SHA-256 of everything but the model that the figures depend on: items in order, images, settings."""
+    """SHA-256 of everything that the metrics depend on, except the model: items in order, images, settings."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for item in items:
         images = [keys[region].hex() for region in item.images]

@@ -212,9 +212,9 @@ class FinetuneConfig(TrainingOptions):
 def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:
     """Raise ValueError for options that are valid one by one but not together."""
     if (options.steps is None) == (options.epochs is None):
-        raise ValueError("give either steps or epochs")
+        raise ValueError("give steps or epochs, and not both")
     if objective != "clip" and teacher is None:
-        raise ValueError(f"the objective {objective} needs a teacher; only `clip` needs none")
+        raise ValueError(f"the objective {objective} needs a teacher; give one, or choose the objective clip")
     if objective == "score" and options.negatives == "none":
         raise ValueError("the objective score needs negatives: data or swap")
     if objective == "score" and options.negatives_loss != "choice":

@@ -50,7 +50,7 @@ def load_parts(
 ) -> Parts:
     """Load and check everything that a configuration names; `confined` as in `models.data.open`.
 
-    Of the validation pairs, `val_max_bad_share` may be left out if it is above the configuration's share.
+    At most the larger of `val_max_bad_share` and the configuration's share of the validation pairs may be left out.
 
     Raises CheckpointError, TeacherError, DataError or ConfigError for an input that cannot be used.
     """

@@ -89,8 +89,8 @@ def export(delta: str, out: Path, alpha: float | None) -> int:
     """Write a fine-tuned delta as a whole open_clip checkpoint.
 
     The output is the base's weights with the delta applied, in open_clip's folder layout: open_clip_config.json,
-    open_clip_model.safetensors and the tokenizer. open_clip loads it as local-dir:DIR. Before the folder appears, it
-    is read back and its version is compared with the delta's.
+    open_clip_model.safetensors and the tokenizer. open_clip loads it as local-dir:DIR. Before the
+    command moves the files to --out, it reads them back: their version must equal the delta's.
 
     --alpha blends the weights of the base (0) and of the delta (1), as WiSE-FT does.
     """

@@ -44,8 +44,9 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
     The key is printed once, on stdout. The file keeps only its SHA-256 hash. Callers send the key as
     `Authorization: Bearer KEY`; the client and `sds-clip` read it from SDS_CLIP_API_KEY.
 
-    The scope infer allows matching, classifying and embedding. The scope train allows jobs and data sets. The scope
-    admin allows promoting, rolling back and deleting versions. No scope includes another one.
+    The scope infer allows matching, classifying and embedding. The scope train allows jobs, data sets,
+    workers, and downloads of versions and logs. The scope admin allows promoting, rolling back and deleting
+    versions. No scope includes another one.
     """
     settings = read_settings(keys_file=keys_file)
     path = settings.keys_file or settings.data_dir / "keys.json"

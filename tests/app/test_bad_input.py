@@ -143,6 +143,12 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
         422,
         "invalid_request",
     ),
+    "top_k as text": (
+        "/classify",
+        {"images": GOOD["images"], "labels": ["a"], "top_k": "1"},
+        422,
+        "invalid_request",
+    ),
     "an unknown set": ("/classify", {"images": GOOD["images"], "labels": "coco"}, 422, "invalid_request"),
     "top_k of 2,000": (
         "/classify",

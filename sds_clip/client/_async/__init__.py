@@ -1,1 +1,1 @@
-"""One half of the client; the blocking one is generated from the awaited one by `make client`."""
+"""One half of the client. `make client` generates the blocking half from the asynchronous one."""

@@ -1,2 +1,2 @@
 # Generated from _async by `make client`. Edit that instead.
-"""One half of the client; the blocking one is generated from the awaited one by `make client`."""
+"""One half of the client. `make client` generates the blocking half from the asynchronous one."""

@@ -177,6 +177,15 @@ def test_body_that_is_no_request_is_refused(
     error_of(answer, status)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("steps", True), ("steps", "3"), ("lr", "0.1"), ("activation_checkpointing", 1)]
+)
+def test_values_of_another_type_are_not_converted(service: Service, option: str, value: object) -> None:
+    body = service.request(hyperparameters={"steps": 2, option: value})
+    error = error_of(service.client.post("/finetune", json=body), 422)
+    assert error["param"] == f"hyperparameters.{option}"
+
+
 def test_data_of_another_format_is_refused_by_name(service: Service) -> None:
     winoground = service.ready_dataset("winoground")
 
