@@ -67,7 +67,7 @@ def test_what_follows_the_form_is_bounded() -> None:
     form = form_of([("name", b"mine")])
 
     assert read(form + bytes(1000), (100,)) == [("name", b"mine")]
-    with pytest.raises(MalformedBody, match="follows"):
+    with pytest.raises(MalformedBody):
         read(form + bytes(MAX_EPILOGUE_BYTES + 1000), (100,))
 
 
