@@ -118,6 +118,7 @@ def test_what_is_killed_comes_back_and_the_job_goes_on(system: Running, dataset:
 
 def test_ctrl_c_ends_all_and_the_next_start_finds_everything(system: Running, folder: Path) -> None:
     with Client(system.url) as client:
+        until(lambda: client.jobs(status="running"))  # it may be taken over just now
         (running,) = client.jobs(status="running")
         version = client.model("default")["id"]
     system.process.send_signal(signal.SIGINT)
