@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Forbidden, ForeignHost, ForeignOrigin
-from app.responses import error_response
+from app.responses import ErrorResponse
 
 LOOPBACK_HOSTS = frozenset(["localhost", "127.0.0.1", "[::1]"])
 
@@ -36,7 +36,7 @@ class GuardHost:
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await error_response(refusal)(scope, receive, send)
+            await ErrorResponse(refusal)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})  # 1008: policy violation
 

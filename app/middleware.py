@@ -14,7 +14,7 @@ from app import logs
 from app.errors import BodyTimeout, BodyTooLarge, BuffersFull
 from app.guard import GuardHost
 from app.metrics import Metrics
-from app.responses import CLIENT_CLOSED_REQUEST, error_response
+from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
 
@@ -175,7 +175,7 @@ class LimitBody:
         if announced.isdecimal() and int(announced[:20]) > self._max_body_bytes:
             absurd = int(announced[:20]) > _DISCARD_FACTOR * self._max_body_bytes
             headers = {"Connection": "close"} if absurd else None
-            await error_response(self._too_large(), headers)(scope, receive, send)
+            await ErrorResponse(self._too_large(), headers)(scope, receive, send)
             return
         body = _Body(receive, self._budget, self._max_body_bytes, self._body_timeout_s, self._too_large())
         try:

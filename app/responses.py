@@ -65,30 +65,27 @@ _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
 
 
 class ErrorResponse(Response):
-    """The error body. Sending it tells the access log which error it was, by `request.state.error`."""
+    """The error body, with the headers that belong to the error.
+
+    Sending it tells the access log which error it was, by `request.state.error`.
+    """
 
     def __init__(self, error: ServiceError, headers: Mapping[str, str] | None = None) -> None:
         # json.dumps writes ASCII, so a lone surrogate in a message cannot make the body unencodable.
         super().__init__(json.dumps(body(error)), error.status, headers, "application/json")
         self._error = error
+        if error.retry_after_s is not None:
+            self.headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, Unauthorized):
+            self.headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, BodyTimeout):
+            self.headers["Connection"] = "close"
+        if (request_id := logs.request_id.get()) is not None:
+            self.headers["X-Request-Id"] = request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["error"] = self._error
         await super().__call__(scope, receive, send)
-
-
-def error_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
-    """The error body, with the headers that belong to the error."""
-    response = ErrorResponse(error, headers)
-    if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, BodyTimeout):
-        response.headers["Connection"] = "close"
-    if (request_id := logs.request_id.get()) is not None:
-        response.headers["X-Request-Id"] = request_id
-    return response
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -98,15 +95,15 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, ServiceError)
         if isinstance(error, InternalError | OutOfMemory):
             logger.error("A request failed with %s.", error.code, exc_info=error)
-        return error_response(error)
+        return ErrorResponse(error)
 
     async def validation_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return error_response(invalid_request(error.errors()))
+        return ErrorResponse(invalid_request(error.errors()))
 
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return error_response(_of_status(error), error.headers)
+        return ErrorResponse(_of_status(error), error.headers)
 
     async def client_gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)  # nothing is sent; the access log shows it
@@ -145,13 +142,13 @@ class AnswerUnforeseen:
                 raise
             if isinstance(error, MemoryError):
                 logger.error("The process ran out of memory.", exc_info=error)
-                await error_response(OutOfMemory())(scope, receive, send)
+                await ErrorResponse(OutOfMemory())(scope, receive, send)
                 return
             logger.error("An unexpected error occurred.", exc_info=error)
             message = (
                 "An unexpected error occurred in the server; its log has the details under this request's id."
             )
-            await error_response(InternalError(message))(scope, receive, send)
+            await ErrorResponse(InternalError(message))(scope, receive, send)
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
