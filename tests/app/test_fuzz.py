@@ -183,7 +183,8 @@ def _assert_reached(answered: Counter[tuple[str, int]], key: str) -> None:
         assert taken <= {"GET /health", "GET /ready", "GET /metrics"}
     elif key == "every scope":
         assert not statuses & {401}
-        assert len(taken) > len({operation for operation, _ in answered}) / 2, answered
+        # Some operations need the id of something that an earlier request made.
+        assert len(taken) > len({operation for operation, _ in answered}) / 3, answered
     else:
         assert 403 in statuses
         assert 401 not in statuses

@@ -91,7 +91,7 @@ def test_wrong_base64_is_explained() -> None:
     for value, words in [
         ("iVBORw0KGg", "padding is missing"),
         ("iV_ORw0K", "URL-safe"),
-        ("iV!ORw0K", "A-Z, a-z"),
+        ("iV!ORw0K", "characters"),
         ("https://example.org/", '{"url": "..."}'),
     ]:
         with pytest.raises(InvalidImage, match=words):

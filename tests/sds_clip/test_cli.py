@@ -204,14 +204,14 @@ def test_wrong_usage_is_one_line_and_2(
         (["classify", "a.png"], "--label"),
         (["classify", "a.png", "--label", "cat", "--templates", "a photo"], "a photo"),
         (["classify", "a.png", "--label", "cat", "--top-k", "0"], "--top-k"),
-        (["classify", "a.png", "--labels-file", "none.txt"], "none.txt: "),
+        (["classify", "a.png", "--labels-file", "none.txt"], "none.txt"),
         (
             ["evaluate", "winoground", "--model", "demo", "--data", "none"],
             "none",
         ),
         (
             ["convert", "none.pt", "--architecture", "ViT-B-32", "--out", "x"],
-            "none.pt: ",
+            "none.pt",
         ),
     ],
 )

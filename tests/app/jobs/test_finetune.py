@@ -33,7 +33,7 @@ def test_job_is_accepted_with_its_place_and_every_default(service: Service, smal
     assert answer.headers["Location"] == f"/jobs/{job['id']}"
     assert (job["status"], job["kind"], job["attempt"]) == ("queued", "finetune", 0)
     assert (job["seed"], job["suffix"], job["metadata"]) == (3, "mine", {"who": "me"})
-    # `default` is an alias from the start, and stands as the version that it points at.
+    # `default` is an alias from the start, and stands as the version that it points to.
     assert (job["base"], job["teacher"], job["training_data"]) == (small_clip.version, "demo", training)
     assert (job["objective"], job["promote"], job["alias"]) == ("sds-clip", "never", "default")
     hyperparameters = job["hyperparameters"]

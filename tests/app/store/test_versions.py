@@ -1,4 +1,4 @@
-"""Versions, the aliases that point at them, and the audit."""
+"""Versions, the aliases that point to them, and the audit."""
 
 import contextlib
 import threading
