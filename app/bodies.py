@@ -1,18 +1,18 @@
 """Request bodies: JSON and multipart/form-data, both read into the same schema."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.content_type import JSON, MULTIPART, boundary, media_type
-from app.errors import MalformedBody, UnsupportedMediaType
+from app.errors import InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
 from models.choices import LabelSet, TemplateSet
+from models.validation import explain, json_problem
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -22,13 +22,17 @@ NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
 
+# A pydantic location mixes field names and indices with names of union branches, which callers do not know.
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_BRANCHES = frozenset(["str", "bytes", "int", "float", "bool", "none", "dict", "list", "tuple"])
+_SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
 _CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
 
 
 def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awaitable[Schema]]:
     """A dependency that reads the body as `schema`. Without `form`, it accepts only JSON.
 
-    Raises: MalformedBody, UnsupportedMediaType, RequestValidationError (rendered as InvalidRequest).
+    Raises: MalformedBody, UnsupportedMediaType, InvalidRequest.
     """
 
     async def read(request: Request) -> Schema:
@@ -39,7 +43,7 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:
-            raise translated(error) from None
+            raise translated(error, schema) from None
         accepted = f"{JSON} or {MULTIPART}" if form else JSON
         raise UnsupportedMediaType(
             f"Send the body as {accepted}, and name that type in the Content-Type header."
@@ -98,11 +102,27 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
         raise MalformedBody(f"The field {name[:64]} is not valid UTF-8.", param=name[:64]) from None
 
 
-def translated(error: ValidationError) -> Exception:
-    """Validation errors without the caller's input. JSON that does not parse becomes MalformedBody."""
-    errors = error.errors(include_url=False, include_input=False, include_context=False)
-    if errors[0]["type"] == "json_invalid":
-        return MalformedBody(
-            f"The body is not valid JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}."
-        )
-    return RequestValidationError(errors)
+def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:
+    """The first validation error, without the caller's input. JSON that does not parse becomes MalformedBody."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    if detail["type"] == "json_invalid":
+        return MalformedBody(f"The body is not valid JSON {json_problem(detail)}.")
+    return invalid_request(detail, schema)
+
+
+def invalid_request(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> InvalidRequest:
+    """One of pydantic's error details as this API's error."""
+    param, index = _place(detail["loc"])
+    return InvalidRequest(explain(detail, schema), param=param, index=index)
+
+
+def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
+    """The dotted field, and the index if it is a list item: ("body", "images", 3, "str") is images, 3."""
+    fields: list[str] = []
+    for position, part in enumerate(location):
+        if isinstance(part, int):
+            return ".".join(fields) or None, part
+        if not _FIELD.fullmatch(part) or part in _BRANCHES or (position == 0 and part in _SOURCES):
+            continue
+        fields.append(part)
+    return ".".join(fields) or None, None

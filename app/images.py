@@ -45,6 +45,7 @@ _WHITESPACE = b" \t\r\n"
 # Recognises a path that was sent in place of a file. The base64 of a JPEG begins with /9j/ and is not a path.
 _PATH = re.compile(r"(\.{1,2}[/\\]|~|(?i:file:))[^\0\n]*|/(?!9j/)[^\0\n+=]+|[^\0\n]*\.[A-Za-z0-9]{1,5}")
 _MAX_PATH_CHARS = 4096
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
 def image_bytes(value: str, *, max_bytes: int) -> bytes:
@@ -214,6 +215,8 @@ def _not_base64(value: str) -> InvalidImage:
 def _base64_problem(value: str) -> str:
     if "-" in value or "_" in value:
         return "The image is in URL-safe base64; use the standard alphabet, with + and /."
+    if not _BASE64.fullmatch(value):
+        return "The image has characters that base64 does not use; send the file's content as base64."
     if len("".join(value.split())) % 4:
         return "The base64 text has a wrong length: part of it or its = padding is missing. Send all of it."
-    return "The image is not valid base64 (A-Z, a-z, 0-9, + and /, padded with =)."
+    return "The image is not valid base64; the padding with = must be at its end."

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
+from app.bodies import invalid_request
 from app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -35,17 +34,6 @@ from app.errors import (
 logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499  # not a standard status; nginx uses it for the same case
-
-# A pydantic location mixes field names and indices with names of union branches, which callers do not know.
-_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_BRANCHES = frozenset(["str", "bytes", "int", "float", "bool", "none", "dict", "list", "tuple"])
-_SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
-
-# Pydantic's own words for these speak of its validation and not of the request.
-_PLAIN = {
-    "missing": "This field is required; add it to the request.",
-    "extra_forbidden": "This field is not known here; remove it, or correct its name.",
-}
 
 _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
     401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
@@ -99,7 +87,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def validation_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return ErrorResponse(invalid_request(error.errors()))
+        return ErrorResponse(invalid_request(error.errors()[0]))
 
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -149,26 +137,6 @@ class AnswerUnforeseen:
                 "An unexpected error occurred in the server; its log has the details under this request's id."
             )
             await ErrorResponse(InternalError(message))(scope, receive, send)
-
-
-def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequest:
-    """The first of pydantic's errors, without the caller's input."""
-    error = errors[0]
-    param, index = _place(error["loc"])
-    message = _PLAIN.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ").rstrip(".") + "."
-    return InvalidRequest(message, param=param, index=index)
-
-
-def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
-    """The dotted field, and the index if it is a list item: ("body", "images", 3, "str") is images, 3."""
-    fields: list[str] = []
-    for position, part in enumerate(location):
-        if isinstance(part, int):
-            return ".".join(fields) or None, part
-        if not _FIELD.fullmatch(part) or part in _BRANCHES or (position == 0 and part in _SOURCES):
-            continue
-        fields.append(part)
-    return ".".join(fields) or None, None
 
 
 def _of_status(error: HTTPException) -> ServiceError:

@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Move:
-    """The alias was pointed at a version, which has served since `serving_at`, if at all."""
+    """The alias was pointed to a version, which has served since `serving_at`, if at all."""
 
     at: float
     version: str

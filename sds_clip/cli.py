@@ -103,7 +103,9 @@ def _refuse(message: str) -> int:
 
 def one_line(error: BaseException | str) -> str:
     """An error's message on one line, without control characters."""
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        text = f"There is no file or folder {error.filename}."
+    elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         text = str(error) or type(error).__name__

@@ -22,5 +22,5 @@ def require_extra(extra: str, what: str) -> None:
     """Raise click.ClickException, which names what needs the extra, if it is not installed."""
     if missing := missing_packages(extra):
         raise click.ClickException(
-            f"{what} needs the extra `{extra}`: {how_to_get(extra)} (missing: {', '.join(missing)})"
+            f"{what} needs the extra `{extra}`. Install it with {how_to_get(extra)}. Missing: {', '.join(missing)}."
         )

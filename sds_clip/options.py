@@ -249,6 +249,8 @@ def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
 def _wrong_setting(
     error: ValidationError, variables: Mapping[str, str] | None = None
 ) -> click.ClickException:
+    from models.validation import explain
+
     problem = min(
         error.errors(), key=lambda each: each["type"] == "missing"
     )  # a wrong value before a missing one
@@ -256,14 +258,14 @@ def _wrong_setting(
     name = next((part for part in reversed(problem["loc"]) if isinstance(part, str)), "")
     name = (variables or {}).get(name, name)
     if not name:
-        return click.ClickException(problem["msg"])
+        return click.ClickException(explain(problem))
     variable = f"SDS_CLIP_{name.upper()}"
     if problem["type"] == "missing":
         return click.ClickException(
-            f"a worker needs the setting {variable}, with the same value as the service; "
-            "`sds-clip up` starts both with all settings"
+            f"A worker needs the setting {variable}, with the same value as the service. `sds-clip up` starts "
+            "both with all settings."
         )
-    return click.ClickException(f"the setting {name} ({variable}) is invalid: {problem['msg']}")
+    return click.ClickException(f"The setting {name} ({variable}) is invalid. {explain(problem)}")
 
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:

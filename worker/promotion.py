@@ -56,7 +56,7 @@ def decide(
 ) -> tuple[Verdict, Move | None]:
     """Decide whether to promote. The move applies only while the alias has the generation read here.
 
-    `measure_holder` measures the version that the alias points at, or the base where there is no such alias. It is
+    `measure_holder` measures the version that the alias points to, or the base where there is no such alias. It is
     called only if the two are compared.
     """
     if job.promote == "never":
@@ -91,12 +91,12 @@ def holder_of(store: Store, alias: str) -> tuple[str | None, int]:
 
 
 def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:
-    """Compare a model with the version that an alias points at.
+    """Compare a model with the version that an alias points to.
 
     Raises: EvaluationError if the two were not measured on the same items.
     """
     if holder.version == model.version:
-        return Verdict(False, "The alias already points at this version.", {})
+        return Verdict(False, "The alias already points to this version.", {})
     gains = {name: _gain(holder.results[name], model.results[name]) for name in _of(model, "winoground")}
     losses = _losses(holder, model)
     figures: dict[str, Any] = {"compared_with": holder.version, "winoground": gains, "kept": losses}

@@ -224,4 +224,4 @@ def _fields(values: dict[str, str]) -> DatasetFields:
     try:
         return DatasetFields.model_validate(values)
     except ValidationError as error:
-        raise translated(error) from None
+        raise translated(error, DatasetFields) from None

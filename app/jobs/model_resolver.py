@@ -1,7 +1,7 @@
 """Resolves the names of models and teachers in a job to what the worker will use.
 
 A name is looked up as a version, then as an alias, then as one of the operator's references. An alias becomes
-the version that it points at now, so a job uses the version that its caller saw, whenever it starts.
+the version that it points to now, so a job uses the version that its caller saw, whenever it starts.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """The state that a serving process keeps, so that it can start while the registry is unavailable or damaged.
 
-    aliases.json         the aliases as last read, and the locations of the weights that they point at
+    aliases.json         the aliases as last read, and the locations of the weights that they point to
     versions/VERSION/    a copy of a published version, verified when it was made and again before it is used
     lock                 held while the process lives: two processes never share a state
 
@@ -43,7 +43,7 @@ class Remembered:
 
     aliases: Sequence[Alias]
     locations: Mapping[str, WeightsLocation]
-    """The locations of the versions that aliases point at, and of their bases."""
+    """The locations of the versions that aliases point to, and of their bases."""
     read_at: float
     """Seconds since the epoch."""
 
@@ -117,7 +117,7 @@ class LocalState:
         self._found[version] = location
 
     def keep(self, version: str) -> None:
-        """Copy a version that an alias points at, and its bases. `error` reports a failure."""
+        """Copy a version that an alias points to, and its bases. `error` reports a failure."""
         with self._changing:
             if self.remembered is None:
                 return
@@ -197,7 +197,7 @@ class LocalState:
             verify(working, version)
 
     def _remove_unused(self, aliases: Sequence[Alias]) -> None:
-        """Remove copies of versions that no alias points at or pointed at before, and what a crash left."""
+        """Remove copies of versions that no alias points to or pointed to before, and what a crash left."""
 
         def find(version: str) -> Path | None:
             folder = self._copies / version

@@ -65,7 +65,7 @@ class VersionService:
         return VersionDetail.detailed(version, aliases, lineage, promotions)
 
     async def promote(self, version_id: str, request: PromoteRequest, caller: Caller) -> Alias:
-        """Point an alias at a version. An alias that already points at it is left unchanged.
+        """Point an alias to a version. An alias that already points to it is left unchanged.
 
         Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasMoved, InvalidRequest.
         """
@@ -77,7 +77,7 @@ class VersionService:
 
     @in_store_thread
     def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
-        """Point an alias at its previous version. Raises NothingToRollBack, AliasMoved."""
+        """Point an alias to its previous version. Raises NothingToRollBack, AliasMoved."""
         move = Move(
             alias=alias,
             who=caller.name or LOCAL,

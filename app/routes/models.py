@@ -98,7 +98,7 @@ async def promote(
     version: str,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
 ) -> AliasInfo:
-    """Point an alias at a version. Every serving process follows within seconds."""
+    """Point an alias to a version. Every serving process follows within seconds."""
     return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
 
 
@@ -113,7 +113,7 @@ async def rollback(
     alias: str,
     body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
 ) -> AliasInfo:
-    """Point an alias at the version that it pointed at before."""
+    """Point an alias to the version that it pointed to before."""
     return AliasInfo.model_validate(await backend.versions.roll_back(alias, body, caller))
 
 

@@ -24,9 +24,10 @@ async def health(request: Request) -> Health:
 @router.head("/ready", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/ready", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
 async def ready(request: Request) -> Ready:
-    """Return 200 while the process can answer requests with the promoted version.
+    """Return 200 while the process can answer requests with the right version.
 
-    If no request was answered recently, a forward pass tests this.
+    This is the promoted version or, without a database, the model of the settings. If no request was answered
+    recently, a forward pass tests the model.
     """
     await _engine(request).check_ready()
     board: StatusBoard = request.app.state.status

@@ -49,7 +49,7 @@ class Evaluation(Part):
 
 
 class Thresholds(Part):
-    """When a new version counts as better than the one that the alias points at."""
+    """When a new version counts as better than the one that the alias points to."""
 
     max_p: Annotated[float, Field(gt=0, le=1)] = 0.05
     """The p-value of McNemar's exact one-sided test on Winoground's GroupMatch must be below this number."""
@@ -95,7 +95,7 @@ class FinetuneSpec(JobSpec):
     promote: Literal["never", "if_better", "always"] = "never"
     """Whether the alias moves to the new version. Any value but `never` needs a key with the scope admin.
 
-    `if_better` compares the new version with the version that the alias points at. If there is no such alias, it
+    `if_better` compares the new version with the version that the alias points to. If there is no such alias, it
     compares it with the base. The alias moves if both conditions hold. First, on every Winoground set of `evaluate`,
     GroupMatch is higher with a one-sided p below `thresholds.max_p`, and the group score is not lower. Second, on
     every zero-shot set, top-1 accuracy falls by at most `thresholds.max_loss`. If there is no zero-shot set, the mean
@@ -115,7 +115,7 @@ class FinetuneSpec(JobSpec):
             self._check_promotion()
         except ValueError as error:
             # Pydantic passes this error on unchanged. It would turn a ValueError into an error of a field.
-            raise InvalidConfiguration(f"The configuration cannot be used: {error}.") from error
+            raise InvalidConfiguration(f"The configuration cannot be used. {error}") from error
         return self
 
     def _check_promotion(self) -> None:
@@ -124,12 +124,12 @@ class FinetuneSpec(JobSpec):
         measured = {evaluation.benchmark for evaluation in self.evaluate}
         if "winoground" not in measured:
             raise ValueError(
-                "`promote: if_better` needs a winoground data set in `evaluate`, because it compares GroupMatch"
+                "`promote: if_better` needs a winoground data set in `evaluate`, because it compares GroupMatch."
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
             raise ValueError(
                 "`promote: if_better` needs zero-shot or retrieval in `evaluate`, or validation_data, because "
-                "it checks that accuracy does not fall by more than max_loss"
+                "it checks that accuracy does not fall by more than max_loss."
             )
 
     @property

@@ -142,7 +142,7 @@ class FinetuneJobInfo(_JobInfo):
     kind: Literal["finetune"] = "finetune"
     base: str = Field(
         description="The model that is fine-tuned. If the request named an alias, this is the version that it "
-        "pointed at then."
+        "pointed to then."
     )
     teacher: str | None
     training_data: str

@@ -79,7 +79,7 @@ class NameStatus(BaseModel):
     )
     since: float | None = Field(None, description="When the process began to serve this version.")
     wanted_version: str | None = Field(
-        None, description="The version that the alias points at. It is null for a reference."
+        None, description="The version that the alias points to. It is null for a reference."
     )
     wanted_generation: int | None = None
     loading: bool = Field(False, description="Whether the wanted version is being loaded.")

@@ -69,7 +69,7 @@ class JobSpec(Part):
         try:
             return cls.model_validate(cls.upgraded(config))
         except ValidationError as error:
-            raise config_error(error) from error
+            raise config_error(error, cls) from error
         except InvalidRequest as error:
             raise ConfigError(error.message) from error
 

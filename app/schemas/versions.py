@@ -29,7 +29,7 @@ Generation = Annotated[
 
 
 class PromoteRequest(Body):
-    """Point an alias at a version."""
+    """Point an alias to a version."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"alias": "default", "reason": "better on Winoground"}]}
@@ -45,7 +45,7 @@ class PromoteRequest(Body):
 
 
 class RollbackRequest(Body):
-    """Point an alias at its previous version."""
+    """Point an alias to its previous version."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "worse in production"}]})
 
@@ -54,7 +54,7 @@ class RollbackRequest(Body):
 
 
 class AliasInfo(BaseModel):
-    """An alias and the version that it points at."""
+    """An alias and the version that it points to."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -105,7 +105,7 @@ class VersionDetail(VersionInfo):
     evaluations: dict[str, Any] | None
     lineage: list[str] = Field(description="The versions that it is based on, nearest first.")
     promotions: list["PromotionInfo"] = Field(
-        description="The newest moves of the aliases that point at the version."
+        description="The newest moves of the aliases that point to the version."
     )
 
     @classmethod

@@ -31,7 +31,7 @@ class FollowedAlias:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the version that the alias points at now is the one that could not be loaded."""
+        """Whether the version that the alias points to now is the one that could not be loaded."""
         return self.failure is not None and (self.failure.version, self.failure.generation) == (
             self.wanted.version,
             self.wanted.generation,

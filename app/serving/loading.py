@@ -101,7 +101,7 @@ class VersionLoader:
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if necessary. A caller that gives up does not stop the load.
 
-        `by_alias` means that an alias points at it. A registered reference is then loaded even if it is not
+        `by_alias` means that an alias points to it. A registered reference is then loaded even if it is not
         on the operator's list.
 
         Raises UnknownVersion; CheckpointError if the version is damaged, its base is unavailable, or it

@@ -8,7 +8,7 @@ reason (GET /models/status, metrics, log). Loading is retried with increasing pa
 moved to another version first.
 
 A process that starts while the aliases cannot be read follows those that it read last
-(`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points at, nothing
+(`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points to, nothing
 answers for that name: never other weights.
 """
 

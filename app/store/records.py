@@ -227,7 +227,7 @@ class Version(NewVersion):
 
 @dataclass(frozen=True)
 class Alias(Record):
-    """A name that points at a version.
+    """A name that points to a version.
 
     The generation increases by one with every move, including a rollback.
     """
@@ -242,7 +242,7 @@ class Alias(Record):
 
 @dataclass(frozen=True)
 class Move:
-    """The request to point an alias at another version.
+    """The request to point an alias to another version.
 
     `expected_generation` is the generation on which the decision was based: 0 for an alias that does not
     exist, None to move it in any case.

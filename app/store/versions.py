@@ -1,4 +1,4 @@
-"""Versions, and the aliases that point at them."""
+"""Versions, and the aliases that point to them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +71,7 @@ class Versions:
         Repeating it is not an error. An alias that had this version as its previous one can no longer be
         rolled back.
 
-        Raises: UnknownRecord; RecordInUse while an alias points at it, an open job needs it, or a version
+        Raises: UnknownRecord; RecordInUse while an alias points to it, an open job needs it, or a version
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
@@ -129,7 +129,7 @@ class Aliases:
         return tuple(Alias.of(row) for row in rows)
 
     def promote(self, move: Move, version_id: str) -> Alias:
-        """Point an alias at a version. An alias that does not exist is created.
+        """Point an alias to a version. An alias that does not exist is created.
 
         Raises: AliasMoved if its generation is not the expected one; UnusableRecord if the version is unknown
         or deleted.
@@ -138,7 +138,7 @@ class Aliases:
             return version_sql.move_alias(connection, move, version_id, self._clock())
 
     def roll_back(self, move: Move) -> Alias:
-        """Point an alias at its previous version. The one that it pointed at becomes the previous one.
+        """Point an alias to its previous version. The one that it pointed to becomes the previous one.
 
         Raises: UnknownRecord, NothingToRollBack, AliasMoved.
         """
@@ -170,7 +170,7 @@ def _refuse_if_needed(connection: Connection, version_id: str) -> None:
 def _need(connection: Connection, version_id: str) -> str | None:
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
-        return f"the alias {alias.name} points at it"
+        return f"the alias {alias.name} points to it"
     job = connection.execute(
         select(jobs.c.id)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)

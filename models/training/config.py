@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from models.choices import (
     SCORE_ERROR,
@@ -19,6 +20,7 @@ from models.choices import (
     Weighting,
 )
 from models.errors import ConfigError
+from models.validation import explain
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -82,7 +84,7 @@ class TrainingOptions(BaseModel):
     t_max: Share = 0.98
     """Draw the timesteps of L_SDS up to this share of the teacher's timesteps."""
     t_schedule: Literal["uniform", "annealed"] = "uniform"
-    """Keep the range of the timesteps (`uniform`), or lower its upper end over the run, from t_max to the middle of
+    """Keep the range of the timesteps (`uniform`), or lower its upper end during the run, from `t_max` to the middle of
     the range (`annealed`)."""
     guidance: Positive | None = None
     """Apply classifier-free guidance of this scale to the teacher. By default there is none."""
@@ -92,9 +94,9 @@ class TrainingOptions(BaseModel):
     """Start the mapper as a fresh linear layer (`random`), or as the closed-form fit to VAE latents of training
     images (`ridge`)."""
     ridge: Positive = 1e-3
-    """Use this penalty for the ridge regression of `mapper_start: ridge`."""
+    """Use this penalty for the ridge regression, if `mapper_start` is ridge."""
     ridge_images: Count = 4096
-    """Fit the ridge regression of `mapper_start: ridge` to this many images, which `seed` chooses."""
+    """Fit the ridge regression to this many images, which `seed` chooses, if `mapper_start` is ridge."""
     mapper_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Let L_SDS train only the mapper for this many steps. After that it trains the student too."""
 
@@ -107,14 +109,16 @@ class TrainingOptions(BaseModel):
     """Use this seed for the swaps and for the noise with which they are scored. It is separate from `seed`, so that
     runs with different seeds can share the scores."""
     negatives_loss: Literal["choice", "contrast"] = "choice"
-    """Let each image choose between its caption and its negatives (`choice`), or add the negatives to L_CLIP as
-    further columns, as NegCLIP does (`contrast`)."""
+    """Use the hard negatives in one of two ways. `choice` adds a loss of its own, the cross-entropy of each image
+    over its caption and that caption's negatives. `contrast` adds the negatives to the texts of L_CLIP, as NegCLIP
+    does."""
     negatives_weight: NotNegative = 1.0
-    """Multiply the loss `choice` by this number before it is added to L_CLIP. The loss `contrast` has no weight."""
+    """Multiply the loss of `negatives_loss` choice by this number. contrast has no weight."""
     score_temperature: Positive = 0.003
-    """Turn the teacher's denoising errors into probabilities by a softmax with this temperature. The default was
-    chosen for the demo's teacher. To judge it for another one, compare two logged values: `target_own` is the
-    probability of an image's own caption, and `target_chance` is what a teacher that knows nothing would give it."""
+    """Divide the teacher's denoising errors by this temperature in the softmax that turns them into probabilities.
+    The default was chosen for the demo's teacher. For another teacher, compare two values of the log. `target_own`
+    is the mean probability of the right caption. `target_chance` is the value that a teacher without any knowledge
+    would give it. The temperature fits if the first is clearly higher and not close to 1."""
     score_draws: Count = 8
     """Score each image at this many noise levels."""
     score_error: ErrorOf = SCORE_ERROR
@@ -212,17 +216,21 @@ class FinetuneConfig(TrainingOptions):
 def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:
     """Raise ValueError for options that are valid one by one but not together."""
     if (options.steps is None) == (options.epochs is None):
-        raise ValueError("give steps or epochs, and not both")
+        raise ValueError("Give either steps or epochs, and not both.")
     if objective != "clip" and teacher is None:
-        raise ValueError(f"the objective {objective} needs a teacher; give one, or choose the objective clip")
+        raise ValueError(
+            f"The objective {objective} needs a teacher; give one, or choose the objective clip."
+        )
     if objective == "score" and options.negatives == "none":
-        raise ValueError("the objective score needs negatives: data or swap")
+        raise ValueError("The objective score needs negatives: data or swap.")
     if objective == "score" and options.negatives_loss != "choice":
-        raise ValueError("the objective score needs negatives_loss: choice")
+        raise ValueError("The objective score needs negatives_loss: choice.")
     if not options.t_min < options.t_max or not options.score_t_min < options.score_t_max:
-        raise ValueError("t_min must be below t_max, and score_t_min below score_t_max")
+        raise ValueError("The option t_min must be below t_max, and score_t_min below score_t_max.")
     if options.teacher_batch_size > options.batch_size:
-        raise ValueError(f"sds_batch_size {options.sds_batch_size} is above batch_size {options.batch_size}")
+        raise ValueError(
+            f"The option sds_batch_size must be at most batch_size, which is {options.batch_size}."
+        )
 
 
 def parse_config(values: dict[str, object]) -> FinetuneConfig:
@@ -233,18 +241,15 @@ def parse_config(values: dict[str, object]) -> FinetuneConfig:
     try:
         return FinetuneConfig.model_validate(values)
     except ValidationError as error:
-        raise config_error(error) from error
+        raise config_error(error, FinetuneConfig) from error
 
 
-def config_error(error: ValidationError) -> ConfigError:
-    problems = "; ".join(_problem(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors())
-    return ConfigError(f"The configuration cannot be used: {problems}.")
+def config_error(error: ValidationError, schema: type[BaseModel]) -> ConfigError:
+    problems = " ".join(_problem(detail, schema) for detail in error.errors())
+    return ConfigError(f"The configuration cannot be used. {problems}")
 
 
-def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    name = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        near = ", ".join(sorted(FinetuneConfig.model_fields))
-        return f"there is no option {name}; the options are {near}"
-    message = message.removeprefix("Value error, ").removesuffix(".")
-    return f"{name}: {message[0].lower()}{message[1:]}" if name else message
+def _problem(detail: ErrorDetails, schema: type[BaseModel]) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    said = explain(detail, schema)
+    return f"{name}: {said}" if name else said

@@ -47,7 +47,7 @@ def convert(file: Path, architecture: str, out: Path, preprocess: Path | None) -
     the preprocessing. No other command reads pickles, because a pickle can run code.
     """
     if not file.is_file():
-        raise click.ClickException(f"{file}: there is no such file")
+        raise click.ClickException(f"There is no file {file}.")
     stated = None if preprocess is None else _read_preprocess(preprocess)
     from models.convert import convert_pickle
 
@@ -61,9 +61,9 @@ def _read_preprocess(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise click.ClickException(f"{path} is not JSON: {error}") from error
+        raise click.ClickException(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise click.ClickException(f"{path} must hold a JSON object")
+        raise click.ClickException(f"{path} must contain a JSON object.")
     return content
 
 
@@ -99,7 +99,7 @@ def export(delta: str, out: Path, alpha: float | None) -> int:
 
     folder = Path(delta.partition("#alpha=")[0])
     if is_delta(folder / "delta"):
-        raise click.ClickException(f"{folder} is the folder of a run; export its delta, {folder / 'delta'}")
+        raise click.ClickException(f"{folder} is the folder of a run; export its delta, {folder / 'delta'}.")
     export_full(f"local-dir:{delta}" if is_delta(folder) else delta, out, alpha)
     print(f"local-dir:{out}")
     say_written(out)

@@ -200,7 +200,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         try:
             asked = EvaluationRequest(benchmark=name, served_precision=served, **given)
         except ValueError as error:
-            raise click.UsageError(str(error).removesuffix(".")) from error
+            raise click.UsageError(str(error)) from error
         if asked.scorer == "diffusion" and asked.model:
             say(
                 "--model is ignored: --scorer diffusion measures the teacher. Name a CLIP model with --baseline."
@@ -223,7 +223,10 @@ for _name, _about in BENCHMARKS.items():
 
 def _check_out(out: Path) -> None:
     if out.suffix == ".json" or out.is_file():
-        raise click.UsageError(f"--out must be a folder, which receives results.json; {out} names a file")
+        raise click.UsageError(
+            f"--out must be a folder, but {out} is a file. The folder receives results.json, report.html and "
+            "the computed features."
+        )
 
 
 def _check_reference(reference: str) -> None:

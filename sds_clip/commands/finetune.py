@@ -93,7 +93,14 @@ def _kind(field: FieldInfo) -> dict[str, Any]:
         return {"default": None}
     if get_origin(field.annotation) is Literal:
         return {"type": click.Choice(get_args(field.annotation))}
-    return {"metavar": "VALUE"}
+    kinds = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
+    return {"metavar": next((kinds[kind] for kind in _types(field.annotation) if kind in kinds), "TEXT")}
+
+
+def _types(annotation: Any) -> list[Any]:
+    """The plain types in an annotation such as `Annotated[int, Field(ge=1)] | None`."""
+    parts = get_args(annotation)
+    return [one for part in parts for one in _types(part)] if parts else [annotation]
 
 
 @click.command(
@@ -114,14 +121,15 @@ sds-clip serve --model local-dir:runs/sds/delta
 @file_option("--config", help="Read options from this YAML file. Options on the command line override it.")
 @option("--resume", is_flag=True, help="Continue the stopped run in --out, or start one if there is none.")
 def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
-    """Fine-tune a CLIP model, with a diffusion model as its teacher.
+    """Fine-tune a CLIP model on pairs of images and captions, with a diffusion model as its teacher.
 
-    --objective chooses the loss: L_CLIP + lambda * L_SDS (sds-clip, arXiv 2307.09233), the distillation of the
-    teacher's choice among hard negatives (score), or L_CLIP alone, which is the control (clip).
+    --objective chooses what is trained. sds-clip is the method of the paper (arXiv 2307.09233): L_CLIP + lambda *
+    L_SDS. score distils which caption the teacher prefers for an image. clip is L_CLIP alone, without a teacher: the
+    control.
 
-    Writes DIR/delta (the changed weights, which are loaded over the base), DIR/config.yaml, DIR/log.jsonl and
-    DIR/checkpoints. If the run is killed, the same command with --resume continues it, and ends with the same
-    weights.
+    The run writes four things to the folder --out: delta (the weights that changed), config.yaml, log.jsonl and
+    checkpoints. If the run is killed, the same command with --resume continues it. The continued run ends with the
+    same weights.
     """
     return _train(read_config(config, given), out, resume=resume)
 
@@ -162,6 +170,8 @@ def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if one in given:  # an option replaces its counterpart in the file
             values.pop(other, None)
+    if "data" not in values | given:
+        raise click.UsageError("Missing option '--data'.")
     return parse_config(values | given)
 
 
@@ -171,9 +181,9 @@ def _read_file(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file} is not YAML: {error}") from error
+        raise click.ClickException(f"{file} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise click.ClickException(f"{file} must hold options, one `name: value` per line")
+        raise click.ClickException(f"{file} must have options in it, one `name: value` per line.")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 

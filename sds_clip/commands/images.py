@@ -183,14 +183,14 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise click.ClickException(f"{file} is not UTF-8 text; save it as UTF-8") from error
+            raise click.ClickException(f"{file} is not a UTF-8 text; save it as UTF-8.") from error
         labels += [line.strip() for line in lines if line.strip()]
     if label_set is not None:
         from models.zero_shot import LABEL_SETS
 
         labels += LABEL_SETS[label_set]
     if not labels:
-        raise click.UsageError("give at least one label with --label, --labels-file or --label-set")
+        raise click.UsageError("Give at least one label with --label, --labels-file or --label-set.")
     _check_texts(labels, "label")
     return labels
 
@@ -198,11 +198,11 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
 def _check_texts(texts: Sequence[str], what: str) -> None:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
-            raise click.ClickException(f"{what} {number} is empty; remove it or write a text")
+            raise click.ClickException(f"The {what} {number} is empty; remove it, or write a text.")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise click.ClickException(f"{what} {number} is not valid UTF-8") from error
+            raise click.ClickException(f"The {what} {number} is not valid UTF-8.") from error
 
 
 def _templates(given: Sequence[str]) -> list[str]:
@@ -213,7 +213,7 @@ def _templates(given: Sequence[str]) -> list[str]:
     for template in given:
         if "{}" not in template and "{c}" not in template:
             raise click.ClickException(
-                f"the template {template!r} must contain {{}}, which stands for the label"
+                f"The template {template!r} must contain {{}}, which stands for the label."
             )
     return list(given)
 
@@ -279,7 +279,7 @@ def _encode_texts(
 def _finite(features: Tensor) -> Tensor:
     if not bool(features.isfinite().all()):
         raise click.ClickException(
-            "the model computed numbers that are not finite; try --precision float32, or other weights"
+            "The model computed numbers that are not finite; try --precision float32, or other weights."
         )
     return features
 
@@ -292,6 +292,8 @@ def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
         with Path(path).open("rb") as file:
             data = file.read(limits.max_bytes + 1)
         return clip.preprocess(decode_image(data, limits))
+    except FileNotFoundError:
+        return Problem("file_unreadable", "There is no such file.")
     except OSError as error:
         return Problem("file_unreadable", f"The file cannot be read: {error.strerror or error}.")
     except ImageError as error:

@@ -1,0 +1,99 @@
+"""Pydantic's errors in plain words, for the API, the settings and the command line alike."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+# By pydantic's error type. The fields come from the error's context, which holds the limits of the field.
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "missing": "This field is required; add it.",
+        "int_type": "The value must be a whole number.",
+        "int_parsing": "The value must be a whole number.",
+        "int_from_float": "The value must be a whole number.",
+        "int_parsing_size": "The number has too many digits.",
+        "float_type": "The value must be a number.",
+        "float_parsing": "The value must be a number.",
+        "finite_number": "The value must be a finite number.",
+        "bool_type": "The value must be true or false.",
+        "bool_parsing": "The value must be true or false.",
+        "string_type": "The value must be a text.",
+        "string_unicode": "The text must be valid UTF-8.",
+        "list_type": "The value must be a list.",
+        "tuple_type": "The value must be a list.",
+        "dict_type": "The value must be an object.",
+        "model_type": "The value must be an object.",
+        "model_attributes_type": "The value must be an object.",
+        "literal_error": "The value must be {expected}.",
+        "greater_than": "The value must be greater than {gt}.",
+        "greater_than_equal": "The value must be at least {ge}.",
+        "less_than": "The value must be less than {lt}.",
+        "less_than_equal": "The value must be at most {le}.",
+        "string_too_short": "The text is too short; the minimum length is {min_length} characters.",
+        "string_too_long": "The text is too long; the maximum length is {max_length} characters.",
+        "string_pattern_mismatch": "The text must match the pattern {pattern}.",
+        "too_short": "The value has too few items; the minimum is {min_length}.",
+        "too_long": "The value has too many items; the maximum is {max_length}.",
+    }
+)
+_JSON_PLACE = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<column>\d+)", re.DOTALL)
+
+
+def explain(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> str:
+    """One of pydantic's error details as a sentence that says what is accepted. It never repeats the input.
+
+    With `schema`, the sentence about an unknown field names the fields that there are.
+    """
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return _unknown_field(detail["loc"], schema)
+    if kind == "json_invalid":
+        return f"The text is not valid JSON {json_problem(detail)}."
+    try:
+        return _WORDS[kind].format_map(detail.get("ctx") or {})
+    except KeyError:
+        return str(detail["msg"]).removeprefix("Value error, ").rstrip(".") + "."
+
+
+def json_problem(detail: Mapping[str, Any]) -> str:
+    """Where a text stops being JSON, and why: `at line 1, column 12: it ends too early`."""
+    reason = str(detail["msg"]).removeprefix("Invalid JSON: ")
+    found = _JSON_PLACE.fullmatch(reason)
+    if found is None:
+        return f"({reason})"
+    reason = "it ends too early" if found["reason"].startswith("EOF") else found["reason"]
+    return f"at line {found['line']}, column {found['column']}: {reason}"
+
+
+def _unknown_field(location: Sequence[int | str], schema: type[BaseModel] | None) -> str:
+    known = [] if schema is None else _fields(schema, location[:-1])
+    near = get_close_matches(str(location[-1]), known, n=1)
+    if near:
+        return f"This field is not known; did you mean {near[0]}?"
+    if known:
+        return f"This field is not known; the fields here are {', '.join(known)}."
+    return "This field is not known; remove it, or correct its name."
+
+
+def _fields(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The names of the fields at a location, in which indices and the names of a union's branches do not count."""
+    for part in location:
+        field = schema.model_fields.get(str(part))
+        if field is None:
+            continue
+        inner = _schema_in(field.annotation)
+        if inner is None:
+            return []
+        schema = inner
+    return list(schema.model_fields)
+
+
+def _schema_in(annotation: Any) -> type[BaseModel] | None:
+    """The schema in an annotation such as `list[str | UrlImage] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _schema_in(part))), None)
