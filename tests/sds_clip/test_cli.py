@@ -199,8 +199,8 @@ def test_wrong_usage_is_one_line_and_2(
     ("arguments", "message"),
     [
         (["serve", "--port", "99999"], "SDS_CLIP_PORT"),
-        (["match", "a.png", "--text", " "], "text 1"),
-        (["match", "a.png", "--text", "ok", "bad \udcff"], "text 2"),
+        (["match", "a.png", "--text", " "], " 1 "),
+        (["match", "a.png", "--text", "ok", "bad \udcff"], " 2 "),
         (["classify", "a.png"], "--label"),
         (["classify", "a.png", "--label", "cat", "--templates", "a photo"], "a photo"),
         (["classify", "a.png", "--label", "cat", "--top-k", "0"], "--top-k"),

