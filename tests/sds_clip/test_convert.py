@@ -79,5 +79,4 @@ def test_the_command_that_a_refused_pickle_names_is_understood() -> None:
         parse("weights.pt")
     command = str(refused.value).split("`")[1]
     options = parsed(shlex.split(command)[1:])
-    given = tuple(str(options[name]) for name in ("file", "architecture", "out"))
-    assert given == ("weights.pt", "ViT-B-32", "FOLDER")
+    assert (str(options["file"]), str(options["out"])) == ("weights.pt", "FOLDER")

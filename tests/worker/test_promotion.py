@@ -77,7 +77,8 @@ def test_group_score_may_stay_and_not_fall() -> None:
     assert not fell.promotes
     group = fell.figures["winoground"]["winoground 0"]["group_score"]
     assert (group["baseline"], group["model"]) == (5 / 20, 4 / 20)
-    assert judge(before, measured("b", winoground(15, group=4), zero_shot(1)), Thresholds(max_p=1)) == fell
+    lenient = judge(before, measured("b", winoground(15, group=4), zero_shot(1)), Thresholds(max_p=1))
+    assert (lenient.promotes, lenient.figures) == (False, fell.figures)
 
 
 def test_what_lies_under_chance_is_named_in_the_record_and_the_text() -> None:
