@@ -4,11 +4,12 @@
 
 - On every Winoground set, GroupMatch is higher with a one-sided exact McNemar p below `max_p`, and the group
   score is not lower.
-- On every zero-shot set, accuracy is at most `max_loss` lower. Without a zero-shot set this is asked of the
-  retrieval sets, and without these of retrieval on the validation pairs. Nothing else that was measured counts.
+- On every zero-shot set, accuracy is at most `max_loss` lower. If there is no zero-shot set, the same rule applies to
+  the retrieval sets. If there are none either, it applies to retrieval on the validation pairs. Nothing else that was
+  measured counts.
 
-GroupMatch measures binding. The group score cannot while it is below chance, since noise alone raises it
-there.
+GroupMatch measures binding. While the group score is below chance, it does not measure binding, because noise alone
+raises it there.
 """
 
 from collections.abc import Callable, Mapping
@@ -104,16 +105,18 @@ def judge(holder: CandidateScores, model: CandidateScores, thresholds: Threshold
         return Verdict(False, "There is no benchmark to compare the versions by.", figures)
     for name, gain in gains.items():
         match, group = gain[GROUP_MATCH], gain["group_score"]
+        words = f"{name}: {_in_words(gain, thresholds.max_p)}"
         if not (match["difference"] > 0 and match["p_better"] < thresholds.max_p):
-            return Verdict(False, f"Not better on {name}: {_in_words(gain)}.", figures)
+            return Verdict(False, f"The new version is not significantly better on {words}", figures)
         if group["difference"] < -_ROUNDING:
-            return Verdict(False, f"The group score fell on {name}: {_in_words(gain)}.", figures)
+            return Verdict(False, f"The group score fell on {words}", figures)
     for name, loss in losses.items():
         if loss["model"] < loss["baseline"] - thresholds.max_loss - _ROUNDING:
             change = f"from {loss['baseline']:.4f} to {loss['model']:.4f}"
-            return Verdict(False, f"{name} fell {change}, more than {thresholds.max_loss:g}.", figures)
-    words = "; ".join(f"{name}: {_in_words(gain)}" for name, gain in gains.items())
-    return Verdict(True, f"The new version is better: {words}.", figures)
+            why = f"On {name}, the score fell {change}, by more than {thresholds.max_loss:g}."
+            return Verdict(False, why, figures)
+    words = " ".join(f"On {name}: {_in_words(gain, thresholds.max_p)}" for name, gain in gains.items())
+    return Verdict(True, f"The new version is better. {words}", figures)
 
 
 def _gain(holder: Results, model: Results) -> dict[str, Any]:
@@ -140,14 +143,15 @@ def _figures(found: PairedDifference) -> dict[str, float]:
     }
 
 
-def _in_words(gain: Mapping[str, Any]) -> str:
+def _in_words(gain: Mapping[str, Any], max_p: float) -> str:
     match, group = gain[GROUP_MATCH], gain["group_score"]
     words = (
-        f"GroupMatch {match['baseline']:.4f} -> {match['model']:.4f} (McNemar's one-sided p {match['p_better']:.3g}, "
-        f"chance {match['chance']:.4f}), group score {group['baseline']:.4f} -> {group['model']:.4f} (chance "
-        f"{group['chance']:.4f})"
+        f"GroupMatch {match['baseline']:.4f} -> {match['model']:.4f} (chance {match['chance']:.4f}; one-sided McNemar "
+        f"p = {match['p_better']:.3g}, which must be below {max_p:g}), group score {group['baseline']:.4f} -> "
+        f"{group['model']:.4f} (chance {group['chance']:.4f})."
     )
-    return f"{words}; below chance: {', '.join(gain['under_chance'])}" if gain["under_chance"] else words
+    below = ", ".join(gain["under_chance"])
+    return f"{words} Figures below chance: {below}." if below else words
 
 
 def _losses(holder: CandidateScores, model: CandidateScores) -> dict[str, dict[str, float]]:
