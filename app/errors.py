@@ -4,12 +4,14 @@ A new error code is a class here. Its docstring says in its first line when the 
 line is shown in the OpenAPI description of the routes that name the class in `responses=describe_errors(...)`, and
 in docs/reference/errors.md, which `make errors` generates.
 
-The codes of a ModelError stand in its subclasses (models/errors.py, and beside features of `models` and the registry),
-those that only a job's failure has in JOB_FAILURES below, and the client's own in sds_clip/client/errors.py.
+Other codes are defined elsewhere. Those of a ModelError are in its subclasses (models/errors.py, and beside features of
+`models` and the registry). Those that only a failed job can have are in JOB_FAILURES below. The client's own are in
+sds_clip/client/errors.py.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Counted = Literal["images", "texts", "labels", "templates", "prompts"]
 RecordKind = Literal["job", "version", "alias", "dataset"]
@@ -29,15 +31,15 @@ class ConfigurationError(ValueError):
 
 
 class ServiceError(Exception):
-    """An error with a place in the API: rendered by one handler, and read by workers alike.
+    """An error with a place in the API. One handler renders it for HTTP, and workers use it too.
 
     A subclass inherits its parent's status and retryability unless it names its own. `type` follows from the
     status: it tells a client whose fault the error is.
     """
 
     code: str = "internal_error"
-    codes: ClassVar[tuple[str, ...]] = ()
-    """All codes of a class whose instances have `code` and the name of a thing in one: `too_many_images`."""
+    codes: ClassVar[Mapping[str, str]] = {}
+    """The codes, with their meanings, of a class whose code depends on what it is about, such as `too_many_images`."""
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
@@ -128,7 +130,7 @@ class MissingScope(Forbidden, code="missing_scope"):
 
 
 class ForeignHost(Forbidden, code="foreign_host"):
-    """A server without keys does not accept this Host; use localhost, or add it to allowed_hosts."""
+    """A server without keys does not accept this Host; use localhost, or add it to SDS_CLIP_ALLOWED_HOSTS."""
 
 
 class ForeignOrigin(Forbidden, code="foreign_origin"):
@@ -185,9 +187,15 @@ class StorageFull(ServiceError, code="storage_full", status=507, retryable=True)
 
 
 class TooMany(InvalidRequest, code="too_many"):
-    """A list in the request, or the number of its prompts, is over the limit; send several requests."""
+    """The request has more items of one kind than the server allows; send several requests."""
 
-    codes = tuple(f"too_many_{what}" for what in get_args(Counted))
+    codes: ClassVar[Mapping[str, str]] = {
+        "too_many_images": "The request has more images than the server allows; send several requests.",
+        "too_many_texts": "The request has more texts than the server allows; send several requests.",
+        "too_many_labels": "The request has more labels than the server allows; send several requests.",
+        "too_many_templates": "The request has more templates than the server allows; send fewer of them.",
+        "too_many_prompts": "Labels times templates is more than the server allows; send fewer labels or templates.",
+    }
 
     def __init__(self, what: Counted, message: str, *, param: str) -> None:
         super().__init__(message, code=f"too_many_{what}", param=param)
@@ -209,7 +217,7 @@ class InvalidTemplate(InvalidRequest, code="invalid_template"):
 
 
 class InvalidImage(InvalidRequest, code="invalid_image"):
-    """An image cannot be decoded, or is over a limit; the code and the message say why."""
+    """An image cannot be decoded, or is over a limit; the message says why. Most images get a more precise code."""
 
 
 class InvalidBase64(InvalidImage, code="invalid_base64"):
@@ -225,7 +233,7 @@ class ImageIsPath(InvalidImage, code="image_is_path"):
 
 
 class ImageOverMemoryLimit(InvalidImage, code="image_over_memory_limit"):
-    """Decoding the image could take more memory than max_decode_bytes allows; make it smaller."""
+    """Decoding the image could take more memory than SDS_CLIP_MAX_DECODE_BYTES allows; make it smaller."""
 
 
 class ImageUrlDisabled(InvalidRequest, code="image_url_disabled"):
@@ -294,13 +302,18 @@ class StoreBusy(Unavailable, code="store_busy"):
 
 
 class UnknownRecord(NotFound, code="not_found"):
-    """There is no job, version, alias or data set with this id."""
+    """No job, version or data set has this id, or no alias has this name."""
 
-    codes = tuple(f"{what}_not_found" for what in get_args(RecordKind))
+    codes: ClassVar[Mapping[str, str]] = {
+        "job_not_found": "There is no job with this id.",
+        "version_not_found": "There is no version with this id.",
+        "alias_not_found": "There is no alias with this name.",
+        "dataset_not_found": "There is no data set with this id.",
+    }
 
     def __init__(self, what: RecordKind, *, param: str | None = None) -> None:
-        noun = what.replace("dataset", "data set")
-        super().__init__(f"There is no {noun} with this id.", code=f"{what}_not_found", param=param)
+        code = f"{what}_not_found"
+        super().__init__(self.codes[code], code=code, param=param)
 
 
 class UnusableRecord(InvalidRequest, code="unusable_record"):
@@ -312,7 +325,7 @@ class Conflict(ServiceError, code="conflict", status=409):
 
 
 class RecordInUse(Conflict, code="in_use"):
-    """What the request would delete is still needed; the message says by what."""
+    """Something still uses what the request would delete; the message names it."""
 
 
 # Jobs
@@ -360,7 +373,7 @@ class IdempotencyInFlight(Conflict, code="idempotency_in_flight", retryable=True
 
 
 class JobStateConflict(Conflict, code="job_state"):
-    """The job's status does not allow this; a job that has ended cannot be cancelled, for example."""
+    """The job's status does not allow this; for example, a job that has succeeded cannot be cancelled."""
 
 
 class InputsGone(Conflict, code="inputs_gone"):
@@ -399,7 +412,7 @@ class NothingToRollBack(Conflict, code="nothing_to_roll_back"):
 
 
 class NotPublished(NotFound, code="version_not_published"):
-    """The server has no files of the version: it is the operator's own model, or was deleted."""
+    """The server has no files of the version: the version is the operator's own model, or was deleted."""
 
 
 class CannotExport(Conflict, code="cannot_export"):
@@ -502,7 +515,7 @@ class DuplicateMember(InvalidArchive, code="archive_member_duplicate"):
 
 
 class ArchiveBomb(InvalidArchive, code="archive_bomb"):
-    """The archive unpacks to too many times its own size."""
+    """Unpacked, the archive would be suspiciously large for its size; upload an uncompressed tar instead."""
 
 
 class ArchiveTooLarge(InvalidArchive, code="archive_too_large", status=413):
@@ -521,13 +534,13 @@ class JobFailure(NamedTuple):
 
 JOB_FAILURES = {
     "process_died": JobFailure(
-        True, "The job's process died or stalled max_attempts times without making progress."
+        True, "The job's process died or stalled SDS_CLIP_MAX_ATTEMPTS times without making progress."
     ),
     "interrupted_too_often": JobFailure(
-        True, "The job lost its worker more than max_interruptions times; see its events."
+        True, "The job lost its worker more than SDS_CLIP_MAX_INTERRUPTIONS times; see its events."
     ),
     "run_time_exceeded": JobFailure(
-        True, "The job ran for its limit of max_run_time_s; the time of a retry starts at 0 again."
+        True, "The job ran for its limit (SDS_CLIP_MAX_RUN_TIME_S); the time of a retry starts at 0 again."
     ),
     "storage_failed": JobFailure(True, "The worker's disk failed for a reason other than lack of space."),
     "out_of_memory": JobFailure(False, "The device has too little memory for the job; use smaller batches."),
@@ -540,7 +553,7 @@ JOB_FAILURES = {
         False, "Training changed no weights; train for longer, or with a higher lr."
     ),
 }
-"""The failures that are no ServiceError and no ModelError. A worker gives all three the same form: a JobError."""
+"""The failures that are neither a ServiceError nor a ModelError. A worker gives all three the same form: a JobError."""
 
 
 def shown(name: str) -> str:

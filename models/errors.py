@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class ModelError(ValueError):
-    """Something that was given to the model code cannot be used; the message says what to do about it."""
+    """An option or another value cannot be used; the message says which one, and what to do."""
 
     code: ClassVar[str] = "invalid_input"
 

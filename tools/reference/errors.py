@@ -22,8 +22,12 @@ PAGE = """\
 <!-- Generated from the classes by `make errors`. Edit their docstrings instead. -->
 
 Programs read an error's `code`. People read its `message`, whose wording may change. The body of an error is
-`{{"error": {{"type", "code", "message", "param"}}}}`, with `index` if one item of a list is at fault. "Retry" says
-whether the same request may succeed later.
+`{{"error": {{"type", "code", "message", "param"}}}}`. `param` names the field if a single one is at fault, and `index`
+the item of a list.
+
+"Retry" is "yes" if the cause may pass without a change by you. After `alias_moved`, read the alias first, because the
+generation that you sent will not return. `image_url_failed` and `image_url_timeout` depend on another host, which may
+recover.
 
 ## The service
 
@@ -46,7 +50,8 @@ These codes say why weights, data or options cannot be used. You find them in th
 ## Failures of jobs
 
 A job's `error.code` is one of the codes above or one of these. [Decision 20](../decisions/0020-what-ends-a-job.md) says
-which failures are retried automatically. `out_of_memory` is retryable in an answer, but not in a job.
+which failures are retried automatically. Three codes have a meaning in more than one table: `out_of_memory` (retryable
+in an answer, but not in a job), `invalid_text` and `version_damaged`.
 
 {jobs}
 
@@ -73,8 +78,12 @@ def service_rows() -> list[Row]:
     rows: dict[str, Row] = {}
     for kind in _below(ServiceError):
         for code in kind.codes or (kind.code,):
-            rows.setdefault(code, (f"`{code}`", str(kind.status), _yes_no(kind.retryable), _meaning(kind)))
+            rows.setdefault(code, _row(kind, code))
     return sorted(rows.values())
+
+
+def _row(kind: type[ServiceError], code: str) -> Row:
+    return f"`{code}`", str(kind.status), _yes_no(kind.retryable), kind.codes.get(code) or _meaning(kind)
 
 
 def model_rows() -> list[Row]:
