@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ConfigurationError, MissingScope
 from models.atomic import write_atomic
+from models.validation import explain, json_problem
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +117,12 @@ def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
         key = Key(name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)))
-    except ValidationError:
-        raise ConfigurationError(
-            f"A key needs a name of 1 to 64 letters, digits, dots, dashes or underscores, and scopes from "
-            f"{', '.join(SCOPES)}."
-        ) from None
+    except ValidationError as error:
+        if error.errors()[0]["loc"][0] == "name":
+            raise ConfigurationError(
+                f"The name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes or underscores."
+            ) from None
+        raise ConfigurationError(f"A key needs at least one of the scopes {', '.join(SCOPES)}.") from None
     _write(path, KeysFile(keys=[*keys, key]))
     return secret
 
@@ -144,11 +146,13 @@ def _read(path: Path) -> list[Key]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         # The error's own text would repeat the file's content.
-        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the top level"
-        raise ConfigurationError(
-            f"{path} is not a valid keys file: {place} is wrong. The form is "
-            '{"keys": [{"name", "sha256", "scopes"}]}.'
-        ) from None
+        problem = error.errors()[0]
+        form = 'A keys file has the form {"keys": [{"name": ..., "sha256": ..., "scopes": [...]}]}.'
+        if problem["type"] == "json_invalid":
+            raise ConfigurationError(f"{path} is not valid JSON {json_problem(problem)}. {form}") from None
+        place = ".".join(str(part) for part in problem["loc"])
+        what = f"{place}: {explain(problem)}" if place else explain(problem)
+        raise ConfigurationError(f"{path} is not a valid keys file. {what} {form}") from None
 
 
 def _write(path: Path, file: KeysFile) -> None:

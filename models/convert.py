@@ -82,9 +82,8 @@ def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Te
         ) from error
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read as tensors only ({type(error).__name__}: {first_line(error)}). It "
-            "contains other objects, which could run code, or it is incomplete. Save only its state "
-            "dict."
+            f"{path} is not a checkpoint of tensors only: it contains other objects, which could run code, or it is "
+            "incomplete, or not a checkpoint at all. Save the model's state_dict() alone, and convert that file."
         ) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict) or not weights:

@@ -16,6 +16,11 @@ from models.version import effective_model_config
 QUICK_GELU_SUFFIX = "-quickgelu"
 
 
+def is_architecture(name: str) -> bool:
+    """Return whether open_clip knows an architecture of this name."""
+    return open_clip.get_model_config(name) is not None
+
+
 def architecture_config(architecture: str) -> dict[str, Any]:
     """Return open_clip's configuration for an architecture.
 
@@ -23,9 +28,11 @@ def architecture_config(architecture: str) -> dict[str, Any]:
     """
     config: dict[str, Any] | None = open_clip.get_model_config(architecture)
     if config is None:
-        raise CheckpointError(
-            f"open_clip has no architecture {architecture}.{_nearest(architecture, open_clip.list_models())}"
+        remedy = _nearest(architecture, open_clip.list_models()) or (
+            " Choose one of its architectures, such as ViT-B-32. A model is named as demo, ARCHITECTURE/TAG "
+            "(ViT-B-32/openai), hf-hub:ORGANISATION/NAME or local-dir:PATH."
         )
+        raise CheckpointError(f"open_clip has no architecture {architecture}.{remedy}")
     return config
 
 

@@ -144,7 +144,8 @@ def pickle_refused(path: str) -> BadReferenceError:
     """Return an error that says why a pickle is not read, and which command converts it."""
     return BadReferenceError(
         f"{path} is a pickle, which can run code when it is opened. Turn it into a folder once with "
-        f"`sds-clip convert {path} --architecture ViT-B-32 --out FOLDER`, then use `local-dir:FOLDER`."
+        f"`sds-clip convert {path} --architecture ARCHITECTURE --out FOLDER` (ARCHITECTURE is, for example, "
+        "ViT-B-32+gelu or ViT-B-32+quickgelu), then use `local-dir:FOLDER`."
     )
 
 
@@ -201,7 +202,8 @@ def _weights_file(text: str) -> WeightsFile:
     if not at or not path.lower().endswith(".safetensors"):
         raise BadReferenceError(
             f"{text}: a safetensors file does not say which architecture it belongs to; "
-            "write PATH.safetensors@ViT-B-32 (or @ViT-B-32+quickgelu, @ViT-B-32+gelu)."
+            "write PATH.safetensors@ARCHITECTURE, for example PATH.safetensors@ViT-B-32+gelu or "
+            "PATH.safetensors@ViT-B-32+quickgelu."
         )
     return WeightsFile(path, *architecture_and_activation(described))
 

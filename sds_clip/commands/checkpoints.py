@@ -42,9 +42,9 @@ sds-clip serve --model local-dir:my-clip
 def convert(file: Path, architecture: str, out: Path, preprocess: Path | None) -> int:
     """Convert a .pt checkpoint to safetensors.
 
-    Reads tensors, and nothing else, from a pickled checkpoint (.pt, .pth, .bin). Writes a folder that every command
-    loads as local-dir:DIR: the weights as safetensors, and a configuration with the architecture, the activation and
-    the preprocessing. No other command reads pickles, because a pickle can run code.
+    This command reads only tensors from a pickled checkpoint (.pt, .pth, .bin). It writes a folder that every command
+    loads as local-dir:DIR. The folder has the weights as safetensors, and a configuration with the architecture, the
+    activation and the preprocessing. No other command reads pickles, because a pickle can run code.
     """
     if not file.is_file():
         raise click.ClickException(f"There is no file {file}.")
@@ -100,7 +100,31 @@ def export(delta: str, out: Path, alpha: float | None) -> int:
     folder = Path(delta.partition("#alpha=")[0])
     if is_delta(folder / "delta"):
         raise click.ClickException(f"{folder} is the folder of a run; export its delta, {folder / 'delta'}.")
-    export_full(f"local-dir:{delta}" if is_delta(folder) else delta, out, alpha)
+    if is_delta(folder):
+        delta = f"local-dir:{delta}"
+    elif not _is_known(delta):
+        raise click.ClickException(_no_delta(folder))
+    export_full(delta, out, alpha)
     print(f"local-dir:{out}")
     say_written(out)
     return 0
+
+
+def _is_known(reference: str) -> bool:
+    """Whether a reference that could be read as a path or as an architecture is one that open_clip knows."""
+    from models.published import is_architecture
+    from models.references import Published, parse
+
+    parsed = parse(reference)
+    return not isinstance(parsed, Published) or is_architecture(parsed.architecture)
+
+
+def _no_delta(folder: Path) -> str:
+    from models.references import DESCRIPTION_FILE
+
+    if not folder.is_dir():
+        return f"There is no folder {folder}, and open_clip has no model of this name."
+    return (
+        f"{folder} is not a delta: it has no {DESCRIPTION_FILE}. To name a checkpoint in another layout, write a "
+        f"reference, such as local-dir:{folder}."
+    )
