@@ -105,6 +105,10 @@ def one_line(error: BaseException | str) -> str:
     """An error's message on one line, without control characters."""
     if isinstance(error, FileNotFoundError) and error.filename:
         text = f"There is no file or folder {error.filename}."
+    elif isinstance(error, IsADirectoryError) and error.filename:
+        text = f"{error.filename} is a folder, but a file is needed here."
+    elif isinstance(error, PermissionError) and error.filename:
+        text = f"This user has no permission to use {error.filename}; change its permissions."
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
@@ -113,9 +117,12 @@ def one_line(error: BaseException | str) -> str:
 
 
 def in_lines(error: BaseException) -> str:
-    """Like `one_line`, but a list of problems keeps its lines."""
+    """Like `one_line`, but a list of problems keeps its lines, and a missing key is told where to put it."""
     from models.errors import ModelError
+    from sds_clip.client.errors import AuthenticationError
 
+    if isinstance(error, AuthenticationError):
+        return f"{one_line(error)} To let `sds-clip` send it, set SDS_CLIP_API_KEY."
     return printable_lines(str(error)) if isinstance(error, ModelError) else one_line(error)
 
 

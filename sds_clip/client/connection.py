@@ -75,13 +75,18 @@ def failure(error: httpx.TransportError, url: httpx.URL) -> ClientError:
         return ServerError(
             f"{url} did not answer with an event stream ({error}). Check that the URL is that of an SDS-CLIP service."
         )
-    reason = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol):
+    reason = (str(error) or type(error).__name__).rstrip(".")
+    if isinstance(error, httpx.UnsupportedProtocol):
         return ConnectionFailed(
-            f"{url} cannot be reached ({reason}). Start the service with `sds-clip up`, or set the right URL.",
+            f"{url} is not the URL of a service. It must begin with http:// or https://.", reached=False
+        )
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return ConnectionFailed(
+            f"{url} cannot be reached ({reason}). Start the service with `sds-clip up`, or give the URL of a running "
+            "one (--url, SDS_CLIP_URL or Client(url)).",
             reached=False,
         )
-    return ConnectionFailed(f"{url} broke off before its answer was complete: {reason}", reached=True)
+    return ConnectionFailed(f"{url} broke off before its answer was complete: {reason}.", reached=True)
 
 
 def retry_pause_s(error: ClientError, attempt: int, max_attempts: int) -> float | None:

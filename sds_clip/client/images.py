@@ -25,7 +25,7 @@ _ONE = (str, bytes, bytearray, os.PathLike)
 
 
 def listed(images: Iterable[ImageLike]) -> list[ImageLike]:
-    """Open-check the images of a request; file objects are read from their start.
+    """Check that the files among the images can be opened. File objects are read from their start.
 
     Raises: TypeError for one image instead of a list; UnreadableFile for a file that cannot be opened.
     """

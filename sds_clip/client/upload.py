@@ -27,6 +27,10 @@ class UploadFile:
         try:
             self._entries = _entries(source) if source.is_dir() else None
             self._size_bytes = source.stat().st_size if self._entries is None else _tar_bytes(self._entries)
+        except FileNotFoundError as error:
+            raise UnreadableFile(
+                f"There is no file or folder {error.filename or source}; check the path.", param="file"
+            ) from error
         except OSError as error:
             reason = error.strerror or error
             raise UnreadableFile(

@@ -109,8 +109,12 @@ def upload(client: Client, path: Path, name: str | None, format: str, max_bad_sh
     PATH is an archive (tar, tar.gz or zip), or a folder, which is packed while it is sent. The service checks the
     data in the background. A job may use the data set at once; it waits until the check is done.
     """
+    from sds_clip.client.errors import UnreadableFile
+
     try:
         return client.upload_dataset(path, format=format, name=name, max_bad_share=max_bad_share)
+    except UnreadableFile as error:
+        raise click.ClickException(error.message) from error  # without the name of the API's field
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 
