@@ -15,7 +15,6 @@ import click
 from sds_clip.extras import require_extra
 
 if TYPE_CHECKING:
-    from click.types import OptionHelpExtra
     from pydantic import ValidationError
 
     from app.settings import Settings
@@ -48,17 +47,11 @@ class Option(click.Option):
         self.section = section
         self.greedy = greedy
 
-    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        """The notes in brackets, without click's formula for a range (x>=1)."""
-        extra = super().get_help_extra(ctx)
-        extra.pop("range", None)
-        return extra
-
 
 class Command(click.Command):
     """A command whose help groups options by section and shows examples verbatim.
 
-    It needs an extra of the package, unless that is empty.
+    It needs the package's extra `extra`, unless `extra` is empty.
     """
 
     def __init__(
@@ -161,12 +154,31 @@ def together(*decorators: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
+class _Worded(click.ParamType[Any]):
+    """A click type that refuses a value in words, without click's formula for a range (x>=1)."""
+
+    def __init__(self, kind: click.ParamType[Any], meaning: str) -> None:
+        self.name = kind.name
+        self._kind = kind
+        self._meaning = meaning
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert as the type does."""
+        try:
+            return self._kind.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not {self._meaning}.", param, ctx)
+
+
 PATH = click.Path(path_type=Path)
 
 folder_option = partial(option, type=PATH, metavar="DIR")
 file_option = partial(option, type=PATH, metavar="FILE")
-number_option = partial(option, type=click.IntRange(min=1), metavar="N")
-json_option = option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+number_option = partial(
+    option, type=_Worded(click.IntRange(min=1), "a whole number of at least 1"), metavar="N"
+)
+share_option = partial(option, type=_Worded(click.FloatRange(0, 1), "a number from 0 to 1"), metavar="SHARE")
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 COMPUTATION = "Computation"
 compute_option = partial(option, section=COMPUTATION)

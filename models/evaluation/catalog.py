@@ -17,6 +17,7 @@ class BenchmarkInfo:
 
     summary: str
     data: str
+    """What --data names, as the object of "Read"."""
     scorers: tuple[ScorerName, ...] = ("clip", "diffusion")
     options: tuple[Option, ...] = ("images",)
     is_one_file: bool = False
@@ -27,48 +28,51 @@ class BenchmarkInfo:
 
 BENCHMARKS: dict[str, BenchmarkInfo] = {
     "winoground": BenchmarkInfo(
-        "two images and two captions with the same words: text, image and group score, GroupMatch",
-        "folder with examples.jsonl and images/, or the hub id facebook/winoground",
+        (
+            "Winoground: which of two captions with the same words fits which of two images? Text, image and group "
+            "score, and GroupMatch."
+        ),
+        "this folder, which contains examples.jsonl and images/, or the hub id facebook/winoground",
         options=(),
         takes_shards=False,
     ),
     "vg-relation": BenchmarkInfo(
-        "ARO: the direction of a relation; mean over relations that are not symmetric",
-        "visual_genome_relation.json, or its folder, with images/",
+        "ARO: does a caption give a relation in the right direction? Mean over the asymmetric relations.",
+        "this file visual_genome_relation.json with images/ beside it, or their folder",
     ),
     "vg-attribution": BenchmarkInfo(
         (
-            "ARO: which attribute belongs to which object; mean over pairs of attributes with at "
-            "least 25 cases"
+            "ARO: which attribute belongs to which object? Mean over pairs of attributes with at least 25 cases."
         ),
-        "visual_genome_attribution.json, or its folder, with images/",
+        "this file visual_genome_attribution.json with images/ beside it, or their folder",
     ),
     "coco-order": BenchmarkInfo(
-        "ARO: a caption of COCO against four wrong orders of its words",
-        "coco_karpathy_test.json, or its folder, or a file of word orders from an earlier run",
+        "ARO: is a caption of COCO preferred to four wrong orders of its words?",
+        "this file coco_karpathy_test.json, or its folder, or a file of word orders from an earlier run",
         options=("images", "order_seed"),
     ),
     "flickr-order": BenchmarkInfo(
-        "ARO: a caption of Flickr30k against four wrong orders of its words",
-        "flickr30k_test.json, or its folder, or a file of word orders from an earlier run",
+        "ARO: is a caption of Flickr30k preferred to four wrong orders of its words?",
+        "this file flickr30k_test.json, or its folder, or a file of word orders from an earlier run",
         options=("images", "order_seed"),
     ),
     "sugarcrepe": BenchmarkInfo(
-        "a true caption against a fluent false one, in seven files",
-        "folder with any of the seven .json files and val2017/, or one of the files",
+        "SugarCrepe: is a true caption preferred to a fluent false one? In seven subsets.",
+        "this folder, which contains any of the seven .json files and val2017/, or one of the files",
     ),
     "sugarcrepe-pp": BenchmarkInfo(
-        "two true captions against a false one", "folder of .json files with val2017/, or one of the files"
+        "SugarCrepe++: are two true captions both preferred to a false one?",
+        "this folder, which contains .json files and val2017/, or one of the files",
     ),
     "zero-shot": BenchmarkInfo(
-        "classification by names: acc1, acc5, mean_per_class_recall",
-        "one folder per class, or a folder with classnames.txt and test/N.tar",
+        "Zero-shot classification by class names: acc1, acc5 and mean_per_class_recall.",
+        "this folder, which contains one folder per class, or classnames.txt and test/N.tar",
         scorers=("clip",),
         options=("classes", "templates"),
     ),
     "retrieval": BenchmarkInfo(
-        "recall@1, 5 and 10 of images by text and texts by image",
-        "captions file: COCO's, or a list of {image, caption: [...]}",
+        "Text-to-image and image-to-text retrieval: recall@1, recall@5 and recall@10.",
+        "this captions file, in COCO's form or as a list of {image, caption: [...]}",
         scorers=("clip",),
         is_one_file=True,
     ),

@@ -27,6 +27,7 @@ from sds_clip.options import (
     number_option,
     option,
     read_settings,
+    share_option,
     together,
 )
 from sds_clip.table import say
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from models.teacher.teacher import Teacher
 
 _DESCRIPTION = """\
-Every figure is printed with its 95 % confidence interval and its chance level. Ties count as wrong, and are counted.
+Every figure is printed with its 95 % confidence interval and its chance level. A tie counts as wrong, and the number of
+ties is printed.
 
 With --out, DIR receives results.json, report.html and the computed features. If a run was killed, the same command
 continues it. With --baseline a second model is measured too, and both are compared item by item.
@@ -69,9 +71,7 @@ def evaluate() -> None:
 
 def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
     """The option for the data, and options that only some benchmarks have."""
-    options = [
-        option("--data", required=True, metavar="PATH", help=f"Read the data from here: {about.data}.")
-    ]
+    options = [option("--data", required=True, metavar="PATH", help=f"Read {about.data}.")]
     if "images" in about.options:
         options.append(folder_option("--images", help="Look for the images in this folder."))
     if "classes" in about.options:
@@ -100,12 +100,23 @@ def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
 
 _SCORE = "Diffusion score"
 _score_option = partial(option, section=_SCORE)
-_noise_options = together(
+_diffusion_options = together(
+    _score_option(
+        "--scorer",
+        type=click.Choice(get_args(ScorerName)),
+        default=EvaluationRequest.scorer,
+        help="Score with a CLIP model or with a diffusion model.",
+    ),
+    _score_option(
+        "--teacher",
+        metavar="REF",
+        help="Measure this diffusion model. It is required if --scorer is diffusion.",
+    ),
     number_option(
         "--draws",
         section=_SCORE,
         default=EvaluationRequest.draws,
-        help="Score each image on this many noise levels.",
+        help="Score each image at this many noise levels.",
     ),
     _score_option(
         "--seed", type=int, default=EvaluationRequest.seed, metavar="N", help="Draw the noise with this seed."
@@ -120,46 +131,33 @@ _noise_options = together(
 
 
 def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
-    summary = f"{about.summary[0].upper()}{about.summary[1:]}"
+    diffusion = "diffusion" in about.scorers
 
     @evaluate.command(
         name,
         extra="serve",
-        short_help=summary,
-        help=f"{summary}.\n\n{_DESCRIPTION}",
+        short_help=about.summary,
+        help=f"{about.summary}\n\n{_DESCRIPTION}",
         references=True,
     )
     @_data_options(about)
     @option(
         "--model",
+        required=not diffusion,
         metavar="REF",
-        help="Measure this model. It is required unless --scorer is diffusion.",
+        help=f"Measure this model.{' It is required unless --scorer is diffusion.' * diffusion}",
     )
     @option("--baseline", metavar="REF", help="Compare with this CLIP model, item by item.")
     @folder_option(
         "--out", help="Write results.json and report.html to this folder, which is created if needed."
     )
     @json_option
-    @option(
+    @share_option(
         "--max-bad-share",
-        type=click.FloatRange(0, 1),
         default=EvaluationRequest.max_bad_share,
-        metavar="SHARE",
         help="Leave out items with missing or damaged images, as long as they are at most this share of all items.",
     )
-    # Offered even where the diffusion score cannot be used, to refuse it with the reason.
-    @_score_option(
-        "--scorer",
-        type=click.Choice(get_args(ScorerName)),
-        default=EvaluationRequest.scorer,
-        help="Score with a CLIP model or with a diffusion model.",
-    )
-    @_score_option(
-        "--teacher",
-        metavar="REF",
-        help="Measure this diffusion model. It is required if --scorer is diffusion.",
-    )
-    @(_noise_options if "diffusion" in about.scorers else together())
+    @(_diffusion_options if diffusion else together())
     @device_option
     @compute_option(
         "--precision",
@@ -181,7 +179,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @folder_option(
         "--cache",
         section=COMPUTATION,
-        help="Keep features in this folder (default: the folder cache in --out).",
+        help="Keep features in this folder (default: the subfolder `cache` of --out).",
     )
     def run(
         *,
