@@ -14,16 +14,14 @@ from sds_clip.table import printable
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-server_options = together(
-    option(
-        "--url",
-        section="Service",
-        metavar="URL",
-        help="Call the service at this URL. If it asks for an API key, set SDS_CLIP_API_KEY "
-        "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
-    ),
-    json_option,
+url_option = option(
+    "--url",
+    section="Service",
+    metavar="URL",
+    help="Call the service at this URL. If it asks for an API key, set SDS_CLIP_API_KEY "
+    "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
 )
+server_options = together(url_option, json_option)
 limit_option = number_option("--limit", default=20, help="List at most this many.")
 
 

@@ -58,9 +58,9 @@ sds-clip doctor --model local-dir:my-clip --json
 def doctor(as_json: bool, **chosen: str | None) -> int:
     """Check the installation.
 
-    Shows the installed versions, the processor's features, cores and threads, the GPUs, and what --device auto and
-    --precision auto mean on this machine. Then the model is loaded and encodes one image and one text. The exit code
-    is 1 if a check fails.
+    This command shows the installed versions, the processor's features, cores and threads, the GPUs, and what
+    --device auto and --precision auto mean on this machine. Then the model is loaded and encodes one image and one
+    text. The exit code is 1 if a check fails.
     """
     settings = read_settings()
     findings = [

@@ -121,11 +121,11 @@ sds-clip serve --model local-dir:runs/sds/delta
 @file_option("--config", help="Read options from this YAML file. Options on the command line override it.")
 @option("--resume", is_flag=True, help="Continue the stopped run in --out, or start one if there is none.")
 def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
-    """Fine-tune a CLIP model on pairs of images and captions, with a diffusion model as its teacher.
+    """Fine-tune a CLIP model, with a diffusion model as its teacher.
 
-    --objective chooses what is trained. sds-clip is the method of the paper (arXiv 2307.09233): L_CLIP + lambda *
-    L_SDS. score distils which caption the teacher prefers for an image. clip is L_CLIP alone, without a teacher: the
-    control.
+    The data are pairs of images and captions. --objective chooses what is trained. sds-clip is the method of the
+    paper (arXiv 2307.09233): L_CLIP + lambda * L_SDS. score distils which caption the teacher prefers for an image.
+    clip is L_CLIP alone, without a teacher: the control.
 
     The run writes four things to the folder --out: delta (the weights that changed), config.yaml, log.jsonl and
     checkpoints. If the run is killed, the same command with --resume continues it. The continued run ends with the

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 32
 
+
+class _LabelSets(click.Choice[str]):
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Click's own message for a single choice reads as if the two words were compared."""
+        return f"There is no label set {value!r}; choose {' or '.join(self.choices)}."
+
+
 images_argument = click.argument(
     "images",
     nargs=-1,
@@ -74,12 +81,12 @@ def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: s
     """Score texts against images.
 
     For each image and text, the output is the cosine of their features and the probability of the text given the
-    image. The probability is a softmax over the texts, or a sigmoid for each text if the model was trained as SigLIP
-    is. POST /match of the service returns the same numbers.
+    image. The probability is a softmax over the texts, or a sigmoid for each text if the model was trained like
+    SigLIP. POST /match of the service returns the same numbers.
 
     If an image cannot be read, an error names it, the other images are scored, and the exit code is 2.
     """
-    _check_texts(text, "text")
+    _check_texts(text, "Text")
     settings = read_settings()
     clip = load_model(settings, **chosen)
     image_features, problems = _encode_files(clip, images, settings)
@@ -125,9 +132,7 @@ sds-clip classify cat.jpg --label-set imagenet --json
 @images_argument
 @option("--label", greedy=True, metavar="LABEL...", help="Choose among these labels.")
 @file_option("--labels-file", help="Choose among the labels in this UTF-8 file, one per line.")
-@option(
-    "--label-set", type=click.Choice(get_args(LabelSet)), help="Choose among the labels of this data set."
-)
+@option("--label-set", type=_LabelSets(get_args(LabelSet)), help="Choose among the labels of this data set.")
 @number_option("--top-k", default=5, metavar="K", help="Show the best K labels for each image.")
 @option(
     "--templates",
@@ -183,7 +188,7 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise click.ClickException(f"{file} is not a UTF-8 text; save it as UTF-8.") from error
+            raise click.ClickException(f"{file} is not a UTF-8 text file; save it as UTF-8.") from error
         labels += [line.strip() for line in lines if line.strip()]
     if label_set is not None:
         from models.zero_shot import LABEL_SETS
@@ -191,18 +196,18 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
         labels += LABEL_SETS[label_set]
     if not labels:
         raise click.UsageError("Give at least one label with --label, --labels-file or --label-set.")
-    _check_texts(labels, "label")
+    _check_texts(labels, "Label")
     return labels
 
 
 def _check_texts(texts: Sequence[str], what: str) -> None:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
-            raise click.ClickException(f"The {what} {number} is empty; remove it, or write a text.")
+            raise click.ClickException(f"{what} {number} is empty. Remove it, or write something.")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise click.ClickException(f"The {what} {number} is not valid UTF-8.") from error
+            raise click.ClickException(f"{what} {number} is not valid UTF-8.") from error
 
 
 def _templates(given: Sequence[str]) -> list[str]:
@@ -294,6 +299,8 @@ def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
         return clip.preprocess(decode_image(data, limits))
     except FileNotFoundError:
         return Problem("file_unreadable", "There is no such file.")
+    except IsADirectoryError:
+        return Problem("file_unreadable", f"This is a folder. Give image files, for example {path}/*.jpg.")
     except OSError as error:
         return Problem("file_unreadable", f"The file cannot be read: {error.strerror or error}.")
     except ImageError as error:

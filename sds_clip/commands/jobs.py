@@ -18,6 +18,7 @@ from sds_clip.remote import (
     print_lines,
     remote,
     server_options,
+    url_option,
 )
 from sds_clip.table import printable, say, table
 
@@ -31,7 +32,7 @@ _ACTIONS = {
     "resume": "Continue a paused job. It is queued again and continues from its checkpoint.",
     "retry": "Run a failed or cancelled job again. It continues from its newest checkpoint, or starts again if it has "
     "none.",
-    "delete": "Delete the files of a job that has ended, including its checkpoints. Its record and its version stay.",
+    "delete": "Delete the files of a job that has ended. This includes its checkpoints. Its record and version stay.",
 }
 # What to do after an action.
 _NEXT = {
@@ -45,10 +46,10 @@ job_argument = click.argument("job_id", metavar="JOB", help="The job's id.")
 
 def _print_list(found: list[dict[str, Any]]) -> None:
     rows = [
-        [job["id"], job["kind"], job["status"], _progress(job), moment(job["created_at"]), _about(job)]
+        [job["id"], job["kind"], job["status"], _progress(job), moment(job["created_at"]), _task(job)]
         for job in found
     ]
-    print(table(["job", "kind", "status", "progress", "created", "about"], rows))
+    print(table(["job", "kind", "status", "progress", "created", "task"], rows))
 
 
 def _print(info: dict[str, Any]) -> None:
@@ -58,7 +59,7 @@ def _print(info: dict[str, Any]) -> None:
         {
             "job": info["id"],
             "kind": info["kind"],
-            "about": _about(info),
+            "task": _task(info),
             "status": _status(info),
             "progress": _progress(info) or None,
             "attempt": f"{info['attempt']} of {info['max_attempts']}",
@@ -108,7 +109,7 @@ def _status(info: dict[str, Any]) -> str:
     return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
 
 
-def _about(info: dict[str, Any]) -> str:
+def _task(info: dict[str, Any]) -> str:
     if info["kind"] == "finetune":
         return f"{info['objective']} on {info['base']}"
     return f"{info['benchmark']} of {info['model'] or info['teacher']}"
@@ -178,8 +179,8 @@ def show(client: Client, job_id: str) -> Any:
 
 @jobs.command()
 @job_argument
-@server_options
-def log(job_id: str, url: str | None, as_json: bool) -> int:
+@url_option
+def log(job_id: str, url: str | None) -> int:
     """Print the log of a fine-tuning job as JSON lines.
 
     If the job is still running, the output is the log so far.

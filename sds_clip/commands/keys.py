@@ -25,7 +25,9 @@ def keys() -> None:
 
 @keys.command(extra="serve")
 @click.argument(
-    "name", metavar="NAME", help="A name for the key. The logs show it, and you revoke the key by it."
+    "name",
+    metavar="NAME",
+    help="A name for the key. The logs show this name, and you need it to revoke the key.",
 )
 @option(
     "--scope",

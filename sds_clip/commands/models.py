@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.options import Group, file_option, option
-from sds_clip.remote import connect, limit_option, moment, print_lines, remote, server_options
+from sds_clip.remote import connect, limit_option, moment, print_lines, remote, url_option
 from sds_clip.table import say, size_text, table
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _print_alias(alias: dict[str, Any]) -> None:
 
 def _print_promoted(alias: dict[str, Any]) -> None:
     _print_alias(alias)
-    say(f'Undo it: sds-clip models rollback {alias["name"]} --reason "why"')
+    say(f'To undo this, run: sds-clip models rollback {alias["name"]} --reason "why"')
 
 
 def _print_written(written: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ sds-clip models log VERSION | jq .loss
 """,
 )
 def models() -> None:
-    """Show, promote, roll back and download the versions of a service."""
+    """List, promote, roll back and download the versions of a service, and show their logs."""
 
 
 @models.command("list")
@@ -110,7 +110,7 @@ def rollback(client: Client, alias: str, reason: str) -> Any:
 @models.command()
 @version_argument
 @file_option("--out", required=True, help="Write this tar file. Its folder is created if needed.")
-@option("--full", is_flag=True, help="Download whole weights. Without it, a delta stays a delta.")
+@option("--full", is_flag=True, help="Download full weights. By default, a delta is downloaded as a delta.")
 @remote(_print_written)
 def download(client: Client, version: str, out: Path, full: bool) -> Any:
     """Download a version as a tar file.
@@ -123,8 +123,8 @@ def download(client: Client, version: str, out: Path, full: bool) -> Any:
 
 @models.command()
 @version_argument
-@server_options
-def log(version: str, url: str | None, as_json: bool) -> int:
+@url_option
+def log(version: str, url: str | None) -> int:
     """Print the training log of a version as JSON lines."""
     with connect(url) as client:
         print_lines(client.model_log(version))

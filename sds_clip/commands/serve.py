@@ -27,8 +27,8 @@ def serve(supervised: bool, **given: Any) -> int:
     """Serve models over HTTP.
 
     The service answers /match, /classify and /embed. With a database (SDS_CLIP_DATABASE_URL) it also manages jobs,
-    data sets and versions; `sds-clip up` starts it with a database and workers. /docs of the service describes the
-    API.
+    data sets and versions; `sds-clip up` starts it with a database and workers. The service's page /docs
+    describes the API.
 
     Every setting of the service can be given in the environment as SDS_CLIP_NAME, for example SDS_CLIP_MAX_QUEUE=512.
     An option overrides its environment variable. Without a keys file the service listens on this machine only.

@@ -71,8 +71,8 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
 
     Without the extra `train` the system serves and evaluates, but does not fine-tune.
 
-    SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL replace the embedded Valkey and SQLite by a Redis and a PostgreSQL
-    of your own. If the service cannot start, the exit code is that of the service.
+    To use your own Redis and PostgreSQL instead of the embedded Valkey and SQLite, set SDS_CLIP_BROKER_URL and
+    SDS_CLIP_DATABASE_URL. If the service cannot start, the exit code is that of the service.
     """
     from app import logs
     from app.errors import ConfigurationError
@@ -167,12 +167,12 @@ def announce(address: Address, data_dir: Path) -> None:
         first += f"\nIt does not fine-tune: {how_to_get('train')}, and start it again."
     click.echo(f"""
 {first}
-It keeps everything in {data_dir}. Ctrl-C stops it.
+Everything is kept in the folder {data_dir}. Ctrl-C stops the system.
 
 Next, in another terminal:
   1. Match a photo:        curl {address.url}/match -F images=@photo.jpg -F texts="a dog" -F texts="a cat"
   2. Read about the API:   {address.url}/docs
-  3. Follow its jobs:      sds-clip jobs list{url}
+  3. List the jobs:        sds-clip jobs list{url}
 """)
     sys.stdout.flush()
 
@@ -198,8 +198,8 @@ class Address:
     def is_there(self) -> bool:
         """Whether the service answers, or reports that the promoted version cannot be loaded.
 
-        The second case counts because a rollback or a job, and so the workers, must fix it. `problem` then
-        has the reason.
+        The second case counts as up, because only a rollback, or a job and therefore workers, can fix it. `problem`
+        then has the reason.
         """
         self.problem = None
         import httpx
