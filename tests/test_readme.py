@@ -22,7 +22,9 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("readme"), "--model", "demo") as server:
+    folder = tmp_path_factory.mktemp("readme")
+    database = f"sqlite:///{folder}/sds-clip.db"  # `make run` has one, so its default model is an alias
+    with running_server(folder, "--model", "demo", SDS_CLIP_DATABASE_URL=database) as server:
         yield server
 
 
