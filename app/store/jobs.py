@@ -157,7 +157,9 @@ class JobQueries:
                 raise InputsGone(f"{error.message} Submit a new job.") from None
             if status is JobStatus.VALIDATING:
                 return job
-            return move(connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now)
+            return move(
+                connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now
+            )
 
     @contextmanager
     def withheld(self, job_id: str, *, ended_for_s: float = 0.0) -> Iterator[Job]:
