@@ -75,8 +75,11 @@ def test_the_score_table_is_the_demos() -> None:
         ("objects swapped", ["objects"]),
         ("relation reversed", ["relation"]),
         ("chance", ["chance"]),
-        ("retrieval in batches of 128 (chance 0.8)", ["image to text", "text to image"]),
     ]:
         written = figures(readme, row)
         assert written
         assert written == [figure for name in theirs for figure in figures(demo, name)]
+    text = " ".join(readme.read_text().split())
+    for direction in ("image to text", "text to image"):
+        (figure,) = figures(demo, direction)
+        assert f"{figure} % from {direction}" in text
