@@ -81,7 +81,7 @@ class SourceRoots:
                     yield path
 
     def check_links(self, folder: Path) -> None:
-        """Check that no link in a registered folder, also through linked folders, leads outside the roots.
+        """Check that no link in a registered folder, or in a folder that it links to, leads outside the roots.
 
         Raises: SourceForbidden.
         """

@@ -17,7 +17,7 @@ from app.store.tables import aliases, job_versions, jobs, promotions, versions
 class Versions:
     """The table of versions.
 
-    Jobs add theirs by `JobLeases.succeed`, the operator's are added by `register`.
+    `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
