@@ -1,5 +1,6 @@
 """Validation errors in plain words: each says what is accepted, and repeats nothing of the input."""
 
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -51,6 +52,8 @@ def problem(kind: Any, value: object, *, strict: bool = False) -> Any:
         (Annotated[str, Field(min_length=3)], "a", "minimum length is 3"),
         (Annotated[str, Field(max_length=3)], "SECRET", "maximum length is 3"),
         (Annotated[str, Field(pattern="^[a-z]$")], "SECRET", "^[a-z]$"),
+        (Annotated[str, Field(pattern=r"\S")], " ", "spaces"),
+        (Enum("Way", {"A": "up", "B": "down"}), "SECRET", "'up' or 'down'"),
         (Annotated[list[int], Field(min_length=1)], [], "1"),
         (Annotated[list[int], Field(max_length=1)], [1, 2], "1"),
     ],
@@ -91,6 +94,10 @@ def test_an_unknown_field_gets_the_fields_of_its_place(value: dict[str, object],
         ('{"name": "a', "line 1, column 11: it ends too early"),
         ('{"name":\n a}', "line 2, column 2: "),
         ("", "too early"),
+        ("[1 2]", "column 4: `,` or `]` is expected here"),
+        ('{"name": nul}', "true, false or null is expected here"),
+        ('{"name": "\\ud800"}', "surrogate"),
+        ("{'name': 1}", "double quotes"),
     ],
 )
 def test_what_is_not_json_is_told_where(text: str, place: str) -> None:
