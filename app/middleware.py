@@ -163,7 +163,10 @@ class LimitBody:
         self._max_upload_time_s = max_upload_time_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a body without reading it if its announced length is too large. Count others until the request ends."""
+        """Refuse a body without reading it if its announced length is too large.
+
+        Others count until the request ends.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from app.bodies import reads
 from app.content_type import JSON, MULTIPART, media_type
 from app.datasets.service import FILE, SHARDS
-from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull
+from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull, UnsupportedMediaType
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
 from app.routes.shared import READING, WRITING, After, BackendDep, Limit, Train
@@ -51,11 +51,17 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
     The fields of the form may come before or after its files. If they come first, errors in them are reported
     before the files are read.
     """
-    if media_type(request.headers) == MULTIPART:
+    given = media_type(request.headers)
+    if given == MULTIPART:
         form = FormStream(request.headers["content-type"], request.stream())
         dataset = await backend.datasets.receive(form, caller.name)
-    else:
+    elif given == JSON:
         dataset = await backend.datasets.register(await _registration(request), caller.name)
+    else:
+        raise UnsupportedMediaType(
+            f"Send files as {MULTIPART}, or the path of data on the server as {JSON}, and name that type in the "
+            "Content-Type header."
+        )
     return Response(
         DatasetInfo.of(dataset).model_dump_json(),
         status_code=202,

@@ -267,7 +267,7 @@ def _answer(
     ).first()
     if unready is not None:
         return None
-    return move(connection, job, Action.DATA_READY, now, "The job's data are checked.", not_before=now)
+    return move(connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now)
 
 
 def _locked(connection: Connection, dataset_id: str) -> Dataset:
