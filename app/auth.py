@@ -25,7 +25,7 @@ _LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Load the keys that the settings name into `app`.
+    """Load the API keys into `app`, from the file that the settings name.
 
     Raises: ConfigurationError when the keys file cannot be used.
     """
@@ -79,7 +79,7 @@ def assert_every_route_declares(app: FastAPI) -> None:
 
 
 def declared(app: FastAPI) -> Iterator[tuple[str, set[str], str | None]]:
-    """Each route's path and methods, and the scope that it asks for, "public", or None where it declares nothing."""
+    """The path and methods of each route, and what it declares: a scope, "public", or None if it declares nothing."""
     for route in _routes(app):
         dependant: Dependant | None = getattr(route, "dependant", None)
         calls = () if dependant is None else _calls(dependant)

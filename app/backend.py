@@ -131,7 +131,9 @@ class Backend:
 
 
 def migrate_early(settings: Settings) -> None:
-    """Migrate the tables before anything else starts, if the database answers. Else `Backend` does so later.
+    """If the database answers, migrate the tables before anything else starts.
+
+    Otherwise `Backend` migrates them later.
 
     Raises: ConfigurationError for a database that cannot be used.
     """

@@ -39,7 +39,10 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
         given = media_type(request.headers)
         try:
             if given == JSON:
-                return schema.model_validate_json(await request.body(), strict=True)
+                sent = await request.body()
+                if not sent or sent.isspace():
+                    raise MalformedBody("The body is empty; send a JSON object.")
+                return schema.model_validate_json(sent, strict=True)
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
         except ValidationError as error:
@@ -103,8 +106,12 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
 
 
 def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:
-    """The first validation error, without the caller's input. JSON that does not parse becomes MalformedBody."""
-    detail = error.errors(include_url=False, include_input=False)[0]
+    """The first validation error, without the caller's input. JSON that does not parse becomes MalformedBody.
+
+    A missing field is reported only if nothing else is wrong, because it may be there under a misspelt name.
+    """
+    details = error.errors(include_url=False, include_input=False)
+    detail = min(details, key=lambda each: each["type"] == "missing")
     if detail["type"] == "json_invalid":
         return MalformedBody(f"The body is not valid JSON {json_problem(detail)}.")
     return invalid_request(detail, schema)
@@ -118,6 +125,8 @@ def invalid_request(detail: Mapping[str, Any], schema: type[BaseModel] | None = 
 
 def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
     """The dotted field, and the index if it is a list item: ("body", "images", 3, "str") is images, 3."""
+    if location and location[0] == "header":  # only headers that the route declares are checked
+        return str(location[1]), None
     fields: list[str] = []
     for position, part in enumerate(location):
         if isinstance(part, int):

@@ -60,7 +60,9 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
         if not comma or not head.lower().endswith(";base64"):
             raise InvalidDataUri("The data URI is not valid; write it as data:image/png;base64,...")
     elif value[:8].lower().startswith(("http://", "https://")):
-        raise InvalidBase64('This is a URL. To let the server fetch the image, send {"url": "..."} instead.')
+        raise InvalidBase64(
+            'This is a URL. Send the image itself, or {"url": "..."} if this server fetches images.'
+        )
     try:
         encoded = value.encode("ascii").translate(None, _WHITESPACE)
         # The least that base64 of this length can decode to: padding takes up to two bytes.

@@ -1,4 +1,4 @@
-"""Logs to stderr: lines for people on a terminal, elsewhere one JSON object a line.
+"""Logs to stderr: lines for people on a terminal, elsewhere one JSON object per line.
 
 Extra fields are passed as `extra={"fields": {...}}`. Images, keys and captions are never logged.
 """
@@ -47,7 +47,7 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """Renders a record for a person: time, level, message, then in grey the fields that the message lacks.
 
-    Hashes are shortened to 12 characters. The request's id is shown from level warning on.
+    Hashes are shortened to 12 characters. The request's id is shown at level warning and above.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -87,7 +87,7 @@ def configure(level: str = "info", log_format: Format = "auto") -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
-    # Libraries draw progress bars while they load weights; on stderr these would stand between the lines.
+    # Libraries draw progress bars while they load weights; on stderr these would break up the log lines.
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 

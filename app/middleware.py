@@ -79,7 +79,7 @@ class RequestId:
 
 
 class AccessLog:
-    """Writes one log line and counts one answer a request.
+    """Writes one log line and counts one answer per request.
 
     The line shows the route's pattern in place of the path, and no query, body or key.
     """
@@ -163,7 +163,10 @@ class LimitBody:
         self._max_upload_time_s = max_upload_time_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a body whose announced length is too large, unread. Count others until the request ends."""
+        """Refuse a body without reading it if its announced length is too large.
+
+        Others count until the request ends.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -244,7 +247,7 @@ class _Body:
             raise self._too_large
         if self._budget.used_bytes + size_bytes > self._budget.max_bytes:
             raise BuffersFull(
-                "The server is receiving too many bodies; try again.",
+                "The server is receiving too much data at the moment; try again.",
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._budget.used_bytes += size_bytes

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
@@ -39,10 +40,6 @@ _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
     401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
     403: (Forbidden, "This request is not allowed."),
     404: (NotFound, "This route does not exist; GET /openapi.json lists all routes."),
-    405: (
-        MethodNotAllowed,
-        "This route does not accept that method; the Allow header lists the methods that it accepts.",
-    ),
     408: (BodyTimeout, "The body did not arrive in time; send it again."),
     413: (BodyTooLarge, "The body is too large; send less in one request."),
     415: (UnsupportedMediaType, "This route does not read bodies of that media type."),
@@ -89,8 +86,12 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return ErrorResponse(invalid_request(error.errors()[0]))
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            methods = _methods(request)
+            message = f"This route does not accept this method. It accepts: {methods}."
+            return ErrorResponse(MethodNotAllowed(message), {"Allow": methods})
         return ErrorResponse(_of_status(error), error.headers)
 
     async def client_gone(_: Request, error: Exception) -> Response:
@@ -137,6 +138,18 @@ class AnswerUnforeseen:
                 "An unexpected error occurred in the server; its log has the details under this request's id."
             )
             await ErrorResponse(InternalError(message))(scope, receive, send)
+
+
+def _methods(request: Request) -> str:
+    """All methods that the path accepts. Starlette's own error names only those of the first matching route."""
+    return ", ".join(
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    )
 
 
 def _of_status(error: HTTPException) -> ServiceError:

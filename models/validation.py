@@ -21,7 +21,7 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "finite_number": "The value must be a finite number.",
         "bool_type": "The value must be true or false.",
         "bool_parsing": "The value must be true or false.",
-        "string_type": "The value must be a text.",
+        "string_type": "The value must be a string.",
         "string_unicode": "The text must be valid UTF-8.",
         "list_type": "The value must be a list.",
         "tuple_type": "The value must be a list.",
@@ -29,15 +29,47 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "model_type": "The value must be an object.",
         "model_attributes_type": "The value must be an object.",
         "literal_error": "The value must be {expected}.",
+        "enum": "The value must be {expected}.",
         "greater_than": "The value must be greater than {gt}.",
         "greater_than_equal": "The value must be at least {ge}.",
         "less_than": "The value must be less than {lt}.",
         "less_than_equal": "The value must be at most {le}.",
-        "string_too_short": "The text is too short; the minimum length is {min_length} characters.",
-        "string_too_long": "The text is too long; the maximum length is {max_length} characters.",
-        "string_pattern_mismatch": "The text must match the pattern {pattern}.",
-        "too_short": "The value has too few items; the minimum is {min_length}.",
-        "too_long": "The value has too many items; the maximum is {max_length}.",
+        "string_too_short": "The text is too short. The minimum length is {min_length}.",
+        "string_too_long": "The text is too long. The maximum length is {max_length}.",
+        "string_pattern_mismatch": "The value must match the pattern {pattern}.",
+        "too_short": "The number of items must be at least {min_length}.",
+        "too_long": "The number of items must be at most {max_length}.",
+    }
+)
+# By the pattern of a field. A pattern without an entry is shown as it is.
+_PATTERNS: Mapping[str, str] = MappingProxyType(
+    {
+        r"\S": "The text must not be empty or consist of spaces only.",
+        r"^[!-~]{1,255}$": "The value must have 1 to 255 visible ASCII characters and no spaces.",
+        r"^[0-9a-f]{64}$": "The value must have 64 characters: digits and the letters a to f.",
+        r"^[A-Za-z0-9._-]{1,64}$": "The value must have 1 to 64 characters: ASCII letters, digits, dots, underscores "
+        "and hyphens.",
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$": "The value must have 1 to 64 characters: ASCII letters, digits, "
+        "underscores and hyphens. It must begin with a letter or a digit.",
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "The value must have 1 to 64 characters: ASCII letters, digits, dots, "
+        "underscores and hyphens. It must begin with a letter or a digit.",
+    }
+)
+# By the parser's words. "expected X" becomes "X is expected here", and any other words are shown as they are.
+_JSON_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "expected value": "a value is expected here",
+        "expected ident": "true, false or null is expected here",
+        "key must be a string": "the name of a field must be a string in double quotes",
+        "trailing comma": "the comma before this place must be removed",
+        "trailing characters": "the JSON has ended before this place",
+        "invalid escape": "the character after the backslash cannot be escaped",
+        "invalid number": "the number is not valid",
+        "number out of range": "the number has too many digits",
+        "invalid unicode code point": "the text is not valid UTF-8",
+        "unexpected end of hex escape": "the text contains half of a surrogate pair",
+        "lone leading surrogate in hex escape": "the text contains half of a surrogate pair",
+        "recursion limit exceeded": "the lists and objects are nested too deeply",
     }
 )
 _JSON_PLACE = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<column>\d+)", re.DOTALL)
@@ -53,8 +85,11 @@ def explain(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) ->
         return _unknown_field(detail["loc"], schema)
     if kind == "json_invalid":
         return f"The text is not valid JSON {json_problem(detail)}."
+    context = detail.get("ctx") or {}
+    if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return _PATTERNS[context["pattern"]]
     try:
-        return _WORDS[kind].format_map(detail.get("ctx") or {})
+        return _WORDS[kind].format_map(context)
     except KeyError:
         return str(detail["msg"]).removeprefix("Value error, ").rstrip(".") + "."
 
@@ -65,8 +100,17 @@ def json_problem(detail: Mapping[str, Any]) -> str:
     found = _JSON_PLACE.fullmatch(reason)
     if found is None:
         return f"({reason})"
-    reason = "it ends too early" if found["reason"].startswith("EOF") else found["reason"]
-    return f"at line {found['line']}, column {found['column']}: {reason}"
+    return f"at line {found['line']}, column {found['column']}: {_json_reason(found['reason'])}"
+
+
+def _json_reason(words: str) -> str:
+    if words.startswith("EOF"):
+        return "it ends too early"
+    if words.startswith("control character"):
+        return "a control character in a string must be escaped"
+    if words.startswith("expected `"):
+        return f"{words.removeprefix('expected ')} is expected here"
+    return _JSON_REASONS.get(words, words)
 
 
 def _unknown_field(location: Sequence[int | str], schema: type[BaseModel] | None) -> str:

@@ -229,7 +229,7 @@ class _Source:
     def check_end(self) -> None:
         """Check that the last header read was the zeros that end an archive.
 
-        tarfile also takes a damaged header for the end.
+        tarfile also treats a damaged header as the end.
 
         Raises: ArchiveTruncated, ArchiveDamaged.
         """

@@ -7,7 +7,8 @@
 
 Everything is written under work/ and renamed into place, so the other folders only hold complete data. The
 database decides which folders are live. Its records are created and changed while the lock is held, so an
-unlocked folder without a record is garbage, whatever its age.
+unlocked upload without a record is garbage, whatever its age. A checked set without a record is kept, because it
+may belong to another database.
 """
 
 import errno

@@ -81,7 +81,7 @@ class SourceRoots:
                     yield path
 
     def check_links(self, folder: Path) -> None:
-        """Check that no link in a registered folder, also through linked folders, leads outside the roots.
+        """Check that no link in a registered folder, or in a folder that it links to, leads outside the roots.
 
         Raises: SourceForbidden.
         """
@@ -95,8 +95,10 @@ class SourceRoots:
             path = None
         if path is None or not any(path.is_relative_to(root) for root in self._roots):
             raise SourceForbidden(
-                f"{name}: this path is not in a folder that the operator opened for data sets; choose another "
-                "path.",
+                f"{name}: this path is not in a folder that the operator opened for data sets; choose another path."
+                if self._roots
+                else "This server has no folders for registered data. Upload the data, or ask its operator to set "
+                "SDS_CLIP_DATASET_ROOTS.",
                 param=_PARAM,
             )
         return path

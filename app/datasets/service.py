@@ -153,7 +153,8 @@ class DatasetService:
         first = await anext(files, None)
         if first is None:
             raise InvalidRequest(
-                f"Send an archive in the field {FILE}, or shards in the field {SHARDS}.", param=FILE
+                f"Send an archive in the form field `{FILE}`, or shards in the form field `{SHARDS}`.",
+                param=FILE,
             )
         if values.keys() >= {"name", "format"}:
             _fields(values)  # refuse bad fields before gigabytes arrive in vain

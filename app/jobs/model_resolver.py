@@ -47,8 +47,9 @@ class ModelResolver:
             reference = name
         if reference not in self._allowed:
             raise ModelNotAllowed(
-                f"{name[:200]!r} is not a version or an alias of this server, and not a model that its operator "
-                f"allows; choose {DEFAULT}, a version, an alias, or one of: {', '.join(self._allowed)}.",
+                f"This server has no version or alias {name[:200]!r}, and its operator does not allow a model of "
+                f"this name. Use {DEFAULT}, a version, an alias, or one of: {', '.join(self._allowed)}. The operator "
+                "can allow more models with SDS_CLIP_ALLOWED_MODELS.",
                 param=param,
             )
         return reference
@@ -56,10 +57,12 @@ class ModelResolver:
     def check_teacher(self, name: str, *, param: str) -> None:
         """Raise ModelNotAllowed unless jobs may name this teacher."""
         if name not in self._teachers:
-            choice = ", ".join(self._teachers) or "none"
+            allowed = (
+                f"Use one of: {', '.join(self._teachers)}." if self._teachers else "It allows no teacher."
+            )
             raise ModelNotAllowed(
-                f"{name[:200]!r} is not a teacher that the operator of this server allows; choose one of: "
-                f"{choice}.",
+                f"This server does not allow the teacher {name[:200]!r}. {allowed} Its operator can allow more "
+                "teachers with SDS_CLIP_ALLOWED_TEACHERS.",
                 param=param,
             )
 

@@ -1,6 +1,6 @@
 """Wake-ups: messages that start a Celery task for a job.
 
-The job's row is authoritative, so a lost one does no harm.
+The job's row is authoritative, so a lost wake-up does no harm.
 """
 
 import logging

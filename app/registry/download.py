@@ -85,7 +85,8 @@ class Downloads:
         """A version's files. Raises NotPublished, CannotExport, Overloaded."""
         if version.folder is None or version.status is VersionStatus.DELETED:
             raise NotPublished(
-                "This server has no files of the version: it is the operator's own model, or it was deleted.",
+                "This server has no files for this version, because the version is the operator's own model or was "
+                "deleted.",
                 param="version",
             )
         folder = self._data_dir / version.folder

@@ -95,7 +95,7 @@ class LocalState:
                 self._copy_all(version)
 
     def check_not_behind(self, aliases: Sequence[Alias]) -> None:
-        """Raise RegistryBehind if this process knows a later move of an alias than `aliases` do.
+        """Raise RegistryBehind if this process has seen a later move of an alias than `aliases` contains.
 
         Generations only grow and aliases are never removed, so such a registry is an older copy or a
         different one.

@@ -87,7 +87,8 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         return
     if alias is not None and store.aliases.promotions(DEFAULT, limit=1)[0].who != SERVER:
         logger.info(
-            "The alias %s stays at version %s, to which it was moved. The first model in the settings is %s.",
+            "The alias %s was moved to version %s and stays there. "
+            "So the first model in the settings, %s, is not the default.",
             DEFAULT, alias.version[:12], first[:12],
         )  # fmt: skip
         return

@@ -59,7 +59,7 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
         dataset = await backend.datasets.register(await _registration(request), caller.name)
     else:
         raise UnsupportedMediaType(
-            f"Send files as {MULTIPART}, or a path on the server as {JSON}, and name that type in the "
+            f"Send files as {MULTIPART}, or the path of data on the server as {JSON}, and name that type in the "
             "Content-Type header."
         )
     return Response(

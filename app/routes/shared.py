@@ -51,11 +51,9 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[!-~]+$",
-        description="Any unique text. If you send a request again with the same key and body, you get the job of "
-        "the first request and no second job is made.",
+        pattern=r"^[!-~]{1,255}$",
+        description="A unique text of 1 to 255 visible ASCII characters, without spaces. If you send a request again "
+        "with the same key and body, you get the job of the first request and no second job is made.",
     ),
 ]
 

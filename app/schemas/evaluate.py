@@ -1,11 +1,13 @@
 """POST /evaluate."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from app.errors import InvalidRequest
 from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from app.store.states import JobKind
 from models.choices import ErrorOf, LabelSet, Precision, TemplateSet
@@ -64,8 +66,31 @@ class EvaluateSpec(JobSpec):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        self.request(self.data)
+        # Pydantic passes an InvalidRequest on unchanged, so its field is kept.
+        if self.scorer == "clip" and self.model is None:
+            raise InvalidRequest(
+                "The scorer clip needs a model. Name one in `model`, or choose the scorer diffusion.",
+                param="model",
+            )
+        if self.scorer == "diffusion" and self.teacher is None:
+            raise InvalidRequest(
+                "The scorer diffusion needs a teacher. Name one in `teacher`, or choose the scorer clip.",
+                param="teacher",
+            )
+        try:
+            self.request(self.data)
+        except ValueError as error:
+            raise InvalidRequest(f"{str(error).rstrip('.')}.", param=self._at_fault()) from error
         return self
+
+    def _at_fault(self) -> str | None:
+        """The option without which the others belong together, if one alone is at fault."""
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set and not field.is_required():
+                with suppress(ValueError):
+                    self.model_copy(update={name: field.default}).request(self.data)
+                    return name
+        return None
 
     def request(self, data: str | Path) -> EvaluationRequest:
         """The same as the evaluation takes it. Raises ValueError for options that do not belong together."""

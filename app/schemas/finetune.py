@@ -110,12 +110,19 @@ class FinetuneSpec(JobSpec):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
+        # Pydantic passes an InvalidConfiguration on unchanged. It would give a ValueError the code invalid_request.
+        if self.objective != "clip" and self.teacher is None:
+            raise InvalidConfiguration(
+                f"The objective {self.objective} needs a teacher. Name one in `teacher`, or choose the objective clip.",
+                param="teacher",
+            )
         try:
             check_combination(self.objective, self.teacher, self.hyperparameters)
-            self._check_promotion()
         except ValueError as error:
-            # Pydantic passes this error on unchanged. It would turn a ValueError into an error of a field.
-            raise InvalidConfiguration(f"The configuration cannot be used. {error}") from error
+            raise InvalidConfiguration(
+                f"The configuration cannot be used. {error}", param="hyperparameters"
+            ) from error
+        self._check_promotion()
         return self
 
     def _check_promotion(self) -> None:
@@ -123,11 +130,12 @@ class FinetuneSpec(JobSpec):
             return
         measured = {evaluation.benchmark for evaluation in self.evaluate}
         if "winoground" not in measured:
-            raise ValueError(
-                "`promote: if_better` needs a winoground data set in `evaluate`, because it compares GroupMatch."
+            raise InvalidConfiguration(
+                "`promote: if_better` needs a winoground data set in `evaluate`, because it compares GroupMatch.",
+                param="evaluate",
             )
         if not measured & {"zero-shot", "retrieval"} and self.validation_data is None:
-            raise ValueError(
+            raise InvalidConfiguration(
                 "`promote: if_better` needs zero-shot or retrieval in `evaluate`, or validation_data, because "
                 "it checks that accuracy does not fall by more than max_loss."
             )

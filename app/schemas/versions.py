@@ -12,7 +12,7 @@ from app.store.records import Alias, Promotion, Version, VersionStatus
 Reason = Annotated[
     str,
     Field(
-        min_length=1,
+        pattern=r"\S",
         max_length=1000,
         description="Why the alias moves. The reason is kept with the record of the move.",
     ),

@@ -64,10 +64,10 @@ class Batcher(Generic[Key, Payload, Result]):
     """Runs `run(key, jobs)` on batches of jobs that share a key, one batch at a time.
 
     `run` is called in a worker thread with at least one job. For each job it returns a result, or an
-    exception to raise. If it raises itself, its jobs are run again one by one, so that one failing job does
+    exception to raise. If `run` itself raises, its jobs are run again one by one, so that one failing job does
     not affect the others.
 
-    Raises, from `submit`: Unavailable, or what `run` returned.
+    `submit` raises Unavailable, or the exception that `run` returned for the job.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Batcher(Generic[Key, Payload, Result]):
                 self._idle.set()
 
     def retry_after_s(self, items: int = 0) -> int:
-        """Seconds until what is admitted and `items` more will be done, from the measured rate."""
+        """Estimate, from the measured rate, how many seconds everything admitted plus `items` more will take."""
         if self._recent_items == 0:
             return 1
         waiting_s = (self.admitted + items) * self._recent_s / self._recent_items
@@ -170,7 +170,7 @@ class Batcher(Generic[Key, Payload, Result]):
     ) -> Result:
         """Wait for the payload's result.
 
-        A caller that is cancelled while its job is queued costs no computation.
+        If the caller is cancelled while its job is queued, the job is not computed.
 
         `background` jobs run when nothing else waits, or in every 4th batch. `first` jumps the queue.
         """

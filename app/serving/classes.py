@@ -129,7 +129,7 @@ class ClassWeights:
         return model, build.task.result()
 
     async def prepare(self, new: ModelHandle, old: ModelHandle, *, timeout_s: float) -> None:
-        """Encode the small sets that `old` used most recently for `new`, behind waiting requests."""
+        """Encode, for `new`, the small sets that `old` used most recently. Waiting requests go first."""
         recent = [kept.classes for key, kept in reversed(self._ready.items()) if key[:2] == old.key]
         tasks, prompts = [], 0
         for classes in recent:

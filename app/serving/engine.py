@@ -25,7 +25,7 @@ from models.clip import Clip
 
 Answer = TypeVar("Answer")
 
-# Characters that one request has tokenized in a turn. Tokenizing occupies the forward thread, so others wait.
+# How many characters of one request are tokenized per turn. Tokenizing occupies the forward thread, so others wait.
 TURN_CHARS = 65_536
 # How long an answered forward pass counts as readiness. Under load no probe is needed.
 PROBE_EVERY_S = 5.0

@@ -163,7 +163,7 @@ class VersionLoader:
     def _find(self, version: str) -> tuple[WeightsLocation | None, bool]:
         """Where the version is, and whether that comes from the registry.
 
-        If the registry does not answer, a version that an alias needs is where it was when it could be read.
+        If the registry does not answer, the location that was last read is used for a version that an alias points to.
         """
         remembered = None if self._state is None else self._state.location(version)
         try:

@@ -1,15 +1,16 @@
 """Hot swap: follows the aliases, prepares new weights aside, then installs them with one assignment.
 
     read the aliases (every second) -> load, verify, apply to the base (a thread of its own)
-      -> golden inputs and warm-up (forward thread) -> label sets in use, behind requests -> one assignment
+      -> golden inputs and warm-up (forward thread) -> encode the label sets in use (requests go first)
+      -> one assignment
 
 A version that cannot be loaded changes nothing. The alias continues to serve what it serves, and reports the
 reason (GET /models/status, metrics, log). Loading is retried with increasing pauses, unless the alias is
 moved to another version first.
 
 A process that starts while the aliases cannot be read follows those that it read last
-(`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points to, nothing
-answers for that name: never other weights.
+(`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points to, requests for
+that name fail. They are never answered with other weights.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ STUCK_AFTER_S = 60.0  # a load that takes longer (on a dead network disk, say) n
 
 
 class Swapper:
-    """Makes every alias in this process serve what the aliases say that it follows."""
+    """Follows the registry's aliases: loads the version that each one points to, and installs it in this process."""
 
     def __init__(
         self,

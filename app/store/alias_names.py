@@ -1,14 +1,18 @@
 """The names that an alias may have."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from app.errors import InvalidAlias
 from models.references import DEMO, is_version
 
 DEFAULT = "default"
 """The alias or model of a request that names none."""
-RESERVED = frozenset({"status", DEMO})
-"""GET /models/status would hide GET /models/{alias}, and `demo` is a model's reference."""
+RESERVED: Mapping[str, str] = MappingProxyType(
+    {"status": "GET /models/status is another route", DEMO: f"`{DEMO}` is the reference of the demo model"}
+)
+"""The names that mean something else, and what they mean."""
 
 ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -19,8 +23,9 @@ def may_be_alias(name: str) -> bool:
 
 def check_alias(name: str) -> None:
     """Raise InvalidRequest for a name that would be taken for something else."""
-    if is_version(name) or name in RESERVED:
+    meaning = "it has the form of a version's id" if is_version(name) else RESERVED.get(name)
+    if meaning is not None:
         raise InvalidAlias(
-            f"{name[:64]} cannot be the name of an alias, because it has another meaning; choose another name.",
+            f"{name[:64]} cannot be the name of an alias, because {meaning}; choose another name.",
             param="alias",
         )

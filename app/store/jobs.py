@@ -18,7 +18,7 @@ from app.store.database import Clock, Database
 from app.store.job_events import append
 from app.store.paging import page
 from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
-from app.store.states import FULFILLED, TERMINAL, Action, JobKind, JobStatus, TransitionRefused
+from app.store.states import FULFILLED, TERMINAL, TRANSITIONS, Action, JobKind, JobStatus, TransitionRefused
 from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
 from app.store.transitions import locked_job, move
 from app.store.values import lock_number, new_id, payload_hash
@@ -277,7 +277,12 @@ def _asked(connection: Connection, job: Job, action: Action, now: float, message
     try:
         return move(connection, job, action, now, message, **values)
     except TransitionRefused:
-        raise JobStateConflict(f"A job that is {job.status} cannot be {_DONE[action]}.") from None
+        *others, last = [status for status, allowed in TRANSITIONS if allowed is action]
+        possible = f"{', '.join(others)} or {last}" if others else last
+        raise JobStateConflict(
+            f"A job that is {job.status} cannot be {_DONE[action]}. "
+            f"Only a job that is {possible} can be {_DONE[action]}."
+        ) from None
 
 
 def _needs(connection: Connection, column: ColumnElement[str], job_id: str) -> list[str]:

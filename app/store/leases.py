@@ -23,13 +23,13 @@ _HELD = sorted(HELD)
 class JobLeases:
     """The workers' side of the jobs table. Each method is one short transaction.
 
-    The lease says until when no other worker takes the job. The fence says whose effects count. A worker that
-    was stopped past its lease may continue if nobody has claimed the job, and changes nothing if somebody
-    has.
+    Until the lease expires, no other worker may take the job. The fence says whose effects count. If a worker is
+    suspended until its lease has expired, it may continue unless another worker has claimed the job. In that
+    case its reports have no effect.
 
     An attempt that ends under a living supervisor counts against `max_attempts`. A lease that lapses and a
-    worker that shuts down are interruptions, and count against `max_interruptions`. A step beyond the
-    furthest one so far renews the attempts.
+    worker that shuts down are interruptions, and count against `max_interruptions`. When the job gets further
+    than ever before, the count of attempts starts again.
 
     Every method raises StoreUnavailable when the database is unavailable. Methods that take a lease raise
     LeaseLost when the fence has moved or the job has ended, unless they say otherwise. LeaseLost after
@@ -110,9 +110,9 @@ class JobLeases:
     ) -> None:
         """Report how far the job is. The step of a resumed job goes back to its checkpoint's.
 
-        `done` counts the steps done over all stages, if there are several. Beyond the furthest step so far,
-        the current attempt counts as the first one. A job therefore fails only if it dies at the same step
-        each time.
+        `done` counts the steps done over all stages, if there are several. When the job gets further than ever
+        before, the count of attempts starts again. A job therefore fails only if it dies at the same step each
+        time.
         """
         done = step if done is None else done
         is_past = jobs.c.furthest_step < done
@@ -208,11 +208,12 @@ class JobLeases:
 
         With `retry_in_s`, the job is queued again while it has attempts left.
 
-        `done` is the progress that the attempt may have died before reporting by `progress`.
+        `done` is the last progress of the attempt. It is passed here because the attempt may have died before it
+        called `progress`.
 
-        Returns the job: `failed` with the error, or `queued`. If its worker was asked to stop, the job is
-        `cancelled`, or with `retry_in_s` `paused`. In all cases the event of the transition reports the
-        error.
+        Returns the job: `failed` with the error, or `queued`. If its worker was asked to cancel, the job is
+        `cancelled`. If its worker was asked to pause, a job that would be queued again is `paused`. In all cases
+        the event of the transition reports the error.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
@@ -245,15 +246,15 @@ class JobLeases:
         result: Json | None = None,
         promotion: Move | None = None,
     ) -> Job:
-        """End a job with all that it made: its version, its result and the alias's move, or none of them.
+        """End a job. Its version, its result and the move of the alias are recorded together, or not at all.
 
         Returns the job: `succeeded`; or `cancelled` if that was requested meanwhile, in which case there is
         no version. The same weights may already be registered, because training is deterministic. The job's
         result is then that version. `files` is where this process sees the version's folder. If the answer
         was lost, calling again with the same lease and version returns the same job.
 
-        Raises, without changing anything: AliasMoved if the alias is no longer what the promotion was decided
-        on; VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
+        Raises, without changing anything: AliasMoved if the alias has moved since the promotion was decided;
+        VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
         """
         with self._database.writing() as connection:
             job = leased_job(connection, lease)

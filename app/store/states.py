@@ -5,7 +5,7 @@
                    ▼  │ └───────┘ ▼        back to queued: its worker shut down or died
                   paused ◄───── pausing
 
-`retry` takes up a failed or cancelled job again. It is validating, and queued at once if its data are ready.
+`retry` reopens a failed or cancelled job. The job becomes `validating`, and `queued` at once if its data are ready.
 A job that no worker holds is cancelled at once, a held one by way of `cancelling`. Cancelling takes
 precedence over every other end: whatever a worker reports after it, even success, makes the job `cancelled`.
 """
@@ -57,7 +57,7 @@ class Action(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RETRY = "retry"
-    """A person takes up a job that has failed or was cancelled."""
+    """A person reopens a job that has failed or was cancelled."""
 
 
 HELD = frozenset({JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING})

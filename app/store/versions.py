@@ -17,7 +17,7 @@ from app.store.tables import aliases, job_versions, jobs, promotions, versions
 class Versions:
     """The table of versions.
 
-    Jobs add theirs by `JobLeases.succeed`, the operator's are added by `register`.
+    `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -170,16 +170,16 @@ def _refuse_if_needed(connection: Connection, version_id: str) -> None:
 def _need(connection: Connection, version_id: str) -> str | None:
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
-        return f"the alias {alias.name} points to it"
+        return f"the alias {alias.name} points to it; point the alias to another version first"
     job = connection.execute(
         select(jobs.c.id)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)
         .where(job_versions.c.version_id == version_id, jobs.c.status.in_(sorted(OPEN)))
     ).first()
     if job is not None:
-        return f"the job {job.id} needs it and has not ended"
+        return f"the job {job.id} needs it and has not ended; wait for the job, or cancel it"
     over = versions.alias()
     child = connection.execute(
         select(over.c.id).where(over.c.base_version == version_id, over.c.status == VersionStatus.READY)
     ).first()
-    return None if child is None else f"the version {child.id} is based on it"
+    return None if child is None else f"the version {child.id} is based on it; delete that version first"

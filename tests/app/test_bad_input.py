@@ -283,6 +283,12 @@ def test_a_field_twice_is_refused_where_one_is_meant(client: TestClient) -> None
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
 
 
+def test_a_misspelt_field_is_reported_before_the_one_that_it_leaves_missing(client: TestClient) -> None:
+    misspelt = {"image" if name == "images" else name: value for name, value in GOOD.items()}
+
+    assert client.post("/match", json=misspelt).json()["error"]["param"] == "image"
+
+
 def test_bad_images_beside_good_requests_harm_nobody(client: TestClient) -> None:
     expected = client.post("/match", json=GOOD).json()
     for data, _ in REFUSED.values():
@@ -295,3 +301,4 @@ def test_routes_and_methods_that_are_not_there_get_the_error_body(client: TestCl
     refused = client.get("/match")
     assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_allowed")
     assert refused.headers["Allow"] == "POST"
+    assert client.put("/datasets/x").headers["Allow"] == "GET, DELETE"

@@ -1,5 +1,7 @@
 """The description of the service, and the service against its description."""
 
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from app.openapi import describe_json, install_openapi
+from models.validation import explain
 from tests.app.serverside import running_server
 
 
@@ -59,6 +62,15 @@ def test_every_operation_documents_its_errors_and_its_examples_work(client: Test
         assert set(content) == {"application/json", "multipart/form-data"}
         for example in content["application/json"]["examples"].values():
             assert client.post(path, json=example["value"]).status_code == 200
+
+
+def test_every_pattern_is_told_in_words(client: TestClient) -> None:
+    patterns = set(re.findall(r'"pattern":("(?:[^"\\]|\\.)*")', client.get("/openapi.json").text))
+
+    assert patterns
+    for pattern in map(json.loads, patterns):
+        detail = {"type": "string_pattern_mismatch", "loc": (), "msg": "", "ctx": {"pattern": pattern}}
+        assert pattern not in explain(detail)
 
 
 @pytest.mark.parametrize("path", ["/match", "/classify", "/embed"])

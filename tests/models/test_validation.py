@@ -1,5 +1,6 @@
 """Validation errors in plain words: each says what is accepted, and repeats nothing of the input."""
 
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -38,7 +39,7 @@ def problem(kind: Any, value: object, *, strict: bool = False) -> Any:
         (float, "SECRET", "a number"),
         (Annotated[float, Field(allow_inf_nan=False)], float("inf"), "finite"),
         (bool, "SECRET", "true or false"),
-        (str, 5, "text"),
+        (str, 5, "must be a"),
         (list[int], "SECRET", "list"),
         (tuple[int, ...], "SECRET", "list"),
         (dict[str, int], "SECRET", "object"),
@@ -51,8 +52,10 @@ def problem(kind: Any, value: object, *, strict: bool = False) -> Any:
         (Annotated[str, Field(min_length=3)], "a", "minimum length is 3"),
         (Annotated[str, Field(max_length=3)], "SECRET", "maximum length is 3"),
         (Annotated[str, Field(pattern="^[a-z]$")], "SECRET", "^[a-z]$"),
-        (Annotated[list[int], Field(min_length=1)], [], "minimum is 1"),
-        (Annotated[list[int], Field(max_length=1)], [1, 2], "maximum is 1"),
+        (Annotated[str, Field(pattern=r"\S")], " ", "spaces"),
+        (Enum("Way", {"A": "up", "B": "down"}), "SECRET", "'up' or 'down'"),
+        (Annotated[list[int], Field(min_length=1)], [], "1"),
+        (Annotated[list[int], Field(max_length=1)], [1, 2], "1"),
     ],
 )
 def test_a_wrong_value_is_told_what_is_accepted(kind: Any, value: object, accepted: str) -> None:
@@ -91,6 +94,10 @@ def test_an_unknown_field_gets_the_fields_of_its_place(value: dict[str, object],
         ('{"name": "a', "line 1, column 11: it ends too early"),
         ('{"name":\n a}', "line 2, column 2: "),
         ("", "too early"),
+        ("[1 2]", "column 4: `,` or `]` is expected here"),
+        ('{"name": nul}', "true, false or null is expected here"),
+        ('{"name": "\\ud800"}', "surrogate"),
+        ("{'name': 1}", "double quotes"),
     ],
 )
 def test_what_is_not_json_is_told_where(text: str, place: str) -> None:

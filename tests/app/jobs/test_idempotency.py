@@ -82,4 +82,4 @@ def test_without_a_key_every_request_is_a_job(service: Service) -> None:
 def test_key_that_is_none_is_refused(refusing: Service, key: str) -> None:
     answer = refusing.client.post("/finetune", json=refusing.request(), headers={"Idempotency-Key": key})
 
-    error_of(answer, 422)
+    assert error_of(answer, 422)["param"] == "Idempotency-Key"

@@ -244,6 +244,7 @@ def test_version_that_is_published_again_is_damaged_no_more(
     ("fields", "param"),
     [
         ({"reason": ""}, "reason"),
+        ({"reason": " \n"}, "reason"),
         ({"reason": None}, "reason"),
         ({"alias": "status"}, "alias"),
         ({"alias": "a" * 64}, "alias"),

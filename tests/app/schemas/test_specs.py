@@ -114,10 +114,15 @@ def test_what_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
 
 
 def test_options_that_do_not_go_together_are_one_error_of_their_own() -> None:
-    for asked in (SMALL | {"objective": "sds-clip"}, SMALL | {"hyperparameters": {}}, IF_BETTER):
+    for asked, param in (
+        (SMALL | {"objective": "sds-clip"}, "teacher"),
+        (SMALL | {"hyperparameters": {}}, "hyperparameters"),
+        (IF_BETTER, "evaluate"),
+        (IF_BETTER | {"evaluate": [WINOGROUND]}, None),
+    ):
         with pytest.raises(InvalidRequest) as refused:
             FinetuneSpec.model_validate(asked)
-        assert (refused.value.code, refused.value.param) == ("invalid_configuration", None)
+        assert (refused.value.code, refused.value.param) == ("invalid_configuration", param)
 
 
 def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
