@@ -123,7 +123,7 @@ class Slot:
             return False
         if not self._at_work.acquire(blocking=False):
             return False
-        logger.info("job %s runs without a task, because the broker has not delivered one", job.id)
+        logger.info("Job %s runs without a task, because the broker has not delivered one.", job.id)
         return isinstance(self._run(job.id), JobStatus)
 
     def _run(self, job_id: str) -> str:
@@ -164,7 +164,7 @@ class Slot:
         try:
             self._spare = ChildProcess(self._command)
         except OSError as error:
-            logger.warning("no warm process could be started: %s", error)
+            logger.warning("A process could not be started ahead of the next job: %s.", error)
 
     def _replace_spare(self) -> None:
         """Start a new warm process if the last one has died, unless the slot is busy.
@@ -196,7 +196,7 @@ class Slot:
         return spare
 
     def _supervise(self, job: Job) -> None:
-        logger.info("job %s: attempt %d, fence %d", job.id, job.attempt, job.fence)
+        logger.info("Starting job %s: attempt %d, fence %d.", job.id, job.attempt, job.fence)
         child = self._take_process()
         folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
@@ -215,7 +215,7 @@ class Slot:
         try:
             folder.occupy(Occupant(process, supervisor))
         except OSError as error:  # the job will fail on the folder too, and records why
-            logger.warning("%s cannot be written: %s", folder.path, error.strerror)
+            logger.warning("The folder %s cannot be written: %s.", folder.path, error.strerror)
 
     def _settle(self, job: Job, end: "_End", done: int) -> None:
         """Record the end of a job whose process could not do so itself."""
@@ -224,7 +224,7 @@ class Slot:
             if end.killed_because is not None and end.code == Exit.RELEASED:
                 self._store.leases.release(lease, f"Its process was killed: {end.killed_because}.")
             elif (how := end.killed_because or died(end.code)) is not None:
-                logger.error("job %s: its process ended unexpectedly: %s", job.id, how)
+                logger.error("The process of job %s ended unexpectedly: %s.", job.id, how)
                 error = JobError(
                     "process_died", f"The job's process ended unexpectedly: {how}.", retryable=True
                 )
@@ -233,7 +233,7 @@ class Slot:
         except LeaseLost:  # the process has recorded the end already
             pass
         except StoreUnavailable:  # the lease expires by itself
-            logger.warning("job %s: its end could not be recorded, so its lease will expire", job.id)
+            logger.warning("The end of job %s could not be recorded, so its lease will expire.", job.id)
 
 
 @dataclass(frozen=True)
@@ -336,5 +336,7 @@ def end_orphans(config: WorkerConfig) -> None:
         if me is None or occupant.process.space != me.space or is_alive(occupant.supervisor):
             continue
         if kill(occupant.process):
-            logger.warning("process %d of a crashed worker was ended", occupant.process.pid)
+            logger.warning(
+                "Process %d, which a crashed worker left running, was killed.", occupant.process.pid
+            )
         folder.vacate()
