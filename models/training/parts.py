@@ -56,11 +56,11 @@ def load_parts(
     """
     opened = _open(config, config.data, config.images, confined)
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
-    say(f"loading {config.base}")
+    say(f"loading the base {config.base}")
     base = load_clip(config.base, device=str(place.device), precision="float32")
     teacher = None
     if config.teacher and config.objective != "clip":
-        say(f"loading {config.teacher}")
+        say(f"loading the teacher {config.teacher}")
         teacher = load_teacher(
             config.teacher,
             device=str(place.device),
