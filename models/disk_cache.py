@@ -33,7 +33,7 @@ _DIGEST_BYTES = 16
 _KEYS_AT_ONCE = 500
 """Keys per query. SQLite before 3.32 takes at most 999 parameters."""
 _PAGE_BYTES = 16_384
-"""Most values have several kilobytes, which pages of the default 4,096 bytes would spread over chains."""
+"""Most values are several kilobytes. With SQLite's default pages of 4,096 bytes, each would need a chain of pages."""
 _REST_S = 60.0
 """How long to leave an unusable file alone, so that not every batch waits for it."""
 _TOUCH_AFTER_S = 3600.0

@@ -46,7 +46,7 @@ class Checker:
             self._check_all()
 
     def _is_due(self) -> bool:
-        """Whether a waiting data set is new to this worker, or was last looked at longer ago than a check's lease."""
+        """Whether a waiting data set is new here, or was last due longer ago than the lease of a check lasts."""
         waiting = self._store.datasets.list(status=DatasetStatus.VALIDATING, limit=100).items
         now = time.monotonic()
         seen = {dataset.id: self._seen.get(dataset.id) for dataset in waiting}

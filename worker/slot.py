@@ -3,9 +3,9 @@
 What happens to a job whose process:
     ends by itself (`worker.protocol`)        the process has updated the row
     dies                                   the attempt failed; retried after a while, up to the job's attempts
-    runs for longer than it may            asked to stop; the store fails the job at its checkpoint
+    runs for longer than it may            asked to stop; once it has written a checkpoint, the store fails the job
     takes no step for stall_timeout_s      killed, then the same as if it died
-    does not renew its lease for long      killed and released on its behalf: an interruption
+    has not renewed its lease for long     killed and released on its behalf: an interruption
     is asked to stop, and does             released at a checkpoint by the process itself
     is asked to stop, and does not         killed after stop_grace_s and released on its behalf
     hangs while another holds the job      killed
@@ -64,7 +64,7 @@ class Slot:
         self._sent: tuple[str, int] | None = None
         """Job and fence of the last task that the broker accepted, until a job ends here."""
         self._spare: ChildProcess | None = None
-        """The warm process. Only who holds `_at_work` replaces it."""
+        """The warm process. Only the thread that holds `_at_work` replaces it."""
         self._no_spare_before = 0.0
         # Not at once: messages that wait in the queue come as soon as Celery is connected.
         self._looking = Periodic(
@@ -89,7 +89,7 @@ class Slot:
         """
         wait_s = 0.0
         while not self._at_work.acquire(timeout=wait_s):
-            # The broker may not accept it yet: it was away when the job began without a task.
+            # The broker may still be away, as it was when the job began without a task. It then accepts nothing.
             wait_s = -1 if self._publish(self._config.kind, job_id) else self._config.idle_tick_s
         return self._run(job_id)
 
@@ -238,7 +238,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class _End:
-    """How a process ended. A process that was killed gets the exit code that it should have had."""
+    """How a process ended. For a killed process, `code` says what the kill means: released, failed or lease lost."""
 
     code: int
     killed_because: str | None = None
@@ -289,7 +289,7 @@ class _Watch:
         if not self._child.has_begun:
             self._renew()
         row = self._row()
-        # Without the row nothing is known about the lease, so waiting for it starts again.
+        # Without the row nothing is known about the lease, so the time since it expired is counted anew.
         if row is None:
             self._lapsed_at = None
             return None
