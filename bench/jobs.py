@@ -181,7 +181,7 @@ def _spent(up: servers.Running) -> dict[int, int]:
 def _account(log: Path, job: str) -> Watching:
     """The account that the job's process logged at its end."""
     for line in log.read_text().splitlines():
-        if f"job {job}: the time spent on progress reports and lease renewals" in line:
+        if job in line and '"renewed_s"' in line:
             fields = json.loads(line[line.index("{") :])
             return Watching(fields["ran_s"], fields["renewed_s"], fields["told_s"])
     raise RuntimeError(f"{log} does not say how long watching {job} took")

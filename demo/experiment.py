@@ -80,7 +80,7 @@ class Outcome:
     seed: int
     split: str
     seconds: float
-    """Of one core: loading and training over all starts, and measuring."""
+    """Seconds of one core: for loading and training, over all starts of the run, and for measuring."""
     options: dict[str, Any]
     measured: StudentScores
     log: list[dict[str, float]]

@@ -13,7 +13,8 @@ from demo.report import write_search
 from demo.variants import CONTROLS, HIGH_NOISE, LEARNING_RATES, NEGATIVES, SCORE, STEPS, chosen
 from demo.world import Split
 
-# Plain L_CLIP is the one control of all L_SDS variants without negatives: they differ in options it lacks.
+# Plain L_CLIP is the control of all L_SDS variants without negatives: the options in which they differ do not
+# affect it.
 SEARCH_CONTROLS = CONTROLS | {
     "lambda-10": "clip",
     "all-timesteps": "clip",

@@ -1,4 +1,4 @@
-"""Uncertainty of the demonstration's results: intervals over seeds and items, differences to a control."""
+"""Uncertainty of the demonstration's results: intervals over seeds and items, differences from a control."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def difference(
 
 
 def change(outcomes: Sequence[Outcome], base: Outcome, share: Share) -> Change:
-    """The difference of a share to the base's, in points.
+    """The difference of a share from the base's, in points.
 
     Raises:
         ValueError: the base was measured on other items.

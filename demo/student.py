@@ -61,7 +61,7 @@ def new_student(vocab_size: int) -> CLIP:
 
     Word and position embeddings start at the same scale. open_clip's 0.02 and 0.01 suit long training of wide
     towers. Here words would outweigh positions from the start, and the text tower would begin as a bag of
-    words by construction, instead of becoming one for lack of a reason not to.
+    words by construction. It is meant to become one only because its training gives it no reason to do better.
     """
     student = CLIP(**deepcopy(model_config(vocab_size)))
     scale = student.token_embedding.weight.shape[1] ** -0.5

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class BatchFirstAttention(nn.MultiheadAttention):
     """torch's attention for one contiguous [n, l, d] input, as two matrix products around a fused kernel.
 
-    nn.MultiheadAttention transposes its input to sequence-first. torch then multiplies frozen weights with
-    that view by copying them once per position. With the text tower's mask no fast path avoids this, and it
-    is many times the work. Parameters, their names and results are the parent's. Anything but plain
-    self-attention is passed to the parent.
+    nn.MultiheadAttention transposes its input to sequence-first. For such a view, torch copies frozen weights
+    once per position before it multiplies. With the text tower's mask no fast path avoids this. The copies cost
+    many times as much as the product itself. Parameters, their names and results are the parent's. Anything but
+    plain self-attention is passed to the parent.
     """
 
     def forward(  # type: ignore[override]

@@ -231,7 +231,7 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Refuse mismatches that open_clip would silently adapt."""
+    """Refuse mismatches to which open_clip would silently adapt the weights."""
     archive = OPENAI_ARCHIVE_KEYS & weights.keys()
     if archive:
         raise CheckpointError(

@@ -33,7 +33,7 @@ _DIGEST_BYTES = 16
 _KEYS_AT_ONCE = 500
 """Keys per query. SQLite before 3.32 takes at most 999 parameters."""
 _PAGE_BYTES = 16_384
-"""Most values have several kilobytes, which pages of the default 4,096 bytes would spread over chains."""
+"""Most values are several kilobytes. With SQLite's default pages of 4,096 bytes, each would need a chain of pages."""
 _REST_S = 60.0
 """How long to leave an unusable file alone, so that not every batch waits for it."""
 _TOUCH_AFTER_S = 3600.0
@@ -124,7 +124,7 @@ class DiskCache:
             return True
         if code is None or code & 0xFF not in _DAMAGED:
             return False
-        logger.warning("the cache %s is damaged and is created again: %s", self._file, error)
+        logger.warning("The cache %s is damaged and is created again: %s.", self._file, error)
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
             self._file.with_name(f"{self._file.name}-journal").unlink(missing_ok=True)
@@ -134,7 +134,7 @@ class DiskCache:
         self._resting_until = time.monotonic() + _REST_S
         if not self._is_told:
             self._is_told = True
-            logger.warning("the cache %s cannot be used, so nothing is kept in it: %s", self._file, error)
+            logger.warning("The cache %s cannot be used, so nothing is kept in it: %s.", self._file, error)
 
 
 def _prepare(database: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Inputs made from a seed, whose embeddings show that a reloaded network computes as the saved one."""
+"""Inputs made from a seed, whose embeddings show that a reloaded network computes the same as the saved one."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class ImageTooLarge(ImageError):
 
 
 class ImageTooNarrow(ImageError):
-    """One side of the image is too many times the other; crop it."""
+    """The image is too long and narrow; crop it."""
 
     code = "image_too_narrow"
 

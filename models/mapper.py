@@ -26,8 +26,8 @@ class Mapper(nn.Module):
     ) -> None:
         """Initialise W and b as nn.Linear does, as a pure function of `seed`.
 
-        Both are uniform within 1 / sqrt(embed_dim). `normalized` maps the L2-normalised embedding, `raw` the
-        embedding as it is.
+        Both are uniform in [-1 / sqrt(embed_dim), 1 / sqrt(embed_dim)]. `normalized` maps the L2-normalised
+        embedding, `raw` the embedding as it is.
 
         Raises MapperError for another input.
         """

@@ -21,7 +21,8 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     if not file.is_file():
         raise CheckpointError(
-            f"{file.parent} has no {CONFIG_FILE}, which must say how to use its weights. Add that file."
+            f"The folder {file.parent} has no {CONFIG_FILE}. That file says which architecture and preprocessing "
+            "the weights need. Choose a folder that has it, or make one with `sds-clip convert`."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -66,7 +66,10 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise PrecisionError(f"The device {device!r} cannot be used here; use auto, cpu or cuda.") from error
+        usable = "auto, cpu, cuda or cuda:N" if torch.cuda.is_available() else "auto or cpu"
+        raise PrecisionError(
+            f"The device {device!r} is not available on this machine. Use {usable}."
+        ) from error
     return chosen
 
 
@@ -91,20 +94,24 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return "bfloat16" if native else "float32"
     chosen = ALIASES.get(precision, precision)
     if chosen not in DTYPES:
-        raise PrecisionError(f"The precision cannot be {precision!r}; use {', '.join(PRECISIONS)}.")
+        *others, last = PRECISIONS
+        raise PrecisionError(f"The precision cannot be {precision!r}. Use {', '.join(others)} or {last}.")
     if chosen == "float16" and device.type == "cpu":
         raise PrecisionError("float16 is for GPUs; use bfloat16 or float32 on a CPU.")
     return chosen
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether a module is a normalisation layer: torch's own, or one of another library by name."""
+    """Return whether a module is a normalisation layer.
+
+    It is one of torch's, or one of another library, which is recognised by the name of its class.
+    """
     other = isinstance(module, _OTHER_NORMS) or _OTHER_NORM_NAMES.search(type(module).__name__) is not None
     return other or is_layer_norm(module)
 
 
 def is_layer_norm(module: nn.Module) -> bool:
-    """Return whether a module is a LayerNorm or RMSNorm: torch's own, or named so, such as T5LayerNorm."""
+    """Return whether a module is a LayerNorm or RMSNorm: one of torch's, or one named so, such as T5LayerNorm."""
     return isinstance(module, _LAYER_NORMS) or _LAYER_NORM_NAMES.search(type(module).__name__) is not None
 
 

@@ -62,7 +62,7 @@ class Tokenizer:
 
 
 class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
-    """CLIP's own tokenizer: the same tokens, no more work than the context can hold, and a bounded cache."""
+    """CLIP's own tokenizer, with the same tokens. It stops when the context is full, and its cache is bounded."""
 
     cache: dict[str, str]
 
@@ -123,9 +123,9 @@ def first_merged(symbols: list[str], ranks: dict[tuple[str, str], int], count: i
 def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int], *, beyond: str = "") -> list[str]:
     """Byte-pair encode in O(n log n): always merge the lowest-ranked pair, the leftmost first.
 
-    If the word goes on in `beyond`, return only the merged symbols that do not depend on it. The last symbol
-    is given up at the rank at which it may merge with what follows, then the one before it, and so on. This
-    needs ranks as training makes them: a pair ranks after the pairs that its two symbols are made of.
+    If the word goes on in `beyond`, return only the merged symbols that do not depend on it. Symbols are dropped
+    from the end, as soon as merging reaches a rank at which they could merge with what follows. This is correct
+    only for ranks that come from training: a pair ranks after the pairs that its two symbols are made of.
     """
     text = "".join(symbols) + beyond
     end = len(symbols)

@@ -59,7 +59,7 @@ class Child:
             env={**os.environ, **self._environment},
             process_group=0,
         )
-        logger.info("%s is process %d", self.name, self._process.pid)
+        logger.info("The %s runs as process %d.", self.name, self._process.pid)
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -98,14 +98,14 @@ class Restarts:
             if not self._part.is_running():
                 if now - self._started_at >= SETTLED_S:
                     self._pause_s = FIRST_S
-                logger.error("%s has died; restarting it in %g s", self._name, self._pause_s)
+                logger.error("The %s has died. It restarts in %g s.", self._name, self._pause_s)
                 self._pause(now)
         elif now >= self._due_at:
             self._due_at, self._started_at = None, now
             try:
                 self._part.start()
             except (ConfigurationError, OSError) as error:
-                logger.error("%s could not be started: %s", self._name, error)
+                logger.error("The %s could not be started: %s", self._name, error)
                 self._pause(now)
 
     def _pause(self, now: float) -> None:
@@ -174,7 +174,7 @@ class System:
         now = time.monotonic()
         watched = [Restarts(child.name, child, now) for child in (self._service, *self._workers)]
         if self._broker is not None:
-            watched.insert(0, Restarts("valkey", self._broker, now))
+            watched.insert(0, Restarts("Valkey server", self._broker, now))
         while not self._stopping.wait(LOOK_S):
             for part in watched:
                 part.look(time.monotonic())
@@ -188,7 +188,7 @@ class System:
                 break
         for child in children:
             if child.is_running():
-                logger.warning("%s did not stop in time; killing it", child.name)
+                logger.warning("The %s did not stop in time, so it is killed.", child.name)
                 child.kill()
             child.close()
 

@@ -55,7 +55,7 @@ def main() -> None:
     except StoreUnavailable:
         code = Exit.STORE_AWAY
     except BaseException:
-        logger.exception("the checker's process failed")
+        logger.exception("The checker's process failed.")
     logging.shutdown()
     os._exit(code)
 
@@ -151,7 +151,7 @@ class CheckClaim:
                 return
             except StoreUnavailable:
                 if time.monotonic() > until:
-                    logger.warning("the claim on %s cannot be released", self._claimed.id)
+                    logger.warning("The claim on %s cannot be released.", self._claimed.id)
                     return
                 time.sleep(_TRY_AGAIN_S)
 

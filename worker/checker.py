@@ -46,7 +46,7 @@ class Checker:
             self._check_all()
 
     def _is_due(self) -> bool:
-        """Whether a waiting data set has not been seen within the last lease of a check."""
+        """Whether a waiting data set is new here, or was last due longer ago than the lease of a check lasts."""
         waiting = self._store.datasets.list(status=DatasetStatus.VALIDATING, limit=100).items
         now = time.monotonic()
         seen = {dataset.id: self._seen.get(dataset.id) for dataset in waiting}
@@ -72,5 +72,5 @@ class Checker:
         finally:
             child.close()
         if (how := died(code)) is not None and asked_at is None:
-            logger.error("the process that checks data sets ended unexpectedly: %s", how)
+            logger.error("The process that checks data sets ended unexpectedly: %s.", how)
             self._store.datasets.check_died(owner_name(child.pid, CHECK))

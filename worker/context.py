@@ -100,7 +100,7 @@ class JobContext:
         result: Mapping[str, Any] | None = None,
         promotion: Move | None = None,
     ) -> Job:
-        """End the job with its results; retried while the database is away and the lease lasts.
+        """End the job with its results. It is tried again while the database is away and the lease lasts.
 
         Raises: AliasMoved, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
         """

@@ -65,7 +65,7 @@ def check(
         except (ServiceError, OSError) as error:
             if not isinstance(error, OSError) and (not error.retryable or _is_of_store(error)):
                 raise
-            logger.warning("the check of %s cannot start yet: %s", claimed.id, error)
+            logger.warning("The check of %s cannot start yet: %s", claimed.id, error)
             if wait_s is None:
                 record(rejected(_as_refusal(error)))
                 return moved

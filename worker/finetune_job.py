@@ -161,9 +161,10 @@ class _Run:
         )
 
     def end(self, result: Result, scores: CandidateScores) -> None:
-        """End the job with its version; retried if the alias was moved, or base or files deleted, meanwhile.
+        """End the job with its version.
 
-        Each try reads the current state, and ends with Stopped if the job was asked to stop.
+        It is tried again if, meanwhile, the alias was moved or the base or the files were deleted. Each try
+        reads the current state, and ends with Stopped if the job was asked to stop.
         """
         while True:
             try:

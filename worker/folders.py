@@ -3,7 +3,7 @@
 The files:
 
     JOBS/JOB_ID/FENCE/process.json      the running process and its supervisor
-    JOBS/JOB_ID/FENCE/run/              a training: checkpoints, log.jsonl, delta
+    JOBS/JOB_ID/FENCE/run/              a training run: checkpoints, log.jsonl, delta
     JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
     JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
     JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
@@ -93,7 +93,7 @@ class JobFolder:
                 _copy_log(source.parent.parent / LOG_FILE, self.log)
                 aside.rename(target)
             except OSError as error:  # includes shutil.Error
-                logger.warning("checkpoint %s is skipped: %s", source, error.strerror or error)
+                logger.warning("The checkpoint %s is skipped: %s.", source, error.strerror or error)
                 shutil.rmtree(aside, ignore_errors=True)
                 continue
             return step

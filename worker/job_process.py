@@ -84,7 +84,7 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     try:
         code = _work(assignment, ticks, stopping, runner_of)
     except BaseException:
-        logger.exception("the job's process failed")
+        logger.exception("The job's process failed.")
         code = None
     logging.shutdown()
     sys.stdout.flush()
@@ -131,7 +131,10 @@ def _work(
         keeper.close()
         spent = {"told_s": reporter.spent_s, "renewed_s": keeper.spent_s, "ran_s": time.monotonic() - began}
         logger.info(
-            "job %s: the time spent on progress reports and lease renewals", job.id, extra={"fields": spent}
+            "Job %s spent %.1f s on progress reports and lease renewals.",
+            job.id,
+            reporter.spent_s + keeper.spent_s,
+            extra={"fields": spent},
         )
 
 
@@ -142,19 +145,19 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         context.folder.open()
         _limit(config)
         runner_of(job.kind)(context)
-        logger.info("job %s ended", job.id)
+        logger.info("Job %s ended.", job.id)
         return Exit.ENDED
     except Stopped as reason:
         context.reporter.close()
         asked = _ASKED.get(context.store.jobs.get(job.id).status, str(reason))
         left = context.store.leases.release(context.lease, f"Stopped: {asked}.")
-        logger.info("job %s was released and is %s", job.id, left.status)
+        logger.info("Job %s was released. Its status is now %s.", job.id, left.status)
         return Exit.RELEASED
     except (LeaseLost, StoreUnavailable):
         raise
     except Exception as error:
         failure = failure_of(error, hidden=config.data_dir)
-        logger.exception("job %s: attempt %d failed: %s", job.id, job.attempt, failure.error.code)
+        logger.exception("Attempt %d of job %s failed with %s.", job.attempt, job.id, failure.error.code)
         context.reporter.close()
         if failure.pauses:
             context.store.leases.suspend(context.lease, failure.error)

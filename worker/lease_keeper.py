@@ -65,13 +65,13 @@ class LeaseKeeper:
             try:
                 status = self._store.leases.renew(self._lease, self._ttl_s)
             except StoreUnavailable:
-                logger.warning("the lease cannot be renewed; it expires in %.0f s", self.left_s)
+                logger.warning("The lease cannot be renewed. It expires in %.0f s.", self.left_s)
             else:
                 self.spent_s += time.monotonic() - asked_at
                 if self._done.is_set():
                     return
                 if status is None:
-                    logger.warning("this process no longer holds the job")
+                    logger.warning("This process no longer holds the job.")
                     self._end(Exit.LEASE_LOST)
                     return
                 self._renewed_at = asked_at
@@ -84,7 +84,7 @@ class LeaseKeeper:
         """A thread of its own, since renewing may wait for the database."""
         while not self._done.wait(self._ttl_s / (4 * _RENEWALS)):
             if self.left_s < self._ttl_s / _RENEWALS:
-                logger.error("the lease could not be renewed in time, so the process exits")
+                logger.error("The lease could not be renewed in time, so the process exits.")
                 self._end(Exit.STORE_AWAY)
                 return
             if self.left_s < self._ttl_s / 2:

@@ -57,4 +57,4 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
         heartbeat.close()
         wake_ups.close()
         store.close()
-        logger.info("the worker has stopped")
+        logger.info("The worker has stopped.")

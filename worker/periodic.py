@@ -49,5 +49,7 @@ class Periodic:
             except StoreUnavailable:  # the store logs it
                 pass
             except Exception:
-                logger.exception("the %s failed and will run again", self._name)
+                logger.exception(
+                    "The background task '%s' failed. It runs again in %g s.", self._name, self._every_s
+                )
             self.stopping.wait(self._every_s)

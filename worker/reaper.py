@@ -36,7 +36,9 @@ class Reaper:
     def look(self) -> None:
         """Clean up once. Raises StoreUnavailable."""
         for job in self._store.reaper.settle_abandoned():
-            logger.info("job %s is now %s, because its worker stopped renewing its lease", job.id, job.status)
+            logger.info(
+                "Job %s is now %s, because its worker stopped renewing its lease.", job.id, job.status
+            )
         self._retention.look()
 
 
@@ -97,9 +99,9 @@ class Retention:
         with contextlib.suppress(JobStateConflict):  # the job was retried
             try:
                 remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
-                logger.info("the files of job %s (%s) were removed", job.id, job.status)
+                logger.info("The files of job %s (%s) were removed.", job.id, job.status)
             except OSError as error:
-                logger.warning("the files of job %s cannot be removed: %s", job.id, error)
+                logger.warning("The files of job %s cannot be removed: %s.", job.id, error)
 
     def _clean_succeeded(self, folder: Path, job: Job) -> None:
         """A job cleans up after itself unless it is killed. Keep only the result files that its row names."""
@@ -127,9 +129,9 @@ class Retention:
     def _remove_version(self, folder: Path) -> None:
         try:
             if remove_files(self._store, folder):
-                logger.info("the files of the unused version %s were removed", folder.name[:12])
+                logger.info("The files of the unused version %s were removed.", folder.name[:12])
         except OSError as error:
-            logger.warning("the files of version %s cannot be removed: %s", folder.name[:12], error)
+            logger.warning("The files of version %s cannot be removed: %s.", folder.name[:12], error)
 
     def _ended_long_ago(self, job: Job) -> bool:
         if job.status not in TERMINAL or job.finished_at is None:

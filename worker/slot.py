@@ -3,9 +3,9 @@
 What happens to a job whose process:
     ends by itself (`worker.protocol`)        the process has updated the row
     dies                                   the attempt failed; retried after a while, up to the job's attempts
-    runs for longer than it may            asked to stop; the store fails the job at its checkpoint
+    runs for longer than it may            asked to stop; once it has written a checkpoint, the store fails the job
     takes no step for stall_timeout_s      killed, then the same as if it died
-    does not renew its lease for long      killed and released on its behalf: an interruption
+    has not renewed its lease for long     killed and released on its behalf: an interruption
     is asked to stop, and does             released at a checkpoint by the process itself
     is asked to stop, and does not         killed after stop_grace_s and released on its behalf
     hangs while another holds the job      killed
@@ -64,7 +64,7 @@ class Slot:
         self._sent: tuple[str, int] | None = None
         """Job and fence of the last task that the broker accepted, until a job ends here."""
         self._spare: ChildProcess | None = None
-        """The warm process. Only who holds `_at_work` replaces it."""
+        """The warm process. Only the thread that holds `_at_work` replaces it."""
         self._no_spare_before = 0.0
         # Not at once: messages that wait in the queue come as soon as Celery is connected.
         self._looking = Periodic(
@@ -89,7 +89,7 @@ class Slot:
         """
         wait_s = 0.0
         while not self._at_work.acquire(timeout=wait_s):
-            # The broker may not accept it yet: it was away when the job began without a task.
+            # The broker may still be away, as it was when the job began without a task. It then accepts nothing.
             wait_s = -1 if self._publish(self._config.kind, job_id) else self._config.idle_tick_s
         return self._run(job_id)
 
@@ -123,7 +123,7 @@ class Slot:
             return False
         if not self._at_work.acquire(blocking=False):
             return False
-        logger.info("job %s runs without a task, because the broker has not delivered one", job.id)
+        logger.info("Job %s runs without a task, because the broker has not delivered one.", job.id)
         return isinstance(self._run(job.id), JobStatus)
 
     def _run(self, job_id: str) -> str:
@@ -164,7 +164,7 @@ class Slot:
         try:
             self._spare = ChildProcess(self._command)
         except OSError as error:
-            logger.warning("no warm process could be started: %s", error)
+            logger.warning("A process could not be started ahead of the next job: %s.", error)
 
     def _replace_spare(self) -> None:
         """Start a new warm process if the last one has died, unless the slot is busy.
@@ -196,7 +196,7 @@ class Slot:
         return spare
 
     def _supervise(self, job: Job) -> None:
-        logger.info("job %s: attempt %d, fence %d", job.id, job.attempt, job.fence)
+        logger.info("Starting job %s: attempt %d, fence %d.", job.id, job.attempt, job.fence)
         child = self._take_process()
         folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
@@ -215,7 +215,7 @@ class Slot:
         try:
             folder.occupy(Occupant(process, supervisor))
         except OSError as error:  # the job will fail on the folder too, and records why
-            logger.warning("%s cannot be written: %s", folder.path, error.strerror)
+            logger.warning("The folder %s cannot be written: %s.", folder.path, error.strerror)
 
     def _settle(self, job: Job, end: "_End", done: int) -> None:
         """Record the end of a job whose process could not do so itself."""
@@ -224,7 +224,7 @@ class Slot:
             if end.killed_because is not None and end.code == Exit.RELEASED:
                 self._store.leases.release(lease, f"Its process was killed: {end.killed_because}.")
             elif (how := end.killed_because or died(end.code)) is not None:
-                logger.error("job %s: its process ended unexpectedly: %s", job.id, how)
+                logger.error("The process of job %s ended unexpectedly: %s.", job.id, how)
                 error = JobError(
                     "process_died", f"The job's process ended unexpectedly: {how}.", retryable=True
                 )
@@ -233,12 +233,12 @@ class Slot:
         except LeaseLost:  # the process has recorded the end already
             pass
         except StoreUnavailable:  # the lease expires by itself
-            logger.warning("job %s: its end could not be recorded, so its lease will expire", job.id)
+            logger.warning("The end of job %s could not be recorded, so its lease will expire.", job.id)
 
 
 @dataclass(frozen=True)
 class _End:
-    """How a process ended. A process that was killed gets the exit code that it should have had."""
+    """How a process ended. For a killed process, `code` says what the kill means: released, failed or lease lost."""
 
     code: int
     killed_because: str | None = None
@@ -289,7 +289,7 @@ class _Watch:
         if not self._child.has_begun:
             self._renew()
         row = self._row()
-        # Without the row nothing is known about the lease, so waiting for it starts again.
+        # Without the row nothing is known about the lease, so the time since it expired is counted anew.
         if row is None:
             self._lapsed_at = None
             return None
@@ -336,5 +336,7 @@ def end_orphans(config: WorkerConfig) -> None:
         if me is None or occupant.process.space != me.space or is_alive(occupant.supervisor):
             continue
         if kill(occupant.process):
-            logger.warning("process %d of a crashed worker was ended", occupant.process.pid)
+            logger.warning(
+                "Process %d, which a crashed worker left running, was killed.", occupant.process.pid
+            )
         folder.vacate()

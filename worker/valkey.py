@@ -196,7 +196,7 @@ def end_leftover(socket_file: Path) -> None:
     """
     if ask(socket_file, "PING") is None:
         return
-    logger.warning("a Valkey server that was left by a crash at %s is shut down", socket_file)
+    logger.warning("Shutting down the Valkey server at %s, which an earlier crash left running.", socket_file)
     ask(socket_file, "SHUTDOWN")
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while ask(socket_file, "PING") is not None:

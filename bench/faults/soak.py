@@ -45,7 +45,7 @@ class Missed(Exception):
 
 
 def worker_and_trainer_stopped(system: System, random: Random) -> None:
-    """Possibly longer than the lease, like a stalled machine."""
+    """Stop both, possibly for longer than the lease, as on a stalled machine."""
     _, occupant = _at_work(system, random)
     worker = system.worker_of(occupant)
     worker.send(signal.SIGSTOP)

@@ -153,14 +153,14 @@ class System:
             closing.callback(caller.close)
 
     def kill_valkey(self) -> None:
-        """With SIGKILL, unlike `Valkey.stop`."""
+        """Kill Valkey with SIGKILL. `Valkey.stop` would shut it down cleanly."""
         process = self.valkey._process
         assert process is not None
         process.kill()
         process.wait()
 
     def wipe_broker(self) -> None:
-        """Its data first, then its files."""
+        """Delete the broker's data, then kill it and delete its files."""
         with (
             contextlib.suppress(redis.RedisError),  # it may have died meanwhile
             contextlib.closing(redis.Redis(unix_socket_path=str(self.valkey.socket))) as client,
@@ -299,7 +299,7 @@ def running_system(
     keep_warm: bool = True,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> Iterator[System]:
-    """A system that is ended with the block, or when it does not start."""
+    """Start a system. It is stopped at the end of the block, or if it fails to start."""
     with contextlib.ExitStack() as closing:
         yield System(closing, folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
 

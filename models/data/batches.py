@@ -61,7 +61,8 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     """
     if not 0 < batch_size <= size:
         raise DataError(
-            f"A batch of {batch_size} cannot be filled from {size} samples; lower the batch size or add data."
+            f"A batch of {batch_size} needs as many samples, but the data has only {size}. Lower the batch size, or "
+            "add data."
         )
     return size // batch_size
 

@@ -45,19 +45,19 @@ class DataReport:
         return (self.samples - self.usable) / self.samples if self.samples else 0.0
 
     def __str__(self) -> str:
-        lines = [f"{self.samples - self.usable} of {self.samples} samples cannot be used"]
+        lines = [f"{self.samples - self.usable} of {self.samples} samples cannot be used."]
         for kind, finding in self._findings():
             if finding.count:
                 more = finding.count - len(finding.listed)
-                lines += [f"{finding.count} {kind}:", *(f"  {item.message}" for item in finding.listed)]
+                lines += [f"{kind}: {finding.count}", *(f"  {item.message}" for item in finding.listed)]
                 lines += [f"  and {more} more"] if more else []
         return "\n".join(lines)
 
     def _findings(self) -> tuple[tuple[str, Findings], ...]:
         return (
-            ("missing files", self.missing_files),
-            ("unreadable images", self.unreadable_images),
-            ("empty or broken captions", self.bad_captions),
+            ("Missing files", self.missing_files),
+            ("Unreadable images", self.unreadable_images),
+            ("Missing, empty or broken captions", self.bad_captions),
         )
 
 
@@ -113,8 +113,8 @@ def check_pairs(
     )
     if not usable or summary.bad_share > max_bad_share:
         raise DataError(
-            f"{summary}\nCorrect or remove them"
-            + (f", or allow more than {max_bad_share:g} with --max-bad-share." if usable else ".")
+            f"{summary}\nCorrect or remove these samples"
+            + (f", or allow a larger share than {max_bad_share:g} with --max-bad-share." if usable else ".")
         )
     return CheckedPairs(Subset(pairs, usable, combined_hash(digests)), summary)
 
@@ -143,7 +143,7 @@ def _check(pairs: StoredPairs, index: int) -> Found:
     sample = pairs.sample(index)
     fault = _caption_fault(sample)
     if fault is not None:
-        return DataError(f"{sample.name}: {fault}.")
+        return DataError(f"{sample.name} {fault}.")
     try:
         data = pairs.read(index)
         pairs.decode(index, data)
@@ -153,8 +153,10 @@ def _check(pairs: StoredPairs, index: int) -> Found:
 
 
 def _caption_fault(sample: Sample) -> str | None:
-    if not sample.captions or not all(caption.strip() for caption in sample.captions):
-        return "has no caption, or an empty one"
+    if not sample.captions:
+        return "has no caption"
+    if not all(caption.strip() for caption in sample.captions):
+        return "has an empty caption"
     try:
         "".join(chain(sample.captions, *sample.negatives)).encode()
     except UnicodeEncodeError:  # JSON and Python literals can contain these; tokenizers refuse them

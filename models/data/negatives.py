@@ -19,7 +19,7 @@ def swap_negatives(caption: str, count: int, *, seed: int, index: int) -> tuple[
 
     For `a red circle left of a blue square`, swaps exchange attributes (`a blue circle left of a red
     square`), nouns (`a red square left of a blue circle`), whole phrases (`a blue square left of a red
-    circle`) and, if there are two, verbs. Swaps that keep the meaning, such as around `and`, are not made.
+    circle`) and, if there are two, verbs. Swaps that keep the meaning, such as swaps around `and`, are not made.
     Kinds take turns, so that a few negatives cover many kinds. A caption of one phrase has none: fewer than
     `count`, or none, may be returned.
     """

@@ -57,8 +57,8 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
             for key in keys:
                 if key not in columns:
                     raise DataError(
-                        f"{path} has no column {key!r}; its columns are {', '.join(columns) or 'missing'}. Give "
-                        "the names of the columns and the separator."
+                        f"{path} has no column {key!r}; its columns are {', '.join(columns) or 'missing'}. Name the "
+                        "right columns with image_key and caption_key, and check the separator."
                     )
             for row in filter(None, reader):
                 line = reader.line_num

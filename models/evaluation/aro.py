@@ -60,11 +60,15 @@ def _read(
     folder = images or file.parent / "images"
     if not file.is_file():
         raise EvaluationError(f"There is no file {file}; give {name} or its folder.")
-    if not folder.is_dir():
-        raise EvaluationError(f"There is no folder {folder}; put the images there.")
     layout = _LAYOUT % key
+    found = records(read_json(file, layout), file, layout)
+    if not folder.is_dir():
+        raise EvaluationError(
+            f"There is no folder {folder}. Put the images into such a folder, or name another one with the option "
+            "images."
+        )
     items = []
-    for number, record in enumerate(records(read_json(file, layout), file, layout)):
+    for number, record in enumerate(found):
         where = f"{file}, [{number}]"
         require_keys(record, (*_KEYS, key), where, layout)
         image = image_path(folder, text_of(record, "image_path", where), where)

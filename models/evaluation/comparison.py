@@ -32,9 +32,9 @@ class PairedDifference:
     """Model minus baseline in one outcome: shares in [0, 1], a difference in [-1, 1].
 
     `low` and `high` are the ends of its 95 % bootstrap interval. Both are 0 if no item changed, which proves
-    nothing. The p-values are from McNemar's exact test: `p_better` for the model being no better,
-    `p_two_sided` for the two being equal. They are not corrected for the number of tags. `chance` is the
-    share that random scores reach, if the results state it.
+    nothing. The p-values are from McNemar's exact test. The null hypothesis of `p_better` is that the model is no
+    better, that of `p_two_sided` that the two are equal. They are not corrected for the number of tags. `chance`
+    is the share that random scores reach, if the results state it.
     """
 
     outcome: str
@@ -85,7 +85,7 @@ class Comparison:
 
     @property
     def headline(self) -> PairedDifference:
-        """The difference in the outcome that the benchmark's primary figure is made of."""
+        """The difference in the outcome from which the benchmark's primary figure is computed."""
         return self.outcomes[self.outcome]
 
 

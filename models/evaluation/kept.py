@@ -31,7 +31,7 @@ def open_cache(folder: Path, max_bytes: int | None = None) -> DiskCache:
 class KeptFeatures:
     """Rows of float32 by key. This run's rows are in a temporary file, so that memory holds only keys.
 
-    Inputs that must have the same row to the last bit (equal pixels in two files) are two names of one key.
+    Several names can stand for one key. Two files with equal pixels therefore share one row, equal to the last bit.
     """
 
     def __init__(self, cache: DiskCache, computed_by: str, width: int) -> None:

@@ -34,7 +34,10 @@ from models.evaluation.results import ImageRegion
 from models.files import sha256_of
 
 FILES = {"coco-order": "coco_karpathy_test.json", "flickr-order": "flickr30k_test.json"}
-LAYOUT = "an order set, {hash, seed, items: [{image, caption_options: [true, false, ...]}]}, or such a list"
+LAYOUT = (
+    "a captions file, such as coco_karpathy_test.json, or a file of word orders from an earlier run: "
+    "{hash, seed, items: [{image, caption_options: [true, false, ...]}]}, or only the list of items"
+)
 
 MAX_WORDS = 30
 """The number of words of a caption that the authors keep."""

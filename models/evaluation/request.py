@@ -50,20 +50,24 @@ class EvaluationRequest:
         check_scorer(benchmark, self.scorer)
         for name in get_args(Option):
             if self._is_given(name) and name not in BENCHMARKS[benchmark].options:
-                raise ValueError(f"The option {name} cannot be used with {benchmark}")
+                raise ValueError(f"The option {name} cannot be used with {benchmark}.")
         if self.scorer == "diffusion":
             if not self.teacher:
-                raise ValueError("The scorer diffusion needs a teacher")
+                raise ValueError(
+                    "The scorer diffusion needs the option teacher, which names a diffusion model."
+                )
             if self.served_precision is not None:
                 raise ValueError(
-                    "The option served_precision needs the scorer clip, because teachers are not served"
+                    "The option served_precision applies only to the scorer clip, because teachers are not served."
                 )
             return
         for name in ("draws", "seed", "score_error", "teacher"):
             if self._is_given(name):
-                raise ValueError(f"The option {name} needs the scorer diffusion")
+                raise ValueError(f"The option {name} applies only to the scorer diffusion.")
         if not self.model:
-            raise ValueError("The scorer clip needs a model")
+            raise ValueError(
+                "The scorer clip needs the option model. Name a model, or choose the scorer diffusion."
+            )
 
     def _is_given(self, name: str) -> bool:
         """Whether an option differs from its default, which a job's row and a command line contain too."""

@@ -31,10 +31,10 @@ _CAPTIONS_AT_ONCE = 64
 
 
 class TeacherScorer:
-    """How much a caption explains of an image: d(x, no caption) - d(x, c), all on the same draws.
+    """How much of an image a caption explains: d(x, no caption) - d(x, c), all on the same draws.
 
-    There are `count` draws of a seed. An image's d under all of its captions, of whichever items, is computed
-    when the first of these items is scored. It is kept in `folder` by the image's content.
+    There are `count` draws of a seed. When an image is needed for the first time, its d is computed for all its
+    captions, including those of other items. It is kept in `folder` by the image's content.
     """
 
     name = "diffusion"

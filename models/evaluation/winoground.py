@@ -59,7 +59,10 @@ class Winoground(Benchmark):
     """Items of two images and two captions; caption k describes image k."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Compute the shares of items with text, image, both and GroupMatch right, counting ties as wrong."""
+        """Compute text, image and group score and GroupMatch: for each, the share of items that are right.
+
+        A tie counts as wrong.
+        """
         outcomes: list[ItemOutcome] = []
         tied: dict[str, set[str]] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
@@ -106,7 +109,7 @@ def winoground_margins(scores: Float[Tensor, "2 2"]) -> dict[str, float]:
 
 
 def winoground_ties(scores: Float[Tensor, "2 2"]) -> set[str]:
-    """Return the outcomes in which equal scores are compared. GroupMatch compares two sums."""
+    """Return the outcomes that compare two equal scores: the ties. For GroupMatch, two sums are compared."""
     (c0i0, c0i1), (c1i0, c1i1) = scores.tolist()
     ties = {"text"} if c0i0 == c1i0 or c1i1 == c0i1 else set()
     ties |= {"image"} if c0i0 == c0i1 or c1i1 == c1i0 else set()
@@ -164,7 +167,7 @@ def winoground_benchmark(path: Path) -> Winoground:
 
 
 def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
-    """Return the collapsed tag as it is, and the finer ones with their kind, since `Relation` is of both."""
+    """Return the collapsed tag unchanged, and the finer ones with their kind as a prefix: `Relation` occurs as both."""
     fine, secondary, collapsed = (
         _tag(record, key, where) for key in ("tag", "secondary_tag", "collapsed_tag")
     )

@@ -20,7 +20,14 @@ from models.errors import EvaluationError
 from models.evaluation.annotations import read_json
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
-from models.evaluation.class_shards import CLASSNAMES, TEMPLATES, is_class_shards, read_shard, shards_of
+from models.evaluation.class_shards import (
+    CLASSNAMES,
+    SPLIT,
+    TEMPLATES,
+    is_class_shards,
+    read_shard,
+    shards_of,
+)
 from models.evaluation.items import Item
 from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
@@ -40,6 +47,8 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 
 NAMED_CLASSES = LABEL_SETS
 NAMED_TEMPLATES = {"photo": ("a photo of a {}.",), **TEMPLATE_SETS}
+
+_LAYOUT = f"a folder with one subfolder for each class, or a folder with {CLASSNAMES} and {SPLIT}/N.tar"
 
 _IMAGES = 1024  # images scored at once
 _PROMPTS = 4096  # prompts in memory at once
@@ -111,9 +120,7 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
         EvaluationError: another layout, an image whose class has no name, or fewer than two classes.
     """
     if not path.is_dir():
-        raise EvaluationError(
-            f"There is no folder {path}; give a folder of classes, or one with {CLASSNAMES} and shards."
-        )
+        raise EvaluationError(f"There is no folder {path}. Give {_LAYOUT}.")
     if is_class_shards(path):
         labels = class_names(classes or str(path / CLASSNAMES), None)
         own = path / TEMPLATES
@@ -169,9 +176,7 @@ def _class_folders(path: Path) -> list[Path]:
         folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
     )
     if not folders:
-        raise EvaluationError(
-            f"{path} contains no folders; give a folder of classes, or one with {CLASSNAMES} and shards."
-        )
+        raise EvaluationError(f"{path} contains no folders. Give {_LAYOUT}.")
     return folders
 
 

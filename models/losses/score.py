@@ -43,9 +43,9 @@ def teacher_choice(
 def hard_negative_loss(
     student_logits: Float[Tensor, "b n"], *, valid: Bool[Tensor, "b n"] | None = None
 ) -> Float[Tensor, ""]:
-    """Return the cross entropy of the true caption, column 0, against the same columns, without a teacher.
+    """Return the cross-entropy of the true caption, column 0, over the columns of `score_distillation_loss`.
 
-    -log softmax(student_logits)_0, mean over the batch, in float32; `valid` as in score distillation.
+    It needs no teacher: -log softmax(student_logits)_0, mean over the batch, in float32. `valid` is as there.
     """
     return -_log_softmax(student_logits, valid)[:, 0].mean()
 

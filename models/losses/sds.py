@@ -98,8 +98,8 @@ def caption_residual(
     """Return each sample's || eps_hat - eps ||^2, mean over its elements, unweighted, without gradients.
 
     A mapper can learn flat latents that are easy to denoise under any caption. Their residuals are low, and
-    equal for all captions. So the signal is the gap between a shuffled caption's residual and the own one's,
-    not the loss. Computed in float32.
+    equal for all captions. So the signal is not the loss, but the gap between the residual under a shuffled
+    caption and the residual under the sample's own caption. It is computed in float32.
 
     Raises LossError for latents and noise of different shapes.
     """

@@ -62,8 +62,8 @@ class TrainingOptions(BaseModel):
     mapper_lr: Positive = 1e-3
     """Use this peak learning rate for the mapper."""
     weight_decay: NotNegative = 0.0
-    """Apply this weight decay to the student's matrices. Gains, biases, embeddings, tokens, position tables and the
-    mapper never decay."""
+    """Apply this weight decay to the student's matrices. Gains, biases, embeddings, tokens, position embeddings and
+    the mapper never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Raise the learning rate linearly over this many steps. It then falls to zero along a cosine."""
     max_gradient_norm: Positive = 1.0
@@ -80,9 +80,9 @@ class TrainingOptions(BaseModel):
     min_snr_gamma: Positive = 5.0
     """Use this gamma for the weighting `min-snr`."""
     t_min: Share = 0.02
-    """Draw the timesteps of L_SDS from this share of the teacher's timesteps upwards."""
+    """The lowest timestep that L_SDS draws, as a fraction of the teacher's timesteps."""
     t_max: Share = 0.98
-    """Draw the timesteps of L_SDS up to this share of the teacher's timesteps."""
+    """The highest timestep that L_SDS draws, as a fraction of the teacher's timesteps."""
     t_schedule: Literal["uniform", "annealed"] = "uniform"
     """Keep the range of the timesteps (`uniform`), or lower its upper end during the run, from `t_max` to the middle of
     the range (`annealed`)."""
@@ -104,7 +104,7 @@ class TrainingOptions(BaseModel):
     """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped
     (`swap`)."""
     negatives_count: Count = 3
-    """Use at most this many hard negatives for each caption. Of the data's own, the first are taken."""
+    """Use at most this many hard negatives for each caption. If the data has more, the first ones are used."""
     negatives_seed: Seed = 0
     """Use this seed for the swaps and for the noise with which they are scored. It is separate from `seed`, so that
     runs with different seeds can share the scores."""
@@ -116,18 +116,18 @@ class TrainingOptions(BaseModel):
     """Multiply the loss of `negatives_loss` choice by this number. contrast has no weight."""
     score_temperature: Positive = 0.003
     """Divide the teacher's denoising errors by this temperature in the softmax that turns them into probabilities.
-    The default was chosen for the demo's teacher. For another teacher, compare two values of the log. `target_own`
-    is the mean probability of the right caption. `target_chance` is the value that a teacher without any knowledge
-    would give it. The temperature fits if the first is clearly higher and not close to 1."""
+    The default was chosen for the demo's teacher. For another teacher, compare two values in the training log.
+    `target_own` is the mean probability of the right caption. `target_chance` is the value that a teacher without
+    any knowledge would give it. The temperature fits if the first is clearly higher and not close to 1."""
     score_draws: Count = 8
     """Score each image at this many noise levels."""
     score_error: ErrorOf = SCORE_ERROR
     """Use the error of the noise (`epsilon`) or of the velocity (`velocity`) as the score. The error of the velocity
     gives high noise levels more weight."""
     score_t_min: Share = 0.3
-    """Score images at timesteps from this share of the teacher's timesteps upwards."""
+    """The lowest timestep at which images are scored, as a fraction of the teacher's timesteps."""
     score_t_max: Share = 0.95
-    """Score images at timesteps up to this share of the teacher's timesteps."""
+    """The highest timestep at which images are scored, as a fraction of the teacher's timesteps."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute the student's matrix products in this format. Its weights, losses and normalisation are always
@@ -161,13 +161,13 @@ class FinetuneConfig(TrainingOptions):
     """The configuration of a whole run: the base, the teacher, the data, the method and the machine."""
 
     base: str = "demo"
-    """Fine-tune the model with this reference."""
+    """Fine-tune this model, given by its reference."""
     teacher: str | None = None
     """Distil this teacher: a diffusers folder, a hub id or `demo`. The objectives `sds-clip` and `score` need
     one."""
     objective: Objective = "sds-clip"
-    """Add L_SDS to L_CLIP (`sds-clip`), distil the teacher's choice among a caption and its hard negatives
-    (`score`), or train on L_CLIP without a teacher, as the control does (`clip`)."""
+    """`clip` trains on L_CLIP alone, without a teacher. This is the control. `sds-clip` adds L_SDS to L_CLIP. `score`
+    distils the teacher's choice among a caption and its hard negatives."""
     seed: Seed = 0
     """Use this seed for everything random, except for what `negatives_seed` decides."""
 
@@ -186,7 +186,7 @@ class FinetuneConfig(TrainingOptions):
     """Split a table's columns at this character. By default it is a tab, or a comma in a .csv whose first line has
     no tab."""
     val: Path | None = None
-    """Measure the validation losses on the first 1,024 of these pairs, whose format is that of `data`."""
+    """Measure the validation losses on the first 1,024 of these pairs. They must have the same format as `data`."""
     val_images: Path | None = None
     """Look in this folder for the images of `val`. By default `images` is used."""
 
@@ -215,8 +215,10 @@ class FinetuneConfig(TrainingOptions):
 
 def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:
     """Raise ValueError for options that are valid one by one but not together."""
-    if (options.steps is None) == (options.epochs is None):
-        raise ValueError("Give either steps or epochs, and not both.")
+    if options.steps is None and options.epochs is None:
+        raise ValueError("The length of the run is missing. Give either steps or epochs.")
+    if options.steps is not None and options.epochs is not None:
+        raise ValueError("Give either steps or epochs, but not both.")
     if objective != "clip" and teacher is None:
         raise ValueError(
             f"The objective {objective} needs a teacher; give one, or choose the objective clip."
@@ -225,8 +227,10 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         raise ValueError("The objective score needs negatives: data or swap.")
     if objective == "score" and options.negatives_loss != "choice":
         raise ValueError("The objective score needs negatives_loss: choice.")
-    if not options.t_min < options.t_max or not options.score_t_min < options.score_t_max:
-        raise ValueError("The option t_min must be below t_max, and score_t_min below score_t_max.")
+    for low, high in (("t_min", "t_max"), ("score_t_min", "score_t_max")):
+        least, most = getattr(options, low), getattr(options, high)
+        if not least < most:
+            raise ValueError(f"{low} ({least:g}) must be below {high} ({most:g}).")
     if options.teacher_batch_size > options.batch_size:
         raise ValueError(
             f"The option sds_batch_size must be at most batch_size, which is {options.batch_size}."

@@ -58,7 +58,7 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
         if fmean(gaps) < max(noise, MIN_RESIDUAL_GAP * residual):
             reasons.append(
                 f"with shuffled captions the residual changed by {found['residual_gap']:+.2%}, which is "
-                "no real increase (this teacher sees nothing of the captions in the latents)"
+                "no real increase (to this teacher, the latents carry no information about the caption)"
             )
     if not reasons:
         return None

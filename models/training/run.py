@@ -81,8 +81,9 @@ def train(
 ) -> Result:
     """Train and write `out/delta`. If the watcher stops the run, save a checkpoint after the current step instead.
 
-    A checkpoint that `save_every` asks for is skipped within `min_save_interval_s` of the one before; when
-    a checkpoint is written changes no weight. The kept checkpoints and the log take at most `max_bytes`.
+    A checkpoint that is due by `save_every` is skipped if the last one is younger than `min_save_interval_s`. The
+    time at which a checkpoint is written has no effect on the weights. The kept checkpoints and the log take at
+    most `max_bytes`.
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.

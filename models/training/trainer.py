@@ -189,9 +189,10 @@ def _push(features: Tensor, gradient: Tensor) -> None:
 
 
 def sub_batch(batch_size: int, count: int) -> list[int]:
-    """Return `count` places spread evenly over a batch, whose order is random, so this choice is too.
+    """Return `count` positions spread evenly over a batch.
 
-    Since they are spread evenly, every process of an even split gets an equal part.
+    The batch is in random order, so the choice is random too. Since the positions are spread evenly, every
+    process of an even split gets an equal part.
     """
     return [place * batch_size // count for place in range(count)]
 

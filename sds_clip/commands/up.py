@@ -83,7 +83,7 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     missing = missing_packages("train")
     if missing:
         logger.warning(
-            "fine-tuning is off: no worker for it is started, since %s cannot be imported; %s",
+            "Fine-tuning is off: no worker for it is started, because %s cannot be imported; %s",
             ", ".join(missing),
             how_to_get("train"),
         )

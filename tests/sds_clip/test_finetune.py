@@ -264,7 +264,7 @@ def test_options_stand_in_the_section_of_the_help_where_one_looks_for_them() -> 
         (["--data-format", "coco", "--images", "nowhere"], "nowhere"),
         (["--teacher", "./nowhere"], "./nowhere"),
         (["--base", "local-dir:/nowhere"], "/nowhere"),
-        (["--batch-size", "64"], "A batch of 64"),
+        (["--batch-size", "64"], "64"),
         (["--negatives", "data"], "negative"),
         (["--device", "abacus"], "'abacus'"),
         (["--config", "none.yaml"], "none.yaml"),

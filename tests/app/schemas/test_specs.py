@@ -103,7 +103,7 @@ def test_paths_are_the_worker_s_to_fill_in() -> None:
             r"evaluate\.0\.benchmark: ",
         ),
         (SMALL | {"evaluate": [WINOGROUND] * 9}, "evaluate: .* 8"),
-        (SMALL | {"objective": "sds-clip"}, "needs a teacher"),
+        (SMALL | {"objective": "sds-clip"}, "teacher"),
         (IF_BETTER, "needs a winoground data set"),
         (IF_BETTER | {"evaluate": [WINOGROUND]}, "needs zero-shot or retrieval"),
     ],
@@ -139,8 +139,8 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
     [
         ({"model": "demo"}, "benchmark: "),
         ({"benchmark": "winoground"}, "data: "),
-        ({"benchmark": "winoground", "data": "d"}, "needs a model"),
-        ({"benchmark": "winoground", "data": "d", "scorer": "diffusion"}, "needs a teacher"),
+        ({"benchmark": "winoground", "data": "d"}, "model"),
+        ({"benchmark": "winoground", "data": "d", "scorer": "diffusion"}, "teacher"),
         ({"benchmark": "winoground", "data": "d", "model": "demo", "teacher": "t"}, "teacher"),
         (
             {"benchmark": "zero-shot", "data": "d", "teacher": "t", "scorer": "diffusion"},

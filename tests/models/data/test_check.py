@@ -56,7 +56,7 @@ def test_each_kind_of_fault_is_counted_and_left_out(tmp_path: Path) -> None:
 def test_share_over_the_threshold_names_items_and_remedy(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["a.png"])
     pairs = pairs_of(tmp_path, ["a.png", "gone.png"])
-    with pytest.raises(DataError, match=r"(?s)1 missing files.*gone\.png.*--max-bad-share"):
+    with pytest.raises(DataError, match=r"(?s)1 of 2.*gone\.png.*--max-bad-share"):
         check_pairs(pairs)
     with pytest.raises(DataError, match=r"0\.49"):
         check_pairs(pairs, max_bad_share=0.49)

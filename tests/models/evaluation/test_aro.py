@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,6 @@ def test_attributes_must_be_two(tmp_path: Path) -> None:
 def test_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"visual_genome_relation\.json"):
         vg_relation(tmp_path)
-    (tmp_path / "visual_genome_relation.json").write_text("[]")
+    (tmp_path / "visual_genome_relation.json").write_text(json.dumps([case()]))
     with pytest.raises(EvaluationError, match="images"):
         vg_relation(tmp_path)

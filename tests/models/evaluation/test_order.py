@@ -193,7 +193,7 @@ def test_a_changed_set_is_refused(tmp_path: Path) -> None:
         ([{"image": "a.jpg", "caption": ["dog"]}], "no caption has words"),
         ([{"image": "a.jpg", "caption": ["a dog runs"]}] * 2, "twice"),
         ({"0": {"filename": "a"}}, "must be"),
-        ({"items": [{"image": "a.jpg"}], "hash": "", "seed": 0}, "an order set"),
+        ({"items": [{"image": "a.jpg"}], "hash": "", "seed": 0}, "caption_options"),
         ({"items": []}, "hash"),
         ([{"image": "a.jpg", "caption_options": ["a dog"]}], "`caption_options`"),
     ],

@@ -36,7 +36,8 @@ def test_everything_that_is_named_is_loaded(tiny_folder: Path, data: Path, teach
     assert parts.base.precision == "float32"
     assert parts.validation is not None
     assert len(parts.pairs) == len(parts.validation) == 24
-    assert said == [f"loading {config.base}", f"loading {config.teacher}", "checking the data"]
+    for name, told in zip((config.base, str(config.teacher), "data"), said, strict=True):
+        assert name in told
 
 
 def test_validation_images_may_lie_elsewhere(
@@ -58,7 +59,7 @@ def test_samples_that_are_left_out_are_said(tiny_folder: Path, teacher_folder: P
     said: list[str] = []
     config = options(tiny_folder, data, teacher_folder, objective="clip", max_bad_share=0.1)
     assert len(load_parts(config, PLACE, said.append).pairs) == 9
-    assert "1 of 10 samples cannot be used" in said[-1]
+    assert "1 of 10" in said[-1]
     assert str(data) in said[-1]
     assert "7.png" in said[-1]
 
@@ -69,7 +70,7 @@ def test_of_validation_pairs_as_many_may_be_left_out_as_either_share_allows(
     val = save_coco(tmp_path / "val", 10)
     (val.parent / "7.png").unlink()
     config = options(tiny_folder, data, teacher_folder, objective="clip", val=val)
-    with pytest.raises(DataError, match="1 of 10 samples cannot be used"):
+    with pytest.raises(DataError, match="1 of 10"):
         load_parts(config, PLACE)
     looser = config.model_copy(update={"max_bad_share": 0.1})
     for parts in (load_parts(config, PLACE, val_max_bad_share=0.1), load_parts(looser, PLACE)):

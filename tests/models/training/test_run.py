@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     parts: Parts, siglip_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="batch of 32 cannot be filled from 24 samples"):
+    with pytest.raises(DataError, match=r"32.*24"):
         train(configure(batch_size=32), parts, out, PLACE)
     with pytest.raises(ConfigError, match="sds_batch_size 3 cannot be split evenly over 2 processes"):
         train(configure(sds_batch_size=3), parts, out, Place(torch.device("cpu"), 0, 2))
