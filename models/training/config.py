@@ -166,8 +166,8 @@ class FinetuneConfig(TrainingOptions):
     """Distil this teacher: a diffusers folder, a hub id or `demo`. The objectives `sds-clip` and `score` need
     one."""
     objective: Objective = "sds-clip"
-    """`clip` trains on L_CLIP alone, without a teacher. This is the control. `sds-clip` adds L_SDS to L_CLIP. `score`
-    distils the teacher's choice among a caption and its hard negatives."""
+    """Train for this objective. `clip` is L_CLIP alone, without a teacher: the control. `sds-clip` adds L_SDS to
+    L_CLIP. `score` distils the teacher's choice among a caption and its hard negatives."""
     seed: Seed = 0
     """Use this seed for everything random, except for what `negatives_seed` decides."""
 
