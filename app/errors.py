@@ -306,7 +306,7 @@ class UnknownRecord(NotFound, code="not_found"):
 
     codes: ClassVar[Mapping[str, str]] = {
         "job_not_found": "There is no job with this id.",
-        "version_not_found": "There is no version with this id.",
+        "version_not_found": "There is no version with this id; GET /models lists the versions.",
         "alias_not_found": "There is no alias with this name.",
         "dataset_not_found": "There is no data set with this id.",
     }
@@ -381,7 +381,7 @@ class InputsGone(Conflict, code="inputs_gone"):
 
 
 class NoLog(NotFound, code="no_log"):
-    """The job has no log: only a fine-tuning job that has started has one, until its files are removed."""
+    """There is no log: only a fine-tuning job that has started has one; the version that it made keeps it."""
 
 
 class NoReport(NotFound, code="no_report"):

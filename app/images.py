@@ -220,5 +220,5 @@ def _base64_problem(value: str) -> str:
     if not _BASE64.fullmatch(value):
         return "The image has characters that base64 does not use; send the file's content as base64."
     if len("".join(value.split())) % 4:
-        return "The base64 text has a wrong length: part of it or its = padding is missing. Send all of it."
+        return "The base64 text has a wrong length. Its end or its padding is missing; send all of it."
     return "The image is not valid base64; the padding with = must be at its end."

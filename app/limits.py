@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from app.errors import Counted, InvalidTemplate, InvalidText, TextTooLong, TooMany
+from models.choices import TemplateSet
 from models.images import ImageLimits
 from models.zero_shot import PLACES
 
@@ -47,7 +48,8 @@ class Limits:
                 )
             if places == 0:
                 raise InvalidTemplate(
-                    "A template needs {} in place of the label, as in 'a photo of a {}'.",
+                    "A template needs {} in place of the label, as in 'a photo of a {}'. The named sets are "
+                    f"{' and '.join(get_args(TemplateSet))}.",
                     param="templates",
                     index=index,
                 )

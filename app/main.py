@@ -117,7 +117,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
-    # A request waits for the reading, so another process that is writing must not hold it up for long.
+    # A request waits while the cache is read. The short wait_s keeps another process that writes to it from holding the
+    # request up.
     disk = DiskCache(
         settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
     )

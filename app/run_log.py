@@ -17,8 +17,9 @@ def open_log(candidates: Iterable[Path]) -> BinaryIO:
         except FileNotFoundError:
             continue
     raise NoLog(
-        "There is no log. Only a fine-tuning job that has started has one. The log is kept with the version "
-        "that the job made. If the job made no version, its log is removed with the job's files.",
+        "There is no log. Only a fine-tuning job that has started has one, and the version that it made keeps it. "
+        "A version that no job of this service made has none. The log of a job without a version is removed with "
+        "the job's files.",
     )
 
 

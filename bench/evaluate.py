@@ -91,7 +91,7 @@ _READING = (
 
 
 def measure_memory(plan: Plan) -> dict[int, list[float]]:
-    """Peaks with `plan.memory` and four times as many items."""
+    """The peak memory in MiB, by number of items: `plan.memory` items, and four times as many."""
     sizes = (plan.memory, 4 * plan.memory)
     folders = {size: noise_set(plan.cache / f"noise-{size}", size) for size in sizes}
     runs = {size: partial(evaluation_peak_mib, folder) for size, folder in folders.items()}

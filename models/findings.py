@@ -16,7 +16,7 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Findings in the order in which they are made: all are counted, the first LISTED are listed."""
+    """Findings in the order in which they are made: all are counted, and the first `LISTED` are kept."""
 
     count: int = 0
     listed: list[Finding] = field(default_factory=list)

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 # `python -m` puts the current folder first on sys.path, where packages named `app`, `models`, `worker` or `demo`
-# would hide ours. With -P it does not; and started in the folder that holds our own packages, we need it.
+# would hide ours. With -P, Python does not add the folder. If the current folder is the one that holds our own
+# packages, it must stay.
 if not sys.flags.safe_path and Path(sys.path[0]) != Path(__file__).parents[1]:
     del sys.path[0]
 

@@ -151,7 +151,11 @@ def _in_words(gain: Mapping[str, Any], max_p: float) -> str:
         f"{group['model']:.4f} (chance {group['chance']:.4f})."
     )
     below = ", ".join(gain["under_chance"])
-    return f"{words} Figures below chance: {below}." if below else words
+    return (
+        f"{words} These figures are below chance, so they do not measure binding: {below}."
+        if below
+        else words
+    )
 
 
 def _losses(holder: CandidateScores, model: CandidateScores) -> dict[str, dict[str, float]]:

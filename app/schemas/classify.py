@@ -1,8 +1,8 @@
 """POST /classify."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.schemas.common import (
     MODEL,
@@ -43,6 +43,15 @@ class ClassifyRequest(Body):
     ] = 5
     model: ModelName = None
     on_error: OnError = "fail"
+
+    @field_validator("labels", "templates", mode="before")
+    @classmethod
+    def _is_list_or_set(cls, given: object, info: ValidationInfo) -> object:
+        """Refuse a single string that names no set; the union's own error would name one of both choices."""
+        sets = get_args(LabelSet if info.field_name == "labels" else TemplateSet)
+        if isinstance(given, str) and given not in sets:
+            raise ValueError(f"Give a list of {info.field_name}, or the name of a set: {' or '.join(sets)}.")
+        return given
 
 
 class Prediction(BaseModel):

@@ -54,7 +54,7 @@ class ServedModels:
     def resolve(self, name: str | None) -> ModelHandle:
         """The model that `name` serves now.
 
-        Raises: UnknownModel, which lists the names; or the reason for which a name is withheld.
+        Raises: UnknownModel, which lists the names; for a name that is withheld, the error that says why.
         """
         name = DEFAULT if name is None else name
         model = self.current(name)

@@ -74,7 +74,7 @@ class Swapper:
         self._staging: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Read the aliases, wait for their versions for a limited time, then follow them."""
+        """Read the aliases, wait a limited time until their versions are loaded, then follow the aliases."""
         await self._poll()
         if self._aliases.read_at is None and self._state.remembered is not None:
             logger.warning("The aliases cannot be read. This process follows them as it last read them.")

@@ -132,6 +132,10 @@ def move_alias(
 
 def _check_generation(move: Move, generation: int) -> None:
     if move.expected_generation is not None and move.expected_generation != generation:
+        if generation == 0:
+            raise AliasMoved(
+                f"There is no alias {move.alias}. To create it, send expected_generation 0, or leave the field out."
+            )
         raise AliasMoved(
             f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}; it "
             "may have been moved in the meantime. Read it again before you decide."

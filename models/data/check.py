@@ -113,7 +113,7 @@ def check_pairs(
     )
     if not usable or summary.bad_share > max_bad_share:
         raise DataError(
-            f"{summary}\nCorrect or remove these samples"
+            f"{summary}\nCorrect or remove these samples, or name the folder of the images if the files are elsewhere"
             + (f", or allow a larger share than {max_bad_share:g} with --max-bad-share." if usable else ".")
         )
     return CheckedPairs(Subset(pairs, usable, combined_hash(digests)), summary)

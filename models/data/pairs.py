@@ -83,7 +83,10 @@ class StoredPairs(PairSet):
         """
 
     def read_from(self, path: Path, index: int, *, offset: int = 0, size: int | None = None) -> bytes:
-        """Return the bytes of image `index`, which are a file's or a part of it. Raises as `read` does."""
+        """Return the bytes of image `index`: the whole file, or `size` bytes of it from `offset`.
+
+        Raises as `read` does.
+        """
         try:
             return read_image_file(path, offset=offset, size=size)
         except ImageFileError as error:

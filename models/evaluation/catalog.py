@@ -38,22 +38,22 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
     ),
     "vg-relation": BenchmarkInfo(
         "ARO: does a caption give a relation in the right direction? Mean over the asymmetric relations.",
-        "this file visual_genome_relation.json with images/ beside it, or their folder",
+        "the file visual_genome_relation.json, or the folder that contains it; images/ is beside the file",
     ),
     "vg-attribution": BenchmarkInfo(
         (
             "ARO: which attribute belongs to which object? Mean over pairs of attributes with at least 25 cases."
         ),
-        "this file visual_genome_attribution.json with images/ beside it, or their folder",
+        "the file visual_genome_attribution.json, or the folder that contains it; images/ is beside the file",
     ),
     "coco-order": BenchmarkInfo(
         "ARO: is a caption of COCO preferred to four wrong orders of its words?",
-        "this file coco_karpathy_test.json, or its folder, or a file of word orders from an earlier run",
+        "the file coco_karpathy_test.json, the folder that contains it, or a file of word orders from an earlier run",
         options=("images", "order_seed"),
     ),
     "flickr-order": BenchmarkInfo(
         "ARO: is a caption of Flickr30k preferred to four wrong orders of its words?",
-        "this file flickr30k_test.json, or its folder, or a file of word orders from an earlier run",
+        "the file flickr30k_test.json, the folder that contains it, or a file of word orders from an earlier run",
         options=("images", "order_seed"),
     ),
     "sugarcrepe": BenchmarkInfo(

@@ -48,7 +48,7 @@ class Problems:
         if bad == 0 or (bad < self.total and bad <= self.max_bad_share * self.total):
             return
         lines = listing(self.found, bad, LISTED)
-        remedy = "Correct these"
+        remedy = "Correct the data, or name the folder of the images if the files are elsewhere"
         if bad < self.total:
             # Rounded up, so that the suggested share is enough.
             remedy += f", or leave them out with --max-bad-share {ceil(1000 * bad / self.total) / 1000:g}"

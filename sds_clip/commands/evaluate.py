@@ -73,7 +73,12 @@ def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
     """The option for the data, and options that only some benchmarks have."""
     options = [option("--data", required=True, metavar="PATH", help=f"Read {about.data}.")]
     if "images" in about.options:
-        options.append(folder_option("--images", help="Look for the images in this folder."))
+        options.append(
+            folder_option(
+                "--images",
+                help="Look for the images in this folder. By default they are beside the data.",
+            )
+        )
     if "classes" in about.options:
         text = (
             "Use the class names of imagenet, or of this .txt or .json file (default: the names in the data)."

@@ -128,8 +128,8 @@ def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
     clip is L_CLIP alone, without a teacher: the control.
 
     The run writes four things to the folder --out: delta (the weights that changed), config.yaml, log.jsonl and
-    checkpoints. If the run is killed, the same command with --resume continues it. The continued run ends with the
-    same weights.
+    checkpoints. If the run is killed, the same command with --resume continues it. It ends with the same
+    weights as a run that was never stopped.
     """
     return _train(read_config(config, given), out, resume=resume)
 

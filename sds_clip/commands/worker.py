@@ -35,7 +35,8 @@ SDS_CLIP_BROKER_URL=redis://redis:6379/0 SDS_CLIP_DATABASE_URL=postgresql://sds@
 @compute_option(
     "--device",
     metavar="DEVICE",
-    help="Compute on this device: auto, cpu, cuda or cuda:N (default: SDS_CLIP_WORKER_DEVICE, or SDS_CLIP_DEVICE).",
+    help="Compute on this device: auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_WORKER_DEVICE, or "
+    "SDS_CLIP_DEVICE).",
 )
 @compute_option(
     "--threads",

@@ -89,7 +89,7 @@ def test_wrong_base64_is_refused(value: str) -> None:
 
 def test_wrong_base64_is_explained() -> None:
     for value, words in [
-        ("iVBORw0KGg", "padding is missing"),
+        ("iVBORw0KGg", "padding"),
         ("iV_ORw0K", "URL-safe"),
         ("iV!ORw0K", "characters"),
         ("https://example.org/", '{"url": "..."}'),

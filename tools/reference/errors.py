@@ -26,8 +26,8 @@ Programs read an error's `code`. People read its `message`, whose wording may ch
 the item of a list.
 
 "Retry" is "yes" if the cause may pass without a change by you. After `alias_moved`, read the alias first, because the
-generation that you sent will not return. `image_url_failed` and `image_url_timeout` depend on another host, which may
-recover.
+generation that you sent will not return. `image_url_failed` and `image_url_timeout` are an exception. They have "no",
+although the other host may recover. Check the URL first. If it is right, try again later.
 
 ## The service
 

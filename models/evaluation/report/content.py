@@ -44,7 +44,10 @@ def tag_scores(results: Results) -> dict[str, dict[str, Metric]]:
 
 
 def changes(comparison: Comparison) -> list[tuple[str, Difference]]:
-    """Return the primary mean over tags if there is one, then the outcomes, the headline first."""
+    """Return the named differences in the report's order.
+
+    The mean over tags comes first, if there is one, then the headline outcome, then the other outcomes.
+    """
     macro = [(comparison.macro.metric, comparison.macro)] if comparison.macro else []
     return [*macro, *sorted(comparison.outcomes.items(), key=lambda row: row[0] != comparison.outcome)]
 

@@ -36,7 +36,7 @@ async def match(
 async def classify(
     http: AsyncHttp, images: Iterable[ImageLike], labels: Iterable[str] | str, options: Mapping[str, Any]
 ) -> Json:
-    """POST /classify. Labels are not split, because each is compared with all others."""
+    """POST /classify. The labels are not divided over several requests, because each is compared with all others."""
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])

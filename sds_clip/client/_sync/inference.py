@@ -35,7 +35,7 @@ def match(http: Http, images: Iterable[ImageLike], texts: Iterable[str], options
 def classify(
     http: Http, images: Iterable[ImageLike], labels: Iterable[str] | str, options: Mapping[str, Any]
 ) -> Json:
-    """POST /classify. Labels are not split, because each is compared with all others."""
+    """POST /classify. The labels are not divided over several requests, because each is compared with all others."""
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])
