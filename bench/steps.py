@@ -59,7 +59,7 @@ def set_checkpointing(model: Model, variant: str) -> None:
     if variant == RECOMPUTED:
         model.teacher.enable_activation_checkpointing()
     else:
-        model.teacher.unet.disable_gradient_checkpointing()
+        model.teacher.denoiser.disable_gradient_checkpointing()
 
 
 def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
@@ -167,7 +167,7 @@ def _sds(model: Model, latents: Tensor, ready: StepInputs, gradient: str) -> Ten
     abar = model.teacher.alphas_cumprod[ready.timesteps].view(-1, 1, 1, 1)
     with torch.set_grad_enabled(gradient == "full"):
         noisy = abar.sqrt() * latents + (1 - abar).sqrt() * ready.noise
-        output = model.teacher.unet(
+        output = model.teacher.denoiser(
             noisy.to(model.teacher.dtype), ready.timesteps, ready.captions, return_dict=False
         )[0]
         error = output.float() - ready.noise

@@ -24,6 +24,7 @@ from models.mapper import Mapper
 from models.precision import DTYPES, choose_device, choose_precision
 from models.preprocess import Preprocess
 from models.student import trainable_parameters
+from models.teacher.family import StableDiffusion
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.objective import Objective
@@ -135,7 +136,8 @@ def build_teacher(shapes: Shapes) -> Teacher:
     return Teacher(
         reference=f"random {shapes.unet}",
         version=f"{shapes.unet} {SEED}",
-        unet=unet,
+        family=StableDiffusion(),
+        denoiser=unet,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         vae=None,
@@ -168,7 +170,7 @@ def new_loader(model: Model, pairs: PairSet, steps: int) -> Loader:
 
 def describe(model: Model) -> str:
     """The sizes of what was built, in one sentence."""
-    shapes, parts = model.shapes, (model.network, model.teacher.unet, model.teacher.text_encoder)
+    shapes, parts = model.shapes, (model.network, model.teacher.denoiser, model.teacher.text_encoder)
     student, unet, text = (sum(value.numel() for value in part.parameters()) / 1e6 for part in parts)
     trained = sum(value.numel() for value in model.student.values())
     channels, height, width = model.teacher.latent_shape

@@ -1,4 +1,4 @@
-"""Builders of small text-to-image diffusion models on disk, in Stable Diffusion's layout, drawn from a seed."""
+"""Builders of small text-to-image diffusion models on disk, in diffusers' layout, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 CONTEXT_LENGTH = 48
 
@@ -43,6 +51,59 @@ def save_sd_teacher(
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def save_pixart_teacher(
+    folder: Path,
+    *,
+    pipeline: type[PixArtAlphaPipeline | PixArtSigmaPipeline] = PixArtAlphaPipeline,
+    prediction_type: str = "epsilon",
+    latent_size: int = 8,
+    latent_channels: int = 4,
+    seed: int = 0,
+    transformer: dict[str, Any] | None = None,
+) -> Path:
+    """Save a pipeline whose transformer sees patches of 2 x 2 latents. `transformer` overrides its settings."""
+    torch.manual_seed(seed)
+    tokenizer = letter_tokenizer()
+    parts = pipeline(
+        vae=_vae(latent_size, latent_channels),
+        transformer=_transformer(latent_size, latent_channels, transformer or {}),
+        text_encoder=T5EncoderModel(
+            T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+        ),
+        tokenizer=tokenizer,
+        scheduler=_scheduler(prediction_type, {}),
+    )
+    parts.set_progress_bar_config(disable=True)
+    parts.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def letter_tokenizer() -> T5Tokenizer:
+    """T5's own tokenizer with a token for each letter."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,"
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *letters]
+    return T5Tokenizer([(piece, 0.0) for piece in pieces], extra_ids=0, model_max_length=512)
+
+
+def _transformer(
+    latent_size: int, latent_channels: int, settings: dict[str, Any]
+) -> PixArtTransformer2DModel:
+    return PixArtTransformer2DModel(
+        **{
+            "sample_size": latent_size,
+            "in_channels": latent_channels,
+            "out_channels": 2 * latent_channels,
+            "num_attention_heads": 2,
+            "attention_head_dim": 12,
+            "cross_attention_dim": 24,
+            "num_layers": 2,
+            "caption_channels": 32,
+            "patch_size": 2,
+            **settings,
+        }
+    )
 
 
 def byte_tokenizer() -> CLIPTokenizer:

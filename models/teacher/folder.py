@@ -12,29 +12,12 @@ from typing import Any
 from models.errors import TeacherError, first_line
 from models.files import sha256_of
 from models.sources import demo_folder
+from models.teacher.family import Family, family_of
 from models.version import TOKENIZER_FILES
 
-UNET_WEIGHTS = "diffusion_pytorch_model"
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
 TEXT_WEIGHTS = "model"
-_PARTS = {
-    "unet": "UNet2DConditionModel",
-    "text_encoder": "CLIPTextModel",
-    "tokenizer": "CLIPTokenizer",
-    "scheduler": None,
-}
-"""The parts of a teacher and the class of each, without transformers' suffix Fast."""
-_CONDITIONS = (
-    "addition_embed_type",
-    "class_embed_type",
-    "num_class_embeds",
-    "encoder_hid_dim_type",
-    "time_cond_proj_dim",
-)
-"""Settings of a U-Net that needs more input than a noised latent, a timestep and a caption."""
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_SCOPE = (
-    "A teacher is a U-Net latent diffusion model with one CLIP text encoder (Stable Diffusion 1.x and 2.x)."
-)
 
 
 def find_folder(reference: str, *, vae: bool) -> tuple[str, Path]:
@@ -79,28 +62,28 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def check_kind(folder: Path, reference: str) -> None:
-    """Check `model_index.json` and the U-Net's configuration, naming what is not supported.
+def find_family(folder: Path, reference: str) -> Family:
+    """Read `model_index.json` and the denoiser's configuration, naming what is not supported.
 
     Raises:
         TeacherError: another kind of model, or a part that is missing, pickled or of another class.
     """
     index = read_json(folder / "model_index.json")
-    kind = f"{reference} is a {index.get('_class_name')}"
+    pipeline = str(index.get("_class_name"))
+    kind = f"{reference} is a {pipeline}"
     parts = {name: part for name, part in index.items() if isinstance(part, list) and any(part)}
-    if "transformer" in parts:
-        raise TeacherError(f"{kind}: its denoiser is a transformer (flow matching or DiT). {_SCOPE}")
-    if "text_encoder_2" in parts:
-        raise TeacherError(f"{kind} with several text encoders (SDXL's conditioning). {_SCOPE}")
-    for name, meant in _PARTS.items():
-        if name not in parts:
-            raise TeacherError(f"{kind} without {name}. {_SCOPE}")
-        stated = str(parts[name][-1]).removesuffix("Fast")
-        if meant not in (None, stated):
-            raise TeacherError(f"{kind} whose {name} is a {stated}, not a {meant}. {_SCOPE}")
-    _check_unet(read_json(folder / "unet" / "config.json"), kind)
-    weight_files(folder / "unet", UNET_WEIGHTS)
+    family = family_of(pipeline, parts, kind)
+    file = folder / family.denoiser / "config.json"
+    config = read_json(file)
+    family.check(config, kind)
+    if not isinstance(config.get("sample_size"), int):
+        raise TeacherError(
+            f"{kind} whose {family.denoiser} does not state one number as sample_size "
+            f"({config.get('sample_size')}); put the side of its latents into {family.denoiser}/config.json."
+        )
+    weight_files(folder / family.denoiser, DIFFUSERS_WEIGHTS)
     weight_files(folder / "text_encoder", TEXT_WEIGHTS)
+    return family
 
 
 def weight_files(part: Path, stem: str) -> list[Path]:
@@ -125,13 +108,19 @@ def weight_files(part: Path, stem: str) -> list[Path]:
     raise TeacherError(f"{part} {held} {stem}.safetensors.")
 
 
-def version_of_folder(folder: Path) -> str:
-    """Return the sha256 over U-Net, text encoder, tokenizer and scheduler as they are stored.
+def version_of_folder(folder: Path, family: Family) -> str:
+    """Return the sha256 over denoiser, text encoder, tokenizer and scheduler as they are stored.
 
     What a library notes about itself in a configuration (keys that start with _, its version) does not count.
     """
-    configs = ("unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
-    digest = _digest(folder, {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS}, configs)
+    configs = (
+        f"{family.denoiser}/config.json",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+    )
+    weights = {family.denoiser: DIFFUSERS_WEIGHTS, "text_encoder": TEXT_WEIGHTS}
+    digest = _digest(folder, weights, configs)
+    digest.update(family.version_note.encode())
     for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
         if file.is_file():
             digest.update(f"\ntokenizer/{file.name}|{sha256_of(file)}".encode())
@@ -139,7 +128,7 @@ def version_of_folder(folder: Path) -> str:
 
 
 def version_of_vae(folder: Path) -> str:
-    return _digest(folder, {"vae": UNET_WEIGHTS}, ["vae/config.json"]).hexdigest()
+    return _digest(folder, {"vae": DIFFUSERS_WEIGHTS}, ["vae/config.json"]).hexdigest()
 
 
 def _digest(folder: Path, weights: Mapping[str, str], configs: Iterable[str]) -> hashlib._Hash:
@@ -157,23 +146,6 @@ def _digest(folder: Path, weights: Mapping[str, str], configs: Iterable[str]) ->
     return digest
 
 
-def _check_unet(config: dict[str, Any], kind: str) -> None:
-    asked = [name for name in _CONDITIONS if config.get(name) is not None]
-    if asked:
-        raise TeacherError(f"{kind} whose U-Net needs more than a caption ({', '.join(asked)}). {_SCOPE}")
-    channels_in, channels_out = config.get("in_channels", 4), config.get("out_channels", 4)
-    if channels_in != channels_out:
-        raise TeacherError(
-            f"{kind} whose U-Net takes {channels_in} channels and gives {channels_out}: it is made "
-            "for inpainting, depth or similar. Use the plain text-to-image model."
-        )
-    if not isinstance(config.get("sample_size"), int):
-        raise TeacherError(
-            f"{kind} whose U-Net does not state one number as sample_size "
-            f"({config.get('sample_size')}); put the side of its latents into unet/config.json."
-        )
-
-
 def _existing(folder: Path, reference: str) -> Path:
     if not folder.is_dir():
         remedy = "make it with `make demo-teacher`" if reference == "demo" else "check the path"
@@ -184,7 +156,9 @@ def _existing(folder: Path, reference: str) -> Path:
 def _download(repository: str, *, vae: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    weights = {"unet": UNET_WEIGHTS, "text_encoder": TEXT_WEIGHTS} | ({"vae": UNET_WEIGHTS} if vae else {})
+    # A repository holds one of the two denoisers.
+    weights = dict.fromkeys(("unet", "transformer", *(("vae",) if vae else ())), DIFFUSERS_WEIGHTS)
+    weights["text_encoder"] = TEXT_WEIGHTS
     wanted = ["model_index.json", "vae/config.json", "scheduler/*.json", "tokenizer/*"]
     for part, stem in weights.items():
         # By exact name, since a repository also holds pickles and variants that are just as large.

@@ -12,9 +12,10 @@ from torch import Tensor
 from models.errors import TeacherError, first_line
 from models.precision import DTYPES, choose_device, choose_precision
 from models.teacher.caption_cache import CaptionCache
+from models.teacher.family import Family
 from models.teacher.folder import (
-    UNET_WEIGHTS,
-    check_kind,
+    DIFFUSERS_WEIGHTS,
+    find_family,
     find_folder,
     read_json,
     version_of_folder,
@@ -36,7 +37,7 @@ def load_teacher(
 ) -> Teacher:
     """Load a frozen teacher from `demo`, a diffusers folder or a hub's `organisation/name`.
 
-    A folder is given as a path or as `local-dir:PATH`. `precision` is that of the U-Net, including its norms,
+    A folder is given as a path or as `local-dir:PATH`. `precision` is that of the denoiser, including its norms,
     since they are not trained.
 
     Raises:
@@ -49,24 +50,27 @@ def load_teacher(
     chosen_device = choose_device(device)
     dtype = DTYPES[choose_precision(precision, chosen_device)]
     name, folder = find_folder(reference, vae=vae)
-    check_kind(folder, name)
+    family = find_family(folder, name)
     prediction_type, alphas_cumprod = read_schedule(folder)
-    unet = _network(diffusers.UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
-    text_encoder = _network(transformers.CLIPTextModel, folder / "text_encoder")
-    tokenizer = _part(transformers.CLIPTokenizer, folder / "tokenizer")
-    _check_fit(folder, unet, text_encoder, tokenizer)
-    side: int = unet.config.sample_size
+    denoiser_class = getattr(diffusers, str(family.classes[family.denoiser]))
+    denoiser = _network(denoiser_class, folder / family.denoiser, torch_dtype=dtype)
+    text_class = getattr(transformers, str(family.classes["text_encoder"]))
+    text_encoder = _network(text_class, folder / "text_encoder", torch_dtype=family.text_dtype(dtype))
+    tokenizer = _part(getattr(transformers, str(family.classes["tokenizer"])), folder / "tokenizer")
+    _check_fit(folder, family, denoiser, text_encoder, tokenizer)
+    side: int = denoiser.config.sample_size
     return Teacher(
         reference=name,
-        version=version_of_folder(folder),
-        unet=unet.to(chosen_device),
-        text_encoder=text_encoder.to(chosen_device, torch.float32),
+        version=version_of_folder(folder, family),
+        family=family,
+        denoiser=denoiser.to(chosen_device),
+        text_encoder=text_encoder.to(chosen_device),
         tokenizer=tokenizer,
-        vae=_load_vae(folder, unet.config.in_channels).to(chosen_device) if vae else None,
+        vae=_load_vae(folder, denoiser.config.in_channels).to(chosen_device) if vae else None,
         vae_version=version_of_vae(folder) if vae else None,
         prediction_type=prediction_type,
         alphas_cumprod=alphas_cumprod.to(chosen_device),
-        latent_shape=(unet.config.in_channels, side, side),
+        latent_shape=(denoiser.config.in_channels, side, side),
         resolution_px=side * _vae_factor(folder),
         device=chosen_device,
         dtype=dtype,
@@ -76,7 +80,7 @@ def load_teacher(
 
 
 def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
-    """Return what the U-Net predicts, and abar of every timestep in float32, from the scheduler's own class.
+    """Return what the denoiser predicts, and abar of every timestep in float32, from the scheduler's own class.
 
     Raises:
         TeacherError: the scheduler is unknown, has no abar (flow matching), predicts something else, or its betas
@@ -123,16 +127,17 @@ def _falls_to_noise(betas: Tensor, abar: Tensor) -> bool:
     return all(bool(each.all()) for each in sound)
 
 
-def _check_fit(folder: Path, unet: Any, text_encoder: Any, tokenizer: Any) -> None:
-    attended, longest, entries = unet.config.cross_attention_dim, tokenizer.model_max_length, len(tokenizer)
+def _check_fit(folder: Path, family: Family, denoiser: Any, text_encoder: Any, tokenizer: Any) -> None:
+    attended, entries = family.caption_width(denoiser.config), len(tokenizer)
+    longest = family.caption_tokens(tokenizer)
     text = text_encoder.config
+    places = getattr(text, "max_position_embeddings", longest)  # T5's positions are relative
     if attended != text.hidden_size:
         fault = (
-            f"the U-Net needs caption embeddings of width {attended}, but the text encoder makes them "
+            f"the {family.denoiser} needs caption embeddings of width {attended}, but the text encoder makes them "
             f"of width {text.hidden_size}"
         )
-    elif longest > text.max_position_embeddings:
-        places = text.max_position_embeddings
+    elif longest > places:
         fault = (
             f"the tokenizer cuts captions at {longest} tokens, but the text encoder has {places} positions"
         )
@@ -152,12 +157,12 @@ def _load_vae(folder: Path, latent_channels: int) -> Any:
     import diffusers
 
     read_json(folder / "vae" / "config.json")
-    weight_files(folder / "vae", UNET_WEIGHTS)
+    weight_files(folder / "vae", DIFFUSERS_WEIGHTS)
     vae = _network(diffusers.AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
     if vae.config.latent_channels != latent_channels:
         raise TeacherError(
             f"{folder}: the latents have {vae.config.latent_channels} channels in the VAE but "
-            f"{latent_channels} in the U-Net. The parts belong to different models; download the "
+            f"{latent_channels} in the denoiser. The parts belong to different models; download the "
             "whole folder again."
         )
     _check_normalization(folder / "vae", vae.config)

@@ -1,4 +1,4 @@
-"""A loaded teacher: its U-Net and all that belongs to it, frozen, and differentiable in its input only."""
+"""A loaded teacher: its denoiser and all that belongs to it, frozen, and differentiable in its input only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from torch import Tensor
 from models.errors import TeacherError
 from models.teacher import noise as arithmetic
 from models.teacher.caption_cache import CaptionCache
+from models.teacher.family import Family
 from models.teacher.gradient_scale import with_scaled_gradient
 from models.teacher.noise import PredictionType
 
@@ -28,15 +29,16 @@ UNCONDITIONAL = ""
 class Teacher:
     """One diffusion model in memory, made by `models.teacher.load`.
 
-    The U-Net computes in `dtype`. The text encoder and the VAE, which see a caption or an image once, compute
-    in float32.
+    The denoiser computes in `dtype`, the VAE, which sees an image once, in float32, and the text encoder as its family
+    says.
     """
 
     reference: str
     """The normalised reference it was loaded by."""
     version: str
-    """sha256 over the stored U-Net, text encoder, tokenizer and scheduler."""
-    unet: Any
+    """sha256 over the stored denoiser, text encoder, tokenizer and scheduler."""
+    family: Family
+    denoiser: Any
     text_encoder: Any
     tokenizer: Any
     vae: Any | None
@@ -57,7 +59,7 @@ class Teacher:
     """transformers' tokenizers keep padding as state, and so refuse a second thread."""
 
     def __post_init__(self) -> None:
-        for part in (self.unet, self.text_encoder, self.vae):
+        for part in (self.denoiser, self.text_encoder, self.vae):
             if part is not None:
                 part.eval().requires_grad_(False)
 
@@ -68,7 +70,7 @@ class Teacher:
 
     @property
     def predicts_velocity(self) -> bool:
-        """Whether the U-Net's output is the velocity and not the noise."""
+        """Whether the denoiser's output is the velocity and not the noise."""
         return self.prediction_type == "v_prediction"
 
     @property
@@ -77,10 +79,10 @@ class Teacher:
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Float[Tensor, "b s e"]:
-        """Embed captions as StableDiffusionPipeline does, without gradients.
+        """Embed captions as the family's pipeline of diffusers does, without gradients.
 
-        They are padded and cut to the tokenizer's length, and the last hidden state is taken. A caption's
-        embedding does not depend on the other captions, so a cache changes no result.
+        They are padded and cut to the family's length. A caption's embedding does not depend on the other captions,
+        so a cache changes no result.
         """
         known: dict[str, Tensor] = {}
         missing = list(dict.fromkeys(captions))
@@ -107,19 +109,17 @@ class Teacher:
         filled = captions + [UNCONDITIONAL] * (_CAPTIONS_AT_ONCE - len(captions))
         with self._tokenizing:
             tokens = self.tokenizer(
-                filled,
+                [self.family.prepared(caption) for caption in filled],
                 padding="max_length",
-                max_length=self.tokenizer.model_max_length,
+                max_length=self.family.caption_tokens(self.tokenizer),
                 truncation=True,
                 return_tensors="pt",
             )
-        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         with self._own_precision():
-            hidden: Tensor = self.text_encoder(
-                tokens.input_ids.to(self.device),
-                attention_mask=tokens.attention_mask.to(self.device) if masked else None,
-            )[0]
-        return hidden[: len(captions)].to(self.dtype)
+            embeddings = self.family.embed(
+                self.text_encoder, tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
+            )
+        return embeddings[: len(captions)].to(self.dtype)
 
     def add_noise(
         self,
@@ -148,7 +148,7 @@ class Teacher:
         timesteps: Int[Tensor, "b"],
         captions: Float[Tensor, "b s e"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return v_hat in float32, the U-Net's own output, if `prediction_type` is v_prediction.
+        """Return v_hat in float32, the denoiser's own output, if `prediction_type` is v_prediction.
 
         Guidance and gradients are as in `noise_pred`.
         """
@@ -178,18 +178,18 @@ class Teacher:
         )
 
     def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
-        def unet(noisy_latents: Tensor) -> Tensor:
-            output: Tensor = self.unet(
+        def denoise(noisy_latents: Tensor) -> Tensor:
+            return self.family.output(
+                self.denoiser,
                 noisy_latents.to(self.dtype),
                 timesteps,
-                encoder_hidden_states=captions.to(self.dtype),
-                return_dict=False,
-            )[0]
-            return output.float()
+                captions.to(self.dtype),
+                resolution_px=self.resolution_px,
+            ).float()
 
         scaled = self.dtype is torch.float16
         with self._own_precision():
-            return with_scaled_gradient(unet, noisy_latents) if scaled else unet(noisy_latents)
+            return with_scaled_gradient(denoise, noisy_latents) if scaled else denoise(noisy_latents)
 
     @cached_property
     def _unconditional(self) -> Float[Tensor, "1 s e"]:
@@ -229,12 +229,12 @@ class Teacher:
         return latents
 
     def enable_activation_checkpointing(self) -> None:
-        """Recompute the U-Net's activations in the backward pass. Values stay the same.
+        """Recompute the denoiser's activations in the backward pass. Values stay the same.
 
-        diffusers checks whether gradients are enabled, not whether the U-Net is in train mode, so it stays in
+        diffusers checks whether gradients are enabled, not whether the network is in train mode, so it stays in
         eval.
         """
-        self.unet.enable_gradient_checkpointing()
+        self.denoiser.enable_gradient_checkpointing()
 
     def _own_precision(self) -> torch.autocast:
         """Disable a caller's autocast: every part computes in the format that it is held in."""

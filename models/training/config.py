@@ -133,7 +133,7 @@ class TrainingOptions(BaseModel):
     """Compute the student's matrix products in this format. Its weights, losses and normalisation are always
     float32."""
     teacher_precision: Precision = "auto"
-    """Hold the U-Net's weights and compute its products in this format."""
+    """Hold the teacher's denoiser and compute its products in this format."""
     activation_checkpointing: bool = False
     """Compute the U-Net's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25

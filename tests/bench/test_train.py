@@ -95,7 +95,9 @@ def test_every_variant_is_timed_with_its_own_gradient(
 
 def test_checkpointing_belongs_to_its_variant_alone(model: Model) -> None:
     def checkpointing() -> bool:
-        return any(getattr(part, "gradient_checkpointing", False) for part in model.teacher.unet.modules())
+        return any(
+            getattr(part, "gradient_checkpointing", False) for part in model.teacher.denoiser.modules()
+        )
 
     states = []
     for variant in VARIANTS:

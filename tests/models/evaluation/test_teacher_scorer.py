@@ -52,7 +52,7 @@ def calls(teacher: Teacher) -> Iterator[Calls]:
 
     assert teacher.vae is not None
     hooks = [
-        teacher.unet.register_forward_pre_hook(unet),
+        teacher.denoiser.register_forward_pre_hook(unet),
         teacher.vae.encoder.register_forward_pre_hook(vae),
     ]
     yield found

@@ -77,7 +77,7 @@ def test_the_velocity_s_error_at_pure_noise_is_that_of_the_u_net_s_own_output(tm
     signal, disturbance = (part[:, None, None, None] for part in (abar.sqrt(), (1 - abar).sqrt()))
     noisy = signal * latents.double() + disturbance * noise.double()
     velocity = signal * noise.double() - disturbance * latents.double()
-    unet = teacher.unet.double()
+    unet = teacher.denoiser.double()
     for n, caption in enumerate(captions.double()):
         with torch.no_grad():
             output = unet(noisy, timesteps, caption.expand(3, -1, -1)).sample

@@ -160,14 +160,14 @@ def test_gradients_reach_the_latents_and_no_weight(teacher: Teacher) -> None:
     teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS)).square().sum().backward()
     assert noisy.grad is not None
     assert noisy.grad.abs().sum() > 0
-    for part in (teacher.unet, teacher.text_encoder, teacher.vae):
+    for part in (teacher.denoiser, teacher.text_encoder, teacher.vae):
         assert not part.training
         assert all(not weight.requires_grad and weight.grad is None for weight in part.parameters())
 
 
 def test_gradient_of_the_predicted_noise_is_its_finite_difference(epsilon_folder: Path) -> None:
     teacher = load(epsilon_folder)
-    teacher.unet.double()
+    teacher.denoiser.double()
     teacher.dtype = torch.float64
     captions = teacher.encode_captions(["a red cube"])
     direction, t = randn(1, 4, 8, 8, seed=2), torch.tensor([400])
@@ -188,7 +188,7 @@ def test_bfloat16_u_net_takes_and_gives_float32(folder: Path, teacher: Teacher) 
     noisy = randn(3, 4, 8, 8)
     captions = low.encode_captions(CAPTIONS)
     noise_pred = low.noise_pred(noisy, TIMESTEPS, captions)
-    assert captions.dtype is low.unet.dtype is torch.bfloat16
+    assert captions.dtype is low.denoiser.dtype is torch.bfloat16
     assert low.alphas_cumprod.dtype is noise_pred.dtype is torch.float32
     expected = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
     torch.testing.assert_close(noise_pred, expected, rtol=0.05, atol=0.05)
@@ -206,7 +206,7 @@ def test_float16_u_net_carries_the_gradient_of_a_mean_over_a_large_batch(
         return torch.autograd.grad(noise_pred.square().sum() / 2**19, noisy)[0]
 
     half = load(folder, guidance=guidance)
-    half.unet.half()  # the loader has float16 on a GPU alone
+    half.denoiser.half()  # the loader has float16 on a GPU alone
     half.dtype = torch.float16
     if checkpointing:
         half.enable_activation_checkpointing()
@@ -271,7 +271,7 @@ def test_the_vae_s_own_mean_and_deviation_normalize_as_in_diffusers(
     assert teacher.vae is not None
     pipeline = StableDiffusionXLImg2ImgPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
-        text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=teacher.unet,
+        text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=teacher.denoiser,
         scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"), add_watermarker=False,
     )  # fmt: skip
     pipeline.vae.encode = lambda image: SimpleNamespace(latents=teacher.vae.encode(image).latent_dist.mode())
@@ -319,7 +319,7 @@ def test_checkpointing_keeps_fewer_activations_and_changes_no_number(folder: Pat
     assert torch.equal(noise_pred, same_pred)
     assert torch.equal(gradient, same_gradient)
     assert held_less < held / 2
-    assert not checkpointed.unet.training
+    assert not checkpointed.denoiser.training
 
 
 def test_zero_terminal_snr_predicts_finite_noise_from_pure_noise(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def formula(parts: Parts, scheduler: Any, weight: float, seed: int) -> dict[str,
     noise = draw_noise(seed, 0, indices, (4, 8, 8))
     timesteps = draw_timesteps(seed, 0, indices, 20, 979)  # 0.02 and 0.98 of 0..999, rounded inwards
     noisy = scheduler.add_noise(mapper.linear(image).view(8, 4, 8, 8), noise, timesteps)
-    unet = deepcopy(parts.teacher.unet).requires_grad_(True)
+    unet = deepcopy(parts.teacher.denoiser).requires_grad_(True)
     output = unet(noisy, timesteps, parts.teacher.encode_captions(texts)).sample
     if scheduler.config.prediction_type == "v_prediction":
         abar = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
@@ -97,7 +97,7 @@ def test_sds_batch_takes_its_samples_alone_to_the_teacher(parts: Parts, tmp_path
         latents = Mapper(32, (4, 8, 8), seed=0)(parts.base.encode_image(pixels))
         abar = parts.teacher.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
-        error = parts.teacher.unet(noisy, timesteps, parts.teacher.encode_captions(texts)).sample - noise
+        error = parts.teacher.denoiser(noisy, timesteps, parts.teacher.encode_captions(texts)).sample - noise
     expected = (2 / error.numel() * abar.sqrt() * error).sum(dim=0).flatten()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
 
@@ -137,7 +137,7 @@ def test_only_layer_norms_and_the_mapper_change_bit_for_bit(parts: Parts, tmp_pa
 def test_the_teacher_never_gets_gradients(objective: str, parts: Parts, tmp_path: Path) -> None:
     assert parts.teacher is not None
     train(configure(objective=objective, negatives="swap", score_draws=2), parts, tmp_path, PLACE)
-    for network in (parts.teacher.unet, parts.teacher.text_encoder, parts.teacher.vae):
+    for network in (parts.teacher.denoiser, parts.teacher.text_encoder, parts.teacher.vae):
         assert not network.training
         assert all(value.grad is None and not value.requires_grad for value in network.parameters())
 

@@ -65,7 +65,7 @@ def test_figures_are_means_over_the_second_half() -> None:
 
 def deaf(teacher: Teacher) -> Teacher:
     """A placebo: the same teacher, whose U-Net adds nothing of a caption."""
-    unet = deepcopy(teacher.unet)
+    unet = deepcopy(teacher.denoiser)
     silenced = 0
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -73,7 +73,7 @@ def deaf(teacher: Teacher) -> Teacher:
                 parameter.zero_()
                 silenced += 1
     assert silenced
-    return replace(teacher, unet=unet)
+    return replace(teacher, denoiser=unet)
 
 
 def test_a_teacher_that_no_caption_reaches_had_no_say_whatever_its_weight(

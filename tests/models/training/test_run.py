@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     teacher = load_teacher(str(teacher_folder), device="cpu", precision="float32", vae=True)
     failing = replace(parts, teacher=teacher)
     config = configure(save_every=2)
-    poison = at_call(3, lambda: teacher.unet.conv_out.bias.fill_(float("nan")))
+    poison = at_call(3, lambda: teacher.denoiser.conv_out.bias.fill_(float("nan")))
     with pytest.raises(TrainingError, match=r"Step 4: sds, residual.* is not finite"):
         train(config, failing, tmp_path / "out", PLACE, watcher=poison)
     assert [kept.name for kept in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]

@@ -46,7 +46,7 @@ def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
         noisy = scheduler.add_noise(latents, chosen.noise, chosen.timesteps)
         for caption in (CAPTION, *NEGATIVES):
             embedding = teacher.encode_captions([caption]).expand(3, -1, -1)
-            output = teacher.unet(noisy, chosen.timesteps, embedding).sample
+            output = teacher.denoiser(noisy, chosen.timesteps, embedding).sample
             abar = scheduler.alphas_cumprod[chosen.timesteps].view(-1, 1, 1, 1)
             off = (output - chosen.noise) / (abar.sqrt() if error == "velocity" else 1)
             expected.append(off.square().mean())
