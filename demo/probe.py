@@ -1,0 +1,209 @@
+"""Linear probes of a CLIP: does its embedding say which object is where, and which colour belongs to which shape?
+
+    python -m demo.probe MODEL...
+
+A probe is one linear map from an embedding to a score for each shape (or colour, or shape and colour together). It
+is fitted on training scenes with two objects, by logistic regression of one choice between two:
+
+- places of shapes, of colours: which of the two stands first, from left to right or from top to bottom;
+- bindings: which of the two colours belongs to a shape.
+
+It is measured on validation scenes, whose combinations are in no training scene. Chance is 50 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from demo.captions import caption, draw_wording
+from demo.render import render
+from demo.sets import pairs
+from demo.world import COLOURS, SHAPES, Relation, Scene, Split, Thing
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.encode import encode_texts
+
+SEED = 6  # for scenes that no other set has
+FITTED, MEASURED = 4096, 2048
+PROBES = ("places of shapes", "places of colours", "bindings")
+_PENALTY = 1e-4
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Choices between two: the row of an embedding, the score that must be higher, and the other one."""
+
+    rows: Int[Tensor, n]
+    right: Int[Tensor, n]
+    wrong: Int[Tensor, n]
+    scores: int
+    """The number of scores of the probe."""
+
+
+def in_order(scene: Scene) -> tuple[Thing, ...]:
+    """The objects from left to right, or from top to bottom."""
+    reverse = scene.relation in (Relation.RIGHT, Relation.BELOW)
+    return scene.things[::-1] if reverse else scene.things
+
+
+def shape_of(thing: Thing) -> int:
+    return SHAPES.index(thing.shape)
+
+
+def colour_of(thing: Thing) -> int:
+    return tuple(COLOURS).index(thing.colour)
+
+
+def two_object_scenes(split: Split, count: int) -> list[Scene]:
+    """Scenes of two objects that differ in shape and in colour."""
+    scenes: list[Scene] = []
+    start = 0
+    while len(scenes) < count:
+        drawn = pairs_of_scenes(split, start, _BATCH)
+        scenes += [scene for scene in drawn if _two_different(scene)]
+        start += _BATCH
+    return scenes[:count]
+
+
+def pairs_of_scenes(split: Split, start: int, count: int) -> list[Scene]:
+    return pairs(split, SEED, start, count).scenes
+
+
+def captions_of(scenes: Sequence[Scene]) -> list[str]:
+    """A caption for each scene that names both colours and the relation."""
+    return [
+        caption(scene, draw_wording(2, np.random.default_rng((SEED, index)), complete=True))
+        for index, scene in enumerate(scenes)
+    ]
+
+
+def choices_of(scenes: Sequence[Scene], probe: str) -> Choices:
+    """The choices of one of PROBES, one or two for each scene."""
+    chosen = [choice for row, scene in enumerate(scenes) for choice in _choices(scene, row, probe)]
+    rows, right, wrong = torch.tensor(chosen).T
+    sizes = {"places of shapes": len(SHAPES), "places of colours": len(COLOURS)}
+    return Choices(rows, right, wrong, sizes.get(probe, len(SHAPES) * len(COLOURS)))
+
+
+def fit(features: Float[Tensor, "n d"], choices: Choices) -> Float[Tensor, "scores d"]:
+    """Logistic regression of right against wrong with a small L2 penalty, by L-BFGS."""
+    inputs = features.clone()  # outside inference mode
+    weights = torch.zeros(choices.scores, inputs.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = softplus(-_margins(inputs, weights, choices)).mean() + _PENALTY * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach()
+
+
+def accuracy(features: Float[Tensor, "n d"], weights: Float[Tensor, "scores d"], choices: Choices) -> float:
+    """The share of right choices; a tie is wrong."""
+    return (_margins(features, weights, choices) > 0).double().mean().item()
+
+
+def probed(
+    fitted: Float[Tensor, "n d"], measured: Float[Tensor, "m d"], scenes: tuple[list[Scene], list[Scene]]
+) -> list[float]:
+    """The accuracy of each of PROBES on the second set, after fitting it to the first."""
+    mean, deviation = fitted.mean(dim=0), fitted.std(dim=0).clamp(min=1e-6)
+    train, validation = ((each - mean) / deviation for each in (fitted, measured))
+    found = []
+    for probe in PROBES:
+        weights = fit(train, choices_of(scenes[0], probe))
+        found.append(accuracy(validation, weights, choices_of(scenes[1], probe)))
+    return found
+
+
+@torch.no_grad()
+def image_features(clip: Clip, scenes: Sequence[Scene]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n p"]]:
+    """The pooled embeddings of the scenes' images, and the image tower's last patch tokens, one after another."""
+    pooled, patches = [], []
+    visual: Any = clip.network
+    for batch in _batches(scenes):
+        pixels = torch.stack([clip.preprocess(PIL.Image.fromarray(render(scene))) for scene in batch])
+        pooled.append(clip.encode_image(pixels).float())
+        tokens = visual.visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
+        patches.append(tokens["image_intermediates"][-1].flatten(1).float())
+    return torch.cat(pooled), torch.cat(patches)
+
+
+def text_features(clip: Clip, scenes: Sequence[Scene]) -> Float[Tensor, "n d"]:
+    return encode_texts(clip, captions_of(scenes))
+
+
+def probe_model(clip: Clip) -> dict[str, list[float]]:
+    """The accuracies of PROBES from each of the model's representations."""
+    scenes = (two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(Split.VALIDATION, MEASURED))
+    images = [image_features(clip, each) for each in scenes]
+    texts = [text_features(clip, each) for each in scenes]
+    return {
+        "pooled image embedding": probed(images[0][0], images[1][0], scenes),
+        "last patch tokens": probed(images[0][1], images[1][1], scenes),
+        "text embedding": probed(texts[0], texts[1], scenes),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the models to probe.")
+    options = parser.parse_args()
+    print(f"| model | from | {' | '.join(f'{probe}, %' for probe in PROBES)} |")
+    print("| --- | --- | ---: | ---: | ---: |")
+    for reference in options.models:
+        clip = load_clip(reference, device="cpu", precision="float32")
+        for source, found in probe_model(clip).items():
+            print(
+                f"| {reference} | {source} | {' | '.join(f'{100 * share:.1f}' for share in found)} |",
+                flush=True,
+            )
+    print(f"| chance | | {' | '.join(['50.0'] * len(PROBES))} |")
+
+
+def _two_different(scene: Scene) -> bool:
+    if len(scene.things) == 1:
+        return False
+    first, second = scene.things
+    return first.shape != second.shape and first.colour != second.colour
+
+
+def _choices(scene: Scene, row: int, probe: str) -> list[tuple[int, int, int]]:
+    first, second = in_order(scene)
+    if probe == "places of shapes":
+        return [(row, shape_of(first), shape_of(second))]
+    if probe == "places of colours":
+        return [(row, colour_of(first), colour_of(second))]
+    own = [(shape_of(thing), colour_of(thing)) for thing in (first, second)]
+    return [
+        (row, shape * len(COLOURS) + colour, shape * len(COLOURS) + other)
+        for (shape, colour), (_, other) in (own, own[::-1])
+    ]
+
+
+def _margins(features: Tensor, weights: Tensor, choices: Choices) -> Tensor:
+    return (features[choices.rows] * (weights[choices.right] - weights[choices.wrong])).sum(dim=1)
+
+
+def _batches(scenes: Sequence[Scene]) -> Iterator[Sequence[Scene]]:
+    return (scenes[start : start + _BATCH] for start in range(0, len(scenes), _BATCH))
+
+
+if __name__ == "__main__":
+    main()
