@@ -1,4 +1,4 @@
-"""Train the demo teacher: tokenizer, autoencoder, U-Net and text encoder. `python -m demo.build_teacher`."""
+"""Train the demo teacher: tokenizer, autoencoder, transformer and text encoder. `python -m demo.build_teacher`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import argparse
 import shutil
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+
+from diffusers import PixArtTransformer2DModel
+from transformers import T5EncoderModel
 
 from demo.checkpoint import seconds_trained
 from demo.sets import training_pairs
 from demo.teacher import CONTEXT_LENGTH, save_teacher
 from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.teacher_validation import load_teacher_validation, text_scores
+from demo.teacher_validation import in_memory, load_teacher_validation, match_scores
 from demo.train_teacher import TeacherRecipe, load_pool, train_teacher
 from demo.train_vae import VaeRecipe, train_vae
 
@@ -31,10 +33,16 @@ def build_teacher(work_dir: Path, into: Path, recipe: TeacherRecipe, vae_recipe:
     save_teacher_tokenizer(work_dir / "tokenizer", captions, CONTEXT_LENGTH)
     tokenizer = load_teacher_tokenizer(work_dir / "tokenizer")
     vae = train_vae(vae_recipe, work_dir)
-    watch = partial(text_scores, tokenizer=tokenizer, validation=load_teacher_validation(vae))
-    unet, text_encoder = train_teacher(recipe, tokenizer, load_pool(recipe, vae, work_dir), watch, work_dir)
+    validation = load_teacher_validation(vae)
+
+    def watch(transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel) -> dict[str, float]:
+        return match_scores(in_memory(transformer, text_encoder, tokenizer), validation)
+
+    transformer, text_encoder = train_teacher(
+        recipe, tokenizer, load_pool(recipe, vae, work_dir), watch, work_dir
+    )
     finished = work_dir / "teacher"
-    save_teacher(vae, unet, text_encoder, tokenizer, finished)
+    save_teacher(vae, transformer, text_encoder, tokenizer, finished)
     shutil.copytree(finished, into, dirs_exist_ok=True)
     return seconds_trained(work_dir / "vae.pt") + seconds_trained(work_dir / "teacher.pt")
 

@@ -1,22 +1,22 @@
-"""The demo teacher: a small latent diffusion model in Stable Diffusion's layout, and its folder on disk."""
+"""The demo teacher: a small latent diffusion transformer in PixArt's layout, and its folder on disk."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from diffusers import AutoencoderKL, DDIMScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from demo.teacher_tokenizer import write_tokenizer
 from demo.world import IMAGE_SIZE_PX
 
 LATENT_CHANNELS = 8
 LATENT_SIZE = 8
-TEXT_WIDTH = 96
-CONTEXT_LENGTH = 24  # the longest caption of the world takes 18 tokens, including start and end
+WIDTH = 192
+HEADS = 6
+TEXT_WIDTH = 128
+CONTEXT_LENGTH = 24  # the longest caption of the world takes 17 tokens, including the end
 TIMESTEPS = 1000
 
 
@@ -36,44 +36,49 @@ def new_vae() -> AutoencoderKL:
     )
 
 
-def new_unet() -> UNet2DConditionModel:
-    """A U-Net over 8x8x8 latents with cross-attention at both scales, about 2.5 million parameters."""
-    return UNet2DConditionModel(
+def new_transformer() -> PixArtTransformer2DModel:
+    """A transformer over the 64 latents, with cross-attention to the caption, about 3.9 million parameters.
+
+    A U-Net of this size knows the places of a latent by its zero padding alone, and does not learn which object is
+    where. A transformer has positions.
+    """
+    transformer = PixArtTransformer2DModel(
         sample_size=LATENT_SIZE,
+        patch_size=1,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(64, 88),
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=8,
+        num_layers=6,
+        num_attention_heads=HEADS,
+        attention_head_dim=WIDTH // HEADS,
+        cross_attention_dim=WIDTH,
+        caption_channels=TEXT_WIDTH,
+        interpolation_scale=1,
+        use_additional_conditions=False,
     )
+    nn.init.zeros_(transformer.proj_out.weight)  # as in DiT: the first prediction is 0
+    return transformer
 
 
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A causal text tower of about 0.4 million parameters; word and position embeddings have one scale.
+def new_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    """A bidirectional text encoder of about 0.8 million parameters.
 
-    At transformers' own scales words outweigh positions from the start, and the teacher begins as a bag of
-    words.
+    Its attention starts with a preference for places. With T5's own start the encoder begins as a bag of words.
     """
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=4 * TEXT_WIDTH,
-        projection_dim=TEXT_WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=CONTEXT_LENGTH,
-        hidden_act="gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+    encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=TEXT_WIDTH,
+            d_kv=32,
+            d_ff=4 * TEXT_WIDTH,
+            num_layers=3,
+            num_heads=4,
+            dropout_rate=0.0,
+            relative_attention_max_distance=CONTEXT_LENGTH,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+        )
     )
-    encoder = CLIPTextModel(config)
-    for embedding in (m for m in encoder.modules() if isinstance(m, nn.Embedding)):
-        nn.init.normal_(embedding.weight, std=TEXT_WIDTH**-0.5)
+    nn.init.normal_(encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=1.0)
     return encoder
 
 
@@ -96,37 +101,21 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def save_teacher(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+    vae: AutoencoderKL, transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel, tokenizer: T5Tokenizer,
     folder: Path,
 ) -> None:  # fmt: skip
-    """Write the folder that `StableDiffusionPipeline.from_pretrained` reads, in float16.
+    """Write the folder that `PixArtSigmaPipeline.from_pretrained` reads, in float16.
 
     Casts the given networks in place.
     """
-    pipeline = StableDiffusionPipeline(
+    pipeline = PixArtSigmaPipeline(
         vae=vae,
-        unet=unet,
+        transformer=transformer,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
     # A tokenizer remembers its last padding and truncation, and would save them.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
-    write_tokenizer(tokenizer, folder / "tokenizer")
-    _name_text_weights_as_before(folder / "text_encoder" / "model.safetensors")
-
-
-def _name_text_weights_as_before(file: Path) -> None:
-    """Name the text encoder's weights as in every Stable Diffusion folder.
-
-    transformers 5 reads both names but saves without the prefix; 4 reads them only with it.
-    """
-    weights = load_file(file)
-    prefix = "text_model."
-    named = {prefix + name.removeprefix(prefix): weight for name, weight in weights.items()}
-    save_file(named, file, metadata={"format": "pt"})

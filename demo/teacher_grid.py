@@ -8,7 +8,7 @@ from textwrap import wrap
 
 import PIL.Image
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import ImageDraw, ImageFont
 
 from demo.sets import pairs
@@ -29,12 +29,15 @@ FONT_PX, LINE_CHARACTERS = 15, 20
 
 def sample(folder: Path, captions: list[str], steps: int) -> list[PIL.Image.Image]:
     """Sample one image per caption, by DDIM with guidance; an image's noise depends only on its index."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True).to(torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    # A PixArt rounds sizes to those of the published models, which are far larger.
+    options = {"use_resolution_binning": False} if isinstance(pipeline, PixArtSigmaPipeline) else {}
     pictures: list[PIL.Image.Image] = pipeline(
         captions,
         num_inference_steps=steps,
         guidance_scale=GUIDANCE,
+        **options,
         generator=[torch.Generator().manual_seed(place) for place in range(len(captions))],
     ).images
     return pictures
@@ -63,7 +66,7 @@ def main() -> None:
         "--teacher",
         type=Path,
         default=DEMO / "teacher",
-        help="Folder of the teacher, in Stable Diffusion's layout.",
+        help="Folder of the teacher, in diffusers' layout.",
     )
     parser.add_argument("--out", type=Path, default=OUT, help="The PNG file to write.")
     parser.add_argument("--steps", type=int, default=STEPS, help="Number of denoising steps.")

@@ -1,4 +1,4 @@
-"""What the teacher's training logs: the text score of its denoising error, by kind of swap."""
+"""What the teacher's training logs: GroupMatch by kind of swap and noise level, and the group score by kind."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from jaxtyping import Float
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import T5EncoderModel, T5Tokenizer
 
 from demo.render import render
 from demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from demo.train_teacher import encode
 from demo.winoground_sets import KINDS, winoground_items
 from demo.world import IMAGE_SIZE_PX, Split
-from models.teacher.diffusion_score import denoising_errors_many, draws
-from models.teacher.teacher import Teacher
+from models.teacher.diffusion_score import denoising_errors_many
+from models.teacher.family import PixArt
+from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 BATCH_SIZE = 256
+LEVELS = (500, 700, 850, 940, 985)
+"""The timesteps at which captions are compared."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class TeacherValidation:
     kinds: list[str]
 
 
-def load_teacher_validation(vae: AutoencoderKL, items_per_kind: int = 100) -> TeacherValidation:
+def load_teacher_validation(vae: AutoencoderKL, items_per_kind: int = 50) -> TeacherValidation:
     """Draw and encode items of the validation part."""
     items = winoground_items(Split.VALIDATION, items_per_kind)
     images = torch.from_numpy(np.stack([render(scene) for item in items for scene in item.scenes]))
@@ -42,53 +45,68 @@ def load_teacher_validation(vae: AutoencoderKL, items_per_kind: int = 100) -> Te
     )
 
 
-def text_scores(
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    validation: TeacherValidation,
-    *,
-    draws_each: int = 8,
-) -> dict[str, float]:
-    """Share of images whose own caption denoises them better, and of items where both do, by kind.
+def match_scores(teacher: Teacher, validation: TeacherValidation, *, draws_each: int = 2) -> dict[str, float]:
+    """GroupMatch of each kind at each of LEVELS, and the group score of each kind over all levels.
 
-    The error is the velocity's. Noise and timesteps are the same for both captions of an image, and in every
-    call. Both networks must be frozen and in eval mode.
+    The score of a pair is how much its caption lowers the velocity's error, in comparison with no caption. Noise is the
+    same for all captions of an image, and in every call.
     """
-    errors = _errors(_in_memory(unet, text_encoder, tokenizer), validation, draws_each)
-    right = errors.diagonal(dim1=1, dim2=2) < errors.flip(2).diagonal(dim1=1, dim2=2)
+    gains = caption_gains(teacher, validation, draws_each)
+    by_level = gains.view(*gains.shape[:3], len(LEVELS), draws_each).mean(dim=4)
     scores: dict[str, float] = {}
     for kind in KINDS:
-        chosen = right[torch.tensor([name == kind for name in validation.kinds])]
-        scores[f"{kind}_pair"] = round(chosen.float().mean().item(), 4)
-        scores[f"{kind}_text"] = round(chosen.all(dim=1).float().mean().item(), 4)
+        chosen = torch.tensor([name == kind for name in validation.kinds])
+        for place, level in enumerate(LEVELS):
+            scores[f"{kind}_match_{level}"] = _share(_matched(by_level[chosen, :, :, place]))
+        overall = by_level[chosen].mean(dim=3)
+        scores[f"{kind}_match"] = _share(_matched(overall))
+        scores[f"{kind}_group"] = _share(_grouped(overall))
     return scores
 
 
-def _errors(teacher: Teacher, validation: TeacherValidation, draws_each: int) -> Float[Tensor, "items 2 2"]:
-    """The error of each image under each caption of its item."""
-    latents = validation.latents
-    drawn = draws(len(latents) * draws_each, teacher.latent_shape, teacher.timesteps, seed=0)
-    captions = teacher.encode_captions(validation.captions)
-    of_item = captions.view(-1, 2, *captions.shape[1:])
+def caption_gains(
+    teacher: Teacher, validation: TeacherValidation, draws_each: int
+) -> Float[Tensor, "items image=2 caption=2 draws"]:
+    """How much each caption of an item lowers the error of each of its images, at `draws_each` draws of each level."""
+    latents, count = validation.latents, len(LEVELS) * draws_each
+    generator = torch.Generator().manual_seed(0)
+    captions = teacher.encode_captions([*validation.captions, UNCONDITIONAL])
+    of_item = captions[:-1].view(-1, 2, *captions.shape[1:]).repeat_interleave(2, dim=0)
+    without = captions[-1:].expand(len(latents), 1, *captions.shape[1:])
     errors = denoising_errors_many(
         teacher,
         latents,
-        of_item.repeat_interleave(2, dim=0),
-        drawn.timesteps.view(-1, draws_each),
-        drawn.noise.view(-1, draws_each, *teacher.latent_shape),
+        torch.cat([of_item, without], dim=1),
+        torch.tensor(LEVELS).repeat_interleave(draws_each).expand(len(latents), -1),
+        torch.randn(len(latents), count, *teacher.latent_shape, generator=generator),
         batch_size=BATCH_SIZE,
         error_of="velocity",
     )
-    return errors.mean(dim=2).view(-1, 2, 2)
+    return (errors[:, 2:] - errors[:, :2]).view(-1, 2, 2, count)
 
 
-def _in_memory(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Teacher:
+def _matched(scores: Float[Tensor, "items 2 2"]) -> Tensor:
+    return scores[:, 0, 0] + scores[:, 1, 1] > scores[:, 0, 1] + scores[:, 1, 0]
+
+
+def _grouped(scores: Float[Tensor, "items 2 2"]) -> Tensor:
+    right = torch.minimum(scores[:, 0, 0], scores[:, 1, 1])
+    return right > torch.maximum(scores[:, 0, 1], scores[:, 1, 0])
+
+
+def _share(right: Tensor) -> float:
+    return round(right.float().mean().item(), 4)
+
+
+def in_memory(
+    transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel, tokenizer: T5Tokenizer
+) -> Teacher:
     """The teacher in its current state of training."""
     return Teacher(
         reference="the demo teacher in training",
         version="",
-        unet=unet,
+        family=PixArt("PixArtSigmaPipeline"),
+        denoiser=transformer,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         vae=None,

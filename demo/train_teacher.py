@@ -1,4 +1,4 @@
-"""Train the demo teacher's U-Net and text encoder on cached latents, resumable after a kill."""
+"""Train the demo teacher's transformer and text encoder on cached latents, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -10,41 +10,47 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import T5EncoderModel, T5Tokenizer
 
 from demo.captions import caption, draw_wording
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
 from demo.sets import pairs
-from demo.teacher import CONTEXT_LENGTH, TIMESTEPS, new_scheduler, new_text_encoder, new_unet
+from demo.teacher import CONTEXT_LENGTH, TIMESTEPS, new_scheduler, new_text_encoder, new_transformer
 from demo.train_vae import pixels_to_vae
-from demo.world import Scene, Split
+from demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
 from models.atomic import atomic_file
 from models.precision import native_bf16
 
 ENCODED_AT_ONCE = 256
-Watch = Callable[[UNet2DConditionModel, CLIPTextModel], dict[str, float]]
+Networks = tuple[PixArtTransformer2DModel, T5EncoderModel]
+Watch = Callable[[PixArtTransformer2DModel, T5EncoderModel], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class TeacherRecipe(PlateauRate):
-    """What determines the weights of the U-Net and the text encoder, apart from the autoencoder's."""
+    """What determines the weights of the transformer and the text encoder, apart from the autoencoder's."""
 
-    steps: int = 5_000
+    steps: int = 2_500
     batch_size: int = 128
-    pool_size: int = 131_072  # scenes; each is seen about five times, with new wording and noise
-    learning_rate: float = 1.2e-3
+    pool_size: int = 24_576  # scenes; each is seen about thirteen times, with new wording and noise
+    learning_rate: float = 1e-3
     warmup_steps: int = 200
     decay_share: float = 0.3  # final share of the steps, over which the rate falls linearly to zero
     weight_decay: float = 0.01
     average_decay: float = 0.999  # of the weights' moving average, which is what gets saved
     caption_dropout: float = 0.1  # so that there is an unconditional score
-    scored_share: float = 0.75  # share of timesteps drawn from the range that captions are scored on
-    scored_timesteps: tuple[int, int] = (250, 950)
+    # Most of what knowing the relation saves in loss lies above 850: layout is decided at high noise.
+    high_noise_share: float = (
+        0.6  # share of timesteps drawn from `high_noise` upwards, the others from `lowest_timestep`
+    )
+    lowest_timestep: int = 100
+    high_noise: int = 850
+    binding: bool = True  # False trains the placebo: its captions have the right words, bound at random
     seed: int = 1000  # differs from the student's, so that the two never see the same images
 
 
@@ -58,14 +64,14 @@ class Pool:
 
 def train_teacher(
     recipe: TeacherRecipe,
-    tokenizer: CLIPTokenizer,
+    tokenizer: T5Tokenizer,
     pool: Pool,
     watch: Watch,
     work_dir: Path,
     *,
     save_every: int = 200,
     watch_every: int = 500,
-) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+) -> Networks:
     """Train, or continue from `work_dir/teacher.pt`; returns the averaged weights.
 
     Raises:
@@ -73,7 +79,7 @@ def train_teacher(
         ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
-    networks = nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)})
+    networks = nn.ModuleDict({"transformer": new_transformer(), "text_encoder": new_text_encoder(tokenizer)})
     averaged = copy.deepcopy(networks).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         networks.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
@@ -96,11 +102,11 @@ def train_teacher(
             log(work_dir, {"step": done, "seconds": round(seconds), "loss": round(loss, 5)})
             losses.clear()
         if done % watch_every == 0 or done == recipe.steps:
-            scores = watch(averaged["unet"], averaged["text_encoder"])
+            scores = watch(averaged["transformer"], averaged["text_encoder"])
             log(work_dir, {"step": done, "seconds": round(seconds), **scores})
         if done % save_every == 0 or done == recipe.steps:
             save_checkpoint(file, recipe, done, seconds, parts)
-    return averaged["unet"], averaged["text_encoder"]
+    return averaged["transformer"], averaged["text_encoder"]
 
 
 def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool:
@@ -129,17 +135,17 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, images: Tensor) -> Float[Tensor, "b c h w"]:
-    """Latents of images as the U-Net expects them: the posterior's mean, scaled."""
+    """Latents of images as the transformer expects them: the posterior's mean, scaled."""
     latents: Tensor = vae.encode(pixels_to_vae(images)).latent_dist.mean * vae.config.scaling_factor
     return latents
 
 
-def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Int[Tensor, "b s"]:
+def tokenize(tokenizer: T5Tokenizer, captions: list[str]) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
+    """The captions' tokens, and a mask that is 1 for a token and 0 for padding."""
     tokens = tokenizer(
         captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
     )
-    ids: Tensor = tokens.input_ids
-    return ids
+    return tokens.input_ids, tokens.attention_mask
 
 
 def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list[str]]:
@@ -152,17 +158,29 @@ def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list
     order = np.random.default_rng((recipe.seed, turn)).permutation(recipe.pool_size)
     chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
     rng = np.random.default_rng((recipe.seed, turn, place))
+    exchanges = np.random.default_rng(
+        (recipe.seed, turn, place, 1)
+    )  # apart, so that the placebo has the same wording
     captions = []
     for index in chosen:
-        scene = pool.scenes[index]
+        scene = pool.scenes[index] if recipe.binding else _bound_at_random(pool.scenes[index], exchanges)
         text = caption(scene, draw_wording(len(scene.things), rng))
         captions.append("" if rng.random() < recipe.caption_dropout else text)
     return pool.latents[chosen].float(), captions
 
 
+def _bound_at_random(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene of the same words: colours and places are exchanged, each with probability 1/2."""
+    if len(scene.things) == 2 and rng.random() < 0.5:
+        scene = with_colours_exchanged(scene)
+    if len(scene.things) == 2 and rng.random() < 0.5:
+        scene = with_places_exchanged(scene)
+    return scene
+
+
 def _train_step(
     networks: nn.ModuleDict, optimizer: torch.optim.Optimizer, recipe: TeacherRecipe,
-    tokenizer: CLIPTokenizer, pool: Pool, alphas_cumprod: Tensor, step: int,
+    tokenizer: T5Tokenizer, pool: Pool, alphas_cumprod: Tensor, step: int,
 ) -> float:  # fmt: skip
     latents, captions = batch_at(recipe, pool, step)
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
@@ -173,8 +191,9 @@ def _train_step(
     velocity = signal.sqrt() * noise - (1 - signal).sqrt() * latents
     # At this size the plain attention kernel is faster: the fused one's backward is slow on a CPU.
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
-        text = networks["text_encoder"](tokenize(tokenizer, captions)).last_hidden_state
-        predicted = networks["unet"](noisy, timesteps, text).sample
+        tokens, mask = tokenize(tokenizer, captions)
+        text = networks["text_encoder"](tokens, attention_mask=mask).last_hidden_state
+        predicted = networks["transformer"](noisy, text, timesteps, encoder_attention_mask=mask).sample
     loss: Tensor = (predicted.float() - velocity).square().mean()
     if not torch.isfinite(loss):
         raise RuntimeError(f"the teacher's loss is {loss.item()} at step {step}; lower the learning rate")
@@ -186,11 +205,10 @@ def _train_step(
 
 
 def _draw_timesteps(recipe: TeacherRecipe, generator: torch.Generator) -> Tensor:
-    anywhere = torch.randint(0, TIMESTEPS, (recipe.batch_size,), generator=generator)
-    scored = torch.randint(*recipe.scored_timesteps, (recipe.batch_size,), generator=generator)
-    return torch.where(
-        torch.rand(recipe.batch_size, generator=generator) < recipe.scored_share, scored, anywhere
-    )
+    count = recipe.batch_size
+    high = torch.randint(recipe.high_noise, TIMESTEPS, (count,), generator=generator)
+    anywhere = torch.randint(recipe.lowest_timestep, TIMESTEPS, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < recipe.high_noise_share, high, anywhere)
 
 
 @torch.no_grad()

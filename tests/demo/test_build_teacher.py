@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import StableDiffusionPipeline
+from diffusers import PixArtSigmaPipeline
 
 import demo.sets
 import demo.train_vae
@@ -62,7 +62,7 @@ def test_teacher_is_trained_on_the_training_part_alone(built: Built) -> None:
 
 
 def test_built_folder_loads(built: Built) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(built.folder / "teacher")
+    pipeline = PixArtSigmaPipeline.from_pretrained(built.folder / "teacher")
     assert pipeline.vae.config.scaling_factor != 0.18215  # its own, not Stable Diffusion's
     assert built.seconds > 0
 

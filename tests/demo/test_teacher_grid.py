@@ -4,19 +4,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import Image
 
 from demo import teacher_grid
 from demo.sets import pairs
 from demo.teacher_grid import CAPTION_PX, COUNT, MARGIN_PX, PICTURE_PX, draw_grid, sample
 from demo.world import Split, combination_split
-from tests.teachers import save_sd_teacher
+from tests.teachers import save_pixart_teacher, save_sd_teacher
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_sd_teacher(tmp_path_factory.mktemp("teacher"), prediction_type="v_prediction")
+@pytest.fixture(scope="module", params=["stable diffusion", "pixart"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    if request.param == "pixart":
+        return save_pixart_teacher(folder, pipeline=PixArtSigmaPipeline, prediction_type="v_prediction")
+    return save_sd_teacher(folder, prediction_type="v_prediction")
 
 
 def test_command_writes_the_same_file_each_time(
@@ -73,7 +76,7 @@ def test_longest_caption_stays_in_its_cell() -> None:
 
 
 def test_teacher_stored_in_float16_is_sampled_in_float32(folder: Path, tmp_path: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
     pipeline.to(torch.float32).save_pretrained(tmp_path / "same")
     (half,), (same,) = (sample(tmp_path / name, ["a red circle"], 2) for name in ("half", "same"))

@@ -1,17 +1,22 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import T5Tokenizer
 
 from demo.render import render
 from demo.sets import training_pairs
 from demo.teacher import CONTEXT_LENGTH, new_scheduler, new_vae
 from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.teacher_validation import TeacherValidation, load_teacher_validation, text_scores
+from demo.teacher_validation import (
+    LEVELS,
+    TeacherValidation,
+    in_memory,
+    load_teacher_validation,
+    match_scores,
+)
 from demo.train_teacher import encode
 from demo.winoground_sets import winoground_items
 from demo.world import Split
@@ -32,31 +37,33 @@ KINDS = ["attributes", "attributes", "objects", "relation"]
 class TokensAsText(nn.Module):
     """A text encoder whose embedding of a token is its id."""
 
-    config = SimpleNamespace()
-
-    def forward(self, ids: Tensor, attention_mask: None) -> tuple[Tensor]:
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
         return (ids[:, :, None].float(),)
 
 
 class KnowsByHeart(nn.Module):
-    """A U-Net that takes every caption for one certain picture, and computes its velocity exactly."""
+    """A denoiser that takes every caption for one certain picture, and computes its velocity exactly.
 
-    def __init__(self, tokenizer: CLIPTokenizer, latents: Tensor) -> None:
+    Without a caption it expects an empty picture.
+    """
+
+    def __init__(self, tokenizer: T5Tokenizer, latents: Tensor) -> None:
         super().__init__()
-        tokens = tokenizer(WORDS, padding="max_length").input_ids
-        self.latents = {tuple(ids): latent for ids, latent in zip(tokens, latents, strict=True)}
+        tokens = tokenizer([*WORDS, ""], padding="max_length").input_ids
+        named = torch.cat([latents, torch.zeros_like(latents[:1])])
+        self.latents = {tuple(ids): latent for ids, latent in zip(tokens, named, strict=True)}
 
     def forward(
-        self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+        self, noisy: Tensor, encoder_hidden_states: Tensor, timestep: Tensor, **_: object
     ) -> tuple[Tensor]:
         named = [self.latents[tuple(text.int().flatten().tolist())] for text in encoder_hidden_states]
-        abar = new_scheduler().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        abar = new_scheduler().alphas_cumprod[timestep].view(-1, 1, 1, 1)
         noise = (noisy - abar.sqrt() * torch.stack(named)) / (1 - abar).sqrt()
         return (abar.sqrt() * noise - (1 - abar).sqrt() * torch.stack(named),)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> T5Tokenizer:
     folder: Path = tmp_path_factory.mktemp("tokenizer")
     save_teacher_tokenizer(folder, training_pairs(1000, 0, 512).captions, CONTEXT_LENGTH)
     return load_teacher_tokenizer(folder)
@@ -68,32 +75,28 @@ def validation() -> TeacherValidation:
     return TeacherValidation(latents, WORDS, KINDS)
 
 
-def scores_of(tokenizer: CLIPTokenizer, named: Tensor, validation: TeacherValidation) -> dict[str, float]:
-    unet = KnowsByHeart(tokenizer, named)
-    return text_scores(unet, TokensAsText(), tokenizer, validation, draws_each=2)
+def scores_of(tokenizer: T5Tokenizer, named: Tensor, validation: TeacherValidation) -> dict[str, float]:
+    knows = KnowsByHeart(tokenizer, named)
+    return match_scores(in_memory(knows, TokensAsText(), tokenizer), validation, draws_each=2)
 
 
-def test_picture_counts_where_its_own_caption_denoises_it_better(
-    tokenizer: CLIPTokenizer, validation: TeacherValidation
+def test_item_counts_where_its_own_captions_denoise_its_pictures_better(
+    tokenizer: T5Tokenizer, validation: TeacherValidation
 ) -> None:
     named = validation.latents.clone()
     named[2:4] = named[2:4].flip(0)  # the second item's captions name each other's picture
     named[5] += 10  # the third's second caption fits neither picture
     scores = scores_of(tokenizer, named, validation)
-    assert scores == {
-        "attributes_pair": 0.5,
-        "attributes_text": 0.5,
-        "objects_pair": 0.5,
-        "objects_text": 0.0,
-        "relation_pair": 1.0,
-        "relation_text": 1.0,
-    }
+    assert {scores[f"attributes_match_{level}"] for level in LEVELS} == {0.5}
+    assert scores["attributes_match"] == scores["attributes_group"] == 0.5
+    assert scores["objects_group"] == 0.0
+    assert scores["relation_match"] == scores["relation_group"] == 1.0
 
 
-def test_unet_that_takes_no_notice_of_captions_scores_nothing(
-    tokenizer: CLIPTokenizer, validation: TeacherValidation
+def test_denoiser_that_takes_no_notice_of_captions_scores_nothing(
+    tokenizer: T5Tokenizer, validation: TeacherValidation
 ) -> None:
-    # With noise of its own for each caption, half of the pictures would count.
+    # With noise of its own for each caption, half of the items would match.
     scores = scores_of(tokenizer, validation.latents[:1].expand(8, -1, -1, -1), validation)
     assert set(scores.values()) == {0.0}
 

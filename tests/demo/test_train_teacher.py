@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import T5Tokenizer
 
 from demo.sets import pairs, training_pairs
 from demo.teacher import CONTEXT_LENGTH, new_vae
@@ -30,7 +30,7 @@ from demo.teacher_tokenizer import load_teacher_tokenizer
 from tests.demo.test_train_teacher import SHORT, random_pool
 from demo.train_teacher import train_teacher
 
-def watch(unet, text_encoder):
+def watch(transformer, text_encoder):
     os.kill(os.getpid(), signal.SIGKILL)
 
 torch.set_num_threads(1)
@@ -52,7 +52,7 @@ def numbered_pool(recipe: TeacherRecipe) -> Pool:
     return Pool(random_pool(recipe).scenes, numbers.view(-1, 1, 1, 1).expand(-1, 1, 1, 1))
 
 
-def no_watch(unet: nn.Module, text_encoder: nn.Module) -> dict[str, float]:
+def no_watch(transformer: nn.Module, text_encoder: nn.Module) -> dict[str, float]:
     return {"watched": 1.0}
 
 
@@ -64,11 +64,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> CLIPTokenizer:
+def tokenizer(folder: Path) -> T5Tokenizer:
     return load_teacher_tokenizer(folder / "tokenizer")
 
 
-def test_run_killed_and_resumed_ends_where_a_whole_run_ends(folder: Path, tokenizer: CLIPTokenizer) -> None:
+def test_run_killed_and_resumed_ends_where_a_whole_run_ends(folder: Path, tokenizer: T5Tokenizer) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert torch.load(folder / "parts" / "teacher.pt")["step"] == 2
@@ -84,7 +84,7 @@ def test_run_killed_and_resumed_ends_where_a_whole_run_ends(folder: Path, tokeni
 
 
 def test_training_moves_every_part_and_keeps_the_average_frozen(
-    tokenizer: CLIPTokenizer, tmp_path: Path
+    tokenizer: T5Tokenizer, tmp_path: Path
 ) -> None:
     pool = random_pool(SHORT)
     start = train_teacher(replace(SHORT, steps=0), tokenizer, pool, no_watch, tmp_path / "none")
@@ -98,7 +98,7 @@ def test_training_moves_every_part_and_keeps_the_average_frozen(
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["watched"] == 1.0
 
 
-def test_loss_that_is_not_finite_stops_the_run(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_stops_the_run(tokenizer: T5Tokenizer, tmp_path: Path) -> None:
     pool = random_pool(SHORT)
     pool.latents.fill_(float("nan"))
     with pytest.raises(RuntimeError, match="lower the learning rate"):
@@ -139,6 +139,25 @@ def test_captions_belong_to_their_latents_and_a_tenth_is_dropped() -> None:
             named = Counter(word for word in text.split() if word in SHAPES)
             assert not text or named == Counter(thing.shape for thing in pool.scenes[number].things)
     assert 0.08 < dropped / (64 * 32) < 0.12
+
+
+def test_placebo_s_captions_have_the_words_of_their_scenes_bound_at_random() -> None:
+    recipe = replace(WORDS, binding=False, caption_dropout=0.0)
+    pool, own = numbered_pool(recipe), replace(WORDS, caption_dropout=0.0)
+    bound = exact = 0
+    for step in range(8):
+        latents, captions = batch_at(recipe, pool, step)
+        _, others = batch_at(own, pool, step)
+        for number, text, other in zip(latents.flatten().int().tolist(), captions, others, strict=True):
+            things = pool.scenes[number].things
+            named = Counter(word for word in text.split() if word in SHAPES)
+            assert named == Counter(thing.shape for thing in things)
+            if len(things) == 1:
+                assert text == other
+            elif {thing.colour for thing in things} <= set(text.split()):
+                bound += 1
+                exact += text == other
+    assert 0.1 < exact / bound < 0.5  # a quarter by the draws, more where an exchange is not said
 
 
 def test_pool_is_encoded_once_and_read_back(tmp_path: Path) -> None:
