@@ -6,6 +6,8 @@ import logging
 import subprocess
 import sys
 
+import pytest
+
 from app import logs
 
 
@@ -64,3 +66,11 @@ def test_configured_process_logs_only_json_lines_on_stderr() -> None:
     lines = [json.loads(line) for line in run.stderr.splitlines()]
     assert [line["logger"] for line in lines] == ["uvicorn.error", "app.access", "py.warnings"]
     assert run.stdout == ""
+
+
+def test_json_has_no_nan_and_no_infinity() -> None:
+    record = logging.LogRecord("test", logging.INFO, __file__, 1, "x", (), None)
+    record.fields = {"loss": float("nan"), "scale": [float("inf")]}
+    line = logs.JsonFormatter().format(record)
+    found = json.loads(line, parse_constant=pytest.fail)
+    assert (found["loss"], found["scale"]) == ("NaN", ["Infinity"])

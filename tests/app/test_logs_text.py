@@ -6,7 +6,6 @@ import pty
 import subprocess
 import sys
 
-import click
 import pytest
 
 from app import logs
@@ -15,7 +14,7 @@ from app import logs
 def _text(level: int, message: str, **options: object) -> str:
     record = logging.LogRecord("test", level, __file__, 1, message, (), options.pop("exc_info", None))  # type: ignore[arg-type]
     record.__dict__.update(options)
-    return click.unstyle(logs.TextFormatter().format(record))
+    return logs.TextFormatter(color=False).format(record)
 
 
 def test_line_holds_time_level_message_and_fields() -> None:
@@ -46,7 +45,7 @@ def test_values_cannot_draw_on_the_terminal() -> None:
 
 def _stderr(script: str, *, terminal: bool) -> str:
     reading, writing = pty.openpty() if terminal else os.pipe()
-    environment = {**os.environ, "NO_COLOR": "1"}
+    environment = {**os.environ, **({"NO_COLOR": "1"} if terminal else {})}
     try:
         subprocess.run([sys.executable, "-c", script], stderr=writing, env=environment, check=True)
         return os.read(reading, 65536).decode()
@@ -71,3 +70,27 @@ def test_terminal_gets_text_and_a_file_gets_json_unless_told(
 def test_libraries_draw_no_progress_bars_between_the_lines() -> None:
     script = "from app import logs; logs.configure(); from tqdm import tqdm; list(tqdm([1, 2])); print()"
     assert _stderr(script + "; import sys; sys.stderr.write('end')", terminal=True) == "end"
+
+
+def test_traceback_cannot_draw_on_the_terminal() -> None:
+    try:
+        raise ValueError("a\x1b[2J\x07")
+    except ValueError:
+        lines = _text(logging.ERROR, "x", exc_info=sys.exc_info()).split("\n")
+    assert len(lines) > 2
+    assert all(line.isprintable() for line in lines)
+
+
+def test_value_with_spaces_cannot_look_like_another_field() -> None:
+    line = _text(logging.INFO, "x", fields={"param": "a code=forged", "code": "real"})
+    assert line.endswith('param="a code=forged" code=real')
+
+
+def test_short_value_that_the_message_has_by_chance_is_shown() -> None:
+    assert "attempt=3" in _text(logging.INFO, "3 jobs failed", fields={"attempt": 3})
+
+
+def test_file_gets_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    script = "import logging; from app import logs; logs.configure('info', 'text'); logging.warning('x')"
+    assert "\x1b" not in _stderr(script, terminal=False)

@@ -296,3 +296,12 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "read_settings", broken)
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
+
+
+def test_images_after_a_greedy_option_get_the_way_to_write_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["match", "--text", "a dog", "photo.jpg"]) == 2
+    assert "before the options" in capsys.readouterr().err
+
+
+def test_words_after_two_dashes_are_no_options() -> None:
+    assert parsed(["match", "--text", "a cat", "--", "a.png", "--text"])["images"] == ("a.png", "--text")
