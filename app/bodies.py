@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
 from models.choices import LabelSet, TemplateSet
-from models.validation import explain, json_problem
+from models.validation import explain, first_problem, json_problem
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -79,7 +79,8 @@ async def _fields(form: FormData) -> dict[str, Any]:
     """The fields of a form. Files become bytes, and a list field may be repeated."""
     values: dict[str, list[str | bytes]] = {}
     try:
-        for name, value in form.multi_items():
+        for latin, value in form.multi_items():
+            name = latin.encode("latin-1").decode(errors="replace")
             values.setdefault(name, []).append(await _value(name, value))
     finally:
         await form.close()
@@ -106,12 +107,8 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
 
 
 def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:
-    """The first validation error, without the caller's input. JSON that does not parse becomes MalformedBody.
-
-    A missing field is reported only if nothing else is wrong, because it may be there under a misspelt name.
-    """
-    details = error.errors(include_url=False, include_input=False)
-    detail = min(details, key=lambda each: each["type"] == "missing")
+    """One validation error, without the caller's input. JSON that does not parse becomes MalformedBody."""
+    detail = first_problem(error)
     if detail["type"] == "json_invalid":
         return MalformedBody(f"The body is not valid JSON {json_problem(detail)}.")
     return invalid_request(detail, schema)
@@ -120,6 +117,9 @@ def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:
 def invalid_request(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> InvalidRequest:
     """One of pydantic's error details as this API's error."""
     param, index = _place(detail["loc"])
+    if detail["type"] == "extra_forbidden":  # its name is the caller's: it may look like anything
+        within, _ = _place(detail["loc"][:-1])
+        param = ".".join(filter(None, (within, str(detail["loc"][-1])[:64])))
     return InvalidRequest(explain(detail, schema), param=param, index=index)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ConfigurationError, MissingScope
 from models.atomic import write_atomic
-from models.validation import explain, json_problem
+from models.validation import explain, first_problem, json_problem
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
     try:
         key = Key(name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)))
     except ValidationError as error:
-        if error.errors()[0]["loc"][0] == "name":
+        if first_problem(error)["loc"][0] == "name":
             raise ConfigurationError(
                 f"The name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes or underscores."
             ) from None
@@ -146,7 +146,7 @@ def _read(path: Path) -> list[Key]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         # The error's own text would repeat the file's content.
-        problem = error.errors()[0]
+        problem = first_problem(error)
         form = 'A keys file has the form {"keys": [{"name": ..., "sha256": ..., "scopes": [...]}]}.'
         if problem["type"] == "json_invalid":
             raise ConfigurationError(f"{path} is not valid JSON {json_problem(problem)}. {form}") from None

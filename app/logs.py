@@ -41,7 +41,10 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         # The JSON is ASCII only, so neither a newline nor a lone surrogate in a value can break the line.
-        return json.dumps(line, default=str)
+        try:
+            return json.dumps(line, default=str, allow_nan=False)
+        except ValueError:  # JSON has no NaN and no infinity; they become strings
+            return json.dumps(json.loads(json.dumps(line, default=str), parse_constant=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -50,23 +53,32 @@ class TextFormatter(logging.Formatter):
     Hashes are shortened to 12 characters. The request's id is shown at level warning and above.
     """
 
+    def __init__(self, *, color: bool = True) -> None:
+        super().__init__()
+        self._color = color
+
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        level = click.style(f"{record.levelname.lower():8}", fg=_COLORS.get(record.levelname))
+        level = self._styled(f"{record.levelname.lower():8}", _COLORS.get(record.levelname))
         fields = dict(getattr(record, "fields", {}))
         if record.levelno >= logging.WARNING and (current := request_id.get()) is not None:
             fields["request_id"] = current
         message = record.getMessage()
-        said = {"None", *message.split()}
+        words = set(message.split())
         details = " ".join(
-            f"{name}={_short(value)}" for name, value in fields.items() if str(value) not in said
+            f"{name}={_short(value)}" for name, value in fields.items() if not _is_said(name, value, words)
         )
-        line = f"{click.style(time, fg='bright_black')} {level} {_printable(message)}"
+        line = f"{self._styled(time, 'bright_black')} {level} {_printable(message)}"
         if details:
-            line += "  " + click.style(_printable(details), fg="bright_black")
+            line += "  " + self._styled(_printable(details), "bright_black")
         if record.exc_info:
-            line += f"\n{self.formatException(record.exc_info)}"
+            line += "".join(
+                f"\n{_printable(each)}" for each in self.formatException(record.exc_info).split("\n")
+            )
         return line
+
+    def _styled(self, text: str, color: str | None) -> str:
+        return click.style(text, fg=color) if self._color else text
 
 
 def configure(level: str = "info", log_format: Format = "auto") -> None:
@@ -76,7 +88,8 @@ def configure(level: str = "info", log_format: Format = "auto") -> None:
     """
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    handler.setFormatter(TextFormatter(color=color) if as_text else JsonFormatter())
     root = logging.getLogger()
     root.setLevel(level.upper())
     root.handlers = [handler]
@@ -92,8 +105,19 @@ def configure(level: str = "info", log_format: Format = "auto") -> None:
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
-def _short(value: object) -> str:
+def _is_said(name: str, value: object, words: set[str]) -> bool:
+    """Whether the message has the field. A short value that is in it by chance does not count."""
     text = str(value)
+    return value is None or (
+        text in words and (len(text) > 3 or name in words or name in ("method", "status"))
+    )
+
+
+def _short(value: object) -> str:
+    """The value, in quotes if it has spaces, so that it cannot look like another field."""
+    text = str(value)
+    if any(character.isspace() for character in text):
+        return json.dumps(text, ensure_ascii=False)
     return text[:12] if len(text) in (40, 64) and text.isalnum() else text
 
 

@@ -126,7 +126,7 @@ class AccessLog:
             }
             error = scope.get("state", {}).get("error")
             if error is not None:
-                fields |= {"code": error.code, "param": error.param}
+                fields |= {"code": error.code, "param": error.param, "index": error.index}
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 

@@ -11,8 +11,6 @@ is fitted on training scenes with two objects, by logistic regression of one cho
 It is measured on validation scenes, whose combinations are in no training scene. Chance is 50 %.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,9 +42,9 @@ _BATCH = 256
 class Choices:
     """Choices between two: the row of an embedding, the score that must be higher, and the other one."""
 
-    rows: Int[Tensor, n]
-    right: Int[Tensor, n]
-    wrong: Int[Tensor, n]
+    rows: Int[Tensor, "n"]
+    right: Int[Tensor, "n"]
+    wrong: Int[Tensor, "n"]
     scores: int
     """The number of scores of the probe."""
 

@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 # By pydantic's error type. The fields come from the error's context, which holds the limits of the field.
 _WORDS: Mapping[str, str] = MappingProxyType(
@@ -75,6 +76,16 @@ _JSON_REASONS: Mapping[str, str] = MappingProxyType(
 _JSON_PLACE = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<column>\d+)", re.DOTALL)
 
 
+def first_problem(error: ValidationError) -> ErrorDetails:
+    """The error to report. It never has the input.
+
+    An unknown field comes first, and a missing one last: it may be there under a misspelt name.
+    """
+    order = {"extra_forbidden": 0, "missing": 2}
+    details = error.errors(include_url=False, include_input=False)
+    return min(details, key=lambda detail: order.get(detail["type"], 1))
+
+
 def explain(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> str:
     """One of pydantic's error details as a sentence that says what is accepted. It never repeats the input.
 
@@ -115,7 +126,7 @@ def _json_reason(words: str) -> str:
 
 def _unknown_field(location: Sequence[int | str], schema: type[BaseModel] | None) -> str:
     known = [] if schema is None else _fields(schema, location[:-1])
-    near = get_close_matches(str(location[-1]), known, n=1)
+    near = get_close_matches(str(location[-1]).lower(), known, n=1)
     if near:
         return f"This field is not known; did you mean {near[0]}?"
     if known:

@@ -82,7 +82,13 @@ class Command(click.Command):
             if isinstance(option, Option) and option.greedy
             for name in option.opts
         }
-        return super().parse_args(ctx, list(_one_value_each(args, greedy)) if greedy else args)
+        try:
+            return super().parse_args(ctx, list(_one_value_each(args, greedy)) if greedy else args)
+        except click.MissingParameter as error:
+            if not any(word.partition("=")[0] in greedy for word in args):
+                raise
+            advice = "Write it before the options, or after `--`."
+            raise click.MissingParameter(advice, error.ctx, error.param) from error
 
     def get_help(self, ctx: click.Context) -> str:
         """The help with bold headings; click strips the style when the output is not a terminal."""
@@ -126,8 +132,11 @@ class Group(Command, click.Group):
 
 def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
     taking: str | None = None
-    for word in words:
-        if (
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            yield from (word, *rest)
+        elif (
             word.startswith("-") and len(word) > 1 and " " not in word
         ):  # an option, not a text like "- a dash"
             taking = word if word in greedy else None
@@ -261,11 +270,9 @@ def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
 def _wrong_setting(
     error: ValidationError, variables: Mapping[str, str] | None = None
 ) -> click.ClickException:
-    from models.validation import explain
+    from models.validation import explain, first_problem
 
-    problem = min(
-        error.errors(), key=lambda each: each["type"] == "missing"
-    )  # a wrong value before a missing one
+    problem = first_problem(error)
     # A model's own validator has no field. A limit is nested in `limits`, a path in a list.
     name = next((part for part in reversed(problem["loc"]) if isinstance(part, str)), "")
     name = (variables or {}).get(name, name)

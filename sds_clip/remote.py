@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sds_clip.options import Decorator, json_option, number_option, option, together
-from sds_clip.table import printable
+from sds_clip.table import tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
@@ -66,7 +66,7 @@ def print_fields(fields: dict[str, object]) -> None:
     shown = {name: value for name, value in fields.items() if value is not None}
     widest = max(map(len, shown))
     for name, value in shown.items():
-        print(f"{name:<{widest}}  {printable(str(value))}")
+        tell(f"{name:<{widest}}  {value}")
 
 
 def moment(seconds: float | None) -> str | None:

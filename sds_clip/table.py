@@ -53,6 +53,11 @@ def _width_of(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
+def tell(message: str) -> None:
+    """Print a result for people on stdout."""
+    print(printable(message))
+
+
 def say(message: str) -> None:
     """Print a message for people on stderr, so that stdout holds results only."""
     print(f"sds-clip: {printable(message)}", file=sys.stderr)

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from sds_clip.client.errors import JobFailed
+from sds_clip.table import printable
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -82,7 +83,7 @@ class Progress:
         if event.get("no_worker"):
             stage = f"{event['status']}; no worker for such jobs is alive"
         if self._shown and not self._has_bar and stage != self._stage:
-            print(f"{self._name}: {stage}", file=sys.stderr)
+            print(printable(f"{self._name}: {stage}"), file=sys.stderr)
         elif self._has_bar:
             self._draw(stage, step, steps)
         self._stage = stage
@@ -96,7 +97,7 @@ class Progress:
             # The rate is that of this stage: neither the time in the queue nor resumed steps count.
             self._bar.reset()
             self._bar.initial = self._bar.n = step
-            self._bar.set_description_str(f"{self._name}: {stage}", refresh=False)
+            self._bar.set_description_str(printable(f"{self._name}: {stage}"), refresh=False)
         self._bar.total = steps
         self._bar.update(step - self._bar.n)
         self._bar.refresh()

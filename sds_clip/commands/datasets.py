@@ -10,7 +10,7 @@ import click
 
 from sds_clip.options import PATH, Group, option, together
 from sds_clip.remote import limit_option, moment, print_fields, remote
-from sds_clip.table import printable, say, table
+from sds_clip.table import say, table, tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
@@ -56,7 +56,7 @@ def _print(dataset: dict[str, Any]) -> None:
         }
     )
     for problem in dataset["problems"] or []:
-        print(printable(problem.get("message") or json.dumps(problem)))
+        tell(problem.get("message") or json.dumps(problem))
 
 
 def _print_new(dataset: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def register(client: Client, source: str, name: str, format: str, max_bad_share:
 
 @datasets.command()
 @dataset_argument
-@remote(lambda deleted: print(f"Deleted the data set {deleted['id']}."))
+@remote(lambda deleted: tell(f"Deleted the data set {deleted['id']}."))
 def delete(client: Client, dataset: str) -> Any:
     """Delete a data set and its files. A data set that a job needs cannot be deleted."""
     client.delete_dataset(dataset)

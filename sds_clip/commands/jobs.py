@@ -20,7 +20,7 @@ from sds_clip.remote import (
     server_options,
     url_option,
 )
-from sds_clip.table import printable, say, table
+from sds_clip.table import say, table, tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
@@ -78,7 +78,7 @@ def _print(info: dict[str, Any]) -> None:
         }
     )
     for change in info.get("transitions") or []:
-        print(f"{moment(change['at'])}  {change['to_status']}  {printable(change['message'])}".rstrip())
+        tell(f"{moment(change['at'])}  {change['to_status']}  {change['message']}".rstrip())
 
 
 def result_fields(result: dict[str, Any] | None) -> dict[str, str]:
@@ -127,11 +127,11 @@ def _numbers(values: dict[str, float | None]) -> str:
 
 
 def _print_deleted(info: dict[str, Any]) -> None:
-    print(f"Deleted the files of job {info['id']}. Its record stays: sds-clip jobs show {info['id']}")
+    tell(f"Deleted the files of job {info['id']}. Its record stays: sds-clip jobs show {info['id']}")
 
 
 def _print_status(info: dict[str, Any]) -> None:
-    print(f"Job {info['id']} is now {_status(info)}.")
+    tell(f"Job {info['id']} is now {_status(info)}.")
 
 
 def _print_workers(found: list[dict[str, Any]]) -> None:

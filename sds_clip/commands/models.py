@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from sds_clip.options import Group, file_option, option
 from sds_clip.remote import connect, limit_option, moment, print_lines, remote, url_option
-from sds_clip.table import say, size_text, table
+from sds_clip.table import say, size_text, table, tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
@@ -47,19 +48,19 @@ def _line(version: dict[str, Any]) -> list[object]:
 
 
 def _print_alias(alias: dict[str, Any]) -> None:
-    print(
+    tell(
         f"The alias {alias['name']} points to version {alias['version']} (generation {alias['generation']})."
     )
 
 
 def _print_promoted(alias: dict[str, Any]) -> None:
     _print_alias(alias)
-    say(f'To undo this, run: sds-clip models rollback {alias["name"]} --reason "why"')
+    say(f'To undo this, run: sds-clip models rollback {shlex.quote(alias["name"])} --reason "why"')
 
 
 def _print_written(written: dict[str, Any]) -> None:
     size = size_text(written["size_bytes"])
-    print(f"Wrote {written['file']} ({size}). Unpack it, and serve the folder in it: local-dir:FOLDER")
+    tell(f"Wrote {written['file']} ({size}). Unpack it, and serve the folder in it: local-dir:FOLDER")
 
 
 @click.group(

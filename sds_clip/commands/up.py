@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
+import shutil
 import socket
 import sys
 import time
@@ -172,9 +174,16 @@ Everything is kept in the folder {data_dir}. Ctrl-C stops the system.
 Next, in another terminal:
   1. Match a photo:        curl {address.url}/match -F images=@photo.jpg -F texts="a dog" -F texts="a cat"
   2. Read about the API:   {address.url}/docs
-  3. List the jobs:        sds-clip jobs list{url}
+  3. List the jobs:        {_program()} jobs list{url}
 """)
     sys.stdout.flush()
+
+
+def _program() -> str:
+    """How to call this program from another terminal in the same folder."""
+    if shutil.which("sds-clip"):
+        return "sds-clip"
+    return shlex.quote(os.path.relpath(Path(sys.executable).with_name("sds-clip")))
 
 
 class Address:
