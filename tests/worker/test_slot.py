@@ -99,10 +99,11 @@ def test_slot_that_cannot_start_a_warm_process_ends_its_job_and_runs_the_next(
     config: WorkerConfig, store: Store, submit: Submit, tmp_path: Path
 ) -> None:
     program = tmp_path / "program"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(LIGHT)} "$@"\n')
+    program.write_text(f'#!/bin/sh\n: > {shlex.quote(str(tmp_path))}/read\nexec {shlex.join(LIGHT)} "$@"\n')
     program.chmod(0o755)
     patient = replace(config, idle_tick_s=3600, keep_warm=True)
     with Running(patient, store, command=[str(program)]) as slot:
+        until((tmp_path / "read").exists)  # the shell has opened the program of the first warm process
         moved = program.rename(tmp_path / "moved")
         assert slot.run(submit({"act": "count", "steps": 1}).id) is JobStatus.SUCCEEDED
         assert warm_pid(slot) is None
