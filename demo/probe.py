@@ -25,7 +25,7 @@ from torch.nn.functional import softplus
 
 from demo.captions import caption, draw_wording
 from demo.render import render
-from demo.sets import pairs
+from demo.sets import described_scenes
 from demo.world import COLOURS, SHAPES, Relation, Scene, Split, Thing
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -68,14 +68,10 @@ def two_object_scenes(split: Split, count: int) -> list[Scene]:
     scenes: list[Scene] = []
     start = 0
     while len(scenes) < count:
-        drawn = pairs_of_scenes(split, start, _BATCH)
-        scenes += [scene for scene in drawn if _two_different(scene)]
+        drawn = described_scenes(split, SEED, start, _BATCH)
+        scenes += [scene for scene, _ in drawn if _two_different(scene)]
         start += _BATCH
     return scenes[:count]
-
-
-def pairs_of_scenes(split: Split, start: int, count: int) -> list[Scene]:
-    return pairs(split, SEED, start, count).scenes
 
 
 def captions_of(scenes: Sequence[Scene]) -> list[str]:

@@ -66,13 +66,19 @@ def retrieval_set(split: Split, count: int = 512) -> Pairs:
 
 def pairs(split: Split, seed: int, start: int, count: int) -> Pairs:
     """Pairs of a part; pair i depends only on (split, seed, i)."""
-    scenes, captions = [], []
+    drawn = described_scenes(split, seed, start, count)
+    images = np.stack([render(scene) for scene, _ in drawn])
+    return Pairs(images, [text for _, text in drawn], [scene for scene, _ in drawn])
+
+
+def described_scenes(split: Split, seed: int, start: int, count: int) -> list[tuple[Scene, str]]:
+    """The scenes and captions of `pairs`, without the images, whose drawing takes most of the time."""
+    drawn = []
     for index in range(start, start + count):
         rng = np.random.default_rng((seed, _PART[split], index))
         scene = draw_scene_of(split, rng)
-        scenes.append(scene)
-        captions.append(caption(scene, draw_wording(len(scene.things), rng)))
-    return Pairs(np.stack([render(scene) for scene in scenes]), captions, scenes)
+        drawn.append((scene, caption(scene, draw_wording(len(scene.things), rng))))
+    return drawn
 
 
 def classification_set(split: Split, count: int = 512) -> Labelled:

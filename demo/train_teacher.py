@@ -19,7 +19,8 @@ from transformers import T5EncoderModel, T5Tokenizer
 from demo.captions import caption, draw_wording
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
-from demo.sets import pairs
+from demo.render import render
+from demo.sets import described_scenes
 from demo.teacher import CONTEXT_LENGTH, TIMESTEPS, new_scheduler, new_text_encoder, new_transformer
 from demo.train_vae import pixels_to_vae
 from demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
@@ -119,14 +120,12 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
     stored = np.load(file) if file.exists() else None
     if stored is not None and len(stored) != recipe.pool_size:
         raise ValueError(f"{file} holds {len(stored)} latents, not {recipe.pool_size}; remove it.")
-    scenes: list[Scene] = []
-    latents: list[np.ndarray] = []
-    for start in range(0, recipe.pool_size, ENCODED_AT_ONCE):
-        part = pairs(Split.TRAIN, recipe.seed, start, min(ENCODED_AT_ONCE, recipe.pool_size - start))
-        scenes += part.scenes
-        if stored is None:
-            latents.append(encode(vae, torch.from_numpy(part.images)).half().numpy())
+    scenes = [scene for scene, _ in described_scenes(Split.TRAIN, recipe.seed, 0, recipe.pool_size)]
     if stored is None:
+        latents = []
+        for start in range(0, recipe.pool_size, ENCODED_AT_ONCE):
+            images = np.stack([render(scene) for scene in scenes[start : start + ENCODED_AT_ONCE]])
+            latents.append(encode(vae, torch.from_numpy(images)).half().numpy())
         stored = np.concatenate(latents)
         with atomic_file(file) as unfinished:
             np.save(unfinished, stored)
