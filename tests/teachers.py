@@ -15,6 +15,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 CONTEXT_LENGTH = 48
@@ -78,6 +79,17 @@ def save_pixart_teacher(
     parts.set_progress_bar_config(disable=True)
     parts.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def noise_by_scheduler(scheduler: DDIMScheduler, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """The noise that a network's output means, by the clean latents that diffusers' scheduler makes of it."""
+    scheduler.set_timesteps(1000)
+    found = []
+    for row, t in enumerate(timesteps):
+        clean = scheduler.step(output[row : row + 1], t, noisy[row : row + 1]).pred_original_sample[0]
+        abar = scheduler.alphas_cumprod[t]
+        found.append((noisy[row] - abar.sqrt() * clean) / (1 - abar).sqrt())
+    return torch.stack(found)
 
 
 def letter_tokenizer() -> T5Tokenizer:

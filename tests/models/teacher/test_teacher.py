@@ -24,7 +24,7 @@ from models.errors import TeacherError
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_preprocess
 from models.teacher.teacher import Teacher
-from tests.teachers import CONTEXT_LENGTH, save_sd_teacher
+from tests.teachers import CONTEXT_LENGTH, noise_by_scheduler, save_sd_teacher
 
 CAPTIONS = ["a red cube left of a blue ball", "", "long " * CONTEXT_LENGTH]
 TIMESTEPS = torch.tensor([3, 500, 999])
@@ -106,13 +106,8 @@ def test_predicted_noise_is_that_of_the_pipeline_s_own_parts(
     noise_pred = teacher.noise_pred(noisy, TIMESTEPS, captions)
     with torch.no_grad():
         output = pipeline.unet(noisy, TIMESTEPS, captions).sample
-    own: DDIMScheduler = pipeline.scheduler
-    own.set_timesteps(1000)
-    for row, t in enumerate(TIMESTEPS):
-        clean = own.step(output[row : row + 1], t, noisy[row : row + 1]).pred_original_sample[0]
-        abar = own.alphas_cumprod[t]
-        expected = (noisy[row] - abar.sqrt() * clean) / (1 - abar).sqrt()
-        torch.testing.assert_close(noise_pred[row], expected, rtol=1e-3, atol=1e-4)
+    expected = noise_by_scheduler(pipeline.scheduler, output, noisy, TIMESTEPS)
+    torch.testing.assert_close(noise_pred, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_stable_diffusion_2_s_settings_are_taken_as_by_the_pipeline(tmp_path: Path) -> None:
