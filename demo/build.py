@@ -13,7 +13,7 @@ from demo.student import save_student
 from demo.tokenizer import CONTEXT_LENGTH, save_tokenizer
 from demo.train_student import Recipe, train_student
 from demo.validation import load_validation
-from demo.winoground_sets import write_winoground
+from demo.winoground_sets import winoground_items, write_winoground
 from demo.world import Split
 
 DEMO = Path(__file__).parent
@@ -26,7 +26,7 @@ def build(work_dir: Path, into: Path, recipe: Recipe) -> None:
     student_folder = work_dir / "student"
     save_tokenizer(student_folder, training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions)
     for split in (Split.VALIDATION, Split.HELD_OUT):
-        write_winoground(into / "data" / split, split)
+        write_winoground(into / "data" / split, winoground_items(split))
     tokenizer = HFTokenizer(str(student_folder), context_length=CONTEXT_LENGTH)
     student = train_student(recipe, tokenizer, load_validation(tokenizer), work_dir)
     save_student(student, student_folder)

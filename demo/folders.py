@@ -2,8 +2,11 @@
 
     DIR/PART/retrieval/   captions.json and images       sds-clip evaluate retrieval --data .../captions.json
     DIR/PART/zero-shot/   CLIP_benchmark's WebDataset    sds-clip evaluate zero-shot --data ...
+    DIR/PART/winoground/  Winoground's layout            sds-clip evaluate winoground --data ...
+    DIR/PART/color-swap/  ColorSwap's items in the same layout
+    DIR/PART/whats-up/    What'sUp's layout
 
-PART is heldout or validation. The Winoground sets are files already: demo/data/PART.
+PART is heldout or validation. demo/data/PART holds the first 150 items of each kind. Another --seed draws other items.
 """
 
 from __future__ import annotations
@@ -19,6 +22,14 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
+from demo.whats_up_sets import WHATS_UP_SEED, whats_up_items, write_whats_up
+from demo.winoground_sets import (
+    COLOR_SWAP,
+    ITEMS_PER_KIND,
+    WINOGROUND_SEED,
+    winoground_items,
+    write_winoground,
+)  # fmt: skip
 from demo.world import Split
 
 
@@ -65,11 +76,34 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="Folder into which the sets are written.")
-    folder = parser.parse_args().folder
-    for split in (Split.VALIDATION, Split.HELD_OUT):
-        write_retrieval(folder / split / "retrieval", retrieval_set(split))
-        write_zero_shot(folder / split / "zero-shot", classification_set(split))
-        print(folder / split)
+    parser.add_argument(
+        "--items",
+        type=int,
+        default=ITEMS_PER_KIND,
+        help="Number of items of each kind that compares captions.",
+    )
+    parser.add_argument(
+        "--seed", type=int, help="Seed of these items. By default they are those of demo/data."
+    )
+    parser.add_argument(
+        "--split", type=Split, action="append", help="Part: heldout or validation (default: both)."
+    )
+    options = parser.parse_args()
+    for split in options.split or (Split.VALIDATION, Split.HELD_OUT):
+        folder = options.folder / split
+        write_retrieval(folder / "retrieval", retrieval_set(split))
+        write_zero_shot(folder / "zero-shot", classification_set(split))
+        seed = WINOGROUND_SEED if options.seed is None else options.seed
+        write_winoground(folder / "winoground", winoground_items(split, options.items, seed=seed))
+        swapped = winoground_items(split, options.items, kinds=[COLOR_SWAP], seed=seed)
+        write_winoground(folder / "color-swap", swapped)
+        write_whats_up(
+            folder / "whats-up",
+            whats_up_items(
+                split, options.items, seed=WHATS_UP_SEED if options.seed is None else options.seed
+            ),
+        )
+        print(folder)
 
 
 if __name__ == "__main__":

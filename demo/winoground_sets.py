@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from demo.captions import Wording, caption, draw_wording
+from demo.captions import PLAIN_FRAMES, Wording, caption, draw_wording
 from demo.render import render
 from demo.world import Scene, Split, draw_scene_of, with_colours_exchanged, with_places_exchanged
 
 KINDS = ("attributes", "objects", "relation")
+COLOR_SWAP = "color swap"
+"""A kind as in ColorSwap: the captions name the two objects without a relation."""
 WINOGROUND_SEED = 3
 ITEMS_PER_KIND = 150
 
@@ -27,12 +30,21 @@ class WinogroundItem:
     captions: tuple[str, str]
 
 
-def winoground_items(split: Split, per_kind: int = ITEMS_PER_KIND) -> list[WinogroundItem]:
-    """The items of a part, kind after kind, without a repeated pair of captions within a kind."""
+def winoground_items(
+    split: Split,
+    per_kind: int = ITEMS_PER_KIND,
+    *,
+    kinds: Sequence[str] = KINDS,
+    seed: int = WINOGROUND_SEED,
+) -> list[WinogroundItem]:
+    """The items of a part, kind after kind, without a repeated pair of captions within a kind.
+
+    A larger set begins with the items of a smaller one, in each kind.
+    """
     items: list[WinogroundItem] = []
-    for kind in KINDS:
+    for kind in kinds:
         seen: set[frozenset[str]] = set()
-        rng = np.random.default_rng((WINOGROUND_SEED, tuple(Split).index(split), KINDS.index(kind)))
+        rng = np.random.default_rng((seed, tuple(Split).index(split), (*KINDS, COLOR_SWAP).index(kind)))
         while len(seen) < per_kind:
             item = _draw_item(kind, split, rng)
             if item is not None and frozenset(item.captions) not in seen:
@@ -41,12 +53,12 @@ def winoground_items(split: Split, per_kind: int = ITEMS_PER_KIND) -> list[Winog
     return items
 
 
-def write_winoground(folder: Path, split: Split) -> None:
-    """Write `examples.jsonl` and `images/ex_ID_img_{0,1}.png` for a part."""
+def write_winoground(folder: Path, items: Sequence[WinogroundItem]) -> None:
+    """Write `examples.jsonl` and `images/ex_ID_img_{0,1}.png`."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, item in enumerate(winoground_items(split)):
+    for number, item in enumerate(items):
         stems = [f"ex_{number}_img_{side}" for side in (0, 1)]
         for stem, scene in zip(stems, item.scenes, strict=True):
             save_png(images / f"{stem}.png", scene)
@@ -74,24 +86,32 @@ def save_png(path: Path, scene: Scene) -> None:
     image.save(path, optimize=True)
 
 
+def two_different(scene: Scene) -> bool:
+    """Whether a scene has two objects that differ in shape and in colour."""
+    if len(scene.things) == 1:
+        return False
+    first, second = scene.things
+    return first.shape != second.shape and first.colour != second.colour
+
+
 def _draw_item(kind: str, split: Split, rng: np.random.Generator) -> WinogroundItem | None:
     """Draw a scene and its counterpart; None if the draw has no counterpart of this kind."""
     scene = draw_scene_of(split, rng)
-    if len(scene.things) == 1:
-        return None
-    first, second = scene.things
-    if first.shape == second.shape or first.colour == second.colour:
+    if not two_different(scene):
         return None
     wording = draw_wording(2, rng, complete=True)
-    other_scene, other_wording = _counterpart(kind, scene, wording)
+    if kind == COLOR_SWAP:
+        wording = replace(wording, frame=PLAIN_FRAMES[rng.integers(len(PLAIN_FRAMES))])
+    other_scene, other_wording = counterpart(kind, scene, wording)
     captions = (caption(scene, wording), caption(other_scene, other_wording))
     if kind != "relation" and sorted(captions[0].split()) != sorted(captions[1].split()):
         return None  # an article changed along with the word after it
     return WinogroundItem(kind, (scene, other_scene), captions)
 
 
-def _counterpart(kind: str, scene: Scene, wording: Wording) -> tuple[Scene, Wording]:
-    if kind == "attributes":
+def counterpart(kind: str, scene: Scene, wording: Wording) -> tuple[Scene, Wording]:
+    """The other scene of an item of a kind, and how it is put into words."""
+    if kind in ("attributes", COLOR_SWAP):
         return with_colours_exchanged(scene), wording
     if kind == "objects":
         return with_places_exchanged(scene), replace(wording, flipped=not wording.flipped)

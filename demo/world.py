@@ -154,6 +154,13 @@ def with_places_exchanged(scene: Scene) -> Scene:
     return replace(scene, things=things, relation=scene.relation.reverse)
 
 
+def with_relation(scene: Scene, relation: Relation, rng: np.random.Generator) -> Scene:
+    """Place the two objects anew, in a relation."""
+    places = _places(relation, rng)
+    things = tuple(replace(thing, x_px=x, y_px=y) for thing, (x, y) in zip(scene.things, places, strict=True))
+    return replace(scene, things=things, relation=relation)
+
+
 def _draw_thing(rng: np.random.Generator, x_px: int, y_px: int) -> Thing:
     shape = SHAPES[rng.integers(len(SHAPES))]
     colour = tuple(COLOURS)[rng.integers(len(COLOURS))]

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from demo.render import render
-from demo.winoground_sets import KINDS, WinogroundItem, save_png, winoground_items, write_winoground
+from demo.winoground_sets import (
+    COLOR_SWAP,
+    KINDS,
+    WinogroundItem,
+    save_png,
+    winoground_items,
+    write_winoground,
+)
 from demo.world import Split, combination_split
 from models.evaluation.winoground import winoground_benchmark
 
@@ -50,6 +57,30 @@ def test_captions_of_relation_differ_in_the_direction_alone(items: list[Winogrou
             one, other = item.captions
             assert other == " ".join(reverse.get(word, word) for word in one.split())
             assert one != other
+
+
+def test_captions_of_color_swap_exchange_the_colours_and_say_no_relation() -> None:
+    items = winoground_items(Split.VALIDATION, 30, kinds=[COLOR_SWAP])
+    assert {item.kind for item in items} == {COLOR_SWAP}
+    for item in items:
+        colours = {
+            thing.colour: other.colour
+            for thing, other in zip(*(scene.things for scene in item.scenes), strict=True)
+        }
+        one, other = item.captions
+        assert without_articles(other) == [colours.get(word, word) for word in without_articles(one)]
+        assert not {"left", "right", "above", "below"} & {*one.split()}
+
+
+def without_articles(caption: str) -> list[str]:
+    return [word for word in caption.split() if word not in ("a", "an")]
+
+
+def test_larger_set_begins_with_the_smaller_one_and_another_seed_draws_others() -> None:
+    small, large = (winoground_items(Split.VALIDATION, count, kinds=["objects"]) for count in (5, 20))
+    assert large[:5] == small
+    other = winoground_items(Split.VALIDATION, 20, kinds=["objects"], seed=99)
+    assert not {item.captions for item in other} & {item.captions for item in large}
 
 
 def test_pictures_of_attributes_differ_in_colour_alone(items: list[WinogroundItem]) -> None:
@@ -119,6 +150,6 @@ def test_palette_png_keeps_every_pixel(tmp_path: Path) -> None:
 
 def test_writing_twice_gives_the_same_files(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        write_winoground(tmp_path / folder, Split.VALIDATION)
+        write_winoground(tmp_path / folder, winoground_items(Split.VALIDATION, per_kind=5))
     for file in (tmp_path / "one").rglob("*.*"):
         assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
