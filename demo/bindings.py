@@ -25,7 +25,7 @@ from models.losses.sds import caption_residual
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
-from models.training.config import parse_config
+from models.training.config import FinetuneConfig, parse_config
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.ridge import ridge_mapper
 
@@ -48,6 +48,12 @@ class Residuals:
         """Increase of the error in percent of that under the own captions, and its standard error."""
         more = 100 * (under - self.own) / self.own.mean()
         return more.mean().item(), (more.std() / len(more) ** 0.5).item()
+
+
+def ridge_config(images: int) -> FinetuneConfig:
+    """A configuration whose mapper is fitted to all of a number of images."""
+    options = {"base": "demo", "data": "demo", "objective": "sds-clip", "teacher": "demo", "steps": 1}
+    return parse_config({**options, "batch_size": 128, "ridge_images": images})
 
 
 class Probe:
@@ -78,9 +84,7 @@ class Probe:
     @torch.no_grad()
     def of(self, clip: Clip, trained_on: DemoPairs) -> Residuals:
         """Errors on the linear reconstruction from a model's embeddings."""
-        options = {"base": "demo", "data": "demo", "objective": "sds-clip", "teacher": "demo", "steps": 1}
-        config = parse_config({**options, "batch_size": 128, "ridge_images": len(trained_on)})
-        mapper = ridge_mapper(config, clip, self._teacher, trained_on)
+        mapper = ridge_mapper(ridge_config(len(trained_on)), clip, self._teacher, trained_on)
         pixels = torch.stack([clip.preprocess(image) for image in self._images])
         latents: Tensor = mapper(clip.encode_image(pixels, normalize=False))
         return self._residuals(latents)

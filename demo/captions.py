@@ -52,6 +52,11 @@ class Wording:
     colours: tuple[bool, ...]
     sizes: tuple[int | None, ...]
 
+    @property
+    def tells_places(self) -> bool:
+        """Whether the caption says which object, of which colour, is where. One that is alone is told by its colour."""
+        return all(self.colours) and self.frame not in PLAIN_FRAMES
+
 
 def draw_wording(count: int, rng: np.random.Generator, *, complete: bool = False) -> Wording:
     """Draw the wording for a scene of `count` objects; `complete` always names colours and the relation."""

@@ -1,6 +1,6 @@
 """Linear probes of a CLIP: does its embedding say which object is where, and which colour belongs to which shape?
 
-    python -m demo.probe MODEL...
+    python -m demo.probe MODEL... [--teacher TEACHER]
 
 A probe is one linear map from an embedding to a score for each shape (or colour, or shape and colour together). It
 is fitted on training scenes with two objects, by logistic regression of one choice between two:
@@ -9,6 +9,9 @@ is fitted on training scenes with two objects, by logistic regression of one cho
 - bindings: which of the two colours belongs to a shape.
 
 It is measured on validation scenes, whose combinations are in no training scene. Chance is 50 %.
+
+With a teacher, the latents into which a mapper turns the pooled image embedding are probed too, and the latents of the
+teacher's own autoencoder. The mapper is the closed-form fit with which a run may start (`mapper_start: ridge`).
 """
 
 import argparse
@@ -23,13 +26,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from demo.bindings import ridge_config
 from demo.captions import caption, draw_wording
+from demo.places import colour_of, in_order, shape_of
 from demo.render import render
 from demo.sets import described_scenes
-from demo.world import COLOURS, SHAPES, Relation, Scene, Split, Thing
+from demo.training_set import DemoPairs
+from demo.winoground_sets import two_different
+from demo.world import COLOURS, SHAPES, Scene, Split
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.encode import encode_texts
+from models.mapper import Mapper
+from models.teacher.load import load_teacher
+from models.teacher.pixels import teacher_view
+from models.teacher.teacher import Teacher
+from models.training.ridge import ridge_mapper
 
 SEED = 6  # for scenes that no other set has
 FITTED, MEASURED = 4096, 2048
@@ -49,27 +61,13 @@ class Choices:
     """The number of scores of the probe."""
 
 
-def in_order(scene: Scene) -> tuple[Thing, ...]:
-    """The objects from left to right, or from top to bottom."""
-    reverse = scene.relation in (Relation.RIGHT, Relation.BELOW)
-    return scene.things[::-1] if reverse else scene.things
-
-
-def shape_of(thing: Thing) -> int:
-    return SHAPES.index(thing.shape)
-
-
-def colour_of(thing: Thing) -> int:
-    return tuple(COLOURS).index(thing.colour)
-
-
 def two_object_scenes(split: Split, count: int) -> list[Scene]:
     """Scenes of two objects that differ in shape and in colour."""
     scenes: list[Scene] = []
     start = 0
     while len(scenes) < count:
         drawn = described_scenes(split, SEED, start, _BATCH)
-        scenes += [scene for scene, _ in drawn if _two_different(scene)]
+        scenes += [scene for scene, _ in drawn if two_different(scene)]
         start += _BATCH
     return scenes[:count]
 
@@ -143,7 +141,7 @@ def text_features(clip: Clip, scenes: Sequence[Scene]) -> Float[Tensor, "n d"]:
 
 def probe_model(clip: Clip) -> dict[str, list[float]]:
     """The accuracies of PROBES from each of the model's representations."""
-    scenes = (two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(Split.VALIDATION, MEASURED))
+    scenes = probed_scenes()
     images = [image_features(clip, each) for each in scenes]
     texts = [text_features(clip, each) for each in scenes]
     return {
@@ -153,29 +151,63 @@ def probe_model(clip: Clip) -> dict[str, list[float]]:
     }
 
 
+def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[float]]:
+    """The accuracies of PROBES from latents that a mapper makes of the pooled embedding, and from real ones."""
+    scenes = probed_scenes()
+    trained_on = DemoPairs(FITTED)
+    mapper = ridge_mapper(ridge_config(len(trained_on)), clip, teacher, trained_on)
+    made = [latents_of(image_features(clip, each)[0], mapper) for each in scenes]
+    real = [real_latents(clip, teacher, each) for each in scenes]
+    return {
+        "mapper's latents": probed(made[0], made[1], scenes),
+        "autoencoder's latents": probed(real[0], real[1], scenes),
+    }
+
+
+def probed_scenes() -> tuple[list[Scene], list[Scene]]:
+    """The scenes that probes are fitted to, and those that they are measured on."""
+    return two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(Split.VALIDATION, MEASURED)
+
+
+@torch.no_grad()
+def latents_of(features: Float[Tensor, "n d"], mapper: Mapper) -> Float[Tensor, "n p"]:
+    latents: Tensor = mapper(features)
+    return latents.flatten(1)
+
+
+def real_latents(clip: Clip, teacher: Teacher, scenes: Sequence[Scene]) -> Float[Tensor, "n p"]:
+    view = teacher_view(clip, teacher.resolution_px)
+    return torch.cat(
+        [
+            teacher.encode_image(
+                torch.stack([view(PIL.Image.fromarray(render(scene))) for scene in batch])
+            ).flatten(1)
+            for batch in _batches(scenes)
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the models to probe.")
+    parser.add_argument("--teacher", help="Reference of a teacher, whose latents are probed too.")
     options = parser.parse_args()
+    teacher = None
+    if options.teacher:
+        teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)
     print(f"| model | from | {' | '.join(f'{probe}, %' for probe in PROBES)} |")
     print("| --- | --- | ---: | ---: | ---: |")
     for reference in options.models:
         clip = load_clip(reference, device="cpu", precision="float32")
-        for source, found in probe_model(clip).items():
+        latents = probe_latents(clip, teacher) if teacher else {}
+        for source, found in (probe_model(clip) | latents).items():
             print(
                 f"| {reference} | {source} | {' | '.join(f'{100 * share:.1f}' for share in found)} |",
                 flush=True,
             )
     print(f"| chance | | {' | '.join(['50.0'] * len(PROBES))} |")
-
-
-def _two_different(scene: Scene) -> bool:
-    if len(scene.things) == 1:
-        return False
-    first, second = scene.things
-    return first.shape != second.shape and first.colour != second.colour
 
 
 def _choices(scene: Scene, row: int, probe: str) -> list[tuple[int, int, int]]:

@@ -1,0 +1,81 @@
+"""What the student's heads are trained on, checked by hand and against the pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from demo.captions import Wording, caption
+from demo.places import HEAD_SIZES, UNSAID, in_order, place_targets, places_loss, told_captions
+from demo.sets import training_pairs
+from demo.world import COLOURS, SHAPES, Relation, with_places_exchanged
+
+SCENES = training_pairs(0, 0, 200).scenes
+PAIRS = [scene for scene in SCENES if len(scene.things) == 2]
+
+
+def test_first_object_is_further_left_or_further_up() -> None:
+    for scene in PAIRS:
+        first, second = in_order(scene)
+        if scene.relation in (Relation.LEFT, Relation.RIGHT):
+            assert first.x_px < second.x_px
+        else:
+            assert first.y_px < second.y_px
+
+
+def test_targets_name_the_objects_in_order_and_their_direction() -> None:
+    scene = next(scene for scene in PAIRS if scene.relation is Relation.RIGHT)
+    second, first = scene.things  # the first one is right of the second
+    colours = tuple(COLOURS)
+    expected = [
+        SHAPES.index(first.shape), colours.index(first.colour),
+        12 * SHAPES.index(first.shape) + colours.index(first.colour),
+        SHAPES.index(second.shape), colours.index(second.colour),
+        12 * SHAPES.index(second.shape) + colours.index(second.colour),
+        1,
+    ]  # fmt: skip
+    (found,) = place_targets([scene], [True]).tolist()
+    assert found == expected
+    (exchanged,) = place_targets([with_places_exchanged(scene)], [True]).tolist()
+    assert exchanged == [*expected[3:6], *expected[:3], 1]
+
+
+def test_what_is_not_told_is_no_target() -> None:
+    single = next(scene for scene in SCENES if len(scene.things) == 1)
+    targets = place_targets([single, PAIRS[0]], [True, False])
+    assert (targets[0, :3] >= 0).all()
+    assert (targets[0, 3:] == UNSAID).all()
+    assert (targets[1] == UNSAID).all()
+
+
+def test_caption_tells_places_if_it_names_the_relation_and_both_colours() -> None:
+    whole = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
+    assert whole.tells_places
+    assert not replace(whole, frame="{a} and {b}").tells_places
+    assert not replace(whole, colours=(True, False)).tells_places
+    assert PAIRS[0].things[0].colour in caption(PAIRS[0], whole)
+
+
+def test_loss_is_the_mean_of_the_heads_cross_entropies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, sum(HEAD_SIZES), generator=generator)
+    targets = place_targets(PAIRS[:4], [True, True, True, False])
+    expected, start = [], 0
+    for head, size in enumerate(HEAD_SIZES):
+        expected.append(cross_entropy(logits[:3, start : start + size], targets[:3, head]).item())
+        start += size
+    np.testing.assert_allclose(places_loss(logits, targets).item(), np.mean(expected), rtol=1e-5)
+
+
+def test_captions_and_targets_tell_the_same() -> None:
+    captions, targets = told_captions(PAIRS, np.random.default_rng(0))
+    whole = place_targets(PAIRS, [True] * len(PAIRS))
+    told = targets[:, 0] != UNSAID
+    assert torch.equal(targets[told], whole[told])
+    assert (targets[~told] == UNSAID).all()
+    for scene, text, tells in zip(PAIRS, captions, told.tolist(), strict=True):
+        colours = [word for word in text.split() if word in COLOURS]
+        direction = {"left", "right", "above", "below", "over", "under", "higher", "lower", "atop", "beneath"}
+        assert tells == (len(colours) == 2 and bool(direction & {*text.split()})), text
+        assert {thing.shape for thing in scene.things} <= {*text.split()}
