@@ -47,8 +47,8 @@ def test_weights_are_float16_and_small() -> None:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
 
 
-def test_whole_demo_stays_within_fifteen_megabytes() -> None:
-    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 15_000_000
+def test_whole_demo_stays_within_twenty_megabytes() -> None:
+    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 20_000_000
 
 
 def test_training_input_is_the_folders_own_transform() -> None:
