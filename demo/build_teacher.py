@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffusers import PixArtTransformer2DModel
+import torch
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from transformers import T5EncoderModel
 
 from demo.checkpoint import seconds_trained
 from demo.sets import training_pairs
-from demo.teacher import CONTEXT_LENGTH, save_teacher
+from demo.teacher import CONTEXT_LENGTH, new_vae, save_teacher
 from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
 from demo.teacher_validation import in_memory, load_teacher_validation, match_scores
 from demo.train_teacher import TeacherRecipe, load_pool, train_teacher
+from demo.train_text_encoder import TextRecipe, train_text_encoder
 from demo.train_vae import VaeRecipe, train_vae
 
 DEMO = Path(__file__).parent
@@ -24,41 +26,88 @@ WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-teacher"  # survives cle
 TOKENIZER_CAPTIONS = 8192
 
 
-def build_teacher(work_dir: Path, into: Path, recipe: TeacherRecipe, vae_recipe: VaeRecipe) -> float:
+@dataclass(frozen=True)
+class Build:
+    """What to build, and how."""
+
+    recipe: TeacherRecipe
+    into: Path
+    work_dir: Path
+    vae: Path | None = None  # folder of an autoencoder to keep; None trains one
+    compiled: bool = False
+
+
+def build_teacher(build: Build, vae_recipe: VaeRecipe, text_recipe: TextRecipe) -> float:
     """Train everything in order; an interrupted build continues where it stopped.
 
+    The teacher and the placebo share the tokenizer, the autoencoder, the latents and the text encoder's start.
     Returns the seconds of training over all calls.
     """
+    work_dir, recipe = build.work_dir, build.recipe
     captions = training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions
     save_teacher_tokenizer(work_dir / "tokenizer", captions, CONTEXT_LENGTH)
     tokenizer = load_teacher_tokenizer(work_dir / "tokenizer")
-    vae = train_vae(vae_recipe, work_dir)
+    vae = train_vae(vae_recipe, work_dir) if build.vae is None else load_vae(build.vae)
+    text_encoder = train_text_encoder(text_recipe, tokenizer, work_dir)
     validation = load_teacher_validation(vae)
 
-    def watch(transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel) -> dict[str, float]:
-        return match_scores(in_memory(transformer, text_encoder, tokenizer), validation)
+    def watch(transformer: PixArtTransformer2DModel, encoder: T5EncoderModel) -> dict[str, float]:
+        return match_scores(in_memory(transformer, encoder, tokenizer), validation, draws_each=1)
 
+    own = work_dir / ("teacher" if recipe.binding else "placebo")
+    pool = load_pool(recipe, vae, work_dir)
     transformer, text_encoder = train_teacher(
-        recipe, tokenizer, load_pool(recipe, vae, work_dir), watch, work_dir
+        recipe, tokenizer, text_encoder, pool, watch, own, watch_every=250, compiled=build.compiled
     )
-    finished = work_dir / "teacher"
-    save_teacher(vae, transformer, text_encoder, tokenizer, finished)
-    shutil.copytree(finished, into, dirs_exist_ok=True)
-    return seconds_trained(work_dir / "vae.pt") + seconds_trained(work_dir / "teacher.pt")
+    save_teacher(vae, transformer, text_encoder, tokenizer, own / "folder")
+    shutil.copytree(own / "folder", build.into, dirs_exist_ok=True)
+    files = [work_dir / "text_encoder.pt", own / "teacher.pt"]
+    if build.vae is None:
+        files.append(work_dir / "vae.pt")
+    return sum(seconds_trained(file) for file in files)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    loaded = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    vae = new_vae()  # a loaded one would store its folder's path with the new teacher
+    vae.load_state_dict(loaded.state_dict())
+    vae.register_to_config(scaling_factor=loaded.config.scaling_factor)
+    return vae.eval().requires_grad_(False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for checkpoints and logs.")
     parser.add_argument(
-        "--into", type=Path, default=DEMO / "teacher", help="Folder into which the teacher is written."
+        "--into",
+        type=Path,
+        help="Folder into which the teacher is written (default: demo/teacher, demo/placebo).",
     )
     parser.add_argument("--steps", type=int, default=TeacherRecipe.steps, help="Number of training steps.")
+    parser.add_argument(
+        "--placebo",
+        action="store_true",
+        help="Train the placebo: its captions have the right words, bound at random.",
+    )
+    parser.add_argument(
+        "--vae", type=Path, help="Folder of an autoencoder to keep. Without it, one is trained."
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="Compile the networks first. This needs a C++ compiler, and saves time.",
+    )
     options = parser.parse_args()
     print(f"Checkpoints and the log are written to {options.work_dir}.", flush=True)
-    recipe = replace(TeacherRecipe(), steps=options.steps)
-    seconds = build_teacher(options.work_dir, options.into, recipe, VaeRecipe())
-    print(f"Wrote {options.into} after {seconds / 60:.0f} minutes of training in all.")
+    build = Build(
+        recipe=replace(TeacherRecipe(), steps=options.steps, binding=not options.placebo),
+        into=options.into or DEMO / ("placebo" if options.placebo else "teacher"),
+        work_dir=options.work_dir,
+        vae=options.vae,
+        compiled=options.compile,
+    )
+    seconds = build_teacher(build, VaeRecipe(), TextRecipe())
+    print(f"Wrote {build.into} after {seconds / 60:.0f} minutes of training in all.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""A grid of images sampled from the demo teacher by diffusers' pipeline. `python -m demo.teacher_grid`."""
+"""A grid of images sampled from the demo teacher by diffusers' pipeline. `python -m demo.teacher_grid`.
+
+Each row has two objects in the four relations: left, right, above, below. The row below has the same captions with the
+colours exchanged.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,24 @@ import argparse
 from pathlib import Path
 from textwrap import wrap
 
+import numpy as np
 import PIL.Image
 import torch
 from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import ImageDraw, ImageFont
 
+from demo.captions import Wording, caption
 from demo.sets import pairs
-from demo.world import IMAGE_SIZE_PX, Split
+from demo.winoground_sets import two_different
+from demo.world import IMAGE_SIZE_PX, Relation, Split, with_colours_exchanged, with_relation
 
 DEMO = Path(__file__).parent
 OUT = DEMO.parent / "docs" / "teacher-samples.png"
 GRID_SEED = 4  # for the captions; differs from the measured sets' seeds
-COUNT, COLUMNS = 12, 3
+COLUMNS = len(Relation)
+PAIRS = 2  # of objects, each in two rows
+COUNT = 2 * PAIRS * COLUMNS
+WORDING = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
 STEPS = 50
 GUIDANCE = 3.0
 
@@ -25,6 +35,16 @@ PICTURE_PX = 2 * IMAGE_SIZE_PX
 CAPTION_PX = 150
 MARGIN_PX = 10
 FONT_PX, LINE_CHARACTERS = 15, 20
+
+
+def grid_captions() -> list[str]:
+    """The captions of validation combinations, row by row."""
+    rng = np.random.default_rng(GRID_SEED)
+    scenes = [scene for scene in pairs(Split.VALIDATION, GRID_SEED, 0, 100).scenes if two_different(scene)][
+        :PAIRS
+    ]
+    rows = [row for scene in scenes for row in (scene, with_colours_exchanged(scene))]
+    return [caption(with_relation(row, relation, rng), WORDING) for row in rows for relation in Relation]
 
 
 def sample(folder: Path, captions: list[str], steps: int) -> list[PIL.Image.Image]:
@@ -50,11 +70,11 @@ def draw_grid(pictures: list[PIL.Image.Image], captions: list[str]) -> PIL.Image
     grid = PIL.Image.new("RGB", (COLUMNS * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
     canvas = ImageDraw.Draw(grid)
     font = ImageFont.load_default(FONT_PX)
-    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for place, (picture, said) in enumerate(zip(pictures, captions, strict=True)):
         row, column = divmod(place, COLUMNS)
         left, top = MARGIN_PX + column * width, MARGIN_PX + row * height
         grid.paste(picture.resize((PICTURE_PX, PICTURE_PX), PIL.Image.Resampling.NEAREST), (left, top))
-        text = "\n".join(wrap(caption, LINE_CHARACTERS))
+        text = "\n".join(wrap(said, LINE_CHARACTERS))
         middle = (left + PICTURE_PX + MARGIN_PX, top + PICTURE_PX // 2)
         canvas.multiline_text(middle, text, fill="black", font=font, anchor="lm")
     return grid
@@ -71,13 +91,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="The PNG file to write.")
     parser.add_argument("--steps", type=int, default=STEPS, help="Number of denoising steps.")
     options = parser.parse_args()
-    captions = pairs(Split.HELD_OUT, GRID_SEED, 0, COUNT).captions
+    captions = grid_captions()
     grid = draw_grid(sample(options.teacher, captions, options.steps), captions)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     grid.save(options.out, optimize=True)
-    print(
-        f"Wrote {options.out}, with pictures for {COUNT} captions of held-out combinations, {options.steps} steps each."
-    )
+    print(f"Wrote {options.out}: {COUNT} captions of validation combinations, {options.steps} steps each.")
 
 
 if __name__ == "__main__":

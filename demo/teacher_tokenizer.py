@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+from jaxtyping import Int
+from torch import Tensor
 from transformers import T5Tokenizer
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -28,3 +30,9 @@ def save_teacher_tokenizer(folder: Path, captions: list[str], context_length: in
 def load_teacher_tokenizer(folder: Path) -> T5Tokenizer:
     tokenizer: T5Tokenizer = T5Tokenizer.from_pretrained(folder)
     return tokenizer
+
+
+def tokenize(tokenizer: T5Tokenizer, captions: list[str]) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
+    """The captions' tokens, and a mask that is 1 for a token and 0 for padding."""
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+    return tokens.input_ids, tokens.attention_mask

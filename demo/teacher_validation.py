@@ -1,7 +1,11 @@
-"""What the teacher's training logs: GroupMatch by kind of swap and noise level, and the group score by kind."""
+"""What a teacher knows: GroupMatch by kind of swap and noise level, and the group score by kind.
+
+The training of the demo teacher logs these. `python -m demo.teacher_validation TEACHER...` prints their table.
+"""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,7 @@ from demo.winoground_sets import KINDS, winoground_items
 from demo.world import IMAGE_SIZE_PX, Split
 from models.teacher.diffusion_score import denoising_errors_many
 from models.teacher.family import PixArt
+from models.teacher.load import load_teacher
 from models.teacher.teacher import UNCONDITIONAL, Teacher
 
 BATCH_SIZE = 256
@@ -49,7 +54,7 @@ def match_scores(teacher: Teacher, validation: TeacherValidation, *, draws_each:
     """GroupMatch of each kind at each of LEVELS, and the group score of each kind over all levels.
 
     The score of a pair is how much its caption lowers the velocity's error, in comparison with no caption. Noise is the
-    same for all captions of an image, and in every call.
+    same for all captions and images, as in the diffusion score of `sds-clip evaluate`, and in every call.
     """
     gains = caption_gains(teacher, validation, draws_each)
     by_level = gains.view(*gains.shape[:3], len(LEVELS), draws_each).mean(dim=4)
@@ -78,7 +83,9 @@ def caption_gains(
         latents,
         torch.cat([of_item, without], dim=1),
         torch.tensor(LEVELS).repeat_interleave(draws_each).expand(len(latents), -1),
-        torch.randn(len(latents), count, *teacher.latent_shape, generator=generator),
+        torch.randn(1, count, *teacher.latent_shape, generator=generator).expand(
+            len(latents), -1, -1, -1, -1
+        ),
         batch_size=BATCH_SIZE,
         error_of="velocity",
     )
@@ -117,3 +124,38 @@ def in_memory(
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
+
+
+def table_rows(name: str, scores: dict[str, float]) -> list[str]:
+    """A row of the table for each kind."""
+    columns = [*(f"match_{level}" for level in LEVELS), "match", "group"]
+    rows = []
+    for kind in KINDS:
+        shares = [f"{scores[kind + '_' + column]:.1%}" for column in columns]
+        rows.append(f"| {name} | {kind} | {' | '.join(shares)} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("teachers", nargs="+", metavar="TEACHER", help="References of the teachers.")
+    parser.add_argument("--items", type=int, default=500, help="Number of items of each kind.")
+    parser.add_argument("--draws", type=int, default=4, help="Number of draws of noise at each level.")
+    options = parser.parse_args()
+    levels = " | ".join(f"t = {level}" for level in LEVELS)
+    print(f"| teacher | kind | GroupMatch at {levels} | at all | group |")
+    print(f"| --- | --- |{' ---: |' * (len(LEVELS) + 2)}")
+    for reference in options.teachers:
+        teacher = load_teacher(reference, device="cpu", precision="float32", vae=True)
+        assert teacher.vae is not None
+        scores = match_scores(
+            teacher, load_teacher_validation(teacher.vae, options.items), draws_each=options.draws
+        )
+        print("\n".join(table_rows(reference, scores)), flush=True)
+    print(f"| chance | |{' 50.0% |' * (len(LEVELS) + 1)} 16.7% |")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5Tokenizer
@@ -21,7 +21,8 @@ from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
 from demo.render import render
 from demo.sets import described_scenes
-from demo.teacher import CONTEXT_LENGTH, TIMESTEPS, new_scheduler, new_text_encoder, new_transformer
+from demo.teacher import TIMESTEPS, new_scheduler, new_transformer
+from demo.teacher_tokenizer import tokenize
 from demo.train_vae import pixels_to_vae
 from demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
 from models.atomic import atomic_file
@@ -36,12 +37,13 @@ Watch = Callable[[PixArtTransformer2DModel, T5EncoderModel], dict[str, float]]
 class TeacherRecipe(PlateauRate):
     """What determines the weights of the transformer and the text encoder, apart from the autoencoder's."""
 
-    steps: int = 2_500
+    steps: int = 2_000
     batch_size: int = 128
-    pool_size: int = 24_576  # scenes; each is seen about thirteen times, with new wording and noise
+    pool_size: int = 24_576  # scenes; each is seen about ten times, with new wording and noise
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     decay_share: float = 0.3  # final share of the steps, over which the rate falls linearly to zero
+    text_share: float = 0.1  # of the learning rate, for the text encoder, which knows captions already
     weight_decay: float = 0.01
     average_decay: float = 0.999  # of the weights' moving average, which is what gets saved
     caption_dropout: float = 0.1  # so that there is an unconditional score
@@ -66,12 +68,14 @@ class Pool:
 def train_teacher(
     recipe: TeacherRecipe,
     tokenizer: T5Tokenizer,
+    text_encoder: T5EncoderModel,
     pool: Pool,
     watch: Watch,
     work_dir: Path,
     *,
     save_every: int = 200,
     watch_every: int = 500,
+    compiled: bool = False,
 ) -> Networks:
     """Train, or continue from `work_dir/teacher.pt`; returns the averaged weights.
 
@@ -80,11 +84,20 @@ def train_teacher(
         ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
-    networks = nn.ModuleDict({"transformer": new_transformer(), "text_encoder": new_text_encoder(tokenizer)})
+    networks = nn.ModuleDict({"transformer": new_transformer(), "text_encoder": text_encoder})
     averaged = copy.deepcopy(networks).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        networks.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+        [
+            {"params": [*networks["transformer"].parameters()], "share": 1.0},
+            {"params": [*text_encoder.parameters()], "share": recipe.text_share},
+        ],
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
+    if compiled:
+        for network in networks.values():
+            network.compile()
     file = work_dir / "teacher.pt"
     parts: dict[str, Part] = {"networks": networks, "averaged": averaged, "optimizer": optimizer}
     first_step, seconds_before = resume(file, recipe, parts)
@@ -93,7 +106,7 @@ def train_teacher(
     losses: list[float] = []
     for step in range(first_step, recipe.steps):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(step)
+            group["lr"] = group["share"] * recipe.learning_rate_at(step)
         losses.append(_train_step(networks, optimizer, recipe, tokenizer, pool, alphas_cumprod, step))
         # Less averaging in early steps, so that the initial weights are soon forgotten.
         _average(averaged, networks, min(recipe.average_decay, (1 + step) / (10 + step)))
@@ -137,14 +150,6 @@ def encode(vae: AutoencoderKL, images: Tensor) -> Float[Tensor, "b c h w"]:
     """Latents of images as the transformer expects them: the posterior's mean, scaled."""
     latents: Tensor = vae.encode(pixels_to_vae(images)).latent_dist.mean * vae.config.scaling_factor
     return latents
-
-
-def tokenize(tokenizer: T5Tokenizer, captions: list[str]) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
-    """The captions' tokens, and a mask that is 1 for a token and 0 for padding."""
-    tokens = tokenizer(
-        captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
-    )
-    return tokens.input_ids, tokens.attention_mask
 
 
 def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list[str]]:

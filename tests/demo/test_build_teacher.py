@@ -14,10 +14,12 @@ import demo.winoground_sets
 from demo import build_teacher as build
 from demo.teacher_validation import load_teacher_validation
 from demo.train_teacher import TeacherRecipe
+from demo.train_text_encoder import TextRecipe
 from demo.train_vae import VaeRecipe
 from demo.world import Scene, Split, draw_scene_of
 
 SHORT = TeacherRecipe(steps=2, batch_size=4, pool_size=8, warmup_steps=1)
+SHORT_TEXT = TextRecipe(steps=2, batch_size=4, warmup_steps=1)
 SHORT_VAE = VaeRecipe(steps=4, batch_size=4, warmup_steps=2)
 TREE = Path(__file__).parents[2]
 
@@ -52,7 +54,9 @@ def built(small: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.sets, "draw_scene_of", partial(watched, trained_on))
         patch.setattr(demo.winoground_sets, "draw_scene_of", partial(watched, watched_on))
-        seconds = build.build_teacher(folder / "work", folder / "teacher", SHORT, SHORT_VAE)
+        seconds = build.build_teacher(
+            build.Build(SHORT, folder / "teacher", folder / "work"), SHORT_VAE, SHORT_TEXT
+        )
     return Built(folder, seconds, trained_on, watched_on)
 
 
@@ -68,11 +72,27 @@ def test_built_folder_loads(built: Built) -> None:
 
 
 def test_finished_build_is_written_again_without_training(built: Built) -> None:
-    again = build.build_teacher(built.folder / "work", built.folder / "again", SHORT, SHORT_VAE)
+    again = build.build_teacher(
+        build.Build(SHORT, built.folder / "again", built.folder / "work"), SHORT_VAE, SHORT_TEXT
+    )
     assert again == built.seconds
     for file in (built.folder / "teacher").rglob("*.*"):
         name = file.relative_to(built.folder / "teacher")
         assert (built.folder / "again" / name).read_bytes() == file.read_bytes(), name
+
+
+def test_placebo_keeps_the_teachers_autoencoder_tokenizer_and_latents(
+    built: Built, small: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    latents = (built.folder / "work" / "latents.npy").stat().st_mtime_ns
+    recipe = replace(SHORT, binding=False)
+    placebo = build.Build(recipe, tmp_path, built.folder / "work", built.folder / "teacher" / "vae")
+    build.build_teacher(placebo, SHORT_VAE, SHORT_TEXT)
+    assert (built.folder / "work" / "latents.npy").stat().st_mtime_ns == latents
+    for file in (built.folder / "teacher").rglob("*.*"):
+        name = file.relative_to(built.folder / "teacher")
+        trained = name.suffix == ".safetensors" and name.parts[0] != "vae"
+        assert ((tmp_path / name).read_bytes() == file.read_bytes()) != trained, name
 
 
 def test_command_says_where_it_works_and_how_long_training_took(
@@ -85,9 +105,15 @@ def test_command_says_where_it_works_and_how_long_training_took(
         return 5400.0
 
     monkeypatch.setattr(build, "build_teacher", built)
-    monkeypatch.setattr(sys, "argv", ["build_teacher", "--into", str(tmp_path), "--steps", "7"])
+    options = ["--into", str(tmp_path), "--steps", "7", "--placebo", "--compile", "--vae", "some/vae"]
+    monkeypatch.setattr(sys, "argv", ["build_teacher", *options])
     build.main()
-    assert asked == [build.WORK_DIR, tmp_path, replace(TeacherRecipe(), steps=7), VaeRecipe()]
+    recipe = replace(TeacherRecipe(), steps=7, binding=False)
+    assert asked == [
+        build.Build(recipe, tmp_path, build.WORK_DIR, Path("some/vae"), compiled=True),
+        VaeRecipe(),
+        TextRecipe(),
+    ]
     printed = capsys.readouterr().out
     assert str(build.WORK_DIR) in printed
     assert "90 minutes" in printed

@@ -8,9 +8,16 @@ from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import Image
 
 from demo import teacher_grid
-from demo.sets import pairs
-from demo.teacher_grid import CAPTION_PX, COUNT, MARGIN_PX, PICTURE_PX, draw_grid, sample
-from demo.world import Split, combination_split
+from demo.teacher_grid import (
+    CAPTION_PX,
+    COLUMNS,
+    COUNT,
+    MARGIN_PX,
+    PICTURE_PX,
+    draw_grid,
+    grid_captions,
+    sample,
+)
 from tests.teachers import save_pixart_teacher, save_sd_teacher
 
 
@@ -36,9 +43,18 @@ def test_command_writes_the_same_file_each_time(
         assert grid.size == draw_grid([Image.new("RGB", (64, 64))] * COUNT, [""] * COUNT).size
 
 
-def test_captions_are_of_combinations_held_out() -> None:
-    scenes = pairs(Split.HELD_OUT, teacher_grid.GRID_SEED, 0, COUNT).scenes
-    assert {combination_split(scene) for scene in scenes} == {Split.HELD_OUT}
+def test_captions_are_two_pairs_in_each_relation_and_with_their_colours_exchanged() -> None:
+    captions = grid_captions()
+    assert len(captions) == COUNT
+    for row in range(0, COUNT, COLUMNS):
+        said = captions[row : row + COLUMNS]
+        assert [" ".join(text.split()[3:-3]) for text in said] == [
+            "to the left of", "to the right of", "above", "below",
+        ]  # fmt: skip
+    for text, exchanged in zip(captions[:COLUMNS], captions[COLUMNS : 2 * COLUMNS], strict=True):
+        (_, colour, *_, other, _), words = text.split(), exchanged.split()
+        assert (words[1], words[-2]) == (other, colour)
+        assert (words[2], words[-1]) == (text.split()[2], text.split()[-1])
 
 
 def test_picture_depends_on_its_place_and_caption_and_not_on_its_company(folder: Path) -> None:
@@ -51,19 +67,19 @@ def test_picture_depends_on_its_place_and_caption_and_not_on_its_company(folder:
 
 
 def test_pictures_stand_row_by_row_with_their_captions_to_the_right() -> None:
-    colours = [(place * 20, 255 - place * 20, 0) for place in range(5)]
+    colours = [(place * 20, 255 - place * 20, 0) for place in range(6)]
     pictures = [Image.new("RGB", (64, 64), colour) for colour in colours]
-    grid = draw_grid(pictures, ["a red circle", "", *["a blue star left of a ring"] * 3])
+    grid = draw_grid(pictures, ["a red circle", "", *["a blue star left of a ring"] * 4])
     width, height = PICTURE_PX + CAPTION_PX + 2 * MARGIN_PX, PICTURE_PX + MARGIN_PX
-    assert grid.size == (3 * width + MARGIN_PX, 2 * height + MARGIN_PX)
+    assert grid.size == (COLUMNS * width + MARGIN_PX, 2 * height + MARGIN_PX)
     written = []
     for place, colour in enumerate(colours):
-        left, top = MARGIN_PX + place % 3 * width, MARGIN_PX + place // 3 * height
+        left, top = MARGIN_PX + place % COLUMNS * width, MARGIN_PX + place // COLUMNS * height
         assert grid.getpixel((left, top)) == colour
         assert grid.getpixel((left + PICTURE_PX - 1, top + PICTURE_PX - 1)) == colour
         beside = grid.crop((left + PICTURE_PX, top, left + width - MARGIN_PX, top + PICTURE_PX))
         written.append(int((np.asarray(beside.convert("L")) < 128).sum()))
-    assert written[1] == 0 < written[0] < written[2] == written[3] == written[4]
+    assert written[1] == 0 < written[0] < written[2] == written[3] == written[4] == written[5]
 
 
 def test_longest_caption_stays_in_its_cell() -> None:

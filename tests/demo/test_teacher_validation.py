@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from demo.teacher_validation import (
     TeacherValidation,
     in_memory,
     load_teacher_validation,
+    main,
     match_scores,
 )
 from demo.train_teacher import encode
@@ -110,3 +112,15 @@ def test_items_are_those_of_the_validation_part() -> None:
     assert validation.captions == [text for item in items for text in item.captions]
     pictures = torch.from_numpy(np.stack([render(scene) for scene in items[1].scenes]))
     assert torch.allclose(validation.latents[2:4], encode(vae, pictures), atol=1e-5)
+
+
+def test_command_prints_a_row_for_each_kind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["teacher_validation", "demo", "--items", "4"])
+    main()
+    header, rule, *rows, chance = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[1] for row in rows] == ["attributes", "objects", "relation"]
+    assert {line.count("|") for line in (header, rule, *rows, chance)} == {10}
+    shares = [float(cell.rstrip("% |")) for row in rows for cell in row.split(" | ")[2:]]
+    assert all(0 <= share <= 100 for share in shares)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import T5Tokenizer
+from transformers import T5EncoderModel, T5Tokenizer
 
 from demo.sets import pairs, training_pairs
-from demo.teacher import CONTEXT_LENGTH, new_vae
+from demo.teacher import CONTEXT_LENGTH, new_text_encoder, new_vae
 from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
 from demo.train_teacher import Pool, TeacherRecipe, batch_at, encode, load_pool, train_teacher
 from demo.world import SHAPES, Split
@@ -27,7 +27,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from demo.teacher_tokenizer import load_teacher_tokenizer
-from tests.demo.test_train_teacher import SHORT, random_pool
+from tests.demo.test_train_teacher import SHORT, fresh_text_encoder, random_pool
 from demo.train_teacher import train_teacher
 
 def watch(transformer, text_encoder):
@@ -36,7 +36,8 @@ def watch(transformer, text_encoder):
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 tokenizer = load_teacher_tokenizer(folder / "tokenizer")
-train_teacher(SHORT, tokenizer, random_pool(SHORT), watch, folder / "parts", save_every=2, watch_every=3)
+encoder, pool = fresh_text_encoder(tokenizer), random_pool(SHORT)
+train_teacher(SHORT, tokenizer, encoder, pool, watch, folder / "parts", save_every=2, watch_every=3)
 """
 
 
@@ -50,6 +51,12 @@ def numbered_pool(recipe: TeacherRecipe) -> Pool:
     """A pool whose latents hold the number of their scene."""
     numbers = torch.arange(recipe.pool_size, dtype=torch.float16)
     return Pool(random_pool(recipe).scenes, numbers.view(-1, 1, 1, 1).expand(-1, 1, 1, 1))
+
+
+def fresh_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    """The same weights each time."""
+    torch.manual_seed(7)
+    return new_text_encoder(tokenizer)
 
 
 def no_watch(transformer: nn.Module, text_encoder: nn.Module) -> dict[str, float]:
@@ -75,8 +82,10 @@ def test_run_killed_and_resumed_ends_where_a_whole_run_ends(folder: Path, tokeni
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = random_pool(SHORT)
-    resumed = train_teacher(SHORT, tokenizer, pool, no_watch, folder / "parts", save_every=2)
-    whole = train_teacher(SHORT, tokenizer, pool, no_watch, folder / "whole")
+    resumed = train_teacher(
+        SHORT, tokenizer, fresh_text_encoder(tokenizer), pool, no_watch, folder / "parts", save_every=2
+    )
+    whole = train_teacher(SHORT, tokenizer, fresh_text_encoder(tokenizer), pool, no_watch, folder / "whole")
     torch.set_num_threads(threads)
     for one, other in zip(resumed, whole, strict=True):
         for name, value in one.state_dict().items():
@@ -87,8 +96,10 @@ def test_training_moves_every_part_and_keeps_the_average_frozen(
     tokenizer: T5Tokenizer, tmp_path: Path
 ) -> None:
     pool = random_pool(SHORT)
-    start = train_teacher(replace(SHORT, steps=0), tokenizer, pool, no_watch, tmp_path / "none")
-    networks = train_teacher(SHORT, tokenizer, pool, no_watch, tmp_path)
+    start = train_teacher(
+        replace(SHORT, steps=0), tokenizer, fresh_text_encoder(tokenizer), pool, no_watch, tmp_path / "none"
+    )
+    networks = train_teacher(SHORT, tokenizer, fresh_text_encoder(tokenizer), pool, no_watch, tmp_path)
     for before, after in zip(start, networks, strict=True):
         assert not any(parameter.requires_grad for parameter in after.parameters())
         moved = [
@@ -102,7 +113,7 @@ def test_loss_that_is_not_finite_stops_the_run(tokenizer: T5Tokenizer, tmp_path:
     pool = random_pool(SHORT)
     pool.latents.fill_(float("nan"))
     with pytest.raises(RuntimeError, match="lower the learning rate"):
-        train_teacher(SHORT, tokenizer, pool, no_watch, tmp_path)
+        train_teacher(SHORT, tokenizer, fresh_text_encoder(tokenizer), pool, no_watch, tmp_path)
     assert not (tmp_path / "teacher.pt").exists()
 
 

@@ -1,9 +1,9 @@
-"""The residual gap on real latents, against diffusers' own scheduler and U-Net."""
+"""The residual gap on real latents, against the parts of diffusers' own pipeline."""
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import PixArtSigmaPipeline
 
 from demo.experiment import Variant
 from demo.figure import relative_gap
@@ -19,12 +19,12 @@ COUNT = 8
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(demo_folder().with_name("teacher"), dtype=torch.float32)
+def pipeline() -> PixArtSigmaPipeline:
+    return PixArtSigmaPipeline.from_pretrained(demo_folder().with_name("teacher"), dtype=torch.float32)
 
 
 @torch.no_grad()
-def test_residuals_are_those_of_the_pipeline_s_parts(pipeline: StableDiffusionPipeline) -> None:
+def test_residuals_are_those_of_the_pipeline_s_parts(pipeline: PixArtSigmaPipeline) -> None:
     config = Variant.of("sds", objective="sds-clip", steps=10, t_min=0.3, t_max=0.9).config(0, "demo")
     base = load_clip("demo", device="cpu", precision="float32")
     teacher = load_teacher("demo", device="cpu", precision="float32", vae=True)
@@ -38,13 +38,18 @@ def test_residuals_are_those_of_the_pipeline_s_parts(pipeline: StableDiffusionPi
     noise = draw_noise(0, 0, samples, (8, 8, 8))
     scheduler = pipeline.scheduler
     noisy = scheduler.add_noise(latents, noise, timesteps)
-    tokens = pipeline.tokenizer(pairs.captions, padding="max_length", return_tensors="pt")
-    embedded = pipeline.text_encoder(tokens.input_ids)[0]
+    length = pipeline.tokenizer.model_max_length
+    embedded, mask, _, _ = pipeline.encode_prompt(
+        pairs.captions, do_classifier_free_guidance=False, device="cpu", max_sequence_length=length
+    )
     abar = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-    for name, captions in (("residual", embedded), ("residual_shuffled", embedded.roll(1, dims=0))):
-        output = pipeline.unet(noisy, timesteps, captions).sample
-        if scheduler.config.prediction_type == "v_prediction":
-            output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
+    assert scheduler.config.prediction_type == "v_prediction"
+    for name, shift in (("residual", 0), ("residual_shuffled", 1)):
+        captions, captions_mask = embedded.roll(shift, dims=0), mask.roll(shift, dims=0)
+        velocity = pipeline.transformer(
+            noisy, captions, timesteps, encoder_attention_mask=captions_mask
+        ).sample
+        output = abar.sqrt() * velocity + (1 - abar).sqrt() * noisy
         assert found[name] == pytest.approx((output - noise).square().mean().item(), rel=1e-3)
     gap = relative_gap(found)
     assert gap is not None

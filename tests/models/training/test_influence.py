@@ -64,16 +64,16 @@ def test_figures_are_means_over_the_second_half() -> None:
 
 
 def deaf(teacher: Teacher) -> Teacher:
-    """A placebo: the same teacher, whose U-Net adds nothing of a caption."""
-    unet = deepcopy(teacher.denoiser)
+    """A placebo: the same teacher, whose denoiser adds nothing of a caption."""
+    denoiser = deepcopy(teacher.denoiser)
     silenced = 0
     with torch.no_grad():
-        for name, parameter in unet.named_parameters():
+        for name, parameter in denoiser.named_parameters():
             if ".attn2.to_out." in name:
                 parameter.zero_()
                 silenced += 1
     assert silenced
-    return replace(teacher, denoiser=unet)
+    return replace(teacher, denoiser=denoiser)
 
 
 def test_a_teacher_that_no_caption_reaches_had_no_say_whatever_its_weight(
