@@ -9,10 +9,10 @@ packs what it has left:
     KIND/data.tar.gz        the data folder: versions, data sets, checkpoints; with SQLite the database too
     KIND/database.sql.gz    PostgreSQL's dump, as INSERT statements
     KIND/expected.json      what the API said of it at the end
+    demo/                   the release's demo model and teacher, copied by hand
 
 `test_upgrade.py` runs over every folder beside it. 1414a10 is older than this file, which was copied there together
-with `tests/postgres.py`. The weights of the demo model and of the demo teacher are not packed: a release that replaces
-them has to keep the old ones for these tests.
+with `tests/postgres.py`.
 """
 
 import argparse

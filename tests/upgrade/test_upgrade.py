@@ -29,8 +29,7 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
-BASE = HERE.parents[1] / "demo" / "student" / "open_clip_model.safetensors"
-FIXTURES = sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("*/*/"))
+FIXTURES = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/expected.json"))
 KEPT_FOREVER = {"SDS_CLIP_KEEP_FILES_S": "1e12", "SDS_CLIP_KEEP_EVENTS_S": "1e12"}
 """The fixtures are older than what is kept by default of ended jobs."""
 
@@ -54,6 +53,8 @@ class Upgraded:
     client: Client
     url: str
     kind: str
+    base: Path
+    """The weights of the release's demo model."""
     expected: dict[str, Any]
 
     def job(self, name: str) -> Job:
@@ -64,7 +65,14 @@ class Upgraded:
 @pytest.fixture(scope="module", params=FIXTURES)
 def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
     fixture, folder = HERE / request.param, tmp_path_factory.mktemp("upgraded")
-    settings = {**FLOAT32, **KEPT_FOREVER}
+    # The jobs of a release go on with its own demo model and teacher.
+    weights = fixture.parent / "demo"
+    demo = folder / "path" / "demo"
+    demo.mkdir(parents=True)
+    (demo / "__init__.py").touch()
+    for part in ("student", "teacher"):
+        (demo / part).symlink_to(weights / part)
+    settings = {**FLOAT32, **KEPT_FOREVER, "PYTHONPATH": str(demo.parent)}
     with tarfile.open(fixture / "data.tar.gz") as tar:
         tar.extractall(folder / "data", filter="data")
     if (dump := fixture / "database.sql.gz").exists():
@@ -79,6 +87,7 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
                 client,
                 running.url,
                 fixture.name,
+                weights / "student" / "open_clip_model.safetensors",
                 json.loads((fixture / "expected.json").read_text()),
             )
         running.process.send_signal(signal.SIGINT)
@@ -136,7 +145,7 @@ def test_the_paused_job_ends_with_the_weights_of_an_uninterrupted_one(
     job.resume().wait()
     # Starting again from the first step, it would come to the same weights.
     assert {"step": paused_at} in [event["data"] for event in job.events()]
-    assert distance(upgraded.client, job.version, recorded["result_version"], tmp_path) < WEIGHT_TOLERANCE
+    assert distance(upgraded, job.version, recorded["result_version"], tmp_path) < WEIGHT_TOLERANCE
     # On the kind of machine that made the fixture every bit is the same. (A version's id is its weights' hash.)
     again = upgraded.client.finetune(recorded["training_data"], **LONG[upgraded.kind]).wait()
     assert again.version != recorded["result_version"] or job.version == again.version
@@ -173,12 +182,12 @@ def assert_serves(
         assert answer["results"][0]["scores"] == pytest.approx(scores, abs=SCORE_TOLERANCE)
 
 
-def distance(client: Client, version: str | None, reference: str, folder: Path) -> float:
+def distance(upgraded: Upgraded, version: str | None, reference: str, folder: Path) -> float:
     """How far apart two versions over the demo model are, as a share of how far the second is from that."""
-    base = load_file(BASE)
+    base = load_file(upgraded.base)
 
     def change(version: str) -> Tensor:
-        with tarfile.open(client.download(version, folder / version)) as tar:
+        with tarfile.open(upgraded.client.download(version, folder / version)) as tar:
             tar.extractall(folder, filter="data")
         tuned = base | load_file(next(folder.glob(f"*{version[:12]}*/delta.safetensors")))
         return cat([(tuned[name] - base[name]).flatten() for name in sorted(base)])
