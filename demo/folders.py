@@ -22,11 +22,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
-from demo.whats_up_sets import WHATS_UP_SEED, whats_up_items, write_whats_up
+from demo.whats_up_sets import whats_up_items, write_whats_up
 from demo.winoground_sets import (
     COLOR_SWAP,
     ITEMS_PER_KIND,
-    WINOGROUND_SEED,
     winoground_items,
     write_winoground,
 )  # fmt: skip
@@ -89,20 +88,16 @@ def main() -> None:
         "--split", type=Split, action="append", help="Part: heldout or validation (default: both)."
     )
     options = parser.parse_args()
+    seed = {} if options.seed is None else {"seed": options.seed}
     for split in options.split or (Split.VALIDATION, Split.HELD_OUT):
         folder = options.folder / split
         write_retrieval(folder / "retrieval", retrieval_set(split))
         write_zero_shot(folder / "zero-shot", classification_set(split))
-        seed = WINOGROUND_SEED if options.seed is None else options.seed
-        write_winoground(folder / "winoground", winoground_items(split, options.items, seed=seed))
-        swapped = winoground_items(split, options.items, kinds=[COLOR_SWAP], seed=seed)
-        write_winoground(folder / "color-swap", swapped)
-        write_whats_up(
-            folder / "whats-up",
-            whats_up_items(
-                split, options.items, seed=WHATS_UP_SEED if options.seed is None else options.seed
-            ),
+        write_winoground(folder / "winoground", winoground_items(split, options.items, **seed))
+        write_winoground(
+            folder / "color-swap", winoground_items(split, options.items, kinds=[COLOR_SWAP], **seed)
         )
+        write_whats_up(folder / "whats-up", whats_up_items(split, options.items, **seed))
         print(folder)
 
 

@@ -25,7 +25,7 @@ from demo.captions import caption, draw_wording
 from demo.measure import StudentScores, measure
 from demo.probe import PROBES, probe_model
 from demo.render import render
-from demo.sets import described_scenes
+from demo.sets import scenes
 from demo.winoground_sets import KINDS, counterpart
 from demo.world import Scene, Split
 from models.checkpoints import load_clip
@@ -47,7 +47,7 @@ class ExactPairs(PairSet):
     """Training scenes whose captions name both colours and the relation. Their negatives are the swaps of each kind."""
 
     def __init__(self, size: int) -> None:
-        self._scenes = [scene for scene, _ in described_scenes(Split.TRAIN, PAIRS_SEED, 0, size)]
+        self._scenes = scenes(Split.TRAIN, PAIRS_SEED, 0, size)
         self._samples = [exact_sample(scene, index) for index, scene in enumerate(self._scenes)]
 
     @property

@@ -30,7 +30,7 @@ from demo.bindings import ridge_config
 from demo.captions import caption, draw_wording
 from demo.places import colour_of, in_order, shape_of
 from demo.render import render
-from demo.sets import described_scenes
+from demo.sets import scenes
 from demo.training_set import DemoPairs
 from demo.winoground_sets import two_different
 from demo.world import COLOURS, SHAPES, Scene, Split
@@ -63,13 +63,12 @@ class Choices:
 
 def two_object_scenes(split: Split, count: int) -> list[Scene]:
     """Scenes of two objects that differ in shape and in colour."""
-    scenes: list[Scene] = []
+    found: list[Scene] = []
     start = 0
-    while len(scenes) < count:
-        drawn = described_scenes(split, SEED, start, _BATCH)
-        scenes += [scene for scene, _ in drawn if two_different(scene)]
+    while len(found) < count:
+        found += filter(two_different, scenes(split, SEED, start, _BATCH))
         start += _BATCH
-    return scenes[:count]
+    return found[:count]
 
 
 def captions_of(scenes: Sequence[Scene]) -> list[str]:

@@ -66,19 +66,21 @@ def retrieval_set(split: Split, count: int = 512) -> Pairs:
 
 def pairs(split: Split, seed: int, start: int, count: int) -> Pairs:
     """Pairs of a part; pair i depends only on (split, seed, i)."""
-    drawn = described_scenes(split, seed, start, count)
-    images = np.stack([render(scene) for scene, _ in drawn])
-    return Pairs(images, [text for _, text in drawn], [scene for scene, _ in drawn])
-
-
-def described_scenes(split: Split, seed: int, start: int, count: int) -> list[tuple[Scene, str]]:
-    """The scenes and captions of `pairs`, without the images, whose drawing takes most of the time."""
-    drawn = []
+    drawn: list[Scene] = []
+    captions: list[str] = []
     for index in range(start, start + count):
         rng = np.random.default_rng((seed, _PART[split], index))
-        scene = draw_scene_of(split, rng)
-        drawn.append((scene, caption(scene, draw_wording(len(scene.things), rng))))
-    return drawn
+        drawn.append(scene := draw_scene_of(split, rng))
+        captions.append(caption(scene, draw_wording(len(scene.things), rng)))
+    return Pairs(np.stack([render(scene) for scene in drawn]), captions, drawn)
+
+
+def scenes(split: Split, seed: int, start: int, count: int) -> list[Scene]:
+    """The scenes of `pairs`, without images and captions."""
+    return [
+        draw_scene_of(split, np.random.default_rng((seed, _PART[split], index)))
+        for index in range(start, start + count)
+    ]
 
 
 def classification_set(split: Split, count: int = 512) -> Labelled:

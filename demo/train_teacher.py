@@ -20,7 +20,7 @@ from demo.captions import caption, draw_wording
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
 from demo.render import render
-from demo.sets import described_scenes
+from demo.sets import scenes
 from demo.teacher import TIMESTEPS, new_scheduler, new_transformer
 from demo.teacher_tokenizer import tokenize
 from demo.train_vae import pixels_to_vae
@@ -133,16 +133,16 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
     stored = np.load(file) if file.exists() else None
     if stored is not None and len(stored) != recipe.pool_size:
         raise ValueError(f"{file} holds {len(stored)} latents, not {recipe.pool_size}; remove it.")
-    scenes = [scene for scene, _ in described_scenes(Split.TRAIN, recipe.seed, 0, recipe.pool_size)]
+    drawn = scenes(Split.TRAIN, recipe.seed, 0, recipe.pool_size)
     if stored is None:
         latents = []
         for start in range(0, recipe.pool_size, ENCODED_AT_ONCE):
-            images = np.stack([render(scene) for scene in scenes[start : start + ENCODED_AT_ONCE]])
+            images = np.stack([render(scene) for scene in drawn[start : start + ENCODED_AT_ONCE]])
             latents.append(encode(vae, torch.from_numpy(images)).half().numpy())
         stored = np.concatenate(latents)
         with atomic_file(file) as unfinished:
             np.save(unfinished, stored)
-    return Pool(scenes, torch.from_numpy(stored))
+    return Pool(drawn, torch.from_numpy(stored))
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
 from demo.places import new_head, places_loss, told_captions
-from demo.sets import described_scenes
+from demo.sets import scenes
 from demo.teacher import TEXT_WIDTH, new_text_encoder
 from demo.teacher_tokenizer import tokenize
 from demo.world import Split
@@ -71,13 +71,8 @@ def train_text_encoder(
 def _train_step(
     networks: nn.ModuleDict, optimizer: torch.optim.Optimizer, recipe: TextRecipe, tokenizer: T5Tokenizer, step: int
 ) -> float:  # fmt: skip
-    scenes = [
-        scene
-        for scene, _ in described_scenes(
-            Split.TRAIN, recipe.seed, step * recipe.batch_size, recipe.batch_size
-        )
-    ]
-    captions, targets = told_captions(scenes, np.random.default_rng((recipe.seed, step, 2)))
+    drawn = scenes(Split.TRAIN, recipe.seed, step * recipe.batch_size, recipe.batch_size)
+    captions, targets = told_captions(drawn, np.random.default_rng((recipe.seed, step, 2)))
     tokens, mask = tokenize(tokenizer, captions)
     hidden: Tensor = networks["encoder"](tokens, attention_mask=mask).last_hidden_state
     weights = mask / mask.sum(dim=1, keepdim=True)

@@ -6,12 +6,12 @@ Each picture goes with four captions that differ in the relation alone. Chance i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from demo.captions import BEFORE_FRAMES, Wording, caption, draw_wording
+from demo.captions import BEFORE_FRAMES, caption, draw_wording
 from demo.winoground_sets import save_png, two_different
 from demo.world import Relation, Scene, Split, draw_scene_of, with_relation
 
@@ -60,14 +60,8 @@ def _draw_item(split: Split, rng: np.random.Generator) -> WhatsUpItem | None:
     scene = draw_scene_of(split, rng)
     if not two_different(scene):
         return None
-    drawn = draw_wording(2, rng, complete=True)
-    wording = Wording(
-        frame=BEFORE_FRAMES[rng.integers(len(BEFORE_FRAMES))],
-        phrase=drawn.phrase,
-        flipped=False,
-        colours=drawn.colours,
-        sizes=drawn.sizes,
-    )
+    wording = draw_wording(2, rng, complete=True)
+    wording = replace(wording, frame=BEFORE_FRAMES[rng.integers(len(BEFORE_FRAMES))], flipped=False)
     scenes = tuple(with_relation(scene, relation, rng) for relation in Relation)
     return WhatsUpItem(scenes, tuple(caption(placed, wording) for placed in scenes))
 
