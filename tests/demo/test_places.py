@@ -7,8 +7,19 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from demo.captions import Wording, caption
-from demo.places import HEAD_SIZES, UNSAID, in_order, place_targets, places_loss, told_captions
+from demo.places import (
+    HEAD_SIZES,
+    UNSAID,
+    bindings_loss,
+    colour_of,
+    in_order,
+    place_targets,
+    places_loss,
+    shape_of,
+    told_captions,
+)
 from demo.sets import training_pairs
+from demo.winoground_sets import two_different
 from demo.world import COLOURS, SHAPES, Relation, with_places_exchanged
 
 SCENES = training_pairs(0, 0, 200).scenes
@@ -28,24 +39,19 @@ def test_targets_name_the_objects_in_order_and_their_direction() -> None:
     scene = next(scene for scene in PAIRS if scene.relation is Relation.RIGHT)
     second, first = scene.things  # the first one is right of the second
     colours = tuple(COLOURS)
-    expected = [
-        SHAPES.index(first.shape), colours.index(first.colour),
-        12 * SHAPES.index(first.shape) + colours.index(first.colour),
-        SHAPES.index(second.shape), colours.index(second.colour),
-        12 * SHAPES.index(second.shape) + colours.index(second.colour),
-        1,
-    ]  # fmt: skip
+    slots = [[SHAPES.index(each.shape), colours.index(each.colour)] for each in (first, second)]
+    things = [12 * shape + colour for shape, colour in slots]
     (found,) = place_targets([scene], [True]).tolist()
-    assert found == expected
+    assert found == [*slots[0], *slots[1], 1, *things]
     (exchanged,) = place_targets([with_places_exchanged(scene)], [True]).tolist()
-    assert exchanged == [*expected[3:6], *expected[:3], 1]
+    assert exchanged == [*slots[1], *slots[0], 1, *things[::-1]]
 
 
 def test_what_is_not_told_is_no_target() -> None:
     single = next(scene for scene in SCENES if len(scene.things) == 1)
     targets = place_targets([single, PAIRS[0]], [True, False])
-    assert (targets[0, :3] >= 0).all()
-    assert (targets[0, 3:] == UNSAID).all()
+    assert (targets[0, [0, 1, 5]] >= 0).all()
+    assert (targets[0, [2, 3, 4, 6]] == UNSAID).all()
     assert (targets[1] == UNSAID).all()
 
 
@@ -57,15 +63,38 @@ def test_caption_tells_places_if_it_names_the_relation_and_both_colours() -> Non
     assert PAIRS[0].things[0].colour in caption(PAIRS[0], whole)
 
 
-def test_loss_is_the_mean_of_the_heads_cross_entropies() -> None:
+def test_losses_are_the_mean_cross_entropies_of_the_heads() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, sum(HEAD_SIZES), generator=generator)
     targets = place_targets(PAIRS[:4], [True, True, True, False])
     expected, start = [], 0
-    for head, size in enumerate(HEAD_SIZES):
+    for head, size in enumerate(HEAD_SIZES[:5]):
         expected.append(cross_entropy(logits[:3, start : start + size], targets[:3, head]).item())
         start += size
     np.testing.assert_allclose(places_loss(logits, targets).item(), np.mean(expected), rtol=1e-5)
+    present = [cross_entropy(logits[:3, start:], targets[:3, place]).item() for place in (5, 6)]
+    np.testing.assert_allclose(bindings_loss(logits, targets).item(), np.mean(present), rtol=1e-5)
+
+
+def test_bindings_loss_is_least_for_the_things_present_in_either_order() -> None:
+    targets = place_targets([PAIRS[0], with_places_exchanged(PAIRS[0])], [True, True])
+    logits = torch.zeros(2, sum(HEAD_SIZES))
+    logits[:, sum(HEAD_SIZES[:5]) + targets[0, 5:]] = 100
+    np.testing.assert_allclose(bindings_loss(logits, targets).item(), np.log(2), rtol=1e-6)
+
+
+def test_sum_of_features_for_shape_and_colour_does_not_tell_bindings() -> None:
+    scene = next(scene for scene in PAIRS if two_different(scene))
+    shapes, colours = (
+        torch.tensor([[float(of(thing) == place) for place in range(count)] for thing in scene.things]).sum(
+            dim=0
+        )
+        for of, count in ((shape_of, len(SHAPES)), (colour_of, len(COLOURS)))
+    )
+    logits = torch.zeros(1, sum(HEAD_SIZES))
+    logits[:, sum(HEAD_SIZES[:5]) :] = 100 * (shapes[:, None] + colours[None]).flatten()
+    found = bindings_loss(logits, place_targets([scene], [True])).item()
+    np.testing.assert_allclose(found, np.log(4), rtol=1e-6)
 
 
 def test_captions_and_targets_tell_the_same() -> None:

@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from demo.sets import retrieval_set
-from demo.student import model_config, new_student, pixels_to_input
+from demo.student import model_config, new_student, pixels_to_input, sines_and_cosines
 from demo.validation import load_validation, validate
 from demo.world import Split
 
@@ -49,6 +50,18 @@ def test_weights_are_float16_and_small() -> None:
 
 def test_whole_demo_stays_within_twenty_megabytes() -> None:
     assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 20_000_000
+
+
+def test_positions_of_words_start_as_sines_and_cosines_at_the_scale_of_words() -> None:
+    table = sines_and_cosines(3, 4, longest=100.0)
+    expected = [
+        [math.sin(place), math.sin(place / 10), math.cos(place), math.cos(place / 10)] for place in range(3)
+    ]
+    torch.testing.assert_close(table, torch.tensor(expected))
+    student = new_student(64)
+    words, positions = student.token_embedding.weight.detach(), student.positional_embedding.detach()
+    assert positions.square().mean().item() == pytest.approx(1 / 128, rel=1e-5)
+    assert words.std().item() == pytest.approx(128**-0.5, rel=0.05)
 
 
 def test_training_input_is_the_folders_own_transform() -> None:
