@@ -178,8 +178,13 @@ def test_pool_is_encoded_once_and_read_back(tmp_path: Path) -> None:
     drawn = pairs(Split.TRAIN, SHORT.seed, 0, SHORT.pool_size)
     assert made.scenes == drawn.scenes
     assert torch.equal(made.latents, encode(vae, torch.from_numpy(drawn.images)).half())
-    read = load_pool(SHORT, new_vae(), tmp_path)  # other weights: nothing is encoded again
+    stored = tmp_path / "latents.npy"
+    written_at = stored.stat().st_mtime_ns
+    read = load_pool(SHORT, vae, tmp_path)
     assert read.scenes == made.scenes
     assert torch.equal(read.latents, made.latents)
+    assert stored.stat().st_mtime_ns == written_at
     with pytest.raises(ValueError, match="holds 8 latents, not 9"):
         load_pool(replace(SHORT, pool_size=9), vae, tmp_path)
+    with pytest.raises(ValueError, match="latents of another autoencoder"):
+        load_pool(SHORT, new_vae(), tmp_path)
