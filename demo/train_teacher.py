@@ -29,6 +29,7 @@ from models.atomic import atomic_file
 from models.precision import native_bf16
 
 ENCODED_AT_ONCE = 256
+CHECKED = 8  # latents that are encoded again when a pool is read back
 Networks = tuple[PixArtTransformer2DModel, T5EncoderModel]
 Watch = Callable[[PixArtTransformer2DModel, T5EncoderModel], dict[str, float]]
 
@@ -127,22 +128,28 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
     """The recipe's scenes and their latents, encoded once into `work_dir/latents.npy`.
 
     Raises:
-        ValueError: the file holds the latents of a pool of another size.
+        ValueError: the file holds the latents of a pool of another size, or of another autoencoder.
     """
     file = work_dir / "latents.npy"
-    stored = np.load(file) if file.exists() else None
-    if stored is not None and len(stored) != recipe.pool_size:
-        raise ValueError(f"{file} holds {len(stored)} latents, not {recipe.pool_size}; remove it.")
     drawn = scenes(Split.TRAIN, recipe.seed, 0, recipe.pool_size)
-    if stored is None:
-        latents = []
-        for start in range(0, recipe.pool_size, ENCODED_AT_ONCE):
-            images = np.stack([render(scene) for scene in drawn[start : start + ENCODED_AT_ONCE]])
-            latents.append(encode(vae, torch.from_numpy(images)).half().numpy())
-        stored = np.concatenate(latents)
+    if not file.exists():
+        latents = [
+            _encode_scenes(vae, drawn[start : start + ENCODED_AT_ONCE]).half().numpy()
+            for start in range(0, recipe.pool_size, ENCODED_AT_ONCE)
+        ]
         with atomic_file(file) as unfinished:
-            np.save(unfinished, stored)
-    return Pool(drawn, torch.from_numpy(stored))
+            np.save(unfinished, np.concatenate(latents))
+    stored = torch.from_numpy(np.load(file))
+    if len(stored) != recipe.pool_size:
+        raise ValueError(f"{file} holds {len(stored)} latents, not {recipe.pool_size}; remove it.")
+    # The same autoencoder in float16 makes slightly different ones.
+    if not torch.allclose(_encode_scenes(vae, drawn[:CHECKED]), stored[:CHECKED].float(), atol=0.05):
+        raise ValueError(f"{file} holds the latents of another autoencoder; remove it.")
+    return Pool(drawn, stored)
+
+
+def _encode_scenes(vae: AutoencoderKL, drawn: list[Scene]) -> Float[Tensor, "n c h w"]:
+    return encode(vae, torch.from_numpy(np.stack([render(scene) for scene in drawn])))
 
 
 @torch.inference_mode()
