@@ -145,7 +145,7 @@ def _effort(outcomes: Sequence[Outcome], scoring_s: float) -> str:
     minutes = sum(outcome.seconds for outcome in outcomes) / 60
     formats = {(run.options["precision"], run.options["teacher_precision"]) for run in outcomes}
     computed = " or ".join(
-        f"the student in {student}, the U-Net in {unet}" for student, unet in sorted(formats)
+        f"the student in {student}, the teacher in {denoiser}" for student, denoiser in sorted(formats)
     )
     return (
         f"{len(outcomes)} runs (seeds {seeds}), {minutes:.0f} minutes of one core, and {scoring_s / 60:.0f} for the "

@@ -79,7 +79,7 @@ def denoising_errors_many(
 
     The velocity's error is || v_hat - v ||^2, which for a teacher that predicts noise is the noise's error
     over abar. At abar = 0 such a teacher says nothing about the velocity, and the error is not finite. The
-    U-Net sees at most `batch_size` noised latents at once, and `tick` is called after each such batch. Errors
+    denoiser sees at most `batch_size` noised latents at once, and `tick` is called after each such batch. Errors
     are float32 on the latents' device, without gradients.
     """
     device = latents.device
@@ -129,7 +129,7 @@ def image_errors(
 ) -> Float[Tensor, "n m"]:
     """Return d(x, c) `[caption, image]` of RGB images, all on the same draws, in float64 on the CPU.
 
-    `tick` is called after every U-Net call.
+    `tick` is called after every call of the denoiser.
 
     Raises:
         TeacherError: the teacher's VAE is not loaded, or an error is not finite.

@@ -34,7 +34,7 @@ def epsilon_of(
     alphas_cumprod: Float[Tensor, "b"],
     prediction_type: PredictionType,
 ) -> Float[Tensor, "b c h w"]:
-    """Return the predicted noise eps_hat, given the U-Net's output for z_t.
+    """Return the predicted noise eps_hat, given the denoiser's output for z_t.
 
     For epsilon it is the output itself. For v_prediction the output is the `velocity`, and
     eps_hat = sqrt(abar_t) v + sqrt(1 - abar_t) z_t.

@@ -72,7 +72,7 @@ class TrainingOptions(BaseModel):
     sds_weight: NotNegative = Field(1.0, validation_alias=AliasChoices("sds_weight", "lambda"))
     """Multiply L_SDS by this number, which is the paper's lambda. L_SDS is a mean over all elements of the latents."""
     gradient: Gradient = "full"
-    """Differentiate L_SDS through the U-Net (`full`), or leave out the U-Net's Jacobian as DreamFusion does
+    """Differentiate L_SDS through the denoiser (`full`), or leave out its Jacobian as DreamFusion does
     (`sds`)."""
     weighting: Weighting = "uniform"
     """Weight each timestep of L_SDS by w(t). In the order of the choices, w(t) is 1, 1 - abar, sqrt(abar) (1 - abar),
@@ -135,10 +135,10 @@ class TrainingOptions(BaseModel):
     teacher_precision: Precision = "auto"
     """Hold the teacher's denoiser and compute its products in this format."""
     activation_checkpointing: bool = False
-    """Compute the U-Net's activations again in the backward pass, so that the gradient `full` needs less memory."""
+    """Compute the denoiser's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25
     """Write a line to the log each time this many steps are done. With L_SDS, each line also costs one pass of the
-    U-Net with shuffled captions."""
+    denoiser with shuffled captions."""
     save_every: Count = 200
     """Save a checkpoint each time this many steps are done."""
     keep_checkpoints: Count = 2

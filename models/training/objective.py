@@ -29,7 +29,7 @@ class Part:
     captions: list[str]
     negatives: list[tuple[str, ...]]
     embeddings: Float[Tensor, "b s e"] | None
-    """The captions as the teacher's U-Net takes them, if L_SDS is used."""
+    """The captions as the teacher's denoiser takes them, if L_SDS is used."""
 
 
 @dataclass(frozen=True, eq=False)

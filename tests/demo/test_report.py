@@ -113,7 +113,7 @@ def test_every_row_has_as_many_cells_as_its_header() -> None:
 def test_command_time_part_and_seeds_are_stated() -> None:
     assert printed().startswith(
         "`make demo-distil`: 4 runs (seeds 0, 1), 30 minutes of one core, and 10 for the teacher's scores that they "
-        "share; the student in float32, the U-Net in bfloat16. "
+        "share; the student in float32, the teacher in bfloat16. "
     )
     assert "the part `heldout`: 20 attributes, 20 relation." in printed()
 
