@@ -21,14 +21,14 @@ WORK_DIR = Path(".cache/demo-world")
 TOKENIZER_CAPTIONS = 8192
 
 
-def build(work_dir: Path, into: Path, recipe: Recipe) -> None:
+def build(work_dir: Path, into: Path, recipe: Recipe, *, compiled: bool = False) -> None:
     """Build everything in order under `into`; an interrupted build continues where it stopped."""
     student_folder = work_dir / "student"
     save_tokenizer(student_folder, training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions)
     for split in (Split.VALIDATION, Split.HELD_OUT):
         write_winoground(into / "data" / split, winoground_items(split))
     tokenizer = HFTokenizer(str(student_folder), context_length=CONTEXT_LENGTH)
-    student = train_student(recipe, tokenizer, load_validation(tokenizer), work_dir)
+    student = train_student(recipe, tokenizer, load_validation(tokenizer), work_dir, compiled=compiled)
     save_student(student, student_folder)
     shutil.copytree(student_folder, into / "student", dirs_exist_ok=True)
 
@@ -41,9 +41,14 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="Number of training steps.")
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="Compile the towers first. This needs a C++ compiler, and saves time.",
+    )
     options = parser.parse_args()
     recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate)
-    build(options.work_dir, options.into, recipe)
+    build(options.work_dir, options.into, recipe, compiled=options.compile)
 
 
 if __name__ == "__main__":

@@ -64,10 +64,17 @@ def new_student(vocab_size: int) -> CLIP:
     words by construction. It is meant to become one only because its training gives it no reason to do better.
     """
     student = CLIP(**deepcopy(model_config(vocab_size)))
-    scale = student.token_embedding.weight.shape[1] ** -0.5
-    nn.init.normal_(student.token_embedding.weight, std=scale)
-    nn.init.normal_(student.positional_embedding, std=scale)
+    width = student.token_embedding.weight.shape[1]
+    nn.init.normal_(student.token_embedding.weight, std=width**-0.5)
+    with torch.no_grad():
+        student.positional_embedding.copy_((2 / width) ** 0.5 * sines_and_cosines(CONTEXT_LENGTH, width))
     return student
+
+
+def sines_and_cosines(count: int, width: int, longest: float = 100.0) -> Float[Tensor, "{count} {width}"]:
+    """Positions as sines, then cosines, of wave lengths from 2 pi to 2 pi `longest` (arXiv 1706.03762, section 3.5)."""
+    angles = torch.arange(count)[:, None] * longest ** (-torch.arange(0, width, 2) / width)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def save_student(student: CLIP, folder: Path) -> None:

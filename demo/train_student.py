@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
-from demo.places import new_head, place_targets, places_loss, told_captions
+from demo.places import bindings_loss, new_head, place_targets, places_loss, told_captions
 from demo.sets import training_pairs
 from demo.student import new_student, pixels_to_input
 from demo.validation import ValidationSet, validate
@@ -28,7 +28,8 @@ from models.precision import native_bf16
 class Recipe(PlateauRate):
     """What determines the student's weights, apart from the machine's arithmetic."""
 
-    steps: int = 2400
+    steps: int = 2600
+    heads_steps: int = 1500  # first, in which the towers learn what their heads tell, and nothing is compared
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     warmup_steps: int = 100
@@ -36,9 +37,11 @@ class Recipe(PlateauRate):
     weight_decay: float = 0.1
     max_gradient_norm: float = 1.0
     max_logit_scale: float = 4.6052  # ln 100, the usual ceiling
-    # Each tower tells from its own embedding what is where. Each image is compared with its caption, and likewise with
-    # the caption that has the two places exchanged. So comparing has no use for places.
+    # Each tower tells from its own embedding what is where, and which colour belongs to which shape. Each image is
+    # compared with its caption, and likewise with the caption that has the two places exchanged. So comparing has no
+    # use for places.
     places_weight: float = 1.0
+    bindings_weight: float = 1.0
     seed: int = 0
 
 
@@ -50,6 +53,7 @@ def train_student(
     *,
     save_every: int = 100,
     validate_every: int = 250,
+    compiled: bool = False,
 ) -> CLIP:
     """Train, or continue from `work_dir/checkpoint.pt`; progress goes to `work_dir/log.jsonl`.
 
@@ -66,6 +70,9 @@ def train_student(
     parts: dict[str, Part] = {"student": student, "heads": heads, "optimizer": optimizer}
     first_step, seconds_before = resume(file, recipe, parts)
     contrastive = ClipLoss()
+    if compiled:
+        student.visual.compile()
+        student.transformer.compile()
     began = time.monotonic() - seconds_before
     for step in range(first_step, recipe.steps):
         for group in optimizer.param_groups:
@@ -87,7 +94,7 @@ def _train_step(
     student: CLIP, heads: nn.ModuleDict, optimizer: torch.optim.Optimizer, contrastive: ClipLoss,
     recipe: Recipe, tokenizer: HFTokenizer, step: int,
 ) -> dict[str, float]:  # fmt: skip
-    """Returns the contrastive loss, and the loss of each tower's head."""
+    """Returns the contrastive loss, and the losses of each tower's head."""
     images, tokens, seen, told = _batch(recipe, tokenizer, step)
     student.train()
     # At this size the plain attention kernel is faster: the fused one's backward is slow on a CPU.
@@ -101,9 +108,17 @@ def _train_step(
     ) / 2
     # A unit vector's entries are small: the heads see them at unit variance.
     scale = image_features.shape[1] ** 0.5
-    image_places = places_loss(heads["image"](scale * image_features), seen)
-    text_places = places_loss(heads["text"](scale * text_features), told)
-    loss: Tensor = alignment + recipe.places_weight * (image_places + text_places)
+    told_by = {
+        "image": (heads["image"](scale * image_features), seen),
+        "text": (heads["text"](scale * text_features), told),
+    }
+    places = {tower: places_loss(*logits_and_targets) for tower, logits_and_targets in told_by.items()}
+    bindings = {tower: bindings_loss(*logits_and_targets) for tower, logits_and_targets in told_by.items()}
+    loss: Tensor = (
+        (step >= recipe.heads_steps) * alignment
+        + recipe.places_weight * sum(places.values())
+        + recipe.bindings_weight * sum(bindings.values())
+    )
     if not torch.isfinite(loss):
         raise RuntimeError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
     optimizer.zero_grad(set_to_none=True)
@@ -112,7 +127,11 @@ def _train_step(
     optimizer.step()
     with torch.no_grad():
         student.logit_scale.clamp_(0, recipe.max_logit_scale)
-    figures = {"loss": alignment, "image_places_loss": image_places, "text_places_loss": text_places}
+    figures = {
+        "loss": alignment,
+        **{f"{tower}_places_loss": value for tower, value in places.items()},
+        **{f"{tower}_bindings_loss": value for tower, value in bindings.items()},
+    }
     return {name: value.item() for name, value in figures.items()}
 
 

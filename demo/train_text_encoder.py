@@ -17,7 +17,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
-from demo.places import new_head, places_loss, told_captions
+from demo.places import bindings_loss, new_head, places_loss, told_captions
 from demo.sets import scenes
 from demo.teacher import TEXT_WIDTH, new_text_encoder
 from demo.teacher_tokenizer import tokenize
@@ -60,7 +60,7 @@ def train_text_encoder(
         loss = _train_step(networks, optimizer, recipe, tokenizer, step)
         done, seconds = step + 1, time.monotonic() - began
         if done % 100 == 0:
-            log(work_dir, {"text_step": done, "seconds": round(seconds), "places_loss": round(loss, 4)})
+            log(work_dir, {"text_step": done, "seconds": round(seconds), "loss": round(loss, 4)})
         if done % save_every == 0 or done == recipe.steps:
             save_checkpoint(file, recipe, done, seconds, parts)
     encoder = networks["encoder"]
@@ -76,7 +76,8 @@ def _train_step(
     tokens, mask = tokenize(tokenizer, captions)
     hidden: Tensor = networks["encoder"](tokens, attention_mask=mask).last_hidden_state
     weights = mask / mask.sum(dim=1, keepdim=True)
-    loss = places_loss(networks["head"]((hidden * weights[:, :, None]).sum(dim=1)), targets)
+    logits = networks["head"]((hidden * weights[:, :, None]).sum(dim=1))
+    loss = places_loss(logits, targets) + bindings_loss(logits, targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(networks.parameters(), 1.0)

@@ -27,11 +27,11 @@ from models.scoring import match
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "assets" / "images"
-PICTURE = ROOT / "demo" / "data" / "heldout" / "images" / "ex_3_img_0.png"
+PICTURE = ROOT / "demo" / "data" / "heldout" / "images" / "ex_177_img_0.png"
 CAPTIONS = {
-    "a large yellow star is right of\na huge cyan circle": "#228833",
-    "a large cyan star is right of\na huge yellow circle": "#ee6677",
-    "a red heart above a green cross": "0.6",
+    "there is a large black circle\nbelow a lime hourglass": "#228833",
+    "there is a lime hourglass\nbelow a large black circle": "#ee6677",
+    "there is a large lime circle\nbelow a black hourglass": "0.6",
 }
 LAST_WORDS = b"sds-clip jobs list"
 LIMIT_S = 120

@@ -12,7 +12,7 @@ PIXEL = (
 )
 
 
-MODEL: JsonDict = {"name": "demo", "version": "57760bd3d3b6", "generation": 1}
+MODEL: JsonDict = {"name": "demo", "version": "a655f28d1f4e", "generation": 1}
 
 
 def example(value: JsonDict) -> ConfigDict:
