@@ -1,9 +1,10 @@
 """Distil, compare and swap on a running system under load: `make demo`, beside `make run`.
 
 Uploads pairs of the demo world and its validation sets, and submits a job that distils the demo teacher's choice among
-each caption and its swaps into the demo CLIP, with `promote: if_better`. Requests keep coming while the job runs. The base
-does not tell who is where. The new version does: its GroupMatch is significantly higher, so the gate promotes it. (The
-control, with objective `clip` and the same swaps, learns it too. This shows the system, not a gain by the teacher.)
+each caption and its swaps into the demo CLIP, with `promote: if_better`. Requests keep coming while the job runs. The
+base does not tell who is where. The new version does: its GroupMatch is significantly higher, so the gate promotes it.
+(The control, with objective `clip` and the same swaps, learns it too. So this shows the system, and no gain by the
+teacher.)
 """
 
 from __future__ import annotations

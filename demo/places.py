@@ -20,7 +20,7 @@ UNSAID = -100
 """The target of what a scene or caption does not say; torch's cross entropy leaves it out."""
 THINGS = len(SHAPES) * len(COLOURS)
 """The number of shapes and colours together."""
-HEAD_SIZES = (len(SHAPES), len(COLOURS), len(SHAPES), len(COLOURS), 2, THINGS)
+HEAD_SIZES = [len(SHAPES), len(COLOURS), len(SHAPES), len(COLOURS), 2, THINGS]
 """The first object's shape and colour, the second's, whether they stand side by side, and the things present."""
 
 
@@ -81,7 +81,7 @@ def places_loss(logits: Float[Tensor, "b heads"], targets: Int[Tensor, "b target
     """The mean of the cross entropies of the five heads that tell places, over what is told."""
     losses = [
         cross_entropy(each, target, ignore_index=UNSAID)
-        for each, target in zip(logits.split(HEAD_SIZES, dim=1)[:5], targets.T, strict=False)
+        for each, target in zip(torch.split(logits, HEAD_SIZES, dim=1)[:5], targets.T, strict=False)
     ]
     return torch.stack(losses).mean()
 
@@ -92,5 +92,5 @@ def bindings_loss(logits: Float[Tensor, "b heads"], targets: Int[Tensor, "b targ
     One head tells them wherever they stand. A sum of a feature for each shape and one for each colour cannot lower
     this loss below ln 4: it holds the things that exchange their colours as likely.
     """
-    things = logits.split(HEAD_SIZES, dim=1)[-1]
+    things = torch.split(logits, HEAD_SIZES, dim=1)[-1]
     return cross_entropy(torch.cat([things, things]), targets[:, 5:].T.flatten(), ignore_index=UNSAID)
