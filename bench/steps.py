@@ -26,7 +26,7 @@ from bench.train_parts import Model, new_loader
 from models.data.batches import Batch
 from models.data.pairs import PairSet
 from models.teacher.caption_cache import CaptionCache
-from models.training.objective import timestep_range
+from models.training.distillation.teacher_loss import timestep_range
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.trainer import Trainer, plain_attention, sub_batch
 

@@ -27,6 +27,7 @@ from models.student import trainable_parameters
 from models.teacher.family import StableDiffusion
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
+from models.training.distillation.sds import SdsLoss
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
 from models.training.trainer import Trainer
@@ -93,7 +94,7 @@ class Model:
         return Trainer(
             self.network,
             self.tokenizer,
-            Objective(config, steps, self.teacher, self.mapper),
+            Objective(config, steps, SdsLoss(config, steps, self.teacher, self.mapper)),
             self.student,
             make_optimizer(self.network, self.student, dict(self.mapper.named_parameters()), config),
             device=self.shapes.place,

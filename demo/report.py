@@ -130,7 +130,7 @@ def _gap(runs: Sequence[Outcome]) -> str:
 
 
 def _gradient_share(runs: Sequence[Outcome]) -> str:
-    _, shares = curve(runs, lambda record: record.get("sds_gradient_share"))
+    _, shares = curve(runs, lambda record: record.get("teacher_gradient_share"))
     return f"{shares.mean():.3g}" if len(shares) else NONE
 
 

@@ -15,7 +15,7 @@ from models.losses.sds import caption_residual
 from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
-from models.training.objective import timestep_range
+from models.training.distillation.teacher_loss import timestep_range
 from models.training.randomness import draw_noise, draw_timesteps
 
 PAIRS = 512

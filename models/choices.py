@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-Objective = Literal["clip", "sds-clip", "score"]
+Objective = Literal["clip", "sds-clip", "condition", "score"]
 Trainable = Literal["layernorm", "batchnorm", "all"]
 Gradient = Literal["full", "sds"]
+Conflicts = Literal["keep", "project"]
 Weighting = Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
 MapperInput = Literal["normalized", "raw"]
 DataFormat = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]

@@ -1,4 +1,4 @@
-"""h_w: the linear map from CLIP image embeddings to the teacher's latents. It is dropped after training."""
+"""h_w: the linear map from CLIP image embeddings to an input of the teacher. It is dropped after training."""
 
 import math
 from typing import ClassVar, get_args
@@ -19,10 +19,10 @@ class MapperError(ModelError):
 
 
 class Mapper(nn.Module):
-    """z_0 = W f + b, reshaped to c h w, computed in float32 whatever autocast is active."""
+    """W f + b in the shape of a latent or of a caption's tokens, computed in float32 whatever autocast is active."""
 
     def __init__(
-        self, embed_dim: int, latent_shape: tuple[int, int, int], *, input: str = "normalized", seed: int = 0
+        self, embed_dim: int, shape: tuple[int, ...], *, input: str = "normalized", seed: int = 0
     ) -> None:
         """Initialise W and b as nn.Linear does, as a pure function of `seed`.
 
@@ -37,9 +37,9 @@ class Mapper(nn.Module):
                 f"The mapper's input cannot be {input!r}; use {' or '.join(get_args(MapperInput))}."
             )
         self.input = input
-        self.latent_shape = latent_shape
+        self.shape = shape
         # Made on "meta", so that nn.Linear's own start does not draw from the global generator.
-        self.linear = nn.Linear(embed_dim, math.prod(latent_shape), device="meta").to_empty(device="cpu")
+        self.linear = nn.Linear(embed_dim, math.prod(shape), device="meta").to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)
         bound = 1 / math.sqrt(embed_dim)
         for parameter in (self.linear.weight, self.linear.bias):
@@ -65,11 +65,11 @@ class Mapper(nn.Module):
             mapper.linear.bias.copy_(bias)
         return mapper
 
-    def forward(self, image_features: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
-        """Map un-normalised image features to latents. Gradients go to the features and to W and b."""
+    def forward(self, image_features: Float[Tensor, "b d"]) -> Float[Tensor, "b ..."]:
+        """Map un-normalised image features. Gradients go to the features and to W and b."""
         with torch.autocast(image_features.device.type, enabled=False):
-            latents: Tensor = self.linear(self.prepare(image_features))
-        return latents.reshape(-1, *self.latent_shape)
+            mapped: Tensor = self.linear(self.prepare(image_features))
+        return mapped.reshape(-1, *self.shape)
 
     def prepare(self, image_features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Return what W is multiplied with: float32 features, normalised if the input is `normalized`."""

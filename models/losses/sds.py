@@ -35,7 +35,7 @@ class NoisePredictor(Protocol):
         timesteps: Int[Tensor, "b"],
         captions: Float[Tensor, "b s e"],
     ) -> Float[Tensor, "b c h w"]:
-        """eps_hat = eps_theta(z_t, t, c), differentiable in z_t."""
+        """eps_hat = eps_theta(z_t, t, c), differentiable in z_t and c."""
         ...
 
 
@@ -63,9 +63,10 @@ def sds_loss(
     L_SDS = (1/N) sum w(t) (eps_theta(z_t, t, c) - eps)^2 over all N = b c h w elements, in float32, with
     z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps and z_0 = `latents`.
 
-    Gradients go to `latents` alone. `full` differentiates through the frozen denoiser. `sds` (arXiv 2209.14988,
-    equation 3) omits the denoiser's Jacobian and runs it without a graph. The loss then has the same value, but
-    its gradient on z_0 is (2/N) w(t) sqrt(abar_t) (eps_hat - eps), which is not the gradient of that value.
+    Gradients go to `latents`, and with `full` also to `captions`, if they require them. `full` differentiates
+    through the frozen denoiser. `sds` (arXiv 2209.14988, equation 3) omits the denoiser's Jacobian and runs it
+    without a graph. The loss then has the same value, but its gradient on z_0 is
+    (2/N) w(t) sqrt(abar_t) (eps_hat - eps), which is not the gradient of that value.
 
     Raises LossError for an unknown gradient or weighting, and for latents and noise of different shapes.
     """

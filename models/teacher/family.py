@@ -64,6 +64,10 @@ class Family(Protocol):
         """Encode tokenized captions. `mask` is 1 for a token and 0 for padding."""
         ...
 
+    def condition(self, tokens: Float[Tensor, "b s e"]) -> Float[Tensor, "b s e2"]:
+        """Make tokens of `caption_width`, all of which get attention, into a caption's encoding."""
+        ...
+
     def output(
         self,
         denoiser: Any,
@@ -118,6 +122,9 @@ class StableDiffusion:
         hidden: Tensor = text_encoder(input_ids, attention_mask=mask if masked else None)[0]
         return hidden
 
+    def condition(self, tokens: Tensor) -> Tensor:
+        return tokens
+
     def output(
         self, denoiser: Any, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor, *, resolution_px: int
     ) -> Tensor:
@@ -171,6 +178,9 @@ class PixArt:
     def embed(self, text_encoder: Any, input_ids: Tensor, mask: Tensor) -> Tensor:
         hidden: Tensor = text_encoder(input_ids, attention_mask=mask)[0]
         return torch.cat([hidden, mask[..., None].to(hidden.dtype)], dim=-1)
+
+    def condition(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens, torch.ones_like(tokens[..., :1])], dim=-1)
 
     def output(
         self, denoiser: Any, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor, *, resolution_px: int

@@ -77,6 +77,15 @@ class Teacher:
     def has_vae(self) -> bool:
         return self.vae is not None
 
+    @property
+    def caption_width(self) -> int:
+        """The width of a token, as the denoiser needs it."""
+        return self.family.caption_width(self.denoiser.config)
+
+    def condition(self, tokens: Float[Tensor, "b s e"]) -> Float[Tensor, "b s e2"]:
+        """Put tokens of `caption_width` where a caption's tokens stand. Gradients flow to them."""
+        return self.family.condition(tokens)
+
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Float[Tensor, "b s e"]:
         """Embed captions as the family's pipeline of diffusers does, without gradients.
@@ -137,8 +146,8 @@ class Teacher:
     ) -> Float[Tensor, "b c h w"]:
         """Return eps_hat = eps_theta(z_t, t, c) in float32.
 
-        With guidance s it is eps_u + s (eps_c - eps_u) (arXiv 2207.12598). Gradients flow to `noisy_latents`
-        if they require them, never to weights.
+        With guidance s it is eps_u + s (eps_c - eps_u) (arXiv 2207.12598). Gradients flow to `noisy_latents` and
+        `captions` if they require them, never to weights.
         """
         return self._guided(self._epsilon, noisy_latents, timesteps, captions)
 
@@ -178,7 +187,7 @@ class Teacher:
         )
 
     def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
-        def denoise(noisy_latents: Tensor) -> Tensor:
+        def denoise(noisy_latents: Tensor, captions: Tensor) -> Tensor:
             return self.family.output(
                 self.denoiser,
                 noisy_latents.to(self.dtype),
@@ -189,7 +198,9 @@ class Teacher:
 
         scaled = self.dtype is torch.float16
         with self._own_precision():
-            return with_scaled_gradient(denoise, noisy_latents) if scaled else denoise(noisy_latents)
+            if scaled:
+                return with_scaled_gradient(denoise, noisy_latents, captions)
+            return denoise(noisy_latents, captions)
 
     @cached_property
     def _unconditional(self) -> Float[Tensor, "1 s e"]:

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from models.choices import (
     SCORE_ERROR,
+    Conflicts,
     DataFormat,
     ErrorOf,
     Gradient,
@@ -35,7 +36,9 @@ class TrainingOptions(BaseModel):
     Defaults are common values. None was tuned, and none is taken from the paper. docs/results.md shows what was
     varied, in the demo world only.
 
-    L = L_CLIP + sds_weight * L_SDS + negatives_weight * L_negatives
+    L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives
+
+    L_teacher is L_SDS or L_condition, by the objective.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -70,7 +73,11 @@ class TrainingOptions(BaseModel):
     """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
 
     sds_weight: NotNegative = Field(1.0, validation_alias=AliasChoices("sds_weight", "lambda"))
-    """Multiply L_SDS by this number, which is the paper's lambda. L_SDS is a mean over all elements of the latents."""
+    """Multiply L_SDS or L_condition by this number, which is the paper's lambda. Each is a mean over all elements of
+    the latents."""
+    conflicts: Conflicts = "keep"
+    """Add the gradients of both losses on the image features as they are (`keep`). Or, where the teacher's points
+    against that of the other losses, first take away its part along that one (`project`), as PCGrad does."""
     gradient: Gradient = "full"
     """Differentiate L_SDS through the denoiser (`full`), or leave out its Jacobian as DreamFusion does
     (`sds`)."""
@@ -98,7 +105,9 @@ class TrainingOptions(BaseModel):
     ridge_images: Count = 4096
     """Fit the ridge regression to this many images, which `seed` chooses, if `mapper_start` is ridge."""
     mapper_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Let L_SDS train only the mapper for this many steps. After that it trains the student too."""
+    """Let the teacher's loss train only the mapper for this many steps. After that it trains the student too."""
+    condition_tokens: Count = 8
+    """Turn the image embedding into this many tokens of a caption, if the objective is `condition`."""
 
     negatives: Literal["none", "data", "swap"] = "none"
     """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped
@@ -204,13 +213,13 @@ class FinetuneConfig(TrainingOptions):
 
     @property
     def uses_sds(self) -> bool:
-        """Whether L_SDS and its mapper have a part in the run."""
+        """Whether L_SDS has a part in the run, which needs the captions' embeddings."""
         return self.objective == "sds-clip"
 
     @property
     def needs_vae(self) -> bool:
         """Whether the teacher must encode images."""
-        return self.objective == "score" or (self.uses_sds and self.mapper_start == "ridge")
+        return self.objective in ("score", "condition") or (self.uses_sds and self.mapper_start == "ridge")
 
 
 def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:

@@ -27,7 +27,7 @@ class RunWarning:
 def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     """Return a warning if the teacher had no influence on the student, else None.
 
-    Runs without L_SDS log no `sds_gradient_share`, and get None. Otherwise the second half of the records
+    Runs without L_SDS log no `teacher_gradient_share`, and get None. Otherwise the second half of the records
     with that value is judged. The teacher had no influence if
 
     - the mean share is under 5 %: the gradient of lambda L_SDS on the image features was too small to matter; or
@@ -35,12 +35,12 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
       the mean residual or, with three records or more, within two standard errors of 0. Then no caption
       changes the gradient of L_SDS. A run with one teacher sample per process logs no such residual.
     """
-    of_sds = [record for record in records if "sds_gradient_share" in record]
+    of_sds = [record for record in records if "teacher_gradient_share" in record]
     late = of_sds[len(of_sds) // 2 :]
     if not late:
         return None
-    share = fmean(record["sds_gradient_share"] for record in late)
-    found, reasons = {"sds_gradient_share": share}, []
+    share = fmean(record["teacher_gradient_share"] for record in late)
+    found, reasons = {"teacher_gradient_share": share}, []
     if share < MIN_GRADIENT_SHARE:
         reasons.append(
             f"on the image features, the gradient of L_SDS was only {share:.2g} times that of the "

@@ -1,35 +1,20 @@
-"""The objective as a function of the student's features: L_CLIP and, if configured, L_SDS and negatives."""
+"""The objective as a function of the student's features: L_CLIP and, if configured, negatives and a teacher's loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.losses.contrastive import contrastive_loss
 from models.losses.score import hard_negative_loss, score_distillation_loss, teacher_choice
-from models.losses.sds import caption_residual, sds_loss
-from models.mapper import Mapper
-from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
-from models.training.randomness import draw_noise, draw_timesteps
+from models.training.distillation.teacher_loss import TeacherLoss
+from models.training.part import Part
 from models.training.score_targets import Targets
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The part of a batch that the teacher sees: its `places` in the batch, and its samples."""
-
-    places: list[int]
-    samples: list[int]
-    captions: list[str]
-    negatives: list[tuple[str, ...]]
-    embeddings: Float[Tensor, "b s e"] | None
-    """The captions as the teacher's denoiser takes them, if L_SDS is used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +23,8 @@ class Losses:
 
     contrastive: Float[Tensor, ""]
     """L_CLIP plus the weighted loss on the negatives."""
-    sds: Float[Tensor, ""] | None
-    """lambda L_SDS. Its gradients reach only the image features and the mapper."""
+    teacher: Float[Tensor, ""] | None
+    """The weighted loss by the teacher, as lambda L_SDS. Its gradients reach only the image features and the mapper."""
     terms: dict[str, Tensor]
 
 
@@ -49,9 +34,13 @@ class Objective:
 
     config: FinetuneConfig
     steps: int
-    teacher: Teacher | None = None
-    mapper: Mapper | None = None
+    teacher_loss: TeacherLoss | None = None
     targets: Targets | None = None
+
+    @property
+    def mapper(self) -> dict[str, nn.Parameter]:
+        """The mapper's parameters by name; none without a teacher's loss."""
+        return dict(self.teacher_loss.mapper.named_parameters()) if self.teacher_loss else {}
 
     def __call__(
         self,
@@ -79,10 +68,10 @@ class Objective:
             choice = self._choice(image, text, negative, logit_scale, part)
             terms |= choice
             contrastive = contrastive + self.config.negatives_weight * choice["negatives"]
-        if self.config.uses_sds:
-            sds = self._sds(image_features, part, step, with_gap)
-            weighted = self.config.sds_weight * sds["sds"]
-            terms |= sds
+        if self.teacher_loss is not None:
+            by_teacher = self.teacher_loss(image_features, part, step, with_gap=with_gap)
+            weighted = self.config.sds_weight * by_teacher[self.teacher_loss.name]
+            terms |= by_teacher
         return Losses(contrastive, weighted, terms)
 
     def _choice(
@@ -104,46 +93,6 @@ class Objective:
             "target_own": teacher_choice(errors, temperature=temperature, valid=valid)[:, 0].exp().mean(),
             "target_chance": (1 / valid.sum(dim=1)).mean(),
         }
-
-    def _sds(self, image_features: Tensor, part: Part, step: int, with_gap: bool) -> dict[str, Tensor]:
-        assert self.teacher is not None
-        assert self.mapper is not None
-        assert part.embeddings is not None
-        features = image_features[part.places]
-        if step < self.config.mapper_warmup_steps:
-            features = features.detach()  # L_SDS trains the mapper alone in its warm-up
-        latents = self.mapper(features)
-        low, high = timestep_range(self.config, self.teacher.timesteps, step, self.steps)
-        seed, device = self.config.seed, latents.device
-        timesteps = draw_timesteps(seed, step, part.samples, low, high).to(device)
-        noise = draw_noise(seed, step, part.samples, self.teacher.latent_shape).to(device)
-        captions = part.embeddings
-        loss, residual = sds_loss(
-            latents,
-            captions,
-            timesteps,
-            noise,
-            teacher=self.teacher,
-            weighting=self.config.weighting,
-            gradient=self.config.gradient,
-            gamma=self.config.min_snr_gamma,
-        )
-        terms = {"sds": loss, "residual": residual.mean()}
-        if with_gap and len(captions) > 1:  # a single sample has no other caption
-            terms["latents_rms"] = latents.detach().square().mean().sqrt()
-            terms["latents_spread"] = latents.detach().std(dim=0).mean()
-            shuffled = captions.roll(1, dims=0)
-            other = caption_residual(latents, shuffled, timesteps, noise, teacher=self.teacher)
-            terms["residual_shuffled"] = other.mean()
-        return terms
-
-
-def timestep_range(config: FinetuneConfig, timesteps: int, step: int, steps: int) -> tuple[int, int]:
-    t_max = config.t_max
-    if config.t_schedule == "annealed":
-        t_max -= (config.t_max - config.t_min) / 2 * step / max(steps - 1, 1)
-    low = ceil(config.t_min * (timesteps - 1))
-    return low, max(low, floor(t_max * (timesteps - 1)))
 
 
 def _padded(

@@ -25,7 +25,11 @@ from models.run_files import CHECKPOINTS, LOG_FILE
 from models.student import StudentError, trainable_parameters
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
+from models.training.distillation.condition import ConditionLoss
+from models.training.distillation.sds import SdsLoss
+from models.training.distillation.teacher_loss import TeacherLoss
 from models.training.influence import RunWarning, teacher_had_no_say
+from models.training.latents import Latents
 from models.training.log import Pace, RunLog, peak_memory_mib, writing
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
@@ -185,25 +189,41 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     steps = config.steps_over(len(pairs))
     network = deepcopy(base.network)
     student = trainable_parameters(network, config.trainable)
-    mapper = targets = None
-    if config.uses_sds:
-        assert teacher is not None
-        mapper = Mapper(base.embed_dim, teacher.latent_shape, input=config.mapper_input, seed=config.seed)
-        mapper.to(place.device)
+    targets = None
     if config.objective == "score":
         assert teacher is not None
         targets = parts.targets or ScoreTargets(config, base, teacher, pairs)
+    teacher_loss = _teacher_loss(config, parts, pairs, steps, place)
+    objective = Objective(config, steps, teacher_loss, targets)
     trainer = Trainer(
         network,
         base.tokenizer,
-        Objective(config, steps, teacher, mapper, targets),
+        objective,
         student,
-        make_optimizer(network, student, dict(mapper.named_parameters()) if mapper else {}, config),
+        make_optimizer(network, student, objective.mapper, config),
         device=place.device,
         dtype=DTYPES[config.precision],
         world_size=place.world_size,
     )
-    return _Run(network, mapper, trainer, pairs, steps)
+    return _Run(network, teacher_loss.mapper if teacher_loss else None, trainer, pairs, steps)
+
+
+def _teacher_loss(
+    config: FinetuneConfig, parts: Parts, pairs: PairSet, steps: int, place: Place
+) -> TeacherLoss | None:
+    """The loss by which the teacher reaches the image features, for objectives that have one."""
+    base, teacher = parts.base, parts.teacher
+    if config.objective not in ("sds-clip", "condition"):
+        return None
+    assert teacher is not None
+
+    def mapper(shape: tuple[int, ...]) -> Mapper:
+        return Mapper(base.embed_dim, shape, input=config.mapper_input, seed=config.seed).to(place.device)
+
+    if config.objective == "sds-clip":
+        return SdsLoss(config, steps, teacher, mapper(teacher.latent_shape))
+    tokens = mapper((config.condition_tokens, teacher.caption_width))
+    return ConditionLoss(config, steps, teacher, tokens, Latents(base, teacher, pairs))
 
 
 def _loop(
@@ -217,7 +237,7 @@ def _loop(
         last = done + 1 == run.steps
         logs = last or (done + 1) % config.log_every == 0
         try:
-            values = run.trainer.step(batch, with_gap=logs and config.uses_sds)
+            values = run.trainer.step(batch, with_gap=logs)
         except NotFiniteError as error:
             tell({"step": done + 1, "steps": run.steps, "non_finite": error.count})
             raise

@@ -9,9 +9,9 @@ from torch import Tensor
 from models.clip import Clip
 from models.data.pairs import PairSet
 from models.teacher.diffusion_score import check_finite, denoising_errors, draws
-from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
+from models.training.latents import Latents
 
 Targets = Callable[[Sequence[int], Sequence[str], Sequence[tuple[str, ...]], int], Tensor]
 """Returns the teacher's errors of samples, as `ScoreTargets` does."""
@@ -31,8 +31,7 @@ class ScoreTargets:
     def __init__(self, config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> None:
         self._config = config
         self._teacher = teacher
-        self._pairs = pairs
-        self._view = teacher_view(base, teacher.resolution_px)
+        self._latents = Latents(base, teacher, pairs)
         self._known: dict[tuple[int, tuple[str, ...], int], Tensor] = {}
 
     def __call__(
@@ -71,7 +70,7 @@ class ScoreTargets:
             # Differs for every pair of seed and sample, up to a million samples.
             seed=config.negatives_seed * 1_000_003 + sample, t_min=config.score_t_min, t_max=config.score_t_max,
         )  # fmt: skip
-        latents = teacher.encode_image(self._view(self._pairs.image(sample))[None].to(teacher.device))[0]
+        latents = self._latents.encode(sample)
         filled = list(captions) + [captions[0]] * (width - len(captions))
         errors = denoising_errors(
             teacher, latents, teacher.encode_captions(filled),

@@ -13,12 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.choices import Conflicts
 from models.data.batches import Batch
 from models.errors import NotFiniteError
 from models.training.config import FinetuneConfig
 from models.training.log import synchronize
-from models.training.objective import Losses, Objective, Part
+from models.training.objective import Losses, Objective
 from models.training.optimizer import gradient_norm, set_learning_rate
+from models.training.part import Part
 from models.training.processes import average, average_gradients
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
@@ -42,7 +44,7 @@ class Trainer:
         self.network: Any = network
         self.optimizer = optimizer
         self.student = student
-        self.mapper = dict(objective.mapper.named_parameters()) if objective.mapper else {}
+        self.mapper = objective.mapper
         self._tokenizer = tokenizer
         self._objective = objective
         self._device, self._dtype = device, dtype
@@ -107,13 +109,15 @@ class Trainer:
                 batch.step,
                 with_gap=with_gap,
             )
-            share = _backward(losses, images.features)
+            balance = _backward(losses, images.features, self.config.conflicts)
             for encoded in (images, texts, negatives):
                 if encoded is not None:
                     encoded.backward()
-        total = losses.contrastive if losses.sds is None else losses.contrastive + losses.sds
+        total = losses.contrastive if losses.teacher is None else losses.contrastive + losses.teacher
         return (
-            {name: value.detach() for name, value in losses.terms.items()} | share | {"loss": total.detach()}
+            {name: value.detach() for name, value in losses.terms.items()}
+            | balance
+            | {"loss": total.detach()}
         )
 
     def _part_of(self, batch: Batch) -> Part:
@@ -129,10 +133,10 @@ class Trainer:
         )
 
     def _embed(self, captions: list[str]) -> Tensor:
-        assert self._objective.teacher is not None
+        assert self._objective.teacher_loss is not None
         synchronize(self._device)  # the optimizer's part of the step before may still be queued
         began = time.monotonic()
-        embeddings = self._objective.teacher.encode_captions(captions)
+        embeddings = self._objective.teacher_loss.teacher.encode_captions(captions)
         synchronize(self._device)
         self.embedding_s += time.monotonic() - began
         return embeddings
@@ -197,22 +201,32 @@ def sub_batch(batch_size: int, count: int) -> list[int]:
     return [place * batch_size // count for place in range(count)]
 
 
-def _backward(losses: Losses, image_features: Tensor) -> dict[str, Tensor]:
-    """Backpropagate both losses, and return the ratio of their gradient norms on the image features.
+def _backward(losses: Losses, image_features: Tensor, conflicts: Conflicts) -> dict[str, Tensor]:
+    """Backpropagate both losses, and return how their gradients on the image features compare.
 
-    The ratio is |grad sds| / |grad contrastive|. The two go back one after the other, which costs no more
-    than their sum.
+    The share is |g_teacher| / |g_contrastive|, and the cosine is that of the angle between them, over the batch of all
+    processes. The two go back one after the other, which costs no more than their sum. With `project`, g_teacher loses
+    its part along g_contrastive where the cosine is negative (PCGrad, arXiv 2001.06782).
     """
-    if losses.sds is None:
+    if losses.teacher is None:
         torch.autograd.backward(losses.contrastive)
         return {}
-    torch.autograd.backward(losses.sds)
+    torch.autograd.backward(losses.teacher)
     first = image_features.grad
-    of_sds = torch.zeros_like(image_features) if first is None else first.clone()
+    of_teacher = torch.zeros_like(image_features) if first is None else first.clone()
     torch.autograd.backward(losses.contrastive)
     assert image_features.grad is not None
-    of_contrastive = (image_features.grad - of_sds).norm().clamp_min(torch.finfo(torch.float32).tiny)
-    return {"sds_gradient_share": of_sds.norm() / of_contrastive}
+    of_contrastive = image_features.grad - of_teacher
+    products = [(of_teacher * of_teacher), (of_contrastive * of_contrastive), (of_teacher * of_contrastive)]
+    teacher, contrastive, both = average(torch.stack([product.sum() for product in products]))
+    contrastive = contrastive.clamp_min(torch.finfo(torch.float32).tiny)
+    if conflicts == "project":
+        image_features.grad -= (both / contrastive).clamp(max=0) * of_contrastive
+    return {
+        "teacher_gradient_share": (teacher / contrastive).sqrt(),
+        "teacher_gradient_cosine": both
+        / (teacher * contrastive).sqrt().clamp_min(torch.finfo(torch.float32).tiny),
+    }
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:

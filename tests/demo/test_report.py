@@ -161,7 +161,7 @@ def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) ->
 
 def with_gap(outcome: Outcome) -> Outcome:
     """With a residual gap of 10 %, of 30 % on real latents, and a quarter of L_CLIP's gradient."""
-    values = {"residual": 0.5, "residual_shuffled": 0.55, "sds_gradient_share": 0.25}
+    values = {"residual": 0.5, "residual_shuffled": 0.55, "teacher_gradient_share": 0.25}
     log = [{"step": float(step), **values} for step in (10, 20)]
     real = {"residual": 0.2, "residual_shuffled": 0.26}
     return replace(outcome, log=log, options={**FORMATS, "steps": 20}, real=real)

@@ -477,7 +477,7 @@ def test_job_in_which_the_teacher_had_no_say_ends_by_saying_so(
     assert job.result is not None
     [warning] = job.result["warnings"]
     assert warning["code"] == "teacher_had_no_say"
-    assert warning["figures"]["sds_gradient_share"] < 0.05
+    assert warning["figures"]["teacher_gradient_share"] < 0.05
     [event] = [event for event in store.events.events(job.id) if event.level is Level.WARNING]
     assert (event.message, (event.data or {})["code"]) == (warning["message"], "teacher_had_no_say")
     control = run(config, store, submit, finetune_config)

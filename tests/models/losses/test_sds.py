@@ -81,6 +81,21 @@ def test_full_gradient_is_that_of_finite_differences(weighting: str) -> None:
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_gradient_on_captions_is_that_of_finite_differences(weighting: str) -> None:
+    latents, captions, noise = inputs()
+    teacher = toy_teacher()
+    captions.requires_grad_()
+    sds_loss(latents, captions, TIMESTEPS, noise, teacher=teacher, weighting=weighting).loss.backward()
+    assert captions.grad is not None
+    for position in np.ndindex(*captions.shape):
+        step = torch.zeros(captions.shape, dtype=torch.float64)
+        step[position] = 1e-4
+        moved = [captions.detach().double() + sign * step for sign in (1, -1)]
+        above, below = (objective_by_hand(latents, each, noise, teacher, weighting) for each in moved)
+        assert captions.grad[position].item() == pytest.approx((above - below) / 2e-4, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_sds_gradient_is_its_formula(weighting: str) -> None:
     latents, captions, noise = inputs()
     teacher = toy_teacher()

@@ -24,6 +24,14 @@ def test_the_network_s_gradient_has_a_greatest_entry_of_one_and_the_caller_s_its
     torch.testing.assert_close(gradient - 1, 2 * weights * values.detach(), rtol=0, atol=1e-7)
 
 
+def test_every_input_that_needs_a_gradient_gets_its_own() -> None:
+    one, other, fixed = leaf(), leaf(), leaf().detach()
+    output = with_scaled_gradient(lambda x, y, z: x * y + y * z, one, other, fixed)
+    gradients = torch.autograd.grad(1e-8 * output.sum(), [one, other])
+    torch.testing.assert_close(gradients[0], 1e-8 * other.detach())
+    torch.testing.assert_close(gradients[1], 1e-8 * (one.detach() + fixed))
+
+
 @pytest.mark.parametrize("factor", [0.0, float("nan"), float("inf")])
 def test_no_gradient_stays_none_and_a_broken_one_stays_broken(factor: float) -> None:
     values = leaf()

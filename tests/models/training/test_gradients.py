@@ -1,24 +1,27 @@
 """The gradient of a whole step, against the formula written out with diffusers' and open_clip's own parts."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from models.data.batches import batch_indices
 from models.mapper import Mapper
 from models.teacher.load import load_teacher
+from models.teacher.pixels import teacher_view
 from models.training.parts import Parts
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.run import train
-from tests.teachers import save_sd_teacher
+from tests.teachers import save_pixart_teacher, save_sd_teacher
 from tests.training import PLACE, changed, configure, frozen_state, gradients, last_checkpoint
 
 UNCLIPPED = 1e9
@@ -67,10 +70,73 @@ def test_a_step_has_the_gradient_of_the_formula(prediction_type: str, parts: Par
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
 
 
+def condition_formula(parts: Parts, folder: Path, weight: float, seed: int) -> dict[str, Tensor]:
+    """Gradients of ClipLoss + weight * mean (eps_hat - eps)^2 with W f(x) as the condition of x's own latents."""
+    assert parts.teacher is not None
+    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
+    texts = [parts.pairs.sample(index).captions[0] for index in indices]
+    images = [parts.pairs.image(index) for index in indices]
+    network: Any = deepcopy(parts.base.network)
+    network.requires_grad_(True)
+    image = network.encode_image(
+        torch.stack([parts.base.preprocess(each) for each in images]), normalize=True
+    )
+    text = network.encode_text(parts.base.tokenizer(texts), normalize=True)
+    view = teacher_view(parts.base, 64)
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+    with torch.no_grad():
+        encoded = vae.encode(torch.stack([view(each) for each in images])).latent_dist.mode()
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    noise, timesteps = draw_noise(seed, 0, indices, (4, 8, 8)), draw_timesteps(seed, 0, indices, 20, 979)
+    noisy = scheduler.add_noise(encoded * vae.config.scaling_factor, noise, timesteps)
+    mapper = Mapper(32, (3, 32), seed=seed)
+    tokens = mapper.linear(image).view(8, 3, 32)
+    if (folder / "transformer").exists():
+        transformer = PixArtTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+        output = transformer(noisy, tokens, timesteps, encoder_attention_mask=torch.ones(8, 3)).sample[:, :4]
+    else:
+        output = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")(
+            noisy, timesteps, tokens
+        ).sample
+    if scheduler.config.prediction_type == "v_prediction":
+        abar = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
+    loss = ClipLoss()(image, text, network.logit_scale.exp()) + weight * F.mse_loss(output, noise)
+    loss.backward()
+    named = {f"student.{name}": value for name, value in network.named_parameters()}
+    named |= {f"mapper.{name}": value for name, value in mapper.named_parameters()}
+    return {name: value.grad for name, value in named.items() if value.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "save", [save_sd_teacher, partial(save_sd_teacher, prediction_type="v_prediction"), save_pixart_teacher]
+)
+def test_a_step_with_the_condition_has_the_gradient_of_its_formula(
+    save: Callable[..., Path], parts: Parts, tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "teacher", seed=3)
+    teacher = load_teacher(str(folder), device="cpu", precision="float32", vae=True)
+    own = Parts(parts.base, parts.pairs, teacher)
+    expected = condition_formula(own, folder, 0.7, seed=5)
+    found = first_gradients(
+        tmp_path / "out",
+        own,
+        objective="condition",
+        condition_tokens=3,
+        sds_weight=0.7,
+        seed=5,
+        trainable="all",
+    )
+    assert len(found) == len(list(parts.base.network.parameters())) + 2
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"objective": "sds-clip", "sds_batch_size": 5},
+        {"objective": "condition", "sds_batch_size": 5},
         {"objective": "clip", "negatives": "swap", "negatives_loss": "contrast"},
         {"objective": "score", "negatives": "swap", "score_draws": 2},
     ],

@@ -24,7 +24,7 @@ def logged(shares: list[float], gaps: list[float] | None = None) -> list[Record]
     """Records with these gradient shares and, over a residual of 1, these gaps; among lines without any."""
     lines: list[Record] = [{"step": 0, "validation_clip": 1.0}]
     for number, share in enumerate(shares):
-        line = {"step": number + 1, "sds_gradient_share": share}
+        line = {"step": number + 1, "teacher_gradient_share": share}
         lines.append(
             line if gaps is None else line | {"residual": 1.0, "residual_shuffled": 1 + gaps[number]}
         )
@@ -60,7 +60,7 @@ def test_the_second_half_of_the_log_decides(
 def test_figures_are_means_over_the_second_half() -> None:
     warning = teacher_had_no_say(logged([1.0, 1.0, 0.01, 0.03], [1.0, 1.0, 0.2, 0.4]))
     assert warning is not None
-    assert warning.figures == pytest.approx({"sds_gradient_share": 0.02, "residual_gap": 0.3})
+    assert warning.figures == pytest.approx({"teacher_gradient_share": 0.02, "residual_gap": 0.3})
 
 
 def deaf(teacher: Teacher) -> Teacher:
@@ -84,16 +84,16 @@ def test_a_teacher_that_no_caption_reaches_had_no_say_whatever_its_weight(
     result = train(configure(sds_weight=1e4, log_every=1), placebo, tmp_path / "out", PLACE)
     [warning] = result.warnings
     assert warning.figures["residual_gap"] == pytest.approx(0, abs=1e-6)
-    assert warning.figures["sds_gradient_share"] > 0.05
+    assert warning.figures["teacher_gradient_share"] > 0.05
 
 
 def test_a_weight_that_is_next_to_nothing_gives_no_say(parts: Parts, tmp_path: Path) -> None:
     result = train(configure(sds_weight=1e-6, log_every=1), parts, tmp_path / "out", PLACE)
     [warning] = result.warnings
     lines = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
-    shares = [line["sds_gradient_share"] for line in lines]
-    assert warning.figures["sds_gradient_share"] == pytest.approx(sum(shares[2:]) / 2)
-    assert warning.figures["sds_gradient_share"] < 0.05
+    shares = [line["teacher_gradient_share"] for line in lines]
+    assert warning.figures["teacher_gradient_share"] == pytest.approx(sum(shares[2:]) / 2)
+    assert warning.figures["teacher_gradient_share"] < 0.05
 
 
 def test_a_run_without_l_sds_says_nothing_of_it(parts: Parts, tmp_path: Path) -> None:

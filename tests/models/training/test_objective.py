@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.teacher.load import load_teacher
-from models.training.objective import timestep_range
+from models.training.distillation.teacher_loss import timestep_range
 from models.training.parts import Parts
 from models.training.run import train
 from models.training.score_targets import ScoreTargets

@@ -232,8 +232,8 @@ def test_the_log_holds_what_a_run_is_judged_by(parts: Parts, tmp_path: Path) -> 
     assert logged[0].keys() == {
         *("step", "steps", "clip", "negatives", "sds", "residual", "residual_shuffled", "loss"),
         *("gradient_norm", "mapper_gradient_norm", "lr", "examples_per_s", "data_share"),
-        *("peak_memory_mib", "non_finite", "latents_rms", "latents_spread"),
-        "sds_gradient_share",
+        *("peak_memory_mib", "non_finite", "mapped_rms", "mapped_spread"),
+        "teacher_gradient_share",
     }
     first = logged[0]
     assert first["loss"] == pytest.approx(first["clip"] + first["negatives"] + first["sds"], rel=1e-5)

@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.training.trainer import Encoded, sub_batch
+from models.choices import Conflicts
+from models.training.objective import Losses
+from models.training.trainer import Encoded, _backward, sub_batch
 
 
 class Tower:
@@ -62,3 +64,37 @@ def test_processes_take_the_sub_batch_that_one_would(batch_size: int, count: int
         rank * part + place for rank in range(world_size) for place in sub_batch(part, count // world_size)
     ]
     assert together == sub_batch(batch_size, count)
+
+
+def gradients_of(
+    contrastive: Tensor, teacher: Tensor, conflicts: Conflicts
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What two losses whose gradients are given leave on the image features, and what is logged of it."""
+    features = torch.zeros_like(contrastive, requires_grad=True)
+    losses = Losses((features * contrastive).sum(), (features * teacher).sum(), {})
+    logged = _backward(losses, features, conflicts)
+    assert features.grad is not None
+    return features.grad, logged
+
+
+def test_gradients_are_compared_by_size_and_angle() -> None:
+    contrastive, teacher = torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 1.0], [0.0, -2.0]])
+    total, logged = gradients_of(contrastive, teacher, "keep")
+    assert torch.equal(total, contrastive + teacher)
+    assert logged["teacher_gradient_share"].item() == pytest.approx(5**0.5 / 5)
+    assert logged["teacher_gradient_cosine"].item() == pytest.approx(-8 / (5 * 5**0.5))
+
+
+def test_conflicting_part_of_the_teacher_s_gradient_is_taken_away() -> None:
+    contrastive, teacher = torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 1.0], [0.0, -2.0]])
+    total, logged = gradients_of(contrastive, teacher, "project")
+    rest = total - contrastive
+    assert (rest * contrastive).sum().item() == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(rest, teacher + 8 / 25 * contrastive)
+    assert logged["teacher_gradient_cosine"] < 0  # as it was
+
+
+def test_gradients_that_agree_are_kept() -> None:
+    contrastive, teacher = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 5.0]])
+    total, _ = gradients_of(contrastive, teacher, "project")
+    assert torch.equal(total, contrastive + teacher)

@@ -1,0 +1,75 @@
+"""What every such loss has in common: a mapper, the draws of noise, and what is logged."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from models.losses.sds import caption_residual, sds_loss
+from models.mapper import Mapper
+from models.teacher.teacher import Teacher
+from models.training.config import FinetuneConfig
+from models.training.part import Part
+from models.training.randomness import draw_noise, draw_timesteps
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherLoss(ABC):
+    """The teacher's denoising error, where what the mapper makes of an image's features is one of its inputs."""
+
+    name: ClassVar[str]
+    """The loss's name in the log."""
+    gradient: ClassVar[str | None] = None
+    """How the error is differentiated, if that is not configured."""
+
+    config: FinetuneConfig
+    steps: int
+    teacher: Teacher
+    mapper: Mapper
+
+    @abstractmethod
+    def inputs(
+        self, mapped: Float[Tensor, "b ..."], part: Part
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b s e"]]:
+        """Return the latents to which noise is added, and the captions under which they are denoised."""
+
+    def __call__(
+        self, image_features: Float[Tensor, "b d"], part: Part, step: int, *, with_gap: bool
+    ) -> dict[str, Tensor]:
+        """Return the unweighted loss by its name, and what is logged with it.
+
+        `with_gap` also computes the residual under shuffled captions, which has no gradient.
+        """
+        config, teacher = self.config, self.teacher
+        features = image_features[part.places]
+        if step < config.mapper_warmup_steps:
+            features = features.detach()  # only the mapper is trained in its warm-up
+        mapped = self.mapper(features)
+        latents, captions = self.inputs(mapped, part)
+        low, high = timestep_range(config, teacher.timesteps, step, self.steps)
+        timesteps = draw_timesteps(config.seed, step, part.samples, low, high).to(latents.device)
+        noise = draw_noise(config.seed, step, part.samples, teacher.latent_shape).to(latents.device)
+        loss, residual = sds_loss(
+            latents, captions, timesteps, noise, teacher=teacher, weighting=config.weighting,
+            gradient=self.gradient or config.gradient, gamma=config.min_snr_gamma,
+        )  # fmt: skip
+        terms = {self.name: loss, "residual": residual.mean()}
+        if with_gap and len(captions) > 1:  # a single sample has no other caption
+            terms["mapped_rms"] = mapped.detach().square().mean().sqrt()
+            terms["mapped_spread"] = mapped.detach().std(dim=0).mean()
+            other = caption_residual(latents, captions.roll(1, dims=0), timesteps, noise, teacher=teacher)
+            terms["residual_shuffled"] = other.mean()
+        return terms
+
+
+def timestep_range(config: FinetuneConfig, timesteps: int, step: int, steps: int) -> tuple[int, int]:
+    t_max = config.t_max
+    if config.t_schedule == "annealed":
+        t_max -= (config.t_max - config.t_min) / 2 * step / max(steps - 1, 1)
+    low = ceil(config.t_min * (timesteps - 1))
+    return low, max(low, floor(t_max * (timesteps - 1)))

@@ -1,0 +1,56 @@
+"""Latents of training images are the teacher's own, and each image is encoded once."""
+
+import PIL.Image
+import pytest
+import torch
+
+from models.clip import Clip
+from models.data.pairs import PairSet, Sample
+from models.teacher.pixels import teacher_view
+from models.teacher.teacher import Teacher
+from models.training import latents as module
+from models.training.latents import Latents
+
+
+class Watched(PairSet):
+    """Pairs that count how often an image is read."""
+
+    def __init__(self, pairs: PairSet) -> None:
+        self._pairs = pairs
+        self.read: list[int] = []
+
+    @property
+    def content_hash(self) -> str:
+        return self._pairs.content_hash
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def sample(self, index: int) -> Sample:
+        return self._pairs.sample(index)
+
+    def image(self, index: int) -> PIL.Image.Image:
+        self.read.append(index)
+        return self._pairs.image(index)
+
+
+def test_latents_are_the_teacher_s_and_are_kept(base: Clip, teacher: Teacher, pairs: PairSet) -> None:
+    watched = Watched(pairs)
+    latents = Latents(base, teacher, watched)
+    view = teacher_view(base, teacher.resolution_px)
+    found = latents([3, 5, 3])
+    expected = [teacher.encode_image(view(pairs.image(index))[None])[0] for index in (3, 5, 3)]
+    assert torch.equal(found, torch.stack(expected))
+    assert torch.equal(latents([5]), found[1:2])
+    assert watched.read == [3, 5]
+
+
+def test_no_more_is_kept_than_there_is_room_for(
+    base: Clip, teacher: Teacher, pairs: PairSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 4 * 8 * 8 * 4)  # one image's latents
+    watched = Watched(pairs)
+    latents = Latents(base, teacher, watched)
+    for _ in range(2):
+        latents([0, 1])
+    assert watched.read == [0, 1, 1]
