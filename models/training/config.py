@@ -172,11 +172,11 @@ class FinetuneConfig(TrainingOptions):
     base: str = "demo"
     """Fine-tune this model, given by its reference."""
     teacher: str | None = None
-    """Distil this teacher: a diffusers folder, a hub id or `demo`. The objectives `sds-clip` and `score` need
-    one."""
+    """Distil this teacher: a diffusers folder, a hub id or `demo`. All objectives but `clip` need one."""
     objective: Objective = "sds-clip"
     """Train for this objective. `clip` is L_CLIP alone, without a teacher: the control. `sds-clip` adds L_SDS to
-    L_CLIP. `score` distils the teacher's choice among a caption and its hard negatives."""
+    L_CLIP. `condition` adds L_condition, in which the image embedding takes the place of the caption. `score` distils
+    the teacher's choice among a caption and its hard negatives."""
     seed: Seed = 0
     """Use this seed for everything random, except for what `negatives_seed` decides."""
 
@@ -231,6 +231,10 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
     if objective != "clip" and teacher is None:
         raise ValueError(
             f"The objective {objective} needs a teacher; give one, or choose the objective clip."
+        )
+    if objective == "condition" and options.mapper_start == "ridge":
+        raise ValueError(
+            "The ridge fits latents, and the objective condition has none to fit; use mapper_start: random."
         )
     if objective == "score" and options.negatives == "none":
         raise ValueError("The objective score needs negatives: data or swap.")

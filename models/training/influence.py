@@ -1,4 +1,4 @@
-"""Did the teacher have any influence in a run with L_SDS? Judged at its end, from what the run logged."""
+"""Did the teacher have any influence by its loss? Judged at its end, from what the run logged."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ class RunWarning:
 def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     """Return a warning if the teacher had no influence on the student, else None.
 
-    Runs without L_SDS log no `teacher_gradient_share`, and get None. Otherwise the second half of the records
-    with that value is judged. The teacher had no influence if
+    Runs without a teacher's loss log no `teacher_gradient_share`, and get None. Otherwise the second half of the
+    records with that value is judged. The teacher had no influence if
 
-    - the mean share is under 5 %: the gradient of lambda L_SDS on the image features was too small to matter; or
-    - the residual under shuffled captions is no higher than under the true ones: the mean difference is under 1 % of
-      the mean residual or, with three records or more, within two standard errors of 0. Then no caption
-      changes the gradient of L_SDS. A run with one teacher sample per process logs no such residual.
+    - the mean share is under 5 %: the gradient of its loss on the image features was too small to matter; or
+    - the residual with the captions (for the objective condition, the conditions) of other samples is no higher than
+      with their own: the mean difference is under 1 % of the mean residual or, with three records or more, within two
+      standard errors of 0. A run with one teacher sample per process logs no such residual.
     """
-    of_sds = [record for record in records if "teacher_gradient_share" in record]
-    late = of_sds[len(of_sds) // 2 :]
+    of_teacher = [record for record in records if "teacher_gradient_share" in record]
+    late = of_teacher[len(of_teacher) // 2 :]
     if not late:
         return None
     share = fmean(record["teacher_gradient_share"] for record in late)
     found, reasons = {"teacher_gradient_share": share}, []
     if share < MIN_GRADIENT_SHARE:
         reasons.append(
-            f"on the image features, the gradient of L_SDS was only {share:.2g} times that of the "
-            f"other losses, below the minimum of {MIN_GRADIENT_SHARE:g} (raise lambda, or start the "
-            "mapper with ridge)"
+            f"on the image features, the gradient of the teacher's loss was only {share:.2g} times that of the "
+            f"other losses, below the minimum of {MIN_GRADIENT_SHARE:g} (raise lambda, or let the mapper "
+            "begin better: mapper_start or mapper_warmup_steps)"
         )
     compared = [record for record in late if "residual_shuffled" in record]
     if compared:
@@ -57,8 +57,9 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
             noise = _STANDARD_ERRORS * stdev(gaps) / len(gaps) ** 0.5
         if fmean(gaps) < max(noise, MIN_RESIDUAL_GAP * residual):
             reasons.append(
-                f"with shuffled captions the residual changed by {found['residual_gap']:+.2%}, which is "
-                "no real increase (to this teacher, the latents carry no information about the caption)"
+                f"with the caption or the condition of another sample the residual changed by "
+                f"{found['residual_gap']:+.2%}, which is no real increase (to this teacher, what the mapper makes "
+                "of an image carries no information)"
             )
     if not reasons:
         return None

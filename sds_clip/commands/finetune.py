@@ -222,7 +222,9 @@ class _Terminal(Watcher):
     def on_record(self, record: Record) -> None:
         """Show a record's losses, next to the bar or as a line."""
         losses = {
-            name: f"{record[name]:.4g}" for name in ("loss", "clip", "sds", "negatives") if name in record
+            name: f"{record[name]:.4g}"
+            for name in ("loss", "clip", "sds", "condition", "negatives")
+            if name in record
         }
         if losses and self._bar is not None:
             self._bar.set_postfix(losses, refresh=False)

@@ -31,6 +31,7 @@ KILLS = int(os.environ.get("SDS_CLIP_KILLS") or random.SystemRandom().randrange(
 OBJECTIVES: dict[str, list[str]] = {
     "sds-clip full": ["--objective", "sds-clip", "--gradient", "full", "--sds-batch-size", "5"],
     "sds-clip sds": ["--objective", "sds-clip", "--gradient", "sds", "--mapper-start", "ridge"],
+    "condition": ["--objective", "condition", "--sds-batch-size", "5"],
     "score": ["--objective", "score", "--negatives", "swap", "--score-draws", "2"],
 }
 
@@ -233,7 +234,7 @@ def test_help_shows_every_option_with_its_choices_and_default(
     for name in FinetuneConfig.model_fields:
         spelled = "lambda" if name == "sds_weight" else name.replace("_", "-")
         assert re.search(rf"^  --{spelled}[ ,]", shown, re.MULTILINE)
-    assert re.search(r"--objective \W?clip\Wsds-clip\Wscore\W", shown)
+    assert re.search(r"--objective \W?clip\Wsds-clip\Wcondition\Wscore\W", shown)
     assert re.search(r"--gradient \W?full\Wsds\W", shown)
     assert re.search(r"--max-bad-share [A-Z]+\s[^-]*\(default: 0\.0\)", shown)
     assert re.search(r"--no-activation-checkpointing\s.*\(default: no\)", shown, re.DOTALL)

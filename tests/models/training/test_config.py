@@ -10,7 +10,7 @@ from tests.training import configure
     ("options", "message"),
     [
         ({"learning_rate": 1}, r"learning_rate: .*\bmapper_lr\b"),
-        ({"objective": "sds"}, r"objective: .*'clip', 'sds-clip' or 'score'"),
+        ({"objective": "sds"}, r"objective: .*'clip', 'sds-clip', 'condition' or 'score'"),
         ({"gradient": "half"}, r"gradient: .*'full' or 'sds'"),
         ({"lr": "fast"}, "lr: .*number"),
         ({"lr": float("nan")}, "lr: "),
@@ -22,6 +22,7 @@ from tests.training import configure
         ({"epochs": 1.0}, "steps.*epochs"),
         ({"teacher": None}, "sds-clip.*teacher"),
         ({"objective": "score"}, "objective score needs negatives"),
+        ({"objective": "condition", "mapper_start": "ridge"}, "use mapper_start: random"),
         ({"objective": "score", "negatives": "swap", "negatives_loss": "contrast"}, "needs negatives_loss"),
         ({"t_min": 0.9, "t_max": 0.1}, "t_min.*t_max"),
         ({"t_max": 1.5}, "t_max: .*1"),

@@ -1,5 +1,6 @@
 """What the variants of a run have in common, and what they do not."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_annealing_ends_in_the_middle_of_the_range() -> None:
 def test_sds_reaches_the_student(gradient: str, parts: Parts, tmp_path: Path) -> None:
     control = delta_bytes(parts, tmp_path / "control", objective="clip", steps=2)
     assert control != delta_bytes(parts, tmp_path / "sds", steps=2, gradient=gradient)
+
+
+def test_the_condition_reaches_the_student_and_needs_no_caption(parts: Parts, tmp_path: Path) -> None:
+    control = delta_bytes(parts, tmp_path / "control", objective="clip", steps=2)
+    assert control != delta_bytes(parts, tmp_path / "condition", objective="condition", steps=2)
+    assert control == delta_bytes(
+        parts, tmp_path / "warm-up", objective="condition", steps=2, mapper_warmup_steps=2
+    )
+    records = [json.loads(line) for line in (tmp_path / "condition" / "log.jsonl").read_text().splitlines()]
+    assert {"condition", "residual", "residual_shuffled", "teacher_gradient_cosine"} <= records[-1].keys()
 
 
 def test_activation_checkpointing_changes_nothing(parts: Parts, teacher_folder: Path, tmp_path: Path) -> None:

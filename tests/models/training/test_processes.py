@@ -20,6 +20,7 @@ UNCLIPPED = 1e9
 RUNS: dict[str, dict[str, object]] = {
     "sds-clip": {"sds_batch_size": 4},
     "past the U-Net": {"gradient": "sds", "micro_batch_size": 3},
+    "condition": {"objective": "condition", "conflicts": "project", "sds_batch_size": 6},
     "score": {"objective": "score", "negatives": "swap", "score_draws": 2, "sds_batch_size": 6},
     "contrast": {
         "objective": "clip",
