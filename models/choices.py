@@ -3,7 +3,7 @@
 from typing import Literal
 
 Objective = Literal["clip", "sds-clip", "condition", "score"]
-Trainable = Literal["layernorm", "batchnorm", "all"]
+Trainable = Literal["layernorm", "batchnorm", "all", "text-map"]
 Gradient = Literal["full", "sds"]
 Conflicts = Literal["keep", "project"]
 Weighting = Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]

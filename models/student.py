@@ -25,6 +25,7 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
       which T5's text towers have instead, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
     - `all`: every parameter, including logit_scale and logit_bias.
+    - `text-map`: none of the network's own. `models.text_map` has what is trained instead.
 
     The network is put in eval mode and must stay there: no dropout, and BatchNorms keep the running
     statistics that they were trained with.
@@ -37,7 +38,9 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
             f"The trained parameters cannot be {which!r}; use {', '.join(get_args(Trainable))}."
         )
     image_tower: Any = network.visual
-    if which == "all":
+    if which == "text-map":
+        chosen = set[int]()
+    elif which == "all":
         chosen = {id(parameter) for parameter in network.parameters()}
     else:
         chosen = _affine(network.modules(), is_layer_norm)

@@ -45,7 +45,8 @@ class TrainingOptions(BaseModel):
 
     trainable: Trainable = "layernorm"
     """Train these parameters of the student: the LayerNorms and RMSNorms (`layernorm`), these and the image tower's
-    BatchNorms (`batchnorm`), or all. The other parameters do not change."""
+    BatchNorms (`batchnorm`), or all. The other parameters do not change. `text-map` trains one matrix after the text
+    tower, which begins as the identity and is then folded into the text projection: image embeddings stay valid."""
     max_bad_share: Share = 0.0
     """Leave out missing and unreadable samples, up to this share of the data. If there are more, the run stops."""
 
@@ -231,6 +232,11 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
     if objective != "clip" and teacher is None:
         raise ValueError(
             f"The objective {objective} needs a teacher; give one, or choose the objective clip."
+        )
+    if objective in ("sds-clip", "condition") and options.trainable == "text-map":
+        raise ValueError(
+            f"The objective {objective} trains the image tower, and trainable: text-map only texts; use the objective "
+            "clip or score, with negatives."
         )
     if objective == "condition" and options.mapper_start == "ridge":
         raise ValueError(

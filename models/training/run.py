@@ -23,6 +23,7 @@ from models.mapper import Mapper
 from models.precision import DTYPES, choose_precision
 from models.run_files import CHECKPOINTS, LOG_FILE
 from models.student import StudentError, trainable_parameters
+from models.text_map import TextMap, fold, text_projection
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
 from models.training.distillation.condition import ConditionLoss
@@ -138,6 +139,8 @@ def train(
         done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
     if done < run.steps:
         return Result(None, done, {})
+    if run.text_map is not None:
+        fold(run.network, run.text_map.matrix)
     metrics = _measure(run, parts, watcher)
     if metrics:
         tell({"step": done, **metrics})
@@ -166,6 +169,7 @@ def check_out(out: Path, *, resume: bool) -> None:
 @dataclass(frozen=True, eq=False)
 class _Run:
     network: nn.Module
+    text_map: TextMap | None
     mapper: Mapper | None
     trainer: Trainer
     pairs: PairSet
@@ -189,6 +193,11 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     steps = config.steps_over(len(pairs))
     network = deepcopy(base.network)
     student = trainable_parameters(network, config.trainable)
+    text_map = None
+    if config.trainable == "text-map":
+        text_projection(network)  # refuses a text tower that it could not be folded into
+        text_map = TextMap(base.embed_dim).to(place.device)
+        student = dict(text_map.named_parameters(prefix="text_map"))
     targets = None
     if config.objective == "score":
         assert teacher is not None
@@ -203,9 +212,11 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
         make_optimizer(network, student, objective.mapper, config),
         device=place.device,
         dtype=DTYPES[config.precision],
+        text_map=text_map,
         world_size=place.world_size,
     )
-    return _Run(network, teacher_loss.mapper if teacher_loss else None, trainer, pairs, steps)
+    mapper = teacher_loss.mapper if teacher_loss else None
+    return _Run(network, text_map, mapper, trainer, pairs, steps)
 
 
 def _teacher_loss(

@@ -16,7 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.choices import Conflicts
 from models.data.batches import Batch
 from models.errors import NotFiniteError
+from models.text_map import TextMap
 from models.training.config import FinetuneConfig
+from models.training.frozen import Frozen
 from models.training.log import synchronize
 from models.training.objective import Losses, Objective
 from models.training.optimizer import gradient_norm, set_learning_rate
@@ -39,8 +41,10 @@ class Trainer:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        text_map: TextMap | None = None,
         world_size: int = 1,
     ) -> None:
+        """With a `text_map` both towers are frozen: what they make of an input is computed once."""
         self.network: Any = network
         self.optimizer = optimizer
         self.student = student
@@ -50,6 +54,10 @@ class Trainer:
         self._device, self._dtype = device, dtype
         self._part_size = objective.config.teacher_batch_size // world_size
         self._chunk_size = objective.config.micro_batch_size
+        self._text_map = text_map
+        size = self._chunk_size or objective.config.batch_size // world_size
+        self._frozen_images = Frozen(self._encode_image, size)
+        self._frozen_texts = Frozen(self._encode_text, size)
         self.embedding_s = 0.0
         """Time spent on the teacher's caption embeddings, in total."""
 
@@ -96,10 +104,9 @@ class Trainer:
         """Leave this process's gradients on the parameters, and return the terms of its loss."""
         part = self._part_of(batch)
         with plain_attention(self._device):
-            images = Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
-            texts = Encoded(self._encode_text, self._tokens(batch.captions), self._chunk_size)
+            images, texts = self._images(batch), self._texts(batch.captions)
             flat = [text for texts_of_one in part.negatives for text in texts_of_one]
-            negatives = Encoded(self._encode_text, self._tokens(flat), self._chunk_size) if flat else None
+            negatives = self._texts(flat) if flat else None
             losses = self._objective(
                 images.features,
                 texts.features,
@@ -119,6 +126,19 @@ class Trainer:
             | balance
             | {"loss": total.detach()}
         )
+
+    def _images(self, batch: Batch) -> Encoded:
+        if self._text_map is None:
+            return Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
+        keys = [int(index) for index in batch.indices]
+        known = self._frozen_images(keys, lambda places: batch.pixels[places].to(self._device))
+        return Encoded(lambda features: features, known, None)
+
+    def _texts(self, texts: Sequence[str]) -> Encoded:
+        if self._text_map is None:
+            return Encoded(self._encode_text, self._tokens(texts), self._chunk_size)
+        known = self._frozen_texts(texts, lambda places: self._tokens([texts[place] for place in places]))
+        return Encoded(self._text_map, known, None)
 
     def _part_of(self, batch: Batch) -> Part:
         places = sub_batch(len(batch.captions), self._part_size)

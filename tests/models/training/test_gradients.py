@@ -132,6 +132,21 @@ def test_a_step_with_the_condition_has_the_gradient_of_its_formula(
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
 
 
+def test_a_text_map_has_the_gradient_of_its_formula(parts: Parts, tmp_path: Path) -> None:
+    found = first_gradients(tmp_path, parts, objective="clip", trainable="text-map", seed=5)
+    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, 5, 0)]
+    texts = [parts.pairs.sample(index).captions[0] for index in indices]
+    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in indices])
+    network: Any = parts.base.network
+    matrix = torch.eye(32, requires_grad=True)
+    with torch.no_grad():
+        image = network.encode_image(pixels, normalize=True)
+        text = network.encode_text(parts.base.tokenizer(texts))
+    ClipLoss()(image, F.normalize(text @ matrix, dim=-1), network.logit_scale.detach().exp()).backward()
+    assert found.keys() == {"student.text_map.matrix"}
+    torch.testing.assert_close(found["student.text_map.matrix"], matrix.grad, rtol=1e-3, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     "options",
     [

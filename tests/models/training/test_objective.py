@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.checkpoints import load_clip
 from models.teacher.load import load_teacher
 from models.training.distillation.teacher_loss import timestep_range
 from models.training.parts import Parts
 from models.training.run import train
 from models.training.score_targets import ScoreTargets
-from tests.training import PLACE, changed, configure
+from tests.training import PLACE, changed, configure, last_checkpoint
 
 
 def delta_bytes(parts: Parts, out: Path, **options: object) -> bytes:
@@ -99,6 +100,25 @@ def test_the_condition_reaches_the_student_and_needs_no_caption(parts: Parts, tm
     )
     records = [json.loads(line) for line in (tmp_path / "condition" / "log.jsonl").read_text().splitlines()]
     assert {"condition", "residual", "residual_shuffled", "teacher_gradient_cosine"} <= records[-1].keys()
+
+
+@pytest.mark.parametrize("options", [{"objective": "clip"}, {"objective": "score", "score_draws": 2}])
+def test_a_text_map_is_folded_into_the_text_projection(
+    options: dict[str, object], parts: Parts, tmp_path: Path
+) -> None:
+    config = configure(trainable="text-map", negatives="swap", steps=3, lr=0.01, **options)
+    train(config, parts, tmp_path / "out", PLACE)
+    assert changed(tmp_path / "out").keys() == {"text_projection"}
+    matrix = last_checkpoint(tmp_path / "out")["student.text_map.matrix"]
+    tuned = load_clip(f"local-dir:{tmp_path / 'out' / 'delta'}", device="cpu", precision="float32")
+    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in range(4)])
+    assert torch.equal(tuned.encode_image(pixels), parts.base.encode_image(pixels))
+    tokens = parts.base.tokenizer([parts.pairs.sample(index).captions[0] for index in range(4)])
+    before = parts.base.encode_text(tokens, normalize=False)
+    torch.testing.assert_close(
+        tuned.encode_text(tokens, normalize=False), before @ matrix, rtol=1e-4, atol=1e-6
+    )
+    assert not torch.allclose(matrix, torch.eye(32), atol=1e-3)
 
 
 def test_activation_checkpointing_changes_nothing(parts: Parts, teacher_folder: Path, tmp_path: Path) -> None:

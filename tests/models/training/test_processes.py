@@ -22,6 +22,7 @@ RUNS: dict[str, dict[str, object]] = {
     "past the U-Net": {"gradient": "sds", "micro_batch_size": 3},
     "condition": {"objective": "condition", "conflicts": "project", "sds_batch_size": 6},
     "score": {"objective": "score", "negatives": "swap", "score_draws": 2, "sds_batch_size": 6},
+    "text-map": {"objective": "clip", "negatives": "swap", "trainable": "text-map"},
     "contrast": {
         "objective": "clip",
         "negatives": "swap",
