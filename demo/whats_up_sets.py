@@ -17,6 +17,13 @@ from demo.world import Relation, Scene, Split, draw_scene_of, with_relation
 
 WHATS_UP_SEED = 5
 FILE = "controlled_images_dataset.json"
+RELATION_NAMES = {
+    Relation.LEFT: "left_of",
+    Relation.RIGHT: "right_of",
+    Relation.ABOVE: "on",
+    Relation.BELOW: "under",
+}
+"""The authors' names of the relations in the names of their images."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +48,18 @@ def whats_up_items(split: Split, count: int, *, seed: int = WHATS_UP_SEED) -> li
 
 
 def write_whats_up(folder: Path, items: list[WhatsUpItem]) -> None:
-    """Write the authors' own layout: a list of {image_path, caption_options}, whose first option is the right one."""
+    """Write the authors' own layout: a list of {image_path, caption_options}, whose first option is the right one.
+
+    An image's name says its two objects and their relation.
+    """
     images = folder / "controlled_images"
     images.mkdir(parents=True, exist_ok=True)
     records = []
     for number, item in enumerate(items):
-        for place, (scene, said) in enumerate(zip(item.scenes, item.captions, strict=True)):
-            name = f"{_name(scene, 0)}_{scene.relation}_{_name(scene, 1)}_{number}.png"
+        for relation, scene, said in zip(Relation, item.scenes, item.captions, strict=True):
+            name = f"{_name(scene, 0)}-{number}_{RELATION_NAMES[relation]}_{_name(scene, 1)}-{number}.png"
             save_png(images / name, scene)
-            others = [text for other, text in enumerate(item.captions) if other != place]
+            others = [text for text in item.captions if text != said]
             records.append(
                 {"image_path": f"data/controlled_images/{name}", "caption_options": [said, *others]}
             )

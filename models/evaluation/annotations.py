@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.errors import EvaluationError
 from models.files import read_text
+
+
+def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) -> list[Path]:
+    """Return the file that `path` is, or those of these names that the folder contains (None: every .json file).
+
+    Raises:
+        EvaluationError: there is no such file or folder, or the folder contains none of them.
+    """
+    if path.is_file():
+        refuse_parquet(path)
+        return [path]
+    if not path.is_dir():
+        raise EvaluationError(
+            f"There is no file or folder {path}; give the folder that contains the files of {benchmark}."
+        )
+    there = sorted(path.glob("*.json")) if names is None else [path / name for name in names]
+    files = [file for file in there if file.is_file()]
+    if not files:
+        refuse_parquet(path)
+        wanted = ".json files" if names is None else ", ".join(names)
+        raise EvaluationError(
+            f"{path} contains none of {wanted}; give the folder that contains the files of {benchmark}."
+        )
+    return files
+
+
+def files_missing(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+    """Return the setting that says which of a benchmark's files are not among those read, or no setting."""
+    missing = [Path(name).stem for name in names if name not in {file.name for file in files}]
+    return {"files_missing": missing} if missing else {}
+
+
+def refuse_parquet(path: Path) -> None:
+    """Raise EvaluationError for a Parquet file, and for a folder that has some, as a repository of the hub."""
+    found = [path] if path.is_file() else [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
+    if found and found[0].suffix == ".parquet":
+        raise EvaluationError(
+            f"{found[0]} is a Parquet file, which cannot be read. Unpack it into annotations and images with the "
+            "script in docs/how-to/evaluate.md, and give the folder that the script writes."
+        )
 
 
 def read_json(file: Path, layout: str) -> Any:
@@ -25,6 +66,58 @@ def read_json(file: Path, layout: str) -> Any:
         raise EvaluationError(f"{file} is not JSON; it must be {layout}.") from error
 
 
+def read_lines(
+    file: Path, layout: str, *, max_bytes: int | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line of a JSONL file, in words for messages, and its object. `layout` describes a line.
+
+    Raises:
+        EvaluationError: the file cannot be read or is too large, or a line is not a JSON object.
+    """
+    text = read_text(file, EvaluationError, max_bytes=max_bytes)
+    # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise EvaluationError(
+                f"{where}: the line is not JSON; every line must be {layout}. Is it the file of another benchmark?"
+            ) from error
+        if not isinstance(record, dict):
+            raise EvaluationError(
+                f"{where}: the line is not a JSON object; every line must be {layout}. Is it the file of another "
+                "benchmark?"
+            )
+        yield where, record
+
+
+def by_id(
+    numbered: Iterable[tuple[str, dict[str, Any]]], file: Path
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return records, with where they stand in words for messages, by their `id`.
+
+    Raises:
+        EvaluationError: there are none, an id is not a number or a text, or two are equal.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for where, record in numbered:
+        value = record.get("id")
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+            raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {value!r}.")
+        if str(value) in found:
+            earlier = found[str(value)][0].removeprefix(f"{file}, ")
+            raise EvaluationError(
+                f"{where}: the id {str(value)!r} is already used on {earlier}; ids must be unique."
+            )
+        found[str(value)] = where, record
+    if not found:
+        raise EvaluationError(f"{file} contains no items; download it again.")
+    return found
+
+
 def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
     """Return `content` as a list of objects that is not empty.
 
@@ -36,6 +129,21 @@ def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
     if not content:
         raise EvaluationError(f"{file} contains no items; download it again.")
     return content
+
+
+def read_records(file: Path, keys: tuple[str, ...], layout: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return each object of a JSON list, with where it stands in words for messages. All must have these keys.
+
+    Raises:
+        EvaluationError: the file is something else.
+    """
+    found = [
+        (f"{file}, [{number}]", record)
+        for number, record in enumerate(records(read_json(file, layout), file, layout))
+    ]
+    for where, record in found:
+        require_keys(record, keys, where, layout)
+    return found
 
 
 def require_keys(record: dict[str, Any], keys: tuple[str, ...], where: str, layout: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import comb
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import comb, prod
 
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
-from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
+from models.evaluation.metrics import Chance, mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
 
@@ -25,36 +25,68 @@ class CaptionChoice(Benchmark):
     positives: int = 1
     macro_tags: tuple[str, ...] | None = None
     """Tags that the macro figure, then the primary one, averages over. None if there is no macro figure."""
+    groups: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
+    """Ids of items that are right only together, such as {"pair": [(id, id), ...]}. Each name is a further outcome."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Compute the share of items that are right, over all and by tag. A tie is wrong, and counted."""
-        outcomes: list[ItemOutcome] = []
+        """Compute the share of items that are right, over all and by tag. A tie is wrong, and counted.
+
+        The chance of an item is the probability that a random order of its captions puts the true ones first; that of
+        a group is the product of its items'. A group of which an item was left out is left out too.
+        """
+        found: dict[str, ItemOutcome] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
             check_finite(scores)
             of_captions = scores[:, 0].double()
             margin = of_captions[: self.positives].min() - of_captions[self.positives :].max()
-            outcomes.append(outcome_of(item, {OUTCOME: float(margin)}))
-        return self._measured(tuple(outcomes))
-
-    def _measured(self, outcomes: tuple[ItemOutcome, ...]) -> BenchmarkScores:
-        by_tag = shares_by_tag(outcomes, {MICRO: OUTCOME}, self._chance)
-        metrics: dict[str, Metric] = {}
-        tags: tuple[str, ...] = ()
-        if self.macro_tags is not None:
-            # A tag is missing if all of its items were left out.
-            tags = tuple(tag for tag in self.macro_tags if tag in by_tag)
-        if tags:
-            metrics[MACRO] = mean_over_tags(by_tag, tags, MICRO)
-        metrics[MICRO] = share(outcomes, OUTCOME, self._chance)
-        return BenchmarkScores(
-            primary=MACRO if tags else MICRO,
-            outcome=OUTCOME,
-            metrics=metrics,
-            by_tag=by_tag,
-            items=outcomes,
-            macro_tags=tags,
+            found[item.id] = outcome_of(item, {OUTCOME: float(margin)})
+        chances = {item.id: 1 / comb(len(item.captions), self.positives) for item in items}
+        outcomes = list(found.values())
+        for name, groups in self.groups.items():
+            for ids in groups:
+                if found.keys() >= set(ids):
+                    together = self._together(name, [found[each] for each in ids])
+                    chances[together.id] = prod(chances[each] for each in ids)
+                    outcomes.append(together)
+        measured = {name for outcome in outcomes for name in outcome.correct}
+        return caption_scores(
+            outcomes,
+            {MICRO: OUTCOME} | {f"{name}_acc": name for name in self.groups if name in measured},
+            lambda item, _: chances[item.id],
+            self.macro_tags,
         )
 
-    def _chance(self, item: ItemOutcome, _: str) -> float:
-        """Return the probability that a random order of the captions puts the true ones first."""
-        return 1 / comb(len(item.captions), self.positives)
+    def _together(self, name: str, of: Sequence[ItemOutcome]) -> ItemOutcome:
+        margin = min(item.margins[OUTCOME] for item in of)
+        return ItemOutcome(
+            id=f"{name} {', '.join(item.id for item in of)}",
+            correct={name: margin > 0},
+            margins={name: margin},
+            tags=tuple(tag for tag in of[0].tags if all(tag in item.tags for item in of)),
+            images=tuple(image for item in of for image in item.images),
+            captions=tuple(caption for item in of for caption in item.captions[: self.positives]),
+        )
+
+
+def caption_scores(
+    outcomes: Sequence[ItemOutcome], names: dict[str, str], chance: Chance, macro_tags: tuple[str, ...] | None
+) -> BenchmarkScores:
+    """Return the share of each outcome, over all items and by tag, and the mean of `acc` over `macro_tags`.
+
+    `names` is {metric name: outcome name}. The mean over tags is the primary figure; without such tags, `acc` is.
+    """
+    by_tag = shares_by_tag(outcomes, names, chance)
+    metrics: dict[str, Metric] = {}
+    # A tag is missing if all of its items were left out.
+    tags = tuple(tag for tag in macro_tags or () if tag in by_tag)
+    if tags:
+        metrics[MACRO] = mean_over_tags(by_tag, tags, MICRO)
+    metrics |= {metric: share(outcomes, name, chance) for metric, name in names.items()}
+    return BenchmarkScores(
+        primary=MACRO if tags else MICRO,
+        outcome=OUTCOME,
+        metrics=metrics,
+        by_tag=by_tag,
+        items=tuple(outcomes),
+        macro_tags=tags,
+    )

@@ -36,6 +36,22 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         options=(),
         takes_shards=False,
     ),
+    "colorswap": BenchmarkInfo(
+        (
+            "ColorSwap: which of two captions with swapped colours fits which of two images? Text, image and group "
+            "score, and GroupMatch."
+        ),
+        "this folder, which contains test.json and images/, or one of its .json files",
+        takes_shards=False,
+    ),
+    "mmvp-vlm": BenchmarkInfo(
+        (
+            "MMVP-VLM: which of two similar images fits a statement? In nine visual patterns. Image score, and "
+            "Winoground's other scores."
+        ),
+        "this folder, which contains Questions.csv and MLLM_VLM Images/",
+        takes_shards=False,
+    ),
     "vg-relation": BenchmarkInfo(
         "ARO: does a caption give a relation in the right direction? Mean over the asymmetric relations.",
         "the file visual_genome_relation.json, or the folder that contains it; images/ is beside the file",
@@ -64,6 +80,48 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
         "SugarCrepe++: are two true captions both preferred to a false one?",
         "this folder, which contains .json files and val2017/, or one of the files",
     ),
+    "sugarcrepe-pp-text": BenchmarkInfo(
+        (
+            "SugarCrepe++, text only: are the embeddings of two true captions closer to each other than to that of a "
+            "false one?"
+        ),
+        "this folder, which contains .json files, or one of the files",
+        scorers=("clip",),
+        options=(),
+        takes_shards=False,
+    ),
+    "whats-up": BenchmarkInfo(
+        (
+            "What'sUp: which of four captions says where an object is? Mean of the photographs A and B; accuracy of "
+            "pairs and of sets."
+        ),
+        (
+            "this folder, which contains controlled_images_dataset.json, controlled_clevr_dataset.json and the folders "
+            "of their images, or one of the two files"
+        ),
+        takes_shards=False,
+    ),
+    "coco-spatial": BenchmarkInfo(
+        "What'sUp's COCO-spatial: where is an object? Mean of captions with one object and with two.",
+        "this folder, which contains coco_qa_one_obj.json, coco_qa_two_obj.json and val2017/, or one of the two files",
+        takes_shards=False,
+    ),
+    "gqa-spatial": BenchmarkInfo(
+        "What'sUp's GQA-spatial: where is an object? Mean of captions with one object and with two.",
+        "this folder, which contains vg_qa_one_obj.json, vg_qa_two_obj.json and vg_images/, or one of the two files",
+        takes_shards=False,
+    ),
+    "half-truths": BenchmarkInfo(
+        (
+            "Half-Truths: is a true caption preferred to itself with a wrong detail? Mean of the three sources; rate "
+            "of correct ordering."
+        ),
+        (
+            "this folder, which contains coco_qwen.jsonl, coco_mistral.jsonl, cc3m_qwen.jsonl and their images, or one "
+            "of the files"
+        ),
+        takes_shards=False,
+    ),
     "zero-shot": BenchmarkInfo(
         "Zero-shot classification by class names: acc1, acc5 and mean_per_class_recall.",
         "this folder, which contains one folder per class, or classnames.txt and test/N.tar",
@@ -83,6 +141,12 @@ ALIASES = {
     "sugar-crepe": "sugarcrepe",
     "sugarcrepe_pp": "sugarcrepe-pp",
     "sugarcrepe++": "sugarcrepe-pp",
+    "sugarcrepe_pp_text": "sugarcrepe-pp-text",
+    "mmvp_vlm": "mmvp-vlm",
+    "whatsup": "whats-up",
+    "coco_spatial": "coco-spatial",
+    "gqa_spatial": "gqa-spatial",
+    "half_truths": "half-truths",
     "vg_relation": "vg-relation",
     "vg_attribution": "vg-attribution",
     "coco_order": "coco-order",
@@ -108,6 +172,6 @@ def check_scorer(benchmark: str, scorer: str) -> None:
     """Raise EvaluationError if a benchmark cannot be run with a scorer of this name."""
     if scorer not in BENCHMARKS[benchmark].scorers:
         raise EvaluationError(
-            f"{benchmark} compares every image with every text, which takes far too long with the "
-            f"scorer {scorer}. Use the scorer clip, or a benchmark with few captions per image."
+            f"{benchmark} compares the features of a CLIP, which the scorer {scorer} does not have. Use the scorer "
+            "clip, or a benchmark with few captions per image."
         )

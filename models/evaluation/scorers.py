@@ -154,7 +154,7 @@ class ClipScorer:
                 unique.setdefault(keys[region], region)
         bad: dict[ImageRegion, str] = {}
         done = len(every) - len(unique)
-        if say is not None:
+        if say is not None and every:  # some items have no image
             say("images", done, len(every))
         for batch in self._decoded(list(unique.items())):
             self._add_images({key: found for key, found in batch if isinstance(found, _Pixels)})

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from models.atomic import atomic_folder
 from models.errors import EvaluationError
-from models.evaluation.annotations import read_json, text_of
+from models.evaluation.annotations import by_id, read_json, read_lines, text_of
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
 from models.evaluation.metrics import Tie, grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
-from models.files import read_text
 from models.image_files import IMAGE_SUFFIXES
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
@@ -43,6 +42,8 @@ NEW_TAGS = "new_tag_assignments.json"
 """{"id": [tags]}: the tags of Diwan et al., "Why is Winoground Hard?" (arXiv 2211.00768)."""
 
 UNTAGGED = "untagged"
+
+LAYOUT = "an object with id, image_0, image_1, caption_0 and caption_1"
 
 HUB_ID = "facebook/winoground"
 EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
@@ -57,6 +58,8 @@ _MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
 @dataclass(frozen=True)
 class Winoground(Benchmark):
     """Items of two images and two captions; caption k describes image k."""
+
+    primary: str = "group_score"
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
         """Compute text, image and group score and GroupMatch: for each, the share of items that are right.
@@ -74,8 +77,8 @@ class Winoground(Benchmark):
             return name in tied[item.id]
 
         return BenchmarkScores(
-            primary="group_score",
-            outcome="group",
+            primary=self.primary,
+            outcome=OUTCOMES[self.primary],
             metrics=_shares(outcomes, tie),
             by_tag={tag: _shares(tagged, tie) for tag, tagged in grouped_by_tag(outcomes).items()},
             items=tuple(outcomes),
@@ -141,7 +144,7 @@ def winoground_benchmark(path: Path) -> Winoground:
         raise EvaluationError(
             f"There is no file {examples}; give the folder that contains examples.jsonl and images/."
         )
-    records = _records(examples)
+    records = by_id(read_lines(examples, LAYOUT, max_bytes=MAX_EXAMPLES_BYTES), examples)
     folder = examples.parent / "images"
     files = _images_by_name(folder)
     new_tags = _new_tags(examples.parent / NEW_TAGS, records.keys())
@@ -201,51 +204,6 @@ def _new_tags(file: Path, ids: Set[str]) -> dict[str, list[str]]:
             "belongs to another set."
         )
     return content
-
-
-def _records(examples: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return every item's line, in words for messages, and its record, by id."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    text = read_text(examples, EvaluationError, max_bytes=MAX_EXAMPLES_BYTES)
-    # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{examples}, line {number}"
-        record = _record(line, where)
-        item_id = _id(record, where)
-        if item_id in found:
-            earlier = found[item_id][0].removeprefix(f"{examples}, ")
-            raise EvaluationError(
-                f"{where}: the id {item_id!r} is already used on {earlier}; ids must be unique."
-            )
-        found[item_id] = where, record
-    if not found:
-        raise EvaluationError(f"{examples} contains no items; download it again.")
-    return found
-
-
-def _record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise EvaluationError(
-            f"{where}: the line is not JSON; every line must be one JSON object. Is it the file of "
-            "another benchmark?"
-        ) from error
-    if not isinstance(record, dict):
-        raise EvaluationError(
-            f"{where}: the line is not a JSON object with id, image_0, image_1, caption_0, caption_1. "
-            "Is it the file of another benchmark?"
-        )
-    return record
-
-
-def _id(record: dict[str, Any], where: str) -> str:
-    value = record.get("id")
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {value!r}.")
-    return str(value)
 
 
 def _images_by_name(folder: Path) -> dict[str, list[Path]]:

@@ -8,6 +8,7 @@ import pytest
 from demo.render import render
 from demo.whats_up_sets import FILE, WhatsUpItem, whats_up_items, write_whats_up
 from demo.world import Relation, Split, combination_split
+from models.evaluation.whats_up import whats_up
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,12 @@ def test_written_set_has_the_authors_layout(items: list[WhatsUpItem], tmp_path: 
     for record, scene in zip(records, [*items[0].scenes, *items[1].scenes], strict=True):
         stored = tmp_path / record["image_path"].removeprefix("data/")
         assert (np.asarray(PIL.Image.open(stored).convert("RGB")) == render(scene)).all()
+
+
+def test_written_set_is_measured_as_the_published_one(items: list[WhatsUpItem], tmp_path: Path) -> None:
+    write_whats_up(tmp_path, items[:2])
+    benchmark = whats_up(tmp_path)
+    assert [item.captions[0] for item in benchmark.items] == [*items[0].captions, *items[1].captions]
+    numbers = [f"Controlled_Images_A/{number}" for number in range(8)]
+    assert sorted(benchmark.groups["pair"]) == [tuple(numbers[start : start + 2]) for start in (0, 2, 4, 6)]
+    assert sorted(benchmark.groups["set"]) == [tuple(numbers[:4]), tuple(numbers[4:])]

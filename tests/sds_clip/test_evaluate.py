@@ -1,5 +1,6 @@
 import inspect
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,14 @@ from PIL import Image
 
 from models.evaluation.results import Metric
 from sds_clip.cli import main
+from tests.benchmark_sets import (
+    save_coco_spatial,
+    save_colorswap,
+    save_controlled,
+    save_gqa_spatial,
+    save_half_truths,
+    save_mmvp,
+)
 from tests.checkpoints import save_tiny_clip
 from tests.results_files import read_results
 from tests.sds_clip.command_line import exit_code, parsed
@@ -318,3 +327,51 @@ def test_the_diffusion_score_is_not_offered_where_it_cannot_be_afforded(
     assert "diffusion" not in capsys.readouterr().out.split("Examples:")[0]
     assert main(["evaluate", name, "--data", "none", "--scorer", "diffusion", "--teacher", "none"]) == 2
     assert "--scorer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "save", "chances"),
+    [
+        (
+            "colorswap",
+            save_colorswap,
+            {"text_score": 1 / 4, "image_score": 1 / 4, "group_score": 1 / 6, "group_match": 1 / 2},
+        ),
+        (
+            "mmvp_vlm",
+            save_mmvp,
+            {"text_score": 1 / 4, "image_score": 1 / 4, "group_score": 1 / 6, "group_match": 1 / 2},
+        ),
+        (
+            "whats-up",
+            save_controlled,
+            {"macro_acc": 1 / 4, "acc": 1 / 4, "pair_acc": 1 / 16, "set_acc": 1 / 256},
+        ),
+        ("coco-spatial", save_coco_spatial, {"macro_acc": 1 / 2, "acc": 1 / 2}),
+        ("gqa-spatial", save_gqa_spatial, {"macro_acc": 1 / 2, "acc": 1 / 2}),
+        (
+            "half-truths",
+            save_half_truths,
+            {"macro_acc": 1 / 2, "acc": 1 / 2, "correct_ordering_rate": 1 / 6},
+        ),
+    ],
+)
+def test_relations_and_attributes_are_measured_and_compared(
+    benchmark: str,
+    save: Callable[[Path], Path],
+    chances: dict[str, float],
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = f"local-dir:{checkpoint}"
+    data, out = save(tmp_path / "data"), tmp_path / "out"
+    options = ["--data", str(data), "--model", model, "--baseline", model, "--out", str(out)]
+    assert main(["evaluate", benchmark, *options]) == 0
+    results = read_results(out / "results.json")
+    assert {name: metric.chance for name, metric in results.metrics.items()} == chances
+    assert results.provenance["items_used"] == results.provenance["items"]
+    assert results.primary in capsys.readouterr().out
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert {outcome["difference"] for outcome in comparison["outcomes"].values()} == {0}
+    assert results.primary in (out / "report.html").read_text()

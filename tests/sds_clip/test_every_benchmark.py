@@ -10,7 +10,21 @@ import pytest
 from models.evaluation.catalog import BENCHMARKS
 from sds_clip import Client, Job
 from sds_clip.cli import main
-from tests.benchmark_sets import CAPTION, case, entry, save_captions, save_cases, save_files, save_folders
+from tests.benchmark_sets import (
+    CAPTION,
+    case,
+    entry,
+    save_captions,
+    save_cases,
+    save_coco_spatial,
+    save_colorswap,
+    save_controlled,
+    save_files,
+    save_folders,
+    save_gqa_spatial,
+    save_half_truths,
+    save_mmvp,
+)
 from tests.sds_clip.embedded import Running
 from tests.training import save_coco
 from tests.worker.sets import save_winoground
@@ -62,14 +76,21 @@ def retrieval(folder: Path) -> None:
     save_coco(folder)
 
 
-MAKERS: dict[str, Callable[[Path], None]] = {
+MAKERS: dict[str, Callable[[Path], object]] = {
     "winoground": winoground,
+    "colorswap": save_colorswap,
+    "mmvp-vlm": save_mmvp,
     "vg-relation": vg_relation,
     "vg-attribution": vg_attribution,
     "coco-order": coco_order,
     "flickr-order": flickr_order,
     "sugarcrepe": sugarcrepe,
     "sugarcrepe-pp": sugarcrepe_pp,
+    "sugarcrepe-pp-text": sugarcrepe_pp,
+    "whats-up": save_controlled,
+    "coco-spatial": save_coco_spatial,
+    "gqa-spatial": save_gqa_spatial,
+    "half-truths": save_half_truths,
     "zero-shot": zero_shot,
     "retrieval": retrieval,
 }

@@ -3,12 +3,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from models.clip import Clip
 from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
+from models.evaluation.catalog import check_scorer
 from models.evaluation.comparison import compare
 from models.evaluation.metrics import mean_of_shares, wilson
-from models.evaluation.sugarcrepe import FILES, sugarcrepe, sugarcrepe_pp
+from models.evaluation.scorers import ClipScorer
+from models.evaluation.sugarcrepe import (
+    FILES,
+    sugarcrepe,
+    sugarcrepe_pp,
+    sugarcrepe_pp_text,
+    text_only_margin,
+)
 from tests.benchmark_sets import entry, save_files
 from tests.models.evaluation.fixed_scorer import FixedScorer
 
@@ -131,7 +141,7 @@ def test_both_true_captions_must_beat_the_false_one(tmp_path: Path) -> None:
     ("records", "message"),
     [
         ([entry(0, id=1)], "`caption2`"),
-        ([entry(0, id=1, caption2="x")] * 2, "the id 1 .*twice"),
+        ([entry(0, id=1, caption2="x")] * 2, "the id '1' is already used"),
         ([entry(0, id=[1], caption2="x")], "`id` must be"),
         ({"0": entry(0)}, "must be"),
         ([], "no items"),
@@ -140,3 +150,50 @@ def test_both_true_captions_must_beat_the_false_one(tmp_path: Path) -> None:
 def test_a_wrong_plus_plus_file_is_refused(tmp_path: Path, records: Any, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         sugarcrepe_pp(save_files(tmp_path, swap_object=records))
+
+
+@pytest.mark.parametrize(
+    ("both", "first", "second", "margin"),
+    [(0.75, 0.5, 0.25, 0.25), (0.75, 0.25, 0.875, -0.125), (0.5, 0.5, 0.25, 0), (0.25, 0.5, 0.75, -0.5)],
+)
+def test_true_captions_must_be_closer_to_each_other_than_either_is_to_the_false_one(
+    both: float, first: float, second: float, margin: float
+) -> None:
+    similarities = torch.tensor([[1, both, first], [both, 1, second], [first, second, 1]])
+    assert text_only_margin(similarities) == margin
+
+
+def test_text_only_task_compares_the_embeddings_of_captions_without_images(
+    tiny_clip: Clip, tmp_path: Path
+) -> None:
+    records = [
+        entry(
+            0, id=number, caption=f"a dog {number}", caption2=f"{number * 7} hounds", negative_caption="a cat"
+        )
+        for number in range(20)
+    ]
+    records.append(entry(0, id=20, caption="a dog", caption2="a hound", negative_caption="a hound"))
+    records.append(entry(0, id=21, caption="a dog", caption2="a dog", negative_caption="a cat on a mat"))
+    folder = save_files(tmp_path / "set", swap_object=records[:10], replace_object=records[10:])
+    for image in (folder / "val2017").iterdir():
+        image.unlink()
+
+    with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
+        results = run_benchmark(sugarcrepe_pp_text(folder), scorer)
+
+    assert (results.primary, results.outcome) == ("macro_acc", "text")
+    for item in results.items:
+        c, c2, n = tiny_clip.encode_text(tiny_clip.tokenizer(list(item.captions))).double()
+        assert item.margins["text"] == pytest.approx(float(c @ c2 - torch.maximum(c @ n, c2 @ n)), abs=1e-5)
+    by_id = {item.id: item for item in results.items}
+    assert by_id["replace_object/20"].margins["text"] <= 0
+    assert by_id["replace_object/21"].correct["text"]
+    assert results.metrics["acc"].value == sum(item.correct["text"] for item in results.items) / 22
+    assert {metric.chance for metric in results.metrics.values()} == {1 / 3}
+    assert results.macro_tags == ("replace_object", "swap_object")
+    assert results.provenance["unique_images"] == 0
+
+
+def test_a_diffusion_model_has_no_embeddings_of_captions() -> None:
+    with pytest.raises(EvaluationError, match="sugarcrepe-pp-text compares the features of a CLIP"):
+        check_scorer("sugarcrepe-pp-text", "diffusion")

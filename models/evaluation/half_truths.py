@@ -1,0 +1,95 @@
+"""Half-Truths: does a wrong detail lower the score of a true caption? (Kargi et al. 2026, arXiv 2602.23906)
+
+Each item has an image, a short true caption (the anchor), the anchor with a wrong detail (the half-truth), and the
+anchor with a right one (the full truth). The detail is an entity or a relation. There are three sources.
+
+The hub (kbora/Half-Truths) has a Parquet file for each source, with the images inside. Beside Parquet, the authors'
+scripts/evaluate_half_truth.py (github.com/kargibora/CS-CLIP) reads JSONL, whose images are files; so does this module:
+
+    {"image": "images/1.jpg", "anchor": "...", "half_truth": "...", "full_truth": "...", "triplet_type": "entity"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import EvaluationError
+from models.evaluation.annotations import (
+    annotation_files,
+    files_missing,
+    image_folder,
+    image_path,
+    read_lines,
+    require_keys,
+    text_of,
+)
+from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
+from models.evaluation.checked import Say
+from models.evaluation.items import Item
+from models.evaluation.results import ImageRegion
+from models.evaluation.scorers import Scorer
+
+FILES = ("coco_qwen.jsonl", "coco_mistral.jsonl", "cc3m_qwen.jsonl")
+LAYOUT = "an object with image, anchor, half_truth, full_truth and triplet_type, as Half-Truths has it"
+
+ORDERING = "ordering"
+CHANCE = {OUTCOME: 1 / 2, ORDERING: 1 / 6}
+
+_CAPTIONS = ("full_truth", "anchor", "half_truth")
+
+
+@dataclass(frozen=True)
+class HalfTruths(Benchmark):
+    """Items of one image with a full truth, an anchor and a half-truth, in this order."""
+
+    macro_tags: tuple[str, ...]
+
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+        """Compute the authors' half-truth accuracy (`acc`) and correct-ordering rate. A tie is wrong, and counted.
+
+        - half-truth accuracy: s(anchor) > s(half-truth)
+        - correct ordering: s(full truth) > s(anchor) > s(half-truth)
+        """
+        outcomes = []
+        for item, scores in zip(items, scorer.scores(items, say), strict=True):
+            check_finite(scores)
+            full, anchor, half = scores[:, 0].double().tolist()
+            margins = {OUTCOME: anchor - half, ORDERING: min(full - anchor, anchor - half)}
+            outcomes.append(outcome_of(item, margins))
+        names = {MICRO: OUTCOME, "correct_ordering_rate": ORDERING}
+        return caption_scores(outcomes, names, lambda _, name: CHANCE[name], self.macro_tags)
+
+
+def half_truths(path: Path, images: Path | None = None) -> HalfTruths:
+    """Read one source, or those that a folder holds. Every source is a tag, and so are its entities and relations.
+
+    Images are named from `images`, or by default from the folder of the files.
+
+    Raises:
+        EvaluationError: no such files, or another layout.
+    """
+    files = annotation_files(path, FILES, "Half-Truths")
+    items = [item for file in files for item in _read(file, image_folder(images, file.parent))]
+    return HalfTruths(
+        "half-truths", tuple(items), files_missing(files, FILES), tuple(file.stem for file in files)
+    )
+
+
+def _read(file: Path, folder: Path) -> list[Item]:
+    items = []
+    for number, (where, record) in enumerate(read_lines(file, LAYOUT)):
+        require_keys(record, (*_CAPTIONS, "image", "triplet_type"), where, LAYOUT)
+        items.append(
+            Item(
+                id=f"{file.stem}/{number}",
+                images=(ImageRegion(image_path(folder, text_of(record, "image", where), where)),),
+                captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
+                tags=(file.stem, f"{file.stem}: {text_of(record, 'triplet_type', where)}"),
+            )
+        )
+    if not items:
+        raise EvaluationError(f"{file} contains no items; download it again.")
+    return items

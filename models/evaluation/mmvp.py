@@ -1,0 +1,101 @@
+"""MMVP-VLM: pairs of images that CLIP takes for alike, in nine visual patterns (Tong et al. 2024, arXiv 2401.06209).
+
+A set is `Questions.csv`, two rows for a pair, and a folder of images for each pattern, as on the hub (MMVP/MMVP_VLM):
+
+    Question ID,Type,Statement
+    1,Orientation,...                    MLLM_VLM Images/Orientation/1.jpg
+    2,Orientation,...                    MLLM_VLM Images/Orientation/2.jpg
+
+The authors' scripts/evaluate_vlm.py (github.com/tsb0601/MMVP) puts "a photo of " before each statement. A pair is right
+if each statement scores higher with its own image than with the other, which is Winoground's image score. The
+published average is over the patterns, which all have 15 pairs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from models.errors import EvaluationError
+from models.evaluation.annotations import image_folder, image_path, text_of
+from models.evaluation.items import Item
+from models.evaluation.results import ImageRegion
+from models.evaluation.winoground import Winoground
+from models.files import read_text
+
+FILE = "Questions.csv"
+IMAGES = ("MLLM_VLM Images", "MMVP_VLM_Images")
+"""The folder of images on the hub, and in the authors' README."""
+
+PREFIX = "a photo of "
+
+_COLUMNS = ["Question ID", "Type", "Statement"]
+
+_Row = tuple[str, dict[str, str]]
+"""Where a row stands, in words for messages, and its fields."""
+
+
+def mmvp_vlm(path: Path, images: Path | None = None) -> Winoground:
+    """Read the pairs. Every pattern is a tag. `path` is `Questions.csv` or its folder.
+
+    The folders of the patterns are in `images`, or by default in `MLLM_VLM Images/` next to the file.
+
+    Raises:
+        EvaluationError: no such file, another layout, or rows that are not in pairs.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise EvaluationError(f"There is no file {file}; give MMVP-VLM's {FILE} or its folder.")
+    rows = _rows(file)
+    folder = image_folder(images, file.parent, *IMAGES)
+    pairs = [_pair(*two, folder) for two in zip(rows[::2], rows[1::2], strict=True)]
+    return Winoground("mmvp-vlm", tuple(pairs), {}, primary="image_score")
+
+
+def _rows(file: Path) -> list[_Row]:
+    reader = csv.reader(io.StringIO(read_text(file, EvaluationError), newline=""))
+    header = next(reader, [])
+    if header != _COLUMNS:
+        raise EvaluationError(
+            f"{file} must begin with the columns {', '.join(_COLUMNS)}, as MMVP-VLM has it, but begins with "
+            f"{', '.join(header) or 'an empty line'}. Give the {FILE} of MMVP_VLM, not that of MMVP."
+        )
+    rows: dict[str, _Row] = {}
+    for values in reader:
+        where = f"{file}, line {reader.line_num}"
+        if not values:
+            continue
+        if len(values) != len(_COLUMNS):
+            raise EvaluationError(
+                f"{where}: the row has {len(values)} fields; it must have {', '.join(_COLUMNS)}."
+            )
+        row = dict(zip(_COLUMNS, values, strict=True))
+        number = row["Question ID"]
+        if not number.isdecimal():
+            raise EvaluationError(f"{where}: the Question ID must be a number; its value is {number!r}.")
+        if number in rows:
+            raise EvaluationError(f"{where}: the Question ID {number} appears twice; ids must be unique.")
+        rows[number] = where, row
+    if not rows or len(rows) % 2:
+        raise EvaluationError(
+            f"{file} has {len(rows)} rows, which are not pairs; every two rows must be a pair. Download it again."
+        )
+    return list(rows.values())
+
+
+def _pair(first: _Row, second: _Row, folder: Path) -> Item:
+    where, row = second
+    pattern, other = row["Type"], first[1]["Type"]
+    if pattern != other:
+        raise EvaluationError(
+            f"{where}: the Type is {pattern!r}, but that of the row before is {other!r}; every two rows must be a "
+            "pair of one type."
+        )
+    numbers = [row["Question ID"] for _, row in (first, second)]
+    return Item(
+        id="-".join(numbers),
+        images=tuple(ImageRegion(image_path(folder, f"{pattern}/{number}.jpg", where)) for number in numbers),
+        captions=tuple(PREFIX + text_of(row, "Statement", place) for place, row in (first, second)),
+        tags=(text_of(row, "Type", where),),
+    )

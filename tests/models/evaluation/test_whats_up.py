@@ -1,0 +1,219 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import EvaluationError
+from models.evaluation.benchmark import run_benchmark
+from models.evaluation.comparison import compare
+from models.evaluation.items import Item
+from models.evaluation.results import Results
+from models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
+from tests.benchmark_sets import (
+    COCO_SPATIAL,
+    WHATS_UP_A,
+    WHATS_UP_B,
+    controlled_entries,
+    save_coco_spatial,
+    save_controlled,
+    save_gqa_spatial,
+)
+from tests.models.evaluation.fixed_scorer import FixedScorer
+
+RIGHT, WRONG, TIE = ([[first], [0.1], [0.2], [0.1]] for first in (0.3, 0.1, 0.2))
+A, B = "Controlled_Images_A", "Controlled_Images_B"
+CONTROLLED = {
+    # Left, right, on and under of two sets: the first is right; the second is right in left and right alone.
+    **{f"{A}/{number}": RIGHT for number in range(6)},
+    f"{A}/6": RIGHT,
+    f"{A}/7": WRONG,
+    # Left, right, in front and behind.
+    f"{B}/0": TIE,
+    f"{B}/1": RIGHT,
+    f"{B}/2": RIGHT,
+    f"{B}/3": RIGHT,
+}
+
+
+def shares(results: Results) -> dict[str, tuple[float, int, int]]:
+    return {name: (metric.value, metric.n, metric.ties) for name, metric in results.metrics.items()}
+
+
+def test_pairs_and_sets_are_right_as_a_whole(tmp_path: Path) -> None:
+    results = run_benchmark(whats_up(save_controlled(tmp_path)), FixedScorer(CONTROLLED))
+    assert (results.primary, results.outcome, results.macro_tags) == ("macro_acc", "text", (A, B))
+    assert shares(results) == {
+        "macro_acc": ((7 / 8 + 3 / 4) / 2, 12, 1),
+        "acc": (10 / 12, 12, 1),
+        # Of A, both pairs of the first set and the left and right of the second; of B, in front and behind.
+        "pair_acc": (4 / 6, 6, 1),
+        "set_acc": (1 / 3, 3, 1),
+    }
+    of = {
+        tag: {name: metric.value for name, metric in found.items()} for tag, found in results.by_tag.items()
+    }
+    assert of[A] == {"acc": 7 / 8, "pair_acc": 3 / 4, "set_acc": 1 / 2}
+    assert of[B] == {"acc": 3 / 4, "pair_acc": 1 / 2, "set_acc": 0}
+    assert (of[f"{A}: under"], of[f"{B}: left"], of[f"{B}: in-front"]) == (
+        {"acc": 0.5},
+        {"acc": 0},
+        {"acc": 1},
+    )
+
+
+def test_chance_is_that_of_four_captions_for_each_image(tmp_path: Path) -> None:
+    results = run_benchmark(whats_up(save_controlled(tmp_path)), FixedScorer(CONTROLLED))
+    chances = {name: metric.chance for name, metric in results.metrics.items()}
+    assert chances == {"macro_acc": 1 / 4, "acc": 1 / 4, "pair_acc": 1 / 16, "set_acc": 1 / 256}
+
+
+def test_a_set_shows_its_images_and_true_captions(tmp_path: Path) -> None:
+    benchmark = whats_up(
+        save_controlled(tmp_path, controlled_clevr=controlled_entries(WHATS_UP_B, "bowl", "plate"))
+    )
+    results = run_benchmark(benchmark, FixedScorer(CONTROLLED))
+    (whole,) = [item for item in results.items if "set" in item.correct]
+    assert [region.path.name for region in whole.images] == [
+        "bowl_left_of_plate.jpeg",
+        "bowl_right_of_plate.jpeg",
+        "bowl_in-front_of_plate.jpeg",
+        "bowl_behind_plate.jpeg",
+    ]
+    assert whole.captions[0] == "A bowl left of a plate"
+    assert (whole.margins, whole.tags) == ({"set": 0}, (B,))
+
+
+def test_pair_of_an_item_that_was_left_out_is_left_out(tmp_path: Path) -> None:
+    folder = save_controlled(tmp_path)
+    (folder / "controlled_images/mug_on_table.jpeg").unlink()
+    results = run_benchmark(whats_up(folder), FixedScorer(CONTROLLED), max_bad_share=0.1)
+    found = {name: metric.n for name, metric in results.metrics.items()}
+    assert found == {"macro_acc": 11, "acc": 11, "pair_acc": 5, "set_acc": 2}
+
+
+def test_results_can_be_compared_by_pair_and_by_set(tmp_path: Path) -> None:
+    benchmark = whats_up(save_controlled(tmp_path))
+    before = run_benchmark(benchmark, FixedScorer(CONTROLLED))
+    comparison = compare(before, run_benchmark(benchmark, FixedScorer(CONTROLLED | {f"{A}/7": RIGHT})))
+    gained = {name: difference.counts.gained for name, difference in comparison.outcomes.items()}
+    assert gained == {"text": 1, "pair": 1, "set": 1}
+    assert comparison.macro is not None
+    assert comparison.macro.difference == pytest.approx(1 / 8 / 2)
+    assert comparison.outcomes["set"].chance == 1 / 256
+
+
+def test_sets_that_go_together_otherwise_are_other_data(tmp_path: Path) -> None:
+    one, other = (
+        controlled_entries(WHATS_UP_A, "mug", "table"),
+        controlled_entries(WHATS_UP_A, "mug", "table"),
+    )
+    other[0]["image_path"] = "data/controlled_images/cup_left_of_table.jpeg"
+    hashes = {
+        run_benchmark(
+            whats_up(save_controlled(tmp_path / str(number), controlled_images=entries)),
+            FixedScorer(CONTROLLED),
+        ).provenance["data_hash"]
+        for number, entries in enumerate((one, other))
+    }
+    assert len(hashes) == 2
+
+
+def test_one_file_is_read_alone_and_the_other_is_missing(tmp_path: Path) -> None:
+    benchmark = whats_up(save_controlled(tmp_path) / "controlled_clevr_dataset.json")
+    assert benchmark.macro_tags == (B,)
+    assert benchmark.settings["files_missing"] == ["controlled_images_dataset"]
+
+
+def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
+    folder = save_controlled(tmp_path / "data")
+    for name in ("controlled_images", "controlled_clevr"):
+        (folder / name).rename(tmp_path / name)
+    (first, *_) = whats_up(folder, tmp_path).items
+    assert first.images[0].path == tmp_path / "controlled_images/beer-bottle_left_of_armchair.jpeg"
+    folder = save_coco_spatial(tmp_path / "coco")
+    (folder / "val2017").rename(tmp_path / "photos")
+    assert coco_spatial(folder, tmp_path / "photos").items[0].images[0].path.parent == tmp_path / "photos"
+
+
+def tags_and_files(items: tuple[Item, ...]) -> list[tuple[str, str]]:
+    return [(item.tags[1], item.images[0].path.name) for item in items]
+
+
+def test_spatial_captions_are_read_with_their_relation_and_image(tmp_path: Path) -> None:
+    coco = coco_spatial(save_coco_spatial(tmp_path / "coco"))
+    assert coco.macro_tags == ("COCO_QA_one_obj", "COCO_QA_two_obj")
+    assert tags_and_files(coco.items) == [
+        ("COCO_QA_one_obj: left", "000000000007.jpg"),
+        ("COCO_QA_one_obj: top", "000000000008.jpg"),
+        ("COCO_QA_one_obj: left", "000000000008.jpg"),
+        ("COCO_QA_two_obj: left", "000000000007.jpg"),
+        ("COCO_QA_two_obj: below", "000000000009.jpg"),
+    ]
+    gqa = gqa_spatial(save_gqa_spatial(tmp_path / "gqa"))
+    assert tags_and_files(gqa.items) == [
+        ("VG_QA_one_obj: bottom", "2317.jpg"),
+        ("VG_QA_two_obj: front", "713.jpg"),
+        ("VG_QA_two_obj: top", "2317.jpg"),
+    ]
+    assert gqa.items[1].captions[0] == "A photo of a dog to the front of a cat"
+
+
+def test_spatial_figures_are_as_worked_out_by_hand(tmp_path: Path) -> None:
+    right, wrong, tie = [[0.3], [0.2]], [[0.2], [0.3]], [[0.2], [0.2]]
+    one, two = "COCO_QA_one_obj", "COCO_QA_two_obj"
+    scores = {f"{one}/0": right, f"{one}/1": wrong, f"{one}/2": tie, f"{two}/0": right, f"{two}/1": right}
+    results = run_benchmark(coco_spatial(save_coco_spatial(tmp_path)), FixedScorer(scores))
+    assert shares(results) == {"macro_acc": ((1 / 3 + 1) / 2, 5, 1), "acc": (3 / 5, 5, 1)}
+    assert {metric.chance for metric in results.metrics.values()} == {1 / 2}
+    assert results.by_tag[f"{one}: left"]["acc"].value == 1 / 2
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return controlled_entries(WHATS_UP_A, "mug", "table")[0] | changes
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"0": entry()}, "must be .*as What'sUp has it"),
+        (COCO_SPATIAL["coco_qa_one_obj"], "must be .*as What'sUp has it"),
+        ([{"image": "a.jpg", "caption_options": ["a", "b"]}], r"\[0\]: `image_path` is missing"),
+        ([entry(caption_options="a mug")], "fewer than two captions"),
+        ([entry(caption_options=["a mug"])], "fewer than two captions"),
+        ([entry(caption_options=["a mug", ""])], "must be a text that is not empty"),
+        (
+            [entry(image_path="data/controlled_images/mug_above_table.jpeg")],
+            "'mug_above_table' does not say .*left",
+        ),
+        ([entry(image_path="data/controlled_images/7.jpeg")], "'7' does not say"),
+        ([entry(image_path="../mug_on_table.jpeg")], "is not inside"),
+    ],
+)
+def test_a_wrong_controlled_file_is_refused(tmp_path: Path, entries: Any, message: str) -> None:
+    (tmp_path / "controlled_images_dataset.json").write_text(json.dumps(entries))
+    with pytest.raises(EvaluationError, match=message) as raised:
+        whats_up(tmp_path)
+    assert "controlled_images_dataset.json" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [[], {"0": [7, "a", "b"]}, [[7, "a"]], [[7, "a", "b", "c"]], [[None, "a", "b"]], [entry()]],
+)
+def test_a_wrong_spatial_file_is_refused(tmp_path: Path, entries: Any) -> None:
+    with pytest.raises(
+        EvaluationError, match=r"must be a list of \[image id, true caption, false caption\]"
+    ) as raised:
+        coco_spatial(save_coco_spatial(tmp_path, coco_qa_two_obj=entries))
+    assert "coco_qa_two_obj.json" in str(raised.value)
+
+
+def test_the_file_of_another_benchmark_is_refused_by_name(tmp_path: Path) -> None:
+    folder = save_coco_spatial(tmp_path)
+    with pytest.raises(
+        EvaluationError, match=r"coco_qa_one_obj\.json is not one of controlled_images_dataset\.json"
+    ):
+        whats_up(folder / "coco_qa_one_obj.json")
+    with pytest.raises(EvaluationError, match=r"none of vg_qa_one_obj\.json, vg_qa_two_obj\.json"):
+        gqa_spatial(folder)
