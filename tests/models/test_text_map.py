@@ -20,15 +20,16 @@ from tests.checkpoints import tiny_network
 def test_folding_a_map_gives_the_embeddings_of_the_map(architecture: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network: Any = build(architecture, tmp_path, device="cpu").eval()
-    tokens = torch.randint(2, 64, (3, network.context_length if hasattr(network, "context_length") else 16))
+    own = isinstance(text_projection(network), nn.Parameter)  # open_clip's own towers take a fixed length
+    tokens = torch.randint(2, 64, (3, network.context_length if own else 7))
     with torch.no_grad():
-        before = network.encode_text(tokens)
+        before = network.encode_text(tokens, normalize=False)
         text_map = TextMap(before.shape[1])
         assert torch.equal(text_map(before), before)  # it begins as the identity
         text_map.matrix += 0.1 * torch.randn_like(text_map.matrix)
         expected = text_map(before)
         fold(network, text_map.matrix)
-        found = network.encode_text(tokens)
+        found = network.encode_text(tokens, normalize=False)
     assert (expected - before).norm() > 0.1 * before.norm()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -36,8 +37,5 @@ def test_folding_a_map_gives_the_embeddings_of_the_map(architecture: str, tmp_pa
 def test_text_tower_without_a_matrix_at_its_end_is_refused() -> None:
     network: Any = tiny_network()
     network.text_projection = None
-    with pytest.raises(StudentError, match="does not end with a matrix"):
-        text_projection(network)
-    network.text_projection = nn.Identity()
     with pytest.raises(StudentError, match="does not end with a matrix"):
         text_projection(network)

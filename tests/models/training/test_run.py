@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         train(config, failing, tmp_path / "out", PLACE, watcher=poison)
     assert [kept.name for kept in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
     assert records(tmp_path / "out") == [
-        {"step": 4, "steps": 4, "non_finite": 7}
+        {"step": 4, "steps": 4, "non_finite": 8}
     ]  # losses, residuals and norms
     train(config, parts, tmp_path / "out", PLACE, resume=True)
     assert [record["step"] for record in records(tmp_path / "out")] == [4]
@@ -236,6 +236,7 @@ def test_the_log_holds_what_a_run_is_judged_by(parts: Parts, tmp_path: Path) -> 
         *("gradient_norm", "mapper_gradient_norm", "lr", "examples_per_s", "data_share"),
         *("peak_memory_mib", "non_finite", "mapped_rms", "mapped_spread"),
         "teacher_gradient_share",
+        "teacher_gradient_cosine",
     }
     first = logged[0]
     assert first["loss"] == pytest.approx(first["clip"] + first["negatives"] + first["sds"], rel=1e-5)
