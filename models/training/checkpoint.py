@@ -24,6 +24,7 @@ from models.run_files import (
     read_whole,
     unfinished_in,
 )
+from models.training.config import FinetuneConfig
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -120,6 +121,9 @@ class Checkpoints:
 
     def _check(self, run: dict[str, Any], folder: Path) -> None:
         mine: dict[str, Any] = json.loads(json.dumps(self.identity))
+        # An option that an earlier release did not have: what that release did is its default.
+        options = FinetuneConfig.model_fields.items()
+        run = {name: option.default for name, option in options if name in mine} | run
         other = [name for name in mine.keys() | run.keys() if mine.get(name) != run.get(name)]
         if other:
             changes = "; ".join(f"{name} {run.get(name)!r} -> {mine.get(name)!r}" for name in sorted(other))

@@ -52,5 +52,5 @@ def test_without_the_network_the_way_by_hand_is_told(tmp_path: Path, monkeypatch
 
 
 def test_an_unknown_benchmark_is_refused_with_the_known(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"no benchmark 'imagenet'.* winoground, vg-relation"):
+    with pytest.raises(EvaluationError, match=r"no benchmark 'imagenet'.* winoground, colorswap"):
         read_benchmark("imagenet", tmp_path, work=tmp_path)

@@ -196,6 +196,16 @@ def test_another_run_s_is_refused_with_what_differs(tmp_path: Path) -> None:
         Model().restore(checkpoints_of(tmp_path, data_hash="b", seed=1))
 
 
+def test_an_option_that_the_run_s_release_did_not_have_is_at_its_default(tmp_path: Path) -> None:
+    model = Model()
+    model.step()
+    checkpoints_of(tmp_path, seed=1).save(1, model.parameters, model.optimizer)
+    restored = checkpoints_of(tmp_path, seed=1, conflicts="keep").restore(model.parameters, model.optimizer)
+    assert restored == 1
+    with pytest.raises(TrainingError, match=r"conflicts 'keep' -> 'project'"):
+        checkpoints_of(tmp_path, seed=1, conflicts="project").restore(model.parameters, model.optimizer)
+
+
 def test_what_a_kill_left_half_written_is_never_seen_and_goes(tmp_path: Path) -> None:
     left = tmp_path / "checkpoints" / ".step-00000001.abcd"
     left.mkdir(parents=True)
