@@ -47,7 +47,7 @@ def text_projection(network: nn.Module) -> nn.Linear | nn.Parameter:
         StudentError: there is none.
     """
     tower: Any = getattr(network, "text", network)
-    last = getattr(tower, "proj", None) if hasattr(tower, "proj") else getattr(tower, "text_projection", None)
+    last = getattr(tower, "proj", getattr(tower, "text_projection", None))
     if isinstance(last, nn.Sequential):
         last = last[-1]
     if not isinstance(last, nn.Linear | nn.Parameter):

@@ -1,7 +1,5 @@
 """Embeddings of frozen towers, each computed once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 
 import torch

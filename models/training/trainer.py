@@ -237,15 +237,15 @@ def _backward(losses: Losses, image_features: Tensor, conflicts: Conflicts) -> d
     torch.autograd.backward(losses.contrastive)
     assert image_features.grad is not None
     of_contrastive = image_features.grad - of_teacher
-    products = [(of_teacher * of_teacher), (of_contrastive * of_contrastive), (of_teacher * of_contrastive)]
+    products = [of_teacher.square(), of_contrastive.square(), of_teacher * of_contrastive]
     teacher, contrastive, both = average(torch.stack([product.sum() for product in products]))
-    contrastive = contrastive.clamp_min(torch.finfo(torch.float32).tiny)
+    tiny = torch.finfo(torch.float32).tiny
+    contrastive = contrastive.clamp_min(tiny)
     if conflicts == "project":
         image_features.grad -= (both / contrastive).clamp(max=0) * of_contrastive
     return {
         "teacher_gradient_share": (teacher / contrastive).sqrt(),
-        "teacher_gradient_cosine": both
-        / (teacher * contrastive).sqrt().clamp_min(torch.finfo(torch.float32).tiny),
+        "teacher_gradient_cosine": both / (teacher * contrastive).sqrt().clamp_min(tiny),
     }
 
 
