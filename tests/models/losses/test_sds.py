@@ -65,34 +65,27 @@ def test_value_is_the_formula_computed_by_hand(weighting: str, gradient: str) ->
     np.testing.assert_allclose(result.residual.numpy(), residual, rtol=1e-5)
 
 
+@pytest.mark.parametrize("on", ["latents", "captions"])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_full_gradient_is_that_of_finite_differences(weighting: str) -> None:
+def test_full_gradient_is_that_of_finite_differences(weighting: str, on: str) -> None:
     latents, captions, noise = inputs()
     teacher = toy_teacher()
-    latents.requires_grad_()
+    moved = {"latents": latents, "captions": captions}[on].requires_grad_()
     sds_loss(latents, captions, TIMESTEPS, noise, teacher=teacher, weighting=weighting).loss.backward()
-    assert latents.grad is not None
-    for position in np.ndindex(*latents.shape):
-        step = torch.zeros(latents.shape, dtype=torch.float64)
-        step[position] = 1e-4
-        above = objective_by_hand(latents.double() + step, captions, noise, teacher, weighting)
-        below = objective_by_hand(latents.double() - step, captions, noise, teacher, weighting)
-        assert latents.grad[position].item() == pytest.approx((above - below) / 2e-4, rel=1e-4, abs=1e-6)
+    assert moved.grad is not None
 
+    def objective_at(value: Tensor) -> float:
+        at = {"latents": latents.detach(), "captions": captions.detach(), on: value}
+        return objective_by_hand(at["latents"], at["captions"], noise, teacher, weighting)
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_gradient_on_captions_is_that_of_finite_differences(weighting: str) -> None:
-    latents, captions, noise = inputs()
-    teacher = toy_teacher()
-    captions.requires_grad_()
-    sds_loss(latents, captions, TIMESTEPS, noise, teacher=teacher, weighting=weighting).loss.backward()
-    assert captions.grad is not None
-    for position in np.ndindex(*captions.shape):
-        step = torch.zeros(captions.shape, dtype=torch.float64)
+    for position in np.ndindex(*moved.shape):
+        step = torch.zeros(moved.shape, dtype=torch.float64)
         step[position] = 1e-4
-        moved = [captions.detach().double() + sign * step for sign in (1, -1)]
-        above, below = (objective_by_hand(latents, each, noise, teacher, weighting) for each in moved)
-        assert captions.grad[position].item() == pytest.approx((above - below) / 2e-4, rel=1e-4, abs=1e-6)
+        above, below = (
+            objective_at(moved.detach().double() + step),
+            objective_at(moved.detach().double() - step),
+        )
+        assert moved.grad[position].item() == pytest.approx((above - below) / 2e-4, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)

@@ -32,30 +32,42 @@ def first_gradients(out: Path, parts: Parts, **options: object) -> dict[str, Ten
     return gradients(last_checkpoint(out))
 
 
+class Step:
+    """What the first step of a run is computed from: its samples, its draws, and the student's features of them."""
+
+    def __init__(self, parts: Parts, seed: int) -> None:
+        indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
+        self.texts = [parts.pairs.sample(index).captions[0] for index in indices]
+        self.images = [parts.pairs.image(index) for index in indices]
+        self.noise = draw_noise(seed, 0, indices, (4, 8, 8))
+        self.timesteps = draw_timesteps(seed, 0, indices, 20, 979)  # 0.02 and 0.98 of 0..999, rounded inwards
+        self.network: Any = deepcopy(parts.base.network).requires_grad_(True)
+        pixels = torch.stack([parts.base.preprocess(image) for image in self.images])
+        self.image = self.network.encode_image(pixels, normalize=True)
+        self.text = self.network.encode_text(parts.base.tokenizer(self.texts), normalize=True)
+
+    def gradients(
+        self, output: Tensor, noisy: Tensor, mapper: Mapper, scheduler: Any, weight: float
+    ) -> dict[str, Tensor]:
+        """Those of ClipLoss + weight * mean (eps_hat - eps)^2, given the denoiser's output, by autograd alone."""
+        if scheduler.config.prediction_type == "v_prediction":
+            abar = scheduler.alphas_cumprod[self.timesteps].view(-1, 1, 1, 1)
+            output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
+        contrastive = ClipLoss()(self.image, self.text, self.network.logit_scale.exp())
+        (contrastive + weight * F.mse_loss(output, self.noise)).backward()
+        named = {f"student.{name}": value for name, value in self.network.named_parameters()}
+        named |= {f"mapper.{name}": value for name, value in mapper.named_parameters()}
+        return {name: value.grad for name, value in named.items() if value.grad is not None}
+
+
 def formula(parts: Parts, scheduler: Any, weight: float, seed: int) -> dict[str, Tensor]:
-    """Gradients of ClipLoss + weight * mean (eps_hat - eps)^2, U-Net included, by autograd alone."""
+    """The gradients with z_0 = W f(x) under x's caption, U-Net included."""
     assert parts.teacher is not None
-    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
-    texts = [parts.pairs.sample(index).captions[0] for index in indices]
-    network: Any = deepcopy(parts.base.network)
-    network.requires_grad_(True)
-    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in indices])
-    image = network.encode_image(pixels, normalize=True)
-    text = network.encode_text(parts.base.tokenizer(texts), normalize=True)
-    mapper = Mapper(32, (4, 8, 8), seed=seed)
-    noise = draw_noise(seed, 0, indices, (4, 8, 8))
-    timesteps = draw_timesteps(seed, 0, indices, 20, 979)  # 0.02 and 0.98 of 0..999, rounded inwards
-    noisy = scheduler.add_noise(mapper.linear(image).view(8, 4, 8, 8), noise, timesteps)
+    step, mapper = Step(parts, seed), Mapper(32, (4, 8, 8), seed=seed)
+    noisy = scheduler.add_noise(mapper.linear(step.image).view(8, 4, 8, 8), step.noise, step.timesteps)
     unet = deepcopy(parts.teacher.denoiser).requires_grad_(True)
-    output = unet(noisy, timesteps, parts.teacher.encode_captions(texts)).sample
-    if scheduler.config.prediction_type == "v_prediction":
-        abar = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
-    loss = ClipLoss()(image, text, network.logit_scale.exp()) + weight * F.mse_loss(output, noise)
-    loss.backward()
-    named = {f"student.{name}": value for name, value in network.named_parameters()}
-    named |= {f"mapper.{name}": value for name, value in mapper.named_parameters()}
-    return {name: value.grad for name, value in named.items() if value.grad is not None}
+    output = unet(noisy, step.timesteps, parts.teacher.encode_captions(step.texts)).sample
+    return step.gradients(output, noisy, mapper, scheduler, weight)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -71,41 +83,23 @@ def test_a_step_has_the_gradient_of_the_formula(prediction_type: str, parts: Par
 
 
 def condition_formula(parts: Parts, folder: Path, weight: float, seed: int) -> dict[str, Tensor]:
-    """Gradients of ClipLoss + weight * mean (eps_hat - eps)^2 with W f(x) as the condition of x's own latents."""
-    assert parts.teacher is not None
-    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
-    texts = [parts.pairs.sample(index).captions[0] for index in indices]
-    images = [parts.pairs.image(index) for index in indices]
-    network: Any = deepcopy(parts.base.network)
-    network.requires_grad_(True)
-    image = network.encode_image(
-        torch.stack([parts.base.preprocess(each) for each in images]), normalize=True
-    )
-    text = network.encode_text(parts.base.tokenizer(texts), normalize=True)
+    """The gradients with W f(x) as the condition of x's own latents, by diffusers' own networks."""
+    step, mapper = Step(parts, seed), Mapper(32, (3, 32), seed=seed)
     view = teacher_view(parts.base, 64)
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
     with torch.no_grad():
-        encoded = vae.encode(torch.stack([view(each) for each in images])).latent_dist.mode()
+        encoded = vae.encode(torch.stack([view(image) for image in step.images])).latent_dist.mode()
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    noise, timesteps = draw_noise(seed, 0, indices, (4, 8, 8)), draw_timesteps(seed, 0, indices, 20, 979)
-    noisy = scheduler.add_noise(encoded * vae.config.scaling_factor, noise, timesteps)
-    mapper = Mapper(32, (3, 32), seed=seed)
-    tokens = mapper.linear(image).view(8, 3, 32)
+    noisy = scheduler.add_noise(encoded * vae.config.scaling_factor, step.noise, step.timesteps)
+    tokens = mapper.linear(step.image).view(8, 3, 32)
     if (folder / "transformer").exists():
         transformer = PixArtTransformer2DModel.from_pretrained(folder, subfolder="transformer")
-        output = transformer(noisy, tokens, timesteps, encoder_attention_mask=torch.ones(8, 3)).sample[:, :4]
+        mask = torch.ones(8, 3)
+        output = transformer(noisy, tokens, step.timesteps, encoder_attention_mask=mask).sample[:, :4]
     else:
-        output = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")(
-            noisy, timesteps, tokens
-        ).sample
-    if scheduler.config.prediction_type == "v_prediction":
-        abar = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
-    loss = ClipLoss()(image, text, network.logit_scale.exp()) + weight * F.mse_loss(output, noise)
-    loss.backward()
-    named = {f"student.{name}": value for name, value in network.named_parameters()}
-    named |= {f"mapper.{name}": value for name, value in mapper.named_parameters()}
-    return {name: value.grad for name, value in named.items() if value.grad is not None}
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        output = unet(noisy, step.timesteps, tokens).sample
+    return step.gradients(output, noisy, mapper, scheduler, weight)
 
 
 @pytest.mark.parametrize(
@@ -134,15 +128,10 @@ def test_a_step_with_the_condition_has_the_gradient_of_its_formula(
 
 def test_a_text_map_has_the_gradient_of_its_formula(parts: Parts, tmp_path: Path) -> None:
     found = first_gradients(tmp_path, parts, objective="clip", trainable="text-map", seed=5)
-    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, 5, 0)]
-    texts = [parts.pairs.sample(index).captions[0] for index in indices]
-    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in indices])
-    network: Any = parts.base.network
-    matrix = torch.eye(32, requires_grad=True)
-    with torch.no_grad():
-        image = network.encode_image(pixels, normalize=True)
-        text = network.encode_text(parts.base.tokenizer(texts))
-    ClipLoss()(image, F.normalize(text @ matrix, dim=-1), network.logit_scale.detach().exp()).backward()
+    step, matrix = Step(parts, 5), torch.eye(32, requires_grad=True)
+    text = step.network.encode_text(parts.base.tokenizer(step.texts)).detach()
+    scale = step.network.logit_scale.detach().exp()
+    ClipLoss()(step.image.detach(), F.normalize(text @ matrix, dim=-1), scale).backward()
     assert found.keys() == {"student.text_map.matrix"}
     torch.testing.assert_close(found["student.text_map.matrix"], matrix.grad, rtol=1e-3, atol=1e-7)
 

@@ -5,33 +5,23 @@ import pytest
 import torch
 
 from models.clip import Clip
-from models.data.pairs import PairSet, Sample
+from models.data.pairs import PairSet, Subset
 from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training import latents as module
 from models.training.latents import Latents
 
 
-class Watched(PairSet):
-    """Pairs that count how often an image is read."""
+class Watched(Subset):
+    """All of some pairs. It keeps which images are read."""
 
     def __init__(self, pairs: PairSet) -> None:
-        self._pairs = pairs
+        super().__init__(pairs, range(len(pairs)))
         self.read: list[int] = []
-
-    @property
-    def content_hash(self) -> str:
-        return self._pairs.content_hash
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def sample(self, index: int) -> Sample:
-        return self._pairs.sample(index)
 
     def image(self, index: int) -> PIL.Image.Image:
         self.read.append(index)
-        return self._pairs.image(index)
+        return super().image(index)
 
 
 def test_latents_are_the_teacher_s_and_are_kept(base: Clip, teacher: Teacher, pairs: PairSet) -> None:
