@@ -19,7 +19,7 @@ class Frozen:
 
     def __init__(self, encode: Callable[[Tensor], Float[Tensor, "n d"]], size: int) -> None:
         self._encode, self._size = encode, size
-        self._known: dict[Hashable, Float[Tensor, d]] = {}
+        self._known: dict[Hashable, Tensor] = {}
 
     def __call__(
         self, keys: Sequence[Hashable], inputs: Callable[[list[int]], Tensor]
