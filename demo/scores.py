@@ -14,7 +14,7 @@ from torch import Tensor
 from models.atomic import write_atomic
 from models.training.config import FinetuneConfig
 from models.training.parts import Parts, with_negatives
-from models.training.score_targets import ScoreTargets, Targets
+from models.training.score_targets import Targets, TeacherScores
 
 CHUNK = 512  # pairs per file and task
 
@@ -29,11 +29,12 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path) -
     assert parts.teacher is not None
     began = time.monotonic()
     pairs = with_negatives(config, parts.pairs)
-    targets = ScoreTargets(config, parts.base, parts.teacher, pairs)
+    targets = TeacherScores(config, parts.base, parts.teacher, pairs)
     errors = []
     for index in range(number * CHUNK, min((number + 1) * CHUNK, len(pairs))):
         sample = pairs.sample(index)
-        errors.append(targets([index], sample.captions, sample.negatives, 1 + config.negatives_count))
+        candidates = [(sample.captions[0], *sample.negatives[0])]
+        errors.append(targets([index], candidates, 1 + config.negatives_count))
     write_atomic(file, save({"errors": torch.cat(errors)}, {"seconds": str(time.monotonic() - began)}))
 
 

@@ -11,6 +11,10 @@ MapperInput = Literal["normalized", "raw"]
 DataFormat = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
+ScoreBy = Literal["teacher", "base"]
+ScoreLabels = Literal["soft", "hard"]
+ScoreCandidates = Literal["all", "negatives"]
+
 ErrorOf = Literal["epsilon", "velocity"]
 """Which error a diffusion score is: that of the noise or of the velocity."""
 SCORE_ERROR: ErrorOf = "velocity"

@@ -12,7 +12,7 @@ from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.states import JobKind
 from models.choices import Objective
 from models.references import is_version
-from models.training.config import FinetuneConfig, Seed, TrainingOptions, check_combination
+from models.training.config import FinetuneConfig, Seed, TrainingOptions, check_combination, needs_teacher
 
 PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
 """Options of a run that only the worker knows, because callers name no paths or devices."""
@@ -112,7 +112,7 @@ class FinetuneSpec(JobSpec):
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
         # Pydantic passes an InvalidConfiguration on unchanged. It would give a ValueError the code invalid_request.
-        if self.objective != "clip" and self.teacher is None:
+        if self.teacher is None and needs_teacher(self.objective, self.hyperparameters):
             raise InvalidConfiguration(
                 f"The objective {self.objective} needs a teacher. Name one in `teacher`, or choose the objective clip.",
                 param="teacher",

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.errors import LossError
@@ -19,7 +19,7 @@ def score_distillation_loss(
 
     p = softmax(-d / temperature) over the denoising errors d(x, c), q = softmax(student_logits). It is the
     mean over the batch, in float32. Columns that are not `valid` are ignored in both.
-    Each image's first column, its true caption, is always valid. Gradients go to `student_logits` alone.
+    An image with one valid column teaches nothing. Gradients go to `student_logits` alone.
 
     Raises LossError for a temperature that is not positive.
     """
@@ -41,13 +41,20 @@ def teacher_choice(
 
 
 def hard_negative_loss(
-    student_logits: Float[Tensor, "b n"], *, valid: Bool[Tensor, "b n"] | None = None
+    student_logits: Float[Tensor, "b n"],
+    *,
+    right: Int[Tensor, "b"] | None = None,
+    valid: Bool[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the cross-entropy of the true caption, column 0, over the columns of `score_distillation_loss`.
+    """Return the cross-entropy of the right caption over the columns of `score_distillation_loss`.
 
-    It needs no teacher: -log softmax(student_logits)_0, mean over the batch, in float32. `valid` is as there.
+    It is -log softmax(student_logits)_right, the mean over the batch, in float32. `right` is each image's right column;
+    by default it is column 0, the true caption. `valid` is as there.
     """
-    return -_log_softmax(student_logits, valid)[:, 0].mean()
+    log_q = _log_softmax(student_logits, valid)
+    if right is None:
+        return -log_q[:, 0].mean()
+    return F.nll_loss(log_q, right)
 
 
 def _log_softmax(logits: Tensor, valid: Tensor | None) -> Tensor:

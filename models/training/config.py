@@ -17,6 +17,9 @@ from models.choices import (
     MapperInput,
     Objective,
     Precision,
+    ScoreBy,
+    ScoreCandidates,
+    ScoreLabels,
     Trainable,
     Weighting,
 )
@@ -124,11 +127,20 @@ class TrainingOptions(BaseModel):
     does."""
     negatives_weight: NotNegative = 1.0
     """Multiply the loss of `negatives_loss` choice by this number. contrast has no weight."""
+    score_by: ScoreBy = "teacher"
+    """Let the teacher choose among the captions, by its denoising errors. Or let the base choose, by its similarities:
+    this is a control, whose student learns only what the base knows already."""
+    score_labels: ScoreLabels = "soft"
+    """Distil the probabilities of the choice (`soft`), or only its most probable caption (`hard`)."""
+    score_candidates: ScoreCandidates = "all"
+    """Choose among the caption and its negatives (`all`). Or choose among the negatives alone (`negatives`), if the
+    caption does not say which of them is right, as a list of tags."""
     score_temperature: Positive = 0.003
     """Divide the teacher's denoising errors by this temperature in the softmax that turns them into probabilities.
     The default was chosen for the demo's teacher. For another teacher, compare two values in the training log.
     `target_own` is the mean probability of the right caption. `target_chance` is the value that a teacher without
-    any knowledge would give it. The temperature fits if the first is clearly higher and not close to 1."""
+    any knowledge would give it. The temperature fits if the first is clearly higher and not close to 1. If the caption
+    is no candidate, the log has `target_best` instead, the mean probability of the most probable one."""
     score_draws: Count = 8
     """Score each image at this many noise levels."""
     score_error: ErrorOf = SCORE_ERROR
@@ -173,7 +185,8 @@ class FinetuneConfig(TrainingOptions):
     base: str = "demo"
     """Fine-tune this model, given by its reference."""
     teacher: str | None = None
-    """Distil this teacher: a diffusers folder, a hub id or `demo`. All objectives but `clip` need one."""
+    """Distil this teacher: a diffusers folder, a hub id or `demo`. The objective `clip`
+    needs none, and neither does `score` with `score_by` base."""
     objective: Objective = "sds-clip"
     """Train for this objective. `clip` is L_CLIP alone, without a teacher: the control. `sds-clip` adds L_SDS to
     L_CLIP. `condition` adds L_condition, in which the image embedding takes the place of the caption. `score` distils
@@ -218,9 +231,18 @@ class FinetuneConfig(TrainingOptions):
         return self.objective == "sds-clip"
 
     @property
+    def uses_teacher(self) -> bool:
+        """Whether a teacher has a part in the run."""
+        return needs_teacher(self.objective, self)
+
+    @property
     def needs_vae(self) -> bool:
         """Whether the teacher must encode images."""
         return self.objective in ("score", "condition") or (self.uses_sds and self.mapper_start == "ridge")
+
+
+def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:
+    return objective != "clip" and not (objective == "score" and options.score_by == "base")
 
 
 def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:
@@ -229,7 +251,7 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         raise ValueError("The length of the run is missing. Give either steps or epochs.")
     if options.steps is not None and options.epochs is not None:
         raise ValueError("Give either steps or epochs, but not both.")
-    if objective != "clip" and teacher is None:
+    if teacher is None and needs_teacher(objective, options):
         raise ValueError(
             f"The objective {objective} needs a teacher; give one, or choose the objective clip."
         )

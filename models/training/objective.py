@@ -77,20 +77,36 @@ class Objective:
     def _choice(
         self, image: Tensor, text: Tensor, negative: Tensor, scale: Tensor, part: Part
     ) -> dict[str, Tensor]:
-        """Compute the terms of each image's choice among its caption, in column 0, and its negatives."""
-        columns, valid = _padded(
-            negative, [len(texts) for texts in part.negatives], self.config.negatives_count
-        )
-        candidates = torch.cat([text[part.places, None], columns], dim=1)
-        logits = scale * torch.einsum("bd,bnd->bn", image[part.places], candidates)
-        valid = F.pad(valid, (1, 0), value=True)
+        """Compute the terms of each image's choice among its caption, in column 0, and its negatives.
+
+        Without the caption among the candidates, the choice is among the negatives alone.
+        """
+        config = self.config
+        features, valid = _padded(negative, [len(texts) for texts in part.negatives], config.negatives_count)
+        with_caption = self.targets is None or config.score_candidates == "all"
+        if with_caption:
+            features = torch.cat([text[part.places, None], features], dim=1)
+            valid = F.pad(valid, (1, 0), value=True)
+        else:  # a sample without negatives has one candidate, which teaches nothing
+            valid = F.pad(valid[:, 1:], (1, 0), value=True)
+        logits = scale * torch.einsum("bd,bnd->bn", image[part.places], features)
         if self.targets is None:
             return {"negatives": hard_negative_loss(logits, valid=valid)}
-        errors = self.targets(part.samples, part.captions, part.negatives, logits.shape[1])
-        temperature = self.config.score_temperature
+        candidates = [
+            (caption, *negatives) if with_caption else negatives or (caption,)
+            for caption, negatives in zip(part.captions, part.negatives, strict=True)
+        ]
+        errors = self.targets(part.samples, candidates, logits.shape[1])
+        temperature = config.score_temperature
+        choice = teacher_choice(errors, temperature=temperature, valid=valid)
+        if config.score_labels == "hard":
+            loss = hard_negative_loss(logits, right=choice.argmax(dim=1), valid=valid)
+        else:
+            loss = score_distillation_loss(logits, errors, temperature=temperature, valid=valid)
+        target = choice[:, 0] if with_caption else choice.amax(dim=1)
         return {
-            "negatives": score_distillation_loss(logits, errors, temperature=temperature, valid=valid),
-            "target_own": teacher_choice(errors, temperature=temperature, valid=valid)[:, 0].exp().mean(),
+            "negatives": loss,
+            "target_own" if with_caption else "target_best": target.exp().mean(),
             "target_chance": (1 / valid.sum(dim=1)).mean(),
         }
 

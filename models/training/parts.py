@@ -59,7 +59,7 @@ def load_parts(
     say(f"loading the base {config.base}")
     base = load_clip(config.base, device=str(place.device), precision="float32")
     teacher = None
-    if config.teacher and config.objective != "clip":
+    if config.teacher and config.uses_teacher:
         say(f"loading the teacher {config.teacher}")
         teacher = load_teacher(
             config.teacher,

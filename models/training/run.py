@@ -37,7 +37,7 @@ from models.training.optimizer import make_optimizer
 from models.training.parts import Parts, describe, with_negatives
 from models.training.processes import Place, anywhere, exchanged, start_alike
 from models.training.ridge import ridge_mapper
-from models.training.score_targets import ScoreTargets
+from models.training.score_targets import BaseScores, ScoreTargets, TeacherScores
 from models.training.trainer import Trainer
 from models.training.validation import validate
 from models.training.watcher import Record, Watcher
@@ -182,7 +182,7 @@ class _Run:
 
 
 def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
-    base, teacher = parts.base, parts.teacher
+    base = parts.base
     if base.logit_bias is not None:
         raise StudentError(
             f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
@@ -200,8 +200,7 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
         student = dict(text_map.named_parameters(prefix="text_map"))
     targets = None
     if config.objective == "score":
-        assert teacher is not None
-        targets = parts.targets or ScoreTargets(config, base, teacher, pairs)
+        targets = parts.targets or _score_targets(config, parts, pairs)
     teacher_loss = _teacher_loss(config, parts, pairs, steps, place)
     objective = Objective(config, steps, teacher_loss, targets)
     trainer = Trainer(
@@ -217,6 +216,13 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     )
     mapper = teacher_loss.mapper if teacher_loss else None
     return _Run(network, text_map, mapper, trainer, pairs, steps)
+
+
+def _score_targets(config: FinetuneConfig, parts: Parts, pairs: PairSet) -> ScoreTargets:
+    if config.score_by == "base":
+        return BaseScores(config, parts.base, pairs)
+    assert parts.teacher is not None
+    return TeacherScores(config, parts.base, parts.teacher, pairs)
 
 
 def _teacher_loss(

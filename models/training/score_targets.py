@@ -1,5 +1,6 @@
-"""The teacher's denoising scores of training samples under their captions and hard negatives."""
+"""Scores of training samples under candidate captions, which the objective `score` distils."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,68 +14,86 @@ from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
 from models.training.latents import Latents
 
-Targets = Callable[[Sequence[int], Sequence[str], Sequence[tuple[str, ...]], int], Tensor]
-"""Returns the teacher's errors of samples, as `ScoreTargets` does."""
+Targets = Callable[[Sequence[int], Sequence[tuple[str, ...]], int], Tensor]
+"""Returns the errors of samples under candidate captions, as `ScoreTargets` does."""
 
 MAX_KNOWN = 2**18
 """How many scored samples to keep, at about 1 KiB each. Once full, no more are added and none is dropped."""
 
 
-class ScoreTargets:
-    """d(x, c) of a sample's captions, each computed once as long as there is room to keep it.
+class ScoreTargets(ABC):
+    """d(x, c) of a sample's candidate captions, each computed once as long as there is room to keep it.
 
-    The noise belongs to the sample and not to the step, so what was scored in one epoch holds in the next.
-    Each sample is scored alone and in one shape, so its values do not depend on which others were known
-    already.
+    Each sample is scored alone and in one shape, so its values do not depend on which others were known already.
     """
 
-    def __init__(self, config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> None:
+    def __init__(self, config: FinetuneConfig, base: Clip, pairs: PairSet) -> None:
         self._config = config
-        self._teacher = teacher
-        self._latents = Latents(base, teacher, pairs)
-        self._known: dict[tuple[int, tuple[str, ...], int], Tensor] = {}
+        self._base = base
+        self._pairs = pairs
+        self._known: dict[tuple[int, tuple[str, ...]], Tensor] = {}
 
     def __call__(
-        self,
-        samples: Sequence[int],
-        captions: Sequence[str],
-        negatives: Sequence[tuple[str, ...]],
-        width: int,
+        self, samples: Sequence[int], candidates: Sequence[tuple[str, ...]], width: int
     ) -> Float[Tensor, "b {width}"]:
-        """Return the errors of each sample's caption, in column 0, and its negatives.
+        """Return the errors of each sample's candidates, at least one and at most `width` of them.
 
-        Unused columns repeat the caption's error.
+        Unused columns repeat the first candidate's error.
 
         Raises:
             TeacherError: an error is not finite.
         """
         keys = [
-            (sample, (caption, *others), width)
-            for sample, caption, others in zip(samples, captions, negatives, strict=True)
+            (sample, captions + captions[:1] * (width - len(captions)))
+            for sample, captions in zip(samples, candidates, strict=True)
         ]
         found = {key: self._known[key] for key in keys if key in self._known}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             # One transfer to the CPU for all of them, since each waits for the device.
-            scored = torch.stack([self._score(*key) for key in missing]).cpu()
+            scored = torch.stack([self.score(*key) for key in missing]).cpu()
             check_finite(scored)
             found |= zip(missing, scored, strict=True)
             for key in missing[: max(0, MAX_KNOWN - len(self._known))]:
                 self._known[key] = found[key]
-        return torch.stack([found[key] for key in keys]).to(self._teacher.device)
+        return torch.stack([found[key] for key in keys]).to(self._base.device)
 
-    def _score(self, sample: int, captions: tuple[str, ...], width: int) -> Float[Tensor, "{width}"]:
+    @abstractmethod
+    def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
+        """Return d(x, c) of one sample's image under each caption; the lower, the better they match."""
+
+
+class TeacherScores(ScoreTargets):
+    """The teacher's denoising errors.
+
+    The noise belongs to the sample and not to the step, so what was scored in one epoch holds in the next.
+    """
+
+    def __init__(self, config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> None:
+        super().__init__(config, base, pairs)
+        self._teacher = teacher
+        self._latents = Latents(base, teacher, pairs)
+
+    def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
         config, teacher = self._config, self._teacher
         chosen = draws(
             config.score_draws, teacher.latent_shape, teacher.timesteps,
             # Differs for every pair of seed and sample, up to a million samples.
             seed=config.negatives_seed * 1_000_003 + sample, t_min=config.score_t_min, t_max=config.score_t_max,
         )  # fmt: skip
-        latents = self._latents.encode(sample)
-        filled = list(captions) + [captions[0]] * (width - len(captions))
         errors = denoising_errors(
-            teacher, latents, teacher.encode_captions(filled),
+            teacher, self._latents.encode(sample), teacher.encode_captions(list(captions)),
             chosen.timesteps.to(teacher.device), chosen.noise.to(teacher.device),
-            batch_size=width * config.score_draws, error_of=config.score_error,
+            batch_size=len(captions) * config.score_draws, error_of=config.score_error,
         )  # fmt: skip
         return errors.mean(dim=1)
+
+
+class BaseScores(ScoreTargets):
+    """The base's own choice: errors whose softmax at `score_temperature` is that of its logits."""
+
+    def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
+        base = self._base
+        image = base.encode_image(base.preprocess(self._pairs.image(sample))[None])
+        texts = base.encode_text(base.tokenizer(list(captions)))
+        return -self._config.score_temperature * base.logit_scale * (texts @ image[0])

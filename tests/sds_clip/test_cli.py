@@ -35,6 +35,7 @@ COMMANDS = (
     "match",
     "classify",
     "evaluate",
+    "propose",
     "finetune",
     "jobs",
     "models",

@@ -54,6 +54,12 @@ def test_control_is_the_cross_entropy_of_the_first_column() -> None:
     assert hard_negative_loss(LOGITS, valid=VALID).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_any_column_can_be_the_right_one() -> None:
+    q = softmax(LOGITS.double().numpy(), axis=1)
+    loss = hard_negative_loss(LOGITS, right=torch.tensor([2, 1]))
+    assert loss.item() == pytest.approx(-(np.log(q[0, 2]) + np.log(q[1, 1])) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     with pytest.raises(LossError, match="positive"):

@@ -1,6 +1,7 @@
 """The gradient of a whole step, against the formula written out with diffusers' and open_clip's own parts."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from models.data.batches import batch_indices
+from models.data.negatives import swap_negatives
 from models.mapper import Mapper
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_view
@@ -36,7 +38,7 @@ class Step:
     """What the first step of a run is computed from: its samples, its draws, and the student's features of them."""
 
     def __init__(self, parts: Parts, seed: int) -> None:
-        indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
+        self.indices = indices = [int(index) for index in batch_indices(len(parts.pairs), 8, seed, 0)]
         self.texts = [parts.pairs.sample(index).captions[0] for index in indices]
         self.images = [parts.pairs.image(index) for index in indices]
         self.noise = draw_noise(seed, 0, indices, (4, 8, 8))
@@ -134,6 +136,36 @@ def test_a_text_map_has_the_gradient_of_its_formula(parts: Parts, tmp_path: Path
     ClipLoss()(step.image.detach(), F.normalize(text @ matrix, dim=-1), scale).backward()
     assert found.keys() == {"student.text_map.matrix"}
     torch.testing.assert_close(found["student.text_map.matrix"], matrix.grad, rtol=1e-3, atol=1e-7)
+
+
+def chooses_the_last(samples: Sequence[int], candidates: Sequence[tuple[str, ...]], width: int) -> Tensor:
+    """Scores of a teacher that always takes a sample's last candidate."""
+    return torch.tensor([[float(place != len(one) - 1) for place in range(width)] for one in candidates])
+
+
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+def test_a_choice_among_the_negatives_alone_has_the_gradient_of_its_formula(
+    labels: str, parts: Parts, tmp_path: Path
+) -> None:
+    """The caption has a part in L_CLIP, and none in the choice."""
+    found = first_gradients(
+        tmp_path, replace(parts, targets=chooses_the_last), objective="score", negatives="swap",
+        score_candidates="negatives", score_labels=labels, score_temperature=0.01, trainable="all", seed=5,
+    )  # fmt: skip
+    step = Step(parts, 5)
+    scale = step.network.logit_scale.exp()
+    choices = []
+    for index, text, image in zip(step.indices, step.texts, step.image, strict=True):
+        swapped = swap_negatives(text, 3, seed=0, index=index)
+        features = step.network.encode_text(parts.base.tokenizer(list(swapped)), normalize=True)
+        choices.append(F.cross_entropy(scale * features @ image, torch.tensor(len(swapped) - 1)))
+    (ClipLoss()(step.image, step.text, scale) + torch.stack(choices).mean()).backward()
+    for name, value in found.items():
+        expected = step.network.get_parameter(name.removeprefix("student.")).grad
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-6)
+    (record,) = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert record["target_best"] == pytest.approx(1)
+    assert "target_own" not in record
 
 
 @pytest.mark.parametrize(

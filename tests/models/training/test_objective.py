@@ -15,8 +15,8 @@ from models.teacher.load import load_teacher
 from models.training.distillation.teacher_loss import timestep_range
 from models.training.parts import Parts
 from models.training.run import train
-from models.training.score_targets import ScoreTargets
-from tests.training import PLACE, changed, configure, last_checkpoint
+from models.training.score_targets import TeacherScores
+from tests.training import PLACE, changed, configure, gradients, last_checkpoint
 
 
 def delta_bytes(parts: Parts, out: Path, **options: object) -> bytes:
@@ -35,8 +35,8 @@ def test_during_the_mapper_s_warm_up_the_student_is_the_control_s(parts: Parts, 
     assert warm == delta_bytes(parts, tmp_path / "control", steps=2, objective="clip")
 
 
-def certain(samples: Sequence[int], _captions: object, _negatives: object, width: int) -> Tensor:
-    """Scores of a teacher that never takes a negative for the caption."""
+def certain(samples: Sequence[int], _candidates: object, width: int) -> Tensor:
+    """Scores of a teacher that always takes the first candidate."""
     return torch.tensor([[0.0] + [1.0] * (width - 1)] * len(samples))
 
 
@@ -57,11 +57,37 @@ def test_score_distillation_from_an_unsure_teacher_is_not(parts: Parts, tmp_path
     assert control != delta_bytes(parts, tmp_path / "score", objective="score", **shared)
 
 
+def test_hard_labels_of_a_certain_teacher_are_its_soft_ones(parts: Parts, tmp_path: Path) -> None:
+    shared: dict[str, object] = {"objective": "score", "negatives": "swap", "steps": 2}
+    known = replace(parts, targets=certain)
+    soft, hard = (
+        delta_bytes(known, tmp_path / labels, score_labels=labels, score_temperature=0.01, **shared)
+        for labels in ("soft", "hard")
+    )
+    assert soft == hard
+    unsure = delta_bytes(known, tmp_path / "unsure", score_labels="hard", score_temperature=10.0, **shared)
+    assert unsure == hard
+
+
+def test_the_base_s_own_choice_needs_no_teacher_and_gives_the_base_no_gradient(
+    parts: Parts, tmp_path: Path
+) -> None:
+    """All of the loss's gradient is L_CLIP's in the first step, since the student is still the base."""
+    shared: dict[str, object] = {"steps": 1, "teacher": None, "max_gradient_norm": 1e9}
+    own = configure(objective="score", negatives="swap", score_by="base", **shared)
+    train(own, replace(parts, teacher=None), tmp_path / "own", PLACE)
+    train(configure(objective="clip", **shared), parts, tmp_path / "clip", PLACE)
+    found, expected = (gradients(last_checkpoint(tmp_path / name)) for name in ("own", "clip"))
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
+
+
 def test_scores_known_already_change_nothing(parts: Parts, tmp_path: Path) -> None:
     options: dict[str, object] = {"objective": "score", "negatives": "swap", "steps": 2, "score_draws": 2}
     fresh = delta_bytes(parts, tmp_path / "fresh", **options)
     assert parts.teacher is not None
-    targets = ScoreTargets(configure(**options), parts.base, parts.teacher, parts.pairs)
+    targets = TeacherScores(configure(**options), parts.base, parts.teacher, parts.pairs)
     asked: list[int] = []
 
     def known(samples: Sequence[int], *others: Any) -> Tensor:

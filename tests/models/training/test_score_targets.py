@@ -9,14 +9,15 @@ from torch import Tensor
 from models.clip import Clip
 from models.data.pairs import PairSet, Subset
 from models.errors import TeacherError
+from models.losses.score import teacher_choice
 from models.teacher.diffusion_score import draws
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
-from models.training.score_targets import ScoreTargets
+from models.training.score_targets import BaseScores, TeacherScores
 from tests.teachers import save_sd_teacher
 from tests.training import configure
 
-CAPTION, NEGATIVES = "a red circle", ("a blue circle", "a circle red")
+CANDIDATES = ("a red circle", "a blue circle", "a circle red")
 
 
 def targets_of(
@@ -24,9 +25,9 @@ def targets_of(
     pairs: PairSet,
     teacher: Teacher,
     **options: object,
-) -> ScoreTargets:
+) -> TeacherScores:
     config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
-    return ScoreTargets(config, base, teacher, pairs)
+    return TeacherScores(config, base, teacher, pairs)
 
 
 @pytest.mark.parametrize("error", ["epsilon", "velocity"])
@@ -34,7 +35,7 @@ def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
     error: str, base: Clip, pairs: PairSet, teacher: Teacher, teacher_folder: Path
 ) -> None:
     """The velocity's is the noise's over sqrt(abar), for a teacher that predicts noise."""
-    found = targets_of(base, pairs, teacher, score_error=error)([4], [CAPTION], [NEGATIVES], 3)[0]
+    found = targets_of(base, pairs, teacher, score_error=error)([4], [CANDIDATES], 3)[0]
     chosen = draws(3, (4, 8, 8), 1000, seed=2 * 1_000_003 + 4, t_min=0.3, t_max=0.95)
     image = pairs.image(4).resize((64, 64), 3)  # bicubic, as the student's preprocessing has it
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, 64, 64, 3)
@@ -44,7 +45,7 @@ def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
         encoded = teacher.vae.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
         latents = (encoded * teacher.vae.config.scaling_factor).expand(3, -1, -1, -1)
         noisy = scheduler.add_noise(latents, chosen.noise, chosen.timesteps)
-        for caption in (CAPTION, *NEGATIVES):
+        for caption in CANDIDATES:
             embedding = teacher.encode_captions([caption]).expand(3, -1, -1)
             output = teacher.denoiser(noisy, chosen.timesteps, embedding).sample
             abar = scheduler.alphas_cumprod[chosen.timesteps].view(-1, 1, 1, 1)
@@ -54,14 +55,14 @@ def test_errors_are_the_teacher_s_under_each_caption_on_common_noise(
 
 
 def test_a_sample_s_errors_do_not_depend_on_its_company(base: Clip, pairs: PairSet, teacher: Teacher) -> None:
-    together = targets_of(base, pairs, teacher)([4, 7], [CAPTION] * 2, [NEGATIVES, NEGATIVES[:1]], 3)
+    together = targets_of(base, pairs, teacher)([4, 7], [CANDIDATES, CANDIDATES[:2]], 3)
     alone: list[Tensor] = [
-        targets_of(base, pairs, teacher)([sample], [CAPTION], [negatives], 3)[0]
-        for sample, negatives in ((7, NEGATIVES[:1]), (4, NEGATIVES))
+        targets_of(base, pairs, teacher)([sample], [candidates], 3)[0]
+        for sample, candidates in ((7, CANDIDATES[:2]), (4, CANDIDATES))
     ]
     assert torch.equal(together[0], alone[1])
     assert torch.equal(together[1], alone[0])
-    assert together[1, 2] == together[1, 0]  # an unused column repeats the caption
+    assert together[1, 2] == together[1, 0]  # an unused column repeats the first
 
 
 def test_no_more_samples_are_kept_than_there_is_room_for(
@@ -75,7 +76,7 @@ def test_no_more_samples_are_kept_than_there_is_room_for(
     monkeypatch.setattr("models.training.score_targets.MAX_KNOWN", 2)
     scored: list[int] = []
     bounded = targets_of(base, Watched(pairs, range(8)), teacher)
-    asked = ([4, 7, 5], [CAPTION] * 3, [NEGATIVES] * 3, 3)
+    asked = ([4, 7, 5], [CANDIDATES] * 3, 3)
     first = bounded(*asked)
     assert scored == [4, 7, 5]
     assert torch.equal(bounded(*asked), first)
@@ -87,7 +88,7 @@ def test_two_samples_are_scored_on_noise_of_their_own(base: Clip, pairs: PairSet
         def image(self, index: int) -> Image.Image:
             return super().image(0)
 
-    found = targets_of(base, OneImage(pairs, range(8)), teacher)([4, 7], [CAPTION] * 2, [NEGATIVES] * 2, 3)
+    found = targets_of(base, OneImage(pairs, range(8)), teacher)([4, 7], [CANDIDATES] * 2, 3)
     assert not torch.equal(found[0], found[1])
 
 
@@ -106,8 +107,20 @@ def test_velocity_up_to_pure_noise_is_scored_for_a_teacher_that_predicts_it(
         for kind in ("v_prediction", "epsilon")
     ]  # fmt: skip
     only_noise = {"score_t_min": 0.999, "score_t_max": 1, "score_error": "velocity"}
-    asked = ([4], [CAPTION], [NEGATIVES], 3)
+    asked = ([4], [CANDIDATES], 3)
     assert targets_of(base, pairs, teachers[0], **only_noise)(*asked).isfinite().all()
     # That of the noise would be divided by abar = 0.
     with pytest.raises(TeacherError, match="abar is 0"):
         targets_of(base, pairs, teachers[1], **only_noise)(*asked)
+
+
+def test_the_base_s_choice_is_the_softmax_of_open_clip_s_logits(base: Clip, pairs: PairSet) -> None:
+    config = configure(objective="score", negatives="swap", score_by="base", teacher=None)
+    errors = BaseScores(config, base, pairs)([4, 7], [CANDIDATES, CANDIDATES[:2]], 3)
+    pixels = torch.stack([base.preprocess(pairs.image(index)) for index in (4, 7)])
+    with torch.no_grad():
+        logits, _ = base.network.get_logits(pixels, base.tokenizer(list(CANDIDATES)))
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    found = teacher_choice(errors, temperature=config.score_temperature, valid=valid).exp()
+    torch.testing.assert_close(found[0], logits[0].softmax(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[1, :2], logits[1, :2].softmax(dim=0), rtol=1e-4, atol=1e-6)
