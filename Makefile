@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
-	bench-jobs demo-world demo-teacher demo-table demo-search demo-distil clean
+	bench-jobs demo-world demo-teacher demo-table demo-screening demo-distil clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -110,8 +110,8 @@ demo-teacher: $(STAMP) ## Train the demo teacher again (under an hour on two cor
 demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
 	$(BIN)/python -m demo.table $(ARGS)
 
-demo-search: $(STAMP) ## Explore variants of the objective on validation data (continues where it was stopped)
-	$(BIN)/python -m demo.search $(ARGS)
+demo-screening: $(STAMP) ## Compare objectives with their controls on validation data (hours; continues where it was stopped)
+	$(BIN)/python -m demo.screening $(ARGS)
 
 demo-distil: $(STAMP) ## Distil the demo teacher, train the controls, and write docs/results.md (about an hour)
 	$(BIN)/python -m demo.distil $(ARGS)

@@ -45,7 +45,7 @@ def main() -> None:
         (trainable, method): control for trainable in TRAINABLE for method, control in CONTROLS.items()
     }
     write_report(
-        outcomes, base_outcome(options.split), controls, options.into,
+        outcomes, base_outcome(series), controls, options.into,
         command=f"python -m demo.distil --teacher {options.teacher} --split {options.split}"
         + " --shuffled" * options.shuffled,
         scoring_s=scoring_s, section=section,

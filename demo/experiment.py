@@ -9,22 +9,26 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from demo import fingerprint
 from demo.measure import StudentScores, measure
-from demo.scores import load_scores, score_chunk, score_files, scoring_seconds
+from demo.probe import probe_model
+from demo.scores import load_scores, score_chunk, score_files, scoring_seconds, smoothed
 from demo.stopwatch import Stopwatch
 from demo.training_set import DemoPairs
+from demo.winoground_sets import ITEMS_PER_KIND
 from demo.world import Split
 from demo.yardstick import real_residuals
 from models.atomic import write_atomic
 from models.checkpoints import load_clip
+from models.clip import Clip
 from models.machine import usable_cores
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
@@ -60,15 +64,19 @@ class Variant:
 
     name: str
     options: tuple[tuple[str, Any], ...]
+    misled: bool = False
+    """Whether the teacher is shown another sample's caption, or another image if it chooses among captions."""
+    smoothed: float | None = None
+    """Instead of a teacher, the probability of the own caption in the choice."""
 
     @classmethod
-    def of(cls, name: str, **options: Any) -> Variant:
-        return cls(name, tuple(sorted(options.items())))
+    def of(cls, name: str, *, misled: bool = False, smoothed: float | None = None, **options: Any) -> Variant:
+        return cls(name, tuple(sorted(options.items())), misled, smoothed)
 
     def config(self, seed: int, teacher: str) -> FinetuneConfig:
-        """The configuration of one run; the control has no teacher."""
-        options = {**COMMON, **dict(self.options), "seed": seed}
-        return parse_config(options if options["objective"] == "clip" else {**options, "teacher": teacher})
+        """The configuration of one run, with the series' teacher unless the variant names another."""
+        config = parse_config({**COMMON, "teacher": teacher, **dict(self.options), "seed": seed})
+        return config if config.uses_teacher else config.model_copy(update={"teacher": None})
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,8 @@ class Outcome:
     log: list[dict[str, float]]
     real: dict[str, float] = field(default_factory=dict)
     """With L_SDS: the teacher's residuals on real latents; see `demo.yardstick`."""
+    probes: dict[str, list[float]] = field(default_factory=dict)
+    """What linear probes read from each embedding, if they were asked for; see `demo.probe`."""
 
 
 @dataclass(frozen=True)
@@ -100,35 +110,41 @@ class Series:
     teacher: str
     work_dir: Path
     pairs: int = TRAINING_PAIRS
+    per_kind: int = ITEMS_PER_KIND
+    """Winoground-style items of each kind."""
+    probed: bool = False
+    """Whether linear probes read what the student's embeddings hold."""
 
     def parts(self, config: FinetuneConfig) -> Parts:
         """A run's inputs, loaded once per process."""
         named = config.teacher
         teacher = _teacher(named, config.teacher_precision, config.guidance) if named else None
-        return Parts(_base(), _pairs(self.pairs, shuffled=config.data == SHUFFLED), teacher)
+        captions = str(config.data).removeprefix("demo").removeprefix("-") or "exact"
+        return Parts(_base(config.base), _pairs(self.pairs, captions=captions), teacher)
 
     def plan(self, variant: Variant, seed: int) -> Run:
         config = variant.config(seed, self.teacher)
         parts = self.parts(config)
-        name = f"{variant.name}-{config.trainable}-{seed}-{fingerprint.of_run(config, parts)}"
+        marks = "-misled" * variant.misled + f"-smoothed-{variant.smoothed}" * (variant.smoothed is not None)
+        name = f"{variant.name}-{config.trainable}-{seed}-{fingerprint.of_run(config, parts)}{marks}"
         scores = []
-        if config.objective == "score":
-            scores = score_files(fingerprint.of_scores(config, parts), self.pairs, self.work_dir)
-        return Run(variant.name, config, self.work_dir / name, scores)
+        if config.objective == "score" and config.score_by == "teacher" and variant.smoothed is None:
+            scores = score_files(fingerprint.of_scores(config, parts) + marks, self.pairs, self.work_dir)
+        return Run(variant, config, self.work_dir / name, scores)
 
 
 @dataclass(frozen=True)
 class Run:
     """One run of a series: its folder, and the files of the scores it distils."""
 
-    variant: str
+    variant: Variant
     config: FinetuneConfig
     folder: Path
     scores: list[Path]
 
-    def outcome(self, split: Split) -> Path:
-        """The file of its outcome on a part of the world."""
-        return self.folder / f"{split}.json"
+    def outcome(self, series: Series) -> Path:
+        """The file of what was measured for a series."""
+        return self.folder / f"{series.split}-{series.per_kind}{'-probed' * series.probed}.json"
 
 
 def one_a_core() -> ProcessPoolExecutor:
@@ -145,18 +161,23 @@ def run_all(
     Returns all outcomes in order, and the seconds of one core that the teacher's scores took.
     """
     runs = [series.plan(variant, seed) for variant, seed in wanted]
-    waiting = [run for run in runs if not run.outcome(series.split).exists()]
+    waiting = [run for run in runs if not run.outcome(series).exists()]
     _score_all(pool, series, waiting)
     started = [pool.submit(_run, series, run) for run in waiting]
     for number, future in enumerate(started, start=1):
         print(f"{number}/{len(waiting)}: {summary(future.result())}", flush=True)
     scores = dict.fromkeys(file for run in runs for file in run.scores)
-    return [read_outcome(run.outcome(series.split)) for run in runs], scoring_seconds(scores)
+    return [read_outcome(run.outcome(series)) for run in runs], scoring_seconds(scores)
 
 
-def base_outcome(split: Split) -> Outcome:
+def base_outcome(series: Series) -> Outcome:
     """The base itself, measured like a run."""
-    return Outcome("base", "none", 0, split, 0.0, {}, measure(_base(), split), [])
+    measured, probes = _measured(_base(), series)
+    return Outcome("base", "none", 0, series.split, 0.0, {}, measured, [], probes=probes)
+
+
+def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list[float]]]:
+    return measure(clip, series.split, series.per_kind), probe_model(clip) if series.probed else {}
 
 
 def summary(outcome: Outcome) -> str:
@@ -185,7 +206,7 @@ def read_outcome(file: Path) -> Outcome:
 def _score_all(pool: Executor, series: Series, runs: Iterable[Run]) -> None:
     """Score all pairs for the runs that distil scores, before the first of them starts."""
     missing = {
-        file: (run.config, number)
+        file: (run.config, number, run.variant.misled)
         for run in runs
         for number, file in enumerate(run.scores)
         if not file.exists()
@@ -197,9 +218,9 @@ def _score_all(pool: Executor, series: Series, runs: Iterable[Run]) -> None:
         print(f"scores: {number}/{len(started)}", flush=True)
 
 
-def _score(series: Series, config: FinetuneConfig, number: int, file: Path) -> None:
+def _score(series: Series, config: FinetuneConfig, number: int, misled: bool, file: Path) -> None:
     torch.set_num_threads(1)
-    score_chunk(config, series.parts(config), number, file)
+    score_chunk(config, series.parts(config), number, file, misled=misled)
 
 
 class _Timed(Watcher):
@@ -215,28 +236,52 @@ def _run(series: Series, run: Run) -> Outcome:
     stopwatch = Stopwatch(run.folder / "seconds")
     config, parts, folder = run.config, series.parts(run.config), run.folder
     if not (folder / "delta").exists():
-        if run.scores:
-            parts = replace(parts, targets=load_scores(run.scores))
+        parts = _as_the_variant_has_it(run, parts)
         train(config, parts, folder, find_place("cpu"), resume=True, watcher=_Timed(stopwatch))
         stopwatch.tick()
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
-    measured = measure(tuned, series.split)
+    measured, probes = _measured(tuned, series)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = round(stopwatch.seconds, 1)
     real = real_residuals(config, parts.base, parts.teacher) if config.uses_sds and parts.teacher else {}
     outcome = Outcome(
-        run.variant, config.trainable, config.seed, series.split, seconds, config.model_dump(mode="json"),
-        measured, log, real,
+        run.variant.name, config.trainable, config.seed, series.split, seconds, config.model_dump(mode="json"),
+        measured, log, real, probes,
     )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    file = run.outcome(series.split)
+    file = run.outcome(series)
     write_atomic(file, json.dumps(asdict(outcome)) + "\n")
     return outcome
 
 
+def _as_the_variant_has_it(run: Run, parts: Parts) -> Parts:
+    variant, config = run.variant, run.config
+    if variant.smoothed is not None:
+        return replace(parts, targets=smoothed(variant.smoothed, config.score_temperature))
+    if run.scores:
+        return replace(parts, targets=load_scores(run.scores))
+    if variant.misled:
+        assert parts.teacher is not None
+        return replace(parts, teacher=Misled.of(parts.teacher))
+    return parts
+
+
+class Misled(Teacher):
+    """A teacher that takes each caption of a batch for that of the sample before."""
+
+    @classmethod
+    def of(cls, teacher: Teacher) -> Misled:
+        values = {each.name: getattr(teacher, each.name) for each in fields(teacher) if each.init}
+        return cls(**values)
+
+    def encode_captions(self, captions: Sequence[str]) -> Tensor:
+        """Embed the captions, and move each to the next place."""
+        return super().encode_captions(captions).roll(1, dims=0)
+
+
 @cache
-def _base() -> Any:
-    return load_clip("demo", device="cpu", precision="float32")
+def _base(reference: str = "demo") -> Any:
+    return load_clip(reference, device="cpu", precision="float32")
 
 
 _pairs = cache(DemoPairs)

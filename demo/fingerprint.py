@@ -12,7 +12,7 @@ from models.training.parts import Parts, describe, with_negatives
 DIGITS = 12
 # Options that the teacher's scores depend on; runs with the same ones share scores.
 SCORING = (
-    "negatives", "negatives_count", "negatives_seed", "score_draws", "score_error", "score_t_min",
+    "negatives", "negatives_count", "negatives_seed", "score_candidates", "score_draws", "score_error", "score_t_min",
     "score_t_max", "teacher_precision",
 )  # fmt: skip
 

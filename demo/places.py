@@ -24,6 +24,10 @@ HEAD_SIZES = [len(SHAPES), len(COLOURS), len(SHAPES), len(COLOURS), 2, THINGS]
 """The first object's shape and colour, the second's, whether they stand side by side, and the things present."""
 
 
+SLOT_SIZES = [*HEAD_SIZES[:5], THINGS, THINGS]
+"""The same with one head for the first object, and one for the second, instead of one for the things present."""
+
+
 def in_order(scene: Scene) -> tuple[Thing, ...]:
     """The objects from left to right, or from top to bottom."""
     reverse = scene.relation in (Relation.RIGHT, Relation.BELOW)
@@ -72,9 +76,9 @@ def told_captions(
     return captions, place_targets(scenes, [wording.tells_places for wording in wordings])
 
 
-def new_head(width: int) -> nn.Linear:
-    """A linear map from an embedding to the logits of all of HEAD_SIZES."""
-    return nn.Linear(width, sum(HEAD_SIZES))
+def new_head(width: int, sizes: Sequence[int] = HEAD_SIZES) -> nn.Linear:
+    """A linear map from an embedding to the logits of all heads."""
+    return nn.Linear(width, sum(sizes))
 
 
 def places_loss(logits: Float[Tensor, "b heads"], targets: Int[Tensor, "b target=7"]) -> Float[Tensor, ""]:
@@ -94,3 +98,12 @@ def bindings_loss(logits: Float[Tensor, "b heads"], targets: Int[Tensor, "b targ
     """
     things = torch.split(logits, HEAD_SIZES, dim=1)[-1]
     return cross_entropy(torch.cat([things, things]), targets[:, 5:].T.flatten(), ignore_index=UNSAID)
+
+
+def slots_loss(logits: Float[Tensor, "b slots"], targets: Int[Tensor, "b target=7"]) -> Float[Tensor, ""]:
+    """The mean of the cross entropies of SLOT_SIZES, over what is told."""
+    losses = [
+        cross_entropy(each, target, ignore_index=UNSAID)
+        for each, target in zip(torch.split(logits, SLOT_SIZES, dim=1), targets.T, strict=True)
+    ]
+    return torch.stack(losses).mean()

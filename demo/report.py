@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from demo.experiment import Outcome, by_variant
 from demo.figure import WINDOW, curve, relative_gap, write_figure
@@ -15,11 +16,12 @@ from demo.yardstick import PAIRS
 from models.evaluation.winoground import CHANCE, d_prime
 
 # Names of the markers: generated text goes from <!-- results --> to <!-- /results -->.
-RESULTS, SHUFFLED, SEARCH = "results", "results-shuffled", "search"
+RESULTS, SHUFFLED = "results", "results-shuffled"
 TITLES = {"layernorm": "LayerNorms alone trained", "all": "All parameters trained"}
 NAMES: dict[Score, str] = {"group_match": "GroupMatch", "group": "group score"}
 CLASSES = len(COLOURS) * len(SHAPES)  # the number of zero-shot classes
 NONE = ""
+SHARES: tuple[Share, ...] = ("retrieval", "zero_shot")
 GAP = (
     "The residual gap says how much larger the teacher's error is under shuffled captions than under the true ones, "
     f"over the last {WINDOW} logged values. Beside it is the gap of the same teacher on the VAE's latents of {PAIRS} "
@@ -52,58 +54,68 @@ def write_report(
     write_figure(outcomes, base, folder / picture, TITLES)
 
 
-def write_search(
+def write_screening(
+    setting: str,
     outcomes: Sequence[Outcome],
     base: Outcome,
     controls: Mapping[str, str],
     folder: Path,
     *,
-    command: str,
     scoring_s: float,
 ) -> None:
-    """Write the table of explored variants into `results.md`, between its own markers.
+    """Write the table of a setting's arms into `screening.md`, between markers of its own.
 
     Raises:
-        ValueError: results.md does not have each marker once.
+        ValueError: screening.md does not have each marker once.
     """
-    generated = search_table(outcomes, base, controls, command=command, scoring_s=scoring_s)
-    _write_between(SEARCH, generated, folder / "results.md")
+    generated = screening_table(outcomes, base, controls, scoring_s=scoring_s)
+    _write_between(setting, generated, folder / "screening.md")
 
 
-def search_table(
-    outcomes: Sequence[Outcome],
-    base: Outcome,
-    controls: Mapping[str, str],
-    *,
-    command: str,
-    scoring_s: float,
+def screening_table(
+    outcomes: Sequence[Outcome], base: Outcome, controls: Mapping[str, str], *, scoring_s: float
 ) -> str:
-    """One row per run: scores, what must not get worse, the difference to its control, residual gaps."""
+    """One row per arm: scores, what must not get worse, probes, the difference to its control, and the share."""
     kinds = list(dict.fromkeys(base.measured.kinds))
     header = [
-        "GroupMatch", "trained", "steps", "all", *kinds, "group score", "retrieval", "zero-shot", "over its control",
-        "residual gap", "on real latents", "share",
+        "GroupMatch", "all", *kinds, "over its control", "d'", "group score", "retrieval", "zero-shot", "probes, image",
+        "probes, text", "share", "target",
     ]  # fmt: skip
-    named = {run.variant: run for run in outcomes}
+    groups = {name: runs for (_, name), runs in by_variant([base, *outcomes]).items()}
     rows = []
-    for run in [base, *outcomes]:
-        scores = [f"{100 * interval([run], 'group_match', kind).mean:.1f}" for kind in (None, *kinds)]
-        scores.append(f"{100 * interval([run], 'group').mean:.1f}")
-        shares = [f"{100 * share:.1f}" for share in (run.measured.retrieval, run.measured.zero_shot)]
-        steps = str(run.options.get("steps", NONE))
-        control = controls.get(run.variant)
+    for name, runs in groups.items():
+        scores = [f"{100 * interval(runs, 'group_match', kind).mean:.1f}" for kind in (None, *kinds)]
+        control = controls.get(name)
         over = NONE
-        if control in named:
-            over = _over(difference([run], [named[control]], "group_match"), control)[0]
-        gaps = [_gap([run]), _real_gap([run]), _gradient_share([run])]
-        rows.append([run.variant, run.trainable, steps, *scores, *shares, over, *gaps])
-    matched = [CHANCE["group_match"]] * (1 + len(kinds))
-    rows.append(_chance_row(len(header), 3, *matched, CHANCE["group"], 1 / RETRIEVAL_BATCH, 1 / CLASSES))
+        if control in groups:
+            over = _over(difference(runs, groups[control], "group_match"), control)[0]
+        group = f"{100 * interval(runs, 'group').mean:.1f}"
+        shares = [f"{100 * fmean(getattr(run.measured, share) for run in runs):.1f}" for share in SHARES]
+        probes = [_probes(runs, source) for source in ("pooled image embedding", "text embedding")]
+        logged = [_gradient_share(runs), _target(runs)]
+        rows.append([name, *scores, over, _d_prime(runs), group, *shares, *probes, *logged])
+    matched = [f"{100 * CHANCE['group_match']:.1f}"] * (1 + len(kinds))
+    shares = [f"{100 / RETRIEVAL_BATCH:.1f}", f"{100 / CLASSES:.1f}"]
+    chances = [*matched, NONE, "0.00", f"{100 * CHANCE['group']:.1f}", *shares, "50 50 50", "50 50 50"]
+    rows.append(["chance", *chances, NONE, NONE])
     made = (
-        f"`{command}`: {_effort(outcomes, scoring_s)}; one seed each, on the part `{base.split}`. Figures are "
-        f"in percent, and differences in points with 95 % intervals over the items alone. {GAP}"
+        f"{_effort(outcomes, scoring_s)}; {base.measured.kinds.count(kinds[0])} items of each kind of the part "
+        f"`{base.split}`. Figures are in percent, means over the seeds, and differences are in points with 95 % "
+        "intervals over seeds and items. The probes read places of shapes, places of colours, and bindings. The share "
+        "is the gradient of the teacher's loss on the image features, divided by that of the other losses. The "
+        "target is the teacher's mean probability of the own caption, or of the most probable one if none is its own."
     )
     return f"{made}\n\n{_table(header, rows)}"
+
+
+def _probes(runs: Sequence[Outcome], source: str) -> str:
+    found = [run.probes[source] for run in runs if source in run.probes]
+    return " ".join(f"{100 * fmean(each):.1f}" for each in zip(*found, strict=True))
+
+
+def _target(runs: Sequence[Outcome]) -> str:
+    _, targets = curve(runs, lambda record: record.get("target_own", record.get("target_best")))
+    return f"{targets.mean():.2f}" if len(targets) else NONE
 
 
 def _gap_table(groups: Mapping[tuple[str, str], list[Outcome]]) -> str:

@@ -17,7 +17,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
-from demo.places import bindings_loss, new_head, places_loss, told_captions
+from demo.places import SLOT_SIZES, new_head, slots_loss, told_captions
 from demo.sets import scenes
 from demo.teacher import TEXT_WIDTH, new_text_encoder
 from demo.teacher_tokenizer import tokenize
@@ -46,7 +46,9 @@ def train_text_encoder(
         ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
-    networks = nn.ModuleDict({"encoder": new_text_encoder(tokenizer), "head": new_head(TEXT_WIDTH)})
+    networks = nn.ModuleDict(
+        {"encoder": new_text_encoder(tokenizer), "head": new_head(TEXT_WIDTH, SLOT_SIZES)}
+    )
     optimizer = torch.optim.AdamW(
         networks.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
     )
@@ -76,8 +78,7 @@ def _train_step(
     tokens, mask = tokenize(tokenizer, captions)
     hidden: Tensor = networks["encoder"](tokens, attention_mask=mask).last_hidden_state
     weights = mask / mask.sum(dim=1, keepdim=True)
-    logits = networks["head"]((hidden * weights[:, :, None]).sum(dim=1))
-    loss = places_loss(logits, targets) + bindings_loss(logits, targets)
+    loss = slots_loss(networks["head"]((hidden * weights[:, :, None]).sum(dim=1)), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(networks.parameters(), 1.0)

@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import PIL.Image
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
+from demo.captions import Wording, caption, draw_wording
 from demo.sets import pairs
-from demo.world import Split
+from demo.winoground_sets import two_different
+from demo.world import (
+    COLOURS,
+    SHAPES,
+    Relation,
+    Scene,
+    Split,
+    Thing,
+    combination_split,
+    with_colours_exchanged,
+)
+from models.checkpoints import load_clip
+from models.clip import Clip
 from models.data.negatives import swap_negatives
 from models.data.pairs import PairSet, Sample
+from models.encode import encode_texts
+from models.propose import best_captions
 
 DISTILLATION_SEED = 2000  # differs from the student's and the teacher's
 SHUFFLING_SEED = 2001
+SAYINGS_SEED = 2002
+IMAGES_AT_ONCE = 128
 SWAPS = 3
+PROPOSED = 8  # captions for each image: as many as the words of two objects make
+Captions = Literal["exact", "shuffled", "tags", "proposed"]
 
 
 class DemoPairs(PairSet):
-    """The first `size` pairs of a part, drawn from a seed; captions as they are, or `shuffled`."""
+    """The first `size` pairs of a part, drawn from a seed.
+
+    Their captions are as they are (`exact`), with the bindings `shuffled`, or only the `tags` of what is seen, with all
+    captions that these words make as negatives. `proposed` captions and negatives are those that the demo student
+    finds best among all of the world's training captions, so that the pairs' own captions have no part in them.
+    """
 
     def __init__(
         self,
@@ -26,14 +58,19 @@ class DemoPairs(PairSet):
         seed: int = DISTILLATION_SEED,
         split: Split = Split.TRAIN,
         *,
-        shuffled: bool = False,
+        captions: Captions = "exact",
     ) -> None:
         drawn = pairs(split, seed, 0, size)
-        self._images, self._captions, self.scenes = drawn.images, drawn.captions, drawn.scenes
-        if shuffled:
-            self._captions = [shuffled_caption(text, index) for index, text in enumerate(drawn.captions)]
+        self._images, self.scenes = drawn.images, drawn.scenes
+        self._texts: list[tuple[str, tuple[str, ...]]] = [(text, ()) for text in drawn.captions]
+        if captions == "shuffled":
+            self._texts = [(shuffled_caption(text, index), ()) for index, text in enumerate(drawn.captions)]
+        elif captions == "tags":
+            self._texts = [(tags(scene), sayings(scene, index)) for index, scene in enumerate(drawn.scenes)]
+        elif captions == "proposed":
+            self._texts = proposed(drawn.images)
         digest = hashlib.sha256(self._images.tobytes())
-        digest.update("\n".join(self._captions).encode())
+        digest.update(json.dumps(self._texts).encode())
         self._hash = digest.hexdigest()
 
     @property
@@ -42,11 +79,12 @@ class DemoPairs(PairSet):
         return self._hash
 
     def __len__(self) -> int:
-        return len(self._captions)
+        return len(self._texts)
 
     def sample(self, index: int) -> Sample:
-        """The pair's caption; there are no negatives of its own."""
-        return Sample(f"pair {index}", (self._captions[index],), ((),))
+        """The pair's caption and its negatives."""
+        caption, negatives = self._texts[index]
+        return Sample(f"pair {index}", (caption,), (negatives,))
 
     def image(self, index: int) -> PIL.Image.Image:
         return PIL.Image.fromarray(self._images[index])
@@ -59,3 +97,56 @@ def shuffled_caption(caption: str, index: int) -> str:
     """
     said = (caption, *swap_negatives(caption, SWAPS, seed=SHUFFLING_SEED, index=index))
     return said[np.random.default_rng((SHUFFLING_SEED, index)).integers(len(said))]
+
+
+def tags(scene: Scene) -> str:
+    """The colours and shapes of a scene in alphabetical order: what is seen, and not what belongs together."""
+    return ", ".join(sorted({word for thing in scene.things for word in (thing.colour, thing.shape)}))
+
+
+def sayings(scene: Scene, index: int) -> tuple[str, ...]:
+    """All captions that the words of a scene make, in random order, in a wording that `index` determines.
+
+    They bind the colours either way, and name each relation. With one shape, or one colour, exchanging colours says the
+    same as exchanging places. A single object has no other caption, so it has none.
+    """
+    if scene.relation is None:
+        return ()
+    rng = np.random.default_rng((SAYINGS_SEED, index))
+    wording = replace(draw_wording(2, rng, complete=True), sizes=(None, None))
+    bound = (scene, with_colours_exchanged(scene)) if two_different(scene) else (scene,)
+    said = [caption(replace(each, relation=relation), wording) for each in bound for relation in Relation]
+    return tuple(said[place] for place in rng.permutation(len(said)))
+
+
+def proposed(images: UInt8[np.ndarray, "n 64 64 3"]) -> list[tuple[str, tuple[str, ...]]]:
+    """For each image the best caption by the demo student, and the next best ones."""
+    clip, captions, features = _all_captions()
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        pictures = [PIL.Image.fromarray(image) for image in images[start : start + IMAGES_AT_ONCE]]
+        for best, *others in best_captions(clip, pictures, captions, features, PROPOSED):
+            found.append((best, tuple(others)))
+    return found
+
+
+def training_captions() -> Iterator[str]:
+    """One caption of each training combination of objects and relation."""
+    things = [Thing(shape, colour, "small", 8, (0, 0, 0), 0, 0) for shape in SHAPES for colour in COLOURS]
+    for thing in things:
+        single = Scene((thing,), None, (0, 0, 0))
+        if combination_split(single) is Split.TRAIN:
+            yield caption(single, Wording("{a}", 0, False, (True,), (None,)))
+    for two in combinations(things, 2):
+        pair = Scene(two, Relation.LEFT, (0, 0, 0))
+        if combination_split(pair) is Split.TRAIN:
+            for relation in Relation:
+                wording = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
+                yield caption(replace(pair, relation=relation), wording)
+
+
+@cache
+def _all_captions() -> tuple[Clip, list[str], Float[Tensor, "captions d"]]:
+    clip = load_clip("demo", device="cpu", precision="float32")
+    captions = list(training_captions())
+    return clip, captions, encode_texts(clip, captions)

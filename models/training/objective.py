@@ -14,7 +14,7 @@ from models.losses.score import hard_negative_loss, score_distillation_loss, tea
 from models.training.config import FinetuneConfig
 from models.training.distillation.teacher_loss import TeacherLoss
 from models.training.part import Part
-from models.training.score_targets import Targets
+from models.training.score_targets import Targets, candidates_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +92,8 @@ class Objective:
         logits = scale * torch.einsum("bd,bnd->bn", image[part.places], features)
         if self.targets is None:
             return {"negatives": hard_negative_loss(logits, valid=valid)}
-        candidates = [
-            (caption, *negatives) if with_caption else negatives or (caption,)
-            for caption, negatives in zip(part.captions, part.negatives, strict=True)
-        ]
+        captions = zip(part.captions, part.negatives, strict=True)
+        candidates = [candidates_of(config, caption, negatives) for caption, negatives in captions]
         errors = self.targets(part.samples, candidates, logits.shape[1])
         temperature = config.score_temperature
         choice = teacher_choice(errors, temperature=temperature, valid=valid)

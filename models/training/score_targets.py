@@ -21,6 +21,11 @@ MAX_KNOWN = 2**18
 """How many scored samples to keep, at about 1 KiB each. Once full, no more are added and none is dropped."""
 
 
+def candidates_of(config: FinetuneConfig, caption: str, negatives: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the captions among which a sample's choice is; a sample without negatives has one, and so no choice."""
+    return (caption, *negatives) if config.score_candidates == "all" else negatives or (caption,)
+
+
 class ScoreTargets(ABC):
     """d(x, c) of a sample's candidate captions, each computed once as long as there is room to keep it.
 

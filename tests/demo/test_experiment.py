@@ -29,7 +29,6 @@ CLIP = Variant.of("clip", objective="clip", **NEGATIVES, **SHORT)
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
     """One run at a time, in this process; few items are measured."""
-    monkeypatch.setattr(experiment, "measure", partial(experiment.measure, per_kind=2))
     monkeypatch.setattr(demo.measure, "_pairs", partial(retrieval_set, count=RETRIEVAL_BATCH))
     monkeypatch.setattr(demo.measure, "_labelled", partial(classification_set, count=8))
     monkeypatch.setattr(demo.measure, "CLASS_TEMPLATES", ("{}",))
@@ -39,7 +38,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
 
 
 def series(work_dir: Path, **changes: object) -> Series:
-    return replace(Series(Split.VALIDATION, "demo", work_dir, pairs=16), **changes)
+    return replace(Series(Split.VALIDATION, "demo", work_dir, pairs=16, per_kind=2), **changes)
 
 
 def written(work_dir: Path) -> dict[Path, int]:
@@ -80,7 +79,7 @@ def test_a_run_that_lost_its_outcome_is_measured_again_but_not_trained(
         run.folder / "seconds": (run.folder / "seconds").stat().st_mtime_ns,
         **written(run.folder / "delta"),
     }
-    run.outcome(Split.VALIDATION).unlink()
+    run.outcome(series(tmp_path)).unlink()
     (again,), _ = run_all(series(tmp_path), [(CLIP, 0)], pool)
     assert kept.items() <= written(run.folder).items()
     assert (again.measured, again.log) == (outcome.measured, outcome.log)

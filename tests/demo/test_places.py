@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from demo.captions import Wording, caption
 from demo.places import (
     HEAD_SIZES,
+    SLOT_SIZES,
     UNSAID,
     bindings_loss,
     colour_of,
@@ -16,6 +17,7 @@ from demo.places import (
     place_targets,
     places_loss,
     shape_of,
+    slots_loss,
     told_captions,
 )
 from demo.sets import training_pairs
@@ -74,6 +76,17 @@ def test_losses_are_the_mean_cross_entropies_of_the_heads() -> None:
     np.testing.assert_allclose(places_loss(logits, targets).item(), np.mean(expected), rtol=1e-5)
     present = [cross_entropy(logits[:3, start:], targets[:3, place]).item() for place in (5, 6)]
     np.testing.assert_allclose(bindings_loss(logits, targets).item(), np.mean(present), rtol=1e-5)
+
+
+def test_slots_have_one_head_for_each_target() -> None:
+    logits = torch.randn(4, sum(SLOT_SIZES), generator=torch.Generator().manual_seed(0))
+    targets = place_targets(PAIRS[:4], [True, True, True, False])
+    expected, start = [], 0
+    for slot, size in enumerate(SLOT_SIZES):
+        expected.append(cross_entropy(logits[:3, start : start + size], targets[:3, slot]).item())
+        start += size
+    assert start == logits.shape[1]
+    np.testing.assert_allclose(slots_loss(logits, targets).item(), np.mean(expected), rtol=1e-5)
 
 
 def test_bindings_loss_is_least_for_the_things_present_in_either_order() -> None:

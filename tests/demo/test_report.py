@@ -6,7 +6,7 @@ from PIL import Image
 
 from demo.experiment import Outcome
 from demo.measure import StudentScores
-from demo.report import search_table, tables, write_report, write_search
+from demo.report import screening_table, tables, write_report, write_screening
 
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 KINDS = ["attributes"] * 20 + ["relation"] * 20
@@ -167,27 +167,29 @@ def with_gap(outcome: Outcome) -> Outcome:
     return replace(outcome, log=log, options={**FORMATS, "steps": 20}, real=real)
 
 
-def searched(outcomes: list[Outcome]) -> str:
-    return search_table(outcomes, BASE, {"sds": "clip"}, command="x", scoring_s=0.0)
+def screened(outcomes: list[Outcome]) -> str:
+    return screening_table(outcomes, BASE, {"sds": "clip"}, scoring_s=0.0)
 
 
-def test_the_search_has_a_row_a_run_with_its_difference_and_residual_gaps() -> None:
-    text = searched([with_gap(run("sds", 12)), run("clip", 2)])
+def test_screening_has_a_row_an_arm_with_its_difference_probes_and_share() -> None:
+    probes = {"pooled image embedding": [0.5, 0.6, 0.7], "text embedding": [0.8, 0.9, 1.0]}
+    arms = [with_gap(run("sds", 12)), with_gap(run("sds", 14, seed=1))]
+    arms = [replace(arm, probes=probes) for arm in arms]
+    text = screened([*arms, run("clip", 2), run("clip", 4, seed=1)])
 
     (base,), (first,), (other,) = (cells(text, row) for row in ("base", "sds", "clip"))
-    assert base == ["base", "none", "", "0.0", "0.0", "0.0", "0.0", "90.0", "70.0", "", "", "", ""]
-    assert first[:9] == ["sds", "layernorm", "20", "60.0", "60.0", "60.0", "60.0", "90.0", "71.0"]
-    assert first[9].startswith("+50.0 (+")
-    assert first[9].endswith(") over clip")
-    assert first[10:] == ["+10.00", "+30.00", "0.25"]
-    assert other[9:] == ["", "", "", ""]
-    assert cells(text, "chance")[0][:9] == [
-        "chance", "", "", "50.0", "50.0", "50.0", "16.7", "0.8", "0.5",
-    ]  # fmt: skip
+    assert base[1:6] == ["0.0", "0.0", "0.0", "", "-2.96"]
+    assert base[6:] == ["0.0", "90.0", "70.0", "", "", "", ""]
+    assert first[1:4] == ["65.0", "65.0", "65.0"]
+    assert first[4].startswith("+50.0 (+")
+    assert first[4].endswith(") over clip")
+    assert first[9:] == ["50.0 60.0 70.0", "80.0 90.0 100.0", "0.25", ""]
+    assert other[4] == ""
+    assert cells(text, "chance")[0][:6] == ["chance", "50.0", "50.0", "50.0", "", "0.00"]
 
 
-def test_a_variant_of_the_search_whose_control_was_not_run_is_not_compared() -> None:
-    assert cells(searched([with_gap(run("sds", 12))]), "sds")[0][9] == ""
+def test_an_arm_whose_control_was_not_run_is_not_compared() -> None:
+    assert cells(screened([with_gap(run("sds", 12))]), "sds")[0][4] == ""
 
 
 def test_residual_gaps_stand_beside_those_on_real_latents() -> None:
@@ -197,12 +199,13 @@ def test_residual_gaps_stand_beside_those_on_real_latents() -> None:
     assert "### Residual gap" not in printed()
 
 
-def test_search_and_results_share_a_file_without_touching_each_other(tmp_path: Path) -> None:
-    file = tmp_path / "results.md"
-    file.write_text(f"{OPENING}\n{CLOSING}\n\n<!-- search -->\n<!-- /search -->\n")
+def test_settings_share_a_file_without_touching_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "screening.md"
+    file.write_text("<!-- exact -->\n<!-- /exact -->\n\n<!-- tags -->\n<!-- /tags -->\n")
 
-    write(OUTCOMES, tmp_path)
-    write_search(OUTCOMES[::2], BASE, {"sds": "clip"}, tmp_path, command="make demo-search", scoring_s=0.0)
+    write_screening("tags", OUTCOMES[::2], BASE, {"sds": "clip"}, tmp_path, scoring_s=0.0)
+    write_screening("exact", OUTCOMES[:1], BASE, {"sds": "clip"}, tmp_path, scoring_s=0.0)
 
-    text = file.read_text()
-    assert text.index("make demo-distil") < text.index(CLOSING) < text.index("make demo-search")
+    exact, tags = file.read_text().split("<!-- tags -->")
+    assert "| sds |" in tags
+    assert "| sds |" not in exact

@@ -9,6 +9,7 @@ import pytest
 
 import demo.sets
 import demo.train_vae
+import demo.training_set
 from demo.build import TOKENIZER_CAPTIONS
 from demo.experiment import TRAINING_PAIRS
 from demo.sets import classification_set, pairs, retrieval_set, training_pairs
@@ -16,10 +17,16 @@ from demo.teacher_grid import COUNT, GRID_SEED
 from demo.train_student import Recipe, train_student
 from demo.train_teacher import TeacherRecipe, load_pool
 from demo.train_vae import VaeRecipe, train_vae
-from demo.training_set import DISTILLATION_SEED, DemoPairs, shuffled_caption
+from demo.training_set import (
+    DISTILLATION_SEED,
+    PROPOSED,
+    DemoPairs,
+    shuffled_caption,
+    training_captions,
+)
 from demo.validation import load_validation
-from demo.winoground_sets import winoground_items
-from demo.world import Scene, Split, combination, combination_split, draw_scene_of
+from demo.winoground_sets import two_different, winoground_items
+from demo.world import Relation, Scene, Split, combination, combination_split, draw_scene_of
 
 STUDENT = Path(__file__).parents[2] / "demo" / "student"
 SOME = 1000  # pairs looked at from either end of a training's data
@@ -139,7 +146,7 @@ def test_shuffled_captions_say_each_thing_that_their_words_can_as_often() -> Non
 
 
 def test_shuffling_keeps_pictures_words_and_captions_of_one_object() -> None:
-    held, shuffled = DemoPairs(60), DemoPairs(60, shuffled=True)
+    held, shuffled = DemoPairs(60), DemoPairs(60, captions="shuffled")
     assert shuffled.content_hash != held.content_hash
     changed = 0
     for index in range(60):
@@ -150,3 +157,70 @@ def test_shuffling_keeps_pictures_words_and_captions_of_one_object() -> None:
             assert other == caption
         changed += other != caption
     assert 20 < changed < 50
+
+
+def test_tags_are_words_and_their_sayings_hold_what_is_true_once() -> None:
+    exact, tagged = DemoPairs(60), DemoPairs(60, captions="tags")
+    places = set()
+    for index, scene in enumerate(exact.scenes):
+        sample = tagged.sample(index)
+        (text,), (sayings,) = sample.captions, sample.negatives
+        assert text.split(", ") == sorted(
+            {word for thing in scene.things for word in (thing.colour, thing.shape)}
+        )
+        if scene.relation is None:
+            assert sayings == ()
+            continue
+        different = two_different(scene)
+        assert len(sayings) == len(set(sayings)) == (8 if different else 4)
+        first, second = (f"{thing.colour} {thing.shape}" for thing in scene.things)
+        true = [said for said in sayings if _says(said, first, second, scene.relation)]
+        assert len(true) == 1
+        places.add(sayings.index(true[0]))
+    assert len(places) == 8  # the true one is anywhere
+
+
+def _says(text: str, first: str, second: str, relation: Relation) -> bool:
+    """Whether a caption says that the first is in the relation to the second, by the words of both directions."""
+    words = {
+        Relation.LEFT: ("left",),
+        Relation.RIGHT: ("right",),
+        Relation.ABOVE: ("above", "over", "higher", "atop"),
+        Relation.BELOW: ("below", "under", "lower", "beneath"),
+    }
+    if first not in text or second not in text:
+        return False
+    after = any(text.endswith(end) for end in ("it", "its left", "its right"))
+    named_first = text.index(first) < text.index(second)
+    said = next(each for each, of in words.items() if any(word in text.split() for word in of))
+    return (said if named_first != after else said.reverse) is relation
+
+
+def test_proposed_captions_have_the_right_words_and_not_only_the_right_binding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list has the captions that the words of a few scenes make, among others."""
+    exact, tagged = DemoPairs(24), DemoPairs(24, captions="tags")
+    sayings = [text for index in range(24) for text in tagged.sample(index).negatives[0]]
+    others = training_pairs(DISTILLATION_SEED, 24, 400).captions
+    monkeypatch.setattr("demo.training_set.training_captions", lambda: [*sayings, *others])
+    demo.training_set._all_captions.cache_clear()
+    try:
+        proposed = DemoPairs(24, captions="proposed")
+    finally:
+        demo.training_set._all_captions.cache_clear()
+    for index, scene in enumerate(exact.scenes):
+        sample = proposed.sample(index)
+        said = [*sample.captions, *sample.negatives[0]]
+        assert len(set(said)) == PROPOSED
+        words = {word for thing in scene.things for word in (thing.colour, thing.shape)}
+        if len(scene.things) == 2:
+            assert sum(words <= set(text.split()) for text in said) >= 3
+
+
+def test_the_world_s_training_captions_are_of_training_combinations_alone() -> None:
+    said = list(training_captions())
+    assert len(set(said)) == len(said)
+    singles = [text for text in said if len(text.split()) == 3]
+    assert 140 <= len(singles) <= 160  # 80 % of 192
+    assert 0.78 < (len(said) - len(singles)) / (192 * 191 / 2 * 4) < 0.82
