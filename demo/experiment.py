@@ -70,7 +70,8 @@ class Variant:
     """Instead of a teacher, the probability of the own caption in the choice."""
 
     @classmethod
-    def of(cls, name: str, *, misled: bool = False, smoothed: float | None = None, **options: Any) -> Variant:
+    def of(cls, name: str, **options: Any) -> Variant:
+        misled, smoothed = options.pop("misled", False), options.pop("smoothed", None)
         return cls(name, tuple(sorted(options.items())), misled, smoothed)
 
     def config(self, seed: int, teacher: str) -> FinetuneConfig:
