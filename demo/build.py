@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from open_clip.tokenizer import HFTokenizer
@@ -40,6 +41,12 @@ def main() -> None:
         "--into", type=Path, default=DEMO, help="Folder into which student/ and data/ are written."
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="Number of training steps.")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="Seed of the weights and of the pairs.")
+    parser.add_argument(
+        "--by-contrast-alone",
+        action="store_true",
+        help="Train without heads, so that the embeddings have no reason to hold what is where.",
+    )
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument(
         "--compile",
@@ -47,7 +54,9 @@ def main() -> None:
         help="Compile the towers first. This needs a C++ compiler, and saves time.",
     )
     options = parser.parse_args()
-    recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate)
+    recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate, seed=options.seed)
+    if options.by_contrast_alone:
+        recipe = replace(recipe, heads_steps=0, places_weight=0.0, bindings_weight=0.0)
     build(options.work_dir, options.into, recipe, compiled=options.compile)
 
 
