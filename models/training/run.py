@@ -134,6 +134,7 @@ def train(
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
+        known=run.trainer.knows_image,
     )  # fmt: skip
     with closing(loader):
         done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
