@@ -12,6 +12,7 @@ from models.errors import TeacherError
 from models.teacher.diffusion_score import draws
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
+from models.training.latents import Latents
 from models.training.score_targets import ScoreTargets
 from tests.teachers import save_sd_teacher
 from tests.training import configure
@@ -26,7 +27,7 @@ def targets_of(
     **options: object,
 ) -> ScoreTargets:
     config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
-    return ScoreTargets(config, base, teacher, pairs)
+    return ScoreTargets(config, teacher, Latents(base, teacher, pairs))
 
 
 @pytest.mark.parametrize("error", ["epsilon", "velocity"])
