@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.atomic import write_atomic
 from models.training.config import FinetuneConfig
+from models.training.latents import Latents
 from models.training.parts import Parts, with_negatives
 from models.training.score_targets import ScoreTargets, Targets
 
@@ -29,7 +30,7 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path) -
     assert parts.teacher is not None
     began = time.monotonic()
     pairs = with_negatives(config, parts.pairs)
-    targets = ScoreTargets(config, parts.base, parts.teacher, pairs)
+    targets = ScoreTargets(config, parts.teacher, Latents(parts.base, parts.teacher, pairs))
     errors = []
     for index in range(number * CHUNK, min((number + 1) * CHUNK, len(pairs))):
         sample = pairs.sample(index)

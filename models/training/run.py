@@ -202,7 +202,7 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     targets = None
     if config.objective == "score":
         assert teacher is not None
-        targets = parts.targets or ScoreTargets(config, base, teacher, pairs)
+        targets = parts.targets or ScoreTargets(config, teacher, Latents(base, teacher, pairs))
     teacher_loss = _teacher_loss(config, parts, pairs, steps, place)
     objective = Objective(config, steps, teacher_loss, targets)
     trainer = Trainer(

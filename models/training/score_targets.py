@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import Clip
-from models.data.pairs import PairSet
 from models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
@@ -28,10 +26,8 @@ class ScoreTargets:
     already.
     """
 
-    def __init__(self, config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> None:
-        self._config = config
-        self._teacher = teacher
-        self._latents = Latents(base, teacher, pairs)
+    def __init__(self, config: FinetuneConfig, teacher: Teacher, latents: Latents) -> None:
+        self._config, self._teacher, self._latents = config, teacher, latents
         self._known: dict[tuple[int, tuple[str, ...], int], Tensor] = {}
 
     def __call__(
