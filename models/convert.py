@@ -64,21 +64,21 @@ def convert_checkpoint(
         raise CheckpointError(
             "Give either --architecture, or --base with the model that the checkpoint was trained from."
         )
-    weights, beside = _read(path)
-    source = _source(architecture, base, beside, preprocess)
-    if beside:
-        beside.check(source.model_config, architecture or str(base))
-    original = OPENAI_ARCHIVE_KEYS & weights.keys()
-    if original and not source.model_config["quick_gelu"]:
-        raise CheckpointError(
-            f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), which was trained with "
-            f"QuickGELU. Convert it as {source.architecture}{QUICK_GELU_SUFFIX}, or with a base of this kind."
-        )
-    weights = {name: value for name, value in weights.items() if name not in original}
-    check_finite(weights, path)
-    if all(name.startswith("visual.") for name in weights):
-        weights = _completed(weights, path, base)
     with atomic_folder(out_dir) as working:
+        weights, beside = _read(path)
+        source = _source(architecture, base, beside, preprocess)
+        if beside:
+            beside.check(source.model_config, architecture or str(base))
+        original = OPENAI_ARCHIVE_KEYS & weights.keys()
+        if original and not source.model_config.get("quick_gelu"):
+            raise CheckpointError(
+                f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), which was trained "
+                f"with QuickGELU. Convert it as {source.architecture}{QUICK_GELU_SUFFIX}, or with a base of this kind."
+            )
+        weights = {name: value for name, value in weights.items() if name not in original}
+        check_finite(weights, path)
+        if all(name.startswith("visual.") for name in weights):
+            weights = _completed(weights, path, base)
         file = working / WEIGHT_FILES[0]
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
         # The weights are loaded into the network first: its names and shapes are kept, and a mismatch is found here.
@@ -126,6 +126,8 @@ def _source(
 def _read(path: Path) -> tuple[dict[str, Tensor], Stated | None]:
     """Read a CLIP's tensors under open_clip's names, and what transformers' configuration beside them states."""
     file = weights_file(path) if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"There is no file {file}.")
     weights = read_weights(file) if file.suffix == ".safetensors" else _read_pickle(file)
     weights = _clip_in(weights, path)
     if is_transformers(weights):
@@ -207,8 +209,6 @@ def _completed(tower: dict[str, Tensor], path: Path, base: str | None) -> dict[s
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}.")
     if not zipfile.is_zipfile(path):
         return False
     try:
