@@ -37,13 +37,15 @@ def evaluation_peak_mib(folder: Path) -> float:
 
 def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
     from bench.sets import make_pairs
-    from bench.steps import gradient_of, set_checkpointing
+    from bench.steps import set_checkpointing
     from bench.train_parts import build, new_loader
+    from models.training.parts import with_negatives
 
     model = build(shapes)
     set_checkpointing(model, variant)
-    trainer = model.trainer(gradient_of(variant))
-    (batch,) = new_loader(model, make_pairs(data, shapes.batch_size), 1)
+    trainer = model.trainer(variant)
+    pairs = with_negatives(trainer.config, make_pairs(data, shapes.batch_size))
+    (batch,) = new_loader(model, pairs, 1)
     before = start_peak(shapes.place)
     trainer.step(batch)
     return Memory(before, read_peak(shapes.place) - before)

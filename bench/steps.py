@@ -1,9 +1,4 @@
-"""Training steps: their time compared with their bare parts, and what they wait for.
-
-The bare parts are the forward and backward of student, mapper and U-Net at the same shapes, in the same
-formats and with the same attention kernel, from inputs already on the device. They include no tokenizing,
-embedding of captions, random draws, checks, clipping or transfers.
-"""
+"""Training steps: their time compared with their bare parts, and what they wait for."""
 
 from __future__ import annotations
 
@@ -16,22 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from bench.bare_step import bare_step, clear, prepare
 from bench.report import note
 from bench.rounds import in_turns, timed
-from bench.train_parts import Model, new_loader
-from models.data.batches import Batch
+from bench.train_parts import CLIP, FULL, MEASURED, RECOMPUTED, TEXT_MAP, VARIANTS, Model, new_loader
 from models.data.pairs import PairSet
 from models.teacher.caption_cache import CaptionCache
-from models.training.distillation.teacher_loss import timestep_range
-from models.training.randomness import draw_noise, draw_timesteps
-from models.training.trainer import Trainer, plain_attention, sub_batch
+from models.training.parts import with_negatives
 
-FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
-VARIANTS = (FULL, SDS, RECOMPUTED)
 STEP, BARE = "step", "bare"
 # By variant and way (the trainer's step, or its bare parts): one duration per round.
 Seconds = dict[tuple[str, str], list[float]]
@@ -49,11 +36,6 @@ class Waits:
     captions_s: float
 
 
-def gradient_of(variant: str) -> str:
-    """The trainer's option for a variant."""
-    return SDS if variant == SDS else FULL
-
-
 def set_checkpointing(model: Model, variant: str) -> None:
     """Make the U-Net keep or recompute its activations."""
     if variant == RECOMPUTED:
@@ -64,9 +46,12 @@ def set_checkpointing(model: Model, variant: str) -> None:
 
 def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
     """Rounds after a warm-up, each on its own batch."""
-    trainers = {variant: model.trainer(gradient_of(variant)) for variant in VARIANTS}
-    batches = list(new_loader(model, pairs, rounds + 1))
-    inputs = [prepare(model, trainers[FULL], batch) for batch in batches]
+    trainers = {variant: model.trainer(variant) for variant in VARIANTS}
+    config = trainers[CLIP].config
+    batches = list(new_loader(model, with_negatives(config, pairs), rounds + 1))
+    inputs = [prepare(model, config, batch) for batch in batches]
+    for batch in batches:  # what both towers make of it is known from here on
+        trainers[TEXT_MAP].step(batch)
     runs: dict[tuple[str, str], Callable[[], float]] = {}
 
     def add(variant: str, way: str, works: list[Callable[[], Any]]) -> None:
@@ -82,7 +67,7 @@ def time_steps(model: Model, pairs: PairSet, rounds: int) -> Seconds:
 
     for variant, trainer in trainers.items():
         add(variant, STEP, [partial(trainer.step, batch) for batch in batches])
-        if variant != RECOMPUTED:
+        if variant in MEASURED:
             add(variant, BARE, [partial(bare_step, model, ready, variant) for ready in inputs])
     seconds = in_turns("steps", rounds, runs, warm_up=True)
     set_checkpointing(model, FULL)
@@ -116,68 +101,3 @@ def _train(model: Model, pairs: PairSet, steps: int, name: str) -> Waits:
         seconds = time.perf_counter() - started
     examples = steps * model.shapes.batch_size
     return Waits(name, steps, examples, seconds, loader.wait_s - data_s, trainer.embedding_s - captions_s)
-
-
-@dataclass(frozen=True, eq=False)
-class StepInputs:
-    """A step's inputs on the device, as the trainer would make them from the same batch."""
-
-    pixels: Tensor
-    tokens: Tensor
-    places: list[int]
-    captions: Tensor
-    timesteps: Tensor
-    noise: Tensor
-
-
-def prepare(model: Model, trainer: Trainer, batch: Batch) -> StepInputs:
-    """Make everything that is not part of forward or backward."""
-    config, device, teacher = trainer.config, model.shapes.place, model.teacher
-    places = sub_batch(len(batch.captions), config.teacher_batch_size)
-    samples = [int(batch.indices[place]) for place in places]
-    low, high = timestep_range(config, teacher.timesteps, batch.step, 1)
-    return StepInputs(
-        pixels=batch.pixels.to(device),
-        tokens=model.tokenizer(batch.captions).to(device),
-        places=places,
-        captions=teacher.encode_captions([batch.captions[place] for place in places]),
-        timesteps=draw_timesteps(config.seed, batch.step, samples, low, high).to(device),
-        noise=draw_noise(config.seed, batch.step, samples, teacher.latent_shape).to(device),
-    )
-
-
-def bare_step(model: Model, ready: StepInputs, gradient: str) -> Tensor:
-    """Leave the gradients of L_CLIP + L_SDS on the parameters, and return the loss."""
-    device, dtype = model.shapes.place, model.shapes.dtype
-    with plain_attention(device):
-        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-            image_features = model.network.encode_image(ready.pixels).float()
-            text_features = model.network.encode_text(ready.tokens).float()
-        image, text = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
-        logits = model.network.logit_scale.exp() * image @ text.T
-        target = torch.arange(len(logits), device=device)
-        clip = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        latents = model.mapper.linear(image[ready.places]).view_as(ready.noise)
-        loss = clip + _sds(model, latents, ready, gradient)
-        torch.autograd.backward(loss)
-    return loss.detach()
-
-
-def _sds(model: Model, latents: Tensor, ready: StepInputs, gradient: str) -> Tensor:
-    abar = model.teacher.alphas_cumprod[ready.timesteps].view(-1, 1, 1, 1)
-    with torch.set_grad_enabled(gradient == "full"):
-        noisy = abar.sqrt() * latents + (1 - abar).sqrt() * ready.noise
-        output = model.teacher.denoiser(
-            noisy.to(model.teacher.dtype), ready.timesteps, ready.captions, return_dict=False
-        )[0]
-        error = output.float() - ready.noise
-        loss: Tensor = error.square().mean()
-    if gradient == "sds":
-        pull = 2 / error.numel() * abar.sqrt() * error
-        loss = loss + (pull * (latents - latents.detach())).sum()
-    return loss
-
-
-def clear(model: Model) -> None:
-    for parameter in (*model.student.values(), *model.mapper.parameters()):
-        parameter.grad = None

@@ -1,4 +1,4 @@
-"""Measures training steps against their bare parts, `sds` against `full`, waits, and the pruned diffusion score.
+"""Measures training steps of every objective against their bare parts, waits, and the pruned diffusion score.
 
 It uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and
 the demo teacher for choosing captions. The report is Markdown. The defaults fit a CPU; on a GPU, Stable
@@ -20,8 +20,8 @@ from bench.memory import Memory, measure_memory
 from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.sets import make_pairs
-from bench.steps import BARE, FULL, SDS, STEP, VARIANTS, Seconds, Waits, measure_waits, time_steps
-from bench.train_parts import UNETS, Shapes, build, describe
+from bench.steps import BARE, STEP, Seconds, Waits, measure_waits, time_steps
+from bench.train_parts import FULL, MEASURED, UNETS, VARIANTS, Shapes, build, describe
 from models.choices import ErrorOf
 from models.teacher.load import load_teacher
 
@@ -40,6 +40,7 @@ class Plan:
         "Number of samples of a batch that the teacher sees. Without this option it sees half of them.",
         kind=int,
     )
+    score_draws: int = option(2, "Number of noise levels on which a step of score compares captions.")
     rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
     wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
     teacher: str = option("demo", "Teacher that chooses captions, with its VAE.")
@@ -52,7 +53,15 @@ class Plan:
     @property
     def shapes(self) -> Shapes:
         sds_batch_size = self.sds_batch_size or self.batch_size // 2
-        return Shapes(self.student, self.unet, self.device, self.precision, self.batch_size, sds_batch_size)
+        return Shapes(
+            self.student,
+            self.unet,
+            self.device,
+            self.precision,
+            self.batch_size,
+            sds_batch_size,
+            self.score_draws,
+        )
 
     @property
     def choice(self) -> ChoicePlan:
@@ -87,8 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 _READING = (
     "medians, with the least and the greatest; ratios are of medians, with the least and the greatest of a round. A "
-    "step is `Trainer.step` on a loaded batch, its captions embedded anew. Its peak is what its first step takes above "
-    "what was held before, in a process of its own."
+    "step is `Trainer.step` on a loaded batch, its captions embedded anew. Latents are known (drawn from a seed), and "
+    "so are text-map's embeddings; score compares captions that it has not compared before. A step's peak is what the "
+    "first step takes above what was held before, in a process of its own."
 )
 
 
@@ -110,7 +120,7 @@ def step_table(seconds: Seconds, memory: dict[str, Memory], batch_size: int) -> 
             ]
         )
     header = (
-        "gradient", "step s", "examples/s", "bare s", "step / bare", "time / full",
+        "objective", "step s", "examples/s", "bare s", "step / bare", "time / full",
         "step's peak MiB", "peak / full", "MiB before",
     )  # fmt: skip
     return report.markdown(header, rows)
@@ -177,12 +187,10 @@ def targets(
 ) -> list[report.Target]:
     count = len(exhaustive.decisions)
     name = "a step ({}) over the bare forward and backward of its parts"
-    of_bare = {
-        variant: report.ratio(seconds[variant, STEP], seconds[variant, BARE]) for variant in (FULL, SDS)
-    }
+    of_bare = {variant: report.ratio(seconds[variant, STEP], seconds[variant, BARE]) for variant in MEASURED}
     equal = pruned[z].agreeing(exhaustive) / count
     return [
-        *(at_most(name.format(variant), ratio, 1.15) for variant, ratio in of_bare.items()),
+        *(at_most(name.format(variant), ratio, 1.10) for variant, ratio in of_bare.items()),
         *(at_most(f"share of step time spent waiting, {wait.name}", waiting(wait), 0.05) for wait in waits),
         at_least(f"equal decisions with pruning at z = {z:g}, the default", equal, 0.99),
     ]

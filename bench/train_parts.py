@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from bench.weights import write_tokenizer
@@ -26,12 +26,33 @@ from models.preprocess import Preprocess
 from models.student import trainable_parameters
 from models.teacher.family import StableDiffusion
 from models.teacher.teacher import Teacher
+from models.text_map import TextMap
 from models.training.config import FinetuneConfig
+from models.training.distillation.condition import ConditionLoss
 from models.training.distillation.sds import SdsLoss
+from models.training.distillation.teacher_loss import TeacherLoss
+from models.training.latents import Latents
 from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
+from models.training.randomness import draw_noise
+from models.training.score_targets import TeacherScores
 from models.training.trainer import Trainer
 
+FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
+CONDITION, SCORE, CLIP, TEXT_MAP = "condition", "score", "clip with swaps", "text-map"
+# What a variant's run differs in from another's.
+VARIANTS: dict[str, dict[str, Any]] = {
+    FULL: {"gradient": "full"},
+    SDS: {"gradient": "sds"},
+    RECOMPUTED: {"gradient": "full"},
+    CONDITION: {"objective": "condition"},
+    SCORE: {"objective": "score", "negatives": "swap"},
+    CLIP: {"objective": "clip", "negatives": "swap"},
+    TEXT_MAP: {"objective": "clip", "negatives": "swap", "trainable": "text-map"},
+}
+SWAPS = [variant for variant, options in VARIANTS.items() if "negatives" in options]
+MEASURED = [variant for variant in VARIANTS if variant != RECOMPUTED]
+"""The variants that are compared with their bare parts."""
 SEED = 0
 CONTEXT_LENGTH = 77
 # `sd15` is Stable Diffusion 1.5; `small` halves its widths and its latents' sides.
@@ -60,6 +81,7 @@ class Shapes:
     precision: str
     batch_size: int
     sds_batch_size: int
+    score_draws: int
 
     @property
     def place(self) -> torch.device:
@@ -81,25 +103,57 @@ class Model:
     preprocess: Preprocess
     teacher: Teacher
     mapper: Mapper
+    """To latents."""
+    tokens: Mapper
+    """To tokens of a caption."""
+    text_map: TextMap
     student: dict[str, nn.Parameter]
 
-    def trainer(self, gradient: str, *, steps: int = 1000) -> Trainer:
-        """A trainer for these weights as in a run, all options but the sizes at their defaults."""
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        parts = (self.mapper, self.tokens, self.text_map)
+        return [*self.student.values(), *(value for part in parts for value in part.parameters())]
+
+    def trainer(self, variant: str, *, steps: int = 1000) -> Trainer:
+        """A trainer for these weights as in a run, all options but the sizes and the variant's at their defaults."""
+        shapes, teacher = self.shapes, self.teacher
         config = FinetuneConfig.model_validate(
             {
-                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED, "gradient": gradient,
-                "batch_size": self.shapes.batch_size, "sds_batch_size": self.shapes.sds_batch_size,
+                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED,
+                "batch_size": shapes.batch_size, "sds_batch_size": shapes.sds_batch_size,
+                "score_draws": shapes.score_draws, **VARIANTS[variant],
             }
         )  # fmt: skip
+        latents = KnownLatents(teacher)
+        by_teacher: TeacherLoss | None = None
+        if config.objective == "sds-clip":
+            by_teacher = SdsLoss(config, steps, teacher, self.mapper)
+        elif config.objective == "condition":
+            by_teacher = ConditionLoss(config, steps, teacher, self.tokens, latents)
+        targets = TeacherScores(config, teacher, latents) if config.objective == "score" else None
+        objective = Objective(config, steps, by_teacher, targets)
+        mapped = config.trainable == "text-map"
+        student = dict(self.text_map.named_parameters(prefix="text_map")) if mapped else self.student
         return Trainer(
             self.network,
             self.tokenizer,
-            Objective(config, steps, SdsLoss(config, steps, self.teacher, self.mapper)),
-            self.student,
-            make_optimizer(self.network, self.student, dict(self.mapper.named_parameters()), config),
-            device=self.shapes.place,
-            dtype=self.shapes.dtype,
+            objective,
+            student,
+            make_optimizer(self.network, student, objective.mapper, config),
+            device=shapes.place,
+            dtype=shapes.dtype,
+            text_map=self.text_map if mapped else None,
         )
+
+
+class KnownLatents(Latents):
+    """Latents from a seed, in place of those of the images: they cost nothing, as encodings that are known."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher, self._known = teacher, {}
+
+    def encode(self, sample: int) -> Tensor:
+        return draw_noise(SEED, 0, [sample], self._teacher.latent_shape)[0].to(self._teacher.device)
 
 
 def build(shapes: Shapes) -> Model:
@@ -108,6 +162,7 @@ def build(shapes: Shapes) -> Model:
     network: Any = attend_batch_first(open_clip.CLIP(**config)).to(shapes.place)
     teacher = build_teacher(shapes)
     size = network.visual.image_size
+    condition_tokens = FinetuneConfig.model_fields["condition_tokens"].default
     return Model(
         shapes=shapes,
         network=network,
@@ -115,6 +170,10 @@ def build(shapes: Shapes) -> Model:
         preprocess=Preprocess(image_transform_v2(PreprocessCfg(size=size), is_train=False)),
         teacher=teacher,
         mapper=Mapper(config["embed_dim"], teacher.latent_shape, seed=SEED).to(shapes.place),
+        tokens=Mapper(config["embed_dim"], (condition_tokens, teacher.caption_width), seed=SEED).to(
+            shapes.place
+        ),
+        text_map=TextMap(config["embed_dim"]).to(shapes.place),
         student=trainable_parameters(network, "layernorm"),
     )
 
@@ -179,7 +238,8 @@ def describe(model: Model) -> str:
         f"Student {shapes.student} ({student:.1f} M parameters, {trained:,} trained), U-Net {shapes.unet} "
         f"({unet:.1f} M, latents {channels}x{height}x{width}, mapper {prod(model.teacher.latent_shape):,} wide), "
         f"its text encoder {text:.1f} M; random weights. {str(shapes.dtype).removeprefix('torch.')} on "
-        f"{shapes.place}, batch {shapes.batch_size}, of which the teacher sees {shapes.sds_batch_size}."
+        f"{shapes.place}, batch {shapes.batch_size}, of which the teacher sees {shapes.sds_batch_size}; score compares "
+        f"captions on {shapes.score_draws} draws."
     )
 
 

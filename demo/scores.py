@@ -15,6 +15,7 @@ from torch import Tensor
 from models.atomic import write_atomic
 from models.data.pairs import PairSet, Sample
 from models.training.config import FinetuneConfig
+from models.training.latents import Latents
 from models.training.parts import Parts, with_negatives
 from models.training.score_targets import Targets, TeacherScores, candidates_of
 
@@ -36,7 +37,7 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path, *
     pairs = with_negatives(config, parts.pairs)
     if misled:
         pairs = OtherImages(pairs)
-    targets = TeacherScores(config, parts.base, parts.teacher, pairs)
+    targets = TeacherScores(config, parts.teacher, Latents(parts.base, parts.teacher, pairs))
     width = config.negatives_count + (config.score_candidates == "all")
     errors = []
     for index in range(number * CHUNK, min((number + 1) * CHUNK, len(pairs))):

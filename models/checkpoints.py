@@ -196,7 +196,7 @@ def check_finite(weights: dict[str, Tensor], file: Path) -> None:
     ]
     if broken:
         raise CheckpointError(
-            f"{file} has numbers that are not finite, in {_some(broken)}. Training diverged, or the "
+            f"{file} has numbers that are not finite, in {some(broken)}. Training diverged, or the "
             "file is damaged. Use an earlier checkpoint."
         )
 
@@ -235,7 +235,7 @@ def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -
     archive = OPENAI_ARCHIVE_KEYS & weights.keys()
     if archive:
         raise CheckpointError(
-            f"{source.weights} has {_some(sorted(archive))}, so it is an original OpenAI archive. "
+            f"{source.weights} has {some(sorted(archive))}, so it is an original OpenAI archive. "
             f"Such a model's activation is QuickGELU. Use {source.architecture}/openai, or convert "
             "the file with `sds-clip convert`."
         )
@@ -258,5 +258,5 @@ def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -
         )
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

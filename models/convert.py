@@ -1,8 +1,9 @@
-"""Convert a pickled checkpoint into a folder of safetensors. This is the only module that opens a pickle."""
+"""Convert checkpoints in other layouts into open_clip's folder. This is the only module that opens a pickle."""
 
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.atomic import atomic_folder
-from models.checkpoints import OPENAI_ARCHIVE_KEYS, build_network, check_finite
+from models.checkpoints import (
+    OPENAI_ARCHIVE_KEYS,
+    build_network,
+    check_finite,
+    load_clip,
+    read_weights,
+    some,
+    source_of,
+)
 from models.errors import first_line
-from models.export import write_folder
+from models.export import copy_tokenizer, write_folder
 from models.model_config import checked_preprocess
 from models.published import (
     QUICK_GELU_SUFFIX,
@@ -22,57 +31,118 @@ from models.published import (
     published_preprocess,
     stated_activation,
 )
-from models.references import CheckpointError, architecture_and_activation
+from models.references import CheckpointError, architecture_and_activation, parse
 from models.sources import WEIGHT_FILES, Source
+from models.transformers_clip import Stated, is_transformers, open_clip_names, stated_beside, weights_file
 from models.version import as_stored
 
+_WRAPPERS = ("state_dict", "model")
+_SCALE = "logit_scale"
 
-def convert_pickle(
+
+def convert_checkpoint(
     path: Path,
-    architecture: str,
     out_dir: Path,
     *,
+    architecture: str | None = None,
+    base: str | None = None,
     preprocess: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the weights of a `.pt` file into `out_dir`, and return it.
+    """Write the weights of `path` into `out_dir` in open_clip's layout, and return it.
 
-    The file is an open_clip training checkpoint ({"state_dict": {"module...."}}) or a bare state dict, and is
-    read as tensors only. If open_clip's published weights for the architecture disagree, the activation must
-    be stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given (mean, std, interpolation,
-    resize_mode). The folder appears whole or not at all.
+    `path` is a file of open_clip's or of transformers' names (a state dict, bare, inside of a training
+    checkpoint or of the module that trained it), or a folder of transformers. Pickles are read as tensors
+    only. What the weights do not say comes from open_clip's published weights of the `architecture`: where
+    these disagree, the activation must be stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given
+    (mean, std, interpolation, resize_mode). Or it comes from `base`, the reference of the model that was
+    trained; to an image tower alone, the base also lends the rest of the weights. A folder of transformers may
+    state activation and preprocessing itself. `out_dir` appears whole or not at all.
 
-    Raises CheckpointError if the file holds no such weights, they do not fit, or `out_dir` exists.
+    Raises CheckpointError if there are no such weights, they do not fit, or `out_dir` exists.
     """
-    architecture, stated_quick = architecture_and_activation(architecture)
-    quick = stated_activation(architecture, stated_quick)
-    plain = architecture.removesuffix(QUICK_GELU_SUFFIX)
-    config = {**architecture_config(architecture), "quick_gelu": quick}
-    if preprocess is None:
-        stated = published_preprocess(plain, quick)
-    else:
-        stated = checked_preprocess(preprocess, config, "The given preprocessing")
+    if (architecture is None) == (base is None):
+        raise CheckpointError(
+            "Give either --architecture, or --base with the model that the checkpoint was trained from."
+        )
     with atomic_folder(out_dir) as working:
-        weights = read_pickle(path, plain, quick)
+        weights, beside = _read(path)
+        source = _source(architecture, base, beside, preprocess)
+        if beside:
+            beside.check(source.model_config, architecture or str(base))
+        original = OPENAI_ARCHIVE_KEYS & weights.keys()
+        if original and not source.model_config.get("quick_gelu"):
+            raise CheckpointError(
+                f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), which was trained "
+                f"with QuickGELU. Convert it as {source.architecture}{QUICK_GELU_SUFFIX}, or with a base of this kind."
+            )
+        weights = {name: value for name, value in weights.items() if name not in original}
         check_finite(weights, path)
+        if all(name.startswith("visual.") for name in weights):
+            weights = _completed(weights, path, base)
         file = working / WEIGHT_FILES[0]
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, file)
         # The weights are loaded into the network first: its names and shapes are kept, and a mismatch is found here.
-        network = build_network(Source(plain, config, stated, file, None), weights)
+        try:
+            network = build_network(replace(source, weights=file), weights)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{str(error).replace(str(file), str(path))} Choose the architecture or the base that these weights "
+                "were trained from."
+            ) from error
         dtypes = {name: value.dtype for name, value in weights.items()}
-        write_folder(working, plain, config, stated, dict(as_stored(network, dtypes)))
-        _save_tokenizer(architecture, config, working)
+        stored = dict(as_stored(network, dtypes))
+        write_folder(working, source.architecture, source.model_config, source.preprocess, stored)
+        if architecture is None:
+            copy_tokenizer(source, working)
+        else:
+            _save_tokenizer(architecture_and_activation(architecture)[0], source.model_config, working)
     return out_dir
 
 
-def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors without running any code in it.
+def _source(
+    architecture: str | None, base: str | None, beside: Stated | None, preprocess: dict[str, Any] | None
+) -> Source:
+    """Return what the weights do not say. Their place is the caller's."""
+    if base is not None:
+        source = source_of(parse(base))
+    else:
+        assert architecture is not None
+        name, quick = architecture_and_activation(architecture)
+        if quick is None and beside:
+            quick = beside.quick_gelu
+        config = {**architecture_config(name), "quick_gelu": stated_activation(name, quick)}
+        source = Source(name.removesuffix(QUICK_GELU_SUFFIX), config, {}, Path(), None)
+    where = "The given preprocessing"
+    if preprocess is None and beside:
+        preprocess, where = beside.preprocess(), str(beside.file.parent)
+    if preprocess is not None:
+        return replace(source, preprocess=checked_preprocess(preprocess, source.model_config, where))
+    if base is None:
+        quick = source.model_config["quick_gelu"]
+        return replace(source, preprocess=published_preprocess(source.architecture, quick))
+    return source
 
-    Raises CheckpointError for an archive of code, for other objects, and for OpenAI weights as plain GELU.
-    """
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Stated | None]:
+    """Read a CLIP's tensors under open_clip's names, and what transformers' configuration beside them states."""
+    file = weights_file(path) if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"There is no file {file}.")
+    weights = read_weights(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    weights = _clip_in(weights, path)
+    if is_transformers(weights):
+        return open_clip_names(weights, path), stated_beside(file)
+    if any(name.startswith(("class_embedding", "trunk.")) for name in weights):
+        weights = {f"visual.{name}": value for name, value in weights.items()}
+    return weights, None
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's state dict without running any code in it."""
     if _is_torchscript(path):
         raise CheckpointError(
-            f"{path} is a TorchScript archive, which contains code, like OpenAI's original files. Use "
-            f"{architecture}/openai: open_clip publishes the same weights without code."
+            f"{path} is a TorchScript archive, which contains code, like OpenAI's original files. open_clip publishes "
+            "their weights without code: use a reference such as ViT-B-32/openai."
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -85,30 +155,60 @@ def read_pickle(path: Path, architecture: str, quick_gelu: bool) -> dict[str, Te
             f"{path} is not a checkpoint of tensors only: it contains other objects, which could run code, or it is "
             "incomplete, or not a checkpoint at all. Save the model's state_dict() alone, and convert that file."
         ) from error
-    weights = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(weights, dict) or not weights:
+    if not isinstance(content, dict):
         raise CheckpointError(f"{path} contains no state dict.")
-    weights = {str(name).removeprefix("module."): value for name, value in weights.items()}
-    original = OPENAI_ARCHIVE_KEYS & weights.keys()
-    if original and not quick_gelu:
+    wrapped = [content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)]
+    return wrapped[0] if wrapped else content
+
+
+def _clip_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the state dict of the CLIP in a state dict, which may be that of a module that has a CLIP.
+
+    Its place is where its logit scale is; what else the module has is left out.
+    """
+    weights = {str(name).removeprefix("module."): value for name, value in content.items()}
+    places = {name.removesuffix(_SCALE) for name in weights if f".{name}".endswith(f".{_SCALE}")}
+    if len(places) > 1:
         raise CheckpointError(
-            f"{path} is OpenAI's original state dict (it has {', '.join(sorted(original))}), which "
-            f"was trained with QuickGELU. Convert it as {architecture}{QUICK_GELU_SUFFIX}."
+            f"{path} contains several CLIPs ({', '.join(sorted(places))}). Save the state_dict() of one of them alone, "
+            "and convert that file."
         )
-    weights = {name: value for name, value in weights.items() if name not in original}
-    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if others:
+    place = places.pop() if places else ""
+    weights = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
+    others = [
+        name
+        for name, value in weights.items()
+        if not isinstance(value, Tensor) and name not in OPENAI_ARCHIVE_KEYS
+    ]
+    if others or not weights:
         raise CheckpointError(
-            f"{path} contains no state dict: {', '.join(others[:3])} "
-            f"{'is not a tensor' if len(others) == 1 else 'are not tensors'}. Convert the file that "
+            f"{path} contains no state dict{f': {others[0]} is not a tensor' if others else ''}. Convert the file that "
             "contains the weights, not the optimizer's state or a whole training state."
         )
     return weights
 
 
+def _completed(tower: dict[str, Tensor], path: Path, base: str | None) -> dict[str, Tensor]:
+    """Return the weights of the base with this image tower. The projection after the tower may be the base's."""
+    if base is None:
+        raise CheckpointError(
+            f"{path} contains only an image tower. Use --base in place of --architecture, with the model that the "
+            "tower was trained from: the rest comes from it."
+        )
+    clip = load_clip(base, device="cpu", precision="float32")
+    dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
+    rest = dict(as_stored(clip.network, dtypes))
+    lacks = {name for name in rest if name.startswith("visual.")} - tower.keys() - {"visual.proj"}
+    for verb, names in (("lacks", lacks), ("also has", tower.keys() - rest.keys())):
+        if names:
+            raise CheckpointError(
+                f"{path} is not an image tower of {base}: it {verb} {some(sorted(names))}. Choose the base that it was "
+                "trained from."
+            )
+    return {**rest, **tower}
+
+
 def _is_torchscript(path: Path) -> bool:
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}.")
     if not zipfile.is_zipfile(path):
         return False
     try:

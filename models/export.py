@@ -17,7 +17,7 @@ from models.checkpoints import load_clip, source_of, tokenizer_files
 from models.clip import Clip
 from models.model_config import CONFIG_FILE
 from models.references import BadReferenceError, CheckpointError, Folder, parse
-from models.sources import WEIGHT_FILES
+from models.sources import WEIGHT_FILES, Source
 from models.version import as_stored
 
 
@@ -43,8 +43,7 @@ def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Pat
         dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
         weights = dict(as_stored(clip.network, dtypes))
         write_folder(working, source.architecture, source.model_config, source.preprocess, weights)
-        for file in tokenizer_files(source.tokenizer, beside=("config.json",)) if source.tokenizer else ():
-            shutil.copyfile(file, working / file.name)
+        copy_tokenizer(source, working)
         written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
         if written.version != clip.version:
             raise CheckpointError(
@@ -52,6 +51,12 @@ def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Pat
                 f"{written.version[:12]} instead of {clip.version[:12]}."
             )
     return out
+
+
+def copy_tokenizer(source: Source, folder: Path) -> None:
+    """Copy a checkpoint's own tokenizer, if it has one, into a folder."""
+    for file in tokenizer_files(source.tokenizer, beside=("config.json",)) if source.tokenizer else ():
+        shutil.copyfile(file, folder / file.name)
 
 
 def write_folder(

@@ -28,7 +28,10 @@ class Batch:
 
     step: int
     indices: Int64[Tensor, "b"]
-    pixels: Float[Tensor, "b 3 h w"]
+    decoded: list[int]
+    """The places in the batch whose pixels are needed: all of them, unless the loader was told otherwise."""
+    pixels: Float[Tensor, "n 3 h w"]
+    """One row for each place in `decoded`."""
     captions: list[str]
     negatives: list[tuple[str, ...]]
 
@@ -95,8 +98,11 @@ class Loader:
         workers: int = 2,
         depth: int = 2,
         cache_bytes: int = 2**30,
+        known: Callable[[int], bool] = lambda index: False,
     ) -> None:
         """`batch_size` is for all processes together; this one loads the rank-th of its equal parts.
+
+        A sample that is `known` when its batch is begun is not decoded.
 
         Raises:
             DataError: a batch is larger than the data, or the processes cannot share it evenly.
@@ -114,6 +120,7 @@ class Loader:
         part = batch_size // world_size
         self._part = slice(rank * part, (rank + 1) * part)
         self._depth = depth
+        self._known = known
         self._cache = _PixelCache(cache_bytes)
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._assembler = ThreadPoolExecutor(1, thread_name_prefix="assemble")
@@ -144,7 +151,11 @@ class Loader:
 
     def _start(self, step: int) -> Future[Batch]:
         indices = batch_indices(len(self._pairs), self._batch_size, self._seed, step)[self._part]
-        loading = [self._decoders.submit(self._load, int(index)) for index in indices]
+        loading = {
+            place: self._decoders.submit(self._load, index)
+            for place, index in enumerate(indices.tolist())
+            if not self._known(index)
+        }
         return self._assembler.submit(self._assemble, step, indices, loading)
 
     def _finished(self, batch: Future[Batch]) -> Batch:
@@ -168,8 +179,10 @@ class Loader:
         self._cache.put(index, pixels)
         return pixels
 
-    def _assemble(self, step: int, indices: Int64[np.ndarray, "b"], loading: list[Future[Tensor]]) -> Batch:
-        pixels = torch.stack([future.result() for future in loading])
+    def _assemble(
+        self, step: int, indices: Int64[np.ndarray, "b"], loading: dict[int, Future[Tensor]]
+    ) -> Batch:
+        rows = [future.result() for future in loading.values()]
         samples = [self._pairs.sample(int(index)) for index in indices]
         epoch = step // self._steps_per_epoch
         chosen = [
@@ -179,7 +192,8 @@ class Loader:
         return Batch(
             step=step,
             indices=torch.from_numpy(indices),
-            pixels=pixels,
+            decoded=list(loading),
+            pixels=torch.stack(rows) if rows else torch.empty(0, 3, 0, 0),
             captions=[sample.captions[choice] for sample, choice in zip(samples, chosen, strict=True)],
             negatives=[
                 sample.negatives[choice] if sample.negatives else ()

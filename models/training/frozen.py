@@ -21,6 +21,10 @@ class Frozen:
         self._encode, self._size = encode, size
         self._known: dict[Hashable, Tensor] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether the embedding of a key is known. It then stays so."""
+        return key in self._known
+
     def __call__(
         self, keys: Sequence[Hashable], inputs: Callable[[list[int]], Tensor]
     ) -> Float[Tensor, "n d"]:

@@ -134,6 +134,7 @@ def train(
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
+        known=run.trainer.knows_image,
     )  # fmt: skip
     with closing(loader):
         done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
@@ -222,7 +223,7 @@ def _score_targets(config: FinetuneConfig, parts: Parts, pairs: PairSet) -> Scor
     if config.score_by == "base":
         return BaseScores(config, parts.base, pairs)
     assert parts.teacher is not None
-    return TeacherScores(config, parts.base, parts.teacher, pairs)
+    return TeacherScores(config, parts.teacher, Latents(parts.base, parts.teacher, pairs))
 
 
 def _teacher_loss(

@@ -32,10 +32,8 @@ class ScoreTargets(ABC):
     Each sample is scored alone and in one shape, so its values do not depend on which others were known already.
     """
 
-    def __init__(self, config: FinetuneConfig, base: Clip, pairs: PairSet) -> None:
-        self._config = config
-        self._base = base
-        self._pairs = pairs
+    def __init__(self, config: FinetuneConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
         self._known: dict[tuple[int, tuple[str, ...]], Tensor] = {}
 
     def __call__(
@@ -61,7 +59,7 @@ class ScoreTargets(ABC):
             found |= zip(missing, scored, strict=True)
             for key in missing[: max(0, MAX_KNOWN - len(self._known))]:
                 self._known[key] = found[key]
-        return torch.stack([found[key] for key in keys]).to(self._base.device)
+        return torch.stack([found[key] for key in keys]).to(self._device)
 
     @abstractmethod
     def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
@@ -74,10 +72,9 @@ class TeacherScores(ScoreTargets):
     The noise belongs to the sample and not to the step, so what was scored in one epoch holds in the next.
     """
 
-    def __init__(self, config: FinetuneConfig, base: Clip, teacher: Teacher, pairs: PairSet) -> None:
-        super().__init__(config, base, pairs)
-        self._teacher = teacher
-        self._latents = Latents(base, teacher, pairs)
+    def __init__(self, config: FinetuneConfig, teacher: Teacher, latents: Latents) -> None:
+        super().__init__(config, teacher.device)
+        self._teacher, self._latents = teacher, latents
 
     def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
         config, teacher = self._config, self._teacher
@@ -96,6 +93,10 @@ class TeacherScores(ScoreTargets):
 
 class BaseScores(ScoreTargets):
     """The base's own choice: errors whose softmax at `score_temperature` is that of its logits."""
+
+    def __init__(self, config: FinetuneConfig, base: Clip, pairs: PairSet) -> None:
+        super().__init__(config, base.device)
+        self._base, self._pairs = base, pairs
 
     def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
         base = self._base

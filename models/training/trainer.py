@@ -65,6 +65,10 @@ class Trainer:
     def config(self) -> FinetuneConfig:
         return self._objective.config
 
+    def knows_image(self, index: int) -> bool:
+        """Whether a sample's image is embedded already, so that no step needs its pixels again."""
+        return index in self._frozen_images
+
     def step(self, batch: Batch, *, with_gap: bool = False) -> dict[str, float]:
         """Take one step on this process's part of a batch.
 
@@ -131,7 +135,10 @@ class Trainer:
         if self._text_map is None:
             return Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
         keys = [int(index) for index in batch.indices]
-        known = self._frozen_images(keys, lambda places: batch.pixels[places].to(self._device))
+        rows = {place: row for row, place in enumerate(batch.decoded)}
+        known = self._frozen_images(
+            keys, lambda places: batch.pixels[[rows[place] for place in places]].to(self._device)
+        )
         return Encoded(lambda features: features, known, None)
 
     def _texts(self, texts: Sequence[str]) -> Encoded:

@@ -19,39 +19,53 @@ out_option = folder_option(
 @click.command(
     cls=Command,
     extra="serve",
+    references=True,
     examples="""\
 sds-clip convert epoch_32.pt --architecture ViT-B-32+gelu --out my-clip
-sds-clip convert fine-tuned.pt --architecture ViT-B-32+quickgelu --out my-clip
+sds-clip convert fine-tuned.pt --base ViT-B-32/openai --out my-clip
 sds-clip serve --model local-dir:my-clip
 """,
 )
-@click.argument("file", type=PATH, metavar="FILE", help="The pickled checkpoint.")
+@click.argument(
+    "file",
+    type=PATH,
+    metavar="FILE",
+    help="The checkpoint: a file of weights, or a folder of transformers' CLIP.",
+)
 @option(
     "--architecture",
-    required=True,
     metavar="NAME",
     help="The architecture's name in open_clip. Add +gelu or +quickgelu if open_clip has both, as in "
     "ViT-B-32+quickgelu.",
 )
+@option(
+    "--base",
+    metavar="REF",
+    help="In place of --architecture: the model that the checkpoint was trained from. If the checkpoint is only an "
+    "image tower, the rest of the weights comes from this model.",
+)
 @out_option
 @file_option(
     "--preprocess",
-    help="Read the preprocessing from this JSON file with mean, std, interpolation and resize_mode (default: the "
-    "preprocessing of open_clip's own weights).",
+    help="Read the preprocessing from this JSON file with mean, std, interpolation and resize_mode (default: that "
+    "beside transformers' weights, else that of the base or of open_clip's own weights).",
 )
-def convert(file: Path, architecture: str, out: Path, preprocess: Path | None) -> int:
-    """Convert a .pt checkpoint to safetensors.
+def convert(
+    file: Path, architecture: str | None, base: str | None, out: Path, preprocess: Path | None
+) -> int:
+    """Convert a checkpoint of another layout to open_clip's folder.
 
-    This command reads only tensors from a pickled checkpoint (.pt, .pth, .bin). It writes a folder that every command
-    loads as local-dir:DIR. The folder has the weights as safetensors, and a configuration with the architecture, the
-    activation and the preprocessing. No other command reads pickles, because a pickle can run code.
+    This command reads only tensors from a pickled checkpoint (.pt, .pth, .bin, .ckpt). It knows the names of open_clip
+    and of transformers' CLIPModel. It writes a folder that every command loads as local-dir:DIR. The folder has the
+    weights as safetensors, and a configuration with the architecture, the activation and the preprocessing. No other
+    command reads pickles, because a pickle can run code.
     """
-    if not file.is_file():
+    if not file.exists():
         raise click.ClickException(f"There is no file {file}.")
     stated = None if preprocess is None else _read_preprocess(preprocess)
-    from models.convert import convert_pickle
+    from models.convert import convert_checkpoint
 
-    convert_pickle(file, architecture, out, preprocess=stated)
+    convert_checkpoint(file, out, architecture=architecture, base=base, preprocess=stated)
     print(f"local-dir:{out}")
     say_written(out)
     return 0

@@ -9,26 +9,29 @@ import pytest
 import torch
 
 from bench import diffusion, flops, memory, report, steps, train
+from bench.bare_step import bare_step, clear, prepare
 from bench.diffusion import Choices, five_captions
 from bench.memory import Memory
 from bench.options import parse
 from bench.sets import make_pairs
-from bench.steps import (
+from bench.steps import STEP, Waits, set_checkpointing, time_steps
+from bench.train_parts import (
+    CLIP,
     FULL,
+    MEASURED,
+    RECOMPUTED,
     SDS,
-    STEP,
     VARIANTS,
-    Waits,
-    bare_step,
-    clear,
-    prepare,
-    set_checkpointing,
-    time_steps,
+    Model,
+    Shapes,
+    build,
+    new_loader,
+    new_unet,
 )
-from bench.train_parts import Model, Shapes, build, new_loader, new_unet
 from demo.sets import pairs
 from demo.world import Split
 from models.data.batches import Batch
+from models.training.parts import with_negatives
 from models.training.trainer import Trainer
 from tests.teachers import save_sd_teacher
 
@@ -40,7 +43,7 @@ before = memory.start_peak(torch.device("cpu"))
 torch.ones(128 * 2**18)
 print(memory.read_peak(torch.device("cpu")) - before)
 """
-SHAPES = Shapes("tiny", "tiny", "cpu", "float32", batch_size=4, sds_batch_size=2)
+SHAPES = Shapes("tiny", "tiny", "cpu", "float32", batch_size=4, sds_batch_size=2, score_draws=2)
 
 
 @pytest.fixture(scope="module")
@@ -50,47 +53,80 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def batch(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Batch:
-    (only,) = new_loader(model, make_pairs(tmp_path_factory.mktemp("data"), 4), 1)
-    return only
+    pairs = make_pairs(tmp_path_factory.mktemp("data"), 4)
+    (only,) = new_loader(model, with_negatives(model.trainer(CLIP).config, pairs), 1)
+    negatives = [only.negatives[0][:1], *only.negatives[1:]]
+    assert [len(texts) for texts in negatives] == [1, 3, 3, 3]
+    return replace(only, negatives=negatives)
 
 
-def gradient_norms(model: Model) -> dict[str, float]:
-    groups = {"gradient_norm": model.student.values(), "mapper_gradient_norm": model.mapper.parameters()}
+def gradient_norms(trainer: Trainer) -> dict[str, float]:
+    groups = {"gradient_norm": trainer.student.values(), "mapper_gradient_norm": trainer.mapper.values()}
     return {
         name: float(torch.cat([value.grad.flatten() for value in group]).norm())  # type: ignore[union-attr]
         for name, group in groups.items()
+        if group
     }
 
 
-@pytest.mark.parametrize("gradient", [FULL, SDS])
+@pytest.mark.parametrize("variant", MEASURED)
 def test_bare_step_does_all_the_forward_and_backward_work_of_the_trainers(
-    model: Model, batch: Batch, gradient: str
+    model: Model, batch: Batch, variant: str
 ) -> None:
-    trainer = model.trainer(gradient, steps=1)
+    trainer = model.trainer(variant, steps=1)
 
-    loss = bare_step(model, prepare(model, trainer, batch), gradient)
-    bare = {"loss": float(loss), **gradient_norms(model)}
+    loss = bare_step(model, prepare(model, trainer.config, batch), variant)
+    bare = {"loss": float(loss), **gradient_norms(trainer)}
     clear(model)
     ours = trainer.step(batch)
 
     assert bare == pytest.approx({name: ours[name] for name in bare}, rel=1e-4)
 
 
-def test_every_variant_is_timed_with_its_own_gradient(
+def test_every_variant_is_timed_with_its_own_options(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stepped: list[str] = []
+    stepped: list[tuple[str, ...]] = []
     bare: list[str] = []
-    monkeypatch.setattr(Trainer, "step", lambda self, batch: stepped.append(self.config.gradient))
-    monkeypatch.setattr(steps, "bare_step", lambda model, ready, gradient: bare.append(gradient))
+
+    def step(self: Trainer, batch: Batch) -> None:
+        stepped.append((self.config.objective, self.config.gradient, self.config.trainable))
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(steps, "bare_step", lambda model, ready, variant: bare.append(variant))
 
     seconds = time_steps(model, make_pairs(tmp_path, 8), rounds=1)
 
-    # Once to warm up, once timed; a full gradient is taken with and without checkpointing.
-    assert Counter(stepped) == {FULL: 4, SDS: 2}
-    assert Counter(bare) == {FULL: 2, SDS: 2}
+    # Once to warm up, once timed; a full gradient is taken with and without checkpointing, and a text map's
+    # embeddings are computed before.
+    assert Counter(stepped) == {
+        ("sds-clip", "full", "layernorm"): 4,
+        ("sds-clip", "sds", "layernorm"): 2,
+        ("condition", "full", "layernorm"): 2,
+        ("score", "full", "layernorm"): 2,
+        ("clip", "full", "layernorm"): 2,
+        ("clip", "full", "text-map"): 4,
+    }
+    assert Counter(bare) == dict.fromkeys(MEASURED, 2)
     assert {len(times) for times in seconds.values()} == {1}
-    assert len(seconds) == 5
+    assert len(seconds) == 2 * len(VARIANTS) - 1
+
+
+def test_timed_step_of_a_text_map_finds_its_embeddings_known(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[bool] = []
+    step = Trainer.step
+
+    def watched(self: Trainer, batch: Batch) -> dict[str, float]:
+        if self.config.trainable == "text-map":
+            known.append(all(self.knows_image(index) for index in batch.indices.tolist()))
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    time_steps(model, make_pairs(tmp_path, 8), rounds=1)
+
+    assert known == [False, False, True, True]
 
 
 def test_checkpointing_belongs_to_its_variant_alone(model: Model) -> None:
@@ -99,13 +135,13 @@ def test_checkpointing_belongs_to_its_variant_alone(model: Model) -> None:
             getattr(part, "gradient_checkpointing", False) for part in model.teacher.denoiser.modules()
         )
 
-    states = []
+    states = {}
     for variant in VARIANTS:
         set_checkpointing(model, variant)
-        states.append(checkpointing())
+        states[variant] = checkpointing()
     set_checkpointing(model, FULL)
 
-    assert states == [False, False, True]
+    assert states == {variant: variant == RECOMPUTED for variant in VARIANTS}
     assert not checkpointing()
 
 
@@ -155,15 +191,15 @@ def test_report_shows_agreement_and_ratios_of_medians() -> None:
 
 def test_missed_targets_are_named() -> None:
     seconds = {
-        (variant, way): [2.0 if way == STEP else 1.5] for variant in (FULL, SDS) for way in (STEP, "bare")
+        (variant, way): [2.0 if way == STEP else 1.5] for variant in MEASURED for way in (STEP, "bare")
     }
     waits = [Waits("cold", steps=2, examples=8, seconds=10.0, data_s=0.3, captions_s=0.3)]
     every, pruned = Choices([0], 10, 1.0), {2.5: Choices([1], 5, 1.0)}
 
     targets = train.targets(seconds, waits, every, pruned, 2.5)
 
-    assert [target.met for target in targets] == [False] * 4
-    assert targets[2].value == pytest.approx(0.06)
+    assert [target.met for target in targets] == [False] * (len(MEASURED) + 2)
+    assert targets[-2].value == pytest.approx(0.06)
 
 
 def test_quick_run_prints_every_table(
@@ -184,7 +220,7 @@ def test_quick_run_prints_every_table(
         "| pruned, z = 2.5 |",
     ):
         assert beginning in printed
-    assert printed.count("(at most 1.15:") == 2
+    assert printed.count("(at most 1.1:") == len(MEASURED)
     assert printed.count("(at most 0.05:") == 2
     assert "(at least 0.99:" in printed
 
@@ -238,6 +274,7 @@ def test_default_teacher_sees_half_of_a_batch() -> None:
         precision="auto",
         batch_size=16,
         sds_batch_size=8,
+        score_draws=2,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints import CheckpointError, load_clip
-from models.convert import convert_pickle
+from models.convert import convert_checkpoint
 from tests.checkpoints import TINY, tiny_network
 
 
@@ -51,7 +51,7 @@ def test_converted_folder_encodes_as_the_pickle(
     weights: dict[str, Tensor], wrap: Any, tmp_path: Path
 ) -> None:
     file = saved(wrap(weights), tmp_path / "epoch.pt")
-    folder = convert_pickle(file, "Tiny-quickgelu", tmp_path / "out")
+    folder = convert_checkpoint(file, tmp_path / "out", architecture="Tiny-quickgelu")
     clip = load_clip(f"local-dir:{folder}", precision="float32")
     theirs, _, preprocess = open_clip.create_model_and_transforms("Tiny-quickgelu", pretrained=str(file))
     pixels = torch.randn(2, 3, 32, 32)
@@ -70,7 +70,7 @@ def test_converted_folder_encodes_as_the_pickle(
 
 def test_half_precision_weights_stay_half(weights: dict[str, Tensor], tmp_path: Path) -> None:
     file = saved({name: value.half() for name, value in weights.items()}, tmp_path / "half.pt")
-    folder = convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+    folder = convert_checkpoint(file, tmp_path / "out", architecture="Tiny+gelu")
     size = (folder / "open_clip_model.safetensors").stat().st_size
     assert size < 2.1 * sum(value.numel() for value in weights.values())
     assert not load_clip(f"local-dir:{folder}").quick_gelu
@@ -78,13 +78,13 @@ def test_half_precision_weights_stay_half(weights: dict[str, Tensor], tmp_path: 
 
 def test_activation_must_be_stated_where_it_is_not_plain(weights: dict[str, Tensor], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"Tiny\+quickgelu"):
-        convert_pickle(saved(weights, tmp_path / "a.pt"), "Tiny", tmp_path / "out")
+        convert_checkpoint(saved(weights, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny")
 
 
 def test_given_preprocessing_is_written(weights: dict[str, Tensor], tmp_path: Path) -> None:
     stated = {"mean": [0.5] * 3, "std": [0.4] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
-    folder = convert_pickle(
-        saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out", preprocess=stated
+    folder = convert_checkpoint(
+        saved(weights, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny+gelu", preprocess=stated
     )
     assert json.loads((folder / "open_clip_config.json").read_text())["preprocess_cfg"] == {
         **stated,
@@ -97,14 +97,17 @@ def test_given_preprocessing_that_says_too_little_is_refused(
 ) -> None:
     for stated in ({}, {"mean": [0.5] * 3}):
         with pytest.raises(CheckpointError, match=r"preprocess_cfg\.std"):
-            convert_pickle(
-                saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out", preprocess=stated
+            convert_checkpoint(
+                saved(weights, tmp_path / "a.pt"),
+                tmp_path / "out",
+                architecture="Tiny+gelu",
+                preprocess=stated,
             )
     assert not (tmp_path / "out").exists()
 
 
 def test_written_files_can_be_read_by_others(weights: dict[str, Tensor], tmp_path: Path) -> None:
-    folder = convert_pickle(saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out")
+    folder = convert_checkpoint(saved(weights, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny+gelu")
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
 
 
@@ -113,7 +116,7 @@ def test_file_that_may_not_be_read_is_not_called_broken(weights: dict[str, Tenso
     file = saved(weights, tmp_path / "a.pt")
     file.chmod(0)
     with pytest.raises(CheckpointError, match="permissions"):
-        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+        convert_checkpoint(file, tmp_path / "out", architecture="Tiny+gelu")
 
 
 class Innocent:
@@ -124,22 +127,23 @@ class Innocent:
 def test_pickle_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = saved({"state_dict": {}, "extra": Innocent()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="tensors only"):
-        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+        convert_checkpoint(file, tmp_path / "out", architecture="Tiny+gelu")
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_torchscript_archive_is_refused_with_the_published_name(tmp_path: Path) -> None:
+def test_torchscript_archive_is_refused_with_a_published_name(tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "openai.pt"))
-    with pytest.raises(CheckpointError, match="Tiny/openai"):
-        convert_pickle(tmp_path / "openai.pt", "Tiny-quickgelu", tmp_path / "out")
+    with pytest.raises(CheckpointError, match="ViT-B-32/openai"):
+        convert_checkpoint(tmp_path / "openai.pt", tmp_path / "out", architecture="Tiny-quickgelu")
 
 
 def test_openai_state_dict_needs_quick_gelu(weights: dict[str, Tensor], tmp_path: Path) -> None:
     file = saved({**weights, "input_resolution": torch.tensor(32)}, tmp_path / "openai.pt")
     with pytest.raises(CheckpointError, match="Tiny-quickgelu"):
-        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
-    assert load_clip(f"local-dir:{convert_pickle(file, 'Tiny-quickgelu', tmp_path / 'out')}").quick_gelu
+        convert_checkpoint(file, tmp_path / "out", architecture="Tiny+gelu")
+    folder = convert_checkpoint(file, tmp_path / "out", architecture="Tiny-quickgelu")
+    assert load_clip(f"local-dir:{folder}").quick_gelu
 
 
 @pytest.mark.parametrize(
@@ -148,17 +152,17 @@ def test_openai_state_dict_needs_quick_gelu(weights: dict[str, Tensor], tmp_path
 def test_file_without_the_models_weights_leaves_nothing_behind(content: Any, tmp_path: Path) -> None:
     file = saved(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError):
-        convert_pickle(file, "Tiny+gelu", tmp_path / "out")
+        convert_checkpoint(file, tmp_path / "out", architecture="Tiny+gelu")
     assert [left.name for left in tmp_path.iterdir()] == ["other.pt"]
 
 
 def test_weights_that_are_not_finite_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
     broken = {**weights, "text_projection": torch.full_like(weights["text_projection"], float("nan"))}
     with pytest.raises(CheckpointError, match="text_projection"):
-        convert_pickle(saved(broken, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out")
+        convert_checkpoint(saved(broken, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny+gelu")
 
 
 def test_existing_folder_is_never_overwritten(weights: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="exists"):
-        convert_pickle(saved(weights, tmp_path / "a.pt"), "Tiny+gelu", tmp_path / "out")
+        convert_checkpoint(saved(weights, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny+gelu")

@@ -5,7 +5,9 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from models.checkpoints import load_clip
 from models.references import BadReferenceError, parse
 from sds_clip.cli import main
 from tests.sds_clip.command_line import parsed
@@ -49,6 +51,26 @@ def test_a_converted_checkpoint_is_served(
     assert main(["match", str(photos[0]), "--text", "a", "--model", reference, "--json"]) == 0
     assert main([*arguments, "--preprocess", str(preprocess)]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_an_image_tower_is_completed_by_its_base(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = f"local-dir:{checkpoint}"
+    tower = {
+        name.removeprefix("visual."): value
+        for name, value in load_file(checkpoint / "open_clip_model.safetensors").items()
+        if name.startswith("visual.")
+    }
+    torch.save(tower, tmp_path / "tower.ckpt")
+    arguments = ["convert", str(tmp_path / "tower.ckpt"), "--out", str(tmp_path / "out")]
+
+    assert main([*arguments, "--base", base]) == 0
+
+    reference = capsys.readouterr().out.strip()
+    assert load_clip(reference).version == load_clip(base).version
+    assert main(arguments) == 2
+    assert "--base" in capsys.readouterr().err
 
 
 def test_a_preprocessing_that_says_too_little_is_refused(

@@ -127,6 +127,31 @@ def test_ranks_share_a_batch_in_equal_parts(pairs: FilePairs) -> None:
         loader(pairs, world_size=3)
 
 
+def test_image_whose_pixels_are_not_needed_is_not_decoded(pairs: FilePairs) -> None:
+    decoded: list[int] = []
+
+    def preprocess(image: PIL.Image.Image) -> Float[Tensor, "3 h w"]:
+        decoded.append(image.getpixel((0, 0))[0])
+        return to_pixels(image)
+
+    (batch,) = loader(pairs, preprocess=preprocess, last_step=1, known=lambda index: index % 2 == 0)
+
+    odd = [(place, index) for place, index in enumerate(batch.indices.tolist()) if index % 2]
+    assert 0 < len(odd) < 4
+    assert list(zip(batch.decoded, batch.pixels[:, 0, 0, 0].tolist(), strict=True)) == odd
+    assert sorted(decoded) == sorted(index for _, index in odd)
+
+
+def test_batch_whose_pixels_are_not_needed_has_its_captions(pairs: FilePairs) -> None:
+    whole = next(iter(loader(pairs)))
+
+    (batch,) = loader(pairs, last_step=1, known=lambda index: True)
+
+    assert (batch.decoded, len(batch.pixels)) == ([], 0)
+    assert torch.equal(batch.indices, whole.indices)
+    assert batch.captions == whole.captions
+
+
 def test_sample_that_vanishes_is_named_where_its_batch_is_asked_for(pairs: FilePairs) -> None:
     victim = int(batch_indices(10, 4, 3, 1)[2])
     pairs.files[victim].unlink()

@@ -31,6 +31,7 @@ def test_each_input_is_embedded_once_in_batches_of_one_size() -> None:
     tower = Tower()
     frozen = Frozen(tower, 3)
     assert embed(frozen, [4, 1, 4, 2, 7]) == [8, 2, 8, 4, 14]
+    assert (7 in frozen, 9 in frozen) == (True, False)
     assert embed(frozen, [7, 9]) == [14, 18]
     assert tower.seen == [[4, 1, 2], [7, 7, 7], [9, 9, 9]]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.checkpoints import load_clip
 from models.teacher.load import load_teacher
 from models.training.distillation.teacher_loss import timestep_range
+from models.training.latents import Latents
 from models.training.parts import Parts
 from models.training.run import train
 from models.training.score_targets import TeacherScores
@@ -87,7 +88,8 @@ def test_scores_known_already_change_nothing(parts: Parts, tmp_path: Path) -> No
     options: dict[str, object] = {"objective": "score", "negatives": "swap", "steps": 2, "score_draws": 2}
     fresh = delta_bytes(parts, tmp_path / "fresh", **options)
     assert parts.teacher is not None
-    targets = TeacherScores(configure(**options), parts.base, parts.teacher, parts.pairs)
+    latents = Latents(parts.base, parts.teacher, parts.pairs)
+    targets = TeacherScores(configure(**options), parts.teacher, latents)
     asked: list[int] = []
 
     def known(samples: Sequence[int], *others: Any) -> Tensor:

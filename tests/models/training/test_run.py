@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import yaml
 
 from models.checkpoints import load_clip
+from models.data import batches
 from models.data.batches import order
 from models.data.pairs import Subset
 from models.errors import ConfigError, DataError, TrainingError
@@ -73,6 +75,28 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
     resumed = train(config, parts, tmp_path / "twice", PLACE, resume=True)
     assert resumed.delta == tmp_path / "twice" / "delta"
     assert delta_bytes(tmp_path / "twice") == delta_bytes(tmp_path / "straight")
+
+
+def test_text_map_decodes_no_image_again_once_its_embedding_is_known(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches._PixelCache, "put", lambda *_: None)
+    opened = []
+
+    class Counted(Subset):
+        def image(self, index: int) -> PIL.Image.Image:
+            opened.append(index)
+            return super().image(index)
+
+    pairs = Counted(parts.pairs, range(len(parts.pairs)))
+    counts = []
+    for steps in (6, 12):  # two epochs, and four
+        opened.clear()
+        config = configure(steps=steps, objective="clip", negatives="swap", trainable="text-map")
+        train(config, replace(parts, pairs=pairs), tmp_path / str(steps), PLACE)
+        counts.append(len(opened))
+
+    assert counts[0] == counts[1] < 2 * len(pairs)
 
 
 def test_checkpoints_within_the_least_interval_are_left_out_and_change_no_weight(

@@ -13,6 +13,7 @@ from models.losses.score import teacher_choice
 from models.teacher.diffusion_score import draws
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
+from models.training.latents import Latents
 from models.training.score_targets import BaseScores, TeacherScores
 from tests.teachers import save_sd_teacher
 from tests.training import configure
@@ -27,7 +28,7 @@ def targets_of(
     **options: object,
 ) -> TeacherScores:
     config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
-    return TeacherScores(config, base, teacher, pairs)
+    return TeacherScores(config, teacher, Latents(base, teacher, pairs))
 
 
 @pytest.mark.parametrize("error", ["epsilon", "velocity"])

@@ -1,0 +1,193 @@
+"""transformers' CLIP: its weights under open_clip's names, and what its folder states beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor
+from transformers import CLIPConfig, CLIPVisionConfig
+
+from models.references import CheckpointError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PLACES = {
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.": "visual.conv1.",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm.": "visual.ln_pre.",
+    "vision_model.post_layernorm.": "visual.ln_post.",
+    "vision_model.encoder.layers.": "visual.transformer.resblocks.",
+    "text_model.embeddings.token_embedding.": "token_embedding.",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.": "ln_final.",
+    "text_model.encoder.layers.": "transformer.resblocks.",
+}
+_PARTS_OF_A_BLOCK = {
+    ".layer_norm1.": ".ln_1.",
+    ".layer_norm2.": ".ln_2.",
+    ".self_attn.out_proj.": ".attn.out_proj.",
+    ".mlp.fc1.": ".mlp.c_fc.",
+    ".mlp.fc2.": ".mlp.c_proj.",
+}
+_TRANSPOSED = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
+_ATTENTION = re.compile(r"(.*)\.self_attn\.[qkv]_proj\.(weight|bias)")
+# CLIPImageProcessor's `resample`, in Pillow's numbers.
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a folder of transformers says of its CLIP and the weights do not show."""
+
+    config: CLIPConfig | CLIPVisionConfig
+    file: Path
+
+    @property
+    def towers(self) -> dict[str, Any]:
+        """The configuration of each tower by the name of its part of open_clip's configuration."""
+        if isinstance(self.config, CLIPVisionConfig):
+            return {"vision_cfg": self.config}
+        return {"vision_cfg": self.config.vision_config, "text_cfg": self.config.text_config}
+
+    @property
+    def quick_gelu(self) -> bool:
+        return bool(self.towers["vision_cfg"].hidden_act == "quick_gelu")
+
+    def preprocess(self) -> dict[str, Any] | None:
+        """Return the preprocessing that the folder states, if any.
+
+        Raises CheckpointError if it is none that open_clip has.
+        """
+        file = self.file.with_name("preprocessor_config.json")
+        return _preprocess(_read_json(file), file) if file.is_file() else None
+
+    def check(self, model_config: dict[str, Any], name: str) -> None:
+        """Raise CheckpointError if open_clip's configuration, that of `name`, says something else."""
+        activation = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
+        vision, text = CLIPVisionCfg(**model_config["vision_cfg"]), CLIPTextCfg(**model_config["text_cfg"])
+        heads = {"vision_cfg": vision.width // vision.head_width, "text_cfg": text.heads}
+        for tower, config in self.towers.items():
+            eps = (model_config[tower].get("norm_kwargs") or {}).get("eps", 1e-5)
+            needed = {"hidden_act": activation, "num_attention_heads": heads[tower], "layer_norm_eps": eps}
+            for key, value in needed.items():
+                stated = getattr(config, key)
+                if stated != value:
+                    raise CheckpointError(
+                        f"{self.file} states {key} {stated} for the {tower.removesuffix('_cfg')} tower, but {name} "
+                        f"has {value}. The weights do not show which is right, and the wrong one gives wrong scores "
+                        "without an error. Choose the architecture or base that the weights belong to."
+                    )
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file of weights in a folder of transformers.
+
+    Raises CheckpointError if there is none.
+    """
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} has neither {' nor '.join(WEIGHT_FILES)}. Give a file of weights, or a folder in transformers' "
+        "layout whose weights are one file."
+    )
+
+
+def is_transformers(weights: dict[str, Tensor]) -> bool:
+    """Return whether a state dict has the names of one of transformers' two-tower models, or of its image tower."""
+    return any(name.startswith(("vision_model.", "text_model.", "embeddings.")) for name in weights)
+
+
+def open_clip_names(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the weights of a CLIPModel or an image tower under open_clip's names.
+
+    open_clip holds the matrices of queries, keys and values as one, and multiplies by projections from the
+    right. Raises CheckpointError for another model than CLIP.
+    """
+    if "embeddings.class_embedding" in weights:  # CLIPVisionModel as transformers 5 stores it
+        weights = {f"vision_model.{name}": value for name, value in weights.items()}
+    renamed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if name.endswith(".position_ids"):  # a buffer, which transformers stored before 4.31
+            continue
+        if attention := _ATTENTION.fullmatch(name):
+            parts = [f"{attention[1]}.self_attn.{letter}_proj.{attention[2]}" for letter in "qkv"]
+            joined = torch.cat([weights[part] for part in parts if part in weights])
+            renamed[f"{_renamed(attention[1] + '.')}attn.in_proj_{attention[2]}"] = joined
+        elif name in _TRANSPOSED:
+            renamed[_TRANSPOSED[name]] = value.T
+        else:
+            renamed[_renamed(name)] = value
+    others = [name for name in renamed if name.startswith(("vision_model.", "text_model."))]
+    if others:
+        raise CheckpointError(
+            f"{path} holds another model of transformers than CLIP: it has {', '.join(others[:3])}. Only CLIPModel and "
+            "CLIPVisionModel can be converted; SigLIP is published for open_clip too (ViT-SO400M-14-SigLIP/webli)."
+        )
+    return renamed
+
+
+def stated_beside(file: Path) -> Stated | None:
+    """Return what the configuration beside a file of weights states; None if there is no `config.json`.
+
+    Raises CheckpointError if it is not one of a CLIP.
+    """
+    config_file = file.parent / "config.json"
+    if not config_file.is_file():
+        return None
+    content = _read_json(config_file)
+    kinds = {"clip": CLIPConfig, "clip_vision_model": CLIPVisionConfig}
+    kind = kinds.get(content.get("model_type", ""))
+    if kind is None:
+        raise CheckpointError(
+            f"{config_file} has the model_type {content.get('model_type')!r}; only transformers' CLIP can be "
+            f"converted ({', '.join(kinds)})."
+        )
+    return Stated(kind.from_dict(content), config_file)
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in _PLACES.items():
+        if name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+            break
+    for theirs, ours in _PARTS_OF_A_BLOCK.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+def _preprocess(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return the preprocessing of a CLIPImageProcessor: resize the shorter edge, crop the centre, normalise."""
+    shorter = content.get("size")
+    crop = content.get("crop_size")
+    same = {
+        shorter.get("shortest_edge") if isinstance(shorter, dict) else shorter,
+        *(crop.values() if isinstance(crop, dict) else [crop]),
+    }
+    steps = ("do_resize", "do_center_crop", "do_normalize")
+    interpolation = _INTERPOLATIONS.get(content.get("resample", 0))
+    if len(same) != 1 or interpolation is None or not all(content.get(step) for step in steps):
+        raise CheckpointError(
+            f"{file} does not resize the shorter edge, crop the centre to the same size and normalise, as CLIP does. "
+            "State the preprocessing with --preprocess."
+        )
+    return {
+        "mean": content.get("image_mean"), "std": content.get("image_std"), "interpolation": interpolation,
+        "resize_mode": "shortest", "size": same.pop(),
+    }  # fmt: skip
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must contain a JSON object.")
+    return content
