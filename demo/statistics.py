@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import t as student
 
 from demo.experiment import Outcome
 from models.evaluation.paired import RESAMPLES, PairedCounts, mcnemar
@@ -35,6 +36,26 @@ class Difference:
     """By the bootstrap; at least 2 / (RESAMPLES + 1)."""
     mcnemar_p: float
     """By exact McNemar tests: the largest over seeds; 1 if their differences have both signs."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean difference over bases, seeds and items; see `estimate`."""
+
+    mean: float
+    standard_error: float
+    degrees_of_freedom: int
+
+    @property
+    def p(self) -> float:
+        """Two-sided, for no difference."""
+        if self.standard_error == 0:
+            return float(self.mean == 0)
+        return float(2 * student.sf(abs(self.mean) / self.standard_error, self.degrees_of_freedom))
+
+    def interval(self, level: float = 0.95) -> Interval:
+        half = student.ppf((1 + level) / 2, self.degrees_of_freedom) * self.standard_error
+        return Interval(self.mean, self.mean - half, self.mean + half)
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,33 @@ def difference(
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))
     return Difference(_interval(delta, means), p, _mcnemar(delta))
+
+
+def estimate(differences: Float[np.ndarray, "bases seeds items"]) -> Estimate:
+    """The mean of paired differences, with bases and items as samples, both of which a result should hold for.
+
+    The squared standard error is the sum of that over the bases' means and that over the items' means. It counts the
+    noise that is of both twice, so it is rather too large. With one item, as for a share, there is only the first.
+
+    Raises:
+        ValueError: there are fewer than two bases.
+    """
+    bases, _, items = differences.shape
+    if bases < 2:
+        raise ValueError("A standard error needs at least two bases.")
+    squared = differences.mean(axis=(1, 2)).var(ddof=1) / bases
+    if items > 1:
+        squared += differences.mean(axis=(0, 1)).var(ddof=1) / items
+    return Estimate(float(differences.mean()), float(squared**0.5), bases - 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return the p of several tests, each corrected for all of them by Holm's method, in their order."""
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        corrected[place] = largest
+    return corrected
 
 
 def change(outcomes: Sequence[Outcome], base: Outcome, share: Share) -> Change:

@@ -26,7 +26,7 @@ _BATCH_SIZE = 32
 
 @click.command(
     cls=Command,
-    extra="train",
+    extra="serve",
     references=True,
     examples="""\
 sds-clip propose photos/ --captions captions.txt --out proposed.csv

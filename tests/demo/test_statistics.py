@@ -2,11 +2,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 
 from demo.experiment import Outcome
 from demo.measure import StudentScores
-from demo.statistics import RESAMPLES, change, difference, interval, seed_means
+from demo.statistics import RESAMPLES, change, difference, estimate, holm, interval, seed_means
 
 
 def outcome(
@@ -183,3 +183,33 @@ def test_outcomes_that_cannot_be_averaged_are_refused() -> None:
         interval([outcome([1]), outcome([1])], "group")
     with pytest.raises(ValueError, match="'relation'"):
         interval([outcome([1])], "group", "relation")
+
+
+def test_an_estimate_over_bases_alone_is_the_t_test() -> None:
+    per_base = np.array([3.0, 5.0, 4.0, 8.0])
+    found, expected = estimate(per_base.reshape(4, 1, 1)), ttest_1samp(per_base, 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval(0.9)
+    assert (found.interval(0.9).low, found.interval(0.9).high) == pytest.approx((low, high))
+
+
+def test_an_estimate_is_not_surer_than_new_bases_and_new_items_let_it_be() -> None:
+    """Without a difference, at most 5 % of the tests say that there is one, whichever noise is the larger."""
+    rng = np.random.default_rng(0)
+    for of_bases, of_items in ((1.0, 0.2), (0.1, 3.0), (0.5, 3.0)):
+        wrong = 0
+        for _ in range(600):
+            noise = of_bases * rng.normal(size=(4, 1, 1)) + of_items * rng.normal(size=(1, 1, 30))
+            wrong += estimate(noise + 0.3 * rng.normal(size=(4, 2, 30))).p < 0.05
+        assert wrong / 600 < 0.08  # three standard errors above 5 %
+
+
+def test_one_base_has_no_standard_error_and_no_difference_at_all_has_no_p_below_1() -> None:
+    with pytest.raises(ValueError, match="two bases"):
+        estimate(np.ones((1, 2, 3)))
+    assert estimate(np.zeros((4, 2, 3))).p == 1
+
+
+def test_holm_multiplies_by_the_tests_that_are_left_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
