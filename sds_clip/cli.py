@@ -22,6 +22,7 @@ from sds_clip.commands.images import classify, match
 from sds_clip.commands.jobs import jobs, workers
 from sds_clip.commands.keys import keys
 from sds_clip.commands.models import models
+from sds_clip.commands.reproduce import reproduce
 from sds_clip.commands.serve import serve
 from sds_clip.commands.up import up
 from sds_clip.commands.worker import worker
@@ -30,7 +31,7 @@ from sds_clip.table import printable, printable_lines
 
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
-    "Use a model": (match, classify, evaluate, finetune),
+    "Use a model": (match, classify, evaluate, finetune, reproduce),
     "Manage a running service": (jobs, workers, models, datasets),
     "Convert weights, and check the installation": (convert, export, doctor),
 }

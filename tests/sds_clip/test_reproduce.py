@@ -6,13 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
+from models.training.influence import teacher_had_no_say
 from tests.checkpoints import save_tiny_clip
 from tests.sds_clip.command_line import exit_code
 from tests.teachers import save_sd_teacher
@@ -37,7 +42,7 @@ def save_coco_folder(folder: Path) -> Path:
 def made(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What a short reproduction is made of, as options."""
     folder = tmp_path_factory.mktemp("reproduce")
-    (folder / "more.yaml").write_text("warmup_steps: 1\nlr: 1e-2\nlog-every: 1\nsave-every: 1\n")
+    (folder / "more.yaml").write_text("warmup_steps: 1\nlr: 0.05\nlambda: 100\nlog-every: 1\nsave-every: 1\n")
     return [
         *("--base", f"local-dir:{tiny_folder}", "--teacher", str(save_sd_teacher(folder / "teacher"))),
         *("--coco", str(save_coco_folder(folder / "coco"))),
@@ -94,7 +99,7 @@ def test_control_and_sds_clip_differ_in_their_objective_alone(straight: Path) ->
         assert run["configuration"]["seed"] == seed
         assert run["configuration"]["steps"] == STEPS
         assert run["data"]["data_hash"] == control["data"]["data_hash"]
-        assert run["version"] != control["version"] if "version" in run else True
+        assert run["version"] != control["version"]
 
 
 def test_the_table_has_each_model_with_its_own_share_of_right_items(straight: Path) -> None:
@@ -110,17 +115,22 @@ def test_the_table_has_each_model_with_its_own_share_of_right_items(straight: Pa
 
 
 def test_the_difference_is_that_of_sds_clip_and_the_control_of_its_seed(straight: Path) -> None:
-    for seed in ("0", "1"):
+    changed = 0
+    for seed, figure in product(("0", "1"), ("group_match", "text_score", "image_score")):
         folder = straight / "evaluations" / "winoground" / f"sds-clip-{seed}"
-        control, run = (right(folder / f"{name}.json", "group_match") for name in ("baseline", "results"))
-        version = json.loads((folder / "baseline.json").read_text())["provenance"]["model"]
-        assert version == f"local-dir:{straight}/runs/control-{seed}/delta"
-        row = row_of(straight, benchmark="winoground", figure="group_match", model=f"sds-clip-{seed}")
+        outcome = figure.removesuffix("_score")
+        control, run = (right(folder / f"{name}.json", outcome) for name in ("baseline", "results"))
+        reference = json.loads((folder / "baseline.json").read_text())["provenance"]["model"]
+        assert reference == f"local-dir:{straight}/runs/control-{seed}/delta"
         gained = sum(new and not old for old, new in zip(control, run, strict=True))
         lost = sum(old and not new for old, new in zip(control, run, strict=True))
+        row = row_of(straight, benchmark="winoground", figure=figure, model=f"sds-clip-{seed}")
         assert (row["gained"], row["lost"]) == (str(gained), str(lost))
-        assert float(row["points over control"]) == pytest.approx(100 * (gained - lost) / 12)
-        assert 0 <= float(row["p two-sided"]) <= 1
+        assert float(row["points over control"]) == pytest.approx(100 * (gained - lost) / 12, rel=1e-5)
+        p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+        assert float(row["p two-sided"]) == pytest.approx(p, rel=1e-5)
+        changed += gained + lost
+    assert changed
     for model in ("base", "control-0", "other"):
         row = row_of(straight, benchmark="winoground", figure="group_match", model=model)
         assert row["points over control"] == row["p two-sided"] == ""
@@ -141,8 +151,8 @@ def test_the_page_says_for_each_seed_whether_the_teacher_had_a_say(straight: Pat
         late = [record["teacher_gradient_share"] for record in records if "teacher_gradient_share" in record]
         share = sum(late[2:]) / 2
         (line,) = [line for line in page.splitlines() if line.startswith(f"- Seed {seed}: ")]
-        assert "go" in line
-        assert f"{share:.3g}" in line
+        assert f" {share:.3g} times" in line
+        assert line.startswith(f"- Seed {seed}: no go.") == (teacher_had_no_say(records) is not None)
     assert "winoground" in page
     assert "mean" in page  # of the two seeds
     assert described(straight, "sds-clip-0")["data"]["data_hash"][:12] in page
@@ -206,17 +216,23 @@ def test_killed_in_the_second_run_and_started_again_it_ends_as_if_it_had_not_bee
     assert table_of(out) == table_of(straight)
 
 
-def test_a_terminated_run_says_that_the_same_command_continues_it(made: list[str], tmp_path: Path) -> None:
-    process = start(*made, "--steps", "200", "--out", str(tmp_path / "out"))
-    assert process.stderr is not None
-    for said in process.stderr:
-        if said.startswith("step 2/"):
-            break
-    process.terminate()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "same command" in err.splitlines()[-1]
-    assert any((tmp_path / "out" / "runs" / "control-0" / "checkpoints").iterdir())
+def test_a_terminated_run_says_that_the_same_command_continues_it(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "out" / "runs" / "control-0"
+
+    def terminate() -> None:
+        while not (run / "log.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate, daemon=True)
+    thread.start()
+    code = exit_code(["reproduce", *made, "--steps", "1000", "--out", str(tmp_path / "out")])
+    thread.join()
+    assert code == 128 + signal.SIGTERM
+    assert "same command" in capsys.readouterr().err.splitlines()[-1]
+    assert any((run / "checkpoints").iterdir())
 
 
 def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,8 +256,9 @@ def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixtur
         ({"teacher": "{folder}"}, "{folder}"),
         ({"also": "local-dir:{folder}"}, "NAME=REFERENCE"),
         ({"also": "base=demo"}, "'base'"),
+        ({"also": "other=demo"}, "twice"),
         ({"also": "../other=demo"}, "'../other'"),
-        ({"also": "other=local-dir:{folder}/nowhere"}, "nowhere"),
+        ({"also": "third=local-dir:{folder}/nowhere"}, "nowhere"),
         ({"seeds": "0,one"}, "'0,one'"),
         ({"seeds": "-1"}, "seed"),
         ({"batch_size": "1"}, "batch_size"),
@@ -279,7 +296,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(
     ("options", "message"),
     [
         (["--steps", "8"], "steps: 4 -> 8"),
-        (["--lambda", "0.5"], "sds_weight: 1.0 -> 0.5"),
+        (["--lambda", "0.5"], "sds_weight: 100.0 -> 0.5"),
         (["--also", "other=demo"], "other: local-dir:"),
     ],
 )

@@ -1,12 +1,18 @@
 """What a training step costs, counted on small networks whose counts are known, and against the documented figures."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.checkpoints import load_clip
+from models.teacher.folder import find_family
+from models.teacher.load import load_teacher
 from models.training import cost
 from models.training.cost import Cost
+from tests.teachers import save_pixart_teacher, save_sd_teacher
 from tests.training import configure
 
 
@@ -64,3 +70,35 @@ def test_a_step_of_vit_b_16_under_stable_diffusion_costs_what_the_docs_say(
     text_encoder_bytes, mapper = 4 * 123_100_000, 513 * 4 * 64 * 64
     found = cost.peak_bytes(config, VIT_B_16, UNET, text_encoder_bytes=text_encoder_bytes, mapper=mapper)
     assert found / 2**30 == pytest.approx(gib, abs=0.2)
+
+
+@pytest.mark.parametrize("save", [save_sd_teacher, save_pixart_teacher])
+def test_a_denoiser_made_without_weights_costs_what_the_loaded_one_does(
+    save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "teacher")
+    teacher = load_teacher(str(folder), device="cpu", precision="float32")
+    caption = teacher.family.condition(
+        torch.zeros(1, 77, teacher.family.caption_width(teacher.denoiser.config))
+    )
+    latents, timesteps = torch.zeros(1, *teacher.latent_shape), torch.ones(1, dtype=torch.long)
+
+    def forward() -> torch.Tensor:
+        return teacher.family.output(teacher.denoiser, latents, timesteps, caption, resolution_px=64)
+
+    found = cost.denoiser_cost(folder, find_family(folder, "teacher"))
+    with sdpa_kernel(SDPBackend.MATH):  # the CPU's own is not counted
+        assert found.forward == cost.operations(forward)
+    assert found.both > found.forward
+    assert found.parameters == cost.count_parameters(teacher.denoiser)
+    assert cost.text_encoder_parameters(folder, teacher.family) == cost.count_parameters(teacher.text_encoder)
+
+
+def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> None:
+    clip = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+    pair, image, caption = cost.clip_costs(clip, "layernorm")
+    assert pair.forward == image.forward + caption.forward
+    assert pair.parameters == clip.parameters
+    pixels = torch.zeros(1, 3, *clip.image_size)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert image.forward == cost.operations(lambda: clip.network.encode_image(pixels))
