@@ -356,7 +356,7 @@ def _computed(work: Reproduction) -> tuple[list[str], list[list[str]]]:
 
 def _facts(work: Reproduction, model: str, results: dict[str, Any]) -> list[str]:
     about = results["provenance"]
-    start = [about["model"], about["model_version"][:12]]
+    start = [str(about["model"]).replace(f"{work.out}/", ""), about["model_version"][:12]]
     end = [about["device"], about["code_version"], about["torch"]]
     log = [record for record in read_log(work.run_folder(model) / LOG_FILE) if "examples_per_s" in record]
     if not log:
