@@ -26,7 +26,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.flops import operations
 from bench.rounds import in_turns
 from bench.sets import PARTS
 from models.clip import Clip
@@ -36,6 +35,7 @@ from models.evaluation.scorers import ClipScorer
 from models.evaluation.sugarcrepe import sugarcrepe
 from models.evaluation.winoground import winoground_benchmark
 from models.machine import usable_cores
+from models.training.cost import operations
 
 BATCH_SIZE = 32  # images per forward
 

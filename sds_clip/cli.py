@@ -23,6 +23,7 @@ from sds_clip.commands.jobs import jobs, workers
 from sds_clip.commands.keys import keys
 from sds_clip.commands.models import models
 from sds_clip.commands.propose import propose
+from sds_clip.commands.reproduce import reproduce
 from sds_clip.commands.serve import serve
 from sds_clip.commands.up import up
 from sds_clip.commands.worker import worker
@@ -31,7 +32,7 @@ from sds_clip.table import printable, printable_lines
 
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
-    "Use a model": (match, classify, evaluate, propose, finetune),
+    "Use a model": (match, classify, evaluate, propose, finetune, reproduce),
     "Manage a running service": (jobs, workers, models, datasets),
     "Convert weights, and check the installation": (convert, export, doctor),
 }

@@ -24,6 +24,20 @@ class RunWarning:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
+def influence_figures(records: Sequence[Record]) -> dict[str, float]:
+    """Return what `teacher_had_no_say` judges, as means over the second half of the records.
+
+    `teacher_gradient_share`; and, if it was logged, `residual_gap`, by how much the residual grows with the captions of
+    other samples, as a share of it. A run without a teacher's loss has neither.
+    """
+    late = _late(records)
+    if not late:
+        return {}
+    found = {"teacher_gradient_share": fmean(record["teacher_gradient_share"] for record in late)}
+    gaps, residual = _gaps(late)
+    return found | ({"residual_gap": fmean(gaps) / (residual or 1.0)} if gaps else {})
+
+
 def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     """Return a warning if the teacher had no influence on the student, else None.
 
@@ -35,23 +49,18 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
       with their own: the mean difference is under 1 % of the mean residual or, with three records or more, within two
       standard errors of 0. A run with one teacher sample per process logs no such residual.
     """
-    of_teacher = [record for record in records if "teacher_gradient_share" in record]
-    late = of_teacher[len(of_teacher) // 2 :]
-    if not late:
+    found, reasons = influence_figures(records), []
+    if not found:
         return None
-    share = fmean(record["teacher_gradient_share"] for record in late)
-    found, reasons = {"teacher_gradient_share": share}, []
+    share = found["teacher_gradient_share"]
     if share < MIN_GRADIENT_SHARE:
         reasons.append(
             f"on the image features, the gradient of the teacher's loss was only {share:.2g} times that of the "
             f"other losses, below the minimum of {MIN_GRADIENT_SHARE:g} (raise lambda, or let the mapper "
             "begin better: mapper_start or mapper_warmup_steps)"
         )
-    compared = [record for record in late if "residual_shuffled" in record]
-    if compared:
-        gaps = [record["residual_shuffled"] - record["residual"] for record in compared]
-        residual = fmean(record["residual"] for record in compared)
-        found["residual_gap"] = fmean(gaps) / (residual or 1.0)
+    gaps, residual = _gaps(_late(records))
+    if gaps:
         noise = 0.0
         if len(gaps) >= _ENOUGH_FOR_NOISE:
             noise = _STANDARD_ERRORS * stdev(gaps) / len(gaps) ** 0.5
@@ -68,3 +77,15 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
         "effect, this is a run without a teacher."
     )
     return RunWarning("teacher_had_no_say", message, found)
+
+
+def _late(records: Sequence[Record]) -> list[Record]:
+    of_teacher = [record for record in records if "teacher_gradient_share" in record]
+    return of_teacher[len(of_teacher) // 2 :]
+
+
+def _gaps(records: Sequence[Record]) -> tuple[list[float], float]:
+    """Return by how much each residual grows with other captions, and the mean residual; 0 if none was logged."""
+    compared = [record for record in records if "residual_shuffled" in record]
+    gaps = [record["residual_shuffled"] - record["residual"] for record in compared]
+    return gaps, fmean(record["residual"] for record in compared) if compared else 0.0

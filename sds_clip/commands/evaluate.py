@@ -212,9 +212,9 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         from sds_clip.commands.evaluate_print import print_evaluation
 
         if asked.baseline is not None:
-            _check_reference(asked.baseline)
+            check_reference(asked.baseline)
         with _work_folder(out, cache) as work:
-            found = _evaluator(work, device).evaluate(asked)
+            found = make_evaluator(work, device).evaluate(asked)
         report = None if out is None else write_evaluation(out, found)["report"]
         print_evaluation(found, report, as_json=as_json)
         return 0
@@ -232,8 +232,8 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _check_reference(reference: str) -> None:
-    """Fail before the model is measured if the baseline does not exist."""
+def check_reference(reference: str) -> None:
+    """Fail before anything is measured if a model does not exist."""
     from models.checkpoints import source_of
     from models.references import parse
 
@@ -259,7 +259,7 @@ def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _evaluator(work: Path, device: str) -> Evaluator:
+def make_evaluator(work: Path, device: str) -> Evaluator:
     from models.checkpoints import load_clip
     from models.evaluation.evaluation import Evaluator
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from models.training.config import FinetuneConfig
+    from models.training.parts import Parts
+    from models.training.processes import Place
+    from models.training.run import Result
 
 # Options that most runs set. The help shows them first, in this order.
 _COMMON = ("data", "images", "base", "teacher", "objective", "steps", "batch_size", "sds_weight", "device")
@@ -137,19 +140,17 @@ def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
 def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     from models.training.parts import load_parts
     from models.training.processes import find_place
-    from models.training.run import check_out, train
+    from models.training.run import check_out
 
     check_out(out, resume=resume)  # before the data are read, which takes minutes
     place = find_place(config.device)
     parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
-    terminal = _Terminal()
-    with handled((signal.SIGINT, signal.SIGTERM), terminal.receive), closing(terminal):
-        result = train(config, parts, out, place, resume=resume, watcher=terminal)
+    result, code = train_and_show(config, parts, out, place, resume=resume)
     if not place.is_main:
         return 0
     if result.delta is None:
         _say(f"The run stopped after step {result.steps_done}. The same command with --resume continues it.")
-        return 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
+        return code
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     print(f"local-dir:{result.delta}")
@@ -159,11 +160,23 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     return 0
 
 
+def train_and_show(
+    config: FinetuneConfig, parts: Parts, out: Path, place: Place, *, resume: bool
+) -> tuple[Result, int]:
+    """Train and show the progress. SIGINT and SIGTERM stop the run; return also the exit code of a stopped one."""
+    from models.training.run import train
+
+    terminal = _Terminal()
+    with handled((signal.SIGINT, signal.SIGTERM), terminal.receive), closing(terminal):
+        result = train(config, parts, out, place, resume=resume, watcher=terminal)
+    return result, 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
+
+
 def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
     """Read the configuration from the file; options that were given override it."""
     from models.training.config import parse_config
 
-    values = _read_file(file) if file else {}
+    values = read_options(file) if file else {}
     given = {name: value for name, value in given.items() if value is not None}
     if "lambda" in values:
         values["sds_weight"] = values.pop("lambda")
@@ -175,7 +188,7 @@ def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
     return parse_config(values | given)
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_options(file: Path) -> dict[str, Any]:
     import yaml
 
     try:

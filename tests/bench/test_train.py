@@ -1,7 +1,6 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from bench.train_parts import (
 from demo.sets import pairs
 from demo.world import Split
 from models.data.batches import Batch
+from models.training import cost
 from models.training.parts import with_negatives
 from models.training.trainer import Trainer
 from tests.teachers import save_sd_teacher
@@ -228,39 +228,9 @@ def test_quick_run_prints_every_table(
 def test_named_unet_is_stable_diffusions_and_made_in_its_format() -> None:
     unet = new_unet("sd15", "meta", torch.bfloat16)
 
-    assert flops.count_parameters(unet) == 859_520_964
+    assert cost.count_parameters(unet) == 859_520_964
     assert {parameter.dtype for parameter in unet.parameters()} == {torch.bfloat16}
     assert torch.get_default_dtype() is torch.float32
-
-
-def frozen_layers() -> tuple[torch.nn.Module, Callable[[bool], torch.Tensor]]:
-    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).to("meta")
-    layers.requires_grad_(False)
-
-    def forward(with_graph: bool) -> torch.Tensor:
-        output: torch.Tensor = layers(torch.empty(3, 4, device="meta", requires_grad=with_graph))
-        return output
-
-    return layers, forward
-
-
-def test_counts_are_those_done_by_hand() -> None:
-    layers, forward = frozen_layers()
-
-    assert flops.operations(lambda: forward(False)) == 2 * 3 * (4 * 8 + 8 * 2)
-    # A frozen layer's backward is one product, on its input.
-    assert flops.operations_with_backward(forward) == 4 * 3 * (4 * 8 + 8 * 2)
-    assert flops.kept_bytes(layers, forward) == 4 * 3 * 8
-
-
-def test_attention_keeps_no_map() -> None:
-    def forward(with_graph: bool) -> torch.Tensor:
-        query, key, value = torch.empty(3, 1, 2, 64, 8, device="meta", requires_grad=with_graph).unbind()
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value)
-
-    kept = flops.kept_bytes(torch.nn.Identity(), forward)
-
-    assert kept == 4 * (3 + 1) * 2 * 64 * 8
 
 
 def test_default_teacher_sees_half_of_a_batch() -> None:

@@ -1,0 +1,193 @@
+"""What a training step costs: floating-point operations and memory, counted without computing anything.
+
+The networks are on the meta device; torch counts their matrix products and convolutions, a multiplication and an
+addition as two operations. The memory for the backward is what autograd keeps, with attention that recomputes its
+maps, as fused kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.clip import Clip
+from models.student import trainable_parameters
+from models.teacher.family import Family
+from models.training.config import FinetuneConfig
+
+_FLOAT32, _BFLOAT16 = 4, 2  # bytes
+_OF_MAPPER = 4 * _FLOAT32  # its weights, their gradient and two moments
+_CAPTION_TOKENS = 77  # Stable Diffusion's; those of a PixArt change the count little
+
+Work = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One sample through one part: floating-point operations, and bytes kept for the backward."""
+
+    name: str
+    parameters: int
+    forward: int
+    both: int = 0
+    kept_bytes: int = 0
+
+
+def step_operations(config: FinetuneConfig, clip: Cost, denoiser: Cost) -> float:
+    """Return the operations of a step, as a mean over logged and other steps.
+
+    Captions are assumed to be in the cache of embeddings: embedding them adds less than a hundredth.
+    """
+    encoded = clip.both
+    if config.micro_batch_size and config.micro_batch_size < config.batch_size:
+        encoded += clip.forward  # the features of the whole batch come first
+    of_clip = float(config.batch_size * encoded)
+    if config.objective == "clip":
+        return of_clip
+    passed = denoiser.forward if config.gradient == "sds" else denoiser.both
+    if config.activation_checkpointing and config.gradient == "full":
+        passed += denoiser.forward
+    passed *= 1 if config.guidance is None else 2
+    return of_clip + config.teacher_batch_size * (passed + denoiser.forward / config.log_every)
+
+
+def peak_bytes(
+    config: FinetuneConfig, clip: Cost, denoiser: Cost, *, text_encoder_bytes: int, mapper: int
+) -> float:
+    """Return the memory of a run at its peak. With activation checkpointing it is less. `mapper` counts parameters.
+
+    The base stays in memory beside the student. CLIP and the denoiser never keep activations at the same time if
+    the batch is encoded in several parts.
+    """
+    weights = float(2 * _FLOAT32 * clip.parameters)
+    of_clip = min(config.micro_batch_size or config.batch_size, config.batch_size) * clip.kept_bytes
+    if config.objective == "clip":
+        return weights + of_clip
+    size = _FLOAT32 if config.teacher_precision == "float32" else _BFLOAT16
+    weights += size * denoiser.parameters + text_encoder_bytes + _OF_MAPPER * mapper
+    # The denoiser's are counted in bfloat16.
+    of_denoiser = config.teacher_batch_size * denoiser.kept_bytes * size / _BFLOAT16
+    return weights + max(of_clip, 0 if config.gradient == "sds" else of_denoiser)
+
+
+def clip_costs(clip: Clip, trainable: str) -> tuple[Cost, Cost, Cost]:
+    """Count an image with a caption, an image, and a caption, in float32 and with these parameters trained."""
+    network: Any = deepcopy(clip.network).to("meta")
+    pixels = torch.empty(1, 3, *clip.image_size, device="meta")
+    tokens = torch.zeros(1, clip.context_length, dtype=torch.long, device="meta")
+    trainable_parameters(network, trainable)
+    image, caption = partial(network.encode_image, pixels), partial(network.encode_text, tokens)
+    return (
+        count(clip.architecture, network, lambda with_graph: image() + caption()),
+        Cost("image", 0, operations(image)),
+        Cost("caption", 0, operations(caption)),
+    )
+
+
+def denoiser_cost(folder: Path, family: Family) -> Cost:
+    """Count a teacher's frozen denoiser in bfloat16; its backward goes only to the latents."""
+    import diffusers
+
+    part = folder / family.denoiser
+    kind: Any = getattr(diffusers, str(family.classes[family.denoiser]))
+    with torch.device("meta"):
+        network = kind.from_config(kind.load_config(part)).requires_grad_(False)
+    nn.Module.to(network, torch.bfloat16)  # diffusers' own warns of parts that no teacher has
+    side, channels = network.config.sample_size, network.config.in_channels
+    with torch.device("meta"):
+        timesteps = torch.zeros(1, dtype=torch.long)
+        caption = family.condition(
+            torch.empty(1, _CAPTION_TOKENS, family.caption_width(network.config), dtype=torch.bfloat16)
+        )
+
+    def forward(with_graph: bool) -> Tensor:
+        shape = (1, channels, side, side)
+        latents = torch.empty(shape, dtype=torch.bfloat16, device="meta", requires_grad=with_graph)
+        return family.output(network, latents, timesteps, caption, resolution_px=8 * side)
+
+    return count(family.denoiser, network, forward)
+
+
+def text_encoder_parameters(folder: Path, family: Family) -> int:
+    import transformers
+
+    kind: Any = getattr(transformers, str(family.classes["text_encoder"]))
+    config = kind.config_class.from_pretrained(folder / "text_encoder")
+    with torch.device("meta"):
+        return count_parameters(kind(config))
+
+
+def count(name: str, module: nn.Module, forward: Callable[[bool], Tensor]) -> Cost:
+    """Count a forward, which is told whether a graph is needed, and its backward."""
+    return Cost(
+        name,
+        count_parameters(module),
+        operations(lambda: forward(False)),
+        operations_with_backward(forward),
+        kept_bytes(module, forward),
+    )
+
+
+def operations(work: Work) -> int:
+    """Return the floating-point operations of work without a graph."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def operations_with_backward(forward: Callable[[bool], Tensor]) -> int:
+    """Return the floating-point operations of a forward and its backward."""
+    with FlopCounterMode(display=False) as counter:
+        output = forward(True)
+        torch.autograd.backward(output, torch.empty_like(output))
+    return int(counter.get_total_flops())
+
+
+def kept_bytes(module: nn.Module, forward: Callable[[bool], Tensor]) -> int:
+    """Return the bytes that a forward keeps for its backward, without the parameters. Shared storage counts once."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        kept[value.untyped_storage()._cdata] = value  # held, so that no other storage gets its address
+        return value
+
+    with saved_tensors_hooks(keep, lambda value: value), _fused_attention(keep):
+        output = forward(True)
+    own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    del output
+    return sum(value.untyped_storage().nbytes() for place, value in kept.items() if place not in own)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def _fused_attention(keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the block, attention keeps only its inputs and its output."""
+    plain = F.scaled_dot_product_attention
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        output: Tensor = checkpoint(plain, query, key, value, use_reentrant=False, **options)
+        for tensor in (query, key, value, output):
+            keep(tensor)
+        return output
+
+    functional: Any = F
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = plain

@@ -1,0 +1,104 @@
+"""What a training step costs, counted on small networks whose counts are known, and against the documented figures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from models.checkpoints import load_clip
+from models.teacher.folder import find_family
+from models.teacher.load import load_teacher
+from models.training import cost
+from models.training.cost import Cost
+from tests.teachers import save_pixart_teacher, save_sd_teacher
+from tests.training import configure
+
+
+def frozen_layers() -> tuple[torch.nn.Module, Callable[[bool], torch.Tensor]]:
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).to("meta")
+    layers.requires_grad_(False)
+
+    def forward(with_graph: bool) -> torch.Tensor:
+        output: torch.Tensor = layers(torch.empty(3, 4, device="meta", requires_grad=with_graph))
+        return output
+
+    return layers, forward
+
+
+def test_counts_are_those_done_by_hand() -> None:
+    layers, forward = frozen_layers()
+
+    assert cost.operations(lambda: forward(False)) == 2 * 3 * (4 * 8 + 8 * 2)
+    # A frozen layer's backward is one product, on its input.
+    assert cost.operations_with_backward(forward) == 4 * 3 * (4 * 8 + 8 * 2)
+    assert cost.kept_bytes(layers, forward) == 4 * 3 * 8
+
+
+def test_attention_keeps_no_map() -> None:
+    def forward(with_graph: bool) -> torch.Tensor:
+        query, key, value = torch.empty(3, 1, 2, 64, 8, device="meta", requires_grad=with_graph).unbind()
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value)
+
+    kept = cost.kept_bytes(torch.nn.Identity(), forward)
+
+    assert kept == 4 * (3 + 1) * 2 * 64 * 8
+
+
+UNET = Cost("U-Net sd15", 859_500_000, int(803.3e9), int(1726.0e9), 737 * 2**20)
+VIT_B_16 = Cost("ViT-B-16", 149_600_000, int(41.1e9), int(83.5e9), 89 * 2**20)
+SIZES = {"steps": 2000, "batch_size": 256, "micro_batch_size": 32, "sds_batch_size": 16, "log_every": 50}
+
+
+@pytest.mark.parametrize(
+    ("options", "teraflop", "gib"),
+    [
+        ({}, 60, 14.8),
+        ({"gradient": "sds"}, 45, 6.1),
+        ({"objective": "clip"}, 32, 4.0),
+        ({"micro_batch_size": 256}, 49, 25.6),
+        ({"activation_checkpointing": True}, 73, 14.8),
+    ],
+)
+def test_a_step_of_vit_b_16_under_stable_diffusion_costs_what_the_docs_say(
+    options: dict[str, object], teraflop: float, gib: float
+) -> None:
+    """16 x 1726 + 256 x (83.5 + 41.1) GFLOP, and 16 x 803.3 in each 50th step; docs/reproduce.md has the tables."""
+    config = configure(**SIZES | {"teacher_precision": "bfloat16"} | options)
+    assert cost.step_operations(config, VIT_B_16, UNET) / 1e12 == pytest.approx(teraflop, abs=0.5)
+    text_encoder_bytes, mapper = 4 * 123_100_000, 513 * 4 * 64 * 64
+    found = cost.peak_bytes(config, VIT_B_16, UNET, text_encoder_bytes=text_encoder_bytes, mapper=mapper)
+    assert found / 2**30 == pytest.approx(gib, abs=0.2)
+
+
+@pytest.mark.parametrize("save", [save_sd_teacher, save_pixart_teacher])
+def test_a_denoiser_made_without_weights_costs_what_the_loaded_one_does(
+    save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "teacher")
+    teacher = load_teacher(str(folder), device="cpu", precision="float32")
+    caption = teacher.family.condition(
+        torch.zeros(1, 77, teacher.family.caption_width(teacher.denoiser.config))
+    )
+    latents, timesteps = torch.zeros(1, *teacher.latent_shape), torch.ones(1, dtype=torch.long)
+
+    def forward() -> torch.Tensor:
+        return teacher.family.output(teacher.denoiser, latents, timesteps, caption, resolution_px=64)
+
+    found = cost.denoiser_cost(folder, find_family(folder, "teacher"))
+    with sdpa_kernel(SDPBackend.MATH):  # the CPU's own is not counted
+        assert found.forward == cost.operations(forward)
+    assert found.both > found.forward
+    assert found.parameters == cost.count_parameters(teacher.denoiser)
+    assert cost.text_encoder_parameters(folder, teacher.family) == cost.count_parameters(teacher.text_encoder)
+
+
+def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> None:
+    clip = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+    pair, image, caption = cost.clip_costs(clip, "layernorm")
+    assert pair.forward == image.forward + caption.forward
+    assert pair.parameters == clip.parameters
+    pixels = torch.zeros(1, 3, *clip.image_size)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert image.forward == cost.operations(lambda: clip.network.encode_image(pixels))
