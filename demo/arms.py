@@ -50,9 +50,13 @@ def arms(setting: str) -> list[Variant]:
 
 
 def controls(setting: str) -> dict[str, str]:
-    """The control of each arm: the same captions, without the teacher or with one that cannot help."""
-    plain = "clip" if setting == "tags" else "clip-choice"
+    """The control of each arm, which has the same captions and no teacher.
+
+    Of tags, no candidate is known to be right. So the base itself chooses among them in the control.
+    """
+    plain = "score-base" if setting == "tags" else "clip-choice"
     found = {arm.name: plain for arm in arms(setting) if arm.name.startswith(("score", "smoothed"))}
+    found.pop(plain, None)
     for arm in arms(setting):
         if arm.name.startswith(("sds", "condition")):
             found[arm.name] = "clip"

@@ -38,7 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for checkpoints and logs.")
     parser.add_argument(
-        "--into", type=Path, default=DEMO, help="Folder into which student/ and data/ are written."
+        "--into",
+        type=Path,
+        help="Folder into which student/ and data/ are written (default, for the demo's own student: demo).",
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="Number of training steps.")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="Seed of the weights and of the pairs.")
@@ -57,7 +59,9 @@ def main() -> None:
     recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate, seed=options.seed)
     if options.by_contrast_alone:
         recipe = replace(recipe, heads_steps=0, places_weight=0.0, bindings_weight=0.0)
-    build(options.work_dir, options.into, recipe, compiled=options.compile)
+    if options.into is None and (options.by_contrast_alone or options.seed != Recipe.seed):
+        parser.error("This is not the demo's own student. Give the folder for it with --into.")
+    build(options.work_dir, options.into or DEMO, recipe, compiled=options.compile)
 
 
 if __name__ == "__main__":

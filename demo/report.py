@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from demo.arms import SETTINGS
 from demo.experiment import Outcome, by_variant
 from demo.figure import WINDOW, curve, relative_gap, write_figure
 from demo.sets import RETRIEVAL_BATCH
 from demo.statistics import Difference, Interval, Score, Share, change, difference, interval, seed_means
 from demo.world import COLOURS, SHAPES
 from demo.yardstick import PAIRS
+from models.atomic import write_atomic
 from models.evaluation.winoground import CHANCE, d_prime
 
 # Names of the markers: generated text goes from <!-- results --> to <!-- /results -->.
@@ -65,11 +67,17 @@ def write_screening(
 ) -> None:
     """Write the table of a setting's arms into `screening.md`, between markers of its own.
 
+    A new file gets the markers of every setting.
+
     Raises:
         ValueError: screening.md does not have each marker once.
     """
     generated = screening_table(outcomes, base, controls, scoring_s=scoring_s)
-    _write_between(setting, generated, folder / "screening.md")
+    file = folder / "screening.md"
+    if not file.exists():
+        sections = [f"## {name.capitalize()}\n\n<!-- {name} -->\n<!-- /{name} -->\n" for name in SETTINGS]
+        write_atomic(file, "\n".join(["# The screening of the objectives\n", *sections]))
+    _write_between(setting, generated, file)
 
 
 def screening_table(
@@ -304,4 +312,4 @@ def _write_between(name: str, generated: str, file: Path) -> None:
     between = re.compile(re.escape(opening) + ".*" + re.escape(closing), re.DOTALL)
     file.parent.mkdir(parents=True, exist_ok=True)
     new = between.sub(lambda _: f"{opening}\n\n{generated}\n\n{closing}", old)
-    file.write_text(new, encoding="utf-8")
+    write_atomic(file, new)

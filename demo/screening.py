@@ -25,18 +25,27 @@ def main() -> None:
     parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--arms", nargs="+", help="Run only these arms.")
+    parser.add_argument(
+        "--arms", nargs="+", default=[], help="Run only these arms and their controls, and write no table."
+    )
     parser.add_argument("--into", type=Path, default=Path("docs/experiments"), help="Folder for the tables.")
     options = parser.parse_args()
+    known = {arm.name for setting in options.settings for arm in arms(setting)}
+    if unknown := set(options.arms) - known:
+        parser.error(
+            f"There are no arms {', '.join(sorted(unknown))}; choose among {', '.join(sorted(known))}."
+        )
     series = Series(Split.VALIDATION, options.teacher, options.work_dir, PAIRS, PER_KIND, probed=True)
     base = base_outcome(series)
     print(summary(base))
     for setting in options.settings:
-        chosen = [arm for arm in arms(setting) if not options.arms or arm.name in options.arms]
+        wanted = {*options.arms, *(controls(setting).get(name) for name in options.arms)}
+        chosen = [arm for arm in arms(setting) if not options.arms or arm.name in wanted]
         runs = [(arm, seed) for seed in options.seeds for arm in chosen]
         with one_a_core() as pool:
             outcomes, scoring_s = run_all(series, runs, pool)
-        write_screening(setting, outcomes, base, controls(setting), options.into, scoring_s=scoring_s)
+        if not options.arms:
+            write_screening(setting, outcomes, base, controls(setting), options.into, scoring_s=scoring_s)
 
 
 if __name__ == "__main__":

@@ -180,12 +180,23 @@ def _clip_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
         for name, value in weights.items()
         if not isinstance(value, Tensor) and name not in OPENAI_ARCHIVE_KEYS
     ]
+    odd = [name for name, value in weights.items() if isinstance(value, Tensor) and not _is_plain(value)]
+    if odd:
+        raise CheckpointError(
+            f"{path} has tensors that are not plain real numbers: {some(odd)}. Save dense tensors of real numbers."
+        )
     if others or not weights:
         raise CheckpointError(
             f"{path} contains no state dict{f': {others[0]} is not a tensor' if others else ''}. Convert the file that "
             "contains the weights, not the optimizer's state or a whole training state."
         )
     return weights
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor is dense, on the CPU, and neither complex nor quantised."""
+    plain = value.layout is torch.strided and value.device.type == "cpu"
+    return plain and not value.is_complex() and not value.is_quantized
 
 
 def _completed(tower: dict[str, Tensor], path: Path, base: str | None) -> dict[str, Tensor]:

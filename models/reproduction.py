@@ -40,6 +40,7 @@ from models.training.log import read_log
 from models.training.run import OPERATIONAL
 
 BASE, CONTROL, SDS = "base", "control", "sds-clip"
+_PARTS = ("options", "benchmarks", "also")
 _FORMAT = 1
 _FIGURE = ("benchmark", "figure", "items", "chance %", "model", "%", "low", "high")
 _OVER = ("points over control", "points low", "points high", "gained", "lost", "p better", "p two-sided")
@@ -110,7 +111,7 @@ def begin(work: Reproduction) -> None:
         "benchmarks": {each.benchmark: _place(each) for each in work.benchmarks},
         "also": dict(work.also),
     }
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    before = _begun(file) if file.exists() else {}
     changes = [
         f"{name}: {before[part][name]} -> {value}"
         for part, values in asked.items()
@@ -122,6 +123,16 @@ def begin(work: Reproduction) -> None:
             f"{work.out} was begun with other options: {'; '.join(changes)}. Restore them, or use another --out."
         )
     write_json(file, {"format": _FORMAT} | {part: before.get(part, {}) | asked[part] for part in asked})
+
+
+def _begun(file: Path) -> dict[str, Any]:
+    try:
+        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if before["format"] == _FORMAT and all(isinstance(before[part], dict) for part in _PARTS):
+            return before
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise TrainingError(f"{file} is not of a reproduction by this version; use another --out.")
 
 
 def _place(asked: EvaluationRequest) -> str:

@@ -13,6 +13,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 from transformers import CLIPConfig, CLIPVisionConfig
 
+from models.errors import first_line
 from models.references import CheckpointError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -143,13 +144,16 @@ def stated_beside(file: Path) -> Stated | None:
         return None
     content = _read_json(config_file)
     kinds = {"clip": CLIPConfig, "clip_vision_model": CLIPVisionConfig}
-    kind = kinds.get(content.get("model_type", ""))
+    kind = kinds.get(str(content.get("model_type")))
     if kind is None:
         raise CheckpointError(
             f"{config_file} has the model_type {content.get('model_type')!r}; only transformers' CLIP can be "
             f"converted ({', '.join(kinds)})."
         )
-    return Stated(kind.from_dict(content), config_file)
+    try:
+        return Stated(kind.from_dict(content), config_file)
+    except Exception as error:  # transformers' own checks raise errors of many kinds
+        raise CheckpointError(f"{config_file} cannot be read: {first_line(error)}.") from error
 
 
 def _renamed(name: str) -> str:
@@ -166,6 +170,10 @@ def _preprocess(content: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return the preprocessing of a CLIPImageProcessor: resize the shorter edge, crop the centre, normalise."""
     shorter = content.get("size")
     crop = content.get("crop_size")
+    if not content.get("do_rescale", True) or abs(content.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise CheckpointError(
+            f"{file} does not divide the pixels by 255. State the preprocessing with --preprocess."
+        )
     same = {
         shorter.get("shortest_edge") if isinstance(shorter, dict) else shorter,
         *(crop.values() if isinstance(crop, dict) else [crop]),

@@ -266,6 +266,13 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         )
     if objective == "score" and options.negatives == "none":
         raise ValueError("The objective score needs negatives: data or swap.")
+    if options.score_candidates == "negatives" and (
+        options.negatives == "swap" or options.negatives_count == 1
+    ):
+        raise ValueError(
+            "With score_candidates: negatives, the right caption must be among at least two negatives. Swaps are all "
+            "wrong, so use negatives: data and negatives_count: 2 or more."
+        )
     if objective == "score" and options.negatives_loss != "choice":
         raise ValueError("The objective score needs negatives_loss: choice.")
     for low, high in (("t_min", "t_max"), ("score_t_min", "score_t_max")):

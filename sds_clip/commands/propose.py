@@ -61,6 +61,12 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
 
     if out.exists():
         raise click.ClickException(f"{out} exists already; choose another --out.")
+    if not out.absolute().parent.is_dir():
+        raise click.ClickException(
+            f"There is no folder {out.absolute().parent}; create it, or choose another --out."
+        )
+    if count < 2:
+        raise click.ClickException("One caption is no choice; give --count 2 or more.")
     texts = list(dict.fromkeys(line.strip() for line in read_text(captions, DataError).splitlines()))
     texts = [text for text in texts if text]
     if len(texts) < 2:

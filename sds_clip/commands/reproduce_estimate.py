@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from models.evaluation.benchmark import Benchmark
     from models.reproduction import Reproduction
 
-_OVERHEAD = 1.15  # a step's time over that of its parts, which `python -m bench.train` checks
+_OVERHEAD = 1.15  # a step's time over that of its parts; `python -m bench.train` asks for 1.10
 _DECODED_PER_S = 178  # images, on each core; docs/benchmarks.md
 _OF_RESULTS = 700  # bytes of an item in results.json
 _OF_REPORT = 2**20  # bytes

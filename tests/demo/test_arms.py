@@ -29,9 +29,7 @@ def test_every_arm_but_the_controls_has_a_control_with_the_same_training(setting
     for name, control in controls(setting).items():
         ours, theirs = (by_name[each].config(0, "demo").model_dump() for each in (name, control))
         different = {option for option, value in ours.items() if theirs[option] != value} - TEACHER
-        if control == "clip":  # without the choice, which nothing but the teacher could decide
-            different -= {"negatives", "negatives_count"}
         assert different <= {"trainable"} if name.startswith("align") else not different
         assert by_name[control].config(0, "demo").teacher is None
     without = set(by_name) - set(controls(setting))
-    assert without <= {"clip", "clip-choice"}
+    assert without <= {"clip", "clip-choice", "score-base"}

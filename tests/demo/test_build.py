@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 import open_clip
+import pytest
 import torch
 
-from demo.build import build
+from demo.build import build, main
 from demo.train_student import Recipe
 from models.evaluation.winoground import winoground_benchmark
 
@@ -24,6 +25,15 @@ def test_built_folder_is_a_whole_demo_that_open_clip_loads(tmp_path: Path) -> No
     # The tokenizer that a build makes is the one that is stored.
     stored = (DEMO / "student" / "tokenizer.json").read_bytes()
     assert (tmp_path / "demo" / "student" / "tokenizer.json").read_bytes() == stored
+
+
+@pytest.mark.parametrize("other", [["--by-contrast-alone"], ["--seed", "1"]])
+def test_another_student_does_not_replace_the_demo_s(
+    other: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["demo.build", *other])
+    with pytest.raises(SystemExit, match="2"):
+        main()
 
 
 def test_help_names_the_work_folder() -> None:

@@ -201,8 +201,6 @@ def test_residual_gaps_stand_beside_those_on_real_latents() -> None:
 
 def test_settings_share_a_file_without_touching_each_other(tmp_path: Path) -> None:
     file = tmp_path / "screening.md"
-    file.write_text("<!-- exact -->\n<!-- /exact -->\n\n<!-- tags -->\n<!-- /tags -->\n")
-
     write_screening("tags", OUTCOMES[::2], BASE, {"sds": "clip"}, tmp_path, scoring_s=0.0)
     write_screening("exact", OUTCOMES[:1], BASE, {"sds": "clip"}, tmp_path, scoring_s=0.0)
 

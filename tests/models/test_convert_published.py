@@ -322,3 +322,44 @@ def test_architecture_and_base_exclude_each_other(base: str, tmp_path: Path) -> 
     for given in ({}, {"architecture": "ViT-B-32+gelu", "base": base}):
         with pytest.raises(CheckpointError, match="either"):
             convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", **given)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": ["clip"]},
+        {"vision_config": 3},
+        {"vision_config": {**VISION, "hidden_size": "abc"}},
+    ],
+)
+def test_a_configuration_that_transformers_cannot_read_is_refused(
+    change: dict[str, Any], base: str, tmp_path: Path
+) -> None:
+    folder = saved_as_safetensors(their_clip(), tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        convert_checkpoint(folder, tmp_path / "out", base=base)
+
+
+def test_preprocessing_that_does_not_divide_by_255_is_refused(quick_base: str, tmp_path: Path) -> None:
+    folder = saved_as_safetensors(their_clip(), tmp_path / "theirs")
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_rescale=False
+    ).save_pretrained(folder)
+
+    with pytest.raises(CheckpointError, match="--preprocess"):
+        convert_checkpoint(folder, tmp_path / "out", base=quick_base)
+
+
+@pytest.mark.parametrize("change", [lambda value: value.to(torch.complex64), lambda value: value.to_sparse()])
+def test_tensors_that_are_no_dense_real_numbers_are_named(
+    change: Callable[[Tensor], Tensor], base: str, tmp_path: Path
+) -> None:
+    weights = tiny_network().state_dict()
+    weights["text_projection"] = change(weights["text_projection"])
+    torch.save(weights, tmp_path / "odd.pt")
+
+    with pytest.raises(CheckpointError, match="text_projection"):
+        convert_checkpoint(tmp_path / "odd.pt", tmp_path / "out", base=base)

@@ -63,6 +63,16 @@ def test_nothing_is_overwritten(checkpoint: Path, folder: Path, capsys: pytest.C
     assert (folder.parent / "proposed.csv").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.parametrize(
+    ("more", "message"), [(["--count", "1"], "--count 2"), (["--out", "missing/x.csv"], "no folder")]
+)
+def test_what_cannot_work_is_said_before_the_model_is_loaded(
+    more: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert propose(Path("nowhere"), folder, *more) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_one_caption_is_no_choice(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder.parent / "captions.txt").write_text("a cat\n", encoding="utf-8")
     assert propose(checkpoint, folder) == 2

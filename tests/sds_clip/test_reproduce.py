@@ -315,6 +315,14 @@ def test_a_folder_that_was_begun_with_other_options_is_refused(
     assert written(straight) == before
 
 
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "{"])
+def test_a_folder_whose_plan_is_another_program_s_is_refused(
+    content: str, made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.json").write_text(content, encoding="utf-8")
+    refused([*made, "--out", str(tmp_path)], "use another --out", capsys)
+
+
 def test_runs_on_different_data_are_not_compared(
     made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

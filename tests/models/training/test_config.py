@@ -22,6 +22,16 @@ from tests.training import configure
         ({"epochs": 1.0}, "steps.*epochs"),
         ({"teacher": None}, "sds-clip.*teacher"),
         ({"objective": "score"}, "objective score needs negatives"),
+        ({"objective": "score", "negatives": "swap", "score_candidates": "negatives"}, "use negatives: data"),
+        (
+            {
+                "objective": "score",
+                "negatives": "data",
+                "negatives_count": 1,
+                "score_candidates": "negatives",
+            },
+            "at least two",
+        ),
         ({"objective": "score", "negatives": "swap", "teacher": None}, "score needs a teacher"),
         ({"objective": "condition", "trainable": "text-map"}, "only texts; use the objective clip"),
         ({"objective": "condition", "mapper_start": "ridge"}, "use mapper_start: random"),

@@ -16,11 +16,10 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from models.data.batches import batch_indices
-from models.data.negatives import swap_negatives
 from models.mapper import Mapper
 from models.teacher.load import load_teacher
 from models.teacher.pixels import teacher_view
-from models.training.parts import Parts
+from models.training.parts import Parts, Swapped
 from models.training.randomness import draw_noise, draw_timesteps
 from models.training.run import train
 from tests.teachers import save_pixart_teacher, save_sd_teacher
@@ -148,15 +147,16 @@ def test_a_choice_among_the_negatives_alone_has_the_gradient_of_its_formula(
     labels: str, parts: Parts, tmp_path: Path
 ) -> None:
     """The caption has a part in L_CLIP, and none in the choice."""
+    pairs = Swapped(parts.pairs, 3, 0)
     found = first_gradients(
-        tmp_path, replace(parts, targets=chooses_the_last), objective="score", negatives="swap",
+        tmp_path, replace(parts, pairs=pairs, targets=chooses_the_last), objective="score", negatives="data",
         score_candidates="negatives", score_labels=labels, score_temperature=0.01, trainable="all", seed=5,
     )  # fmt: skip
     step = Step(parts, 5)
     scale = step.network.logit_scale.exp()
     choices = []
-    for index, text, image in zip(step.indices, step.texts, step.image, strict=True):
-        swapped = swap_negatives(text, 3, seed=0, index=index)
+    for index, image in zip(step.indices, step.image, strict=True):
+        (swapped,) = pairs.sample(index).negatives
         features = step.network.encode_text(parts.base.tokenizer(list(swapped)), normalize=True)
         choices.append(F.cross_entropy(scale * features @ image, torch.tensor(len(swapped) - 1)))
     (ClipLoss()(step.image, step.text, scale) + torch.stack(choices).mean()).backward()
