@@ -52,7 +52,7 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
     """
     from models.atomic import write_atomic
     from models.data.folder import read_folder
-    from models.data.pairs import UnreadableImage
+    from models.data.pairs import MissingImage, UnreadableImage
     from models.data.table import NEGATIVES_KEY
     from models.encode import encode_texts
     from models.errors import DataError
@@ -85,7 +85,7 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
         for index in range(start, end):
             try:
                 read.append((pairs.sample(index).name, pairs.image(index)))
-            except UnreadableImage as error:
+            except (MissingImage, UnreadableImage) as error:
                 say(f"error: {error}")
                 unreadable += 1
         if read:

@@ -56,6 +56,15 @@ def test_an_unreadable_image_is_named_and_the_others_get_captions(
         assert [row["filepath"] for row in csv.DictReader(file)] == ["0.png", "more/2.png"]
 
 
+def test_a_text_file_without_an_image_costs_the_others_nothing(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "notes.txt").write_text("a horse\n", encoding="utf-8")
+    assert propose(checkpoint, folder) == 2
+    assert "notes" in capsys.readouterr().err
+    assert len(open_pairs(folder.parent / "proposed.csv", images=folder)) == 3
+
+
 def test_nothing_is_overwritten(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder.parent / "proposed.csv").write_text("mine", encoding="utf-8")
     assert propose(checkpoint, folder) == 2
