@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
-	bench-jobs demo-world demo-teacher demo-table demo-screening demo-distil clean
+	bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -113,8 +113,8 @@ demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
 demo-screening: $(STAMP) ## Compare objectives with their controls on validation data (hours; continues where it was stopped)
 	$(BIN)/python -m demo.screening $(ARGS)
 
-demo-distil: $(STAMP) ## Distil the demo teacher, train the controls, and write docs/results.md (about an hour)
-	$(BIN)/python -m demo.distil $(ARGS)
+demo-confirmation: $(STAMP) ## Confirm what the screening chose on held-out data, and write docs/results.md (hours)
+	$(BIN)/python -m demo.confirmation $(ARGS)
 
 clean: ## Remove the virtual environment, the built site and caches
 	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

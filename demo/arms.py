@@ -9,10 +9,10 @@ from demo.experiment import Variant
 
 SETTINGS = ("exact", "tags", "proposed")
 """What the captions are: exact; bags of tags; none, so that captions are proposed by the student itself."""
-PAIRS = 1024
 PLACEBO = str(Path(__file__).parent / "placebo")
+WEIGHTS = (0.3, 1.0, 3.0)
 COMMON: dict[str, Any] = {"trainable": "all", "steps": 150, "lr": 5e-4}
-SDS: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95, "ridge_images": PAIRS}
+SDS: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95, "ridge_images": 1024}
 CONDITION: dict[str, Any] = {"t_min": 0.6, "t_max": 0.95, "mapper_warmup_steps": 50}
 TEMPERATURE = 3e-3
 SMOOTHED = 0.9  # the own caption's probability in the target that needs no teacher
@@ -25,50 +25,51 @@ CHOICE: dict[str, dict[str, Any]] = {
 
 
 def arms(setting: str) -> list[Variant]:
-    """The arms of a setting. Those without a teacher come first."""
-    common = {**COMMON, "data": f"demo-{setting}"}
-    choice = {**common, **CHOICE[setting], "objective": "score", "score_temperature": TEMPERATURE}
-    found = [Variant.of("clip", **common, objective="clip")]
-    if setting != "tags":  # of tags, no candidate is known to be right
-        right = {**common, **CHOICE[setting]}
-        found.append(Variant.of("clip-choice", **right, objective="clip"))
-        found.append(Variant.of("smoothed", **choice, smoothed=SMOOTHED))
-    found += [
-        Variant.of("score", **choice),
-        Variant.of("score-hard", **choice, score_labels="hard"),
-        Variant.of("score-base", **choice, score_by="base"),
-        Variant.of("score-placebo", **choice, teacher=PLACEBO),
-        Variant.of("score-misled", **choice, misled=True),
-    ]
-    found += _by_gradient("sds", {**common, **SDS, "objective": "sds-clip"}, misled=True)
-    found += _by_gradient("condition", {**common, **CONDITION, "objective": "condition"}, misled=False)
-    if setting != "proposed":
-        found.append(Variant.of("align-score", **{**choice, "trainable": "text-map"}))
-    if setting == "exact":
-        found.append(Variant.of("align", **{**right, "objective": "clip", "trainable": "text-map"}))
-    return found
-
-
-def controls(setting: str) -> dict[str, str]:
-    """The control of each arm, which has the same captions and no teacher.
+    """The arms of a setting. Each names its control, which has the same captions and no teacher.
 
     Of tags, no candidate is known to be right. So the base itself chooses among them in the control.
     """
-    plain = "score-base" if setting == "tags" else "clip-choice"
-    found = {arm.name: plain for arm in arms(setting) if arm.name.startswith(("score", "smoothed"))}
-    found.pop(plain, None)
-    for arm in arms(setting):
-        if arm.name.startswith(("sds", "condition")):
-            found[arm.name] = "clip"
-        if arm.name.startswith("align"):
-            found[arm.name] = "align" if setting == "exact" and arm.name != "align" else plain
+    common = {**COMMON, "data": f"demo-{setting}"}
+    labelled = {**common, **CHOICE[setting], "objective": "clip"}
+    choice = {**common, **CHOICE[setting], "objective": "score", "score_temperature": TEMPERATURE}
+    found = [Variant.of("clip", **common, objective="clip")]
+    if setting == "tags":
+        control = "score-base"
+        found.append(Variant.of("score-base", **choice, score_by="base"))
+    else:
+        control = "clip-choice"
+        found += [
+            Variant.of("clip-choice", **labelled),
+            Variant.of("smoothed", **choice, smoothed=SMOOTHED, control=control),
+            Variant.of("score-base", **choice, score_by="base", control=control),
+        ]
+    found += [
+        Variant.of("score", **choice, control=control),
+        Variant.of("score-hard", **choice, score_labels="hard", control=control),
+        Variant.of("score-placebo", **choice, teacher=PLACEBO, control=control),
+        Variant.of("score-misled", **choice, misled=True, control=control),
+        *_by_gradient("sds", {**common, **SDS, "objective": "sds-clip"}),
+        Variant.of("sds-misled", **common, **SDS, objective="sds-clip", misled=True, control="clip"),
+        *_by_gradient("condition", {**common, **CONDITION, "objective": "condition"}),
+    ]
+    on_text = {"trainable": "text-map"}
+    if setting == "exact":
+        found.append(Variant.of("align", **{**labelled, **on_text}))
+        found.append(Variant.of("align-score", **{**choice, **on_text}, control="align"))
+    if setting == "tags":
+        found.append(Variant.of("align-base", **{**choice, **on_text}, score_by="base"))
+        found.append(Variant.of("align-score", **{**choice, **on_text}, control="align-base"))
     return found
 
 
-def _by_gradient(name: str, options: dict[str, Any], *, misled: bool) -> list[Variant]:
-    """A loss on the image features at three weights, and at the middle one with teachers that cannot help."""
-    found = [Variant.of(f"{name}-{weight:g}", **options, sds_weight=weight) for weight in (0.3, 1.0, 3.0)]
-    found.append(Variant.of(f"{name}-placebo", **options, teacher=PLACEBO))
-    if misled:
-        found.append(Variant.of(f"{name}-misled", **options, misled=True))
-    return found
+def placebo_of(arm: Variant) -> Variant:
+    """The same arm with the teacher that knows words alone."""
+    return Variant.of(f"{arm.name}-placebo", **dict(arm.options), teacher=PLACEBO, control=arm.control)
+
+
+def _by_gradient(name: str, options: dict[str, Any]) -> list[Variant]:
+    """A loss on the image features at three weights, and at the middle one with the placebo."""
+    weighted = [
+        Variant.of(f"{name}-{weight:g}", **options, sds_weight=weight, control="clip") for weight in WEIGHTS
+    ]
+    return [*weighted, placebo_of(weighted[1])]

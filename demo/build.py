@@ -6,6 +6,7 @@ import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from open_clip.tokenizer import HFTokenizer
 
@@ -20,6 +21,13 @@ from demo.world import Split
 DEMO = Path(__file__).parent
 WORK_DIR = Path(".cache/demo-world")
 TOKENIZER_CAPTIONS = 8192
+BY_CONTRAST_ALONE: dict[str, Any] = {
+    "steps": 1400,
+    "heads_steps": 0,
+    "places_weight": 0.0,
+    "bindings_weight": 0.0,
+}
+"""Changes to the recipe of a student whose embeddings have no reason to hold what is where."""
 
 
 def build(work_dir: Path, into: Path, recipe: Recipe, *, compiled: bool = False) -> None:
@@ -42,12 +50,13 @@ def main() -> None:
         type=Path,
         help="Folder into which student/ and data/ are written (default, for the demo's own student: demo).",
     )
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="Number of training steps.")
+    parser.add_argument("--steps", type=int, help=f"Number of training steps (default: {Recipe.steps}).")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="Seed of the weights and of the pairs.")
     parser.add_argument(
         "--by-contrast-alone",
         action="store_true",
-        help="Train without heads, so that the embeddings have no reason to hold what is where.",
+        help=f"Train {BY_CONTRAST_ALONE['steps']} steps without heads, so that the embeddings have no reason to hold "
+        "what is where.",
     )
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument(
@@ -56,9 +65,11 @@ def main() -> None:
         help="Compile the towers first. This needs a C++ compiler, and saves time.",
     )
     options = parser.parse_args()
-    recipe = Recipe(steps=options.steps, learning_rate=options.learning_rate, seed=options.seed)
+    recipe = Recipe(learning_rate=options.learning_rate, seed=options.seed)
     if options.by_contrast_alone:
-        recipe = replace(recipe, heads_steps=0, places_weight=0.0, bindings_weight=0.0)
+        recipe = replace(recipe, **BY_CONTRAST_ALONE)
+    if options.steps is not None:
+        recipe = replace(recipe, steps=options.steps)
     if options.into is None and (options.by_contrast_alone or options.seed != Recipe.seed):
         parser.error("This is not the demo's own student. Give the folder for it with --into.")
     build(options.work_dir, options.into or DEMO, recipe, compiled=options.compile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -19,13 +20,12 @@ from torch import Tensor
 
 from demo import fingerprint
 from demo.measure import StudentScores, measure
-from demo.probe import probe_model
+from demo.probe import POOLED, TEXT, probe_model
 from demo.scores import load_scores, score_chunk, score_files, scoring_seconds, smoothed
 from demo.stopwatch import Stopwatch
-from demo.training_set import DemoPairs
+from demo.training_set import DISTILLATION_SEED, DemoPairs
 from demo.winoground_sets import ITEMS_PER_KIND
 from demo.world import Split
-from demo.yardstick import real_residuals
 from models.atomic import write_atomic
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -38,13 +38,9 @@ from models.training.processes import find_place
 from models.training.run import train
 from models.training.watcher import Record, Watcher
 
-# Shared by the search and the demonstration: they use the same scores and some of the same runs.
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-runs"
-TRAINING_PAIRS = 8192
-# A variant's `data` for the same pairs with shuffled captions.
-SHUFFLED = Path("demo-shuffled")
+RUNS = Path("docs/experiments/runs")
 COMMON: dict[str, Any] = {
-    "base": "demo",
     "data": "demo",
     "batch_size": 128,
     "sds_batch_size": 64,
@@ -68,15 +64,27 @@ class Variant:
     """Whether the teacher is shown another sample's caption, or another image if it chooses among captions."""
     smoothed: float | None = None
     """Instead of a teacher, the probability of the own caption in the choice."""
+    control: str | None = None
+    """The name of the variant that is the same without the teacher."""
 
     @classmethod
     def of(cls, name: str, **options: Any) -> Variant:
-        misled, smoothed = options.pop("misled", False), options.pop("smoothed", None)
-        return cls(name, tuple(sorted(options.items())), misled, smoothed)
+        own = {field: options.pop(field) for field in ("misled", "smoothed", "control") if field in options}
+        return cls(name, tuple(sorted(options.items())), **own)
 
-    def config(self, seed: int, teacher: str) -> FinetuneConfig:
+    @property
+    def teacher_free(self) -> bool:
+        return self.smoothed is not None or not self.config(0, "demo").uses_teacher
+
+    @property
+    def informed(self) -> bool:
+        """Whether it asks the series' teacher, about the right image."""
+        return not (self.teacher_free or self.misled or "teacher" in dict(self.options))
+
+    def config(self, seed: int, teacher: str, base: str = "demo") -> FinetuneConfig:
         """The configuration of one run, with the series' teacher unless the variant names another."""
-        config = parse_config({**COMMON, "teacher": teacher, **dict(self.options), "seed": seed})
+        options = {**COMMON, "teacher": teacher, **dict(self.options), "seed": seed, "base": base}
+        config = parse_config(options)
         return config if config.uses_teacher else config.model_copy(update={"teacher": None})
 
 
@@ -93,10 +101,8 @@ class Outcome:
     options: dict[str, Any]
     measured: StudentScores
     log: list[dict[str, float]]
-    real: dict[str, float] = field(default_factory=dict)
-    """With L_SDS: the teacher's residuals on real latents; see `demo.yardstick`."""
     probes: dict[str, list[float]] = field(default_factory=dict)
-    """What linear probes read from each embedding, if they were asked for; see `demo.probe`."""
+    """What linear probes read from each embedding; see `demo.probe`."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +116,27 @@ class Series:
     split: Split
     teacher: str
     work_dir: Path
-    pairs: int = TRAINING_PAIRS
+    """The folder of what is trained and scored."""
+    outcomes: Path
+    """The folder of what was measured, a file for each run."""
+    pairs: int = 1024
+    pairs_seed: int = DISTILLATION_SEED
     per_kind: int = ITEMS_PER_KIND
     """Winoground-style items of each kind."""
-    probed: bool = False
-    """Whether linear probes read what the student's embeddings hold."""
+    seed: int | None = None
+    """Of all that is measured; without it, the sets have their own."""
+    base: str = "demo"
 
     def parts(self, config: FinetuneConfig) -> Parts:
         """A run's inputs, loaded once per process."""
         named = config.teacher
         teacher = _teacher(named, config.teacher_precision, config.guidance) if named else None
         captions = str(config.data).removeprefix("demo").removeprefix("-") or "exact"
-        return Parts(_base(config.base), _pairs(self.pairs, captions=captions), teacher)
+        drawn = _pairs(self.pairs, self.pairs_seed, captions=captions, proposer=config.base)
+        return Parts(load_base(config.base), drawn, teacher)
 
     def plan(self, variant: Variant, seed: int) -> Run:
-        config = variant.config(seed, self.teacher)
+        config = variant.config(seed, self.teacher, self.base)
         parts = self.parts(config)
         marks = "-misled" * variant.misled + f"-smoothed-{variant.smoothed}" * (variant.smoothed is not None)
         name = f"{variant.name}-{config.trainable}-{seed}-{fingerprint.of_run(config, parts)}{marks}"
@@ -145,7 +157,8 @@ class Run:
 
     def outcome(self, series: Series) -> Path:
         """The file of what was measured for a series."""
-        return self.folder / f"{series.split}-{series.per_kind}{'-probed' * series.probed}.json"
+        seed = "" if series.seed is None else f"-{series.seed}"
+        return series.outcomes / f"{self.folder.name}-{series.split}{seed}-{series.per_kind}.json.gz"
 
 
 def one_a_core() -> ProcessPoolExecutor:
@@ -161,6 +174,8 @@ def run_all(
 
     Returns all outcomes in order, and the seconds of one core that the teacher's scores took.
     """
+    for folder in (series.work_dir, series.outcomes):
+        folder.mkdir(parents=True, exist_ok=True)
     runs = [series.plan(variant, seed) for variant, seed in wanted]
     waiting = [run for run in runs if not run.outcome(series).exists()]
     _score_all(pool, series, waiting)
@@ -173,12 +188,20 @@ def run_all(
 
 def base_outcome(series: Series) -> Outcome:
     """The base itself, measured like a run."""
-    measured, probes = _measured(_base(), series)
-    return Outcome("base", "none", 0, series.split, 0.0, {}, measured, [], probes=probes)
+    clip = load_base(series.base)
+    file = (
+        series.outcomes / f"base-{clip.version[:12]}-{series.split}-{series.seed}-{series.per_kind}.json.gz"
+    )
+    if not file.exists():
+        measured, probes = _measured(clip, series)
+        write_outcome(file, Outcome("base", "none", 0, series.split, 0.0, {}, measured, [], probes=probes))
+    return read_outcome(file)
 
 
 def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list[float]]]:
-    return measure(clip, series.split, series.per_kind), probe_model(clip) if series.probed else {}
+    seeded = {} if series.seed is None else {"seed": series.seed}
+    probes = probe_model(clip, series.split, sources=(POOLED, TEXT), **seeded)
+    return measure(clip, series.split, series.per_kind, seed=series.seed), probes
 
 
 def summary(outcome: Outcome) -> str:
@@ -198,9 +221,17 @@ def summary(outcome: Outcome) -> str:
     )
 
 
+def write_outcome(file: Path, outcome: Outcome) -> None:
+    """Store an outcome as compressed JSON, its margins with four digits, which keeps their signs."""
+    margins = [float(f"{margin:.4g}") for margin in outcome.measured.margins]
+    rounded = replace(outcome, measured=replace(outcome.measured, margins=margins))
+    content = json.dumps(asdict(rounded), separators=(",", ":")).encode()
+    write_atomic(file, gzip.compress(content, mtime=0))
+
+
 def read_outcome(file: Path) -> Outcome:
-    """Read an outcome stored by `run_all`."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    """Read an outcome stored by `write_outcome`."""
+    content = json.loads(gzip.decompress(file.read_bytes()))
     return Outcome(**{**content, "measured": StudentScores(**content["measured"])})
 
 
@@ -212,7 +243,6 @@ def _score_all(pool: Executor, series: Series, runs: Iterable[Run]) -> None:
         for number, file in enumerate(run.scores)
         if not file.exists()
     }
-    series.work_dir.mkdir(parents=True, exist_ok=True)
     started = [pool.submit(_score, series, *part, file) for file, part in missing.items()]
     for number, future in enumerate(started, start=1):
         future.result()
@@ -244,14 +274,12 @@ def _run(series: Series, run: Run) -> Outcome:
     measured, probes = _measured(tuned, series)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = round(stopwatch.seconds, 1)
-    real = real_residuals(config, parts.base, parts.teacher) if config.uses_sds and parts.teacher else {}
     outcome = Outcome(
         run.variant.name, config.trainable, config.seed, series.split, seconds, config.model_dump(mode="json"),
-        measured, log, real, probes,
+        measured, log, probes,
     )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    file = run.outcome(series)
-    write_atomic(file, json.dumps(asdict(outcome)) + "\n")
+    write_outcome(run.outcome(series), outcome)
     return outcome
 
 
@@ -281,7 +309,7 @@ class Misled(Teacher):
 
 
 @cache
-def _base(reference: str = "demo") -> Any:
+def load_base(reference: str) -> Any:
     return load_clip(reference, device="cpu", precision="float32")
 
 

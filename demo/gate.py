@@ -23,7 +23,7 @@ import PIL.Image
 
 from demo.captions import caption, draw_wording
 from demo.measure import StudentScores, measure
-from demo.probe import PROBES, probe_model
+from demo.probe import POOLED, PROBES, TEXT, probe_model
 from demo.render import render
 from demo.sets import scenes
 from demo.winoground_sets import KINDS, counterpart
@@ -112,15 +112,15 @@ def by_kind(scores: StudentScores) -> dict[str, float]:
 
 def gate(clip: Clip, work_dir: Path, config: FinetuneConfig, pairs: PairSet) -> Gate:
     """Measure a student, fine-tune it in a folder of its own under `work_dir`, and measure it again."""
-    probed = probe_model(clip)
+    probed = probe_model(clip, sources=(POOLED, TEXT))
     folder = work_dir / f"{clip.version[:12]}-{config.steps}"
     if not (folder / "delta").exists():
         train(config, Parts(clip, pairs), folder, find_place("cpu"), resume=True)
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
     return Gate(
         parameters=clip.parameters,
-        image=probed["pooled image embedding"],
-        text=probed["text embedding"],
+        image=probed[POOLED],
+        text=probed[TEXT],
         scores=measure(clip, Split.VALIDATION, ITEMS_PER_KIND),
         ceiling=measure(tuned, Split.VALIDATION, ITEMS_PER_KIND),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -11,7 +12,7 @@ import torch
 
 from demo.render import render
 from demo.sets import CLASS_TEMPLATES, RETRIEVAL_BATCH, classification_set, retrieval_set
-from demo.winoground_sets import WinogroundItem, winoground_items
+from demo.winoground_sets import ITEMS_PER_KIND, WinogroundItem, winoground_items
 from demo.world import Split
 from models.clip import Clip
 from models.encode import encode_images, encode_texts
@@ -48,9 +49,15 @@ class StudentScores:
         return [margin > 0 for margin in self.margins]
 
 
-def measure(clip: Clip, split: Split, per_kind: int = 150) -> StudentScores:
-    """Measure a student on a part's Winoground-style items, its retrieval pairs and its single objects."""
-    items, pictures = _winoground(split, per_kind)
+def measure(
+    clip: Clip, split: Split, per_kind: int = ITEMS_PER_KIND, *, seed: int | None = None
+) -> StudentScores:
+    """Measure a student on a part's Winoground-style items, its retrieval pairs and its single objects.
+
+    By default each of these sets has its own seed.
+    """
+    seeded = {} if seed is None else {"seed": seed}
+    items, pictures = _winoground(split, per_kind, **seeded)
     images = encode_images(clip, pictures, batch_size=128)
     texts = encode_texts(clip, [caption for item in items for caption in item.captions])
     scores = cosines(texts.reshape(len(items), 2, -1), images.reshape(len(items), 2, -1))
@@ -59,21 +66,21 @@ def measure(clip: Clip, split: Split, per_kind: int = 150) -> StudentScores:
         kinds=[item.kind for item in items],
         text=[margin["text"] > 0 for margin in margins],
         image=[margin["image"] > 0 for margin in margins],
-        retrieval=_retrieval(clip, split),
-        zero_shot=_zero_shot(clip, split),
+        retrieval=_retrieval(clip, split, **seeded),
+        zero_shot=_zero_shot(clip, split, **seeded),
         margins=[margin[GROUP_MATCH] for margin in margins],
     )
 
 
-def _retrieval(clip: Clip, split: Split) -> float:
-    pairs = _pairs(split)
+def _retrieval(clip: Clip, split: Split, **seeded: Any) -> float:
+    pairs = _pairs(split, **seeded)
     images = encode_images(clip, _pictures(pairs.images), batch_size=128)
     accuracy = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
     return (accuracy.image_to_text + accuracy.text_to_image) / 2
 
 
-def _zero_shot(clip: Clip, split: Split) -> float:
-    examples = _labelled(split)
+def _zero_shot(clip: Clip, split: Split, **seeded: Any) -> float:
+    examples = _labelled(split, **seeded)
     images = encode_images(clip, _pictures(examples.images), batch_size=128)
     texts = encode_texts(clip, prompts(examples.labels, CLASS_TEMPLATES))
     scores = images @ class_weights(texts, len(CLASS_TEMPLATES)).T
@@ -82,8 +89,10 @@ def _zero_shot(clip: Clip, split: Split) -> float:
 
 
 @cache
-def _winoground(split: Split, per_kind: int) -> tuple[list[WinogroundItem], list[PIL.Image.Image]]:
-    items = winoground_items(split, per_kind)
+def _winoground(
+    split: Split, per_kind: int, **seeded: Any
+) -> tuple[list[WinogroundItem], list[PIL.Image.Image]]:
+    items = winoground_items(split, per_kind, **seeded)
     return items, _pictures(np.stack([render(scene) for item in items for scene in item.scenes]))
 
 

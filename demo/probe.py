@@ -17,6 +17,7 @@ teacher's own autoencoder. The mapper is the closed-form fit with which a run ma
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ from models.training.ridge import ridge_mapper
 SEED = 6  # for scenes that no other set has
 FITTED, MEASURED = 4096, 2048
 PROBES = ("places of shapes", "places of colours", "bindings")
+POOLED, PATCHES, TEXT = "pooled image embedding", "last patch tokens", "text embedding"
+"""What is probed of a model."""
 _PENALTY = 1e-4
 _BATCH = 256
 
@@ -61,12 +64,12 @@ class Choices:
     """The number of scores of the probe."""
 
 
-def two_object_scenes(split: Split, count: int) -> list[Scene]:
+def two_object_scenes(split: Split, count: int, *, seed: int = SEED) -> list[Scene]:
     """Scenes of two objects that differ in shape and in colour."""
     found: list[Scene] = []
     start = 0
     while len(found) < count:
-        found += filter(two_different, scenes(split, SEED, start, _BATCH))
+        found += filter(two_different, scenes(split, seed, start, _BATCH))
         start += _BATCH
     return found[:count]
 
@@ -138,16 +141,23 @@ def text_features(clip: Clip, scenes: Sequence[Scene]) -> Float[Tensor, "n d"]:
     return encode_texts(clip, captions_of(scenes))
 
 
-def probe_model(clip: Clip) -> dict[str, list[float]]:
-    """The accuracies of PROBES from each of the model's representations."""
-    scenes = probed_scenes()
+def probe_model(
+    clip: Clip,
+    split: Split = Split.VALIDATION,
+    *,
+    seed: int = SEED,
+    sources: Sequence[str] = (POOLED, PATCHES, TEXT),
+) -> dict[str, list[float]]:
+    """The accuracies of PROBES from the model's representations, on scenes that a part and a seed determine."""
+    scenes = probed_scenes(split, seed)
     images = [image_features(clip, each) for each in scenes]
     texts = [text_features(clip, each) for each in scenes]
-    return {
-        "pooled image embedding": probed(images[0][0], images[1][0], scenes),
-        "last patch tokens": probed(images[0][1], images[1][1], scenes),
-        "text embedding": probed(texts[0], texts[1], scenes),
+    features = {
+        POOLED: [pooled for pooled, _ in images],
+        PATCHES: [patches for _, patches in images],
+        TEXT: texts,
     }
+    return {source: probed(features[source][0], features[source][1], scenes) for source in sources}
 
 
 def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[float]]:
@@ -163,9 +173,10 @@ def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[float]]:
     }
 
 
-def probed_scenes() -> tuple[list[Scene], list[Scene]]:
+@cache
+def probed_scenes(split: Split = Split.VALIDATION, seed: int = SEED) -> tuple[list[Scene], list[Scene]]:
     """The scenes that probes are fitted to, and those that they are measured on."""
-    return two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(Split.VALIDATION, MEASURED)
+    return two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(split, MEASURED, seed=seed)
 
 
 @torch.no_grad()

@@ -1,20 +1,68 @@
 """Screen the arms of the comparison of objectives on validation combinations: `python -m demo.screening`.
 
-A screening that was stopped continues where it stopped. After a change to the code, use another --work-dir.
+A screening that was stopped continues where it stopped. What was measured is kept in docs/experiments/runs. After a
+change to the code, use other folders.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from demo.arms import PAIRS, SETTINGS, arms, controls
-from demo.experiment import WORK_DIR, Series, base_outcome, one_a_core, run_all, summary
+from demo.arms import SETTINGS, arms
+from demo.experiment import (
+    RUNS,
+    WORK_DIR,
+    Outcome,
+    Series,
+    Variant,
+    base_outcome,
+    one_a_core,
+    run_all,
+    summary,
+)
 from demo.report import write_screening
+from demo.statistics import interval
 from demo.world import Split
 
 SEEDS = (0, 1)
 PER_KIND = 500
+MOST_LOST = 0.01
+"""How much of retrieval, and of zero-shot, a chosen arm may lose."""
+
+
+def choose(arms: Sequence[Variant], outcomes: Sequence[Outcome]) -> tuple[str, str]:
+    """The control and the objective of a setting, by the plan's rule: the control with the highest GroupMatch first.
+
+    A control asks no teacher. An objective asks one that knows the image. Neither may lose more than MOST_LOST of
+    retrieval or zero-shot: a control in comparison with `clip`, an objective in comparison with the control.
+
+    Raises:
+        ValueError: no objective loses so little.
+    """
+    runs = {arm.name: [run for run in outcomes if run.variant == arm.name] for arm in arms}
+    controls = [arm.name for arm in arms if arm.teacher_free]
+    objectives = [arm.name for arm in arms if arm.informed]
+    control = _best(runs, controls, "clip")
+    return control, _best(runs, objectives, control)
+
+
+def _best(runs: dict[str, list[Outcome]], names: Sequence[str], reference: str) -> str:
+    kept = [name for name in names if _lost(runs[name], runs[reference]) <= MOST_LOST]
+    if not kept:
+        raise ValueError(f"All of {', '.join(names)} lose more than {MOST_LOST:.0%} of what {reference} has.")
+    return max(kept, key=lambda name: interval(runs[name], "group_match").mean)
+
+
+def _lost(runs: Sequence[Outcome], reference: Sequence[Outcome]) -> float:
+    """The larger of the losses of retrieval and of zero-shot."""
+    return max(_mean(reference, share) - _mean(runs, share) for share in ("retrieval", "zero_shot"))
+
+
+def _mean(runs: Sequence[Outcome], share: str) -> float:
+    return fmean(getattr(run.measured, share) for run in runs)
 
 
 def main() -> None:
@@ -22,7 +70,9 @@ def main() -> None:
     parser.add_argument(
         "--work-dir", type=Path, default=WORK_DIR, help="Folder for the runs. Equal runs are used again."
     )
+    parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
     parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+    parser.add_argument("--base", default="demo", help="Reference of the student.")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument(
@@ -35,17 +85,19 @@ def main() -> None:
         parser.error(
             f"There are no arms {', '.join(sorted(unknown))}; choose among {', '.join(sorted(known))}."
         )
-    series = Series(Split.VALIDATION, options.teacher, options.work_dir, PAIRS, PER_KIND, probed=True)
+    series = Series(Split.VALIDATION, options.teacher, options.work_dir, options.outcomes, per_kind=PER_KIND)
     base = base_outcome(series)
     print(summary(base))
     for setting in options.settings:
-        wanted = {*options.arms, *(controls(setting).get(name) for name in options.arms)}
+        wanted = {*options.arms, *(arm.control for arm in arms(setting) if arm.name in options.arms)}
         chosen = [arm for arm in arms(setting) if not options.arms or arm.name in wanted]
         runs = [(arm, seed) for seed in options.seeds for arm in chosen]
         with one_a_core() as pool:
             outcomes, scoring_s = run_all(series, runs, pool)
         if not options.arms:
-            write_screening(setting, outcomes, base, controls(setting), options.into, scoring_s=scoring_s)
+            control, objective = choose(chosen, outcomes)
+            print(f"{setting}: the objective {objective} is chosen, and the control {control}.")
+            write_screening(setting, outcomes, base, chosen, options.into, scoring_s=scoring_s)
 
 
 if __name__ == "__main__":

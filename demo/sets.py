@@ -41,7 +41,7 @@ def training_pairs(seed: int, start: int, count: int) -> Pairs:
     return pairs(Split.TRAIN, seed, start, count)
 
 
-def retrieval_set(split: Split, count: int = 512) -> Pairs:
+def retrieval_set(split: Split, count: int = 512, *, seed: int = RETRIEVAL_SEED) -> Pairs:
     """The pairs of a part that retrieval is measured on, in batches of 128 without repeated combinations.
 
     A part other than training has a tenth of the combinations, so a random batch would repeat some (above all
@@ -52,7 +52,7 @@ def retrieval_set(split: Split, count: int = 512) -> Pairs:
     while len(chosen) < count:
         if len(chosen) % RETRIEVAL_BATCH == 0:
             in_batch: set[str] = set()
-        pair = pairs(split, RETRIEVAL_SEED, index, 1)
+        pair = pairs(split, seed, index, 1)
         index += 1
         if (name := combination(pair.scenes[0])) not in in_batch:
             in_batch.add(name)
@@ -83,12 +83,12 @@ def scenes(split: Split, seed: int, start: int, count: int) -> list[Scene]:
     ]
 
 
-def classification_set(split: Split, count: int = 512) -> Labelled:
+def classification_set(split: Split, count: int = 512, *, seed: int = CLASSIFICATION_SEED) -> Labelled:
     """Single objects of a part's combinations, to be classified among all 192 names like `red circle`."""
     labels = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
     images: list[NDArray[np.uint8]] = []
     targets: list[int] = []
-    rng = np.random.default_rng((CLASSIFICATION_SEED, _PART[split]))
+    rng = np.random.default_rng((seed, _PART[split]))
     while len(images) < count:
         scene = draw_scene_of(split, rng)
         if len(scene.things) == 1:

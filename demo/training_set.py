@@ -30,25 +30,22 @@ from demo.world import (
 )
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.data.negatives import swap_negatives
 from models.data.pairs import PairSet, Sample
 from models.encode import encode_texts
 from models.propose import best_captions
 
 DISTILLATION_SEED = 2000  # differs from the student's and the teacher's
-SHUFFLING_SEED = 2001
 SAYINGS_SEED = 2002
 IMAGES_AT_ONCE = 128
-SWAPS = 3
 PROPOSED = 8  # captions for each image: as many as the words of two objects make
-Captions = Literal["exact", "shuffled", "tags", "proposed"]
+Captions = Literal["exact", "tags", "proposed"]
 
 
 class DemoPairs(PairSet):
     """The first `size` pairs of a part, drawn from a seed.
 
-    Their captions are as they are (`exact`), with the bindings `shuffled`, or only the `tags` of what is seen, with all
-    captions that these words make as negatives. `proposed` captions and negatives are those that the demo student
+    Their captions are as they are (`exact`), or only the `tags` of what is seen, with all captions that these words
+    make as negatives. `proposed` captions and negatives are those that the model `proposer`
     finds best among all of the world's training captions, so that the pairs' own captions have no part in them.
     """
 
@@ -59,16 +56,15 @@ class DemoPairs(PairSet):
         split: Split = Split.TRAIN,
         *,
         captions: Captions = "exact",
+        proposer: str = "demo",
     ) -> None:
         drawn = pairs(split, seed, 0, size)
         self._images, self.scenes = drawn.images, drawn.scenes
         self._texts: list[tuple[str, tuple[str, ...]]] = [(text, ()) for text in drawn.captions]
-        if captions == "shuffled":
-            self._texts = [(shuffled_caption(text, index), ()) for index, text in enumerate(drawn.captions)]
-        elif captions == "tags":
+        if captions == "tags":
             self._texts = [(tags(scene), sayings(scene, index)) for index, scene in enumerate(drawn.scenes)]
         elif captions == "proposed":
-            self._texts = proposed(drawn.images)
+            self._texts = proposed(drawn.images, proposer)
         digest = hashlib.sha256(self._images.tobytes())
         digest.update(json.dumps(self._texts).encode())
         self._hash = digest.hexdigest()
@@ -88,15 +84,6 @@ class DemoPairs(PairSet):
 
     def image(self, index: int) -> PIL.Image.Image:
         return PIL.Image.fromarray(self._images[index])
-
-
-def shuffled_caption(caption: str, index: int) -> str:
-    """A caption or one of its swaps, all equally likely: its words tell what is seen, but not the pairing.
-
-    A pure function of both arguments. A caption without swaps, such as one of a single object, stays.
-    """
-    said = (caption, *swap_negatives(caption, SWAPS, seed=SHUFFLING_SEED, index=index))
-    return said[np.random.default_rng((SHUFFLING_SEED, index)).integers(len(said))]
 
 
 def tags(scene: Scene) -> str:
@@ -119,9 +106,11 @@ def sayings(scene: Scene, index: int) -> tuple[str, ...]:
     return tuple(said[place] for place in rng.permutation(len(said)))
 
 
-def proposed(images: UInt8[np.ndarray, "n 64 64 3"]) -> list[tuple[str, tuple[str, ...]]]:
-    """For each image the best caption by the demo student, and the next best ones."""
-    clip, captions, features = _all_captions()
+def proposed(
+    images: UInt8[np.ndarray, "n 64 64 3"], proposer: str = "demo"
+) -> list[tuple[str, tuple[str, ...]]]:
+    """For each image the best caption by a model, and the next best ones."""
+    clip, captions, features = _all_captions(proposer)
     found: list[tuple[str, tuple[str, ...]]] = []
     for start in range(0, len(images), IMAGES_AT_ONCE):
         pictures = [PIL.Image.fromarray(image) for image in images[start : start + IMAGES_AT_ONCE]]
@@ -146,7 +135,7 @@ def training_captions() -> Iterator[str]:
 
 
 @cache
-def _all_captions() -> tuple[Clip, list[str], Float[Tensor, "captions d"]]:
-    clip = load_clip("demo", device="cpu", precision="float32")
+def _all_captions(proposer: str) -> tuple[Clip, list[str], Float[Tensor, "captions d"]]:
+    clip = load_clip(proposer, device="cpu", precision="float32")
     captions = list(training_captions())
     return clip, captions, encode_texts(clip, captions)

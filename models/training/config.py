@@ -36,7 +36,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class TrainingOptions(BaseModel):
     """The options of the method: how a student is trained, independent of the model, the data and the machine.
 
-    Defaults are common values. None was tuned, and none is taken from the paper. docs/results.md shows what was
+    Defaults are common values. None was tuned, and none is taken from the paper. docs/experiments shows what was
     varied, in the demo world only.
 
     L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives

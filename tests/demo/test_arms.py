@@ -2,7 +2,8 @@
 
 import pytest
 
-from demo.arms import PAIRS, PLACEBO, SETTINGS, arms, controls
+from demo.arms import PLACEBO, SETTINGS, arms, placebo_of
+from demo.experiment import Series
 
 TEACHER = {
     "teacher", "objective", "score_by", "score_labels", "score_candidates", "sds_weight", "mapper_start", "t_min",
@@ -18,18 +19,33 @@ def test_every_arm_is_a_valid_run_of_its_setting(setting: str) -> None:
     for arm in arms(setting):
         config = arm.config(0, "demo")
         assert str(config.data) == f"demo-{setting}"
-        assert config.batch_size <= PAIRS
+        assert config.batch_size <= Series.pairs
         expected = None if not config.uses_teacher else PLACEBO if arm.name.endswith("placebo") else "demo"
         assert config.teacher == expected
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_arm_but_the_controls_has_a_control_with_the_same_training(setting: str) -> None:
+def test_every_arm_but_the_plain_ones_has_a_control_with_the_same_training(setting: str) -> None:
     by_name = {arm.name: arm for arm in arms(setting)}
-    for name, control in controls(setting).items():
-        ours, theirs = (by_name[each].config(0, "demo").model_dump() for each in (name, control))
-        different = {option for option, value in ours.items() if theirs[option] != value} - TEACHER
-        assert different <= {"trainable"} if name.startswith("align") else not different
-        assert by_name[control].config(0, "demo").teacher is None
-    without = set(by_name) - set(controls(setting))
-    assert without <= {"clip", "clip-choice", "score-base"}
+    for arm in by_name.values():
+        if arm.control is None:
+            assert arm.teacher_free
+            continue
+        control = by_name[arm.control]
+        ours, theirs = (each.config(0, "demo").model_dump() for each in (arm, control))
+        assert {option for option, value in ours.items() if theirs[option] != value} <= TEACHER
+        assert control.teacher_free
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_arms_that_may_be_chosen_ask_the_teacher_and_the_placebo_s_do_not(setting: str) -> None:
+    informed = {arm.name for arm in arms(setting) if arm.informed}
+    assert {"score", "score-hard", "sds-0.3", "sds-1", "sds-3", "condition-1"} <= informed
+    free = {arm.name for arm in arms(setting) if arm.teacher_free}
+    assert not informed & free
+    others = {arm.name for arm in arms(setting)} - informed - free
+    assert all(name.endswith(("-placebo", "-misled")) for name in others)
+    for arm in arms(setting):
+        if arm.informed:
+            ours, theirs = (each.config(0, "demo").model_dump() for each in (arm, placebo_of(arm)))
+            assert {option for option, value in ours.items() if theirs[option] != value} == {"teacher"}

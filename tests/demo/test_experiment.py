@@ -13,13 +13,24 @@ import pytest
 
 import demo.measure
 from demo import experiment, fingerprint
-from demo.experiment import Run, Series, Variant, run_all
+from demo.experiment import (
+    Outcome,
+    Run,
+    Series,
+    Variant,
+    base_outcome,
+    read_outcome,
+    run_all,
+    write_outcome,
+)
+from demo.measure import StudentScores
+from demo.probe import POOLED, TEXT
 from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
-from demo.variants import NEGATIVES, without_bindings
 from demo.world import Split
 from models.sources import demo_folder
 from models.training.parts import Parts
 
+NEGATIVES = {"negatives": "swap", "negatives_count": 3}
 SHORT = {"batch_size": 8, "sds_batch_size": 4, "steps": 2, "warmup_steps": 1, "log_every": 1}
 SDS = Variant.of("sds", objective="sds-clip", gradient="sds", **SHORT)
 SCORE = Variant.of("score", objective="score", score_draws=2, **NEGATIVES, **SHORT)
@@ -32,13 +43,14 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
     monkeypatch.setattr(demo.measure, "_pairs", partial(retrieval_set, count=RETRIEVAL_BATCH))
     monkeypatch.setattr(demo.measure, "_labelled", partial(classification_set, count=8))
     monkeypatch.setattr(demo.measure, "CLASS_TEMPLATES", ("{}",))
-    monkeypatch.setattr(experiment, "real_residuals", partial(experiment.real_residuals, count=8))
+    monkeypatch.setattr(experiment, "probe_model", lambda *_, **__: {POOLED: [0.5] * 3, TEXT: [0.5] * 3})
     with ThreadPoolExecutor(1) as threads:
         yield threads
 
 
 def series(work_dir: Path, **changes: object) -> Series:
-    return replace(Series(Split.VALIDATION, "demo", work_dir, pairs=16, per_kind=2), **changes)
+    outcomes = work_dir / "outcomes"
+    return replace(Series(Split.VALIDATION, "demo", work_dir, outcomes, pairs=16, per_kind=2), **changes)
 
 
 def written(work_dir: Path) -> dict[Path, int]:
@@ -57,7 +69,7 @@ def test_a_series_is_trained_once_and_another_option_is_trained_anew(tmp_path: P
     sds, score = outcomes
     assert scoring_s > 0
     assert sds.seconds > 0
-    assert [sorted(record) for record in (sds.real, score.real)] == [["residual", "residual_shuffled"], []]
+    assert sds.probes == {POOLED: [0.5] * 3, TEXT: [0.5] * 3}
     assert [record["step"] for record in sds.log] == [1, 2]
     (delta,) = tmp_path.glob("score-*/delta/sds_clip_delta.json")
     assert json.loads(delta.read_text())["configuration"]["teacher"] == "demo"
@@ -129,14 +141,42 @@ def test_another_base_teacher_vae_or_negatives_is_another_fingerprint(
         assert len(found) == len(others) + 1
 
 
-def test_shuffled_captions_reach_the_runs_and_scores_of_their_variants(tmp_path: Path) -> None:
-    control, score = (Variant.of(v.name, **dict(v.options) | SHORT) for v in without_bindings("all"))
-    assert (control.name, score.name) == ("clip-negatives", "score")
-    plans = [series(tmp_path).plan(variant, 0) for variant in (control, score, CLIP, SCORE)]
+def test_the_setting_s_captions_reach_the_runs_and_scores(tmp_path: Path) -> None:
+    tags = {"data": "demo-tags", "negatives": "data", "negatives_count": 8, "score_candidates": "negatives"}
+    tagged = Variant.of("score", **{**dict(SCORE.options), **tags})
+    plans = [series(tmp_path).plan(variant, 0) for variant in (CLIP, SCORE, tagged)]
     captions = [
         [pairs.sample(index).captions for index in range(16)]
         for pairs in (series(tmp_path).parts(plan.config).pairs for plan in plans)
     ]
-    assert captions[0] == captions[1] != captions[2] == captions[3]
-    assert len({plan.folder for plan in plans}) == 4
-    assert plans[1].scores != plans[3].scores
+    assert captions[0] == captions[1] != captions[2]
+    assert len({plan.folder for plan in plans}) == 3
+    assert plans[1].scores != plans[2].scores
+
+
+def test_other_pairs_another_base_and_other_items_are_kept_apart(tmp_path: Path) -> None:
+    student = Path(shutil.copytree(demo_folder(), tmp_path / "student"))
+    one = series(tmp_path)
+    others = [replace(one, pairs_seed=1), replace(one, base=f"local-dir:{student}")]
+    assert len({each.plan(CLIP, 0).folder for each in (one, *others)}) == 3
+    measured = [one, replace(one, seed=5), replace(one, split=Split.HELD_OUT), replace(one, per_kind=3)]
+    assert len({each.plan(CLIP, 0).outcome(each) for each in measured}) == 4
+
+
+def test_the_items_of_another_seed_are_others(tmp_path: Path, pool: Executor) -> None:
+    one = base_outcome(series(tmp_path))
+    other = base_outcome(series(tmp_path, seed=5))
+    assert one.measured.kinds == other.measured.kinds
+    assert one.measured.margins != other.measured.margins
+    assert base_outcome(series(tmp_path)) == one  # as it was stored
+
+
+def test_a_stored_outcome_keeps_what_is_right(tmp_path: Path) -> None:
+    margins = [1.23456789e-3, -1e-9, 0.0, -0.25]
+    measured = StudentScores(["objects"] * 4, [True] * 4, [False] * 4, 0.9, 0.7, margins)
+    outcome = Outcome("a", "all", 1, "heldout", 2.5, {"lr": 1e-3}, measured, [{"step": 1.0}], {POOLED: [0.5]})
+    write_outcome(tmp_path / "outcome.json.gz", outcome)
+    found = read_outcome(tmp_path / "outcome.json.gz")
+    assert found.measured.margins == [1.235e-3, -1e-9, 0.0, -0.25]
+    assert found.measured.group_match == outcome.measured.group_match
+    assert replace(found, measured=measured) == outcome

@@ -1,47 +1,38 @@
-from dataclasses import replace
+"""The tables of the screening and of the confirmation, of outcomes that are known."""
+
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from demo.experiment import Outcome
+from demo.experiment import Outcome, Variant
 from demo.measure import StudentScores
-from demo.report import screening_table, tables, write_report, write_screening
+from demo.probe import POOLED, TEXT
+from demo.report import Compared, confirmation_tables, screening_table, write_confirmation, write_screening
+from demo.winoground_sets import KINDS
 
-OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
-KINDS = ["attributes"] * 20 + ["relation"] * 20
-BASE = Outcome(
-    "base",
-    "none",
-    0,
-    "heldout",
-    0.0,
-    {},
-    StudentScores(KINDS, [False] * 40, [True] * 40, 0.9, 0.7, [-1.0, -2.0] * 20),
-    [],
-)
-FORMATS = {"precision": "float32", "teacher_precision": "bfloat16"}
-CONTROLS = {("layernorm", "sds"): "clip", ("all", "sds"): "clip"}
+ITEMS = [kind for kind in KINDS for _ in range(20)]
+ARMS = [
+    Variant.of("clip", objective="clip"),
+    Variant.of("sds", objective="sds-clip", control="clip"),
+]
+SHARE = {"teacher_gradient_share": 0.25, "target_own": 0.5}
 
 
-def run(
-    variant: str, right: int, *, seed: int = 0, trainable: str = "layernorm", retrieval: float = 0.9
-) -> Outcome:
-    """A run that has the first `right` items of each kind right, and all images."""
-    text = [number < right for number in range(20)] * 2
-    margins = [1.0 if number < right else -1.0 for number in range(20)] * 2
-    measured = StudentScores(KINDS, text, [True] * 40, retrieval, 0.71, margins)
-    log = [{"step": float(step), "clip": 1 / step} for step in (10, 20, 30)]
-    return Outcome(variant, trainable, seed, "heldout", 450.0, FORMATS, measured, log)
+def run(variant: str, right: int, *, seed: int = 0, places: float = 0.5) -> Outcome:
+    """A run that has the first `right` items of each kind right, by group score and by GroupMatch, and all images."""
+    text = [number < right for number in range(20)] * 3
+    margins = [1.0 if each else -1.0 for each in text]
+    measured = StudentScores(ITEMS, text, [True] * 60, 0.9, 0.71, margins)
+    log = [{"step": step, **(SHARE if variant == "sds" else {})} for step in (10.0, 20.0)]
+    probes = {POOLED: [places, places + 0.1, 0.7], TEXT: [0.8, 0.9, 1.0]}
+    return Outcome(variant, "all", seed, "heldout", 450.0, {}, measured, log, probes)
 
 
-OUTCOMES = [run("clip", 2), run("clip", 4, seed=1), run("sds", 12), run("sds", 14, seed=1, retrieval=0.888)]
-
-
-def printed(outcomes: list[Outcome] = OUTCOMES) -> str:
-    return tables(
-        outcomes, BASE, CONTROLS, command="make demo-distil", scoring_s=600.0, picture="results.png"
-    )
+BASE = run("base", 4)
+OUTCOMES = [run("clip", 2), run("clip", 4, seed=1), run("sds", 12), run("sds", 14, seed=1)]
+PAGE = "# Page\n\n<!-- exact -->\n<!-- /exact -->\n\n<!-- tags -->\nkept\n<!-- /tags -->\n"
 
 
 def cells(text: str, row: str) -> list[list[str]]:
@@ -50,160 +41,112 @@ def cells(text: str, row: str) -> list[list[str]]:
     return [[cell.strip() for cell in line] for line in lines]
 
 
-def write(outcomes: list[Outcome], folder: Path) -> None:
-    write_report(outcomes, BASE, CONTROLS, folder, command="make demo-distil", scoring_s=600.0)
-
-
-@pytest.mark.parametrize(
-    ("score", "table", "chance"), [("GroupMatch", 0, "50.0"), ("group score", 1, "16.7")]
-)
-def test_scores_stand_by_kind_with_intervals_each_seed_zero_shot_and_chance(
-    score: str, table: int, chance: str
-) -> None:
-    (header,) = cells(printed(), score)
-    base, control, variant, by_chance = (
-        cells(printed(), row)[table] for row in ("base", "clip", "sds", "chance")
-    )
-
-    assert header[:6] == [score, "all", "attributes", "relation", "zero-shot", "each seed"]
-    assert base[1:6] == ["0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", "0.0 (0.0 to 0.0)", "70.0", ""]
-    assert control[1].startswith("15.0 (")
-    assert control[4:6] == ["71.0", "10.0, 20.0"]
-    assert variant[1].startswith("65.0 (")
-    assert variant[5] == "60.0, 70.0"
-    assert by_chance[1:6] == [chance, chance, chance, "0.5", ""]
-
-
-def test_difference_names_the_control_with_interval_and_both_p() -> None:
-    control, variant = (cells(printed(), row)[0] for row in ("clip", "sds"))
-
-    assert control[6:] == ["", "", ""]
-    # In both seeds 10 of 20 items a kind are better and none is worse: 2 / 2^20.
-    assert variant[6].startswith("+50.0 (+")
-    assert variant[6].endswith(") over clip")
-    assert variant[7:] == ["< 0.001", "< 0.001"]
-
-
-def test_other_scores_and_their_change_to_the_base_stand_below() -> None:
-    base, variant, chance = (cells(printed(), row)[2] for row in ("base", "sds", "chance"))
-
-    # The base's margins are -1 and -2: a mean of -1.5 over a deviation of (10 / 39)^0.5.
-    assert base == ["base", "-2.96", "0.0", "100.0", "90.0", "", "70.0", ""]
-    assert variant[2:] == ["65.0", "100.0", "89.4", "-0.6 (+0.0, -1.2)", "71.0", "+1.0 (+1.0, +1.0)"]
-    assert chance == ["chance", "", "25.0", "25.0", "0.8", "", "0.5", ""]
-
-
-def test_each_set_of_trained_parameters_has_its_block_and_its_own_control() -> None:
-    text = printed([*OUTCOMES, run("clip", 10, trainable="all"), run("sds", 10, trainable="all")])
-
-    alone, everything = text.split("### All parameters trained")
-    assert "### LayerNorms alone trained" in alone
-    assert cells(alone, "sds")[0][6].startswith("+50.0 (")
-    assert cells(everything, "sds")[0][6] == "+0.0 (+0.0 to +0.0) over clip"
-    assert cells(everything, "sds")[0][7:] == ["1.00", "1.00"]
-    assert cells(everything, "base")
-
-
-def test_every_row_has_as_many_cells_as_its_header() -> None:
-    for table in printed().split("\n\n"):
-        if table.startswith("|"):
-            assert len({line.count("|") for line in table.splitlines()}) == 1
-
-
-def test_command_time_part_and_seeds_are_stated() -> None:
-    assert printed().startswith(
-        "`make demo-distil`: 4 runs (seeds 0, 1), 30 minutes of one core, and 10 for the teacher's scores that they "
-        "share; the student in float32, the teacher in bfloat16. "
-    )
-    assert "the part `heldout`: 20 attributes, 20 relation." in printed()
-
-
-def test_control_that_was_not_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="sds has no runs of its control clip"):
-        printed([run("sds", 3)])
-
-
-def test_a_first_report_makes_the_page_and_the_figure(tmp_path: Path) -> None:
-    write(OUTCOMES, tmp_path / "docs")
-
-    assert printed() in (tmp_path / "docs" / "results.md").read_text()
-    with Image.open(tmp_path / "docs" / "results.png") as figure:
-        assert figure.format == "PNG"
-
-
-def test_prose_around_the_markers_survives_a_rerun(tmp_path: Path) -> None:
-    file = tmp_path / "results.md"
-    file.write_text(f"# Results\n\nWhy: \\1.\n\n{OPENING}\nold\n{CLOSING}\n\n## What it means\n\nMuch.\n")
-
-    write(OUTCOMES, tmp_path)
-    once = file.read_text()
-    write(OUTCOMES, tmp_path)
-
-    assert file.read_text() == once
-    assert once.startswith(f"# Results\n\nWhy: \\1.\n\n{OPENING}\n")
-    assert once.endswith(f"{CLOSING}\n\n## What it means\n\nMuch.\n")
-    assert printed() in once
-    assert "old" not in once
-
-
-@pytest.mark.parametrize(
-    "text", ["prose", f"{OPENING} prose", f"{CLOSING} {OPENING}", f"{OPENING}{CLOSING}{OPENING}{CLOSING}"]
-)
-def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "results.md"
-    file.write_text(text)
-
-    with pytest.raises(ValueError, match=r"results\.md needs a line"):
-        write(OUTCOMES, tmp_path)
-    assert file.read_text() == text
-    assert not (tmp_path / "results.png").exists()
-
-
-def with_gap(outcome: Outcome) -> Outcome:
-    """With a residual gap of 10 %, of 30 % on real latents, and a quarter of L_CLIP's gradient."""
-    values = {"residual": 0.5, "residual_shuffled": 0.55, "teacher_gradient_share": 0.25}
-    log = [{"step": float(step), **values} for step in (10, 20)]
-    real = {"residual": 0.2, "residual_shuffled": 0.26}
-    return replace(outcome, log=log, options={**FORMATS, "steps": 20}, real=real)
-
-
-def screened(outcomes: list[Outcome]) -> str:
-    return screening_table(outcomes, BASE, {"sds": "clip"}, scoring_s=0.0)
-
-
 def test_screening_has_a_row_an_arm_with_its_difference_probes_and_share() -> None:
-    probes = {"pooled image embedding": [0.5, 0.6, 0.7], "text embedding": [0.8, 0.9, 1.0]}
-    arms = [with_gap(run("sds", 12)), with_gap(run("sds", 14, seed=1))]
-    arms = [replace(arm, probes=probes) for arm in arms]
-    text = screened([*arms, run("clip", 2), run("clip", 4, seed=1)])
+    text = screening_table(OUTCOMES, BASE, ARMS, scoring_s=600.0)
 
-    (base,), (first,), (other,) = (cells(text, row) for row in ("base", "sds", "clip"))
-    assert base[1:6] == ["0.0", "0.0", "0.0", "", "-2.96"]
-    assert base[6:] == ["0.0", "90.0", "70.0", "", "", "", ""]
-    assert first[1:4] == ["65.0", "65.0", "65.0"]
-    assert first[4].startswith("+50.0 (+")
-    assert first[4].endswith(") over clip")
-    assert first[9:] == ["50.0 60.0 70.0", "80.0 90.0 100.0", "0.25", ""]
-    assert other[4] == ""
-    assert cells(text, "chance")[0][:6] == ["chance", "50.0", "50.0", "50.0", "", "0.00"]
+    (base,), (clip,), (sds,), (chance,) = (cells(text, row) for row in ("base", "clip", "sds", "chance"))
+    assert base[1:6] == ["20.0", "20.0", "20.0", "20.0", ""]
+    assert base[7:] == ["20.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "", ""]
+    assert clip[1:6] == ["15.0", "15.0", "15.0", "15.0", ""]
+    assert sds[1:5] == ["65.0"] * 4
+    assert sds[5].startswith("+50.0 (+")
+    assert sds[5].endswith(") over clip")
+    assert sds[7:] == ["65.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "0.25", "0.50"]
+    assert chance[1:10] == ["50.0", "50.0", "50.0", "50.0", "", "0.00", "16.7", "0.8", "0.5"]
+    assert "4 runs (seeds 0, 1), 30 minutes of one core, and 10 for the teacher's scores" in text
 
 
 def test_an_arm_whose_control_was_not_run_is_not_compared() -> None:
-    assert cells(screened([with_gap(run("sds", 12))]), "sds")[0][4] == ""
-
-
-def test_residual_gaps_stand_beside_those_on_real_latents() -> None:
-    text = printed([with_gap(outcome) if outcome.variant == "sds" else outcome for outcome in OUTCOMES])
-
-    assert cells(text, "sds")[-1] == ["sds", "layernorm", "+10.00", "+10.00, +10.00", "+30.00", "0.25"]
-    assert "### Residual gap" not in printed()
+    assert cells(screening_table(OUTCOMES[2:], BASE, ARMS[1:], scoring_s=0.0), "sds")[0][5] == ""
 
 
 def test_settings_share_a_file_without_touching_each_other(tmp_path: Path) -> None:
     file = tmp_path / "screening.md"
-    write_screening("tags", OUTCOMES[::2], BASE, {"sds": "clip"}, tmp_path, scoring_s=0.0)
-    write_screening("exact", OUTCOMES[:1], BASE, {"sds": "clip"}, tmp_path, scoring_s=0.0)
-
+    file.write_text(PAGE)
+    for _ in range(2):
+        write_screening("exact", OUTCOMES, BASE, ARMS, tmp_path, scoring_s=0.0)
     exact, tags = file.read_text().split("<!-- tags -->")
-    assert "| sds |" in tags
-    assert "| sds |" not in exact
+    assert exact.count("| sds |") == 1
+    assert tags == "\nkept\n<!-- /tags -->\n"
+
+
+@pytest.mark.parametrize("text", ["", "<!-- exact -->", "<!-- /exact --><!-- exact -->", PAGE + PAGE])
+def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "screening.md"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"screening\.md needs a line"):
+        write_screening("exact", OUTCOMES, BASE, ARMS, tmp_path, scoring_s=0.0)
+    assert file.read_text() == text
+
+
+def compared(*, gain: int, places: bool = False) -> Compared:
+    """Four bases with two seeds each; the objective has `gain` more items of each kind, and points of places."""
+
+    def arm(name: str, more: int) -> list[list[Outcome]]:
+        return [
+            [run(name, 5 + base + more, seed=seed, places=0.5 + 0.01 * (base + more)) for seed in (0, 1)]
+            for base in range(4)
+        ]
+
+    base = [[run("base", 5)] for _ in range(4)]
+    arms = {"base": base, "clip": arm("clip", 0), "sds": arm("sds", gain)}
+    return Compared("exact", arms, objective="sds", control="clip", places=places)
+
+
+def test_a_difference_that_all_bases_have_is_told_with_its_interval_over_the_items() -> None:
+    text = confirmation_tables([compared(gain=4), compared(gain=0)])
+    gained, none = cells(text, "exact: sds over clip")
+    assert gained[1].startswith("+20.0 (+")
+    assert gained[2] == "+20.0, +20.0, +20.0, +20.0"
+    assert float(gained[3].removeprefix("< ")) < 0.05
+    assert gained[-1] == "no"
+    assert none[1:] == [
+        "+0.0 (+0.0 to +0.0)",
+        "+0.0, +0.0, +0.0, +0.0",
+        "1.00",
+        "1.00",
+        "+0.0 to +0.0",
+        "yes",
+    ]
+
+
+def test_two_tests_double_the_smaller_p() -> None:
+    one, two = compared(gain=4), compared(gain=4)
+    first, _ = cells(confirmation_tables([one, two]), "exact: sds over clip")
+    assert float(first[4]) == pytest.approx(2 * float(first[3]), rel=0.06)  # both are rounded to two digits
+
+
+def test_each_arm_stands_with_chance_beside_it() -> None:
+    text = confirmation_tables([compared(gain=4)])
+    clip, sds, chance = (cells(text, row)[0] for row in ("clip", "sds", "chance"))
+    assert clip[1].startswith("32.5 (")  # the mean of 5, 6, 7 and 8 of 20
+    assert sds[1].startswith("52.5 (")
+    assert sds[2:5] == ["52.5"] * 3
+    assert sds[6:] == ["52.5", "90.0", "71.0", "60.5"]
+    assert chance[1:] == ["50.0", "50.0", "50.0", "50.0", "0.00", "16.7", "0.8", "0.5", "50.0"]
+
+
+def test_the_probe_of_places_is_the_mean_of_shapes_and_colours_from_the_image() -> None:
+    found = compared(gain=5, places=True)
+    assert found.values("clip").shape == (4, 2, 1)
+    assert found.values("clip")[:, 0, 0] == pytest.approx([0.55, 0.56, 0.57, 0.58])
+    assert found.difference().mean == pytest.approx(0.05)
+    assert cells(confirmation_tables([found]), "sds")[0][1].startswith("61.5 (")
+
+
+def test_a_test_is_complete_if_every_base_has_every_run() -> None:
+    found = compared(gain=0)
+    assert found.complete
+    assert not Compared("exact", {**found.arms, "sds": [*found.arms["sds"][:3], []]}, "sds", "clip").complete
+    assert not Compared("exact", {**found.arms, "base": [[]] * 4}, "sds", "clip").complete
+
+
+def test_confirmation_is_written_between_its_markers_with_a_figure(tmp_path: Path) -> None:
+    (tmp_path / "results.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    write_confirmation([compared(gain=4), compared(gain=5, places=True)], tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    with Image.open(tmp_path / "results.png") as figure:
+        assert len(np.unique(np.asarray(figure.convert("RGB")).reshape(-1, 3), axis=0)) > 4

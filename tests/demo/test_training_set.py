@@ -1,4 +1,3 @@
-from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ import demo.sets
 import demo.train_vae
 import demo.training_set
 from demo.build import TOKENIZER_CAPTIONS
-from demo.experiment import TRAINING_PAIRS
+from demo.live import TRAINING_PAIRS
 from demo.sets import classification_set, pairs, retrieval_set, training_pairs
 from demo.teacher_grid import COUNT, GRID_SEED
 from demo.train_student import Recipe, train_student
@@ -21,7 +20,6 @@ from demo.training_set import (
     DISTILLATION_SEED,
     PROPOSED,
     DemoPairs,
-    shuffled_caption,
     training_captions,
 )
 from demo.validation import load_validation
@@ -130,33 +128,6 @@ def test_content_hash_is_of_the_data_alone() -> None:
     assert DemoPairs(8).content_hash == DemoPairs(8).content_hash
     others = [DemoPairs(7), DemoPairs(8, seed=3), DemoPairs(8, split=Split.VALIDATION)]
     assert len({DemoPairs(8).content_hash, *(other.content_hash for other in others)}) == 4
-
-
-def test_shuffled_captions_say_each_thing_that_their_words_can_as_often() -> None:
-    said = [shuffled_caption("a red circle left of a blue star", index) for index in range(400)]
-    counted = Counter(said)
-    assert set(counted) == {
-        "a red circle left of a blue star",
-        "a blue circle left of a red star",
-        "a red star left of a blue circle",
-        "a blue star left of a red circle",
-    }
-    assert all(70 <= times <= 130 for times in counted.values())  # 100 each; four standard errors are 35
-    assert said == [shuffled_caption("a red circle left of a blue star", index) for index in range(400)]
-
-
-def test_shuffling_keeps_pictures_words_and_captions_of_one_object() -> None:
-    held, shuffled = DemoPairs(60), DemoPairs(60, captions="shuffled")
-    assert shuffled.content_hash != held.content_hash
-    changed = 0
-    for index in range(60):
-        (caption,), (other,) = held.sample(index).captions, shuffled.sample(index).captions
-        assert shuffled.image(index).tobytes() == held.image(index).tobytes()
-        assert sorted(set(caption.split()) - {"a", "an"}) == sorted(set(other.split()) - {"a", "an"})
-        if len(held.scenes[index].things) == 1:
-            assert other == caption
-        changed += other != caption
-    assert 20 < changed < 50
 
 
 def test_tags_are_words_and_their_sayings_hold_what_is_true_once() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from demo.arms import SDS
 from demo.training_set import DemoPairs
-from demo.variants import HIGH_NOISE
 from models.checkpoints import load_clip
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
@@ -109,5 +109,5 @@ def test_a_teacher_that_knows_the_captions_had_a_say(tmp_path: Path) -> None:
         load_teacher("demo", device="cpu", precision="float32", vae=True),
     )
     options = {"base": "demo", "teacher": "demo", "batch_size": 32, "log_every": 1, "ridge_images": 256}
-    config = configure(**options, **HIGH_NOISE)
+    config = configure(**SDS | options)
     assert train(config, demo, tmp_path / "out", PLACE).warnings == ()
