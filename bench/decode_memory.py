@@ -28,9 +28,10 @@ from PIL import Image
 
 from bench.memory import peak_mib, read_peak, start_peak
 from bench.options import option, parse
-from bench.report import heading, markdown, note
+from bench.report import heading, note
 from bench.servers import running, sds_clip
 from models.images import ImageLimits, decode_bytes, decode_file, open_image
+from models.markdown import markdown_table
 
 BUDGET_BYTES = 2 * 2**30
 MAX_PIXELS = 64_000_000
@@ -168,7 +169,7 @@ def formats(pixels: int) -> str:
         size = file.width * file.height
         counted = decode_bytes(file, max_side=224)
         rows.append([name, f"{len(data) / MIB:.1f}", f"{taken / size:.2f}", f"{counted / size:.2f}"])
-    return markdown(("kind", "file MiB", "bytes a pixel", "counted"), rows)
+    return markdown_table(("kind", "file MiB", "bytes a pixel", "counted"), rows)
 
 
 def table(found: Sequence[Memory]) -> str:
@@ -182,7 +183,7 @@ def table(found: Sequence[Memory]) -> str:
         for each in found
     ]
     header = ("threads", "base MiB", "budget", "bound", "peak", "after", "settled s", "answers")
-    return markdown(header, rows, text=(7,))
+    return markdown_table(header, rows, text=(7,))
 
 
 @dataclass(frozen=True)

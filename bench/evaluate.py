@@ -27,6 +27,7 @@ from bench.rounds import in_turns
 from bench.sets import demo_set, noise_set, sugarcrepe_set, winoground_set
 from models.checkpoints import load_clip
 from models.machine import usable_cores
+from models.markdown import markdown_table
 from models.teacher.load import load_teacher
 
 # Bounds: throughput over CLIP_benchmark's; lead over that expected from the encodes; peak at 4x the items.
@@ -117,7 +118,7 @@ def race_table(races: Sequence[Race]) -> str:
         "shape", "items", "unique images", "unique texts", "sds-clip s", "CLIP_benchmark s",
         "throughput / CLIP_benchmark's", "the same by time of cores", "work / unique work",
     )  # fmt: skip
-    return report.markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def memory_table(peaks: dict[int, list[float]]) -> str:
@@ -130,7 +131,7 @@ def memory_table(peaks: dict[int, list[float]]) -> str:
         ]
         for items, found in peaks.items()
     ]
-    return report.markdown(("evaluation, demo model", "peak MiB", f"peak / peak of {least}"), rows)
+    return markdown_table(("evaluation, demo model", "peak MiB", f"peak / peak of {least}"), rows)
 
 
 def diffusion_table(found: ScoringTimes) -> str:
@@ -142,7 +143,7 @@ def diffusion_table(found: ScoringTimes) -> str:
         ],
         ["a U-Net call a pair and draw", f"{found.pairs / median(found.naive_s):.2f}", "1"],
     ]
-    return report.markdown((f"diffusion score, {found.draws} draws", "pairs/s", "throughput / naive"), rows)
+    return markdown_table((f"diffusion score, {found.draws} draws", "pairs/s", "throughput / naive"), rows)
 
 
 def targets(winoground: Race, sugarcrepe: Race, peaks: dict[int, list[float]]) -> list[report.Target]:

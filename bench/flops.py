@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from bench.report import markdown
 from bench.train_parts import CONTEXT_LENGTH, new_unet, student_config, text_config
 from models.attention import attend_batch_first
+from models.markdown import markdown_table
 from models.student import trainable_parameters
 from models.training.cost import Cost, count, count_parameters, operations
 
@@ -34,7 +34,7 @@ def main() -> None:
         for cost in costs
     ]
     header = ("one sample", "M parameters", "forward GFLOP", "forward + backward GFLOP", "kept MiB")
-    print(markdown(header, rows))
+    print(markdown_table(header, rows))
 
 
 def unet_cost(name: str) -> Cost:

@@ -22,6 +22,7 @@ from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.servers import wait_until
 from bench.sets import make_images
+from models.markdown import markdown_table
 from sds_clip.client import Client, Job, JobFailed
 
 IMAGES = 64
@@ -89,12 +90,12 @@ def start_table(starts: Sequence[Start]) -> str:
         "model and data are loaded, the trainer starts": [start.trains_s for start in starts],
     }
     rows = [[name, f"{median(found):.2f}", f"{max(found):.2f}"] for name, found in times.items()]
-    return report.markdown(("after the submission, s", "median", "slowest"), rows)
+    return markdown_table(("after the submission, s", "median", "slowest"), rows)
 
 
 def list_table(lists: Sequence[Lists]) -> str:
     rows = [[each.name, f"{each.few_ms:.2f}", f"{each.many_ms:.2f}", f"{each.ratio:.2f}"] for each in lists]
-    return report.markdown(("request", f"p50 ms, {FEW} jobs", f"p50 ms, {MANY} jobs", "ratio"), rows)
+    return markdown_table(("request", f"p50 ms, {FEW} jobs", f"p50 ms, {MANY} jobs", "ratio"), rows)
 
 
 def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching) -> list[report.Target]:

@@ -56,12 +56,6 @@ def show(heading: str, *paragraphs: str, targets: Sequence[Target]) -> None:
     print("\n\n".join([heading, *paragraphs, verdicts(targets)]))
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]], *, text: Sequence[int] = (0,)) -> str:
-    """A table whose `text` columns are left-aligned; the others hold numbers."""
-    rule = ["---" if column in text else "---:" for column in range(len(header))]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (header, rule, *rows))
-
-
 def verdicts(targets: Sequence[Target]) -> str:
     lines = []
     for target in targets:

@@ -27,6 +27,7 @@ from bench.serve_measure import (
     measure_extras,
     prepare,
 )
+from models.markdown import markdown_table
 
 COLUMNS = (
     "system", "work", "clients", "a second", "p50 ms", "p95 ms", "p99 ms", "compared", "min cosine", "RSS MiB",
@@ -87,7 +88,7 @@ def versions(plan: Plan) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    return report.markdown(COLUMNS, [row.cells() for row in rows], text=(0, 1, 7))
+    return markdown_table(COLUMNS, [row.cells() for row in rows], text=(0, 1, 7))
 
 
 def rows(names: dict[str, str], rounds: dict[str, list[Round]], extras: Extras) -> list[Row]:

@@ -39,6 +39,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import lay_over, save_delta
 from models.delta_file import read_delta
+from models.markdown import markdown_table
 from models.sharing import bytes_apart, storages
 from models.student import trainable_parameters
 
@@ -251,7 +252,7 @@ def table(answers: Sequence[Answer], swaps: Sequence[Swap]) -> str:
             found = milliseconds(some, swaps, during=during)
             stage = "during a swap" if during else "steady"
             rows.append([path, stage, len(found), *report.percentiles(found, 0)])
-    return report.markdown(("requests", "", "number", "p50 ms", "p95 ms", "p99 ms"), rows, text=(0, 1))
+    return markdown_table(("requests", "", "number", "p50 ms", "p95 ms", "p99 ms"), rows, text=(0, 1))
 
 
 def until_answered(swaps: Sequence[Swap]) -> str:

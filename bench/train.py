@@ -23,6 +23,7 @@ from bench.sets import make_pairs
 from bench.steps import BARE, STEP, Seconds, Waits, measure_waits, time_steps
 from bench.train_parts import FULL, MEASURED, UNETS, VARIANTS, Shapes, build, describe
 from models.choices import ErrorOf
+from models.markdown import markdown_table
 from models.teacher.load import load_teacher
 
 
@@ -123,7 +124,7 @@ def step_table(seconds: Seconds, memory: dict[str, Memory], batch_size: int) -> 
         "objective", "step s", "examples/s", "bare s", "step / bare", "time / full",
         "step's peak MiB", "peak / full", "MiB before",
     )  # fmt: skip
-    return report.markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def waits_table(waits: Sequence[Waits]) -> str:
@@ -140,7 +141,7 @@ def waits_table(waits: Sequence[Waits]) -> str:
         for wait in waits
     ]
     header = ("training from JPEGs on disk", "steps", "step s", "examples/s", "data", "captions", "both")
-    return report.markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def waiting(wait: Waits) -> float:
@@ -170,7 +171,7 @@ def choice_table(exhaustive: Choices, pruned: dict[float, Choices]) -> str:
         "choice among 5 captions", "U-Net calls an image", "calls / all", "ms an image", "time / all",
         "equal decisions", "true caption chosen",
     )  # fmt: skip
-    return report.markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def choice_note(teacher: str, plan: ChoicePlan) -> str:

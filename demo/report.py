@@ -20,6 +20,7 @@ from demo.winoground_sets import KINDS
 from demo.world import COLOURS, SHAPES
 from models.atomic import write_atomic
 from models.evaluation.winoground import CHANCE, d_prime
+from models.markdown import markdown_table
 
 CLASSES = len(COLOURS) * len(SHAPES)  # the number of zero-shot classes
 EQUIVALENCE = 0.02
@@ -105,7 +106,7 @@ def screening_table(
         "is the gradient of the teacher's loss on the image features, divided by that of the other losses. The target "
         "is the teacher's mean probability of the own caption, or of the most probable one if none is its own."
     )
-    return f"{made}\n\n{_table(header, rows)}"
+    return f"{made}\n\n{markdown_table(header, rows)}"
 
 
 def _screened(name: str, runs: Sequence[Outcome], over: str) -> list[str]:
@@ -166,7 +167,9 @@ def confirmation_tables(found: Sequence[Compared]) -> str:
                 "yes" if max(-narrow.low, narrow.high) < EQUIVALENCE else "no",
             ]
         )
-    return "\n\n".join([_table(header, rows), *(f"### {each.name}\n\n{_arms_table(each)}" for each in found)])
+    return "\n\n".join(
+        [markdown_table(header, rows), *(f"### {each.name}\n\n{_arms_table(each)}" for each in found)]
+    )
 
 
 def _arms_table(compared: Compared) -> str:
@@ -175,7 +178,7 @@ def _arms_table(compared: Compared) -> str:
         rows = [
             [name, _estimated(compared.values(name)), *_shares(runs)] for name, runs in compared.arms.items()
         ]
-        return _table(header, [*rows, ["chance", "50.0", NONE, *_chances()]])
+        return markdown_table(header, [*rows, ["chance", "50.0", NONE, *_chances()]])
     header = ["GroupMatch", "all (95 % interval)", *KINDS, *_SHARES, "probe of places, image"]
     rows = []
     for name, by_base in compared.arms.items():
@@ -183,7 +186,7 @@ def _arms_table(compared: Compared) -> str:
         probe = _percent(fmean(places(run) for runs in by_base for run in runs))
         rows.append([name, _estimated(compared.values(name)), *kinds, *_shares(by_base), probe])
     chance = [_percent(CHANCE["group_match"])] * (1 + len(KINDS))
-    return _table(header, [*rows, ["chance", *chance, "0.00", *_chances(), "50.0"]])
+    return markdown_table(header, [*rows, ["chance", *chance, "0.00", *_chances(), "50.0"]])
 
 
 _SHARES = ("d'", "group score", "retrieval", "zero-shot")
@@ -221,11 +224,6 @@ def _points(share: float) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    alignment = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, alignment, *rows))
 
 
 def _write_between(name: str, generated: str, file: Path) -> None:

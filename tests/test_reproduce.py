@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sds_clip.commands.reproduce import DEFAULTS
+from sds_clip.commands.reproduce_options import DEFAULTS
 from tests.sds_clip import command_line
 
 TEXT = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ from bench.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
 from bench.faults.system import Inputs, System, make_inputs, running_system, work_dir
 from bench.options import option, parse
 from bench.servers import ended_by_sigterm
+from models.markdown import markdown_table
 from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
@@ -116,7 +117,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     faults = [outcome for outcome in outcomes if outcome.kind.inject is not nothing]
     if faults:
         rows.append(row(f"**all {len({fault.kind.name for fault in faults})} kinds**", faults))
-    return report.markdown(HEADER, rows)
+    return markdown_table(HEADER, rows)
 
 
 def row(name: str, outcomes: Sequence[Outcome]) -> list[object]:

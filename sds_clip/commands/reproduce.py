@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.errors import ConfigError, DataError
 from models.evaluation.catalog import BENCHMARKS
-from models.evaluation.request import EvaluationRequest
 from sds_clip.commands.evaluate import check_reference, make_evaluator
-from sds_clip.commands.finetune import read_config, read_options, train_and_show
+from sds_clip.commands.finetune import train_and_show
+from sds_clip.commands.reproduce_options import DEFAULTS, IMAGES, TRAIN, VALIDATION, reproduction_of
 from sds_clip.options import (
     Command,
     compute_option,
@@ -31,24 +29,8 @@ from sds_clip.table import printable_lines, say, table
 if TYPE_CHECKING:
     from models.evaluation.benchmark import Benchmark
     from models.reproduction import Reproduction
-    from models.training.config import FinetuneConfig
     from models.training.processes import Place
 
-DEFAULTS: dict[str, Any] = {
-    "steps": 2000,
-    "batch_size": 256,
-    "micro_batch_size": 32,
-    "sds_batch_size": 16,
-    "sds_weight": 1.0,
-    "workers": 8,
-    "log_every": 50,
-}
-"""Options of the runs where they differ from those of `sds-clip finetune`; see docs/reproduce.md."""
-_OWN = ("base", "teacher", "data", "images", "val", "val_images", "objective", "seed", "caption_cache")
-"""Options of a run that this command decides."""
-_TRAIN, _VALIDATION, _IMAGES = "captions_train2017.json", "captions_val2017.json", "images"
-_ON_VALIDATION_IMAGES = ("sugarcrepe", "sugarcrepe-pp", "coco-spatial")
-"""Benchmarks whose images, in val2017, are COCO's."""
 _BENCHMARKS = "Benchmarks"
 _RUNS = "Runs"
 
@@ -90,7 +72,7 @@ sds-clip reproduce --base ViT-B-16/openai --teacher teachers/sd15 --coco coco --
 @folder_option(
     "--coco",
     required=True,
-    help=f"Train on the COCO captions of this folder, which contains {_TRAIN}, {_VALIDATION} and {_IMAGES}/. Retrieval "
+    help=f"Train on the COCO captions of this folder, which contains {TRAIN}, {VALIDATION} and {IMAGES}/. Retrieval "
     "is measured on those for validation.",
 )
 @folder_option("--out", required=True, help="Write everything to this folder, which is created if needed.")
@@ -154,7 +136,7 @@ def reproduce(dry_run: bool, **given: Any) -> int:
     place = find_place(given["device"])
     if place.world_size > 1:
         raise click.UsageError("`sds-clip reproduce` runs in one process. Start it without a launcher.")
-    work = _reproduction(place, **given)
+    work = reproduction_of(place, **given)
     benchmarks = _checked(work)
     if dry_run:
         from sds_clip.commands.reproduce_estimate import estimate
@@ -165,8 +147,9 @@ def reproduce(dry_run: bool, **given: Any) -> int:
 
 
 def _run(work: Reproduction, place: Place) -> int:
-    from models.reproduction import BASE, begin, shown, write_page
+    from models.reproduction import BASE, begin
     from models.reproduction import table as figures
+    from models.reproduction_page import shown, write_page
 
     begin(work)
     _measure(work, place, [BASE])  # before hours of training, since benchmarks may have damaged images
@@ -219,120 +202,27 @@ def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
             say(f"{model} on {results.benchmark}: {results.primary} {value:.2%}")
 
 
-def _reproduction(
-    place: Place,
-    *,
-    coco: Path,
-    out: Path,
-    seeds: Sequence[str],
-    also: Sequence[str],
-    classes: str | None,
-    templates: str | None,
-    **given: Any,
-) -> Reproduction:
-    from models.reproduction import Reproduction
-
-    coco, out = coco.absolute(), out.absolute()
-    if out.exists() and not out.is_dir():
-        raise click.UsageError(f"--out must be a folder, but {out} is a file.")
-    missing = [name for name in (_TRAIN, _VALIDATION, _IMAGES) if not (coco / name).exists()]
-    if missing:
-        raise DataError(
-            f"{coco} does not contain {', '.join(missing)}. Download COCO 2017 into it as docs/reproduce.md says."
-        )
-    own = {
-        "data": coco / _TRAIN, "val": coco / _VALIDATION, "images": coco / _IMAGES, "caption_cache": out / "captions",
-    }  # fmt: skip
-    numbers = _seeds(seeds)
-    paths = {name: given.pop(name.replace("-", "_")) for name in BENCHMARKS if name != "retrieval"}
-    configs = [_config(given | own | {"seed": seed}, place) for seed in numbers]
-    asked = [
-        EvaluationRequest(
-            benchmark=name,
-            model=given["base"],
-            data=path if name == "winoground" and not Path(path).exists() else str(Path(path).absolute()),
-            images=_images(Path(path), coco) if name in _ON_VALIDATION_IMAGES else None,
-            classes=classes if name == "zero-shot" else None,
-            templates=templates if name == "zero-shot" else None,
-        )
-        for name, path in paths.items()
-        if path is not None
-    ]
-    retrieval = EvaluationRequest(
-        benchmark="retrieval", model=given["base"], data=str(coco / _VALIDATION), images=coco / _IMAGES
-    )
-    return Reproduction(
-        config=configs[0], seeds=numbers, benchmarks=(*asked, retrieval), also=_also(also), out=out
-    )
-
-
-def _seeds(given: Sequence[str]) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(number) for text in given for number in text.split(",")))
-    except ValueError as error:
-        raise click.BadParameter(
-            f"--seeds takes whole numbers, separated by commas, not {given[-1]!r}."
-        ) from error
-
-
-def _also(given: Sequence[str]) -> dict[str, str]:
-    named = {}
-    for text in given:
-        name, equals, reference = text.partition("=")
-        if not equals or not reference or ":" in name:
-            raise click.BadParameter(f"--also takes NAME=REFERENCE, not {text!r}.")
-        if not re.fullmatch(r"[\w+][\w.+-]*", name) or re.fullmatch("base|(control|sds-clip)(-.*)?", name):
-            raise click.BadParameter(
-                f"--also cannot call a model {name!r}; choose another name of letters and digits."
-            )
-        if name in named:
-            raise click.BadParameter(f"--also has the name {name!r} twice.")
-        named[name] = reference
-    return named
-
-
-def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
-    """The options of SDS-CLIP's run, with `auto` resolved, so that all runs compute in the same format."""
-    from models.precision import choose_precision
-
-    given = {name: value for name, value in given.items() if value is not None}
-    file = given.pop("config", None)
-    in_file = read_options(file) if file else {}
-    if taken := [name for name in _OWN if name in in_file]:
-        raise ConfigError(f"{file} must not have {', '.join(taken)}, which `sds-clip reproduce` decides.")
-    stated = given.keys() | in_file.keys() | ({"sds_weight"} if "lambda" in in_file else set())
-    stated |= {"steps"} if "epochs" in in_file else set()
-    defaults = {name: value for name, value in DEFAULTS.items() if name not in stated}
-    config = read_config(file, defaults | given)
-    names = ("precision", "teacher_precision")
-    return config.model_copy(
-        update={name: choose_precision(getattr(config, name), place.device) for name in names}
-    )
-
-
-def _images(data: Path, coco: Path) -> Path | None:
-    """COCO's images for a benchmark that has none of its own."""
-    folder = data.parent if data.is_file() else data
-    return None if (folder / "val2017").is_dir() else coco / _IMAGES
-
-
 def _checked(work: Reproduction) -> list[Benchmark]:
     """Find what cannot be used before anything is written, and return the benchmarks."""
+    from models.data.batches import steps_per_epoch
     from models.data.open import open_pairs
     from models.evaluation.read import read_benchmark
     from models.evaluation.winoground import HUB_ID
+    from models.reproduction import planned
     from models.teacher.folder import find_family, find_folder
     from models.teacher.load import read_schedule
 
+    planned(work)
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)
     assert work.config.teacher is not None
     name, folder = find_folder(work.config.teacher, vae=work.config.needs_vae)
     find_family(folder, name)
     read_schedule(folder)
-    for file in (work.config.data, work.config.val):
-        assert file is not None
-        open_pairs(file, images=work.config.images)
+    data, _ = (
+        open_pairs(file, images=work.config.images) for file in (work.config.data, work.config.val) if file
+    )
+    steps_per_epoch(len(data), work.config.batch_size)  # refuses a batch larger than the data
     with tempfile.TemporaryDirectory(prefix="sds-clip-reproduce-") as made:
         return [
             read_benchmark(

@@ -266,7 +266,9 @@ def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixtur
         ({"config": "{folder}/objective.yaml"}, "objective"),
         ({"config": "{folder}/unknown.yaml"}, "learning_rate"),
         ({"device": "abacus"}, "'abacus'"),
-        ({"out": "{folder}/objective.yaml"}, "objective.yaml"),
+        ({"batch_size": "512"}, "batch of 512 needs as many samples"),
+        ({"out": "{folder}/objective.yaml"}, "objective.yaml is a file"),
+        ({"out": "{folder}/objective.yaml/below/it"}, "objective.yaml is a file"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(
@@ -311,7 +313,8 @@ def test_a_folder_that_was_begun_with_other_options_is_refused(
     given = (
         made if options[0] != "--also" else made[: made.index("--also")] + made[made.index("--also") + 2 :]
     )
-    refused([*given, *options, "--seeds", "0,1", "--out", str(straight)], message, capsys)
+    for dry in ([], ["--dry-run"]):
+        refused([*given, *options, *dry, "--seeds", "0,1", "--out", str(straight)], message, capsys)
     assert written(straight) == before
 
 
@@ -332,6 +335,20 @@ def test_runs_on_different_data_are_not_compared(
     content["data"]["data_hash"] = "0" * 64
     file.write_text(json.dumps(content))
     refused([*made, "--seeds", "0,1", "--out", str(straight)], "data_hash", capsys)
+    file.write_text(text)
+
+
+def test_seeds_with_different_teachers_are_not_compared(
+    made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = straight / "runs" / "sds-clip-1" / "delta" / "sds_clip_delta.json"
+    text = file.read_text()
+    content = json.loads(text)
+    content["data"]["teacher_version"] = "0" * 64
+    file.write_text(json.dumps(content))
+    refused(
+        [*made, "--seeds", "0,1", "--out", str(straight)], "seeds 0 and 1 differ in teacher_version", capsys
+    )
     file.write_text(text)
 
 

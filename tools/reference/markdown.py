@@ -1,7 +1,9 @@
-"""Tables, and a JSON schema's types and fields in words."""
+"""A JSON schema's types and fields in words."""
 
-from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
+
+from models.markdown import markdown_table
 
 Schema = dict[str, Any]
 
@@ -20,9 +22,7 @@ _LIMITS = {
 }  # fmt: skip
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([_cell(text) for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+table = partial(markdown_table, text=None)
 
 
 def fields(schema: Schema) -> str:
@@ -73,7 +73,3 @@ def kind(schema: Schema) -> str:
 def _tuple(schema: Schema) -> Schema:
     """What may stand in an array each of whose places has its own type."""
     return {"anyOf": schema.get("prefixItems", [{}])}
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

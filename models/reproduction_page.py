@@ -1,0 +1,167 @@
+"""The page and the table of a reproduction, from the files of its runs and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from models.atomic import write_atomic
+from models.evaluation.report.words import NO_BREAK, p_value, percent, points, points_interval
+from models.evaluation.results import GROUP_MATCH
+from models.evaluation.retrieval import TEXT_RETRIEVAL
+from models.markdown import markdown_table
+from models.reproduction import (
+    BASE,
+    CONTROL,
+    FIGURE,
+    OVER,
+    SDS,
+    Reproduction,
+    Row,
+    described,
+    read_results,
+    say_of_teacher,
+    table,
+)
+from models.run_files import LOG_FILE
+from models.training.config import FinetuneConfig
+from models.training.log import read_log
+from models.training.run import OPERATIONAL
+
+_SHOWN = ("acc", GROUP_MATCH, f"{TEXT_RETRIEVAL}@1")
+"""What the page shows beside each primary figure. `acc` has the paired test that a mean over tags lacks."""
+
+
+def write_page(work: Reproduction) -> Path:
+    """Write the table and the page, and return the page's path."""
+    rows = table(work)
+    lines = [[*FIGURE, *OVER], *([_cell(value) for value in row.values()] for row in rows)]
+    write_atomic(work.out / "table.tsv", "".join("\t".join(line) + "\n" for line in lines))
+    page = work.out / "report.md"
+    write_atomic(page, _page(work, rows))
+    return page
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+_PAGE = """\
+# SDS-CLIP on {base}
+
+Teacher: {teacher}. {length} with {batch_size} pairs a step, {sds_batch_size} for the teacher. Lambda: {sds_weight:g}.
+Seeds: {seeds}. The control is the same run without the teacher: the same base, data, order, options and seed.
+
+## Did the teacher have a say?
+
+{say}
+
+## Figures
+
+{figures}
+
+Figures are in percent, and differences in points, with their 95 % intervals by a paired bootstrap over the items. p is
+McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. It is not corrected for the number of
+rows, and a mean over tags has none. A tie counts as wrong. A gain of SDS-CLIP is a gain over its control, since
+fine-tuning on captions changes these figures by itself. Below chance, noise alone raises a score. `table.tsv` has all
+figures, and each folder of `evaluations/` a `report.html` with the items that changed.
+
+## What was computed
+
+{computed}
+
+Options that differ from the defaults: {options}.
+"""
+
+
+def _page(work: Reproduction, rows: Sequence[Row]) -> str:
+    config = work.config
+    return _PAGE.format(
+        **config.model_dump(include={"base", "teacher", "batch_size", "sds_weight"}),
+        length=f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs",
+        sds_batch_size=config.teacher_batch_size,
+        seeds=", ".join(map(str, work.seeds)),
+        say="\n".join(f"- Seed {seed}: {say_of_teacher(work, seed)}" for seed in work.seeds),
+        figures=markdown_table(*shown(work, rows), text=None),
+        computed=markdown_table(*_computed(work), text=None),
+        options=", ".join(f"`{name}: {value}`" for name, value in _changed(config)) or "none",
+    )
+
+
+def shown(work: Reproduction, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the lines of the page's table: for each figure one of each seed, and one of their mean."""
+    header = [
+        "benchmark", "figure", "items", "chance", BASE, "seed", CONTROL, SDS, "difference", "p", *work.also,
+    ]  # fmt: skip
+    figures: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        figures.setdefault((row["benchmark"], row["figure"]), {})[row["model"]] = row
+    first = dict(reversed(figures))  # the primary figure
+    lines = []
+    for (benchmark, name), of in figures.items():
+        if name not in (first[benchmark], *_SHOWN):
+            continue
+        about, others = of[BASE], [_share(of[model]) for model in work.also]
+        start = [benchmark, name, str(about["items"]), _share(about, "chance %"), _share(about)]
+        for seed in work.seeds:
+            control, run = of[f"{CONTROL}-{seed}"], of[f"{SDS}-{seed}"]
+            lines.append([*start, str(seed), _share(control), _share(run), *_difference(run), *others])
+        if len(work.seeds) > 1:
+            control_mean, mean = (
+                fmean(of[f"{model}-{seed}"]["%"] for seed in work.seeds) / 100 for model in (CONTROL, SDS)
+            )
+            difference = points(mean - control_mean)
+            lines.append([*start, "mean", percent(control_mean), percent(mean), difference, "", *others])
+    return header, [[cell.replace(NO_BREAK, " ") for cell in line] for line in lines]
+
+
+def _share(row: Row, name: str = "%") -> str:
+    return "" if row[name] is None else percent(row[name] / 100)
+
+
+def _difference(row: Row) -> tuple[str, str]:
+    difference, low, high = (
+        None if row[name] is None else row[name] / 100
+        for name in ("points over control", "points low", "points high")
+    )
+    if difference is None or low is None or high is None:
+        return "", ""
+    p = row["p two-sided"]
+    return f"{points(difference)} ({points_interval(low, high)})", "" if p is None else p_value(p)
+
+
+def _computed(work: Reproduction) -> tuple[list[str], list[list[str]]]:
+    """Return a table of each model's version, and of the speed and memory of each run."""
+    header = [
+        "model", "reference", "version", "training data", "examples/s", "peak MiB", "device", "code", "torch",
+    ]  # fmt: skip
+    lines = []
+    benchmark = work.benchmarks[0].benchmark
+    for model in work.measured():
+        folder = work.evaluation_folder(benchmark, model)
+        if (folder / "baseline.json").exists():
+            control = model.replace(SDS, CONTROL)
+            lines.append([control, *_facts(work, control, read_results(folder / "baseline.json"))])
+        lines.append([model, *_facts(work, model, read_results(folder / "results.json"))])
+    return header, lines
+
+
+def _facts(work: Reproduction, model: str, results: dict[str, Any]) -> list[str]:
+    about = results["provenance"]
+    start = [str(about["model"]).replace(f"{work.out}/", ""), about["model_version"][:12]]
+    end = [about["device"], about["code_version"], about["torch"]]
+    log = [record for record in read_log(work.run_folder(model) / LOG_FILE) if "examples_per_s" in record]
+    if not log:
+        return [*start, "", "", "", *end]
+    speed = fmean(record["examples_per_s"] for record in log[len(log) // 2 :])
+    data = described(work.delta(model))["data_hash"][:12]
+    return [*start, data, f"{speed:.1f}", f"{log[-1]['peak_memory_mib']:.0f}", *end]
+
+
+def _changed(config: FinetuneConfig) -> Iterator[tuple[str, object]]:
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name not in {*OPERATIONAL, "seed", "base", "teacher"} and value != field.default:
+            yield name, value

@@ -1,0 +1,137 @@
+"""What the options of `sds-clip reproduce` ask for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import ConfigError, DataError
+from models.evaluation.catalog import BENCHMARKS
+from models.evaluation.request import EvaluationRequest
+from sds_clip.commands.finetune import read_config, read_options
+
+if TYPE_CHECKING:
+    from models.reproduction import Reproduction
+    from models.training.config import FinetuneConfig
+    from models.training.processes import Place
+
+DEFAULTS: dict[str, Any] = {
+    "steps": 2000,
+    "batch_size": 256,
+    "micro_batch_size": 32,
+    "sds_batch_size": 16,
+    "sds_weight": 1.0,
+    "workers": 8,
+    "log_every": 50,
+}
+"""Options of the runs where they differ from those of `sds-clip finetune`; see docs/reproduce.md."""
+_OWN = ("base", "teacher", "data", "images", "val", "val_images", "objective", "seed", "caption_cache")
+"""Options of a run that this command decides."""
+TRAIN, VALIDATION, IMAGES = "captions_train2017.json", "captions_val2017.json", "images"
+_ON_VALIDATION_IMAGES = ("sugarcrepe", "sugarcrepe-pp", "coco-spatial")
+"""Benchmarks whose images, in val2017, are COCO's."""
+
+
+def reproduction_of(
+    place: Place,
+    *,
+    coco: Path,
+    out: Path,
+    seeds: Sequence[str],
+    also: Sequence[str],
+    classes: str | None,
+    templates: str | None,
+    **given: Any,
+) -> Reproduction:
+    from models.reproduction import Reproduction
+
+    coco, out = coco.absolute(), out.absolute()
+    there = next(each for each in (out, *out.parents) if each.exists())
+    if not there.is_dir():
+        raise click.UsageError(f"--out must be a folder, but {there} is a file.")
+    if not os.access(there, os.W_OK):
+        raise click.UsageError(f"--out must be a folder that can be written, but {there} cannot.")
+    missing = [name for name in (TRAIN, VALIDATION, IMAGES) if not (coco / name).exists()]
+    if missing:
+        raise DataError(
+            f"{coco} does not contain {', '.join(missing)}. Download COCO 2017 into it as docs/reproduce.md says."
+        )
+    own = {
+        "data": coco / TRAIN, "val": coco / VALIDATION, "images": coco / IMAGES, "caption_cache": out / "captions",
+    }  # fmt: skip
+    numbers = _seeds(seeds)
+    paths = {name: given.pop(name.replace("-", "_")) for name in BENCHMARKS if name != "retrieval"}
+    configs = [_config(given | own | {"seed": seed}, place) for seed in numbers]
+    asked = [
+        EvaluationRequest(
+            benchmark=name,
+            model=given["base"],
+            data=path if name == "winoground" and not Path(path).exists() else str(Path(path).absolute()),
+            images=_images(Path(path), coco) if name in _ON_VALIDATION_IMAGES else None,
+            classes=classes if name == "zero-shot" else None,
+            templates=templates if name == "zero-shot" else None,
+        )
+        for name, path in paths.items()
+        if path is not None
+    ]
+    retrieval = EvaluationRequest(
+        benchmark="retrieval", model=given["base"], data=str(coco / VALIDATION), images=coco / IMAGES
+    )
+    return Reproduction(
+        config=configs[0], seeds=numbers, benchmarks=(*asked, retrieval), also=_also(also), out=out
+    )
+
+
+def _seeds(given: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(number) for text in given for number in text.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"--seeds takes whole numbers, separated by commas, not {given[-1]!r}."
+        ) from error
+
+
+def _also(given: Sequence[str]) -> dict[str, str]:
+    named = {}
+    for text in given:
+        name, equals, reference = text.partition("=")
+        if not equals or not reference or ":" in name:
+            raise click.BadParameter(f"--also takes NAME=REFERENCE, not {text!r}.")
+        if not re.fullmatch(r"[\w+][\w.+-]*", name) or re.fullmatch("base|(control|sds-clip)(-.*)?", name):
+            raise click.BadParameter(
+                f"--also cannot call a model {name!r}; choose another name of letters and digits."
+            )
+        if name in named:
+            raise click.BadParameter(f"--also has the name {name!r} twice.")
+        named[name] = reference
+    return named
+
+
+def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
+    """The options of SDS-CLIP's run, with `auto` resolved, so that all runs compute in the same format."""
+    from models.precision import choose_precision
+
+    given = {name: value for name, value in given.items() if value is not None}
+    file = given.pop("config", None)
+    in_file = read_options(file) if file else {}
+    if taken := [name for name in _OWN if name in in_file]:
+        raise ConfigError(f"{file} must not have {', '.join(taken)}, which `sds-clip reproduce` decides.")
+    stated = given.keys() | in_file.keys() | ({"sds_weight"} if "lambda" in in_file else set())
+    stated |= {"steps"} if "epochs" in in_file else set()
+    defaults = {name: value for name, value in DEFAULTS.items() if name not in stated}
+    config = read_config(file, defaults | given)
+    names = ("precision", "teacher_precision")
+    return config.model_copy(
+        update={name: choose_precision(getattr(config, name), place.device) for name in names}
+    )
+
+
+def _images(data: Path, coco: Path) -> Path | None:
+    """COCO's images for a benchmark that has none of its own."""
+    folder = data.parent if data.is_file() else data
+    return None if (folder / "val2017").is_dir() else coco / IMAGES
