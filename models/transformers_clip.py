@@ -84,6 +84,8 @@ class Stated:
                         f"has {value}. The weights do not show which is right, and the wrong one gives wrong scores "
                         "without an error. Choose the architecture or base that the weights belong to."
                     )
+        if "text_cfg" in self.towers:
+            _check_end_of_text(self.towers["text_cfg"], self.file)
 
 
 def weights_file(folder: Path) -> Path:
@@ -166,6 +168,19 @@ def _renamed(name: str) -> str:
     return name
 
 
+def _check_end_of_text(config: Any, file: Path) -> None:
+    """Raise CheckpointError if the text feature is read elsewhere than at the largest token, as open_clip reads it.
+
+    transformers reads it at the largest token too if the end of text is 2, which old configurations state.
+    """
+    if config.eos_token_id not in (2, config.vocab_size - 1):
+        raise CheckpointError(
+            f"{file} states eos_token_id {config.eos_token_id} with {config.vocab_size} tokens. open_clip reads the "
+            "text feature at the last token of the vocabulary, so it would give other features. This model cannot be "
+            "converted."
+        )
+
+
 def _preprocess(content: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return the preprocessing of a CLIPImageProcessor: resize the shorter edge, crop the centre, normalise."""
     shorter = content.get("size")
@@ -174,21 +189,27 @@ def _preprocess(content: dict[str, Any], file: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file} does not divide the pixels by 255. State the preprocessing with --preprocess."
         )
-    same = {
+    sizes = {
         shorter.get("shortest_edge") if isinstance(shorter, dict) else shorter,
         *(crop.values() if isinstance(crop, dict) else [crop]),
     }
     steps = ("do_resize", "do_center_crop", "do_normalize")
     interpolation = _INTERPOLATIONS.get(content.get("resample", 0))
-    if len(same) != 1 or interpolation is None or not all(content.get(step) for step in steps):
+    size = sizes.pop()
+    same = isinstance(size, int) and not sizes
+    if not same or interpolation is None or not all(content.get(step) for step in steps):
         raise CheckpointError(
             f"{file} does not resize the shorter edge, crop the centre to the same size and normalise, as CLIP does. "
             "State the preprocessing with --preprocess."
         )
-    return {
-        "mean": content.get("image_mean"), "std": content.get("image_std"), "interpolation": interpolation,
-        "resize_mode": "shortest", "size": same.pop(),
-    }  # fmt: skip
+    channels = {name: content.get(f"image_{name}") for name in ("mean", "std")}
+    for name, values in channels.items():
+        numbers = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
+        if not numbers or len(values or ()) != 3:
+            raise CheckpointError(
+                f"{file} does not state image_{name} as three numbers. State the preprocessing with --preprocess."
+            )
+    return channels | {"interpolation": interpolation, "resize_mode": "shortest", "size": size}
 
 
 def _read_json(file: Path) -> dict[str, Any]:

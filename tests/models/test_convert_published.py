@@ -343,13 +343,39 @@ def test_a_configuration_that_transformers_cannot_read_is_refused(
         convert_checkpoint(folder, tmp_path / "out", base=base)
 
 
-def test_preprocessing_that_does_not_divide_by_255_is_refused(quick_base: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"do_rescale": False}, "255"),
+        ({"crop_size": None, "size": None}, "the same size"),
+        ({"crop_size": {"height": 32, "width": 16}}, "the same size"),
+        ({"do_center_crop": False}, "the same size"),
+        ({"image_mean": None}, "image_mean"),
+        ({"image_mean": ["0.1", "0.2", "0.3"]}, "image_mean"),
+        ({"image_std": [0.5]}, "image_std"),
+    ],
+)
+def test_preprocessing_that_is_not_that_of_clip_is_refused(
+    change: dict[str, Any], message: str, quick_base: str, tmp_path: Path
+) -> None:
     folder = saved_as_safetensors(their_clip(), tmp_path / "theirs")
-    CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_rescale=False
-    ).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
 
-    with pytest.raises(CheckpointError, match="--preprocess"):
+    with pytest.raises(CheckpointError, match=f"{message}.*--preprocess"):
+        convert_checkpoint(folder, tmp_path / "out", base=quick_base)
+
+
+def test_an_end_of_text_that_open_clip_would_not_find_is_refused(quick_base: str, tmp_path: Path) -> None:
+    folder = saved_as_safetensors(their_clip(), tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(CheckpointError, match="eos_token_id 5"):
         convert_checkpoint(folder, tmp_path / "out", base=quick_base)
 
 
