@@ -10,7 +10,9 @@ from demo.experiment import Variant
 SETTINGS = ("exact", "tags", "proposed")
 """What the captions are: exact; bags of tags; none, so that captions are proposed by the student itself."""
 PLACEBO = str(Path(__file__).parent / "placebo")
+SEEDS = (0, 1)
 WEIGHTS = (0.3, 1.0, 3.0)
+PLACES_STEPS = 200
 COMMON: dict[str, Any] = {"trainable": "all", "steps": 150, "lr": 5e-4}
 SDS: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95, "ridge_images": 1024}
 CONDITION: dict[str, Any] = {"t_min": 0.6, "t_max": 0.95, "mapper_warmup_steps": 50}
@@ -44,9 +46,9 @@ def arms(setting: str) -> list[Variant]:
             Variant.of("score-base", **choice, score_by="base", control=control),
         ]
     found += [
-        Variant.of("score", **choice, control=control),
+        score := Variant.of("score", **choice, control=control),
         Variant.of("score-hard", **choice, score_labels="hard", control=control),
-        Variant.of("score-placebo", **choice, teacher=PLACEBO, control=control),
+        placebo_of(score),
         Variant.of("score-misled", **choice, misled=True, control=control),
         *_by_gradient("sds", {**common, **SDS, "objective": "sds-clip"}),
         Variant.of("sds-misled", **common, **SDS, objective="sds-clip", misled=True, control="clip"),
@@ -60,6 +62,13 @@ def arms(setting: str) -> list[Variant]:
         found.append(Variant.of("align-base", **{**choice, **on_text}, score_by="base"))
         found.append(Variant.of("align-score", **{**choice, **on_text}, control="align-base"))
     return found
+
+
+def places_arms() -> list[Variant]:
+    """L_SDS at each weight, each with its placebo, for 200 steps on exact captions."""
+    options = {**COMMON, "data": "demo-exact", **SDS, "objective": "sds-clip", "steps": PLACES_STEPS}
+    found = [Variant.of(f"sds-{weight:g}", **options, sds_weight=weight) for weight in WEIGHTS]
+    return [each for arm in found for each in (arm, placebo_of(arm))]
 
 
 def placebo_of(arm: Variant) -> Variant:

@@ -1,8 +1,9 @@
 """Confirm what the screening chose, on held-out combinations: `python -m demo.confirmation --bases 11`.
 
-Each base student is trained from a seed of its own, and has training pairs of its own. So a base is one independent
-repetition of the whole experiment. What was measured is kept in docs/experiments/runs. Once all bases are done, the
-tables and the figure are written. A run that was stopped continues where it stopped, if its --work-dir is still there.
+Each base student is trained from a seed of its own, and has training pairs of its own. The teacher, the held-out items
+and the chosen objectives are the same for all. What was measured is kept in docs/experiments/runs. Once all bases are
+done, the tables and the figure are written. A run that was stopped continues where it stopped, if its --work-dir is
+still there. Otherwise remove what the base has in docs/experiments/runs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.arms import arms, placebo_of
-from demo.build import BY_CONTRAST_ALONE, build
+from demo.arms import SEEDS, SETTINGS, arms, placebo_of, places_arms
+from demo.base_students import student_of, train_base
 from demo.experiment import (
     RUNS,
     WORK_DIR,
@@ -27,20 +28,18 @@ from demo.experiment import (
     summary,
 )
 from demo.report import Compared, write_confirmation
-from demo.train_student import Recipe
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split
 
 BASES = (11, 12, 13, 14)
 """Seeds of the base students."""
-SEEDS = (0, 1)
 SEED = 20261127
 """Of the held-out items, which nothing has looked at before."""
 PER_KIND = 2000
 CHOSEN: dict[str, tuple[str, str]] = {}
 """The control and the objective that the screening chose in each setting."""
-PLACES_ARM = "sds-1"
-"""The arm of L_SDS whose probe of places is compared with its placebo's, on students trained by contrast alone."""
+PLACES_ARM: str | None = None
+"""The arm of L_SDS that `demo.go_no_go` chose, whose probe of places is compared with its placebo's."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,24 @@ class Question:
 
 
 def questions() -> list[Question]:
-    """The tests of the plan, in its order."""
+    """The tests of the plan, in its order.
+
+    Raises:
+        ValueError: the screening or the go/no-go has not chosen yet.
+    """
+    if set(CHOSEN) != set(SETTINGS) or PLACES_ARM is None:
+        raise ValueError(
+            "Nothing held out is looked at before CHOSEN and PLACES_ARM in demo/confirmation.py have what "
+            "demo.screening and demo.go_no_go chose."
+        )
     found = []
     for setting, (control, objective) in CHOSEN.items():
         by_name = {arm.name: arm for arm in arms(setting)}
-        found.append(Question(setting, by_name[objective], by_name[control], placebo_of(by_name[objective])))
-    (sds,) = (arm for arm in arms("exact") if arm.name == PLACES_ARM)
-    found.append(Question("places", sds, placebo_of(sds), placebo_of(sds), places=True))
-    return found
+        placebo = placebo_of(by_name[objective])
+        found.append(Question(setting, by_name[objective], by_name[control], placebo))
+    by_name = {arm.name: arm for arm in places_arms()}
+    sds, placebo = by_name[PLACES_ARM], by_name[f"{PLACES_ARM}-placebo"]
+    return [*found, Question("places", sds, placebo, placebo, places=True)]
 
 
 def series_of(question: Question, base: int, *, teacher: str, work_dir: Path, outcomes: Path) -> Series:
@@ -76,37 +85,23 @@ def series_of(question: Question, base: int, *, teacher: str, work_dir: Path, ou
         Split.HELD_OUT,
         teacher,
         work_dir / "runs",
-        outcomes / f"confirmation-{base}-{question.name}",
+        _folder(question, base, outcomes),
         pairs_seed=DISTILLATION_SEED + base,
         per_kind=PER_KIND,
         seed=SEED,
-        base=f"local-dir:{_student(base, places=question.places, work_dir=work_dir)}",
+        base=f"local-dir:{student_of(base, work_dir, by_contrast_alone=question.places)}",
     )
 
 
-def train_base(base: int, *, places: bool, work_dir: Path, compiled: bool) -> None:
-    """Train a base student, unless it is there: with heads, or by contrast alone."""
-    folder = _student(base, places=places, work_dir=work_dir)
-    if not folder.exists():
-        options = BY_CONTRAST_ALONE if places else {}
-        build(
-            folder.parent / "checkpoints",
-            folder.parent,
-            Recipe(seed=base, **options),
-            compiled=compiled,
-        )
+def _folder(question: Question, base: int, outcomes: Path) -> Path:
+    return outcomes / f"confirmation-{base}-{question.name}"
 
 
-def _student(base: int, *, places: bool, work_dir: Path) -> Path:
-    return work_dir / f"base-{base}{'-by-contrast' * places}" / "student"
-
-
-def compared(question: Question, outcomes: Path, bases: Sequence[int] = BASES) -> Compared:
+def compared(question: Question, outcomes: Path) -> Compared:
     """All outcomes of a question, as they are stored."""
-    by_base: list[list[Outcome]] = []
-    for base in bases:
-        files = sorted((outcomes / f"confirmation-{base}-{question.name}").glob("*.json.gz"))
-        by_base.append([read_outcome(file) for file in files])
+    by_base = [
+        [read_outcome(file) for file in _folder(question, base, outcomes).glob("*.json.gz")] for base in BASES
+    ]
 
     def runs_of(name: str) -> list[list[Outcome]]:
         found = [[run for run in runs if run.variant == name] for runs in by_base]
@@ -117,8 +112,18 @@ def compared(question: Question, outcomes: Path, bases: Sequence[int] = BASES) -
         {name: runs_of(name) for name in ("base", *(arm.name for arm in question.arms))},
         objective=question.objective.name,
         control=question.control.name,
+        placebo=question.placebo.name,
         places=question.places,
     )
+
+
+def _write(found: Sequence[Compared], into: Path) -> None:
+    """Write the tables and the figure if every base has every run once; otherwise print what is lacking."""
+    lacking = [f"{each.name}: {', '.join(arms)}" for each in found if (arms := each.lacking(SEEDS))]
+    if lacking:
+        print(f"Not every base has one run of each seed yet. {'; '.join(lacking)}.")
+    else:
+        write_confirmation(found, into)
 
 
 def main() -> None:
@@ -136,18 +141,20 @@ def main() -> None:
     )
     parser.add_argument("--compile", action="store_true", help="Compile the base students' towers first.")
     options = parser.parse_args()
+    try:
+        asked = questions()
+    except ValueError as error:
+        parser.error(str(error))
     for base in options.bases:
-        for question in questions():
-            train_base(base, places=question.places, work_dir=options.work_dir, compiled=options.compile)
+        for question in asked:
+            train_base(base, options.work_dir, by_contrast_alone=question.places, compiled=options.compile)
             series = series_of(
                 question, base, teacher=options.teacher, work_dir=options.work_dir, outcomes=options.outcomes
             )
             print(summary(base_outcome(series)), flush=True)
             with one_a_core() as pool:
                 run_all(series, [(arm, seed) for arm in question.arms for seed in SEEDS], pool)
-    found = [compared(question, options.outcomes) for question in questions()]
-    if all(each.complete for each in found):
-        write_confirmation(found, options.into)
+    _write([compared(question, options.outcomes) for question in asked], options.into)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Variant:
     smoothed: float | None = None
     """Instead of a teacher, the probability of the own caption in the choice."""
     control: str | None = None
-    """The name of the variant that is the same without the teacher."""
+    """The name of the variant with the same captions that asks no teacher."""
 
     @classmethod
     def of(cls, name: str, **options: Any) -> Variant:
@@ -97,12 +97,14 @@ class Outcome:
     seed: int
     split: str
     seconds: float
-    """Seconds of one core: for loading and training, over all starts of the run, and for measuring."""
+    """Of one core: for loading and training, over all starts of the run."""
     options: dict[str, Any]
     measured: StudentScores
     log: list[dict[str, float]]
-    probes: dict[str, list[float]] = field(default_factory=dict)
-    """What linear probes read from each embedding; see `demo.probe`."""
+    probes: dict[str, list[list[bool]]] = field(default_factory=dict)
+    """What linear probes get right from each embedding; see `demo.probe`."""
+    scored: dict[str, float] = field(default_factory=dict)
+    """Seconds of one core that the teacher's scores took, by file. Runs with the same scores share them."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,8 @@ def one_a_core() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(max(1, usable_cores()), mp_context=multiprocessing.get_context("spawn"))
 
 
-def run_all(
-    series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executor
-) -> tuple[list[Outcome], float]:
-    """Do the runs of variants and seeds that are not done yet.
-
-    Returns all outcomes in order, and the seconds of one core that the teacher's scores took.
-    """
+def run_all(series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executor) -> list[Outcome]:
+    """Do the runs of variants and seeds that are not done yet. Returns all outcomes in order."""
     for folder in (series.work_dir, series.outcomes):
         folder.mkdir(parents=True, exist_ok=True)
     runs = [series.plan(variant, seed) for variant, seed in wanted]
@@ -182,8 +179,7 @@ def run_all(
     started = [pool.submit(_run, series, run) for run in waiting]
     for number, future in enumerate(started, start=1):
         print(f"{number}/{len(waiting)}: {summary(future.result())}", flush=True)
-    scores = dict.fromkeys(file for run in runs for file in run.scores)
-    return [read_outcome(run.outcome(series)) for run in runs], scoring_seconds(scores)
+    return [read_outcome(run.outcome(series)) for run in runs]
 
 
 def base_outcome(series: Series) -> Outcome:
@@ -198,8 +194,8 @@ def base_outcome(series: Series) -> Outcome:
     return read_outcome(file)
 
 
-def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list[float]]]:
-    seeded = {} if series.seed is None else {"seed": series.seed}
+def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list[list[bool]]]]:
+    seeded = {} if series.seed is None else {"seed": series.seed + 3}  # `measure` takes three
     probes = probe_model(clip, series.split, sources=(POOLED, TEXT), **seeded)
     return measure(clip, series.split, series.per_kind, seed=series.seed), probes
 
@@ -276,7 +272,7 @@ def _run(series: Series, run: Run) -> Outcome:
     seconds = round(stopwatch.seconds, 1)
     outcome = Outcome(
         run.variant.name, config.trainable, config.seed, series.split, seconds, config.model_dump(mode="json"),
-        measured, log, probes,
+        measured, log, probes, scoring_seconds(run.scores),
     )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     write_outcome(run.outcome(series), outcome)
@@ -319,11 +315,3 @@ _pairs = cache(DemoPairs)
 @cache
 def _teacher(reference: str, precision: str, guidance: float | None) -> Teacher:
     return load_teacher(reference, device="cpu", precision=precision, guidance=guidance, vae=True)
-
-
-def by_variant(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    """Group outcomes by trained parameters and variant, in order of first appearance."""
-    groups: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault((outcome.trainable, outcome.variant), []).append(outcome)
-    return groups

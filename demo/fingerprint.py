@@ -8,18 +8,22 @@ from typing import Any
 
 from models.training.config import FinetuneConfig
 from models.training.parts import Parts, describe, with_negatives
+from models.training.run import OPERATIONAL
 
 DIGITS = 12
 # Options that the teacher's scores depend on; runs with the same ones share scores.
 SCORING = (
     "negatives", "negatives_count", "negatives_seed", "score_candidates", "score_draws", "score_error", "score_t_min",
-    "score_t_max", "teacher_precision",
+    "score_t_max", "teacher_precision", "guidance",
 )  # fmt: skip
+
+PLACES = frozenset({*OPERATIONAL, "base", "teacher", "data"})
+"""Options that say where something is; the weights and the data themselves are in a fingerprint."""
 
 
 def of_run(config: FinetuneConfig, parts: Parts) -> str:
-    """A run's fingerprint: its configuration, base, teacher, pairs and negatives."""
-    return _hash(config.model_dump(mode="json"), config, parts)
+    """A run's fingerprint: its configuration, base, teacher, pairs and negatives, wherever they are stored."""
+    return _hash(config.model_dump(mode="json", exclude=set(PLACES)), config, parts)
 
 
 def of_scores(config: FinetuneConfig, parts: Parts) -> str:

@@ -23,7 +23,7 @@ import PIL.Image
 
 from demo.captions import caption, draw_wording
 from demo.measure import StudentScores, measure
-from demo.probe import POOLED, PROBES, TEXT, probe_model
+from demo.probe import POOLED, PROBES, TEXT, accuracies, probe_model
 from demo.render import render
 from demo.sets import scenes
 from demo.winoground_sets import KINDS, counterpart
@@ -119,8 +119,8 @@ def gate(clip: Clip, work_dir: Path, config: FinetuneConfig, pairs: PairSet) -> 
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
     return Gate(
         parameters=clip.parameters,
-        image=probed[POOLED],
-        text=probed[TEXT],
+        image=accuracies(probed[POOLED]),
+        text=accuracies(probed[TEXT]),
         scores=measure(clip, Split.VALIDATION, ITEMS_PER_KIND),
         ceiling=measure(tuned, Split.VALIDATION, ITEMS_PER_KIND),
     )

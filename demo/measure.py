@@ -54,10 +54,10 @@ def measure(
 ) -> StudentScores:
     """Measure a student on a part's Winoground-style items, its retrieval pairs and its single objects.
 
-    By default each of these sets has its own seed.
+    By default these sets have the seeds of demo/data. With `seed`, they have this one and the next two.
     """
-    seeded = {} if seed is None else {"seed": seed}
-    items, pictures = _winoground(split, per_kind, **seeded)
+    seeds: list[dict[str, int]] = [{} if seed is None else {"seed": seed + place} for place in range(3)]
+    items, pictures = _winoground(split, per_kind, **seeds[0])
     images = encode_images(clip, pictures, batch_size=128)
     texts = encode_texts(clip, [caption for item in items for caption in item.captions])
     scores = cosines(texts.reshape(len(items), 2, -1), images.reshape(len(items), 2, -1))
@@ -66,8 +66,8 @@ def measure(
         kinds=[item.kind for item in items],
         text=[margin["text"] > 0 for margin in margins],
         image=[margin["image"] > 0 for margin in margins],
-        retrieval=_retrieval(clip, split, **seeded),
-        zero_shot=_zero_shot(clip, split, **seeded),
+        retrieval=_retrieval(clip, split, **seeds[1]),
+        zero_shot=_zero_shot(clip, split, **seeds[2]),
         margins=[margin[GROUP_MATCH] for margin in margins],
     )
 

@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ from models.teacher.pixels import teacher_view
 from models.teacher.teacher import Teacher
 from models.training.ridge import ridge_mapper
 
-SEED = 6  # for scenes that no other set has
+SEED = 6
 FITTED, MEASURED = 4096, 2048
 PROBES = ("places of shapes", "places of colours", "bindings")
 POOLED, PATCHES, TEXT = "pooled image embedding", "last patch tokens", "text embedding"
@@ -64,6 +65,7 @@ class Choices:
     """The number of scores of the probe."""
 
 
+@cache
 def two_object_scenes(split: Split, count: int, *, seed: int = SEED) -> list[Scene]:
     """Scenes of two objects that differ in shape and in colour."""
     found: list[Scene] = []
@@ -106,21 +108,24 @@ def fit(features: Float[Tensor, "n d"], choices: Choices) -> Float[Tensor, "scor
     return weights.detach()
 
 
-def accuracy(features: Float[Tensor, "n d"], weights: Float[Tensor, "scores d"], choices: Choices) -> float:
-    """The share of right choices; a tie is wrong."""
-    return (_margins(features, weights, choices) > 0).double().mean().item()
+def right_choices(
+    features: Float[Tensor, "n d"], weights: Float[Tensor, "scores d"], choices: Choices
+) -> list[bool]:
+    """Whether each choice is right; a tie is wrong."""
+    right: list[bool] = (_margins(features, weights, choices) > 0).tolist()
+    return right
 
 
 def probed(
     fitted: Float[Tensor, "n d"], measured: Float[Tensor, "m d"], scenes: tuple[list[Scene], list[Scene]]
-) -> list[float]:
-    """The accuracy of each of PROBES on the second set, after fitting it to the first."""
+) -> list[list[bool]]:
+    """Whether each choice of each of PROBES is right on the second set, after fitting it to the first."""
     mean, deviation = fitted.mean(dim=0), fitted.std(dim=0).clamp(min=1e-6)
     train, validation = ((each - mean) / deviation for each in (fitted, measured))
     found = []
     for probe in PROBES:
         weights = fit(train, choices_of(scenes[0], probe))
-        found.append(accuracy(validation, weights, choices_of(scenes[1], probe)))
+        found.append(right_choices(validation, weights, choices_of(scenes[1], probe)))
     return found
 
 
@@ -147,8 +152,8 @@ def probe_model(
     *,
     seed: int = SEED,
     sources: Sequence[str] = (POOLED, PATCHES, TEXT),
-) -> dict[str, list[float]]:
-    """The accuracies of PROBES from the model's representations, on scenes that a part and a seed determine."""
+) -> dict[str, list[list[bool]]]:
+    """The choices of PROBES from the model's representations, on scenes that a part and a seed determine."""
     scenes = probed_scenes(split, seed)
     images = [image_features(clip, each) for each in scenes]
     texts = [text_features(clip, each) for each in scenes]
@@ -160,8 +165,8 @@ def probe_model(
     return {source: probed(features[source][0], features[source][1], scenes) for source in sources}
 
 
-def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[float]]:
-    """The accuracies of PROBES from latents that a mapper makes of the pooled embedding, and from real ones."""
+def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[list[bool]]]:
+    """The choices of PROBES from latents that a mapper makes of the pooled embedding, and from real ones."""
     scenes = probed_scenes()
     trained_on = DemoPairs(FITTED)
     mapper = ridge_mapper(ridge_config(len(trained_on)), clip, teacher, trained_on)
@@ -173,7 +178,6 @@ def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[float]]:
     }
 
 
-@cache
 def probed_scenes(split: Split = Split.VALIDATION, seed: int = SEED) -> tuple[list[Scene], list[Scene]]:
     """The scenes that probes are fitted to, and those that they are measured on."""
     return two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(split, MEASURED, seed=seed)
@@ -214,10 +218,15 @@ def main() -> None:
         latents = probe_latents(clip, teacher) if teacher else {}
         for source, found in (probe_model(clip) | latents).items():
             print(
-                f"| {reference} | {source} | {' | '.join(f'{100 * share:.1f}' for share in found)} |",
+                f"| {reference} | {source} | {' | '.join(f'{100 * share:.1f}' for share in accuracies(found))} |",
                 flush=True,
             )
     print(f"| chance | | {' | '.join(['50.0'] * len(PROBES))} |")
+
+
+def accuracies(found: Sequence[Sequence[bool]]) -> list[float]:
+    """The share of right choices of each of PROBES."""
+    return [fmean(right) for right in found]
 
 
 def _choices(scene: Scene, row: int, probe: str) -> list[tuple[int, int, int]]:

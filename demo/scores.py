@@ -47,13 +47,13 @@ def score_chunk(config: FinetuneConfig, parts: Parts, number: int, file: Path, *
     write_atomic(file, save({"errors": torch.cat(errors)}, {"seconds": str(time.monotonic() - began)}))
 
 
-def scoring_seconds(files: Iterable[Path]) -> float:
-    """Seconds of one core that the scores in these files took."""
-    total = 0.0
+def scoring_seconds(files: Iterable[Path]) -> dict[str, float]:
+    """Seconds of one core that the scores in each file took, by its name."""
+    seconds = {}
     for file in files:
         with safe_open(file, "pt") as opened:
-            total += float(opened.metadata()["seconds"])
-    return total
+            seconds[file.name] = float(opened.metadata()["seconds"])
+    return seconds
 
 
 class OtherImages(PairSet):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from demo.arms import SETTINGS, arms
+from demo.arms import SEEDS, SETTINGS, arms
 from demo.experiment import (
     RUNS,
     WORK_DIR,
@@ -23,11 +23,10 @@ from demo.experiment import (
     run_all,
     summary,
 )
-from demo.report import write_screening
+from demo.report import screening_table, write_screening
 from demo.statistics import interval
 from demo.world import Split
 
-SEEDS = (0, 1)
 PER_KIND = 500
 MOST_LOST = 0.01
 """How much of retrieval, and of zero-shot, a chosen arm may lose."""
@@ -65,6 +64,21 @@ def _mean(runs: Sequence[Outcome], share: str) -> float:
     return fmean(getattr(run.measured, share) for run in runs)
 
 
+def _page(
+    arms: Sequence[Variant], outcomes: Sequence[Outcome], base: Outcome, left_out: Sequence[str]
+) -> str:
+    """The table of a setting, what was left out, and what is chosen."""
+    parts = [screening_table(outcomes, base, arms)]
+    if left_out:
+        parts.append(f"Left out: {', '.join(left_out)}.")
+    try:
+        control, objective = choose(arms, outcomes)
+        parts.append(f"By the plan's rule, the control is `{control}`, and the objective is `{objective}`.")
+    except ValueError as error:
+        parts.append(f"By the plan's rule, nothing is chosen. {error}")
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -72,32 +86,32 @@ def main() -> None:
     )
     parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
     parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
-    parser.add_argument("--base", default="demo", help="Reference of the student.")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument(
-        "--arms", nargs="+", default=[], help="Run only these arms and their controls, and write no table."
+        "--only", nargs="+", default=[], help="Run only these arms and their controls, and write no table."
     )
+    parser.add_argument("--without", nargs="+", default=[], help="Leave out these arms.")
     parser.add_argument("--into", type=Path, default=Path("docs/experiments"), help="Folder for the tables.")
     options = parser.parse_args()
     known = {arm.name for setting in options.settings for arm in arms(setting)}
-    if unknown := set(options.arms) - known:
+    if unknown := {*options.only, *options.without} - known:
         parser.error(
             f"There are no arms {', '.join(sorted(unknown))}; choose among {', '.join(sorted(known))}."
         )
     series = Series(Split.VALIDATION, options.teacher, options.work_dir, options.outcomes, per_kind=PER_KIND)
     base = base_outcome(series)
-    print(summary(base))
+    print(summary(base), flush=True)
     for setting in options.settings:
-        wanted = {*options.arms, *(arm.control for arm in arms(setting) if arm.name in options.arms)}
-        chosen = [arm for arm in arms(setting) if not options.arms or arm.name in wanted]
-        runs = [(arm, seed) for seed in options.seeds for arm in chosen]
+        wanted = {*options.only, *(arm.control for arm in arms(setting) if arm.name in options.only)}
+        chosen = [
+            arm
+            for arm in arms(setting)
+            if arm.name not in options.without and (not options.only or arm.name in wanted)
+        ]
         with one_a_core() as pool:
-            outcomes, scoring_s = run_all(series, runs, pool)
-        if not options.arms:
-            control, objective = choose(chosen, outcomes)
-            print(f"{setting}: the objective {objective} is chosen, and the control {control}.")
-            write_screening(setting, outcomes, base, chosen, options.into, scoring_s=scoring_s)
+            outcomes = run_all(series, [(arm, seed) for seed in SEEDS for arm in chosen], pool)
+        if not options.only:
+            write_screening(setting, _page(chosen, outcomes, base, options.without), options.into)
 
 
 if __name__ == "__main__":

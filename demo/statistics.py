@@ -32,7 +32,7 @@ class Estimate:
 
     mean: float
     standard_error: float
-    degrees_of_freedom: int
+    degrees_of_freedom: float
 
     @property
     def p(self) -> float:
@@ -78,7 +78,8 @@ def estimate(values: Float[np.ndarray, "bases seeds items"]) -> Estimate:
     """The mean of scores or paired differences, with bases and items as samples that a result should hold for.
 
     The squared standard error is the sum of that over the bases' means and that over the items' means. It counts the
-    noise that is of both twice, so it is rather too large. With one item, as for a share, there is only the first.
+    noise that is of both twice, so it is rather too large. With one item, as for a share, there is only the first. The
+    degrees of freedom are Welch and Satterthwaite's.
 
     Raises:
         ValueError: there are fewer than two bases.
@@ -86,10 +87,13 @@ def estimate(values: Float[np.ndarray, "bases seeds items"]) -> Estimate:
     bases, _, items = values.shape
     if bases < 2:
         raise ValueError("A standard error needs at least two bases.")
-    squared = values.mean(axis=(1, 2)).var(ddof=1) / bases
+    means = [(values.mean(axis=(1, 2)), bases - 1)]
     if items > 1:
-        squared += values.mean(axis=(0, 1)).var(ddof=1) / items
-    return Estimate(float(values.mean()), float(squared**0.5), bases - 1)
+        means.append((values.mean(axis=(0, 1)), items - 1))
+    squared = [(each.var(ddof=1) / len(each), freedom) for each, freedom in means]
+    total = sum(each for each, _ in squared)
+    freedom = total**2 / sum(each**2 / of for each, of in squared) if total else float(bases - 1)
+    return Estimate(float(values.mean()), float(total**0.5), float(freedom))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from demo.arms import PLACEBO, SETTINGS, arms, placebo_of
+from demo.arms import PLACEBO, SETTINGS, arms, placebo_of, places_arms
 from demo.experiment import Series
 
 TEACHER = {
-    "teacher", "objective", "score_by", "score_labels", "score_candidates", "sds_weight", "mapper_start", "t_min",
+    "teacher", "objective", "score_by", "score_labels", "sds_weight", "mapper_start", "t_min",
     "t_max", "mapper_warmup_steps", "ridge_images",
 }  # fmt: skip
 """Options that say what the teacher does; a run without one does not use them."""
@@ -49,3 +49,9 @@ def test_arms_that_may_be_chosen_ask_the_teacher_and_the_placebo_s_do_not(settin
         if arm.informed:
             ours, theirs = (each.config(0, "demo").model_dump() for each in (arm, placebo_of(arm)))
             assert {option for option, value in ours.items() if theirs[option] != value} == {"teacher"}
+
+
+def test_each_weight_of_l_sds_has_its_placebo_in_the_go_no_go() -> None:
+    names = ["sds-0.3", "sds-0.3-placebo", "sds-1", "sds-1-placebo", "sds-3", "sds-3-placebo"]
+    assert [arm.name for arm in places_arms()] == names
+    assert {arm.config(0, "demo").steps for arm in places_arms()} == {200}

@@ -11,7 +11,7 @@ from tests.demo.test_report import compared
 def test_bars_are_means_and_dots_are_bases() -> None:
     (axis,) = draw([compared(gain=4)]).axes
     heights = [[bar.get_height() for bar in container] for container in axis.containers[::2]]
-    assert heights == [pytest.approx([mean] * 4) for mean in (25, 32.5, 52.5)]
+    assert heights == [pytest.approx([mean] * 4) for mean in (25, 32.5, 52.5, 32.5)]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["all", *KINDS]
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     assert dots[1].get_ydata()[:4] == pytest.approx([25, 30, 35, 40])

@@ -1,15 +1,25 @@
 """The tables of the screening and of the confirmation, of outcomes that are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ttest_1samp
 
 from demo.experiment import Outcome, Variant
 from demo.measure import StudentScores
 from demo.probe import POOLED, TEXT
-from demo.report import Compared, confirmation_tables, screening_table, write_confirmation, write_screening
+from demo.report import (
+    Compared,
+    _verdict,
+    confirmation_tables,
+    screening_table,
+    write_confirmation,
+    write_screening,
+)
+from demo.statistics import estimate
 from demo.winoground_sets import KINDS
 
 ITEMS = [kind for kind in KINDS for _ in range(20)]
@@ -20,14 +30,22 @@ ARMS = [
 SHARE = {"teacher_gradient_share": 0.25, "target_own": 0.5}
 
 
-def run(variant: str, right: int, *, seed: int = 0, places: float = 0.5) -> Outcome:
-    """A run that has the first `right` items of each kind right, by group score and by GroupMatch, and all images."""
+def run(variant: str, right: int, *, seed: int = 0, places: int = 10) -> Outcome:
+    """A run that has the first `right` items of each kind right, by group score and by GroupMatch, and all images.
+
+    Of 20 scenes, it tells the first `places` shapes and two colours more.
+    """
     text = [number < right for number in range(20)] * 3
     margins = [1.0 if each else -1.0 for each in text]
     measured = StudentScores(ITEMS, text, [True] * 60, 0.9, 0.71, margins)
     log = [{"step": step, **(SHARE if variant == "sds" else {})} for step in (10.0, 20.0)]
-    probes = {POOLED: [places, places + 0.1, 0.7], TEXT: [0.8, 0.9, 1.0]}
-    return Outcome(variant, "all", seed, "heldout", 450.0, {}, measured, log, probes)
+    probes = {POOLED: [first(places), first(places + 2), first(14)], TEXT: [first(16), first(18), first(20)]}
+    scored = {"one": 400.0, variant: 100.0} if variant == "sds" else {}
+    return Outcome(variant, "all", seed, "heldout", 450.0, {}, measured, log, probes, scored)
+
+
+def first(count: int) -> list[bool]:
+    return [number < count for number in range(20)]
 
 
 BASE = run("base", 4)
@@ -42,7 +60,7 @@ def cells(text: str, row: str) -> list[list[str]]:
 
 
 def test_screening_has_a_row_an_arm_with_its_difference_probes_and_share() -> None:
-    text = screening_table(OUTCOMES, BASE, ARMS, scoring_s=600.0)
+    text = screening_table(OUTCOMES, BASE, ARMS)
 
     (base,), (clip,), (sds,), (chance,) = (cells(text, row) for row in ("base", "clip", "sds", "chance"))
     assert base[1:6] == ["20.0", "20.0", "20.0", "20.0", ""]
@@ -53,20 +71,20 @@ def test_screening_has_a_row_an_arm_with_its_difference_probes_and_share() -> No
     assert sds[5].endswith(") over clip")
     assert sds[7:] == ["65.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "0.25", "0.50"]
     assert chance[1:10] == ["50.0", "50.0", "50.0", "50.0", "", "0.00", "16.7", "0.8", "0.5"]
-    assert "4 runs (seeds 0, 1), 30 minutes of one core, and 10 for the teacher's scores" in text
+    assert "4 runs (seeds 0, 1), 30 minutes of one core, and 8 for the teacher's scores" in text
 
 
 def test_an_arm_whose_control_was_not_run_is_not_compared() -> None:
-    assert cells(screening_table(OUTCOMES[2:], BASE, ARMS[1:], scoring_s=0.0), "sds")[0][5] == ""
+    assert cells(screening_table(OUTCOMES[2:], BASE, ARMS[1:]), "sds")[0][5] == ""
 
 
 def test_settings_share_a_file_without_touching_each_other(tmp_path: Path) -> None:
     file = tmp_path / "screening.md"
     file.write_text(PAGE)
     for _ in range(2):
-        write_screening("exact", OUTCOMES, BASE, ARMS, tmp_path, scoring_s=0.0)
+        write_screening("exact", "new", tmp_path)
     exact, tags = file.read_text().split("<!-- tags -->")
-    assert exact.count("| sds |") == 1
+    assert exact.count("new") == 1
     assert tags == "\nkept\n<!-- /tags -->\n"
 
 
@@ -75,22 +93,22 @@ def test_page_without_its_markers_is_left_as_it_is(tmp_path: Path, text: str) ->
     file = tmp_path / "screening.md"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"screening\.md needs a line"):
-        write_screening("exact", OUTCOMES, BASE, ARMS, tmp_path, scoring_s=0.0)
+        write_screening("exact", "new", tmp_path)
     assert file.read_text() == text
 
 
-def compared(*, gain: int, places: bool = False) -> Compared:
-    """Four bases with two seeds each; the objective has `gain` more items of each kind, and points of places."""
+def compared(*, gain: int, places: bool = False, placebo: int = 0) -> Compared:
+    """Four bases with two seeds each; the objective has `gain` more items of each kind, and more scenes."""
 
     def arm(name: str, more: int) -> list[list[Outcome]]:
         return [
-            [run(name, 5 + base + more, seed=seed, places=0.5 + 0.01 * (base + more)) for seed in (0, 1)]
+            [run(name, 5 + base + more, seed=seed, places=10 + base % 2 + more) for seed in (0, 1)]
             for base in range(4)
         ]
 
     base = [[run("base", 5)] for _ in range(4)]
-    arms = {"base": base, "clip": arm("clip", 0), "sds": arm("sds", gain)}
-    return Compared("exact", arms, objective="sds", control="clip", places=places)
+    arms = {"base": base, "clip": arm("clip", 0), "sds": arm("sds", gain), "placebo": arm("placebo", placebo)}
+    return Compared("exact", arms, objective="sds", control="clip", placebo="placebo", places=places)
 
 
 def test_a_difference_that_all_bases_have_is_told_with_its_interval_over_the_items() -> None:
@@ -98,22 +116,58 @@ def test_a_difference_that_all_bases_have_is_told_with_its_interval_over_the_ite
     gained, none = cells(text, "exact: sds over clip")
     assert gained[1].startswith("+20.0 (+")
     assert gained[2] == "+20.0, +20.0, +20.0, +20.0"
-    assert float(gained[3].removeprefix("< ")) < 0.05
-    assert gained[-1] == "no"
+    assert gained[-1] == "a difference; a gain of 7 points is shown"
     assert none[1:] == [
         "+0.0 (+0.0 to +0.0)",
         "+0.0, +0.0, +0.0, +0.0",
-        "1.00",
-        "1.00",
         "+0.0 to +0.0",
-        "yes",
+        "1.00",
+        "1.00",
+        "null",
     ]
 
 
+def test_the_p_is_student_s_over_the_items_where_the_bases_agree() -> None:
+    """Four items of each 20 are gained by every base: Welch and Satterthwaite's degrees are those of the items."""
+    found = compared(gain=4)
+    (gained,) = cells(confirmation_tables([found]), "exact: sds over clip")
+    items = (found.values("sds") - found.values("clip")).mean(axis=(0, 1))
+    assert float(gained[4].removeprefix("< ")) >= float(ttest_1samp(items, 0).pvalue)
+    assert found.difference("clip").p == pytest.approx(ttest_1samp(items, 0).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("values", "corrected", "verdict"),
+    [
+        ([0.10, 0.11, 0.10, 0.11], 0.001, "a difference; a gain of 7 points is shown"),
+        ([0.06, 0.11, 0.10, 0.06], 0.001, "a difference; a gain of 7 points is not shown"),
+        ([0.001, -0.001, 0.002, 0.0], 0.5, "null"),
+        ([0.03, -0.02, 0.05, 0.0], 0.5, "not decided"),
+        ([0.018, 0.019, 0.021, 0.022], 0.02, "not decided"),
+    ],
+)
+def test_a_verdict_follows_the_interval_and_the_corrected_p(
+    values: list[float], corrected: float, verdict: str
+) -> None:
+    assert _verdict(estimate(np.array(values).reshape(4, 1, 1)), corrected, 0.07) == verdict
+
+
+def test_the_objective_stands_beside_its_placebo_without_a_p() -> None:
+    text = confirmation_tables([compared(gain=4, placebo=3)])
+    (row,) = cells(text, "exact: sds over placebo")
+    assert row[1].startswith("+5.0 (")
+    assert len(row) == 4
+
+
 def test_two_tests_double_the_smaller_p() -> None:
-    one, two = compared(gain=4), compared(gain=4)
+    uncertain = [
+        [run("sds", 5 + base + more, seed=seed) for seed in (0, 1)] for base, more in enumerate((3, -1, 2, 0))
+    ]
+    one = compared(gain=0)
+    one = two = replace(one, arms={**one.arms, "sds": uncertain})
     first, _ = cells(confirmation_tables([one, two]), "exact: sds over clip")
-    assert float(first[4]) == pytest.approx(2 * float(first[3]), rel=0.06)  # both are rounded to two digits
+    assert 0.01 < float(first[4]) < 0.5
+    assert float(first[5]) == pytest.approx(2 * float(first[4]), rel=0.06)  # both are rounded to two digits
 
 
 def test_each_arm_stands_with_chance_beside_it() -> None:
@@ -121,24 +175,28 @@ def test_each_arm_stands_with_chance_beside_it() -> None:
     clip, sds, chance = (cells(text, row)[0] for row in ("clip", "sds", "chance"))
     assert clip[1].startswith("32.5 (")  # the mean of 5, 6, 7 and 8 of 20
     assert sds[1].startswith("52.5 (")
-    assert sds[2:5] == ["52.5"] * 3
-    assert sds[6:] == ["52.5", "90.0", "71.0", "60.5"]
-    assert chance[1:] == ["50.0", "50.0", "50.0", "50.0", "0.00", "16.7", "0.8", "0.5", "50.0"]
+    means = [cell.split(" ")[0] for cell in sds]
+    assert means[1:5] == ["52.5"] * 4
+    assert means[6:9] == ["52.5", "90.0", "71.0"]
+    assert means[9:] == ["72.5", "82.5", "70.0", "80.0", "90.0", "100.0"]
+    assert chance[1:] == ["50.0"] * 4 + ["0.00", "16.7", "0.8", "0.5"] + ["50.0"] * 6
 
 
-def test_the_probe_of_places_is_the_mean_of_shapes_and_colours_from_the_image() -> None:
-    found = compared(gain=5, places=True)
-    assert found.values("clip").shape == (4, 2, 1)
-    assert found.values("clip")[:, 0, 0] == pytest.approx([0.55, 0.56, 0.57, 0.58])
-    assert found.difference().mean == pytest.approx(0.05)
-    assert cells(confirmation_tables([found]), "sds")[0][1].startswith("61.5 (")
+def test_the_probe_of_places_is_the_mean_of_shapes_and_colours_of_each_scene() -> None:
+    found = compared(gain=1, places=True)
+    assert found.values("clip").shape == (4, 2, 20)
+    assert found.values("clip")[:, 0].mean(axis=1) == pytest.approx([0.55, 0.6, 0.55, 0.6])
+    assert found.difference("clip").mean == pytest.approx(0.05)
+    assert cells(confirmation_tables([found]), "exact: sds over clip")[0][1].startswith("+5.0 (")
 
 
-def test_a_test_is_complete_if_every_base_has_every_run() -> None:
+def test_a_test_lacks_nothing_if_every_base_has_every_run_once() -> None:
     found = compared(gain=0)
-    assert found.complete
-    assert not Compared("exact", {**found.arms, "sds": [*found.arms["sds"][:3], []]}, "sds", "clip").complete
-    assert not Compared("exact", {**found.arms, "base": [[]] * 4}, "sds", "clip").complete
+    assert found.lacking((0, 1)) == []
+    assert found.lacking((0, 1, 2)) == ["clip", "sds", "placebo"]
+    twice = [[*found.arms["sds"][0], run("sds", 5)], *found.arms["sds"][1:]]
+    assert replace(found, arms={**found.arms, "sds": twice}).lacking((0, 1)) == ["sds"]
+    assert replace(found, arms={**found.arms, "base": [[]] * 4}).lacking((0, 1)) == ["base"]
 
 
 def test_confirmation_is_written_between_its_markers_with_a_figure(tmp_path: Path) -> None:

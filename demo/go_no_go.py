@@ -1,0 +1,81 @@
+"""Does L_SDS bring places into the pooled image embedding? `python -m demo.go_no_go`
+
+A student that was trained by contrast alone, whose embeddings hold no places, is fine-tuned for 200 steps by L_SDS at
+each weight, and likewise with the placebo teacher. The linear probe of places is read on validation scenes. It is a go
+if the probe rises at least 5 points over the placebo's. The confirmation then has the weight with the largest rise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from demo.arms import places_arms
+from demo.base_students import train_base
+from demo.experiment import RUNS, WORK_DIR, Outcome, Series, base_outcome, one_a_core, run_all
+from demo.report import places
+from demo.world import Split
+from models.markdown import markdown_table
+
+BASE = 10
+"""Seed of the student, which the confirmation does not use."""
+RISE = 0.05
+
+
+def page(base: Outcome, outcomes: Sequence[Outcome]) -> str:
+    """The table of the probes, and the verdict."""
+    probes = {run.variant: fmean(places(run)) for run in outcomes}
+    rises = {
+        name: probes[name] - probes[f"{name}-placebo"] for name in probes if not name.endswith("-placebo")
+    }
+    shares = {run.variant: _share(run) for run in outcomes}
+    rows = [
+        [
+            name,
+            shares[name],
+            f"{100 * probes[name]:.1f}",
+            f"{100 * probes[f'{name}-placebo']:.1f}",
+            f"{100 * rise:+z.1f}",
+        ]
+        for name, rise in rises.items()
+    ]
+    header = ["arm", "share", "probe of places, %", "with the placebo, %", "rise, points"]
+    best = max(rises, key=rises.__getitem__)
+    verdict = "Go" if rises[best] >= RISE else "No go"
+    return (
+        f"Before: {100 * fmean(places(base)):.1f} % (chance 50).\n\n{markdown_table(header, rows)}\n\n"
+        f"{verdict}: `{best}` has the largest rise, {100 * rises[best]:+z.1f} points."
+    )
+
+
+def _share(run: Outcome) -> str:
+    values = [record["teacher_gradient_share"] for record in run.log if "teacher_gradient_share" in record]
+    return f"{fmean(values):.2f}" if values else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for what is trained.")
+    parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
+    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+    parser.add_argument("--compile", action="store_true", help="Compile the student's towers first.")
+    options = parser.parse_args()
+    student = train_base(BASE, options.work_dir, by_contrast_alone=True, compiled=options.compile)
+    series = Series(
+        Split.VALIDATION,
+        options.teacher,
+        options.work_dir,
+        options.outcomes / "go-no-go",
+        base=f"local-dir:{student}",
+    )
+    with one_a_core() as pool:
+        outcomes = run_all(series, [(arm, 0) for arm in places_arms()], pool)
+    print(page(base_outcome(series), outcomes))
+
+
+if __name__ == "__main__":
+    main()
