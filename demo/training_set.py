@@ -35,7 +35,7 @@ from models.encode import encode_texts
 from models.propose import best_captions
 
 DISTILLATION_SEED = 2000  # differs from the student's and the teacher's
-SAYINGS_SEED = 2002
+WORDING_SEED = 2002
 IMAGES_AT_ONCE = 128
 PROPOSED = 8  # captions for each image: as many as the words of two objects make
 Captions = Literal["exact", "tags", "proposed"]
@@ -62,7 +62,7 @@ class DemoPairs(PairSet):
         self._images, self.scenes = drawn.images, drawn.scenes
         self._texts: list[tuple[str, tuple[str, ...]]] = [(text, ()) for text in drawn.captions]
         if captions == "tags":
-            self._texts = [(tags(scene), sayings(scene, index)) for index, scene in enumerate(drawn.scenes)]
+            self._texts = [(tags(scene), candidate_captions(scene, index)) for index, scene in enumerate(drawn.scenes)]
         elif captions == "proposed":
             self._texts = proposed(drawn.images, proposer)
         digest = hashlib.sha256(self._images.tobytes())
@@ -91,7 +91,7 @@ def tags(scene: Scene) -> str:
     return ", ".join(sorted({word for thing in scene.things for word in (thing.colour, thing.shape)}))
 
 
-def sayings(scene: Scene, index: int) -> tuple[str, ...]:
+def candidate_captions(scene: Scene, index: int) -> tuple[str, ...]:
     """All captions that the words of a scene make, in random order, in a wording that `index` determines.
 
     They bind the colours either way, and name each relation. With one shape, or one colour, exchanging colours says the
@@ -99,7 +99,7 @@ def sayings(scene: Scene, index: int) -> tuple[str, ...]:
     """
     if scene.relation is None:
         return ()
-    rng = np.random.default_rng((SAYINGS_SEED, index))
+    rng = np.random.default_rng((WORDING_SEED, index))
     wording = replace(draw_wording(2, rng, complete=True), sizes=(None, None))
     bound = (scene, with_colours_exchanged(scene)) if two_different(scene) else (scene,)
     said = [caption(replace(each, relation=relation), wording) for each in bound for relation in Relation]

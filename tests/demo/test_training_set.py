@@ -130,24 +130,24 @@ def test_content_hash_is_of_the_data_alone() -> None:
     assert len({DemoPairs(8).content_hash, *(other.content_hash for other in others)}) == 4
 
 
-def test_tags_are_words_and_their_sayings_hold_what_is_true_once() -> None:
+def test_tags_are_words_and_their_candidates_hold_what_is_true_once() -> None:
     exact, tagged = DemoPairs(60), DemoPairs(60, captions="tags")
     places = set()
     for index, scene in enumerate(exact.scenes):
         sample = tagged.sample(index)
-        (text,), (sayings,) = sample.captions, sample.negatives
+        (text,), (candidates,) = sample.captions, sample.negatives
         assert text.split(", ") == sorted(
             {word for thing in scene.things for word in (thing.colour, thing.shape)}
         )
         if scene.relation is None:
-            assert sayings == ()
+            assert candidates == ()
             continue
         different = two_different(scene)
-        assert len(sayings) == len(set(sayings)) == (8 if different else 4)
+        assert len(candidates) == len(set(candidates)) == (8 if different else 4)
         first, second = (f"{thing.colour} {thing.shape}" for thing in scene.things)
-        true = [said for said in sayings if _says(said, first, second, scene.relation)]
+        true = [said for said in candidates if _says(said, first, second, scene.relation)]
         assert len(true) == 1
-        places.add(sayings.index(true[0]))
+        places.add(candidates.index(true[0]))
     assert len(places) == 8  # the true one is anywhere
 
 
@@ -172,9 +172,9 @@ def test_proposed_captions_have_the_right_words_and_not_only_the_right_binding(
 ) -> None:
     """The list has the captions that the words of a few scenes make, among others."""
     exact, tagged = DemoPairs(24), DemoPairs(24, captions="tags")
-    sayings = [text for index in range(24) for text in tagged.sample(index).negatives[0]]
+    candidates = [text for index in range(24) for text in tagged.sample(index).negatives[0]]
     others = training_pairs(DISTILLATION_SEED, 24, 400).captions
-    monkeypatch.setattr("demo.training_set.training_captions", lambda: [*sayings, *others])
+    monkeypatch.setattr("demo.training_set.training_captions", lambda: [*candidates, *others])
     demo.training_set._all_captions.cache_clear()
     try:
         proposed = DemoPairs(24, captions="proposed")
