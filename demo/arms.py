@@ -12,6 +12,8 @@ SETTINGS = ("exact", "tags", "proposed")
 PLACEBO = str(Path(__file__).parent / "placebo")
 SEEDS = (0, 1)
 WEIGHTS = (0.3, 1.0, 3.0)
+UNIT = {"sds": 1.0, "condition": 200.0}
+"""The weight at which a loss pulls at the image features about as much as the other losses do, measured on the demo."""
 PLACES_STEPS = 200
 COMMON: dict[str, Any] = {"trainable": "all", "steps": 150, "lr": 5e-4}
 SDS: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95, "ridge_images": 1024}
@@ -51,7 +53,15 @@ def arms(setting: str) -> list[Variant]:
         placebo_of(score),
         Variant.of("score-misled", **choice, misled=True, control=control),
         *_by_gradient("sds", {**common, **SDS, "objective": "sds-clip"}),
-        Variant.of("sds-misled", **common, **SDS, objective="sds-clip", misled=True, control="clip"),
+        Variant.of(
+            "sds-misled",
+            **common,
+            **SDS,
+            objective="sds-clip",
+            sds_weight=UNIT["sds"],
+            misled=True,
+            control="clip",
+        ),
         *_by_gradient("condition", {**common, **CONDITION, "objective": "condition"}),
     ]
     on_text = {"trainable": "text-map"}
@@ -67,7 +77,7 @@ def arms(setting: str) -> list[Variant]:
 def places_arms() -> list[Variant]:
     """L_SDS at each weight, each with its placebo, for 200 steps on exact captions."""
     options = {**COMMON, "data": "demo-exact", **SDS, "objective": "sds-clip", "steps": PLACES_STEPS}
-    found = [Variant.of(f"sds-{weight:g}", **options, sds_weight=weight) for weight in WEIGHTS]
+    found = [Variant.of(f"sds-{weight:g}", **options, sds_weight=weight * UNIT["sds"]) for weight in WEIGHTS]
     return [each for arm in found for each in (arm, placebo_of(arm))]
 
 
@@ -79,6 +89,7 @@ def placebo_of(arm: Variant) -> Variant:
 def _by_gradient(name: str, options: dict[str, Any]) -> list[Variant]:
     """A loss on the image features at three weights, and at the middle one with the placebo."""
     weighted = [
-        Variant.of(f"{name}-{weight:g}", **options, sds_weight=weight, control="clip") for weight in WEIGHTS
+        Variant.of(f"{name}-{weight:g}", **options, sds_weight=weight * UNIT[name], control="clip")
+        for weight in WEIGHTS
     ]
     return [*weighted, placebo_of(weighted[1])]

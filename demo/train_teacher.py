@@ -38,9 +38,9 @@ Watch = Callable[[PixArtTransformer2DModel, T5EncoderModel], dict[str, float]]
 class TeacherRecipe(PlateauRate):
     """What determines the weights of the transformer and the text encoder, apart from the autoencoder's."""
 
-    steps: int = 2_000
+    steps: int = 3_000
     batch_size: int = 128
-    pool_size: int = 24_576  # scenes; each is seen about ten times, with new wording and noise
+    pool_size: int = 24_576  # scenes; each is seen about 16 times, with new wording and noise
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     decay_share: float = 0.3  # final share of the steps, over which the rate falls linearly to zero

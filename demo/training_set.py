@@ -62,7 +62,9 @@ class DemoPairs(PairSet):
         self._images, self.scenes = drawn.images, drawn.scenes
         self._texts: list[tuple[str, tuple[str, ...]]] = [(text, ()) for text in drawn.captions]
         if captions == "tags":
-            self._texts = [(tags(scene), candidate_captions(scene, index)) for index, scene in enumerate(drawn.scenes)]
+            self._texts = [
+                (tags(scene), candidate_captions(scene, index)) for index, scene in enumerate(drawn.scenes)
+            ]
         elif captions == "proposed":
             self._texts = proposed(drawn.images, proposer)
         digest = hashlib.sha256(self._images.tobytes())

@@ -69,6 +69,9 @@ def configure(**options: object) -> FinetuneConfig:
         "batch_size": 8,
         "warmup_steps": 1,
         "lr": 1e-3,
+        "mapper_start": "random",
+        "t_min": 0.02,
+        "t_max": 0.98,
         "precision": "float32",
         "workers": 1,
     }

@@ -115,7 +115,7 @@ def train(
             f"{out} is not the same folder for every process; choose an --out on a disk that all "
             "processes share."
         )
-    if done == 0 and run.mapper is not None and config.mapper_start == "ridge":
+    if done == 0 and run.mapper is not None and config.uses_sds and config.mapper_start == "ridge":
         assert parts.teacher is not None
         fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, watcher.on_batch)
         run.mapper.load_state_dict(fitted.state_dict())

@@ -34,7 +34,6 @@ from tests.training import configure
         ),
         ({"objective": "score", "negatives": "swap", "teacher": None}, "score needs a teacher"),
         ({"objective": "condition", "trainable": "text-map"}, "only texts; use the objective clip"),
-        ({"objective": "condition", "mapper_start": "ridge"}, "use mapper_start: random"),
         ({"objective": "score", "negatives": "swap", "negatives_loss": "contrast"}, "needs negatives_loss"),
         ({"t_min": 0.9, "t_max": 0.1}, "t_min.*t_max"),
         ({"t_max": 1.5}, "t_max: .*1"),
