@@ -104,7 +104,7 @@ bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)
 
-demo-teacher: $(STAMP) ## Train the demo teacher again (under an hour on two cores; continues where it was stopped)
+demo-teacher: $(STAMP) ## Train the demo teacher again (an hour or more on two cores; continues where it was stopped)
 	$(BIN)/python -m demo.build_teacher $(ARGS)
 
 demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world

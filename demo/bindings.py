@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from demo.options import run
 from demo.sets import pairs
 from demo.training_set import DemoPairs
 from demo.world import Split
@@ -122,4 +123,4 @@ def _row(name: str, found: Residuals) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

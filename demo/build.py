@@ -10,6 +10,7 @@ from typing import Any
 
 from open_clip.tokenizer import HFTokenizer
 
+from demo.options import count, run
 from demo.sets import training_pairs
 from demo.student import save_student
 from demo.tokenizer import CONTEXT_LENGTH, save_tokenizer
@@ -50,7 +51,7 @@ def main() -> None:
         type=Path,
         help="Folder into which student/ and data/ are written (default, for the demo's own student: demo).",
     )
-    parser.add_argument("--steps", type=int, help=f"Number of training steps (default: {Recipe.steps}).")
+    parser.add_argument("--steps", type=count, help=f"Number of training steps (default: {Recipe.steps}).")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="Seed of the weights and of the pairs.")
     parser.add_argument(
         "--by-contrast-alone",
@@ -70,10 +71,10 @@ def main() -> None:
         recipe = replace(recipe, **BY_CONTRAST_ALONE)
     if options.steps is not None:
         recipe = replace(recipe, steps=options.steps)
-    if options.into is None and (options.by_contrast_alone or options.seed != Recipe.seed):
+    if options.into is None and recipe != Recipe():
         parser.error("This is not the demo's own student. Give the folder for it with --into.")
     build(options.work_dir, options.into or DEMO, recipe, compiled=options.compile)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from transformers import T5EncoderModel
 
 from demo.checkpoint import seconds_trained
+from demo.options import count, run
 from demo.sets import training_pairs
 from demo.teacher import CONTEXT_LENGTH, new_vae, save_teacher
 from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
@@ -22,7 +22,7 @@ from demo.train_text_encoder import TextRecipe, train_text_encoder
 from demo.train_vae import VaeRecipe, train_vae
 
 DEMO = Path(__file__).parent
-WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-teacher"  # survives cleaning the work tree
+WORK_DIR = Path(".cache/demo-teacher")
 TOKENIZER_CAPTIONS = 8192
 
 
@@ -83,7 +83,7 @@ def main() -> None:
         type=Path,
         help="Folder into which the teacher is written (default: demo/teacher, demo/placebo).",
     )
-    parser.add_argument("--steps", type=int, default=TeacherRecipe.steps, help="Number of training steps.")
+    parser.add_argument("--steps", type=count, default=TeacherRecipe.steps, help="Number of training steps.")
     parser.add_argument(
         "--placebo",
         action="store_true",
@@ -98,9 +98,12 @@ def main() -> None:
         help="Compile the networks first. This needs a C++ compiler, and saves time.",
     )
     options = parser.parse_args()
+    recipe = replace(TeacherRecipe(), steps=options.steps, binding=not options.placebo)
+    if options.into is None and recipe.steps != TeacherRecipe.steps:
+        parser.error("This is not the demo's own teacher. Give the folder for it with --into.")
     print(f"Checkpoints and the log are written to {options.work_dir}.", flush=True)
     build = Build(
-        recipe=replace(TeacherRecipe(), steps=options.steps, binding=not options.placebo),
+        recipe=recipe,
         into=options.into or DEMO / ("placebo" if options.placebo else "teacher"),
         work_dir=options.work_dir,
         vae=options.vae,
@@ -111,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

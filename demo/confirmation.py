@@ -27,6 +27,7 @@ from demo.experiment import (
     run_all,
     summary,
 )
+from demo.options import run
 from demo.report import Compared, write_confirmation
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

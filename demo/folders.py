@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from demo.options import count, run
 from demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
 from demo.whats_up_sets import whats_up_items, write_whats_up
 from demo.winoground_sets import (
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="Folder into which the sets are written.")
     parser.add_argument(
         "--items",
-        type=int,
+        type=count,
         default=ITEMS_PER_KIND,
         help="Number of items of each kind that compares captions.",
     )
@@ -85,7 +86,11 @@ def main() -> None:
         "--seed", type=int, help="Seed of these items. By default they are those of demo/data."
     )
     parser.add_argument(
-        "--split", type=Split, action="append", help="Part: heldout or validation (default: both)."
+        "--split",
+        type=Split,
+        choices=(Split.HELD_OUT, Split.VALIDATION),
+        action="append",
+        help="A part; repeat the option for both (default: both).",
     )
     options = parser.parse_args()
     seed = {} if options.seed is None else {"seed": options.seed}
@@ -102,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,6 +23,7 @@ import PIL.Image
 
 from demo.captions import caption, draw_wording
 from demo.measure import StudentScores, measure
+from demo.options import count, run
 from demo.probe import POOLED, PROBES, TEXT, accuracies, probe_model
 from demo.render import render
 from demo.sets import scenes
@@ -173,7 +174,7 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the students.")
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for the fine-tuned students.")
-    parser.add_argument("--steps", type=int, default=STEPS, help="Number of steps of fine-tuning.")
+    parser.add_argument("--steps", type=count, default=STEPS, help="Number of steps of fine-tuning.")
     options = parser.parse_args()
     pairs = ExactPairs(PAIRS)
     print(HEADER)
@@ -188,4 +189,4 @@ def _percent(shares: Iterable[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

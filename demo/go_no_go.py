@@ -15,6 +15,7 @@ from statistics import fmean
 from demo.arms import places_arms
 from demo.base_students import train_base
 from demo.experiment import RUNS, WORK_DIR, Outcome, Series, base_outcome, one_a_core, run_all
+from demo.options import run
 from demo.report import places
 from demo.world import Split
 from models.markdown import markdown_table
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -30,6 +30,7 @@ from torch.nn.functional import softplus
 
 from demo.bindings import ridge_config
 from demo.captions import caption, draw_wording
+from demo.options import run
 from demo.places import colour_of, in_order, shape_of
 from demo.render import render
 from demo.sets import scenes
@@ -251,4 +252,4 @@ def _batches(scenes: Sequence[Scene]) -> Iterator[Sequence[Scene]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

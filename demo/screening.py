@@ -23,6 +23,7 @@ from demo.experiment import (
     run_all,
     summary,
 )
+from demo.options import run
 from demo.report import screening_table, write_screening
 from demo.statistics import interval
 from demo.world import Split
@@ -115,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from demo.folders import write_zero_shot
+from demo.options import run
 from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from demo.winoground_sets import KINDS
 from demo.world import Split
@@ -112,7 +113,11 @@ def main() -> None:
         "--teacher", help="Reference of a teacher, whose scores are printed instead of the model's."
     )
     parser.add_argument(
-        "--split", type=Split, default=Split.HELD_OUT, help="The part to measure on: heldout or validation."
+        "--split",
+        type=Split,
+        choices=(Split.HELD_OUT, Split.VALIDATION),
+        default=Split.HELD_OUT,
+        help="The part to measure on.",
     )
     options = parser.parse_args()
     if options.teacher:
@@ -123,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -55,7 +55,7 @@ def new_transformer() -> PixArtTransformer2DModel:
         interpolation_scale=1,
         use_additional_conditions=False,
     )
-    nn.init.zeros_(transformer.proj_out.weight)  # as in DiT: the first prediction is 0
+    nn.init.zeros_(transformer.proj_out.weight)  # as in DiT: the first prediction is the same everywhere
     return transformer
 
 

@@ -17,9 +17,11 @@ from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import ImageDraw, ImageFont
 
 from demo.captions import Wording, caption
+from demo.options import count, run
 from demo.sets import pairs
 from demo.winoground_sets import two_different
 from demo.world import IMAGE_SIZE_PX, Relation, Split, with_colours_exchanged, with_relation
+from models.teacher.folder import find_folder
 
 DEMO = Path(__file__).parent
 OUT = DEMO.parent / "docs" / "teacher-samples.png"
@@ -84,19 +86,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--teacher",
-        type=Path,
-        default=DEMO / "teacher",
-        help="Folder of the teacher, in diffusers' layout.",
+        default="demo",
+        help="Reference of the teacher.",
     )
     parser.add_argument("--out", type=Path, default=OUT, help="The PNG file to write.")
-    parser.add_argument("--steps", type=int, default=STEPS, help="Number of denoising steps.")
+    parser.add_argument("--steps", type=count, default=STEPS, help="Number of denoising steps.")
     options = parser.parse_args()
     captions = grid_captions()
-    grid = draw_grid(sample(options.teacher, captions, options.steps), captions)
+    grid = draw_grid(sample(find_folder(options.teacher, vae=True)[1], captions, options.steps), captions)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     grid.save(options.out, optimize=True)
     print(f"Wrote {options.out}: {COUNT} captions of validation combinations, {options.steps} steps each.")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,7 @@ _SPELLED = -10.0
 
 
 def save_teacher_tokenizer(folder: Path, captions: list[str], context_length: int) -> None:
-    """Write the files that every T5Tokenizer reads. Any text of ASCII characters can be spelled."""
+    """Write the files that transformers 5 reads. Any text of ASCII characters can be spelled."""
     words = sorted({word for caption in captions for word in caption.split()})
     characters = [START_OF_WORD, *string.ascii_lowercase, *string.digits, *string.punctuation]
     vocabulary = [

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
+from demo.options import count, run
 from demo.render import render
 from demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from demo.train_teacher import encode
@@ -141,8 +142,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("teachers", nargs="+", metavar="TEACHER", help="References of the teachers.")
-    parser.add_argument("--items", type=int, default=500, help="Number of items of each kind.")
-    parser.add_argument("--draws", type=int, default=4, help="Number of draws of noise at each level.")
+    parser.add_argument("--items", type=count, default=500, help="Number of items of each kind.")
+    parser.add_argument("--draws", type=count, default=4, help="Number of draws of noise at each level.")
     options = parser.parse_args()
     levels = " | ".join(f"t = {level}" for level in LEVELS)
     print(f"| teacher | kind | GroupMatch at {levels} | at all | group |")
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -154,7 +154,8 @@ class PixArt:
         self.version_note = f"\ncaption tokens|{self._max_tokens}"
 
     def check(self, config: Mapping[str, Any], kind: str) -> None:
-        channels_in, channels_out = config.get("in_channels", 4), config.get("out_channels", 8)
+        channels_in = config.get("in_channels", 4)
+        channels_out = config.get("out_channels", 8) or channels_in  # as in diffusers
         if channels_out not in (channels_in, 2 * channels_in):
             raise TeacherError(
                 f"{kind} whose transformer takes {channels_in} channels and gives {channels_out}. It must give as "

@@ -103,8 +103,8 @@ class TrainingOptions(BaseModel):
     mapper_input: MapperInput = "normalized"
     """Give the mapper the image embedding on the unit sphere (`normalized`), or as it is (`raw`)."""
     mapper_start: Literal["random", "ridge"] = "ridge"
-    """Start the mapper of L_SDS as the closed-form fit to VAE latents of training images (`ridge`), or as a fresh linear
-    layer (`random`), as that of L_condition always starts."""
+    """Start the mapper of L_SDS as the closed-form fit to VAE latents of training images (`ridge`), or as a fresh
+    linear layer (`random`). That of L_condition always starts as a fresh one."""
     ridge: Positive = 1e-3
     """Use this penalty for the ridge regression, if `mapper_start` is ridge."""
     ridge_images: Count = 4096

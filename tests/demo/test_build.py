@@ -27,7 +27,9 @@ def test_built_folder_is_a_whole_demo_that_open_clip_loads(tmp_path: Path) -> No
     assert (tmp_path / "demo" / "student" / "tokenizer.json").read_bytes() == stored
 
 
-@pytest.mark.parametrize("other", [["--by-contrast-alone"], ["--seed", "1"]])
+@pytest.mark.parametrize(
+    "other", [["--by-contrast-alone"], ["--seed", "1"], ["--steps", "10"], ["--steps", "0"]]
+)
 def test_another_student_does_not_replace_the_demo_s(
     other: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,5 +119,11 @@ def test_command_says_where_it_works_and_how_long_training_took(
     assert "90 minutes" in printed
 
 
-def test_checkpoints_stay_outside_the_work_tree() -> None:
-    assert not build.WORK_DIR.resolve().is_relative_to(TREE)
+@pytest.mark.parametrize("options", [["--steps", "7"], ["--steps", "0"], ["--steps", "many"]])
+def test_a_trial_does_not_replace_the_demo_s_teacher(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "build_teacher", lambda *_: pytest.fail("It was trained."))
+    monkeypatch.setattr(sys, "argv", ["build_teacher", *options])
+    with pytest.raises(SystemExit, match="2"):
+        build.main()

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    PixArtTransformer2DModel,
+    UNet2DConditionModel,
+)
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
@@ -26,6 +32,12 @@ from tests.teachers import save_pixart_teacher, save_sd_teacher
 from tests.training import PLACE, changed, configure, frozen_state, gradients, last_checkpoint
 
 UNCLIPPED = 1e9
+ONE_IMAGE = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+on_families = pytest.mark.parametrize(
+    "save",
+    [save_sd_teacher, partial(save_sd_teacher, prediction_type="v_prediction"), save_pixart_teacher],
+    ids=["epsilon", "velocity", "pixart"],
+)
 
 
 def first_gradients(out: Path, parts: Parts, **options: object) -> dict[str, Tensor]:
@@ -61,22 +73,29 @@ class Step:
         return {name: value.grad for name, value in named.items() if value.grad is not None}
 
 
-def formula(parts: Parts, scheduler: Any, weight: float, seed: int) -> dict[str, Tensor]:
-    """The gradients with z_0 = W f(x) under x's caption, U-Net included."""
-    assert parts.teacher is not None
+def formula(parts: Parts, folder: Path, weight: float, seed: int) -> dict[str, Tensor]:
+    """The gradients with z_0 = W f(x) under x's caption, denoiser included, by diffusers' own networks."""
     step, mapper = Step(parts, seed), Mapper(32, (4, 8, 8), seed=seed)
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     noisy = scheduler.add_noise(mapper.linear(step.image).view(8, 4, 8, 8), step.noise, step.timesteps)
-    unet = deepcopy(parts.teacher.denoiser).requires_grad_(True)
-    output = unet(noisy, step.timesteps, parts.teacher.encode_captions(step.texts)).sample
+    pipeline = DiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    with torch.no_grad():
+        embeddings, *masks = pipeline.encode_prompt(step.texts, device="cpu", **ONE_IMAGE)
+    if hasattr(pipeline, "transformer"):
+        options = {"encoder_attention_mask": masks[0]}
+        output = pipeline.transformer(noisy, embeddings, step.timesteps, **options).sample[:, :4]
+    else:
+        output = pipeline.unet(noisy, step.timesteps, embeddings).sample
     return step.gradients(output, noisy, mapper, scheduler, weight)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_a_step_has_the_gradient_of_the_formula(prediction_type: str, parts: Parts, tmp_path: Path) -> None:
-    folder = save_sd_teacher(tmp_path / "teacher", prediction_type=prediction_type, seed=3)
+@on_families
+def test_a_step_has_the_gradient_of_the_formula(
+    save: Callable[..., Path], parts: Parts, tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "teacher", seed=3)
     own = Parts(parts.base, parts.pairs, load_teacher(str(folder), device="cpu", precision="float32"))
-    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    expected = formula(own, scheduler, 0.7, seed=5)
+    expected = formula(own, folder, 0.7, seed=5)
     found = first_gradients(tmp_path / "out", own, sds_weight=0.7, seed=5, trainable="all")
     assert len(found) == len(list(parts.base.network.parameters())) + 2
     for name, value in found.items():
@@ -103,9 +122,7 @@ def condition_formula(parts: Parts, folder: Path, weight: float, seed: int) -> d
     return step.gradients(output, noisy, mapper, scheduler, weight)
 
 
-@pytest.mark.parametrize(
-    "save", [save_sd_teacher, partial(save_sd_teacher, prediction_type="v_prediction"), save_pixart_teacher]
-)
+@on_families
 def test_a_step_with_the_condition_has_the_gradient_of_its_formula(
     save: Callable[..., Path], parts: Parts, tmp_path: Path
 ) -> None:
