@@ -48,8 +48,9 @@ def test_weights_are_float16_and_small() -> None:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
 
 
-def test_whole_demo_stays_within_twenty_megabytes() -> None:
-    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 20_000_000
+def test_whole_demo_stays_small() -> None:
+    """The student has 8 MB at most, the teacher and the placebo 14 each; the sets are files too."""
+    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 38_000_000
 
 
 def test_positions_of_words_start_as_sines_and_cosines() -> None:
