@@ -137,6 +137,11 @@ class Series:
         drawn = _pairs(self.pairs, self.pairs_seed, captions=captions, proposer=config.base)
         return Parts(load_base(config.base), drawn, teacher)
 
+    def file(self, name: str) -> Path:
+        """The file of what was measured of a model, named by the items too."""
+        seed = "" if self.seed is None else f"-{self.seed}"
+        return self.outcomes / f"{name}-{self.split}{seed}-{self.per_kind}.json.gz"
+
     def plan(self, variant: Variant, seed: int) -> Run:
         config = variant.config(seed, self.teacher, self.base)
         parts = self.parts(config)
@@ -159,8 +164,7 @@ class Run:
 
     def outcome(self, series: Series) -> Path:
         """The file of what was measured for a series."""
-        seed = "" if series.seed is None else f"-{series.seed}"
-        return series.outcomes / f"{self.folder.name}-{series.split}{seed}-{series.per_kind}.json.gz"
+        return series.file(self.folder.name)
 
 
 def one_a_core() -> ProcessPoolExecutor:
@@ -185,9 +189,7 @@ def run_all(series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executo
 def base_outcome(series: Series) -> Outcome:
     """The base itself, measured like a run."""
     clip = load_base(series.base)
-    file = (
-        series.outcomes / f"base-{clip.version[:12]}-{series.split}-{series.seed}-{series.per_kind}.json.gz"
-    )
+    file = series.file(f"base-{clip.version[:12]}")
     if not file.exists():
         measured, probes = _measured(clip, series)
         write_outcome(file, Outcome("base", "none", 0, series.split, 0.0, {}, measured, [], probes=probes))
