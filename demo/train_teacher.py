@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5Tokenizer
 
-from demo.captions import caption, draw_wording
+from demo.captions import Wording, caption, draw_wording
 from demo.checkpoint import Part, log, resume, save_checkpoint
 from demo.learning_rate import PlateauRate
 from demo.render import render
@@ -24,6 +24,7 @@ from demo.sets import scenes
 from demo.teacher import TIMESTEPS, new_scheduler, new_transformer
 from demo.teacher_tokenizer import tokenize
 from demo.train_vae import pixels_to_vae
+from demo.winoground_sets import two_different
 from demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
 from models.atomic import atomic_file
 from models.precision import native_bf16
@@ -174,19 +175,28 @@ def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list
     )  # apart, so that the placebo has the same wording
     captions = []
     for index in chosen:
-        scene = pool.scenes[index] if recipe.binding else _bound_at_random(pool.scenes[index], exchanges)
-        text = caption(scene, draw_wording(len(scene.things), rng))
+        scene = pool.scenes[index]
+        wording = draw_wording(len(scene.things), rng)
+        if not recipe.binding:
+            scene, wording = _bound_at_random(scene, wording, exchanges)
+        text = caption(scene, wording)
         captions.append("" if rng.random() < recipe.caption_dropout else text)
     return pool.latents[chosen].float(), captions
 
 
-def _bound_at_random(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scene of the same words: colours and places are exchanged, each with probability 1/2."""
+def _bound_at_random(scene: Scene, wording: Wording, rng: np.random.Generator) -> tuple[Scene, Wording]:
+    """A scene of the same words: colours and places are exchanged, each with probability 1/2.
+
+    A single object, and two of one shape or one colour, are named without colours, which would bind them whatever was
+    exchanged.
+    """
+    if not two_different(scene):
+        wording = replace(wording, colours=(False,) * len(scene.things))
     if len(scene.things) == 2 and rng.random() < 0.5:
         scene = with_colours_exchanged(scene)
     if len(scene.things) == 2 and rng.random() < 0.5:
         scene = with_places_exchanged(scene)
-    return scene
+    return scene, wording
 
 
 def _train_step(
