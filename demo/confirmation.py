@@ -16,11 +16,10 @@ from pathlib import Path
 from demo.arms import SEEDS, SETTINGS, arms, placebo_of, places_arms
 from demo.base_students import student_of, train_base
 from demo.experiment import (
-    RUNS,
-    WORK_DIR,
     Outcome,
     Series,
     Variant,
+    add_series_options,
     base_outcome,
     one_a_core,
     read_outcome,
@@ -75,8 +74,8 @@ def questions() -> list[Question]:
         by_name = {arm.name: arm for arm in arms(setting)}
         placebo = placebo_of(by_name[objective])
         found.append(Question(setting, by_name[objective], by_name[control], placebo))
-    by_name = {arm.name: arm for arm in places_arms()}
-    sds, placebo = by_name[PLACES_ARM], by_name[f"{PLACES_ARM}-placebo"]
+    (sds,) = (arm for arm in places_arms() if arm.name == PLACES_ARM)
+    placebo = placebo_of(sds)
     return [*found, Question("places", sds, placebo, placebo, places=True)]
 
 
@@ -134,9 +133,7 @@ def main() -> None:
     parser.add_argument(
         "--bases", nargs="*", type=int, choices=BASES, default=BASES, help="Base students to run."
     )
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for what is trained.")
-    parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
-    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+    add_series_options(parser)
     parser.add_argument(
         "--into", type=Path, default=Path("docs"), help="Folder for the tables and the figure."
     )

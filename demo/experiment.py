@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import multiprocessing
@@ -167,6 +168,18 @@ class Run:
         return series.file(self.folder.name)
 
 
+def add_series_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every series of runs has."""
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=WORK_DIR,
+        help="Folder for what is trained. Equal runs are used again.",
+    )
+    parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
+    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+
+
 def one_a_core() -> ProcessPoolExecutor:
     """A pool of single-threaded processes: two small runs in parallel beat one run with two threads."""
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -175,8 +188,6 @@ def one_a_core() -> ProcessPoolExecutor:
 
 def run_all(series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executor) -> list[Outcome]:
     """Do the runs of variants and seeds that are not done yet. Returns all outcomes in order."""
-    for folder in (series.work_dir, series.outcomes):
-        folder.mkdir(parents=True, exist_ok=True)
     runs = [series.plan(variant, seed) for variant, seed in wanted]
     waiting = [run for run in runs if not run.outcome(series).exists()]
     _score_all(pool, series, waiting)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
 from demo.arms import places_arms
 from demo.base_students import train_base
-from demo.experiment import RUNS, WORK_DIR, Outcome, Series, base_outcome, one_a_core, run_all
+from demo.experiment import Outcome, Series, add_series_options, base_outcome, one_a_core, run_all
 from demo.options import run
-from demo.report import places
+from demo.report import gradient_share, places
 from demo.world import Split
 from models.markdown import markdown_table
 
@@ -31,7 +30,7 @@ def page(base: Outcome, outcomes: Sequence[Outcome]) -> str:
     rises = {
         name: probes[name] - probes[f"{name}-placebo"] for name in probes if not name.endswith("-placebo")
     }
-    shares = {run.variant: _share(run) for run in outcomes}
+    shares = {run.variant: gradient_share([run]) for run in outcomes}
     rows = [
         [
             name,
@@ -51,18 +50,11 @@ def page(base: Outcome, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _share(run: Outcome) -> str:
-    values = [record["teacher_gradient_share"] for record in run.log if "teacher_gradient_share" in record]
-    return f"{fmean(values):.2f}" if values else ""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for what is trained.")
-    parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
-    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+    add_series_options(parser)
     parser.add_argument("--compile", action="store_true", help="Compile the student's towers first.")
     options = parser.parse_args()
     student = train_base(BASE, options.work_dir, by_contrast_alone=True, compiled=options.compile)

@@ -119,10 +119,15 @@ def _screened(name: str, runs: Sequence[Outcome], over: str) -> list[str]:
     scores = [_percent(interval(runs, "group_match", kind).mean) for kind in (None, *KINDS)]
     probes = [_probes(runs, source) for source in (POOLED, TEXT)]
     logged = [
-        _logged(runs, lambda record: record.get("teacher_gradient_share")),
+        gradient_share(runs),
         _logged(runs, lambda record: record.get("target_own", record.get("target_best"))),
     ]
     return [name, *scores, over, *_shares(runs), *probes, *logged]
+
+
+def gradient_share(runs: Sequence[Outcome]) -> str:
+    """The mean share of the teacher's gradient over the runs, if they have one."""
+    return _logged(runs, lambda record: record.get("teacher_gradient_share"))
 
 
 def _logged(runs: Sequence[Outcome], value_of: Callable[[Mapping[str, float]], float | None]) -> str:

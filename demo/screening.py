@@ -13,11 +13,10 @@ from statistics import fmean
 
 from demo.arms import SEEDS, SETTINGS, arms
 from demo.experiment import (
-    RUNS,
-    WORK_DIR,
     Outcome,
     Series,
     Variant,
+    add_series_options,
     base_outcome,
     one_a_core,
     run_all,
@@ -82,11 +81,7 @@ def _page(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--work-dir", type=Path, default=WORK_DIR, help="Folder for the runs. Equal runs are used again."
-    )
-    parser.add_argument("--outcomes", type=Path, default=RUNS, help="Folder for what was measured.")
-    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
+    add_series_options(parser)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument(
         "--only", nargs="+", default=[], help="Run only these arms and their controls, and write no table."

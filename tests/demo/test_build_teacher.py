@@ -21,7 +21,6 @@ from demo.world import Scene, Split, draw_scene_of
 SHORT = TeacherRecipe(steps=2, batch_size=4, pool_size=8, warmup_steps=1)
 SHORT_TEXT = TextRecipe(steps=2, batch_size=4, warmup_steps=1)
 SHORT_VAE = VaeRecipe(steps=4, batch_size=4, warmup_steps=2)
-TREE = Path(__file__).parents[2]
 
 
 @dataclass

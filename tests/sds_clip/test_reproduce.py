@@ -326,29 +326,22 @@ def test_a_folder_whose_plan_is_another_program_s_is_refused(
     refused([*made, "--out", str(tmp_path)], "use another --out", capsys)
 
 
-def test_runs_on_different_data_are_not_compared(
-    made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("run", "input_", "message"),
+    [
+        ("control-1", "data_hash", "data_hash"),
+        ("sds-clip-1", "teacher_version", "seeds 0 and 1 differ in teacher_version"),
+    ],
+)
+def test_runs_with_different_data_or_teachers_are_not_compared(
+    run: str, input_: str, message: str, made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = straight / "runs" / "control-1" / "delta" / "sds_clip_delta.json"
+    file = straight / "runs" / run / "delta" / "sds_clip_delta.json"
     text = file.read_text()
     content = json.loads(text)
-    content["data"]["data_hash"] = "0" * 64
+    content["data"][input_] = "0" * 64
     file.write_text(json.dumps(content))
-    refused([*made, "--seeds", "0,1", "--out", str(straight)], "data_hash", capsys)
-    file.write_text(text)
-
-
-def test_seeds_with_different_teachers_are_not_compared(
-    made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = straight / "runs" / "sds-clip-1" / "delta" / "sds_clip_delta.json"
-    text = file.read_text()
-    content = json.loads(text)
-    content["data"]["teacher_version"] = "0" * 64
-    file.write_text(json.dumps(content))
-    refused(
-        [*made, "--seeds", "0,1", "--out", str(straight)], "seeds 0 and 1 differ in teacher_version", capsys
-    )
+    refused([*made, "--seeds", "0,1", "--out", str(straight)], message, capsys)
     file.write_text(text)
 
 
