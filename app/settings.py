@@ -50,8 +50,8 @@ class Settings(BaseSettings):
     state_dir: Path | None = Field(
         None,
         description="The folder in which this process keeps what it needs to start without its database: the "
-        "aliases and a copy of the versions in service. Use a separate disk if possible. The default is "
-        "state/HOSTNAME-PORT in the data folder.",
+        "aliases and a copy of the versions in service. Use a separate disk if possible. Processes may share it. "
+        "The default is state/HOSTNAME-PORT in the data folder.",
     )
     database_url: str | None = Field(
         None,

@@ -1,6 +1,6 @@
 """The containers' entrypoint: inserts secrets into the URLs, then runs the command.
 
-In `postgresql://sds_clip:{/secrets/postgres_password}@postgres/sds_clip` the braces are replaced by the
+In `postgresql://sds_clip:{/secrets/postgres/password}@postgres/sds_clip` the braces are replaced by the
 file's content, so that `docker inspect` shows no password. A URL without braces stays as it is.
 """
 

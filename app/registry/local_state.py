@@ -3,6 +3,7 @@
     aliases.json         the aliases as last read, and the locations of the weights that they point to
     versions/VERSION/    a copy of a published version, verified when it was made and again before it is used
     lock                 held while the process lives: two processes never share a state
+    2/, 3/ ...           the same for further processes that are given the same folder
 
 An alias is recorded, and its version copied, before that version is served. A process that is killed at any
 moment therefore finds here the versions that it served, or newer aliases, but never older ones
@@ -32,6 +33,7 @@ from models.references import CheckpointError, is_delta
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+MAX_PROCESSES = 32
 # How often unchanged aliases are recorded again, and so the precision of `read_at`. Each time syncs the disk.
 RECORD_EVERY_S = 30.0
 _ALIAS_FIELDS = ("name", "version", "generation", "previous")
@@ -53,15 +55,18 @@ class RegistryBehind(Exception):
 
 
 class LocalState:
-    """The state of one process, in a folder that it locks.
+    """The state of one process, in a folder that it locks. If another process holds it, a folder in it is used.
 
-    Raises: ConfigurationError if the folder cannot be written, or another process holds it.
+    So copies of one service may share a volume. They read the same registry, so each may take over what another one
+    has kept.
+
+    Raises: ConfigurationError if the folder cannot be written, or too many processes hold it.
     """
 
     def __init__(self, folder: Path) -> None:
+        folder, self._lock = _locked(folder)
         self._copies = folder / "versions"
         self._file = folder / "aliases.json"
-        self._lock = _lock(folder)
         self._changing = threading.Lock()
         self._found: dict[str, WeightsLocation] = {}
         self._unwritten: str | None = None
@@ -260,18 +265,20 @@ def _write(file: Path, remembered: Remembered) -> None:
     write_atomic(file, json.dumps(content, indent=2) + "\n")
 
 
-def _lock(folder: Path) -> BaseFileLock:
-    lock = FileLock(folder / "lock", mode=0o600, thread_local=False, fallback_to_soft=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigurationError(
-            f"Another process uses the state folder {folder}; give each serving process its own folder in "
-            "SDS_CLIP_STATE_DIR."
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        raise ConfigurationError(
-            f"{folder} cannot be written or locked ({error}); name another folder in SDS_CLIP_STATE_DIR."
-        ) from error
-    return lock
+def _locked(root: Path) -> tuple[Path, BaseFileLock]:
+    """The first folder that no other process holds, and the lock on it."""
+    for folder in (root, *(root / str(number) for number in range(2, MAX_PROCESSES + 1))):
+        lock = FileLock(folder / "lock", mode=0o600, thread_local=False, fallback_to_soft=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        except (OSError, NotImplementedError) as error:
+            raise ConfigurationError(
+                f"{folder} cannot be written or locked ({error}); name another folder in SDS_CLIP_STATE_DIR."
+            ) from error
+        return folder, lock
+    raise ConfigurationError(
+        f"{MAX_PROCESSES} other processes use the state folder {root}; name another folder in SDS_CLIP_STATE_DIR."
+    )

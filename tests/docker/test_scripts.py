@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.keys import KeyRing
-from tests.docker.dockerfile import REPOSITORY
+from tests.docker.compose import REPOSITORY
 
 
 def run(script: str, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -16,47 +16,83 @@ def run(script: str, *arguments: object, **environment: str) -> "subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
+INIT = "import runpy, sys; from pathlib import Path; runpy.run_path(sys.argv[1])['main'](*map(Path, sys.argv[2:]))"
+
+
+def init(folder: Path) -> str:
+    """Run it over the volumes in a folder. Returns what it printed."""
+    places = [folder / name for name in ("secrets", "former", "data")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", INIT, str(REPOSITORY / "docker" / "init.py"), *map(str, places)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder of secrets, and what was printed as they were made."""
-    folder = tmp_path_factory.mktemp("volume") / "secrets"
-    done = run("init.py", folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    """The volumes, and what was printed as the secrets were made."""
+    folder = tmp_path_factory.mktemp("volumes")
+    return folder, init(folder)
 
 
 def test_init_prints_a_key_that_may_do_everything(made: tuple[Path, str]) -> None:
     folder, printed = made
-    key = KeyRing(folder / "keys.json").find(printed.split()[-1])
+    key = KeyRing(folder / "secrets/keys/keys.json").find(printed.split()[-1])
     assert key is not None
     assert (key.name, sorted(key.scopes)) == ("admin", ["admin", "infer", "train"])
 
 
 def test_second_init_changes_and_prints_nothing(made: tuple[Path, str]) -> None:
     folder, _ = made
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    done = run("init.py", folder)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    before = contents(folder)
+    assert init(folder) == ""
+    assert contents(folder) == before
 
 
 def test_secrets_are_for_their_owner_and_passwords_for_its_group(made: tuple[Path, str]) -> None:
     folder, _ = made
-    modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
-    shared = {"postgres_password": 0o640, "redis_password": 0o640, "redis.conf": 0o640}
-    assert modes == {**shared, "keys.json": 0o600}
+    secrets = folder / "secrets"
+    modes = {name: (secrets / name).stat().st_mode & 0o777 for name in contents(secrets)}
+    shared = {"postgres/password": 0o640, "redis/password": 0o640, "redis/redis.conf": 0o640}
+    assert modes == {**shared, "keys/keys.json": 0o600}
+    assert (folder / "data").stat().st_mode & 0o777 == 0o700
 
 
-def test_every_folder_gets_passwords_of_its_own(made: tuple[Path, str], tmp_path: Path) -> None:
-    folder, _ = made
-    run("init.py", tmp_path)
-    contents = [
-        (place / name).read_text()
-        for place in (folder, tmp_path)
-        for name in ("postgres_password", "redis_password")
+def test_every_system_gets_passwords_of_its_own(made: tuple[Path, str], tmp_path: Path) -> None:
+    init(tmp_path)
+    passwords = [
+        (folder / "secrets" / name / "password").read_text()
+        for folder in (made[0], tmp_path)
+        for name in ("postgres", "redis")
     ]
-    assert len(set(contents)) == 4
-    assert (folder / "redis.conf").read_text().split() == ["requirepass", contents[1]]
+    assert len(set(passwords)) == 4
+    assert (made[0] / "secrets/redis/redis.conf").read_text().split() == ["requirepass", passwords[1]]
+
+
+def test_init_takes_over_the_secrets_of_older_releases(tmp_path: Path) -> None:
+    former = tmp_path / "former"
+    former.mkdir()
+    for name in ("postgres_password", "redis_password", "redis.conf", "keys.json"):
+        (former / name).write_text(f"the former {name}")
+    (former / "keys.json").chmod(0o600)
+    assert init(tmp_path) == ""
+    assert {name: text.decode() for name, text in contents(tmp_path / "secrets").items()} == {
+        "postgres/password": "the former postgres_password",
+        "redis/password": "the former redis_password",
+        "redis/redis.conf": "the former redis.conf",
+        "keys/keys.json": "the former keys.json",
+    }
+    assert (tmp_path / "secrets/keys/keys.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_entrypoint_fills_the_urls_and_becomes_the_command(tmp_path: Path) -> None:

@@ -382,12 +382,28 @@ def test_aliases_that_cannot_be_written_leave_no_older_ones(
     again.close()
 
 
-def test_no_two_processes_have_one_state(tmp_path: Path) -> None:
-    first = LocalState(tmp_path)
+def test_processes_that_share_a_folder_have_a_state_each(tmp_path: Path) -> None:
+    alias = Alias("default", "0" * 64, 1)
+    first, second = LocalState(tmp_path), LocalState(tmp_path)
+    first.record([alias])
+    assert second.remembered is None
+    first.close()
+    again = LocalState(tmp_path)
+    assert again.remembered is not None
+    assert again.remembered.aliases == (alias,)
+    for state in (second, again):
+        state.close()
+
+
+def test_too_many_processes_in_a_folder_are_told_to_use_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.registry.local_state.MAX_PROCESSES", 2)
+    states = [LocalState(tmp_path) for _ in range(2)]
     with pytest.raises(ConfigurationError, match="SDS_CLIP_STATE_DIR"):
         LocalState(tmp_path)
-    first.close()
-    LocalState(tmp_path).close()
+    for state in states:
+        state.close()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "aliases": [{}]}'])

@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from tests.docker.compose import BASE, GPU, built_by, health_check, load, seconds, services, text, variables
-from tests.docker.dockerfile import REPOSITORY
+from tests.docker.compose import (
+    BASE,
+    GPU,
+    REPOSITORY,
+    has_health_check,
+    load,
+    seconds,
+    services,
+    text,
+    variables,
+)
 from worker.config import OWN_VARIABLES, WorkerConfig
 
 ONE_SHOT = {"init", "migrate"}
@@ -31,7 +40,7 @@ def test_file_keeps_the_compose_schema(file: str) -> None:
 def test_nothing_but_the_api_is_published_and_that_to_this_machine_only() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert published == {"api": ["127.0.0.1:8000:8000"]}
-    assert services()["api"]["environment"]["SDS_CLIP_KEYS_FILE"] == "/secrets/keys.json"
+    assert services()["api"]["environment"]["SDS_CLIP_KEYS_FILE"] == "/secrets/keys/keys.json"
 
 
 def test_everything_is_started_again_but_what_runs_once() -> None:
@@ -48,11 +57,11 @@ def test_every_dependency_is_waited_for_in_a_way_that_can_come_true() -> None:
                 assert how == {"condition": "service_completed_successfully"}
             else:
                 assert how == {"condition": "service_healthy"}
-                assert health_check(all_services[name])
+                assert has_health_check(all_services[name])
 
 
 def test_everything_that_stays_has_a_health_check() -> None:
-    checked = {name for name, service in services().items() if health_check(service)}
+    checked = {name for name, service in services().items() if has_health_check(service)}
     assert checked == services().keys() - ONE_SHOT
 
 
@@ -96,34 +105,45 @@ def test_every_named_volume_is_declared_and_used() -> None:
     assert sources == load(BASE)["volumes"].keys()
 
 
-def test_only_init_can_change_the_secrets() -> None:
-    mounts = {
-        name: [mount for mount in service["volumes"] if mount.startswith("secrets:")]
-        for name, service in services().items()
-    }
-    assert mounts.pop("init") == ["secrets:/secrets"]
-    assert all(mount == ["secrets:/secrets:ro"] for mount in mounts.values())
+SECRETS = {
+    "init": {"postgres-password", "redis-password", "keys", "secrets"},
+    "migrate": {"postgres-password", "redis-password"},
+    "postgres": {"postgres-password"},
+    "redis": {"redis-password"},
+    "api": {"postgres-password", "redis-password", "keys"},
+    "worker-finetune": {"postgres-password", "redis-password"},
+    "worker-evaluate": {"postgres-password", "redis-password"},
+}
+
+
+def test_a_service_has_only_the_secrets_it_needs_and_only_init_can_change_them() -> None:
+    for name, service in services().items():
+        mounts = [mount for mount in service["volumes"] if mount.split(":")[0] in SECRETS["init"]]
+        assert {mount.split(":")[0] for mount in mounts} == SECRETS[name]
+        assert name == "init" or all(mount.endswith(":ro") for mount in mounts)
 
 
 def test_no_password_stands_in_the_environment() -> None:
     for service in services().values():
         for name, value in service.get("environment", {}).items():
             assert "PASSWORD" not in name or name.endswith("_FILE")
-            if credentials := re.search(r"://[^@/]*:(.+)@", value):
-                assert re.fullmatch(r"\{/secrets/\w+\}", credentials[1])
+            if credentials := re.search(r"://[^@/]*:(.+)@", value or ""):
+                assert re.fullmatch(r"\{/secrets/[\w/]+\}", credentials[1])
 
 
-def test_our_own_services_run_without_privileges() -> None:
-    for service in services().values():
-        if built_by(service):
-            assert service["cap_drop"] == ["ALL"]
-            assert service["security_opt"] == ["no-new-privileges:true"]
+def test_every_service_is_confined() -> None:
+    for name, service in services().items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True
+        assert service["pids_limit"]
+        assert service["mem_limit"]
 
 
 def test_worker_slots_differ_in_their_queue_alone() -> None:
     finetune, evaluate = (services()[f"worker-{queue}"] for queue in ("finetune", "evaluate"))
-    assert finetune.pop("command") == ["sds-clip", "worker", "--queue", "finetune", "--device", "auto"]
-    assert evaluate.pop("command") == ["sds-clip", "worker", "--queue", "evaluate", "--device", "auto"]
+    assert finetune.pop("command") == ["sds-clip", "worker", "--queue", "finetune"]
+    assert evaluate.pop("command") == ["sds-clip", "worker", "--queue", "evaluate"]
     assert finetune.pop("build")
     assert finetune == evaluate
 
@@ -137,27 +157,30 @@ def test_every_image_of_ours_is_built_by_one_service() -> None:
         assert sorted(builders) == sorted(named)
 
 
-def test_every_setting_is_one_that_somebody_reads() -> None:
-    all_services = [*services().values(), *load(GPU)["services"].values()]
-    named = {name for service in all_services for name in service.get("environment", {})}
-    settings = {name.removeprefix("SDS_CLIP_").lower() for name in named if name.startswith("SDS_CLIP_")}
-    assert "gpu_memory_share" in settings
+@pytest.mark.parametrize("name", ["api", "worker-finetune", "worker-evaluate"])
+def test_every_setting_is_passed_on_but_those_that_the_containers_fix(name: str) -> None:
+    environment = services()[name]["environment"]
     of_workers = {field.name for field in fields(WorkerConfig)} | set(OWN_VARIABLES.values())
-    assert settings <= Settings.model_fields.keys() | of_workers
+    known = Settings.model_fields.keys() | of_workers - {"queue", "limits", "nice"}
+    fixed = {"database_url", "broker_url", "data_dir", "dataset_roots"}
+    of_the_service = {"host", "port", "keys_file", "state_dir"}
+    passed_on = {variable for variable, value in environment.items() if value is None}
+    assert passed_on == {f"SDS_CLIP_{setting.upper()}" for setting in known - fixed - of_the_service}
+    assert environment.keys() - passed_on - {"HF_HOME"} <= {
+        f"SDS_CLIP_{setting.upper()}" for setting in fixed | of_the_service
+    }
 
 
-def test_env_example_names_every_variable_and_no_other() -> None:
-    assert set(re.findall(r"^# (\w+)=", text(".env.example"), re.MULTILINE)) == variables(BASE) | variables(
-        GPU
-    )
+def test_env_example_names_every_variable_and_no_unknown_setting() -> None:
+    named = set(re.findall(r"^# (\w+)=", text(".env.example"), re.MULTILINE))
+    assert {name for name in named if not name.startswith("SDS_CLIP_")} == variables(BASE) | variables(GPU)
+    assert {name for name in named if name.startswith("SDS_CLIP_")} <= services()["api"]["environment"].keys()
 
 
-def test_one_variable_brings_real_weights_to_the_api_and_the_workers() -> None:
-    told = services(SDS_CLIP_MODELS="ViT-B-32/openai")
+def test_downloads_are_kept_in_a_volume() -> None:
     for name in ("api", "worker-finetune", "worker-evaluate"):
-        assert told[name]["environment"]["SDS_CLIP_MODELS"] == "ViT-B-32/openai"
-        assert told[name]["environment"]["HF_HOME"].startswith("/weights/")
-        assert "weights:/weights" in told[name]["volumes"]
+        assert services()[name]["environment"]["HF_HOME"].startswith("/weights/")
+        assert "weights:/weights" in services()[name]["volumes"]
 
 
 def test_gpu_file_gives_workers_a_gpu_and_its_torch_and_the_api_by_choice() -> None:
