@@ -37,11 +37,12 @@ class Row:
     wrong: list[str]
     refused: int
     """Requests that got no answer, of those that one caller sent one after the other."""
-    recovery_s: float
+    recovery_s: float | None
 
     def cells(self) -> list[object]:
         counts = [len(self.lost), len(self.duplicated), len(self.wrong)]
-        return [self.action, self.containers, *counts, self.refused, f"{self.recovery_s:.0f}"]
+        recovery = "" if self.recovery_s is None else f"{self.recovery_s:.0f}"
+        return [self.action, self.containers, *counts, self.refused, recovery]
 
 
 class Load:
@@ -82,6 +83,8 @@ class Account:
     accepted: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     _scores: dict[str, list[float]] = field(default_factory=dict)
+    _hit: tuple[float, Job, int] | None = None
+    """When the last fault came, the job that was under way, and its step."""
 
     def __post_init__(self) -> None:
         base = load(self.base)
@@ -107,15 +110,18 @@ class Account:
         self.accepted.append(job.id)
         return job
 
+    def hit(self, job: Job) -> None:
+        """A fault comes now. The system has recovered when it matches images and the job has got further."""
+        self._hit = time.monotonic(), job, step_of(job)
+
     @contextmanager
     def action(self, name: str) -> Iterator[None]:
         """Do something to the system under load. Then everything accepted must end well, and once."""
         load = Load(self._impatient, self.picture)
+        self._hit = None
         try:
             yield
-            began = time.monotonic()
-            self._until_it_works()
-            recovery_s = time.monotonic() - began
+            recovery_s = self._recovered()
             self._until_all_have_ended()
         finally:
             load.close()
@@ -130,13 +136,14 @@ class Account:
     def table(self) -> str:
         return markdown_table(HEADER, [row.cells() for row in self.rows])
 
-    def _until_it_works(self) -> None:
+    def _recovered(self) -> float | None:
+        """The seconds since the fault until the system worked again, or None if there was none."""
         until(lambda: tried(partial(self._impatient.match, [self.picture], TEXTS)), "an image is matched")
-        until(lambda: tried(self._worker_lives), "workers live")
-
-    def _worker_lives(self) -> bool:
-        living = {worker["queue"] for worker in self._impatient.workers() if worker["alive"]}
-        return living == {"finetune", "evaluate"}
+        if self._hit is None:
+            return None
+        at, job, step = self._hit
+        until(lambda: tried(lambda: job.refresh().has_ended or step_of(job) > step), "the job goes on")
+        return time.monotonic() - at
 
     def _until_all_have_ended(self) -> None:
         for job_id in self.accepted:
@@ -181,6 +188,10 @@ class Account:
 
     def _running(self) -> int:
         return len(self.system.compose("ps", "--quiet").split())
+
+
+def step_of(job: Job) -> int:
+    return int(job.info["progress"]["step"] or 0)
 
 
 def load(reference: str) -> Clip:

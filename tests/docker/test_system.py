@@ -13,7 +13,7 @@ import pytest
 from sds_clip import Client, Job
 from sds_clip.client.errors import AuthenticationError
 from tests.checkpoints import save_tiny_clip
-from tests.docker.account import TEXTS, Account
+from tests.docker.account import TEXTS, Account, step_of
 from tests.docker.base_images import provide, torch_index
 from tests.docker.compose import REPOSITORY
 from tests.docker.engine import Engine, NoEngine, running_engine
@@ -54,6 +54,8 @@ def build(engine: Engine, source: Path, tag: str) -> None:
             *("--tag", f"sds-clip-{name}:{tag}", *options, source),
             timeout_s=3600,
         )
+        size = int(engine.inspect(f"sds-clip-{name}:{tag}", "{{.Size}}"))
+        print(f"sds-clip-{name}:{tag} has {size / 1e9:.2f} GB{' over a stand-in' if is_offline else ''}.")
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +157,21 @@ def test_a_paused_job_goes_on(account: Account) -> None:
 @pytest.mark.parametrize("service", LASTING)
 def test_a_crashed_container_is_started_again_and_nothing_is_lost(account: Account, service: str) -> None:
     with account.action(f"process of {service} killed"):
-        under_way(account)
+        account.hit(under_way(account))
         account.system.crash(*account.system.containers(service))
 
 
 @pytest.mark.parametrize("service", LASTING)
 def test_a_killed_container_comes_back_by_up(account: Account, service: str) -> None:
     with account.action(f"docker kill {service}; docker compose up"):
-        under_way(account)
+        account.hit(under_way(account))
         account.system.engine.run("kill", *account.system.containers(service))
         account.system.up()
 
 
 def test_a_restart_of_everything_loses_nothing(account: Account) -> None:
     with account.action("docker compose restart"):
-        under_way(account)
+        account.hit(under_way(account))
         account.system.compose("restart")
         account.system.until_healthy()
 
@@ -177,9 +179,10 @@ def test_a_restart_of_everything_loses_nothing(account: Account) -> None:
 @pytest.mark.parametrize("service", ["worker-finetune", "redis", "postgres"])
 def test_a_container_off_the_network_comes_back(account: Account, service: str) -> None:
     with account.action(f"network of {service} cut for {OFF_S} s"):
-        under_way(account)
+        job = under_way(account)
         with account.system.cut_off(service):
             time.sleep(OFF_S)
+        account.hit(job)
         account.system.until_healthy()
 
 
@@ -190,7 +193,7 @@ def test_two_apis_and_two_workers_share_the_work(account: Account) -> None:
         system.up("--scale", "api=2", "--scale", "worker-finetune=2", API_PORT=f"{port}-{port + 1}")
         jobs = [under_way(account) for _ in range(2)]
         assert len({worker["id"] for worker in account.client.workers() if worker["job"]}) == 2
-        version = str(account.submit(promote="always").id and jobs[0].wait().version)
+        version = str(jobs[0].wait().version)
         account.client.promote(version, reason="a test", force=True)
         for number in range(2):
             with Client(f"http://127.0.0.1:{port + number}", api_key=account.key) as client:
@@ -203,7 +206,7 @@ def test_down_ends_everything_in_time_and_up_has_everything_again(account: Accou
     containers = [container for service in LASTING for container in system.containers(service)]
     served = account.client.model("default")["id"]
     with account.action("docker compose down; docker compose up"):
-        under_way(account)
+        account.hit(under_way(account))
         system.compose("stop")
         codes = {
             container: system.engine.inspect(container, "{{.State.ExitCode}}") for container in containers
@@ -251,6 +254,7 @@ def upgrade(system: System, former: Path, folder: Path, base: str) -> None:
     until(partial(serves, account, version), "the version is served")
     with account.action(f"upgrade from {FORMER_RELEASE}"):
         job = under_way(account)
+        account.hit(job)
         system.compose("stop", "worker-finetune", "worker-evaluate")
         assert not job.refresh().has_ended
         system.compose("down")
@@ -292,7 +296,7 @@ def uploaded(client: Client, files: Path, format: str) -> str:
 def under_way(account: Account, **fields: Any) -> Job:
     """A new job, which has begun to train."""
     job = account.submit(steps=STEPS, **fields)
-    until(lambda: (job.refresh().info["progress"]["step"] or 0) > 2, "the job trains")
+    until(lambda: step_of(job.refresh()) > 2, "the job trains")
     return job
 
 
