@@ -1,4 +1,4 @@
-"""GET /models and /models/status; GET /models/{version}, its download and deletion; promote and rollback."""
+"""GET /models and /models/status; GET /models/{version}, its download and deletion; what is done to aliases."""
 
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,14 @@ from app.routes.shared import READING, WRITING, Administer, After, BackendDep, L
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
 from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
-from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail, VersionInfo
+from app.schemas.versions import (
+    AliasInfo,
+    LockRequest,
+    PromoteRequest,
+    RollbackRequest,
+    VersionDetail,
+    VersionInfo,
+)
 from app.serving.engine import Engine
 from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
@@ -113,8 +120,40 @@ async def rollback(
     alias: str,
     body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
 ) -> AliasInfo:
-    """Point an alias to the version that it pointed to before."""
+    """Point an alias to the version that it pointed to before its last promotion.
+
+    Each further rollback goes one version further back. Deleted versions are skipped.
+    """
     return AliasInfo.model_validate(await backend.versions.roll_back(alias, body, caller))
+
+
+@registered.post(
+    "/models/{alias}/lock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
+)
+async def lock(
+    caller: Administer,
+    backend: BackendDep,
+    alias: str,
+    body: Annotated[LockRequest, Depends(reads(LockRequest, form=False))],
+) -> AliasInfo:
+    """Keep an alias where it is: until it is unlocked, no promotion, rollback or job moves it.
+
+    An alias that is locked already keeps its first lock.
+    """
+    return AliasInfo.model_validate(await backend.versions.lock(alias, body, caller))
+
+
+@registered.post(
+    "/models/{alias}/unlock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
+)
+async def unlock(
+    caller: Administer,
+    backend: BackendDep,
+    alias: str,
+    body: Annotated[LockRequest, Depends(reads(LockRequest, form=False))],
+) -> AliasInfo:
+    """Let an alias be moved again. It is no error to unlock an alias that is not locked."""
+    return AliasInfo.model_validate(await backend.versions.unlock(alias, body, caller))
 
 
 @registered.get(

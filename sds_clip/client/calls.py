@@ -70,6 +70,11 @@ def rollback(alias: str, fields: Mapping[str, Any]) -> Call:
     return Call("POST", below("models", alias, "rollback"), json=given(fields), repeatable=False)
 
 
+def set_lock(alias: str, action: Literal["lock", "unlock"], reason: str) -> Call:
+    """POST /models/{alias}/lock or unlock. Idempotent."""
+    return Call("POST", below("models", alias, action), json={"reason": reason})
+
+
 def below(*parts: str) -> str:
     """Join path segments, percent-encoded."""
     return "".join(f"/{quote(part, safe='')}" for part in parts)

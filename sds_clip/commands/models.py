@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sds_clip.client import Client
 
 version_argument = click.argument("version", metavar="VERSION", help="The version's id, or an alias of it.")
+alias_argument = click.argument(
+    "alias", metavar="[ALIAS]", default="default", help="The alias to change (default: default)."
+)
 reason_option = option(
     "--reason", required=True, metavar="TEXT", help="Why you do this. The audit log keeps it."
 )
@@ -33,6 +36,8 @@ def _print_list(found: dict[str, Any]) -> None:
         versions = [_line(version) for version in found["versions"]]
         print()
         print(table(["version", "aliases", "status", "base", "bytes", "created", "job"], versions))
+        for alias in found["aliases"]:
+            _print_lock(alias)
 
 
 def _line(version: dict[str, Any]) -> list[object]:
@@ -51,6 +56,14 @@ def _print_alias(alias: dict[str, Any]) -> None:
     tell(
         f"The alias {alias['name']} points to version {alias['version']} (generation {alias['generation']})."
     )
+    _print_lock(alias)
+
+
+def _print_lock(alias: dict[str, Any]) -> None:
+    if (lock := alias["lock"]) is not None:
+        tell(
+            f"The alias {alias['name']} is locked. {lock['who']} locked it at {moment(lock['at'])}: {lock['why']}"
+        )
 
 
 def _print_promoted(alias: dict[str, Any]) -> None:
@@ -69,12 +82,13 @@ def _print_written(written: dict[str, Any]) -> None:
 sds-clip models list
 sds-clip models promote VERSION --reason "better on Winoground"
 sds-clip models rollback default --reason "worse in production"
+sds-clip models lock default --reason "release freeze"
 sds-clip models download default --out better.tar
 sds-clip models log VERSION | jq .loss
 """,
 )
 def models() -> None:
-    """List, promote, roll back and download the versions of a service, and show their logs."""
+    """List, promote, roll back and download the versions of a service, lock aliases, and show logs."""
 
 
 @models.command("list")
@@ -100,12 +114,36 @@ def promote(client: Client, version: str, reason: str, alias: str, force: bool) 
 
 
 @models.command()
-@click.argument("alias", metavar="[ALIAS]", default="default", help="The alias to change (default: default).")
+@alias_argument
 @reason_option
 @remote(_print_alias)
 def rollback(client: Client, alias: str, reason: str) -> Any:
-    """Point an alias back to its previous version."""
+    """Point an alias back to the version before its last promotion.
+
+    Each further rollback goes one version further back. To go forward, promote a version.
+    """
     return client.rollback(alias, reason=reason)
+
+
+@models.command()
+@alias_argument
+@reason_option
+@remote(_print_alias)
+def lock(client: Client, alias: str, reason: str) -> Any:
+    """Keep an alias where it is.
+
+    Until it is unlocked, no promotion, rollback or job moves it. --force does not either.
+    """
+    return client.lock(alias, reason=reason)
+
+
+@models.command()
+@alias_argument
+@reason_option
+@remote(_print_alias)
+def unlock(client: Client, alias: str, reason: str) -> Any:
+    """Let an alias be moved again."""
+    return client.unlock(alias, reason=reason)
 
 
 @models.command()

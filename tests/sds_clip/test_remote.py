@@ -154,6 +154,16 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
     assert run("models", "rollback", "--reason", "worse", code=2).startswith("sds-clip: ")
 
 
+def test_aliases_are_locked_and_unlocked(run: Callable[..., str], read: Callable[..., Any]) -> None:
+    said = run("models", "lock", "--reason", "release freeze")
+    assert "The alias default is locked." in said
+    assert said.count("release freeze") == 1
+    assert run("models", "list").splitlines()[-1] in said.splitlines()
+    assert read("models", "lock", "default", "--reason", "again")["lock"]["why"] == "release freeze"
+    assert "locked" not in run("models", "unlock", "--reason", "released")
+    assert read("models", "list")["aliases"][0]["lock"] is None
+
+
 def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
     for command in (
         ["jobs", "show", "job_none"],
