@@ -16,7 +16,7 @@ that name fail. They are never answered with other weights.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -135,14 +135,31 @@ class Swapper:
     def _follow(self, alias: Alias) -> None:
         followed = self._aliases.by_name.setdefault(alias.name, FollowedAlias(alias))
         followed.wanted = alias
-        if _serves(self._models.current(alias.name), alias):
-            return
         now = time.monotonic()
-        if followed.is_due(now) and self._working(now) < MAX_STAGING:
-            followed.staging[alias.version] = now
-            task = asyncio.create_task(self._stage(followed, alias.version), name=f"stage {alias.name}")
-            self._staging.add(task)
-            task.add_done_callback(self._staging.discard)
+        current = self._models.current(alias.name)
+        if current is not None and _serves(current, alias):
+            self._prepare_rollback(followed, current, now)
+        elif followed.is_due(now) and self._working(now) < MAX_STAGING:
+            self._begin(followed, alias.version, self._stage(followed, alias.version))
+
+    def _prepare_rollback(self, followed: FollowedAlias, current: ModelHandle, now: float) -> None:
+        """Load the version that a rollback leads to, if it is not the one that was just replaced.
+
+        That is so after a rollback. A process that has swapped nothing since its start keeps nothing ready.
+        """
+        alias, replaced = followed.wanted, self._models.replaced(current)
+        previous, is_new = alias.previous, followed.previous_tried != alias.generation
+        if previous is None or replaced is None or not is_new or self._working(now) >= MAX_STAGING:
+            return
+        followed.previous_tried = alias.generation
+        if replaced.clip.version != previous and previous not in followed.staging:
+            self._begin(followed, previous, self._keep(followed, previous))
+
+    def _begin(self, followed: FollowedAlias, version: str, load: Coroutine[None, None, None]) -> None:
+        followed.staging[version] = time.monotonic()
+        task = asyncio.create_task(load, name=f"stage {followed.wanted.name}")
+        self._staging.add(task)
+        task.add_done_callback(self._staging.discard)
 
     def _working(self, now: float) -> int:
         begun = (at for followed in self._aliases.by_name.values() for at in followed.staging.values())
@@ -156,6 +173,21 @@ class Swapper:
         except Exception as error:
             if followed.wanted.version == version:
                 self._fail(followed, error)
+        finally:
+            del followed.staging[version]
+
+    async def _keep(self, followed: FollowedAlias, version: str) -> None:
+        try:
+            clip = await self._loader.load(version, by_alias=True)
+            # A rollback may have happened meanwhile. Then the next round installs these weights.
+            if version in (followed.wanted.previous, followed.wanted.version):
+                self._models.keep(followed.wanted.name, clip)
+        except Exception as error:
+            logger.warning(
+                "The version that a rollback of the alias %s leads to cannot be loaded. Reason: %s",
+                followed.wanted.name,
+                first_line(error),
+            )
         finally:
             del followed.staging[version]
 
@@ -247,12 +279,12 @@ class SwapMetrics:
         self._source_up.set(succeeded)
 
 
-def _serves(current: ModelHandle | None, alias: Alias) -> bool:
+def _serves(current: ModelHandle, alias: Alias) -> bool:
     """Whether the name serves its alias's version and generation.
 
     The names are compared too, because `default` may still be served by a reference.
     """
-    return current is not None and (current.name, current.clip.version, current.generation) == (
+    return (current.name, current.clip.version, current.generation) == (
         alias.name,
         alias.version,
         alias.generation,
