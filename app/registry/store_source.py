@@ -122,4 +122,4 @@ def _forget(reports: Path) -> None:
     for file in reports.glob("*.json"):
         with contextlib.suppress(OSError):
             if file.stat().st_mtime < time.time() - _FORGET_REPORTS_S:
-                file.unlink()
+                FileReports(reports).remove(file.stem)

@@ -22,6 +22,7 @@ from app.routes.shared import READING, WRITING, Administer, After, BackendDep, L
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
 from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
+from app.schemas.rollout import MovedAlias
 from app.schemas.versions import (
     AliasInfo,
     LockRequest,
@@ -31,6 +32,7 @@ from app.schemas.versions import (
     VersionInfo,
 )
 from app.serving.engine import Engine
+from app.serving.rollout import Rollout
 from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
@@ -42,6 +44,15 @@ Archive: dict[int | str, dict[str, Any]] = {
         "content": {TAR: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+
+async def rollout(request: Request) -> Rollout:
+    """The process's rollouts. Async, or FastAPI would fetch it in a thread."""
+    found: Rollout = request.app.state.rollout
+    return found
+
+
+RolloutDep = Annotated[Rollout, Depends(rollout)]
 
 served = APIRouter(tags=["status"])
 """What needs no database."""
@@ -103,10 +114,11 @@ async def promote(
     caller: Administer,
     backend: BackendDep,
     version: str,
+    rollout: RolloutDep,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
-) -> AliasInfo:
-    """Point an alias to a version. Every serving process follows within seconds."""
-    return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
+) -> MovedAlias:
+    """Point an alias to a version. Every serving process follows within seconds; `wait_s` waits for that."""
+    return await rollout.follow(await backend.versions.promote(version, body, caller), body.wait_s)
 
 
 @registered.post(
@@ -118,13 +130,14 @@ async def rollback(
     caller: Administer,
     backend: BackendDep,
     alias: str,
+    rollout: RolloutDep,
     body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
-) -> AliasInfo:
+) -> MovedAlias:
     """Point an alias to the version that it pointed to before its last promotion.
 
     Each further rollback goes one version further back. Deleted versions are skipped.
     """
-    return AliasInfo.model_validate(await backend.versions.roll_back(alias, body, caller))
+    return await rollout.follow(await backend.versions.roll_back(alias, body, caller), body.wait_s)
 
 
 @registered.post(

@@ -28,6 +28,17 @@ Generation = Annotated[
 ]
 
 
+Wait = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=300,
+        description="Wait at most this many seconds until every live serving process serves the version, or says "
+        "that it cannot, and list the processes in the answer. The alias is moved in any case. 0 means not to wait.",
+    ),
+]
+
+
 class PromoteRequest(Body):
     """Point an alias to a version."""
 
@@ -42,6 +53,7 @@ class PromoteRequest(Body):
         description="Promote the version even if the job that made it compared it and found it no better.",
     )
     expected_generation: Generation = None
+    wait_s: Wait = 0
 
 
 class RollbackRequest(Body):
@@ -51,6 +63,7 @@ class RollbackRequest(Body):
 
     reason: Reason
     expected_generation: Generation = None
+    wait_s: Wait = 0
 
 
 class LockRequest(Body):

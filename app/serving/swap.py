@@ -1,6 +1,6 @@
 """Hot swap: follows the aliases, prepares new weights aside, then installs them with one assignment.
 
-    read the aliases (every second) -> load, verify, apply to the base (a thread of its own)
+    read the aliases (four times a second) -> load, verify, apply to the base (a thread of its own)
       -> golden inputs and warm-up (forward thread) -> encode the label sets in use (requests go first)
       -> one assignment
 
@@ -14,6 +14,7 @@ that name fail. They are never answered with other weights.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Sequence
@@ -69,6 +70,7 @@ class Swapper:
         self._read_aliases = following.read_aliases
         self._state = following.state
         self._poll_s = poll_s
+        self._moved = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[Sequence[Alias]] | None = None
         self._staging: set[asyncio.Task[None]] = set()
@@ -91,9 +93,16 @@ class Swapper:
         if self._reading is not None:  # it holds a connection, which is closed only once it is returned
             await asyncio.wait([self._reading], timeout=CLOSE_TIMEOUT_S)
 
+    def look_now(self) -> None:
+        """Read the aliases at once, because one was moved through this process."""
+        self._moved.set()
+
     async def _poll_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._poll_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._moved.wait()
+            self._moved.clear()
             try:
                 await self._poll()
             except Exception:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.options import Group, file_option, option
+from sds_clip.options import Group, file_option, option, wait_option
 from sds_clip.remote import connect, limit_option, moment, print_lines, remote, url_option
 from sds_clip.table import say, size_text, table, tell
 
@@ -22,6 +22,10 @@ alias_argument = click.argument(
 reason_option = option(
     "--reason", required=True, metavar="TEXT", help="Why you do this. The audit log keeps it."
 )
+
+
+def _code(alias: dict[str, Any]) -> int:
+    return 1 if alias["served_by_all"] is False else 0
 
 
 def _print_list(found: dict[str, Any]) -> None:
@@ -66,8 +70,23 @@ def _print_lock(alias: dict[str, Any]) -> None:
         )
 
 
-def _print_promoted(alias: dict[str, Any]) -> None:
+def _print_moved(alias: dict[str, Any]) -> None:
+    """Print the alias and, after a wait, which processes serve it."""
     _print_alias(alias)
+    processes = alias["processes"]
+    if processes is not None:
+        columns = ("process", "state", "version", "generation", "error")
+        print(table(columns, [[each[column] for column in columns] for each in processes]))
+        serving = sum(each["state"] == "serving" for each in processes)
+        say(f"Live processes that serve it: {serving} of {len(processes)}.")
+    elif alias["served_by_all"] is False:
+        say(
+            "The service cannot read the reports of its other processes, so it does not know which of them serve it."
+        )
+
+
+def _print_promoted(alias: dict[str, Any]) -> None:
+    _print_moved(alias)
     say(f'To undo this, run: sds-clip models rollback {shlex.quote(alias["name"])} --reason "why"')
 
 
@@ -80,7 +99,7 @@ def _print_written(written: dict[str, Any]) -> None:
     cls=Group,
     examples="""\
 sds-clip models list
-sds-clip models promote VERSION --reason "better on Winoground"
+sds-clip models promote VERSION --reason "better on Winoground" --wait 30
 sds-clip models rollback default --reason "worse in production"
 sds-clip models lock default --reason "release freeze"
 sds-clip models download default --out better.tar
@@ -104,25 +123,28 @@ def list_models(client: Client, limit: int) -> Any:
 @reason_option
 @option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
 @option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")
-@remote(_print_promoted)
-def promote(client: Client, version: str, reason: str, alias: str, force: bool) -> Any:
+@wait_option
+@remote(_print_promoted, code=_code)
+def promote(client: Client, version: str, reason: str, alias: str, force: bool, wait: float | None) -> Any:
     """Point an alias to a version.
 
     The service loads and serves the version within seconds, without a restart.
     """
-    return client.promote(version, alias=alias, reason=reason, force=True if force else None)
+    forced = True if force else None
+    return client.promote(version, alias=alias, reason=reason, force=forced, wait_s=wait)
 
 
 @models.command()
 @alias_argument
 @reason_option
-@remote(_print_alias)
-def rollback(client: Client, alias: str, reason: str) -> Any:
+@wait_option
+@remote(_print_moved, code=_code)
+def rollback(client: Client, alias: str, reason: str, wait: float | None) -> Any:
     """Point an alias back to the version before its last promotion.
 
     Each further rollback goes one version further back. To go forward, promote a version.
     """
-    return client.rollback(alias, reason=reason)
+    return client.rollback(alias, reason=reason, wait_s=wait)
 
 
 @models.command()

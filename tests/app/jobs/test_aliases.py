@@ -74,6 +74,34 @@ def test_rollbacks_over_http_walk_back_and_then_say_that_there_is_nothing_left(
 
 
 @on_both
+def test_promotion_that_waits_says_which_process_serves_it(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    moved = quick.client.post(f"/models/{version}/promote", json={**REASON, "wait_s": 60}).json()
+    assert served(quick) == version
+    assert moved["served_by_all"] is True
+    assert [(each["state"], each["version"], each["generation"]) for each in moved["processes"]] == [
+        ("serving", version, 2)
+    ]
+    again = quick.client.post(f"/models/{version}/promote", json={**REASON, "wait_s": 60}).json()
+    assert (again["generation"], again["served_by_all"]) == (2, True)
+    back = quick.client.post("/models/default/rollback", json=REASON).json()
+    assert (back["served_by_all"], back["processes"]) == (None, None)
+
+
+def test_wait_claims_nothing_if_the_reports_of_other_processes_cannot_be_read(
+    quick: Service, small_clip: Clip
+) -> None:
+    (quick.settings.data_dir / "serving" / "unreadable.json").mkdir(parents=True)
+
+    moved = quick.client.post(f"/models/{small_clip.version}/promote", json={**REASON, "wait_s": 0.3})
+
+    assert (moved.status_code, moved.json()["served_by_all"], moved.json()["processes"]) == (200, False, None)
+
+
+@on_both
 def test_locked_alias_stays_where_it_is_and_is_shown_as_locked(
     quick: Service, small_clip: Clip, tmp_path: Path
 ) -> None:

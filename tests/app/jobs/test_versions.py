@@ -183,6 +183,8 @@ def test_version_that_is_published_again_is_damaged_no_more(
         ({"alias": "../x"}, "alias"),
         ({"expected_generation": 2**70}, "expected_generation"),
         ({"who": "root"}, "who"),
+        ({"wait_s": -1}, "wait_s"),
+        ({"wait_s": 301}, "wait_s"),
     ],
 )
 def test_promotion_that_is_wrong_is_refused(
