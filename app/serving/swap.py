@@ -42,7 +42,7 @@ READ_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
 # Label sets delay a swap no longer than this. The rest are encoded when a request needs them.
-PREPARE_TIMEOUT_S = 1.0
+PREPARE_TIMEOUT_S = 0.5
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
 MAX_STAGING = 4  # models that are loaded at once; the other aliases wait for a later round
@@ -156,12 +156,12 @@ class Swapper:
 
         That is so after a rollback. A process that has swapped nothing since its start keeps nothing ready.
         """
-        alias, replaced = followed.wanted, self._models.replaced(current)
-        previous, is_new = alias.previous, followed.previous_tried != alias.generation
-        if previous is None or replaced is None or not is_new or self._working(now) >= MAX_STAGING:
+        previous, replaced = followed.wanted.previous, self._models.replaced(current)
+        if previous is None or replaced is None or self._working(now) >= MAX_STAGING:
             return
-        followed.previous_tried = alias.generation
-        if replaced.clip.version != previous and previous not in followed.staging:
+        tried, followed.previous_tried = followed.previous_tried, (followed.wanted.generation, previous)
+        is_held = replaced.clip.version == previous or previous in followed.staging
+        if tried != followed.previous_tried and not is_held:
             self._begin(followed, previous, self._keep(followed, previous))
 
     def _begin(self, followed: FollowedAlias, version: str, load: Coroutine[None, None, None]) -> None:

@@ -139,19 +139,17 @@ def forget_previous(connection: Connection, version_id: str) -> None:
         connection.execute(update(aliases).where(aliases.c.name == alias.name).values(previous=previous))
 
 
-def set_lock(connection: Connection, name: str, lock: AliasLock | None, by: AliasLock) -> Alias:
-    """Lock an alias, or unlock it with None, and write the audit row. `by` says who did it, when and why.
+def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) -> Alias:
+    """Lock or unlock an alias, and write the audit row. `by` says who does it, when and why.
 
     Repeating it changes nothing: the first lock stays. Raises UnknownRecord.
     """
     alias = held(connection, name)
-    if (alias.lock is None) == (lock is None):
+    if (alias.lock is not None) == locked:
         return alias
-    row = connection.execute(
-        update(aliases).where(aliases.c.name == name).values(lock=lock).returning(aliases)
-    ).one()
-    alias = Alias.of(row._mapping)
-    action = AliasAction.UNLOCK if lock is None else AliasAction.LOCK
+    changed = update(aliases).where(aliases.c.name == name).values(lock=by if locked else None)
+    alias = Alias.of(connection.execute(changed.returning(aliases)).one()._mapping)
+    action = AliasAction.LOCK if locked else AliasAction.UNLOCK
     move = Move(name, by.who, by.why, expected_generation=None)
     _audit(connection, action, alias, move, by.at, origin=alias.version)
     return alias

@@ -55,13 +55,12 @@ class Aliases:
     def lock(self, name: str, who: str, why: str) -> Alias:
         """Keep an alias where it is. An alias that is locked keeps its first lock. Raises UnknownRecord."""
         with self._database.writing() as connection:
-            lock = AliasLock(who, self._clock(), why)
-            return alias_sql.set_lock(connection, name, lock, by=lock)
+            return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=True)
 
     def unlock(self, name: str, who: str, why: str) -> Alias:
         """Let an alias be moved again. It is no error if it is not locked. Raises UnknownRecord."""
         with self._database.writing() as connection:
-            return alias_sql.set_lock(connection, name, None, by=AliasLock(who, self._clock(), why))
+            return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=False)
 
     def promotions(
         self, alias: str | None = None, *, limit: int = 20, moves_only: bool = False
