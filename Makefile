@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
-	bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -100,6 +100,9 @@ bench-evaluate: $(STAMP) ## Benchmark evaluation against CLIP_benchmark (minutes
 
 bench-swap: $(STAMP) ## Swap weights under load and check every answer (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.swap $(ARGS)
+
+bench-promote: $(STAMP) ## Measure how long a promotion waits for two processes under load (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.promote $(ARGS)
 
 bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.jobs $(ARGS)

@@ -403,12 +403,16 @@ class AliasMoved(Conflict, code="alias_moved", retryable=True):
     """The alias is not at the generation that the request expects; read it again before you decide."""
 
 
+class AliasLocked(Conflict, code="alias_locked"):
+    """The alias is locked, and nothing moves it, not even `force`; the message says who locked it and why."""
+
+
 class NotBetter(Conflict, code="not_better"):
     """The job that made the version compared it with the alias's version and found it no better."""
 
 
 class NothingToRollBack(Conflict, code="nothing_to_roll_back"):
-    """The alias has no previous version, or its previous version was deleted."""
+    """The alias has no earlier version to go back to, or all of them were deleted."""
 
 
 class NotPublished(NotFound, code="version_not_published"):

@@ -32,6 +32,7 @@ from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
 from app.serving.pixels import ImageReader
 from app.serving.predictor import Predictor
+from app.serving.rollout import Rollout
 from app.serving.served_models import ServedModels
 from app.serving.status import StatusBoard
 from app.serving.swap import Swapper
@@ -172,6 +173,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.metrics = metrics
     app.state.engine = engine
     app.state.status = board
+    app.state.rollout = Rollout(board, swapper, engine)
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
     app.state.predictor = Predictor(engine, versions, images, classes, limits)

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     )
 
     swap_poll_s: float = Field(
-        1.0, gt=0, description="The number of seconds between two readings of the aliases."
+        0.25, gt=0, description="The number of seconds between two readings of the aliases."
     )
     max_versions: int = Field(
         8, ge=1, description="The largest number of versions kept in memory because requests name them."

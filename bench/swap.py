@@ -107,10 +107,10 @@ def main(arguments: list[str] | None = None) -> None:
     # It polls at the default interval of a second.
     command = (sys.executable, "-m", "bench.swap_server", model, plan.precision, str(plan.folder))
     server = servers.Server(f"swap {plan.precision}", command)
-    with servers.running(server, plan.cache) as running, training(plan):
+    with servers.running(server, plan.cache) as running, training(plan.cache, plan.folder, plan.no_trainer):
         build_classes(running, CALLS[2], images[0])
         note("capacity, in a closed loop")
-        capacity = capacity_of(plan, running.port, images)
+        capacity = capacity_of(running.port, images, plan.capacity_requests)
         rate = plan.share * capacity
         note(f"{capacity:.1f} requests a second; now {rate:.1f} at random, and {plan.swaps} swaps")
         answers, moves = load_and_swap(plan, running, images, rate, versions)
@@ -151,13 +151,13 @@ def make_versions(folder: Path, model: str, base: Clip) -> list[str]:
 
 
 @contextmanager
-def training(plan: Plan) -> Iterator[None]:
-    """Distil the demo teacher into the demo CLIP within the block, unless the plan says otherwise."""
-    if plan.no_trainer:
+def training(cache: Path, folder: Path, is_off: bool) -> Iterator[None]:
+    """Distil the demo teacher into the demo CLIP within the block, unless that is off."""
+    if is_off:
         yield
         return
     note("starting the training run")
-    data, run = plan.cache / "swap-pairs", plan.folder / "run"
+    data, run = cache / "swap-pairs", folder / "run"
     if not data.exists():
         write_pairs(data, pairs(Split.TRAIN, DISTILLATION_SEED, 0, 1024))
     threads = str(max(1, servers.THREADS // 2))
@@ -181,14 +181,14 @@ def training(plan: Plan) -> Iterator[None]:
         process.wait()
 
 
-def capacity_of(plan: Plan, port: int, images: Sequence[str]) -> float:
+def capacity_of(port: int, images: Sequence[str], requests: int) -> float:
     """Requests a second of 32 clients without pauses; their texts change only with the image."""
     numbered = [
         Call(call.name, call.path, call.body.replace(TEXT, text_of(10_000 + number)))
-        for number in range(plan.capacity_requests // len(CALLS))
+        for number in range(requests // len(CALLS))
         for call in CALLS
     ]
-    spec = LoadSpec(port, numbered, list(images), 32, 64, plan.capacity_requests)
+    spec = LoadSpec(port, numbered, list(images), 32, 64, requests)
     return run_load(spec).requests_per_second
 
 

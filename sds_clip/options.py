@@ -187,6 +187,13 @@ number_option = partial(
     option, type=_Worded(click.IntRange(min=1), "a whole number of at least 1"), metavar="N"
 )
 share_option = partial(option, type=_Worded(click.FloatRange(0, 1), "a number from 0 to 1"), metavar="SHARE")
+wait_option = option(
+    "--wait",
+    type=_Worded(click.FloatRange(0, 300), "a number of seconds from 0 to 300"),
+    metavar="SECONDS",
+    help="Wait at most this long until every live serving process serves the version. The exit code is 1 if one "
+    "does not.",
+)
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 COMPUTATION = "Computation"

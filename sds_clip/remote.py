@@ -32,10 +32,10 @@ def connect(url: str | None) -> Client:
     return Client(url)
 
 
-def remote(show: Callable[[Any], None]) -> Decorator[Any]:
+def remote(show: Callable[[Any], None], *, code: Callable[[Any], int] = lambda _: 0) -> Decorator[Any]:
     """Turn a function of a client and options into a command's callback, adding --url and --json.
 
-    Its return value is printed as JSON, or by `show`.
+    Its return value is printed as JSON, or by `show`. `code` makes the exit code of it.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -45,7 +45,7 @@ def remote(show: Callable[[Any], None]) -> Decorator[Any]:
             with connect(url) as client:
                 answer = function(client, **given)
             print_json(answer) if as_json else show(answer)
-            return 0
+            return code(answer)
 
         return command
 

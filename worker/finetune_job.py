@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.errors import AliasMoved, UnusableRecord, VersionGone
+from app.errors import AliasLocked, AliasMoved, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
 from app.registry.publish import lies_among, publish
 from app.registry.store_source import unpublished_version
@@ -25,7 +25,7 @@ from worker.benchmarks import read_data, summary
 from worker.context import JobContext
 from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
-from worker.promotion import CandidateScores, decide, holder_of
+from worker.promotion import CandidateScores, alias_of, decide
 from worker.references import check_version, loadable, of_version
 from worker.training_progress import TrainingProgress
 
@@ -163,14 +163,14 @@ class _Run:
     def end(self, result: Result, scores: CandidateScores) -> None:
         """End the job with its version.
 
-        It is tried again if, meanwhile, the alias was moved or the base or the files were deleted. Each try
+        It is tried again if, meanwhile, the alias was moved or locked, or the base or the files were deleted. Each try
         reads the current state, and ends with Stopped if the job was asked to stop.
         """
         while True:
             try:
                 self._try_to_end(result, scores)
                 return
-            except (AliasMoved, UnusableRecord, VersionGone) as error:
+            except (AliasMoved, AliasLocked, UnusableRecord, VersionGone) as error:
                 self.context.reporter.event(str(error))
 
     def _try_to_end(self, result: Result, scores: CandidateScores) -> None:
@@ -237,6 +237,7 @@ class _Run:
             check_version(clip, version, param="alias")
             return clip
         except (JobFailed, CheckpointError) as error:
-            if holder_of(self.context.store, self.job.alias)[0] == version:
+            alias = alias_of(self.context.store, self.job.alias)
+            if alias is not None and alias.version == version:
                 raise
             raise AliasMoved(f"The alias {self.job.alias} was moved while its version was loaded.") from error

@@ -10,6 +10,8 @@
 
 GroupMatch measures binding. While the group score is below chance, it does not measure binding, because noise alone
 raises it there.
+
+While the alias is locked, the job compares its version all the same, and does not promote it.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import UnknownRecord
+from app.registry.service import LOCKED
 from app.schemas.finetune import FinetuneSpec, Thresholds
 from app.store import Store
-from app.store.records import Move
+from app.store.records import Alias, AliasLock, Move
 from models.evaluation.comparison import PairedDifference, compare
 from models.evaluation.results import GROUP_MATCH, Results
 from models.evaluation.winoground import CHANCE
@@ -63,12 +66,15 @@ def decide(
     if job.promote == "never":
         return Verdict(False, "Promotion was not requested.", {}), None
     context.stage("promoting")
-    holder, generation = holder_of(context.store, job.alias)
+    alias = alias_of(context.store, job.alias)
+    holder = None if alias is None else alias.version
     if job.promote == "always":
         verdict = Verdict(True, "Promotion was requested without a comparison.", {"compared_with": None})
     else:
         compared = scores if holder == scores.version else measure_holder(holder)
         verdict = judge(compared, scores, job.thresholds)
+    if verdict.promotes and alias is not None and alias.lock is not None:
+        verdict = _locked_out(verdict, alias.name, alias.lock)
     context.reporter.event(verdict.why, data={"alias": job.alias, "promoted": verdict.promotes})
     if not verdict.promotes:
         return verdict, None
@@ -76,19 +82,24 @@ def decide(
         alias=job.alias,
         who=context.job.owner or "job",
         why=f"job {context.job.id}: {verdict.why}",
-        expected_generation=generation,
+        expected_generation=0 if alias is None else alias.generation,
         metrics=verdict.figures,
     )
     return verdict, move
 
 
-def holder_of(store: Store, alias: str) -> tuple[str | None, int]:
-    """The alias's version and generation; None and 0 if there is no such alias."""
+def alias_of(store: Store, name: str) -> Alias | None:
+    """The alias, or None if there is no such alias."""
     try:
-        found = store.aliases.get(alias)
+        return store.aliases.get(name)
     except UnknownRecord:
-        return None, 0
-    return found.version, found.generation
+        return None
+
+
+def _locked_out(verdict: Verdict, alias: str, lock: AliasLock) -> Verdict:
+    """Turn a verdict to promote into one that keeps its figures and leaves the alias where it is."""
+    why = f"{verdict.why} It was not promoted, because the alias {alias} is locked: {lock}"
+    return Verdict(False, why, {**verdict.figures, LOCKED: True})
 
 
 def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:

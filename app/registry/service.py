@@ -1,4 +1,4 @@
-"""The version and alias operations behind the routes: read, promote, roll back, delete, download."""
+"""The version and alias operations behind the routes: read, promote, roll back, lock, delete, download."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
-from app.schemas.versions import PromoteRequest, RollbackRequest, VersionDetail
+from app.schemas.versions import LockRequest, PromoteRequest, RollbackRequest, VersionDetail
 from app.store import Store
 from app.store.alias_names import check_alias
 from app.store.records import Alias, Move, Page, Version, VersionStatus
@@ -25,7 +25,9 @@ from models.run_files import LOG_FILE
 logger = logging.getLogger(__name__)
 
 LOCAL = "local"
-"""The recorded author of an alias's move in a service without keys."""
+"""The recorded author of what is done to an alias in a service without keys."""
+LOCKED = "locked"
+"""A job's result has this key in `promotion` if only the alias's lock kept its version from being promoted."""
 _MAX_LINEAGE = 32
 
 
@@ -67,7 +69,8 @@ class VersionService:
     async def promote(self, version_id: str, request: PromoteRequest, caller: Caller) -> Alias:
         """Point an alias to a version. An alias that already points to it is left unchanged.
 
-        Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasMoved, InvalidRequest.
+        Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasLocked, AliasMoved,
+        InvalidRequest.
         """
         check_alias(request.alias)
         version = await self._threads.run(self._store.versions.get, version_id)
@@ -77,7 +80,7 @@ class VersionService:
 
     @in_store_thread
     def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
-        """Point an alias to its previous version. Raises NothingToRollBack, AliasMoved."""
+        """Point an alias to its previous version. Raises NothingToRollBack, AliasLocked, AliasMoved."""
         move = Move(
             alias=alias,
             who=caller.name or LOCAL,
@@ -85,6 +88,16 @@ class VersionService:
             expected_generation=request.expected_generation,
         )
         return self._store.aliases.roll_back(move)
+
+    @in_store_thread
+    def lock(self, alias: str, request: LockRequest, caller: Caller) -> Alias:
+        """Keep an alias where it is. An alias that is locked keeps its first lock."""
+        return self._store.aliases.lock(alias, caller.name or LOCAL, request.reason)
+
+    @in_store_thread
+    def unlock(self, alias: str, request: LockRequest, caller: Caller) -> Alias:
+        """Let an alias be moved again. It is no error if it is not locked."""
+        return self._store.aliases.unlock(alias, caller.name or LOCAL, request.reason)
 
     async def delete(self, version_id: str) -> None:
         """Delete a version, and its files unless a job has published it again meanwhile.
@@ -167,7 +180,7 @@ class VersionService:
         if version.job_id is None:
             return
         verdict = (self._store.jobs.get(version.job_id).result or {}).get("promotion") or {}
-        if verdict.get("alias") == alias and verdict.get("promoted") is False:
+        if verdict.get("alias") == alias and verdict.get("promoted") is False and not verdict.get(LOCKED):
             raise NotBetter(
                 f"Its job {version.job_id} compared this version and did not promote it: {verdict.get('why')} "
                 "Send force: true to promote it anyway.",

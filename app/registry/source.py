@@ -1,19 +1,25 @@
 """The registry as a serving process sees it: locations of versions, aliases, reports of other processes."""
 
+import contextlib
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from app.store.records import Alias
 from models.atomic import write_atomic
 from models.references import is_version
 
-# A process reports every few seconds. One that has not reported for this long has ended.
+# A process reports every few seconds. One that has not reported for this long is not listed any more.
 FORGET_AFTER_S = 60.0
+# A process of another host that has not reported for this long, and holds no lock, has ended.
+MISS_AFTER_S = 15.0
 _PROCESS = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 WeightsLocation = Path | str
@@ -31,27 +37,77 @@ class ProcessReport:
 
 
 class FileReports:
-    """The reports of all processes, each in a file of its own in a shared folder."""
+    """The reports of all processes, each in a file of its own in a shared folder.
+
+    A process holds the lock beside its report as long as it lives. The operating system releases the lock of a process
+    that is killed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, report: ProcessReport) -> None:
-        """Replace the process's report.
+    def enter(self, process: str) -> BaseFileLock:
+        """The lock that says that a process lives, which the caller holds.
 
         Raises OSError, and ValueError for a process whose name cannot be a file name.
         """
-        if not _PROCESS.fullmatch(report.process):
-            raise ValueError(f"{report.process!r} cannot be a file's name")
-        write_atomic(self._folder / f"{report.process}.json", json.dumps(asdict(report)), durable=False)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(self._file(process, "lock"))
+        lock.acquire(blocking=False)
+        return lock
+
+    def write(self, report: ProcessReport) -> None:
+        """Replace the process's report. Raises OSError, and ValueError as `enter` does."""
+        write_atomic(self._file(report.process, "json"), json.dumps(asdict(report)), durable=False)
+
+    def remove(self, process: str) -> None:
+        """Remove what a process that has ended has left."""
+        for suffix in ("json", "lock"):
+            self._file(process, suffix).unlink(missing_ok=True)
 
     def read(self) -> Sequence[ProcessReport]:
-        """The reports of the last minute."""
-        reports = [
-            ProcessReport(**json.loads(file.read_text(encoding="utf-8")))
-            for file in sorted(self._folder.glob("*.json"))
-        ]
-        return [report for report in reports if report.at > time.time() - FORGET_AFTER_S]
+        """The reports of the last minute, without those of processes that have ended. Raises OSError."""
+        found = []
+        for file in sorted(self._folder.iterdir()):
+            # It may have been removed just now, or be incomplete because its machine has crashed.
+            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+                if file.suffix == ".json":
+                    found.append(ProcessReport(**json.loads(file.read_text(encoding="utf-8"))))
+        recent = [report for report in found if report.at > time.time() - FORGET_AFTER_S]
+        return [report for report in recent if self._is_alive(report)]
+
+    def _is_alive(self, report: ProcessReport) -> bool:
+        holds = self._holds_lock(report.process)
+        is_here = report.content.get("host") == socket.gethostname()
+        # Some network file systems have no locks, and some do not show those of other hosts.
+        if holds is None or not (holds or is_here):
+            return report.at > time.time() - MISS_AFTER_S
+        if not holds:
+            self.remove(report.process)
+        return holds
+
+    def _holds_lock(self, process: str) -> bool | None:
+        """Whether the process holds its lock. None if it has none."""
+        file = self._file(process, "lock")
+        try:
+            if not file.exists():
+                return None
+            with _lock(file).acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):
+            return None
+
+    def _file(self, process: str, suffix: str) -> Path:
+        if not _PROCESS.fullmatch(process):
+            raise ValueError(f"{process!r} cannot be a file's name")
+        return self._folder / f"{process}.{suffix}"
+
+
+def _lock(file: Path) -> BaseFileLock:
+    # The process holds it, whichever thread has acquired it.
+    return FileLock(file, thread_local=False, fallback_to_soft=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.errors import AliasMoved, StoreUnavailable, UnknownRecord
+from app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
 from app.registry.source import FileReports, Registry, WeightsLocation
 from app.store import Store
 from app.store.alias_names import DEFAULT
@@ -71,8 +71,8 @@ def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
 def register_served(store: Store, clips: Sequence[Clip]) -> None:
     """Register the models that the service was started with, and point `default` at the first.
 
-    This makes it possible to return from a job's version to the original. An alias that a person or a job has
-    moved stays where it is.
+    This makes it possible to return from a job's version to the original. An alias that is locked, or that a person
+    or a job has moved, stays where it is.
 
     Raises: StoreUnavailable.
     """
@@ -85,11 +85,11 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         alias = None
     if alias is not None and alias.version == first:
         return
-    if alias is not None and store.aliases.promotions(DEFAULT, limit=1)[0].who != SERVER:
+    if alias is not None and (alias.lock is not None or _last_mover(store) != SERVER):
         logger.info(
-            "The alias %s was moved to version %s and stays there. "
+            "The alias %s was %s version %s and stays there. "
             "So the first model in the settings, %s, is not the default.",
-            DEFAULT, alias.version[:12], first[:12],
+            DEFAULT, "moved to" if alias.lock is None else "locked on", alias.version[:12], first[:12],
         )  # fmt: skip
         return
     move = Move(
@@ -98,8 +98,12 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         why="The first model that the service was started with.",
         expected_generation=0 if alias is None else alias.generation,
     )
-    with contextlib.suppress(AliasMoved):  # another process that is starting may have moved it first
+    with contextlib.suppress(AliasMoved, AliasLocked):  # another process may have moved or locked it first
         store.aliases.promote(move, first)
+
+
+def _last_mover(store: Store) -> str:
+    return store.aliases.promotions(DEFAULT, limit=1, moves_only=True)[0].who
 
 
 def unpublished_version(clip: Clip) -> NewVersion:
@@ -118,4 +122,4 @@ def _forget(reports: Path) -> None:
     for file in reports.glob("*.json"):
         with contextlib.suppress(OSError):
             if file.stat().st_mtime < time.time() - _FORGET_REPORTS_S:
-                file.unlink()
+                FileReports(reports).remove(file.stem)

@@ -1,4 +1,4 @@
-"""GET /models and /models/status; GET /models/{version}, its download and deletion; promote and rollback."""
+"""GET /models and /models/status; GET /models/{version}, its download and deletion; what is done to aliases."""
 
 from typing import Annotated, Any, Literal
 
@@ -22,8 +22,17 @@ from app.routes.shared import READING, WRITING, Administer, After, BackendDep, L
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
 from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
-from app.schemas.versions import AliasInfo, PromoteRequest, RollbackRequest, VersionDetail, VersionInfo
+from app.schemas.rollout import MovedAlias
+from app.schemas.versions import (
+    AliasInfo,
+    LockRequest,
+    PromoteRequest,
+    RollbackRequest,
+    VersionDetail,
+    VersionInfo,
+)
 from app.serving.engine import Engine
+from app.serving.rollout import Rollout
 from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
@@ -35,6 +44,15 @@ Archive: dict[int | str, dict[str, Any]] = {
         "content": {TAR: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+
+async def rollout(request: Request) -> Rollout:
+    """The process's rollouts. Async, or FastAPI would fetch it in a thread."""
+    found: Rollout = request.app.state.rollout
+    return found
+
+
+RolloutDep = Annotated[Rollout, Depends(rollout)]
 
 served = APIRouter(tags=["status"])
 """What needs no database."""
@@ -96,10 +114,11 @@ async def promote(
     caller: Administer,
     backend: BackendDep,
     version: str,
+    rollout: RolloutDep,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
-) -> AliasInfo:
-    """Point an alias to a version. Every serving process follows within seconds."""
-    return AliasInfo.model_validate(await backend.versions.promote(version, body, caller))
+) -> MovedAlias:
+    """Point an alias to a version. Every serving process follows within seconds; `wait_s` waits for that."""
+    return await rollout.follow(await backend.versions.promote(version, body, caller), body.wait_s)
 
 
 @registered.post(
@@ -111,10 +130,43 @@ async def rollback(
     caller: Administer,
     backend: BackendDep,
     alias: str,
+    rollout: RolloutDep,
     body: Annotated[RollbackRequest, Depends(reads(RollbackRequest, form=False))],
+) -> MovedAlias:
+    """Point an alias to the version that it pointed to before its last promotion.
+
+    Each further rollback goes one version further back. Deleted versions are skipped.
+    """
+    return await rollout.follow(await backend.versions.roll_back(alias, body, caller), body.wait_s)
+
+
+@registered.post(
+    "/models/{alias}/lock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
+)
+async def lock(
+    caller: Administer,
+    backend: BackendDep,
+    alias: str,
+    body: Annotated[LockRequest, Depends(reads(LockRequest, form=False))],
 ) -> AliasInfo:
-    """Point an alias to the version that it pointed to before."""
-    return AliasInfo.model_validate(await backend.versions.roll_back(alias, body, caller))
+    """Keep an alias where it is: until it is unlocked, no promotion, rollback or job moves it.
+
+    An alias that is locked already keeps its first lock.
+    """
+    return AliasInfo.model_validate(await backend.versions.lock(alias, body, caller))
+
+
+@registered.post(
+    "/models/{alias}/unlock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
+)
+async def unlock(
+    caller: Administer,
+    backend: BackendDep,
+    alias: str,
+    body: Annotated[LockRequest, Depends(reads(LockRequest, form=False))],
+) -> AliasInfo:
+    """Let an alias be moved again. It is no error to unlock an alias that is not locked."""
+    return AliasInfo.model_validate(await backend.versions.unlock(alias, body, caller))
 
 
 @registered.get(

@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import Body
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
-from app.store.records import Alias, Promotion, Version, VersionStatus
+from app.store.records import Alias, AliasAction, Promotion, Version, VersionStatus
 
 Reason = Annotated[
     str,
     Field(
         pattern=r"\S",
         max_length=1000,
-        description="Why the alias moves. The reason is kept with the record of the move.",
+        description="Why you do this. The audit keeps the reason.",
     ),
 ]
 Generation = Annotated[
@@ -24,6 +24,17 @@ Generation = Annotated[
         lt=2**62,
         description="Move the alias only if it is still at this generation. 0 means that the alias must not "
         "exist yet.",
+    ),
+]
+
+
+Wait = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=300,
+        description="Wait at most this many seconds until every live serving process serves the version, or says "
+        "that it cannot, and list the processes in the answer. The alias is moved in any case. 0 means not to wait.",
     ),
 ]
 
@@ -42,15 +53,35 @@ class PromoteRequest(Body):
         description="Promote the version even if the job that made it compared it and found it no better.",
     )
     expected_generation: Generation = None
+    wait_s: Wait = 0
 
 
 class RollbackRequest(Body):
-    """Point an alias to its previous version."""
+    """Point an alias to the version that it pointed to before its last promotion."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "worse in production"}]})
 
     reason: Reason
     expected_generation: Generation = None
+    wait_s: Wait = 0
+
+
+class LockRequest(Body):
+    """Lock or unlock an alias."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "release freeze"}]})
+
+    reason: Reason
+
+
+class LockInfo(BaseModel):
+    """Who locked an alias, when and why."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    who: str
+    at: float
+    why: str
 
 
 class AliasInfo(BaseModel):
@@ -64,8 +95,12 @@ class AliasInfo(BaseModel):
     generation: int = Field(
         description="A number that grows by one with every move of the alias, including a rollback."
     )
-    previous: str | None = Field(description="The version that a rollback would point the alias at.")
+    previous: str | None = Field(
+        description="The version that a rollback would point the alias at. It is null if there is nothing to go back "
+        "to."
+    )
     updated_at: float
+    lock: LockInfo | None = Field(description="The lock that keeps the alias where it is, or null.")
 
 
 class VersionInfo(BaseModel):
@@ -105,7 +140,7 @@ class VersionDetail(VersionInfo):
     evaluations: dict[str, Any] | None
     lineage: list[str] = Field(description="The versions that it is based on, nearest first.")
     promotions: list["PromotionInfo"] = Field(
-        description="The newest moves of the aliases that point to the version."
+        description="The newest lines of the audit about the aliases that point to the version."
     )
 
     @classmethod
@@ -126,13 +161,16 @@ class VersionDetail(VersionInfo):
 
 
 class PromotionInfo(BaseModel):
-    """The record of one move of an alias."""
+    """A line of the audit: an alias was moved, locked or unlocked."""
 
     model_config = ConfigDict(from_attributes=True)
 
     at: float
     who: str
     alias: str
+    action: AliasAction = Field(
+        description="What was done. A rollback that is older than this field is recorded as `promote`."
+    )
     from_version: str | None
     to_version: str
     generation: int

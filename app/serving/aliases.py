@@ -28,6 +28,8 @@ class FollowedAlias:
     """The last version that could not be loaded."""
     retry_at: float = 0.0
     """When to retry the failed version, on the monotonic clock."""
+    previous_tried: tuple[int, str] | None = None
+    """The last generation whose previous version was loaded for a rollback, or could not be, and that version."""
 
     @property
     def has_failed(self) -> bool:

@@ -108,7 +108,7 @@ class ClassWeights:
         weights = await self._lookup(key, classes)
         if weights is not None:
             return model, weights
-        previous = self._engine.models.previous(model)
+        previous = self._engine.models.replaced(model)
         if previous is not None and self._is_large(classes):
             weights = await self._lookup((*previous.key, classes.digest), classes)
             if weights is not None:

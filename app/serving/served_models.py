@@ -44,7 +44,8 @@ class ServedModels:
         self._references = {name: ModelHandle(name, 1, clip) for name, clip in clips.items()}
         self._aliases = aliases
         self._swapped_in: dict[str, ModelHandle] = {}
-        self._previous: dict[str, ModelHandle] = {}
+        self._replaced: dict[str, ModelHandle] = {}
+        self._kept: dict[str, ModelHandle] = {}
         self._first = next(iter(clips))
         self._replacing = threading.Lock()
 
@@ -74,13 +75,20 @@ class ServedModels:
             return self.current(self._first)
         return self._references.get(name)
 
-    def previous(self, model: ModelHandle) -> ModelHandle | None:
-        """The weights that `model` replaced, kept for an instant rollback and for label sets."""
-        return self._previous.get(model.name)
+    def replaced(self, model: ModelHandle) -> ModelHandle | None:
+        """The weights that `model` replaced, kept for label sets, and for a rollback after a promotion."""
+        return self._replaced.get(model.name)
 
     def held(self) -> list[ModelHandle]:
-        """All models kept in memory: those that names serve now, and those that they served before."""
-        return [*self, *self._previous.values()]
+        """All models kept in memory: those that names serve now, and those that they may serve next."""
+        return [*self, *self._replaced.values(), *self._kept.values()]
+
+    def keep(self, name: str, clip: Clip) -> None:
+        """Keep weights that no request asks for, so that a rollback of the name to them loads nothing.
+
+        The next swap of the name ends this.
+        """
+        self._kept[name] = ModelHandle(name, 0, clip)
 
     def replace(self, name: str, clip: Clip, generation: int | None = None) -> ModelHandle:
         """Assign new weights to a name, or create the name. The generation defaults to the next one.
@@ -93,7 +101,8 @@ class ServedModels:
             new = ModelHandle(name, following if generation is None else generation, clip)
             # The same weights under a new generation must not replace the version to roll back to.
             if old is not None and old.key != new.key:
-                self._previous[name] = old
+                self._replaced[name] = old
+                self._kept.pop(name, None)
             self._swapped_in[name] = new
         return new
 

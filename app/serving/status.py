@@ -7,8 +7,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
 from pathlib import Path
+
+from filelock import BaseFileLock
 
 from app.errors import without_folder
 from app.registry.source import FileReports, ProcessReport
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Other processes list this one while its report is fresh (`app.registry.source.FORGET_AFTER_S`).
 REPORT_EVERY_S = 5.0
-LOOK_EVERY_S = 0.5
+# How soon a change is reported. Whoever waits for it looks as often (`app.serving.rollout`).
+LOOK_EVERY_S = 0.1
 TIMEOUT_S = 5.0
 
 
@@ -55,6 +57,7 @@ class StatusBoard:
             self._reporting = asyncio.create_task(self._report_for_ever(self._reports), name="reports")
 
     async def close(self) -> None:
+        """Stop reporting. Other processes list this one no longer."""
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
@@ -90,13 +93,19 @@ class StatusBoard:
 
     async def all(self) -> list[ProcessStatus]:
         """This process first, then the others. If their reports cannot be read, only this process."""
-        others: Sequence[ProcessReport] = []
-        if self._reports is not None:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(TIMEOUT_S):
-                    others = await in_own_thread(self._reports.read, "read reports")
-        found = [ProcessStatus.model_validate(report.content) for report in others]
-        return [self.own(), *(status for status in found if status.process != self._process)]
+        others: list[ProcessStatus] = []
+        with contextlib.suppress(Exception):
+            others = await self.others()
+        return [self.own(), *others]
+
+    async def others(self) -> list[ProcessStatus]:
+        """The other processes. Any error means that their reports cannot be read."""
+        if self._reports is None:
+            return []
+        async with asyncio.timeout(TIMEOUT_S):
+            reports = await in_own_thread(self._reports.read, "read reports")
+        found = [ProcessStatus.model_validate(report.content) for report in reports]
+        return [status for status in found if status.process != self._process]
 
     def _names(self) -> list[NameStatus]:
         followed = {} if self._following is None else self._following.aliases.by_name
@@ -121,14 +130,27 @@ class StatusBoard:
 
     async def _report_for_ever(self, reports: FileReports) -> None:
         """Write a report when something changed, or else every few seconds as a sign of life."""
-        last, left_at = None, float("-inf")
-        while True:
-            status = self.own()
-            news = [name.model_dump() for name in status.models]
-            if news != last or time.monotonic() - left_at > REPORT_EVERY_S:
-                last, left_at = news, time.monotonic()
-                await self._leave(reports, status)
-            await asyncio.sleep(LOOK_EVERY_S)
+        alive = await self._enter(reports)
+        try:
+            last, left_at = None, float("-inf")
+            while True:
+                status = self.own()
+                news = [name.model_dump() for name in status.models]
+                if news != last or time.monotonic() - left_at > REPORT_EVERY_S:
+                    last, left_at = news, time.monotonic()
+                    await self._leave(reports, status)
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            if alive is not None:
+                alive.release()
+
+    async def _enter(self, reports: FileReports) -> BaseFileLock | None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await in_own_thread(lambda: reports.enter(self._process), "enter")
+        except Exception as error:  # the file system has no locks; others judge by the age of the reports
+            logger.debug("This process cannot lock its report: %s", error)
+            return None
 
     async def _leave(self, reports: FileReports, status: ProcessStatus) -> None:
         report = ProcessReport(status.process, status.at, status.model_dump(mode="json"))

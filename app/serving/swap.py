@@ -1,6 +1,6 @@
 """Hot swap: follows the aliases, prepares new weights aside, then installs them with one assignment.
 
-    read the aliases (every second) -> load, verify, apply to the base (a thread of its own)
+    read the aliases (four times a second) -> load, verify, apply to the base (a thread of its own)
       -> golden inputs and warm-up (forward thread) -> encode the label sets in use (requests go first)
       -> one assignment
 
@@ -14,9 +14,10 @@ that name fail. They are never answered with other weights.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -41,7 +42,7 @@ READ_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
 # Label sets delay a swap no longer than this. The rest are encoded when a request needs them.
-PREPARE_TIMEOUT_S = 1.0
+PREPARE_TIMEOUT_S = 0.5
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
 MAX_STAGING = 4  # models that are loaded at once; the other aliases wait for a later round
@@ -69,6 +70,7 @@ class Swapper:
         self._read_aliases = following.read_aliases
         self._state = following.state
         self._poll_s = poll_s
+        self._moved = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[Sequence[Alias]] | None = None
         self._staging: set[asyncio.Task[None]] = set()
@@ -91,9 +93,16 @@ class Swapper:
         if self._reading is not None:  # it holds a connection, which is closed only once it is returned
             await asyncio.wait([self._reading], timeout=CLOSE_TIMEOUT_S)
 
+    def look_now(self) -> None:
+        """Read the aliases at once, because one was moved through this process."""
+        self._moved.set()
+
     async def _poll_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._poll_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._moved.wait()
+            self._moved.clear()
             try:
                 await self._poll()
             except Exception:
@@ -135,14 +144,31 @@ class Swapper:
     def _follow(self, alias: Alias) -> None:
         followed = self._aliases.by_name.setdefault(alias.name, FollowedAlias(alias))
         followed.wanted = alias
-        if _serves(self._models.current(alias.name), alias):
-            return
         now = time.monotonic()
-        if followed.is_due(now) and self._working(now) < MAX_STAGING:
-            followed.staging[alias.version] = now
-            task = asyncio.create_task(self._stage(followed, alias.version), name=f"stage {alias.name}")
-            self._staging.add(task)
-            task.add_done_callback(self._staging.discard)
+        current = self._models.current(alias.name)
+        if current is not None and _serves(current, alias):
+            self._prepare_rollback(followed, current, now)
+        elif followed.is_due(now) and self._working(now) < MAX_STAGING:
+            self._begin(followed, alias.version, self._stage(followed, alias.version))
+
+    def _prepare_rollback(self, followed: FollowedAlias, current: ModelHandle, now: float) -> None:
+        """Load the version that a rollback leads to, if it is not the one that was just replaced.
+
+        That is so after a rollback. A process that has swapped nothing since its start keeps nothing ready.
+        """
+        previous, replaced = followed.wanted.previous, self._models.replaced(current)
+        if previous is None or replaced is None or self._working(now) >= MAX_STAGING:
+            return
+        tried, followed.previous_tried = followed.previous_tried, (followed.wanted.generation, previous)
+        is_held = replaced.clip.version == previous or previous in followed.staging
+        if tried != followed.previous_tried and not is_held:
+            self._begin(followed, previous, self._keep(followed, previous))
+
+    def _begin(self, followed: FollowedAlias, version: str, load: Coroutine[None, None, None]) -> None:
+        followed.staging[version] = time.monotonic()
+        task = asyncio.create_task(load, name=f"stage {followed.wanted.name}")
+        self._staging.add(task)
+        task.add_done_callback(self._staging.discard)
 
     def _working(self, now: float) -> int:
         begun = (at for followed in self._aliases.by_name.values() for at in followed.staging.values())
@@ -156,6 +182,21 @@ class Swapper:
         except Exception as error:
             if followed.wanted.version == version:
                 self._fail(followed, error)
+        finally:
+            del followed.staging[version]
+
+    async def _keep(self, followed: FollowedAlias, version: str) -> None:
+        try:
+            clip = await self._loader.load(version, by_alias=True)
+            # A rollback may have happened meanwhile. Then the next round installs these weights.
+            if version in (followed.wanted.previous, followed.wanted.version):
+                self._models.keep(followed.wanted.name, clip)
+        except Exception as error:
+            logger.warning(
+                "The version that a rollback of the alias %s leads to cannot be loaded. Reason: %s",
+                followed.wanted.name,
+                first_line(error),
+            )
         finally:
             del followed.staging[version]
 
@@ -247,12 +288,12 @@ class SwapMetrics:
         self._source_up.set(succeeded)
 
 
-def _serves(current: ModelHandle | None, alias: Alias) -> bool:
+def _serves(current: ModelHandle, alias: Alias) -> bool:
     """Whether the name serves its alias's version and generation.
 
     The names are compared too, because `default` may still be served by a reference.
     """
-    return current is not None and (current.name, current.clip.version, current.generation) == (
+    return (current.name, current.clip.version, current.generation) == (
         alias.name,
         alias.version,
         alias.generation,

@@ -14,12 +14,13 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.events      events, transitions, metrics of a job; prune
     store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
     store.versions    register, get, list, mark_damaged, delete
-    store.aliases     get, all, promote, roll_back, promotions
+    store.aliases     get, all, promote, roll_back, lock, unlock, promotions
 """
 
 import time
 
 from app.settings import STORE_TIMEOUT_S
+from app.store.aliases import Aliases
 from app.store.database import Clock, Database
 from app.store.datasets import Datasets
 from app.store.job_events import JobEvents
@@ -27,7 +28,7 @@ from app.store.jobs import JobQueries
 from app.store.leases import JobLeases
 from app.store.migrate import migrate
 from app.store.reaper import Reaper
-from app.store.versions import Aliases, Versions
+from app.store.versions import Versions
 from app.store.workers import Workers
 
 __all__ = ["Clock", "Store"]

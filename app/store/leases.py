@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, update
 
-from app.store import version_sql
+from app.store import alias_sql, version_sql
 from app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
 from app.store.database import Clock, Database
 from app.store.job_events import JobEvents
@@ -253,8 +253,8 @@ class JobLeases:
         result is then that version. `files` is where this process sees the version's folder. If the answer
         was lost, calling again with the same lease and version returns the same job.
 
-        Raises, without changing anything: AliasMoved if the alias has moved since the promotion was decided;
-        VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
+        Raises, without changing anything: AliasMoved or AliasLocked if the alias was moved or locked since the
+        promotion was decided; VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
         """
         with self._database.writing() as connection:
             job = leased_job(connection, lease)
@@ -295,10 +295,10 @@ def _make(
     now: float,
 ) -> None:
     if promotion is not None:
-        version_sql.locked_alias(connection, promotion.alias)  # always lock aliases before versions
+        alias_sql.find_held(connection, promotion.alias)  # always hold aliases before versions
     version_sql.register(connection, version, now, job_id=job.id, files=files)
     if promotion is not None:
-        version_sql.move_alias(connection, promotion, version.id, now, job_id=job.id)
+        alias_sql.promote(connection, promotion, version.id, now, job_id=job.id)
 
 
 def _guarded(lease: Lease) -> Any:

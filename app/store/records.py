@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 
@@ -226,6 +227,22 @@ class Version(NewVersion):
 
 
 @dataclass(frozen=True)
+class AliasLock:
+    """Who locked an alias, when and why. A locked alias stays where it is."""
+
+    who: str
+    at: float
+    why: str
+
+    def __str__(self) -> str:
+        """The lock in words, for messages."""
+        at = datetime.fromtimestamp(self.at, UTC)
+        return (
+            f"{self.who} locked it on {at:%Y-%m-%d at %H:%M} UTC, for this reason: {self.why.rstrip('. ')}."
+        )
+
+
+@dataclass(frozen=True)
 class Alias(Record):
     """A name that points to a version.
 
@@ -236,8 +253,10 @@ class Alias(Record):
     version: str
     generation: int
     previous: str | None = None
+    """The version that a rollback leads to."""
     updated_at: float = 0.0
     """Seconds since the epoch, or 0 if the time was not stored."""
+    lock: AliasLock | None = None
 
 
 @dataclass(frozen=True)
@@ -256,14 +275,24 @@ class Move:
     forced: bool = False
 
 
+class AliasAction(StrEnum):
+    """What was done to an alias. The first two move it."""
+
+    PROMOTE = "promote"
+    ROLL_BACK = "rollback"
+    LOCK = "lock"
+    UNLOCK = "unlock"
+
+
 @dataclass(frozen=True)
 class Promotion(Record):
-    """One line of the audit: an alias was moved."""
+    """One line of the audit: an alias was moved, locked or unlocked."""
 
     id: int
     at: float
     who: str
     alias: str
+    action: AliasAction
     from_version: str | None
     to_version: str
     generation: int

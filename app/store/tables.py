@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from app.store.records import DatasetStatus, JobError, Level, VersionStatus
+from app.store.records import AliasAction, AliasLock, DatasetStatus, JobError, Level, VersionStatus
 from app.store.states import JobKind, JobStatus
 
 
@@ -60,17 +60,21 @@ class Choice(TypeDecorator[StrEnum]):
         return None if value is None else self.of(value)
 
 
-class ErrorColumn(TypeDecorator[JobError]):
-    """A job's error, stored as JSON."""
+class Fields(TypeDecorator[Any]):
+    """A dataclass, stored as JSON."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
 
+    def __init__(self, of: type[JobError | AliasLock]) -> None:
+        super().__init__()
+        self.of = of
+
     def process_bind_param(self, value: Any | None, dialect: Dialect) -> Any:
-        return asdict(value) if isinstance(value, JobError) else value
+        return asdict(value) if isinstance(value, self.of) else value
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
-        return None if value is None else JobError(**value)
+        return None if value is None else self.of(**value)
 
 
 def json_type() -> JSON:
@@ -119,10 +123,10 @@ jobs = Table(
     Column("not_before", Double, nullable=False),
     Column("cancel_requested_at", Double),
     Column("pause_requested_at", Double),
-    Column("pause_reason", ErrorColumn),
+    Column("pause_reason", Fields(JobError)),
     Column("result_version", Text),
     Column("result", json_type()),
-    Column("error", ErrorColumn),
+    Column("error", Fields(JobError)),
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
@@ -254,6 +258,7 @@ aliases = Table(
     Column("generation", BigInteger, nullable=False),
     Column("previous", Text, ForeignKey("versions.id")),
     Column("updated_at", Double, nullable=False),
+    Column("lock", Fields(AliasLock)),
     Index("aliases_by_version", "version"),
 )
 
@@ -271,5 +276,7 @@ promotions = Table(
     Column("metrics", json_type()),
     Column("job_id", Text),
     Column("forced", Boolean, nullable=False),
+    Column("action", Choice(AliasAction), nullable=False, server_default="promote"),
+    Column("back_to", BigInteger),
     Index("promotions_by_alias", "alias", "id"),
 )

@@ -1,6 +1,4 @@
-"""Statements on versions and aliases for use within a transaction. Callers use `app.store.versions`.
-
-An alias is always locked before any version, so that two transactions never deadlock.
+"""Statements on versions for use within a transaction. Callers use `app.store.versions`.
 
 A registered version always has its files. They are removed only while a row lock blocks the registration of
 that version, and registering checks for the files under the same lock.
@@ -10,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.errors import AliasMoved, UnusableRecord, VersionGone
-from app.store.records import Alias, Move, NewVersion, Version, VersionStatus
-from app.store.tables import aliases, promotions, versions
+from app.errors import UnusableRecord, VersionGone
+from app.store.records import NewVersion, Version, VersionStatus
+from app.store.tables import versions
 
 
 def find(connection: Connection, version_id: str, *, lock: bool = False) -> Version | None:
@@ -59,7 +57,7 @@ def lock_unregistered(connection: Connection, version_id: str, now: float) -> bo
 
 def _registered(connection: Connection, new: NewVersion, now: float, job_id: str | None) -> Version:
     if new.base_version is not None:
-        _lock_against_deletion(connection, new.base_version, param="base")
+        hold(connection, new.base_version, param="base")
     values: dict[str, Any] = {
         "folder": new.folder,
         "description": dict(new.description),
@@ -91,106 +89,30 @@ def mark_damaged(connection: Connection, version_id: str, at: float | None) -> N
     connection.execute(update(versions).where(versions.c.id == version_id).values(damaged_at=at))
 
 
-def _lock_against_deletion(connection: Connection, version_id: str, *, param: str) -> None:
+def held_status(connection: Connection, version_id: str) -> VersionStatus | None:
+    """A version's status, which cannot change until this transaction ends. None for an unknown version."""
+    query = select(versions.c.status).where(versions.c.id == version_id).with_for_update(read=True)
+    status: VersionStatus | None = connection.execute(query).scalar_one_or_none()
+    return status
+
+
+def hold(connection: Connection, version_id: str, *, param: str) -> None:
     """Keep a version from being deleted until this transaction ends. Raises UnusableRecord if it is gone."""
-    status = connection.execute(
-        select(versions.c.status).where(versions.c.id == version_id).with_for_update(read=True)
-    ).scalar_one_or_none()
-    if status != VersionStatus.READY:
+    status = held_status(connection, version_id)
+    if status is not VersionStatus.READY:
         raise UnusableRecord(
             f"The version {version_id} is {status or 'unknown'}; name one that is registered.", param=param
         )
 
 
-def locked_alias(connection: Connection, name: str) -> Alias | None:
-    """The alias, if it exists, locked against moves until this transaction ends."""
-    row = connection.execute(select(aliases).where(aliases.c.name == name).with_for_update()).one_or_none()
-    return None if row is None else Alias.of(row._mapping)
-
-
-def move_alias(
-    connection: Connection, move: Move, version_id: str, now: float, *, job_id: str | None = None
-) -> Alias:
-    """Point an alias at a version, by compare-and-set on its generation, and write the audit row.
-
-    An alias that already points there is left unchanged, so that its previous version is kept.
-
-    Raises: AliasMoved; UnusableRecord if the version is gone.
-    """
-    old = locked_alias(connection, move.alias)
-    _lock_against_deletion(connection, version_id, param="version")
-    _check_generation(move, 0 if old is None else old.generation)
-    if old is not None and old.version == version_id:
-        return old
-    if old is None:
-        origin, new = None, _create(connection, move, version_id, now)
-    else:
-        origin, new = old.version, _repoint(connection, old, version_id, now)
-    _audit(connection, move, origin, new, now, job_id)
-    return new
-
-
-def _check_generation(move: Move, generation: int) -> None:
-    if move.expected_generation is not None and move.expected_generation != generation:
-        if generation == 0:
-            raise AliasMoved(
-                f"There is no alias {move.alias}. To create it, send expected_generation 0, or leave the field out."
-            )
-        raise AliasMoved(
-            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}; it "
-            "may have been moved in the meantime. Read it again before you decide."
-        )
-
-
-def _create(connection: Connection, move: Move, version_id: str, now: float) -> Alias:
-    values = {"name": move.alias, "version": version_id, "generation": 1, "updated_at": now}
-    row = connection.execute(
-        _insert_if_absent(connection, aliases).values(**values).returning(aliases)
-    ).one_or_none()
-    if row is None:
-        raise AliasMoved(
-            f"Another caller has just created the alias {move.alias}. Read it again before you decide."
-        )
-    return Alias.of(row._mapping)
-
-
-def _repoint(connection: Connection, old: Alias, version_id: str, now: float) -> Alias:
-    row = connection.execute(
-        update(aliases)
-        .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
-        .values(version=version_id, previous=old.version, generation=old.generation + 1, updated_at=now)
-        .returning(aliases)
-    ).one()
-    return Alias.of(row._mapping)
-
-
-def _audit(
-    connection: Connection, move: Move, origin: str | None, alias: Alias, now: float, job_id: str | None
-) -> None:
-    connection.execute(
-        insert(promotions).values(
-            at=now,
-            who=move.who,
-            alias=alias.name,
-            from_version=origin,
-            to_version=alias.version,
-            generation=alias.generation,
-            why=move.why,
-            metrics=None if move.metrics is None else dict(move.metrics),
-            job_id=job_id,
-            forced=move.forced,
-        )
-    )
-
-
 def _insert_new(connection: Connection, values: dict[str, Any]) -> Version | None:
     row = connection.execute(
-        _insert_if_absent(connection, versions).values(**values).returning(versions)
+        insert_if_absent(connection, versions).values(**values).returning(versions)
     ).one_or_none()
     return None if row is None else Version.of(row._mapping)
 
 
-def _insert_if_absent(connection: Connection, table: Any) -> Any:
+def insert_if_absent(connection: Connection, table: Any) -> Any:
     """INSERT ... ON CONFLICT DO NOTHING, which waits for a concurrent insert of the same key to finish."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     key = list(table.primary_key.columns)

@@ -1,17 +1,17 @@
-"""Versions, and the aliases that point to them."""
+"""The registered versions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, select, update
 
-from app.errors import NothingToRollBack, RecordInUse, UnknownRecord
-from app.store import version_sql
+from app.errors import RecordInUse, UnknownRecord
+from app.store import alias_sql, version_sql
 from app.store.database import Clock, Database
-from app.store.paging import MAX_LIMIT, bounded, page
-from app.store.records import Alias, Move, NewVersion, Page, Promotion, Version, VersionStatus
+from app.store.paging import page
+from app.store.records import NewVersion, Page, Version, VersionStatus
 from app.store.states import OPEN
-from app.store.tables import aliases, job_versions, jobs, promotions, versions
+from app.store.tables import aliases, job_versions, jobs, versions
 
 
 class Versions:
@@ -68,14 +68,13 @@ class Versions:
     def delete(self, version_id: str) -> Version:
         """Mark a version as deleted. The caller then removes its files, while they are `withheld`.
 
-        Repeating it is not an error. An alias that had this version as its previous one can no longer be
-        rolled back.
+        Repeating it is not an error. A rollback skips a deleted version.
 
         Raises: UnknownRecord; RecordInUse while an alias points to it, an open job needs it, or a version
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
-            # Checked before the version is locked, since aliases are locked first: see app.store.version_sql.
+            # Checked before the version is locked, since aliases are locked first: see app.store.alias_sql.
             _refuse_if_needed(connection, version_id)
             connection.execute(
                 select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()
@@ -86,13 +85,13 @@ class Versions:
             if version.status is VersionStatus.DELETED:
                 return version
             _refuse_if_needed(connection, version_id)
-            connection.execute(update(aliases).where(aliases.c.previous == version_id).values(previous=None))
             row = connection.execute(
                 update(versions)
                 .where(versions.c.id == version_id)
                 .values(status=VersionStatus.DELETED)
                 .returning(versions)
             ).one()
+            alias_sql.forget_previous(connection, version_id)
         return Version.of(row._mapping)
 
     @contextmanager
@@ -106,60 +105,6 @@ class Versions:
         """
         with self._database.writing() as connection:
             yield version_sql.lock_unregistered(connection, version_id, self._clock())
-
-
-class Aliases:
-    """The table of aliases. Every move is a compare-and-set and leaves a line in the audit."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-
-    def get(self, name: str) -> Alias:
-        """The current state of an alias. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            row = connection.execute(select(aliases).where(aliases.c.name == name)).one_or_none()
-        if row is None:
-            raise UnknownRecord("alias")
-        return Alias.of(row._mapping)
-
-    def all(self) -> tuple[Alias, ...]:
-        with self._database.reading() as connection:
-            rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
-        return tuple(Alias.of(row) for row in rows)
-
-    def promote(self, move: Move, version_id: str) -> Alias:
-        """Point an alias to a version. An alias that does not exist is created.
-
-        Raises: AliasMoved if its generation is not the expected one; UnusableRecord if the version is unknown
-        or deleted.
-        """
-        with self._database.writing() as connection:
-            return version_sql.move_alias(connection, move, version_id, self._clock())
-
-    def roll_back(self, move: Move) -> Alias:
-        """Point an alias to its previous version. The one that it pointed to becomes the previous one.
-
-        Raises: UnknownRecord, NothingToRollBack, AliasMoved.
-        """
-        with self._database.writing() as connection:
-            alias = version_sql.locked_alias(connection, move.alias)
-            if alias is None:
-                raise UnknownRecord("alias")
-            if alias.previous is None:
-                raise NothingToRollBack(
-                    f"The alias {move.alias} has no previous version; promote a version instead."
-                )
-            return version_sql.move_alias(connection, move, alias.previous, self._clock())
-
-    def promotions(self, alias: str | None = None, *, limit: int = 20) -> tuple[Promotion, ...]:
-        """The audit, newest first: the moves of one alias or of all."""
-        query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
-        if alias is not None:
-            query = query.where(promotions.c.alias == alias)
-        with self._database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        return tuple(Promotion.of(row) for row in rows)
 
 
 def _refuse_if_needed(connection: Connection, version_id: str) -> None:

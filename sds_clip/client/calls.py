@@ -20,6 +20,8 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     """Whether the call is idempotent."""
+    wait_s: float = 0
+    """How long the service may wait before it answers."""
 
 
 def submit(kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> Call:
@@ -62,12 +64,25 @@ def promote(version: str, fields: Mapping[str, Any]) -> Call:
     body = given(fields)
     path = below("models", version, "promote")
     # A repeated call would find the generation of the first one and fail.
-    return Call("POST", path, json=body, repeatable="expected_generation" not in body)
+    return Call(
+        "POST",
+        path,
+        json=body,
+        repeatable="expected_generation" not in body,
+        wait_s=body.get("wait_s", 0),
+    )
 
 
 def rollback(alias: str, fields: Mapping[str, Any]) -> Call:
     """POST /models/{alias}/rollback. Not idempotent: a second call moves the alias again."""
-    return Call("POST", below("models", alias, "rollback"), json=given(fields), repeatable=False)
+    body = given(fields)
+    path = below("models", alias, "rollback")
+    return Call("POST", path, json=body, repeatable=False, wait_s=body.get("wait_s", 0))
+
+
+def set_lock(alias: str, action: Literal["lock", "unlock"], reason: str) -> Call:
+    """POST /models/{alias}/lock or unlock. Idempotent."""
+    return Call("POST", below("models", alias, action), json={"reason": reason})
 
 
 def below(*parts: str) -> str:

@@ -35,6 +35,12 @@ def options(url: str | None, api_key: str | None, timeout_s: float) -> dict[str,
     }
 
 
+def with_wait(timeout: httpx.Timeout, wait_s: float) -> httpx.Timeout:
+    """The timeout of a call that the service may answer only after a wait."""
+    read_s = None if timeout.read is None else timeout.read + wait_s
+    return httpx.Timeout(connect=timeout.connect, read=read_s, write=timeout.write, pool=timeout.pool)
+
+
 def checked(response: httpx.Response) -> httpx.Response:
     """Return the response. Raises APIError for an error response, whose body must have been read."""
     if response.is_success:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.options import Group, file_option, option
+from sds_clip.options import Group, file_option, option, wait_option
 from sds_clip.remote import connect, limit_option, moment, print_lines, remote, url_option
 from sds_clip.table import say, size_text, table, tell
 
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from sds_clip.client import Client
 
 version_argument = click.argument("version", metavar="VERSION", help="The version's id, or an alias of it.")
+alias_argument = click.argument(
+    "alias", metavar="[ALIAS]", default="default", help="The alias to change (default: default)."
+)
 reason_option = option(
     "--reason", required=True, metavar="TEXT", help="Why you do this. The audit log keeps it."
 )
+
+
+def _code(alias: dict[str, Any]) -> int:
+    return 1 if alias["served_by_all"] is False else 0
 
 
 def _print_list(found: dict[str, Any]) -> None:
@@ -33,6 +40,8 @@ def _print_list(found: dict[str, Any]) -> None:
         versions = [_line(version) for version in found["versions"]]
         print()
         print(table(["version", "aliases", "status", "base", "bytes", "created", "job"], versions))
+        for alias in found["aliases"]:
+            _print_lock(alias)
 
 
 def _line(version: dict[str, Any]) -> list[object]:
@@ -51,10 +60,33 @@ def _print_alias(alias: dict[str, Any]) -> None:
     tell(
         f"The alias {alias['name']} points to version {alias['version']} (generation {alias['generation']})."
     )
+    _print_lock(alias)
+
+
+def _print_lock(alias: dict[str, Any]) -> None:
+    if (lock := alias["lock"]) is not None:
+        tell(
+            f"The alias {alias['name']} is locked. {lock['who']} locked it at {moment(lock['at'])}: {lock['why']}"
+        )
+
+
+def _print_moved(alias: dict[str, Any]) -> None:
+    """Print the alias and, after a wait, which processes serve it."""
+    _print_alias(alias)
+    processes = alias["processes"]
+    if processes is not None:
+        columns = ("process", "state", "version", "generation", "error")
+        print(table(columns, [[each[column] for column in columns] for each in processes]))
+        serving = sum(each["state"] == "serving" for each in processes)
+        say(f"Live processes that serve it: {serving} of {len(processes)}.")
+    elif alias["served_by_all"] is False:
+        say(
+            "The service cannot read the reports of its other processes, so it does not know which of them serve it."
+        )
 
 
 def _print_promoted(alias: dict[str, Any]) -> None:
-    _print_alias(alias)
+    _print_moved(alias)
     say(f'To undo this, run: sds-clip models rollback {shlex.quote(alias["name"])} --reason "why"')
 
 
@@ -67,14 +99,15 @@ def _print_written(written: dict[str, Any]) -> None:
     cls=Group,
     examples="""\
 sds-clip models list
-sds-clip models promote VERSION --reason "better on Winoground"
+sds-clip models promote VERSION --reason "better on Winoground" --wait 30
 sds-clip models rollback default --reason "worse in production"
+sds-clip models lock default --reason "release freeze"
 sds-clip models download default --out better.tar
 sds-clip models log VERSION | jq .loss
 """,
 )
 def models() -> None:
-    """List, promote, roll back and download the versions of a service, and show their logs."""
+    """List, promote, roll back and download the versions of a service, lock aliases, and show logs."""
 
 
 @models.command("list")
@@ -90,22 +123,49 @@ def list_models(client: Client, limit: int) -> Any:
 @reason_option
 @option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
 @option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")
-@remote(_print_promoted)
-def promote(client: Client, version: str, reason: str, alias: str, force: bool) -> Any:
+@wait_option
+@remote(_print_promoted, code=_code)
+def promote(client: Client, version: str, reason: str, alias: str, force: bool, wait: float | None) -> Any:
     """Point an alias to a version.
 
     The service loads and serves the version within seconds, without a restart.
     """
-    return client.promote(version, alias=alias, reason=reason, force=True if force else None)
+    forced = True if force else None
+    return client.promote(version, alias=alias, reason=reason, force=forced, wait_s=wait)
 
 
 @models.command()
-@click.argument("alias", metavar="[ALIAS]", default="default", help="The alias to change (default: default).")
+@alias_argument
+@reason_option
+@wait_option
+@remote(_print_moved, code=_code)
+def rollback(client: Client, alias: str, reason: str, wait: float | None) -> Any:
+    """Point an alias back to the version before its last promotion.
+
+    Each further rollback goes one version further back. To go forward, promote a version.
+    """
+    return client.rollback(alias, reason=reason, wait_s=wait)
+
+
+@models.command()
+@alias_argument
 @reason_option
 @remote(_print_alias)
-def rollback(client: Client, alias: str, reason: str) -> Any:
-    """Point an alias back to its previous version."""
-    return client.rollback(alias, reason=reason)
+def lock(client: Client, alias: str, reason: str) -> Any:
+    """Keep an alias where it is.
+
+    Until it is unlocked, no promotion, rollback or job moves it. --force does not either.
+    """
+    return client.lock(alias, reason=reason)
+
+
+@models.command()
+@alias_argument
+@reason_option
+@remote(_print_alias)
+def unlock(client: Client, alias: str, reason: str) -> Any:
+    """Let an alias be moved again."""
+    return client.unlock(alias, reason=reason)
 
 
 @models.command()

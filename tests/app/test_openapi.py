@@ -114,6 +114,8 @@ JOB_ROUTES = [
     ("/models/{version}", "GET", 10),
     ("/models/{version}/promote", "POST", 20),
     ("/models/{alias}/rollback", "POST", 20),
+    ("/models/{alias}/lock", "POST", 10),
+    ("/models/{alias}/unlock", "POST", 10),
     ("/models/{version}/download", "GET", 10),
     ("/models/{version}", "DELETE", 10),
 ]

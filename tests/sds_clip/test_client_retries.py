@@ -3,10 +3,11 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
 from sds_clip import AsyncClient, Client, ConnectionFailed
-from sds_clip.client import connection, errors
+from sds_clip.client import calls, connection, errors
 from tests.sds_clip.scripted import Answer, scripted
 
 BUSY = Answer(
@@ -92,3 +93,10 @@ def test_the_key_and_the_address_come_from_the_environment(monkeypatch: pytest.M
         with Client(api_key="other") as client:
             client.models()
         assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer secret", "Bearer other"]
+
+
+def test_a_call_that_waits_may_take_longer_by_the_wait() -> None:
+    timeout = connection.with_wait(httpx.Timeout(90, connect=10), calls.promote("v", {"wait_s": 300}).wait_s)
+    assert (timeout.read, timeout.connect, timeout.write) == (390, 10, 90)
+    assert connection.with_wait(httpx.Timeout(None), 300).read is None
+    assert calls.rollback("default", {"wait_s": None}).wait_s == 0

@@ -12,6 +12,7 @@ from sds_clip import Client
 from sds_clip.commands.jobs import result_fields
 from tests.app.serverside import RunningServer
 from tests.sds_clip.command_line import exit_code
+from tests.sds_clip.scripted import Answer, scripted
 from tests.training import save_coco
 
 
@@ -152,6 +153,43 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
     assert "default" in said
     assert version["id"] in said
     assert run("models", "rollback", "--reason", "worse", code=2).startswith("sds-clip: ")
+
+
+def test_promotion_that_waits_shows_who_serves_it(run: Callable[..., str], read: Callable[..., Any]) -> None:
+    (version,) = read("models", "list")["versions"]
+    promote = ["models", "promote", version["id"], "--reason", "again", "--wait", "60"]
+    header, line = run(*promote).splitlines()[1:]
+    assert header.split() == ["process", "state", "version", "generation", "error"]
+    assert line.split()[1:] == ["serving", version["id"], "1"]
+    assert read(*promote)["served_by_all"] is True
+    assert "a number of seconds" in run(*promote[:-1], "301", code=2)
+
+
+@pytest.mark.parametrize("processes", [None, [{"state": "failed", "error": "no base"}]])
+def test_promotion_that_not_all_serve_after_the_wait_is_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], processes: Any
+) -> None:
+    shown = {"process": "host-1-ab", "version": "a", "generation": 1}
+    listed = processes and [{**shown, **each} for each in processes]
+    alias = {"name": "default", "version": "b", "generation": 2, "lock": None}
+    answer = {**alias, "served_by_all": False, "processes": listed}
+    with scripted(Answer(200, json.dumps(answer).encode())) as server:
+        monkeypatch.setenv("SDS_CLIP_URL", server.url)
+        assert exit_code(["models", "rollback", "--reason", "worse", "--wait", "30"]) == 1
+        assert json.loads(server.asked[0].body) == {"reason": "worse", "wait_s": 30}
+    said = "".join(capsys.readouterr())
+    assert ("0 of 1" in said) == ("no base" in said) == (processes is not None)
+    assert ("cannot read the reports" in said) == (processes is None)
+
+
+def test_aliases_are_locked_and_unlocked(run: Callable[..., str], read: Callable[..., Any]) -> None:
+    said = run("models", "lock", "--reason", "release freeze")
+    assert "The alias default is locked." in said
+    assert said.count("release freeze") == 1
+    assert run("models", "list").splitlines()[-1] in said.splitlines()
+    assert read("models", "lock", "default", "--reason", "again")["lock"]["why"] == "release freeze"
+    assert "locked" not in run("models", "unlock", "--reason", "released")
+    assert read("models", "list")["aliases"][0]["lock"] is None
 
 
 def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:

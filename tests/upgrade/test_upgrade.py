@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,10 @@ def test_the_paused_job_ends_with_the_weights_of_an_uninterrupted_one(
 
 def test_an_alias_goes_back_and_forth(upgraded: Upgraded) -> None:
     client, alias = upgraded.client, upgraded.expected["aliases"]["candidate"]
-    for generation, version in ((3, alias["previous"]), (4, alias["version"])):
-        assert client.rollback("candidate", reason="a test")["generation"] == generation
+    back = partial(client.rollback, "candidate", reason="a test")
+    forth = partial(client.promote, alias["version"], alias="candidate", reason="a test")
+    for move, generation, version in ((back, 3, alias["previous"]), (forth, 4, alias["version"])):
+        assert move()["generation"] == generation
         until(lambda: client.match([IMAGE], TEXTS, model="candidate")["model"]["generation"] == generation)  # noqa: B023
         assert_serves(upgraded, "candidate", version, generation=generation)
     promotions = client.model("candidate")["promotions"]

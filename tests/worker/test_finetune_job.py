@@ -29,6 +29,7 @@ from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, published, run_job
 from tests.worker.sets import add_ready, save_winoground_of
 from worker.config import WorkerConfig
+from worker.context import JobContext
 from worker.errors import JobFailed, Stopped
 from worker.finetune_job import finetune
 from worker.job_process import _attempt
@@ -239,6 +240,39 @@ def test_promote_always_makes_the_alias_and_the_audit_tells_by_which_job(
     [line] = store.aliases.promotions("live")
     assert (line.job_id, line.from_version, line.forced) == (job.id, None, False)
     assert promotion_of(job)["promoted"] is True
+
+
+@on_both
+@pytest.mark.parametrize("when", ["before the decision", "after the decision"])
+def test_job_leaves_a_locked_alias_succeeds_and_says_why(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    base: Clip,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    store.versions.register(unpublished_version(base))
+    store.aliases.promote(Move("live", "a test", "", 0), base.version)
+    succeed = JobContext.succeed
+
+    def lock_first(context: JobContext, **ending: Any) -> Job:
+        store.aliases.lock("live", "ops", "release freeze")
+        return succeed(context, **ending)
+
+    if when == "before the decision":
+        store.aliases.lock("live", "ops", "release freeze")
+    else:
+        monkeypatch.setattr(JobContext, "succeed", lock_first)
+    job = run(config, store, submit, finetune_config | {"promote": "always", "alias": "live"})
+    assert job.status is JobStatus.SUCCEEDED
+    told = promotion_of(job)
+    assert (told["promoted"], told["locked"]) == (False, True)
+    for part in ("requested", "alias live is locked", "ops", "release freeze"):
+        assert part in told["why"]
+    assert store.aliases.get("live").version == base.version
+    assert store.versions.get(str(job.result_version)).job_id == job.id
 
 
 def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(

@@ -85,12 +85,27 @@ class AsyncClient:
     async def promote(
         self, version: str, *, reason: str, alias: str = "default", **options: Any
     ) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, expected_generation."""
+        """Point an alias to a version. Options: force, expected_generation, wait_s.
+
+        With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
+        after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
+        """
         return await self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
     async def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
-        """Point an alias back to its previous version. Options: expected_generation."""
+        """Point an alias back to the version before its last promotion.
+
+        Options: expected_generation, wait_s (as in `promote`).
+        """
         return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+
+    async def lock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
+        """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
+        return await self._http.json(calls.set_lock(alias, "lock", reason))
+
+    async def unlock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
+        """Let an alias be moved again. It is no error if it is not locked."""
+        return await self._http.json(calls.set_lock(alias, "unlock", reason))
 
     async def delete_model(self, version: str) -> None:
         """Delete a version that is not in use."""

@@ -35,12 +35,18 @@ class AsyncHttp:
 
     async def send(self, call: Call) -> httpx.Response:
         """Send a call. `connection.retry_pause_s` decides about retries."""
+        timeout = connection.with_wait(self._client.timeout, call.wait_s)
         attempt = 0
         while True:
             attempt += 1
             try:
                 return await self._send_once(
-                    call.method, call.path, params=call.params, json=call.json, headers=call.headers
+                    call.method,
+                    call.path,
+                    params=call.params,
+                    json=call.json,
+                    headers=call.headers,
+                    timeout=timeout,
                 )
             except ClientError as error:
                 pause_s = connection.retry_pause_s(error, attempt, self._max_attempts)

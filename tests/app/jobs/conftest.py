@@ -10,11 +10,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.registry.publish import read_published
 from app.settings import Settings
 from app.store import Store
-from app.store.records import Dataset, Job, Lease
+from app.store.records import Dataset, Job, Lease, NewVersion
 from app.store.states import JobKind
 from models.clip import Clip
+from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import Databases
 
 
@@ -117,3 +119,33 @@ def error_of(answer: Any, status: int) -> dict[str, Any]:
     assert set(answer.json()) == {"error"}
     error: dict[str, Any] = answer.json()["error"]
     return error
+
+
+@pytest.fixture
+def quick(make_service: Callable[..., Service]) -> Service:
+    """A service that looks at its aliases often."""
+    return make_service(swap_poll_s=0.02, precision="float32")
+
+
+def published(service: Service, base: Clip, scratch: Path, *, seed: int = 0, result: Any = None) -> str:
+    """The version that a job made, over the base that is served."""
+    root = service.settings.data_dir / "versions"
+    version = publish_tuned(root, base, scratch / str(seed), seed=seed)
+    found = read_published(root / version, version)
+    service.finetune()
+    _, lease = service.claim()
+    row = NewVersion(
+        version,
+        f"versions/{version}",
+        {**found.description, "evaluations": {"winoground (ds_1)": {"metrics": {"group": 0.25}}}},
+        found.size_bytes,
+        base=base.reference,
+        base_version=base.version,
+    )
+    service.store.leases.succeed(lease, version=row, result=result)
+    return version
+
+
+def served(service: Service) -> str:
+    """The version that answers."""
+    return str(service.client.post("/match", json=MATCH).json()["model"]["version"])

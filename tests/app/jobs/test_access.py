@@ -31,6 +31,7 @@ TRAIN = [
 ]  # fmt: skip
 ADMIN = [
     ("POST", f"/models/{VERSION}/promote"), ("POST", "/models/default/rollback"), ("DELETE", f"/models/{VERSION}"),
+    ("POST", "/models/default/lock"), ("POST", "/models/default/unlock"),
 ]  # fmt: skip
 INFER = [("GET", "/models"), ("GET", f"/models/{VERSION}"), ("GET", "/models/status")]
 

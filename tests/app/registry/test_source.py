@@ -1,5 +1,8 @@
 """Versions and reports in folders."""
 
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,7 +31,8 @@ def test_only_sha_256_in_small_letters_has_the_form_of_a_version() -> None:
 
 def test_reports_are_replaced_and_forgotten(tmp_path: Path) -> None:
     reports = FileReports(tmp_path / "reports")
-    assert list(reports.read()) == []
+    with pytest.raises(FileNotFoundError):  # and not "nobody else lives"
+        reports.read()
     now = time.time()
     reports.write(ProcessReport("one", now - 1000, {}))
     reports.write(ProcessReport("two", now - 5, {"a": 1}))
@@ -36,3 +40,59 @@ def test_reports_are_replaced_and_forgotten(tmp_path: Path) -> None:
     assert list(reports.read()) == [ProcessReport("two", now, {"a": 2})]
     with pytest.raises(ValueError, match="name"):
         reports.write(ProcessReport("../two", now, {}))
+
+
+def test_report_that_a_crashed_machine_left_incomplete_hides_no_other(tmp_path: Path) -> None:
+    reports = FileReports(tmp_path)
+    report = ProcessReport("two", time.time(), {})
+    reports.write(report)
+    for name, content in (("one", ""), ("three", "{}"), ("four", "[1]")):
+        (tmp_path / f"{name}.json").write_text(content)
+    assert list(reports.read()) == [report]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from app.registry.source import FileReports
+
+lock = FileReports(Path(sys.argv[1])).enter("one")
+print("entered", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_process_that_is_killed_is_listed_no_longer(tmp_path: Path) -> None:
+    reports = FileReports(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"entered\n"
+        report = ProcessReport("one", time.time(), {"host": socket.gethostname()})
+        reports.write(report)
+        assert [list(reports.read()) for _ in range(2)] == [[report]] * 2
+        process.kill()
+        process.wait()
+        assert list(reports.read()) == []
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_process_without_a_lock_that_is_seen_here_is_judged_by_the_age_of_its_report(tmp_path: Path) -> None:
+    """The lock of another host may look free."""
+    reports = FileReports(tmp_path)
+    reports.enter("far").release()
+    now = time.time()
+    for name, host, at in (
+        ("far", "another", now), ("lockless", socket.gethostname(), now), ("late", "another", now - 30),
+    ):  # fmt: skip
+        reports.write(ProcessReport(name, at, {"host": host}))
+    assert [report.process for report in reports.read()] == ["far", "lockless"]
+
+
+def test_lock_of_another_host_that_is_held_keeps_a_late_report(tmp_path: Path) -> None:
+    reports = FileReports(tmp_path)
+    with reports.enter("far"):
+        reports.write(ProcessReport("far", time.time() - 30, {"host": "another"}))
+        assert [report.process for report in reports.read()] == ["far"]

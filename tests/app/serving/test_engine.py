@@ -158,7 +158,7 @@ async def test_a_replacement_grows_the_generation_and_keeps_the_previous(
         new = engine.models.replace("small", other_clip)
         assert (old.generation, new.generation) == (1, 2)
         assert engine.models.resolve("default") is new
-        assert engine.models.previous(new) is old
+        assert engine.models.replaced(new) is old
 
 
 async def test_a_request_finishes_on_the_weights_that_it_took(small_clip: Clip, other_clip: Clip) -> None:

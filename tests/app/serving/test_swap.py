@@ -90,6 +90,31 @@ async def test_rollback_reads_nothing_again(library: Library, tmp_path: Path) ->
     assert versions.found == [first, second]
 
 
+async def test_each_of_several_rollbacks_finds_its_version_in_memory(
+    library: Library, tmp_path: Path
+) -> None:
+    """After the first rollback, the version that the second one leads to is looked up, and not again later."""
+    first, second, third = library.published[:3]
+    versions = Versions(library.root)
+    moved: list[Alias] = []
+
+    async with serving(
+        tmp_path, [library.base], find_version=versions.find, read_aliases=lambda: moved[-1:]
+    ) as service:
+        for generation, (version, previous) in enumerate(
+            [(first, None), (second, first), (third, second), (second, first)], start=1
+        ):
+            moved.append(Alias("default", version, generation, previous))
+            await service.until(lambda model: model["generation"] == len(moved))
+        async with asyncio.timeout(20):
+            while versions.found != [first, second, third, first]:
+                await asyncio.sleep(0.01)
+        moved.append(Alias("default", first, 5, None))
+        assert (await service.until_served(first))["generation"] == 5
+        assert_of_its_version(await service.ask("/match", MATCH), library)
+    assert versions.found == [first, second, third, first]
+
+
 async def test_flapping_alias_ends_where_it_points(library: Library, tmp_path: Path) -> None:
     async with serving(tmp_path, [library.base], root=library.root) as service:
         for number in range(30):

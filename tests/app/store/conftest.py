@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.store import Store
-from app.store.records import Job, Lease, NewJob
+from app.store.records import Job, Lease, Move, NewJob, NewVersion
 from app.store.states import JobKind
 from tests.databases import KINDS, Databases
 
@@ -77,3 +77,16 @@ def claimed(
     job = store.leases.claim(kind, owner, ttl_s)
     assert job is not None
     return Lease.of(job)
+
+
+def register(store: Store, *ids: str, **options: Any) -> None:
+    for id in ids:
+        store.versions.register(
+            NewVersion(**{"id": id, "folder": None, "description": {}, "size_bytes": 1, **options})
+        )
+
+
+def to(alias: str = "default", expected: int | None = None, **options: Any) -> Move:
+    return Move(
+        **{"alias": alias, "who": "me", "why": "a reason", "expected_generation": expected, **options}
+    )

@@ -1,102 +1,15 @@
-"""Versions, the aliases that point to them, and the audit."""
+"""Versions: what needs them, and their deletion."""
 
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from app.errors import AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
+from app.errors import NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
 from app.store import Store
-from app.store.records import Move, NewVersion, VersionStatus
-from tests.app.store.conftest import claimed, submitted
-
-
-def register(store: Store, *ids: str, **options: Any) -> None:
-    for id in ids:
-        store.versions.register(
-            NewVersion(**{"id": id, "folder": None, "description": {}, "size_bytes": 1, **options})
-        )
-
-
-def to(alias: str = "default", expected: int | None = None, **options: Any) -> Move:
-    return Move(
-        **{"alias": alias, "who": "me", "why": "a reason", "expected_generation": expected, **options}
-    )
-
-
-def test_alias_moves_and_leaves_its_trail(store: Store) -> None:
-    register(store, "v1", "v2")
-    first = store.aliases.promote(to(expected=0), "v1")
-    second = store.aliases.promote(to(expected=1, metrics={"group": 0.25}, forced=True), "v2")
-    assert (first.version, first.generation, first.previous) == ("v1", 1, None)
-    assert (second.version, second.generation, second.previous) == ("v2", 2, "v1")
-    assert store.aliases.get("default") == second
-    assert store.aliases.all() == (second,)
-    newest, oldest = store.aliases.promotions("default")
-    assert (newest.from_version, newest.to_version, newest.metrics, newest.forced) == (
-        "v1",
-        "v2",
-        {"group": 0.25},
-        True,
-    )
-    assert (oldest.who, oldest.why, oldest.generation, oldest.job_id) == ("me", "a reason", 1, None)
-    assert store.aliases.promotions("default", limit=1) == (newest,)
-    assert store.aliases.promotions("other") == ()
-
-
-def test_alias_that_moved_meanwhile_is_not_moved_again(store: Store) -> None:
-    register(store, "v1", "v2")
-    store.aliases.promote(to(expected=0), "v1")
-    for expected in (0, 2):
-        with pytest.raises(AliasMoved, match="generation 1") as caught:
-            store.aliases.promote(to(expected=expected), "v2")
-        assert (caught.value.status, caught.value.retryable) == (409, True)
-    with pytest.raises(AliasMoved):
-        store.aliases.promote(to("new", expected=1), "v2")
-    assert len(store.aliases.promotions()) == 1
-
-
-def test_alias_that_points_there_already_keeps_its_previous_version(store: Store) -> None:
-    register(store, "v1", "v2")
-    store.aliases.promote(to(), "v1")
-    there = store.aliases.promote(to(), "v2")
-    assert store.aliases.promote(to(), "v2") == there
-    assert len(store.aliases.promotions()) == 2
-
-
-def test_one_of_many_simultaneous_moves_wins(store: Store) -> None:
-    register(store, *(f"v{n}" for n in range(6)))
-    moved: list[str] = []
-    barrier = threading.Barrier(6)
-
-    def promote(version: str) -> None:
-        barrier.wait()
-        with contextlib.suppress(AliasMoved):
-            moved.append(store.aliases.promote(to(expected=0), version).version)
-
-    threads = [threading.Thread(target=promote, args=(f"v{n}",)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert moved == [store.aliases.get("default").version]
-    assert len(store.aliases.promotions()) == 1
-
-
-def test_rollback_swaps_the_version_with_the_previous_one(store: Store) -> None:
-    register(store, "v1", "v2")
-    store.aliases.promote(to(), "v1")
-    with pytest.raises(NothingToRollBack):
-        store.aliases.roll_back(to())
-    store.aliases.promote(to(), "v2")
-    with pytest.raises(AliasMoved):
-        store.aliases.roll_back(to(expected=1))
-    back = store.aliases.roll_back(to(expected=2))
-    assert (back.version, back.previous, back.generation) == ("v1", "v2", 3)
-    forth = store.aliases.roll_back(to())
-    assert (forth.version, forth.previous, forth.generation) == ("v2", "v1", 4)
+from app.store.records import NewVersion, VersionStatus
+from tests.app.store.conftest import claimed, register, submitted, to
 
 
 def test_unknown_things_are_named_as_such(store: Store) -> None:

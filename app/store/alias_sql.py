@@ -1,0 +1,227 @@
+"""Statements on aliases and their audit for use within a transaction. Callers use `app.store.aliases`.
+
+An alias is always held before any version, so that two transactions never deadlock.
+
+The audit is also the history that rollbacks walk back. A rollback's line has in `back_to` the generation that it
+restored. What lies before that generation also lies before the rollback:
+
+    generation   line           a rollback leads to
+    1            promote A      nothing
+    2            promote B      generation 1, A
+    3            promote C      generation 2, B
+    4            back to 2, B   generation 1, A
+    5            promote D      generation 2, B, which generation 4 restored
+
+Deleted versions are skipped.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from sqlalchemy import Connection, insert, select, update
+
+from app.errors import AliasLocked, AliasMoved, NothingToRollBack, UnknownRecord
+from app.store import version_sql
+from app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
+from app.store.tables import aliases, promotions
+
+MOVES = (AliasAction.PROMOTE, AliasAction.ROLL_BACK)
+
+
+class Generation(NamedTuple):
+    """A generation of an alias, and the version that it pointed to."""
+
+    number: int
+    version: str
+
+
+def held(connection: Connection, name: str) -> Alias:
+    """The alias, which nobody else can change until this transaction ends. Raises UnknownRecord."""
+    alias = find_held(connection, name)
+    if alias is None:
+        raise UnknownRecord("alias")
+    return alias
+
+
+def find_held(connection: Connection, name: str) -> Alias | None:
+    """Like `held`, but None if there is no such alias."""
+    row = connection.execute(select(aliases).where(aliases.c.name == name).with_for_update()).one_or_none()
+    return None if row is None else Alias.of(row._mapping)
+
+
+def promote(
+    connection: Connection, move: Move, version_id: str, now: float, *, job_id: str | None = None
+) -> Alias:
+    """Point an alias to a version, by compare-and-set on its generation, and write the audit row.
+
+    An alias that already points there is left unchanged, so that its previous version is kept.
+
+    Raises: AliasMoved; AliasLocked; UnusableRecord if the version is gone.
+    """
+    old = find_held(connection, move.alias)
+    version_sql.hold(connection, version_id, param="version")
+    _check_generation(move, 0 if old is None else old.generation)
+    if old is None:
+        new = _create(connection, move, version_id, now)
+        _audit(connection, AliasAction.PROMOTE, new, move, now, job_id=job_id)
+        return new
+    if old.version == version_id:
+        return old
+    _refuse_locked(old)
+    new = _point(connection, old, version_id, old.version, now)
+    _audit(connection, AliasAction.PROMOTE, new, move, now, origin=old.version, job_id=job_id)
+    return new
+
+
+def roll_back(connection: Connection, move: Move, now: float) -> Alias:
+    """Point an alias to its previous version.
+
+    Raises: UnknownRecord, AliasLocked, NothingToRollBack, AliasMoved.
+    """
+    old = held(connection, move.alias)
+    _refuse_locked(old)
+    if old.previous is None:
+        raise NothingToRollBack(
+            f"The alias {move.alias} has no earlier version to go back to; promote a version instead."
+        )
+    _check_generation(move, old.generation)
+    history = earlier(connection, old)
+    restored = next(each for each in history if each.version == old.previous)
+    version_sql.hold(connection, restored.version, param="version")
+    previous = nearest(connection, history, other_than=restored.version)
+    new = _point(connection, old, restored.version, previous, now)
+    _audit(connection, AliasAction.ROLL_BACK, new, move, now, origin=old.version, back_to=restored.number)
+    return new
+
+
+def earlier(connection: Connection, alias: Alias) -> Iterator[Generation]:
+    """The generations that rollbacks can restore, nearest first."""
+    return islice(_history(connection, alias), 1, None)  # the first one is what the alias points to now
+
+
+def _history(connection: Connection, alias: Alias) -> Iterator[Generation]:
+    lines = connection.execute(
+        select(promotions.c.generation, promotions.c.to_version, promotions.c.back_to)
+        .where(promotions.c.alias == alias.name, promotions.c.action.in_(MOVES))
+        .order_by(promotions.c.id.desc())
+    ).all()
+    at = alias.generation
+    for line in lines:
+        if line.generation > at:  # a rollback left it behind
+            continue
+        if line.back_to is None:
+            yield Generation(line.generation, line.to_version)
+            at = line.generation - 1
+        else:
+            at = line.back_to
+
+
+def nearest(connection: Connection, history: Iterator[Generation], *, other_than: str) -> str | None:
+    """The first other version of a history that is not deleted. It is held against deletion."""
+    return next(
+        (
+            each.version
+            for each in history
+            if each.version != other_than
+            and version_sql.held_status(connection, each.version) is VersionStatus.READY
+        ),
+        None,
+    )
+
+
+def forget_previous(connection: Connection, version_id: str) -> None:
+    """Let the aliases that a rollback would lead to a deleted version lead to the one before it."""
+    query = select(aliases).where(aliases.c.previous == version_id).with_for_update()
+    for row in connection.execute(query).mappings().all():
+        alias = Alias.of(row)
+        previous = nearest(connection, earlier(connection, alias), other_than=alias.version)
+        connection.execute(update(aliases).where(aliases.c.name == alias.name).values(previous=previous))
+
+
+def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) -> Alias:
+    """Lock or unlock an alias, and write the audit row. `by` says who does it, when and why.
+
+    Repeating it changes nothing: the first lock stays. Raises UnknownRecord.
+    """
+    alias = held(connection, name)
+    if (alias.lock is not None) == locked:
+        return alias
+    changed = update(aliases).where(aliases.c.name == name).values(lock=by if locked else None)
+    alias = Alias.of(connection.execute(changed.returning(aliases)).one()._mapping)
+    action = AliasAction.LOCK if locked else AliasAction.UNLOCK
+    move = Move(name, by.who, by.why, expected_generation=None)
+    _audit(connection, action, alias, move, by.at, origin=alias.version)
+    return alias
+
+
+def _refuse_locked(alias: Alias) -> None:
+    if alias.lock is not None:
+        raise AliasLocked(
+            f"The alias {alias.name} is locked, and stays where it is: {alias.lock} To move it, unlock it first "
+            f"(POST /models/{alias.name}/unlock, or `sds-clip models unlock {alias.name}`).",
+            param="alias",
+        )
+
+
+def _check_generation(move: Move, generation: int) -> None:
+    if move.expected_generation is not None and move.expected_generation != generation:
+        if generation == 0:
+            raise AliasMoved(
+                f"There is no alias {move.alias}. To create it, send expected_generation 0, or leave the field out."
+            )
+        raise AliasMoved(
+            f"The alias {move.alias} is at generation {generation}, not {move.expected_generation}; it "
+            "may have been moved in the meantime. Read it again before you decide."
+        )
+
+
+def _create(connection: Connection, move: Move, version_id: str, now: float) -> Alias:
+    values = {"name": move.alias, "version": version_id, "generation": 1, "updated_at": now}
+    row = connection.execute(
+        version_sql.insert_if_absent(connection, aliases).values(**values).returning(aliases)
+    ).one_or_none()
+    if row is None:
+        raise AliasMoved(
+            f"Another caller has just created the alias {move.alias}. Read it again before you decide."
+        )
+    return Alias.of(row._mapping)
+
+
+def _point(connection: Connection, old: Alias, version_id: str, previous: str | None, now: float) -> Alias:
+    row = connection.execute(
+        update(aliases)
+        .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
+        .values(version=version_id, previous=previous, generation=old.generation + 1, updated_at=now)
+        .returning(aliases)
+    ).one()
+    return Alias.of(row._mapping)
+
+
+def _audit(
+    connection: Connection,
+    action: AliasAction,
+    alias: Alias,
+    move: Move,
+    now: float,
+    *,
+    origin: str | None = None,
+    back_to: int | None = None,
+    job_id: str | None = None,
+) -> None:
+    connection.execute(
+        insert(promotions).values(
+            at=now,
+            who=move.who,
+            alias=alias.name,
+            action=action,
+            from_version=origin,
+            to_version=alias.version,
+            generation=alias.generation,
+            back_to=back_to,
+            why=move.why,
+            metrics=None if move.metrics is None else dict(move.metrics),
+            job_id=job_id,
+            forced=move.forced,
+        )
+    )

@@ -1,0 +1,76 @@
+"""The aliases, which point to versions, and their audit."""
+
+from sqlalchemy import select
+
+from app.errors import UnknownRecord
+from app.store import alias_sql
+from app.store.database import Clock, Database
+from app.store.paging import MAX_LIMIT, bounded
+from app.store.records import Alias, AliasLock, Move, Promotion
+from app.store.tables import aliases, promotions
+
+
+class Aliases:
+    """The table of aliases.
+
+    Every move is a compare-and-set. Moves, locks and unlocks leave a line in the audit.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, name: str) -> Alias:
+        """The current state of an alias. Raises UnknownRecord."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(aliases).where(aliases.c.name == name)).one_or_none()
+        if row is None:
+            raise UnknownRecord("alias")
+        return Alias.of(row._mapping)
+
+    def all(self) -> tuple[Alias, ...]:
+        with self._database.reading() as connection:
+            rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
+        return tuple(Alias.of(row) for row in rows)
+
+    def promote(self, move: Move, version_id: str) -> Alias:
+        """Point an alias to a version. An alias that does not exist is created.
+
+        Raises: AliasMoved if its generation is not the expected one; AliasLocked; UnusableRecord if the version is
+        unknown or deleted.
+        """
+        with self._database.writing() as connection:
+            return alias_sql.promote(connection, move, version_id, self._clock())
+
+    def roll_back(self, move: Move) -> Alias:
+        """Point an alias to its previous version: the one that it pointed to before its last promotion.
+
+        Each further rollback goes one version further back (app/store/alias_sql.py).
+
+        Raises: UnknownRecord, NothingToRollBack, AliasLocked, AliasMoved.
+        """
+        with self._database.writing() as connection:
+            return alias_sql.roll_back(connection, move, self._clock())
+
+    def lock(self, name: str, who: str, why: str) -> Alias:
+        """Keep an alias where it is. An alias that is locked keeps its first lock. Raises UnknownRecord."""
+        with self._database.writing() as connection:
+            return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=True)
+
+    def unlock(self, name: str, who: str, why: str) -> Alias:
+        """Let an alias be moved again. It is no error if it is not locked. Raises UnknownRecord."""
+        with self._database.writing() as connection:
+            return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=False)
+
+    def promotions(
+        self, alias: str | None = None, *, limit: int = 20, moves_only: bool = False
+    ) -> tuple[Promotion, ...]:
+        """The audit, newest first, of one alias or of all."""
+        query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
+        if alias is not None:
+            query = query.where(promotions.c.alias == alias)
+        if moves_only:
+            query = query.where(promotions.c.action.in_(alias_sql.MOVES))
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(Promotion.of(row) for row in rows)

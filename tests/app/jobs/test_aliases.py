@@ -1,0 +1,185 @@
+"""What is done to aliases over HTTP, on weights that are really served: promotions, rollbacks and locks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.registry.store_source import register_served
+from app.store.records import Move
+from models.clip import Clip
+from tests.app.jobs.conftest import Service, error_of, published, served
+from tests.databases import on_both
+from tests.worker.waiting import until
+
+REASON = {"reason": "it is better"}
+
+
+@on_both
+def test_promoted_version_answers_and_a_rollback_brings_back_the_one_before(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    assert served(quick) == small_clip.version
+
+    promoted = quick.client.post(f"/models/{version}/promote", json={"alias": "default", **REASON})
+    assert promoted.status_code == 200
+    assert (promoted.json()["version"], promoted.json()["generation"]) == (version, 2)
+    assert promoted.json()["previous"] == small_clip.version
+    until(lambda: served(quick) == version)
+
+    back = quick.client.post("/models/default/rollback", json={"reason": "worse after all"})
+    assert (back.json()["version"], back.json()["generation"]) == (small_clip.version, 3)
+    until(lambda: served(quick) == small_clip.version)
+    audit = quick.store.aliases.promotions("default")
+    assert [(line.who, line.why, line.to_version) for line in audit] == [
+        ("local", "worse after all", small_clip.version),
+        ("local", "it is better", version),
+        ("sds-clip serve", "The first model that the service was started with.", small_clip.version),
+    ]
+
+
+@on_both
+def test_alias_that_was_moved_meanwhile_is_left(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    answer = quick.client.post(f"/models/{version}/promote", json={**REASON, "expected_generation": 7})
+
+    assert error_of(answer, 409)["code"] == "alias_moved"
+    back = quick.client.post("/models/default/rollback", json={**REASON, "expected_generation": 7})
+    assert error_of(back, 409)["code"] == "nothing_to_roll_back"
+
+
+def test_unknown_alias_cannot_be_rolled_back(refusing: Service) -> None:
+    answer = refusing.client.post("/models/none/rollback", json=REASON)
+
+    assert error_of(answer, 404)["code"] == "alias_not_found"
+
+
+@on_both
+def test_rollbacks_over_http_walk_back_and_then_say_that_there_is_nothing_left(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    first, second = (published(quick, small_clip, tmp_path, seed=seed) for seed in range(2))
+    for version in (first, second):
+        assert quick.client.post(f"/models/{version}/promote", json=REASON).status_code == 200
+
+    back = [quick.client.post("/models/default/rollback", json=REASON) for _ in range(3)]
+
+    assert [(each.json()["version"], each.json()["previous"]) for each in back[:2]] == [
+        (first, small_clip.version),
+        (small_clip.version, None),
+    ]
+    assert error_of(back[2], 409)["code"] == "nothing_to_roll_back"
+    until(lambda: served(quick) == small_clip.version)
+
+
+@on_both
+def test_promotion_that_waits_says_which_process_serves_it(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    moved = quick.client.post(f"/models/{version}/promote", json={**REASON, "wait_s": 60}).json()
+    assert served(quick) == version
+    assert moved["served_by_all"] is True
+    assert [(each["state"], each["version"], each["generation"]) for each in moved["processes"]] == [
+        ("serving", version, 2)
+    ]
+    again = quick.client.post(f"/models/{version}/promote", json={**REASON, "wait_s": 60}).json()
+    assert (again["generation"], again["served_by_all"]) == (2, True)
+    back = quick.client.post("/models/default/rollback", json=REASON).json()
+    assert (back["served_by_all"], back["processes"]) == (None, None)
+
+
+def test_wait_claims_nothing_if_the_reports_of_other_processes_cannot_be_read(
+    quick: Service, small_clip: Clip
+) -> None:
+    (quick.settings.data_dir / "serving" / "unreadable.json").mkdir(parents=True)
+
+    moved = quick.client.post(f"/models/{small_clip.version}/promote", json={**REASON, "wait_s": 0.3})
+
+    assert (moved.status_code, moved.json()["served_by_all"], moved.json()["processes"]) == (200, False, None)
+
+
+@on_both
+def test_locked_alias_stays_where_it_is_and_is_shown_as_locked(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    def alias() -> Any:
+        return quick.client.get("/models").json()["aliases"][0]
+
+    assert alias()["lock"] is None
+    for reason in ("release freeze", "another reason"):
+        locked = quick.client.post("/models/default/lock", json={"reason": reason})
+        assert (locked.status_code, locked.json()) == (200, alias())
+        assert (alias()["lock"]["who"], alias()["lock"]["why"]) == ("local", "release freeze")
+
+    refused = [
+        quick.client.post(f"/models/{version}/promote", json={**REASON, "force": True}),
+        quick.client.post("/models/default/rollback", json=REASON),
+    ]
+    for answer in refused:
+        error = error_of(answer, 409)
+        assert (error["code"], error["param"]) == ("alias_locked", "alias")
+        assert "release freeze" in error["message"]
+
+    for _ in range(2):
+        assert quick.client.post("/models/default/unlock", json={"reason": "released"}).json()["lock"] is None
+    assert quick.client.post(f"/models/{version}/promote", json=REASON).status_code == 200
+    quick.client.post(f"/models/{small_clip.version}/promote", json=REASON)
+    lines = quick.client.get("/models/default").json()["promotions"]
+    assert [(line["action"], line["why"]) for line in lines] == [
+        ("promote", "it is better"),
+        ("unlock", "released"),
+        ("lock", "release freeze"),
+        ("promote", "The first model that the service was started with."),
+    ]
+
+
+def test_unknown_alias_and_missing_reason_are_refused(refusing: Service) -> None:
+    for action in ("lock", "unlock"):
+        unknown = refusing.client.post(f"/models/none/{action}", json=REASON)
+        assert error_of(unknown, 404)["code"] == "alias_not_found"
+        assert error_of(refusing.client.post(f"/models/default/{action}", json={}), 422)["param"] == "reason"
+
+
+def test_version_that_only_a_lock_kept_back_needs_no_force_later(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    verdict = {"alias": "default", "promoted": False, "locked": True, "why": "It is better, but locked."}
+    version = published(quick, small_clip, tmp_path, result={"promotion": verdict})
+
+    assert quick.client.post(f"/models/{version}/promote", json=REASON).status_code == 200
+
+
+@on_both
+def test_default_stays_where_a_person_moved_it_and_follows_the_settings_until_then(
+    make_service: Callable[..., Service], database_url: str, small_clip: Clip, other_clip: Clip
+) -> None:
+    store = make_service().store
+    register_served(store, [other_clip, small_clip])  # started again with another first model
+    assert store.aliases.get("default").version == other_clip.version
+
+    store.aliases.roll_back(_move("a person"))
+    register_served(store, [other_clip])
+    assert store.aliases.get("default").version == small_clip.version
+
+
+@on_both
+def test_default_stays_where_it_is_locked_and_follows_the_settings_again_when_it_is_not(
+    make_service: Callable[..., Service], database_url: str, small_clip: Clip, other_clip: Clip
+) -> None:
+    store = make_service().store
+    store.aliases.lock("default", "ops", "release freeze")
+    register_served(store, [other_clip, small_clip])
+    assert store.aliases.get("default").version == small_clip.version
+
+    store.aliases.unlock("default", "ops", "released")
+    register_served(store, [other_clip, small_clip])
+    assert store.aliases.get("default").version == other_clip.version
+
+
+def _move(who: str) -> Any:
+    return Move(alias="default", who=who, why="", expected_generation=None)
