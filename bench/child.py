@@ -35,6 +35,7 @@ def main() -> None:
     results, sys.stdout = sys.stdout.buffer, sys.stderr  # what the function prints is no part of its result
     work, arguments = pickle.load(sys.stdin.buffer)
     results.write(pickle.dumps(work(*arguments)))
+    results.flush()
 
 
 if __name__ == "__main__":
