@@ -4,7 +4,7 @@
 
     {"keys": [{"name": "phone", "sha256": "...", "scopes": ["infer"]}]}
 
-Every route declares `Depends(requires(scope))` or `Depends(public)`. The service does not start if a route
+Every route declares `Depends(requires(scope, ...))` or `Depends(public)`. The service does not start if a route
 declares neither. Without a keys file everything is allowed, but only to programs on this machine
 (`check_binding`, `app.guard`).
 """
@@ -30,6 +30,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     Raises: ConfigurationError when the keys file cannot be used.
     """
     app.state.key_ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
+    app.state.shared_workspace = settings.shared_workspace
 
 
 def check_binding(settings: Settings) -> None:
@@ -41,8 +42,9 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency that admits only keys with `scope`, and returns the caller."""
+def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency that admits only keys with one of `scopes`, and returns the caller."""
+    needed = " or ".join(scopes)
 
     async def check(request: Request) -> Caller:
         ring: KeyRing | None = request.app.state.key_ring
@@ -52,11 +54,11 @@ def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
         key = ring.find(secret.strip()) if kind.lower() == "bearer" else None
         if key is None:
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
-        if scope not in key.scopes:
-            raise MissingScope(f"This key lacks the scope {scope}; use a key that has it.")
-        return Caller(key.name, frozenset(key.scopes))
+        if set(scopes).isdisjoint(key.scopes):
+            raise MissingScope(f"This key lacks the scope {needed}; use a key that has it.")
+        return Caller(key.name, frozenset(key.scopes), shares=request.app.state.shared_workspace)
 
-    check.declared_access = scope  # type: ignore[attr-defined]
+    check.declared_access = scopes  # type: ignore[attr-defined]
     return check
 
 
@@ -64,7 +66,7 @@ async def public() -> None:
     """A dependency that says: anybody may call this route."""
 
 
-public.declared_access = "public"  # type: ignore[attr-defined]
+public.declared_access = ()  # type: ignore[attr-defined]
 
 
 def assert_every_route_declares(app: FastAPI) -> None:
@@ -78,8 +80,11 @@ def assert_every_route_declares(app: FastAPI) -> None:
             raise ConfigurationError(f"{path} declares neither a scope nor `public`; see app.auth.")
 
 
-def declared(app: FastAPI) -> Iterator[tuple[str, set[str], str | None]]:
-    """The path and methods of each route, and what it declares: a scope, "public", or None if it declares nothing."""
+def declared(app: FastAPI) -> Iterator[tuple[str, set[str], tuple[Scope, ...] | None]]:
+    """The path and methods of each route, and its scopes, of which one is enough.
+
+    A public route has no scopes, and a route that declares nothing has None.
+    """
     for route in _routes(app):
         dependant: Dependant | None = getattr(route, "dependant", None)
         calls = () if dependant is None else _calls(dependant)

@@ -254,6 +254,11 @@ class Settings(BaseSettings):
         description="The JSON file with the hashed API keys. Without it, the service listens on loopback "
         "addresses only.",
     )
+    shared_workspace: bool = Field(
+        False,
+        description="Whether all keys share one workspace. By default, a key without the scope admin sees and changes "
+        "only what it made.",
+    )
     allowed_hosts: Names = Field(
         [], description="Host names, besides the loopback ones, that a service without keys answers to."
     )

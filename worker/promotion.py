@@ -64,7 +64,10 @@ def decide(
         return Verdict(False, "Promotion was not requested.", {}), None
     context.stage("promoting")
     holder, generation = holder_of(context.store, job.alias)
-    if job.promote == "always":
+    of_owner = None if context.job.by_admin else context.job.owner
+    if of_owner is not None and not _belongs(context.store, job.alias, of_owner):
+        verdict = Verdict(False, f"The alias {job.alias} no longer belongs to the key that made the job.", {})
+    elif job.promote == "always":
         verdict = Verdict(True, "Promotion was requested without a comparison.", {"compared_with": None})
     else:
         compared = scores if holder == scores.version else measure_holder(holder)
@@ -78,6 +81,7 @@ def decide(
         why=f"job {context.job.id}: {verdict.why}",
         expected_generation=generation,
         metrics=verdict.figures,
+        of_owner=of_owner,
     )
     return verdict, move
 
@@ -89,6 +93,13 @@ def holder_of(store: Store, alias: str) -> tuple[str | None, int]:
     except UnknownRecord:
         return None, 0
     return found.version, found.generation
+
+
+def _belongs(store: Store, alias: str, owner: str) -> bool:
+    try:
+        return store.aliases.get(alias).owner == owner
+    except UnknownRecord:
+        return False
 
 
 def judge(holder: CandidateScores, model: CandidateScores, thresholds: Thresholds) -> Verdict:

@@ -13,9 +13,10 @@ from app.datasets.receive import receive_archive, receive_shards
 from app.datasets.roots import SourceRoots
 from app.errors import DatasetBusy, InvalidRequest, MalformedBody, UnknownRecord
 from app.form_stream import FormStream, Part
+from app.keys import Caller
 from app.places import Places
 from app.schemas.datasets import DatasetFields, RegisterDataset
-from app.store import Store
+from app.store import SeenBy
 from app.store.datasets import new_dataset_id
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads, in_store_thread
@@ -33,14 +34,14 @@ _TRIES = 60
 
 
 class DatasetService:
-    """Data sets, with their records and files.
+    """Data sets, with their records and files. It reaches the store only as the workspace of a caller.
 
-    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown data set.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a data set that the caller does not see.
     """
 
     def __init__(
         self,
-        store: Store,
+        seen_by: SeenBy,
         threads: StoreThreads,
         folders: DatasetFolders,
         roots: SourceRoots,
@@ -49,7 +50,7 @@ class DatasetService:
         max_uploads: int,
         check_disk: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._seen_by = seen_by
         self._threads = threads
         self._folders = folders
         self._roots = roots
@@ -59,16 +60,16 @@ class DatasetService:
         self._removals: set[asyncio.Task[None]] = set()
 
     @in_store_thread
-    def register(self, request: RegisterDataset, owner: str) -> Dataset:
+    def register(self, caller: Caller, request: RegisterDataset) -> Dataset:
         """Register data that are under the operator's roots.
 
         Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve.
         """
         self._roots.resolve(request.source)
         self._check_disk()
-        return self._add(request, {SOURCE_PATH: request.source}, owner)
+        return self._add(caller, request, {SOURCE_PATH: request.source})
 
-    async def receive(self, form: FormStream, owner: str) -> Dataset:
+    async def receive(self, caller: Caller, form: FormStream) -> Dataset:
         """Write a form's archive or shards to disk as they arrive, and register the data set.
 
         Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
@@ -78,20 +79,29 @@ class DatasetService:
             dataset_id = new_dataset_id()
             async with self._claimed(dataset_id) as claim:
                 fields, source = await self._received(claim, form)
-                return await self._threads.run(lambda: self._add(fields, source, owner, dataset_id))
+                return await self._threads.run(lambda: self._add(caller, fields, source, dataset_id))
 
     @in_store_thread
-    def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
+    def list(
+        self,
+        caller: Caller,
+        *,
+        status: DatasetStatus | None,
+        owner: str | None,
+        after: str | None,
+        limit: int,
+    ) -> Page[Dataset]:
         """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
-        return self._store.datasets.list(status=status, after=after, limit=limit)
+        datasets = self._seen_by(caller.sees).datasets
+        return datasets.list(status=status, owner=owner, after=after, limit=limit)
 
     @in_store_thread
-    def get(self, dataset_id: str) -> Dataset:
-        return self._store.datasets.get(dataset_id)
+    def get(self, caller: Caller, dataset_id: str) -> Dataset:
+        return self._seen_by(caller.sees).datasets.get(dataset_id)
 
-    async def delete(self, dataset_id: str) -> None:
+    async def delete(self, caller: Caller, dataset_id: str) -> None:
         """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""
-        dataset = await self._threads.run(lambda: self._store.datasets.delete(dataset_id))
+        dataset = await self._threads.run(self._seen_by(caller.sees).datasets.delete, dataset_id)
         if SOURCE_PATH not in dataset.source:
             await self._remove(dataset_id)
 
@@ -100,7 +110,7 @@ class DatasetService:
 
         def wants(dataset_id: str, statuses: Container[DatasetStatus], *, if_unknown: bool) -> bool:
             try:
-                return self._store.datasets.get(dataset_id).status in statuses
+                return self._seen_by(None).datasets.get(dataset_id).status in statuses
             except UnknownRecord:
                 return if_unknown
 
@@ -123,12 +133,14 @@ class DatasetService:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)
 
-    def _add(self, fields: DatasetFields, source: Json, owner: str, dataset_id: str | None = None) -> Dataset:
-        return self._store.datasets.add(
+    def _add(
+        self, caller: Caller, fields: DatasetFields, source: Json, dataset_id: str | None = None
+    ) -> Dataset:
+        return self._seen_by(caller.sees).datasets.add(
             name=fields.name,
             format=fields.format,
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
-            owner=owner,
+            owner=caller.name,
             id=dataset_id,
         )
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 
 from app.errors import ServiceError, body
+from app.keys import Caller
 from app.limits import Limits
 from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
 from app.schemas.common import ErrorDetail, ItemError
@@ -47,8 +48,8 @@ class Predictor:
         self._classes = classes
         self._limits = limits
 
-    async def match(self, request: MatchRequest) -> MatchResponse:
-        model = await self._model(request.model)
+    async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
+        model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
         async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
@@ -77,8 +78,8 @@ class Predictor:
             text_probabilities=match.text_probabilities.tolist(),
         )
 
-    async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
-        model = await self._model(request.model)
+    async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
+        model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
         async with self._engine.request(model, images=len(request.images)):
@@ -96,8 +97,8 @@ class Predictor:
         ]
         return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
-    async def embed(self, request: EmbedRequest) -> EmbedResponse:
-        model = await self._model(request.model)
+    async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
+        model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
         async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
@@ -122,9 +123,9 @@ class Predictor:
             results=_in_order(answers, decoded),
         )
 
-    async def _model(self, name: str | None) -> ModelHandle:
+    async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
         """A version by its hash, loaded if necessary, or else what the name serves now."""
-        return await self._versions.get(name) or self._engine.models.resolve(name)
+        return await self._versions.get(name, caller.sees) or self._engine.models.resolve(name)
 
     def _class_set(self, request: ClassifyRequest) -> ClassSet:
         named, chosen = request.labels, request.templates

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from app.errors import LeaseLost, RecordInUse, UnknownRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store.database import Clock, Database
+from app.store.owned import Conditions, owned
 from app.store.paging import page
 from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
@@ -27,11 +28,15 @@ class Datasets:
 
     A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption. A process
     that dies under a living worker is a failed check. After too many of either, the data set is rejected.
+
+    With an owner, the data sets of all others are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
+        self._seen = owned(datasets, owner)
 
     def add(
         self,
@@ -68,13 +73,19 @@ class Datasets:
     def get(self, dataset_id: str) -> Dataset:
         """A data set, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).one_or_none()
+            query = select(datasets).where(datasets.c.id == dataset_id, *self._seen)
+            row = connection.execute(query).one_or_none()
         if row is None:
             raise UnknownRecord("dataset")
         return Dataset.of(row._mapping)
 
     def list(
-        self, *, status: DatasetStatus | None = None, after: str | None = None, limit: int = 20
+        self,
+        *,
+        status: DatasetStatus | None = None,
+        owner: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
     ) -> Page[Dataset]:
         """Data sets, newest first, starting after the id `after`.
 
@@ -87,7 +98,8 @@ class Datasets:
             rows, has_more = page(
                 connection,
                 datasets,
-                equal={"status": status},
+                equal={"status": status, "owner": owner},
+                seen=self._seen,
                 where=where,
                 after=after,
                 limit=limit,
@@ -182,14 +194,14 @@ class Datasets:
         Raises: UnknownRecord; RecordInUse while a job that has not ended needs it.
         """
         with self._database.writing() as connection:
-            dataset = _locked(connection, dataset_id)
+            dataset = _locked(connection, dataset_id, self._seen)
             if dataset.status is DatasetStatus.DELETED:
                 return dataset
             job = connection.execute(_jobs_of(dataset_id, sorted(OPEN)).limit(1)).first()
             if job is not None:
+                which = f"The job {job.id}" if self._owner in (None, job.owner) else "A job of another key"
                 raise RecordInUse(
-                    f"The job {job.id} needs the data set {dataset_id}; cancel the job first.",
-                    param="dataset",
+                    f"{which} needs the data set {dataset_id}; cancel the job first.", param="dataset"
                 )
             row = connection.execute(
                 update(datasets)
@@ -270,9 +282,9 @@ def _answer(
     return move(connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now)
 
 
-def _locked(connection: Connection, dataset_id: str) -> Dataset:
+def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> Dataset:
     row = connection.execute(
-        select(datasets).where(datasets.c.id == dataset_id).with_for_update()
+        select(datasets).where(datasets.c.id == dataset_id, *seen).with_for_update()
     ).one_or_none()
     if row is None:
         raise UnknownRecord("dataset")
@@ -299,7 +311,7 @@ def _guarded(claimed: Dataset) -> Any:
 
 def _jobs_of(dataset_id: str, statuses: Sequence[str]) -> Any:
     return (
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.owner)
         .join(job_datasets, job_datasets.c.job_id == jobs.c.id)
         .where(job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(statuses))
         .order_by(jobs.c.id)

@@ -84,6 +84,8 @@ class NewJob:
     suffix: str | None = None
     metadata: Json = field(default_factory=dict)
     owner: str = ""
+    by_admin: bool = True
+    """Whether the caller may move every alias."""
     idempotency_key: str | None = None
 
 
@@ -141,6 +143,8 @@ class Job(Record):
     """The number of events so far, which is also the number of the newest."""
     files_removed_at: float | None
     """When its files, including checkpoints, were removed."""
+    by_admin: bool
+    """Whether it may move every alias, and not only those that were given to its owner."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,8 @@ class Version(NewVersion):
     status: VersionStatus = VersionStatus.READY
     created_at: float = 0.0
     damaged_at: float | None = None
+    owner: str = ""
+    """The owner of the job that made it, or "" for the operator's."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,8 @@ class Alias(Record):
     previous: str | None = None
     updated_at: float = 0.0
     """Seconds since the epoch, or 0 if the time was not stored."""
+    owner: str = ""
+    """The key that an administrator gave it to, or "" for none."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,8 @@ class Move:
     """The request to point an alias to another version.
 
     `expected_generation` is the generation on which the decision was based: 0 for an alias that does not
-    exist, None to move it in any case.
+    exist, None to move it in any case. `of_owner` is the owner that the alias must have, None to move anyone's.
+    `give_to` is its new owner, None to leave it.
     """
 
     alias: str
@@ -254,6 +263,8 @@ class Move:
     expected_generation: int | None
     metrics: Json | None = None
     forced: bool = False
+    of_owner: str | None = None
+    give_to: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,29 +13,38 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.errors import AliasMoved, UnusableRecord, VersionGone
+from app.errors import AliasMoved, MissingScope, UnusableRecord, VersionGone
+from app.store.owned import Conditions
 from app.store.records import Alias, Move, NewVersion, Version, VersionStatus
 from app.store.tables import aliases, promotions, versions
 
 
-def find(connection: Connection, version_id: str, *, lock: bool = False) -> Version | None:
-    """A version's row, whatever its status. With `lock`, locked against changes."""
-    query = select(versions).where(versions.c.id == version_id)
+def find(
+    connection: Connection, version_id: str, *, seen: Conditions = (), lock: bool = False
+) -> Version | None:
+    """A version's row, whatever its status, if it is among the `seen`. With `lock`, locked against changes."""
+    query = select(versions).where(versions.c.id == version_id, *seen)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else Version.of(row._mapping)
 
 
 def register(
-    connection: Connection, new: NewVersion, now: float, *, job_id: str | None, files: Path | None = None
+    connection: Connection,
+    new: NewVersion,
+    now: float,
+    *,
+    job_id: str | None,
+    owner: str = "",
+    files: Path | None = None,
 ) -> Version:
     """Insert a version, or return the existing one with the same content. A deleted one is revived.
 
-    `files` is where this process sees its folder.
+    An existing one keeps its owner, a revived one takes this one. `files` is where this process sees its folder.
 
     Raises: UnusableRecord if its base is not registered or was deleted; VersionGone if `files` does not
     exist.
     """
-    registered = _registered(connection, new, now, job_id)
+    registered = _registered(connection, new, now, job_id, owner)
     if files is not None and not files.is_dir():  # the row is locked here, so the files cannot be removed now
         raise VersionGone(
             f"The files of the version {new.id} were removed in the meantime; publish it again."
@@ -57,7 +66,9 @@ def lock_unregistered(connection: Connection, version_id: str, now: float) -> bo
     return there.status is VersionStatus.DELETED
 
 
-def _registered(connection: Connection, new: NewVersion, now: float, job_id: str | None) -> Version:
+def _registered(
+    connection: Connection, new: NewVersion, now: float, job_id: str | None, owner: str
+) -> Version:
     if new.base_version is not None:
         _lock_against_deletion(connection, new.base_version, param="base")
     values: dict[str, Any] = {
@@ -69,6 +80,7 @@ def _registered(connection: Connection, new: NewVersion, now: float, job_id: str
         "status": VersionStatus.READY,
         "created_at": now,
         "damaged_at": None,
+        "owner": owner,
     }
     inserted = _insert_new(connection, {**values, "id": new.id, "job_id": job_id})
     if inserted is not None:
@@ -113,21 +125,32 @@ def move_alias(
 ) -> Alias:
     """Point an alias at a version, by compare-and-set on its generation, and write the audit row.
 
-    An alias that already points there is left unchanged, so that its previous version is kept.
+    An alias that already points there is left unchanged, so that its previous version is kept, but for its owner.
 
-    Raises: AliasMoved; UnusableRecord if the version is gone.
+    Raises: AliasMoved; MissingScope if the alias does not belong to the owner that the move is limited to;
+    UnusableRecord if the version is gone.
     """
     old = locked_alias(connection, move.alias)
+    check_owner(move, old)
     _lock_against_deletion(connection, version_id, param="version")
     _check_generation(move, 0 if old is None else old.generation)
     if old is not None and old.version == version_id:
-        return old
+        return old if move.give_to in (None, old.owner) else _give(connection, move, old, now)
     if old is None:
         origin, new = None, _create(connection, move, version_id, now)
     else:
-        origin, new = old.version, _repoint(connection, old, version_id, now)
+        origin, new = old.version, _repoint(connection, move, old, version_id, now)
     _audit(connection, move, origin, new, now, job_id)
     return new
+
+
+def check_owner(move: Move, alias: Alias | None) -> None:
+    """Raise MissingScope if the move is limited to the aliases of an owner, and this is not one of them."""
+    if move.of_owner is not None and (alias is None or alias.owner != move.of_owner):
+        raise MissingScope(
+            f"Moving the alias {move.alias} needs a key with the scope admin, or the key that the alias was given to.",
+            param="alias",
+        )
 
 
 def _check_generation(move: Move, generation: int) -> None:
@@ -143,7 +166,13 @@ def _check_generation(move: Move, generation: int) -> None:
 
 
 def _create(connection: Connection, move: Move, version_id: str, now: float) -> Alias:
-    values = {"name": move.alias, "version": version_id, "generation": 1, "updated_at": now}
+    values = {
+        "name": move.alias,
+        "version": version_id,
+        "generation": 1,
+        "updated_at": now,
+        "owner": move.give_to or "",
+    }
     row = connection.execute(
         _insert_if_absent(connection, aliases).values(**values).returning(aliases)
     ).one_or_none()
@@ -154,14 +183,30 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
     return Alias.of(row._mapping)
 
 
-def _repoint(connection: Connection, old: Alias, version_id: str, now: float) -> Alias:
+def _repoint(connection: Connection, move: Move, old: Alias, version_id: str, now: float) -> Alias:
     row = connection.execute(
         update(aliases)
         .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
-        .values(version=version_id, previous=old.version, generation=old.generation + 1, updated_at=now)
+        .values(
+            version=version_id,
+            previous=old.version,
+            generation=old.generation + 1,
+            updated_at=now,
+            owner=old.owner if move.give_to is None else move.give_to,
+        )
         .returning(aliases)
     ).one()
     return Alias.of(row._mapping)
+
+
+def _give(connection: Connection, move: Move, old: Alias, now: float) -> Alias:
+    """Change an alias's owner and nothing else. The audit tells who did it."""
+    row = connection.execute(
+        update(aliases).where(aliases.c.name == old.name).values(owner=move.give_to).returning(aliases)
+    ).one()
+    given = Alias.of(row._mapping)
+    _audit(connection, move, old.version, given, now, None)
+    return given
 
 
 def _audit(

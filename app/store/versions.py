@@ -1,6 +1,6 @@
 """Versions, and the aliases that point to them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, select, update
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, update
 from app.errors import NothingToRollBack, RecordInUse, UnknownRecord
 from app.store import version_sql
 from app.store.database import Clock, Database
+from app.store.owned import made_by, seen_by
 from app.store.paging import MAX_LIMIT, bounded, page
 from app.store.records import Alias, Move, NewVersion, Page, Promotion, Version, VersionStatus
 from app.store.states import OPEN
@@ -18,11 +19,15 @@ class Versions:
     """The table of versions.
 
     `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
+
+    With an owner, versions that are neither its own nor offered to all (`app.store.owned`) are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
+        self._seen = seen_by(owner)
 
     def register(self, new: NewVersion) -> Version:
         """Register a version that no job made, for example a base. Repeating it is not an error.
@@ -35,13 +40,29 @@ class Versions:
     def get(self, version_id: str) -> Version:
         """A version, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            version = version_sql.find(connection, version_id)
+            version = version_sql.find(connection, version_id, seen=self._seen)
         if version is None:
             raise UnknownRecord("version")
         return version
 
+    def made(self, version_id: str) -> bool:
+        """Whether a job of this owner made the version."""
+        with self._database.reading() as connection:
+            return version_sql.find(connection, version_id, seen=made_by(self._owner)) is not None
+
+    def among(self, ids: Collection[str]) -> frozenset[str]:
+        """Those of the ids that are versions which this owner sees."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(versions.c.id).where(versions.c.id.in_(ids), *self._seen))
+            return frozenset(rows.scalars())
+
     def list(
-        self, *, status: VersionStatus | None = VersionStatus.READY, after: str | None = None, limit: int = 20
+        self,
+        *,
+        status: VersionStatus | None = VersionStatus.READY,
+        owner: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
     ) -> Page[Version]:
         """Versions, newest first, starting after the id `after`.
 
@@ -49,7 +70,13 @@ class Versions:
         """
         with self._database.reading() as connection:
             rows, has_more = page(
-                connection, versions, equal={"status": status}, after=after, limit=limit, what="version"
+                connection,
+                versions,
+                equal={"status": status, "owner": owner},
+                after=after,
+                limit=limit,
+                what="version",
+                seen=self._seen,
             )
         return Page(tuple(Version.of(row) for row in rows), has_more)
 
@@ -75,17 +102,18 @@ class Versions:
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
+            if version_sql.find(connection, version_id, seen=self._seen) is None:
+                raise UnknownRecord("version")
             # Checked before the version is locked, since aliases are locked first: see app.store.version_sql.
-            _refuse_if_needed(connection, version_id)
+            _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(
                 select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()
             ).all()
             version = version_sql.find(connection, version_id, lock=True)
-            if version is None:
-                raise UnknownRecord("version")
+            assert version is not None  # versions are never removed, only marked as deleted
             if version.status is VersionStatus.DELETED:
                 return version
-            _refuse_if_needed(connection, version_id)
+            _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(update(aliases).where(aliases.c.previous == version_id).values(previous=None))
             row = connection.execute(
                 update(versions)
@@ -109,11 +137,15 @@ class Versions:
 
 
 class Aliases:
-    """The table of aliases. Every move is a compare-and-set and leaves a line in the audit."""
+    """The table of aliases. Every move is a compare-and-set and leaves a line in the audit.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    All owners see all aliases, because the service offers them. With an owner, the audit is that of its own aliases.
+    """
+
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
 
     def get(self, name: str) -> Alias:
         """The current state of an alias. Raises UnknownRecord."""
@@ -131,8 +163,8 @@ class Aliases:
     def promote(self, move: Move, version_id: str) -> Alias:
         """Point an alias to a version. An alias that does not exist is created.
 
-        Raises: AliasMoved if its generation is not the expected one; UnusableRecord if the version is unknown
-        or deleted.
+        Raises: AliasMoved if its generation is not the expected one; MissingScope if it does not belong to the
+        owner that the move is limited to; UnusableRecord if the version is unknown or deleted.
         """
         with self._database.writing() as connection:
             return version_sql.move_alias(connection, move, version_id, self._clock())
@@ -140,10 +172,11 @@ class Aliases:
     def roll_back(self, move: Move) -> Alias:
         """Point an alias to its previous version. The one that it pointed to becomes the previous one.
 
-        Raises: UnknownRecord, NothingToRollBack, AliasMoved.
+        Raises: UnknownRecord, NothingToRollBack, AliasMoved, MissingScope.
         """
         with self._database.writing() as connection:
             alias = version_sql.locked_alias(connection, move.alias)
+            version_sql.check_owner(move, alias)
             if alias is None:
                 raise UnknownRecord("alias")
             if alias.previous is None:
@@ -157,29 +190,40 @@ class Aliases:
         query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
         if alias is not None:
             query = query.where(promotions.c.alias == alias)
+        if self._owner is not None:
+            query = query.where(
+                promotions.c.alias.in_(select(aliases.c.name).where(aliases.c.owner == self._owner))
+            )
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(Promotion.of(row) for row in rows)
 
 
-def _refuse_if_needed(connection: Connection, version_id: str) -> None:
-    if (need := _need(connection, version_id)) is not None:
+def _refuse_if_needed(connection: Connection, version_id: str, owner: str | None) -> None:
+    if (need := _need(connection, version_id, owner)) is not None:
         raise RecordInUse(f"The version {version_id} cannot be deleted: {need}.", param="version")
 
 
-def _need(connection: Connection, version_id: str) -> str | None:
+def _need(connection: Connection, version_id: str, owner: str | None) -> str | None:
+    """What needs the version. `owner` is not told the ids of what belongs to others."""
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
         return f"the alias {alias.name} points to it; point the alias to another version first"
     job = connection.execute(
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.owner)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)
         .where(job_versions.c.version_id == version_id, jobs.c.status.in_(sorted(OPEN)))
     ).first()
     if job is not None:
-        return f"the job {job.id} needs it and has not ended; wait for the job, or cancel it"
+        which = f"the job {job.id}" if owner in (None, job.owner) else "a job of another key"
+        return f"{which} needs it and has not ended; wait for the job, or cancel it"
     over = versions.alias()
     child = connection.execute(
-        select(over.c.id).where(over.c.base_version == version_id, over.c.status == VersionStatus.READY)
+        select(over.c.id, over.c.owner).where(
+            over.c.base_version == version_id, over.c.status == VersionStatus.READY
+        )
     ).first()
-    return None if child is None else f"the version {child.id} is based on it; delete that version first"
+    if child is None:
+        return None
+    which = f"the version {child.id}" if owner in (None, child.owner) else "a version of another key"
+    return f"{which} is based on it; delete that version first"

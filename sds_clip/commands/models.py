@@ -90,13 +90,18 @@ def list_models(client: Client, limit: int) -> Any:
 @reason_option
 @option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
 @option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")
+@option(
+    "--owner",
+    metavar="KEY",
+    help="Give the alias to the key of this name, which may then move it to its own versions. '' takes it back.",
+)
 @remote(_print_promoted)
-def promote(client: Client, version: str, reason: str, alias: str, force: bool) -> Any:
+def promote(client: Client, version: str, reason: str, alias: str, force: bool, owner: str | None) -> Any:
     """Point an alias to a version.
 
     The service loads and serves the version within seconds, without a restart.
     """
-    return client.promote(version, alias=alias, reason=reason, force=True if force else None)
+    return client.promote(version, alias=alias, reason=reason, owner=owner, force=True if force else None)
 
 
 @models.command()

@@ -26,9 +26,11 @@ class Service:
     store: Store
     settings: Settings
 
-    def ready_dataset(self, format: str = "pairs", *, usable: int = 1000, name: str = "set") -> str:
+    def ready_dataset(
+        self, format: str = "pairs", *, usable: int = 1000, name: str = "set", owner: str = ""
+    ) -> str:
         """The id of a data set that was checked."""
-        added = self.store.datasets.add(name=name, format=format, source={})
+        added = self.store.datasets.add(name=name, format=format, source={}, owner=owner)
         self.accept(added, usable)
         return added.id
 
@@ -48,8 +50,9 @@ class Service:
         return job
 
     def request(self, **fields: Any) -> dict[str, Any]:
-        """A request for a fine-tuning job; its data set is made if none is given."""
-        training = fields.get("training_data") or self.ready_dataset()
+        """A request for a fine-tuning job; its data set is made for `owner` if none is given."""
+        owner = fields.pop("owner", "")
+        training = fields.get("training_data") or self.ready_dataset(owner=owner)
         return {
             "teacher": "demo",
             "hyperparameters": {"steps": 10},
