@@ -15,10 +15,12 @@ from typing import Any
 import fastapi.routing
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
+from starlette.datastructures import Headers
+from starlette.types import Scope as ASGIScope
 
 from app.errors import ConfigurationError, MissingScope, Unauthorized
 from app.guard import LOOPBACK_HOSTS
-from app.keys import Caller, KeyRing, Scope
+from app.keys import Caller, Key, KeyRing, Scope
 from app.settings import Settings
 
 _LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
@@ -42,6 +44,16 @@ def check_binding(settings: Settings) -> None:
         )
 
 
+def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
+    """The key that a request was sent with. It is looked up once for each request."""
+    state = scope.setdefault("state", {})
+    if "key" not in state:
+        kind, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
+        state["key"] = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+    key: Key | None = state["key"]
+    return key
+
+
 def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency that admits only keys with one of `scopes`, and returns the caller."""
     needed = " or ".join(scopes)
@@ -50,8 +62,7 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
         ring: KeyRing | None = request.app.state.key_ring
         if ring is None:
             return Caller()
-        kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        key = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+        key = identify(request.scope, ring)
         if key is None:
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
         if set(scopes).isdisjoint(key.scopes):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.bodies import translated
 from app.datasets.folders import Claim, DatasetFolders
+from app.datasets.limits import Quota
 from app.datasets.receive import receive_archive, receive_shards
 from app.datasets.roots import SourceRoots
 from app.errors import DatasetBusy, InvalidRequest, MalformedBody, UnknownRecord
@@ -47,7 +48,8 @@ class DatasetService:
         roots: SourceRoots,
         *,
         max_bytes: int,
-        max_uploads: int,
+        max_stored_bytes_per_key: int,
+        uploads: Places,
         check_disk: Callable[[], None],
     ) -> None:
         self._seen_by = seen_by
@@ -56,7 +58,8 @@ class DatasetService:
         self._roots = roots
         self._max_bytes = max_bytes
         self._check_disk = check_disk
-        self._uploads = Places(max_uploads, "uploads", retry_after_s=30)
+        self._max_stored_bytes_per_key = max_stored_bytes_per_key
+        self._uploads = uploads
         self._removals: set[asyncio.Task[None]] = set()
 
     @in_store_thread
@@ -75,10 +78,11 @@ class DatasetService:
         Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
         Overloaded. Nothing is left on disk then, nor after the client disconnects.
         """
-        with self._uploads.one():
+        with self._uploads.one(caller.name):
             dataset_id = new_dataset_id()
+            quota = await self._threads.run(self._quota, caller)
             async with self._claimed(dataset_id) as claim:
-                fields, source = await self._received(claim, form)
+                fields, source = await self._received(claim, form, quota)
                 return await self._threads.run(lambda: self._add(caller, fields, source, dataset_id))
 
     @in_store_thread
@@ -142,7 +146,19 @@ class DatasetService:
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
             owner=caller.name,
             id=dataset_id,
+            size_bytes=source.get("size_bytes", 0),
+            # Checked again, because other uploads of the key may have ended meanwhile, in any process.
+            max_stored_bytes=self._max_stored_bytes_per_key if caller.name else None,
         )
+
+    def _quota(self, caller: Caller) -> Quota | None:
+        """What the caller may still store. Raises KeyLimitReached if that is nothing."""
+        if not caller.name:
+            return None
+        limit = self._max_stored_bytes_per_key
+        quota = Quota(limit, limit - self._seen_by(None).datasets.stored_bytes(caller.name))
+        quota.take(1)
+        return quota
 
     @asynccontextmanager
     async def _claimed(self, dataset_id: str) -> AsyncIterator[Claim]:
@@ -159,7 +175,9 @@ class DatasetService:
                 leave = stack.pop_all()
                 await asyncio.shield(in_own_thread(leave.close, "leave upload"))
 
-    async def _received(self, claim: Claim, form: FormStream) -> tuple[DatasetFields, Json]:
+    async def _received(
+        self, claim: Claim, form: FormStream, quota: Quota | None
+    ) -> tuple[DatasetFields, Json]:
         values: dict[str, str] = {}
         files = _files(form, values)
         first = await anext(files, None)
@@ -171,11 +189,11 @@ class DatasetService:
         if values.keys() >= {"name", "format"}:
             _fields(values)  # refuse bad fields before gigabytes arrive in vain
         if first.name == FILE:
-            received = [await receive_archive(claim, self._above_reserve(first), max_bytes=self._max_bytes)]
+            received = [await receive_archive(claim, self._chunks(first, quota), max_bytes=self._max_bytes)]
             if await anext(files, None) is not None:
                 raise MalformedBody("Send either one archive or several shards.", param=FILE)
         else:
-            shards = self._shards(first, files)
+            shards = self._shards(first, files, quota)
             received = await receive_shards(claim, shards, max_bytes=self._max_bytes)
         source = {
             "upload": "archive" if first.name == FILE else SHARDS,
@@ -184,20 +202,24 @@ class DatasetService:
         }
         return _fields(values), source
 
-    async def _shards(self, first: Part, files: AsyncIterator[Part]) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield self._above_reserve(first)
+    async def _shards(
+        self, first: Part, files: AsyncIterator[Part], quota: Quota | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._chunks(first, quota)
         async for part in files:
             if part.name != SHARDS:
                 raise MalformedBody("Send either one archive or several shards.", param=part.name)
-            yield self._above_reserve(part)
+            yield self._chunks(part, quota)
 
-    async def _above_reserve(self, part: Part) -> AsyncIterator[bytes]:
-        """A file's bytes, while the disk has room for them. Raises DiskReserve."""
+    async def _chunks(self, part: Part, quota: Quota | None) -> AsyncIterator[bytes]:
+        """A file's bytes, while the disk and the caller have room for them. Raises DiskReserve, KeyLimitReached."""
         unchecked_bytes = _CHECK_EVERY_BYTES
         async for chunk in part.chunks():
             if unchecked_bytes >= _CHECK_EVERY_BYTES:
                 await asyncio.to_thread(self._check_disk)
                 unchecked_bytes = 0
+            if quota is not None:
+                quota.take(len(chunk))
             unchecked_bytes += len(chunk)
             yield chunk
 

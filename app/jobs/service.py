@@ -180,7 +180,7 @@ class JobService:
         # The job may have been cancelled so that the alias would not move.
         self._validator.check_promotion(caller, config.get("promote", "never"), config.get("alias", DEFAULT))
         if (job.status, Action.RETRY) in TRANSITIONS:
-            self._validator.check_room()
+            self._validator.check_room(caller)
         return self._woken(store, store.jobs.request_retry(job_id))
 
     @in_store_thread

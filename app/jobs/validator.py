@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from app.errors import DatasetFormat, InvalidRequest, TooManyJobs, UnknownRecord, UnusableRecord
+from app.errors import (
+    DatasetFormat,
+    InvalidRequest,
+    KeyLimitReached,
+    TooManyJobs,
+    UnknownRecord,
+    UnusableRecord,
+)
 from app.jobs.limits import JobLimits, steps_of
 from app.jobs.model_resolver import ModelResolver
 from app.keys import Caller
@@ -51,7 +58,7 @@ class JobValidator:
                 f"A job may run for at most {self._settings.max_run_time_s:g} s on this server; lower max_run_time_s.",
                 param="max_run_time_s",
             )
-        self.check_room()
+        self.check_room(caller)
         return resolved
 
     def new_job(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> NewJob:
@@ -73,10 +80,21 @@ class JobValidator:
             idempotency_key=key,
         )
 
-    def check_room(self) -> None:
-        """Raise Overloaded if too many jobs are open, and DiskReserve if the disk is full."""
+    def check_room(self, caller: Caller) -> None:
+        """Raise Overloaded if too many jobs are open, and DiskReserve if the disk is full.
+
+        Submissions at the same time may exceed the limits, by as many as the store has threads.
+        """
         self._check_disk()
         jobs = self._seen_by(None).jobs
+        most = self._settings.max_open_jobs_per_key
+        if caller.name and jobs.count_open(caller.name) >= most:
+            raise KeyLimitReached(
+                "max_open_jobs_per_key",
+                most,
+                retry_after_s=_RETRY_AFTER_S,
+                advice="cancel some jobs, or try again later",
+            )
         open_jobs = sum(jobs.count(status) for status in OPEN)
         if open_jobs >= self._settings.max_open_jobs:
             raise TooManyJobs(

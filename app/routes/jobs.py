@@ -100,7 +100,7 @@ async def events(
         return Response(status_code=204)
     engine: Engine = request.app.state.engine
     frames = stream(read, first, start, ending=lambda: engine.draining)
-    return EventStream(frames, backend.streams)
+    return EventStream(frames, backend.streams, caller)
 
 
 @router.get("/jobs/{job_id}/metrics")

@@ -11,6 +11,7 @@ from app.errors import (
     CannotExport,
     Forbidden,
     InvalidRequest,
+    KeyLimitReached,
     Overloaded,
     RecordInUse,
     Unauthorized,
@@ -53,7 +54,7 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
 
 @served.get(
     "/models",
-    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest),
+    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest, KeyLimitReached),
 )
 async def models(
     request: Request, caller: ReadModels, owner: Owner = None, after: After = None, limit: Limit = 20
@@ -84,7 +85,7 @@ async def models(
 @served.get(
     "/models/status",
     dependencies=[Depends(requires("infer"))],
-    responses=describe_errors(Unauthorized, Forbidden),
+    responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached),
 )
 async def models_status(request: Request) -> ServingStatus:
     """Return what each serving process serves, since when, and what it could not load."""

@@ -13,6 +13,7 @@ from app.errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    KeyLimitReached,
     MalformedBody,
     NoDatabase,
     Overloaded,
@@ -23,7 +24,16 @@ from app.errors import (
 )
 from app.keys import Caller
 
-READING = (Unauthorized, Forbidden, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
+READING = (
+    Unauthorized,
+    Forbidden,
+    UnknownRecord,
+    InvalidRequest,
+    KeyLimitReached,
+    InternalError,
+    NoDatabase,
+    Unavailable,
+)
 """The errors of any request to these routers, which is their default."""
 WRITING = (
     MalformedBody,

@@ -14,6 +14,7 @@ from torch import Tensor
 from app.errors import ServiceError, body
 from app.keys import Caller
 from app.limits import Limits
+from app.rates import ItemRates
 from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
 from app.schemas.common import ErrorDetail, ItemError
 from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
@@ -41,18 +42,23 @@ class Predictor:
         images: ImageReader,
         classes: ClassWeights,
         limits: Limits,
+        rates: ItemRates,
     ) -> None:
         self._engine = engine
         self._versions = versions
         self._images = images
         self._classes = classes
         self._limits = limits
+        self._rates = rates
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
         model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
-        async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
+        self._rates.take(caller.name, len(request.images) + len(request.texts))
+        async with self._engine.request(
+            model, images=len(request.images), texts=request.texts, caller=caller.name
+        ) as new_texts:
             decoded = await self._images.read(request.images, model.clip, request.on_error)
             match = await self._engine.encode(
                 model,
@@ -82,7 +88,8 @@ class Predictor:
         model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
-        async with self._engine.request(model, images=len(request.images)):
+        self._rates.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
+        async with self._engine.request(model, images=len(request.images), caller=caller.name):
             # The previous version answers while a large set is being encoded for this one.
             model, weights = await self._classes.of(model, classes)
             decoded = await self._images.read(request.images, model.clip, request.on_error)
@@ -101,7 +108,10 @@ class Predictor:
         model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
-        async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
+        self._rates.take(caller.name, len(request.images) + len(request.texts))
+        async with self._engine.request(
+            model, images=len(request.images), texts=request.texts, caller=caller.name
+        ) as new_texts:
             decoded = await self._images.read(request.images, model.clip, request.on_error)
             features = await self._engine.encode(
                 model,

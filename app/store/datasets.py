@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
 
-from app.errors import LeaseLost, RecordInUse, UnknownRecord
+from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store.database import Clock, Database
 from app.store.owned import Conditions, owned
@@ -14,11 +14,12 @@ from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
 from app.store.transitions import locked_job, move
-from app.store.values import new_id
+from app.store.values import lock_number, new_id
 
 MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""
 
+_DELETE_FIRST_S = 60
 _FREE = {"lease_owner": None, "lease_until": 0.0}
 """The lease columns of a data set that is not being checked."""
 
@@ -46,12 +47,25 @@ class Datasets:
         source: Json,
         owner: str = "",
         id: str | None = None,
+        size_bytes: int = 0,
+        max_stored_bytes: int | None = None,
     ) -> Dataset:
         """Add a data set as `validating`.
 
-        If files are already named for it, `id` is one from `new_dataset_id`.
+        If files are already named for it, `id` is one from `new_dataset_id`. `max_stored_bytes` limits the owner's
+        data sets with this one.
+
+        Raises: KeyLimitReached.
         """
         with self._database.writing() as connection:
+            if max_stored_bytes is not None:
+                if (
+                    not self._database.is_sqlite
+                ):  # SQLite allows only one writing transaction at a time anyway
+                    number = lock_number("stored bytes", owner)
+                    connection.execute(select(func.pg_advisory_xact_lock(number)))
+                if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
+                    raise stored_too_much(max_stored_bytes)
             row = connection.execute(
                 insert(datasets)
                 .values(
@@ -65,10 +79,16 @@ class Datasets:
                     attempt=0,
                     fence=0,
                     lease_until=0.0,
+                    size_bytes=size_bytes,
                 )
                 .returning(datasets)
             ).one()
         return Dataset.of(row._mapping)
+
+    def stored_bytes(self, owner: str) -> int:
+        """What the data sets of an owner take on disk, except those that were rejected or deleted."""
+        with self._database.reading() as connection:
+            return int(connection.execute(_stored(owner)).scalar_one())
 
     def get(self, dataset_id: str) -> Dataset:
         """A data set, deleted or not. Raises UnknownRecord."""
@@ -158,9 +178,15 @@ class Datasets:
             )
 
     def accept(
-        self, claimed: Dataset, *, content_hash: str, counts: Json, problems: Sequence[Json] = ()
+        self,
+        claimed: Dataset,
+        *,
+        content_hash: str,
+        counts: Json,
+        problems: Sequence[Json] = (),
+        size_bytes: int | None = None,
     ) -> tuple[Job, ...]:
-        """Mark the data as `ready`.
+        """Mark the data as `ready`. `size_bytes` is the size of the files if it differs from that of the upload.
 
         Returns the jobs that waited for it and are queued now, for which to wake workers.
 
@@ -172,6 +198,7 @@ class Datasets:
             content_hash=content_hash,
             counts=dict(counts),
             problems=list(problems),
+            size_bytes=claimed.size_bytes if size_bytes is None else size_bytes,
         )
 
     def reject(
@@ -239,6 +266,22 @@ class Datasets:
         waiting = connection.execute(_jobs_of(dataset.id, [JobStatus.VALIDATING])).scalars().all()
         moved = (_answer(connection, job_id, dataset, status, now) for job_id in waiting)
         return tuple(job for job in moved if job is not None)
+
+
+def stored_too_much(limit: int) -> KeyLimitReached:
+    return KeyLimitReached(
+        "max_stored_bytes_per_key",
+        limit,
+        retry_after_s=_DELETE_FIRST_S,
+        advice="delete data sets, then send it again",
+    )
+
+
+def _stored(owner: str) -> Select[Any]:
+    """The sum of the bytes of an owner's data sets that have files."""
+    total = cast(func.coalesce(func.sum(datasets.c.size_bytes), 0), BigInteger)
+    statuses = [DatasetStatus.VALIDATING, DatasetStatus.READY]
+    return select(total).where(datasets.c.owner == owner, datasets.c.status.in_(statuses))
 
 
 def _used_up(attempts: int, interruptions: int) -> Json | None:

@@ -19,7 +19,16 @@ from app.store.job_events import append
 from app.store.owned import owned
 from app.store.paging import page
 from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
-from app.store.states import FULFILLED, TERMINAL, TRANSITIONS, Action, JobKind, JobStatus, TransitionRefused
+from app.store.states import (
+    FULFILLED,
+    OPEN,
+    TERMINAL,
+    TRANSITIONS,
+    Action,
+    JobKind,
+    JobStatus,
+    TransitionRefused,
+)
 from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
 from app.store.transitions import locked_job, move
 from app.store.values import lock_number, new_id, payload_hash
@@ -116,6 +125,16 @@ class JobQueries:
             return connection.execute(
                 select(func.count()).select_from(jobs).where(jobs.c.status == status)
             ).scalar_one()
+
+    def count_open(self, owner: str) -> int:
+        """The number of an owner's jobs that have not ended."""
+        query = (
+            select(func.count())
+            .select_from(jobs)
+            .where(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar_one()
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel the job at once, or ask its worker to. Repeating it is not an error.

@@ -306,6 +306,8 @@ class Dataset(Record):
     fence: int
     lease_owner: str | None
     """The process that is checking it."""
+    size_bytes: int
+    """What it takes on disk: the upload's size, and that of its files once they are checked. 0 for registered data."""
 
     @property
     def max_bad_share(self) -> float:

@@ -188,6 +188,7 @@ datasets = Table(
     Column("fence", BigInteger, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Double, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
     Index("datasets_by_time", "created_at", "id"),
     Index("datasets_by_status", "status", "created_at", "id"),
     Index("datasets_by_owner", "owner", "created_at", "id"),

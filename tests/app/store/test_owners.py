@@ -238,7 +238,7 @@ def test_worker_shows_its_job_to_those_who_see_the_job(store: Store) -> None:
     assert shown == {"alice": job.id, "bob": None, None: job.id}
 
 
-def test_versions_of_earlier_releases_take_the_owners_of_their_jobs(
+def test_versions_of_earlier_releases_take_the_owners_of_their_jobs_and_data_sets_their_sizes(
     databases: Databases, make_store: Callable[..., Store]
 ) -> None:
     store = make_store(databases.url(databases.empty()))
@@ -248,11 +248,17 @@ def test_versions_of_earlier_releases_take_the_owners_of_their_jobs(
         "fence": 1, "not_before": 0.0, "created_at": 1.0, "payload_hash": "", "metadata": "{}", "event_count": 0,
     }  # fmt: skip
     version = {"description": "{}", "size_bytes": 1, "status": "ready", "created_at": 1.0}
+    dataset = {
+        "name": "a", "format": "pairs", "status": "ready", "owner": "alice", "created_at": 1.0, "attempt": 0,
+        "fence": 0, "lease_until": 0.0,
+    }  # fmt: skip
     with store.database.writing() as connection:
         for table, row in (
             ("jobs", {**job, "id": "j1", "owner": "alice"}),
             ("versions", {**version, "id": "made", "job_id": "j1", "folder": "f"}),
             ("versions", {**version, "id": "base", "job_id": None, "folder": None}),
+            ("datasets", {**dataset, "id": "uploaded", "source": '{"size_bytes": 50000000000}'}),
+            ("datasets", {**dataset, "id": "registered", "source": '{"path": "/a"}'}),
         ):
             names = ", ".join(f":{name}" for name in row)
             connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({names})"), row)
@@ -265,3 +271,4 @@ def test_versions_of_earlier_releases_take_the_owners_of_their_jobs(
     assert [store.versions.get(name).owner for name in ("made", "base")] == ["alice", ""]
     assert store.aliases.get("a").owner == ""
     assert store.jobs.get("j1").by_admin
+    assert [store.datasets.get(name).size_bytes for name in ("uploaded", "registered")] == [50_000_000_000, 0]
