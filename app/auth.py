@@ -4,7 +4,7 @@
 
     {"keys": [{"name": "phone", "sha256": "...", "scopes": ["infer"]}]}
 
-Every route declares `Depends(requires(scope))` or `Depends(public)`. The service does not start if a route
+Every route declares `Depends(requires(scope, ...))` or `Depends(public)`. The service does not start if a route
 declares neither. Without a keys file everything is allowed, but only to programs on this machine
 (`check_binding`, `app.guard`).
 """
@@ -15,10 +15,12 @@ from typing import Any
 import fastapi.routing
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
+from starlette.datastructures import Headers
+from starlette.types import Scope as ASGIScope
 
 from app.errors import ConfigurationError, MissingScope, Unauthorized
 from app.guard import LOOPBACK_HOSTS
-from app.keys import Caller, KeyRing, Scope
+from app.keys import Caller, Key, KeyRing, Scope
 from app.settings import Settings
 
 _LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
@@ -30,6 +32,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     Raises: ConfigurationError when the keys file cannot be used.
     """
     app.state.key_ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
+    app.state.shared_workspace = settings.shared_workspace
 
 
 def check_binding(settings: Settings) -> None:
@@ -41,22 +44,32 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency that admits only keys with `scope`, and returns the caller."""
+def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
+    """The key that a request was sent with. It is looked up once for each request."""
+    state = scope.setdefault("state", {})
+    if "key" not in state:
+        kind, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
+        state["key"] = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+    key: Key | None = state["key"]
+    return key
+
+
+def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency that admits only keys with one of `scopes`, and returns the caller."""
+    needed = " or ".join(scopes)
 
     async def check(request: Request) -> Caller:
         ring: KeyRing | None = request.app.state.key_ring
         if ring is None:
             return Caller()
-        kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        key = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+        key = identify(request.scope, ring)
         if key is None:
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
-        if scope not in key.scopes:
-            raise MissingScope(f"This key lacks the scope {scope}; use a key that has it.")
-        return Caller(key.name, frozenset(key.scopes))
+        if set(scopes).isdisjoint(key.scopes):
+            raise MissingScope(f"This key lacks the scope {needed}; use a key that has it.")
+        return Caller(key.name, frozenset(key.scopes), shares=request.app.state.shared_workspace)
 
-    check.declared_access = scope  # type: ignore[attr-defined]
+    check.declared_access = scopes  # type: ignore[attr-defined]
     return check
 
 
@@ -64,7 +77,7 @@ async def public() -> None:
     """A dependency that says: anybody may call this route."""
 
 
-public.declared_access = "public"  # type: ignore[attr-defined]
+public.declared_access = ()  # type: ignore[attr-defined]
 
 
 def assert_every_route_declares(app: FastAPI) -> None:
@@ -78,8 +91,11 @@ def assert_every_route_declares(app: FastAPI) -> None:
             raise ConfigurationError(f"{path} declares neither a scope nor `public`; see app.auth.")
 
 
-def declared(app: FastAPI) -> Iterator[tuple[str, set[str], str | None]]:
-    """The path and methods of each route, and what it declares: a scope, "public", or None if it declares nothing."""
+def declared(app: FastAPI) -> Iterator[tuple[str, set[str], tuple[Scope, ...] | None]]:
+    """The path and methods of each route, and its scopes, of which one is enough.
+
+    A public route has no scopes, and a route that declares nothing has None.
+    """
     for route in _routes(app):
         dependant: Dependant | None = getattr(route, "dependant", None)
         calls = () if dependant is None else _calls(dependant)

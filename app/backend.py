@@ -48,27 +48,34 @@ class Backend:
         self._threads = threads = StoreThreads(settings.store_threads)
         self._waker = Waker(settings.broker_url)
         models = ModelResolver(
-            store,
             models=[clip.reference for clip in served],
             allowed=settings.allowed_models,
             teachers=settings.allowed_teachers,
         )
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
-        validator = JobValidator(store, models, settings, check_disk)
-        self.jobs = JobService(store, threads, self._waker, validator, settings.data_dir)
-        self.streams = Places(settings.max_event_streams, "event streams", retry_after_s=10)
+        validator = JobValidator(store.seen_by, models, settings, check_disk)
+        self.jobs = JobService(store.seen_by, threads, self._waker, validator, settings.data_dir)
+        self.streams = Places(
+            settings.max_event_streams,
+            "event streams",
+            retry_after_s=10,
+            per_key=settings.max_event_streams_per_key,
+        )
         self.datasets = DatasetService(
-            store,
+            store.seen_by,
             threads,
             _folders(settings.data_dir / "datasets"),
             SourceRoots(settings.dataset_roots),
             max_bytes=settings.max_upload_bytes,
-            max_uploads=settings.max_uploads,
+            max_stored_bytes_per_key=settings.max_stored_bytes_per_key,
+            uploads=Places(
+                settings.max_uploads, "uploads", retry_after_s=30, per_key=settings.max_uploads_per_key
+            ),
             check_disk=check_disk,
         )
         bases = [*(clip.reference for clip in served), *settings.allowed_models]
         downloads = Downloads(settings.data_dir, bases)
-        self.versions = VersionService(store, threads, downloads, settings.data_dir)
+        self.versions = VersionService(store.seen_by, threads, downloads, settings.data_dir)
         self.registry = registry_of(store, settings.data_dir)
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -144,6 +144,18 @@ class Overloaded(ServiceError, code="overloaded", status=429, retryable=True):
     """The server has no capacity for this request now; try again after the time in Retry-After."""
 
 
+class KeyLimitReached(Overloaded, code="key_limit"):
+    """The API key has reached a limit of its own, which the message names; finish something, or try again later."""
+
+    def __init__(
+        self, limit: str, value: int, *, retry_after_s: int, advice: str = "try again later"
+    ) -> None:
+        super().__init__(
+            f"This API key has reached its limit {limit}, which is {value}; {advice}.",
+            retry_after_s=retry_after_s,
+        )
+
+
 class InternalError(ServiceError, code="internal_error", retryable=True):
     """An unexpected error occurred in the server; its log has the details under the request's id."""
 

@@ -27,13 +27,24 @@ RECHECK_S = 1.0
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the name of the key.
+    """Who sent a request: the name of the key, which is also the owner of what it makes.
 
     The name is "" without a keys file, when any program on this machine may do everything.
     """
 
     name: str = ""
     scopes: frozenset[str] = frozenset(SCOPES)
+    shares: bool = False
+    """Whether all keys share one workspace."""
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.scopes
+
+    @property
+    def sees(self) -> str | None:
+        """The owner whose records the caller sees and changes, or None for those of all owners."""
+        return None if self.shares or self.is_admin else self.name
 
     def check(self, scope: Scope, what: str, *, param: str | None = None) -> None:
         """Raise Forbidden unless the caller has `scope`. `what` names the action that needs it."""

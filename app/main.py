@@ -21,6 +21,7 @@ from app.limits import Limits
 from app.metrics import Metrics, gauge
 from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
+from app.rates import ItemRates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
 from app.routes import datasets, docs, inference, jobs, status, submit, workers
@@ -112,6 +113,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         metrics,
         max_batch=settings.max_batch_size,
         max_queue=settings.max_queue,
+        max_queue_per_key=settings.max_queue_per_key,
         deadline_s=settings.deadline_s,
         text_cache_size=settings.text_cache_size,
         pending_decodes=(lambda: decoder.unfinished) if on_cpu else None,
@@ -176,7 +178,9 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.rollout = Rollout(board, swapper, engine)
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
-    app.state.predictor = Predictor(engine, versions, images, classes, limits)
+    app.state.predictor = Predictor(
+        engine, versions, images, classes, limits, ItemRates(settings.max_items_per_s_per_key)
+    )
     responses.install_error_handlers(app)
     auth.install(app, settings)
     auth.assert_every_route_declares(app)

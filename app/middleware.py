@@ -5,15 +5,20 @@ import logging
 import random
 import re
 import time
+from collections import Counter
+from contextlib import ExitStack
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import BodyTimeout, BodyTooLarge, BuffersFull
+from app.auth import identify
+from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
 from app.guard import GuardHost
+from app.keys import Key, KeyRing
 from app.metrics import Metrics
+from app.places import Places
 from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
@@ -33,7 +38,13 @@ _DISCARD_FACTOR = 4
 
 def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     # The middleware that is added last is the outermost.
-    budget = BodyBudget(settings.max_buffered_bytes)
+    if settings.keys_file is not None:
+        requests = Places(
+            None, "requests", retry_after_s=_RETRY_AFTER_S, per_key=settings.max_requests_per_key
+        )
+        # Inside LimitBody, which handles the unread body of a refused request.
+        app.add_middleware(LimitKey, places=requests)
+    budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
     app.state.body_budget = budget
     app.add_middleware(
         LimitBody,
@@ -131,12 +142,54 @@ class AccessLog:
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 
 
+class LimitKey:
+    """Limits how many requests of one API key are in progress. Requests without a valid key are refused later."""
+
+    def __init__(self, app: ASGIApp, *, places: Places) -> None:
+        self._app = app
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
+        key = None if ring is None else identify(scope, ring)
+        if key is None:
+            await self._app(scope, receive, send)
+            return
+        with ExitStack() as place:
+            try:
+                place.enter_context(self._places.one(key.name))
+            except KeyLimitReached as error:
+                await ErrorResponse(error)(scope, receive, send)
+                return
+            await self._app(scope, receive, send)
+
+
 class BodyBudget:
     """The number of bytes that the bodies of all requests hold together. Only the event loop uses it."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: int, max_bytes_per_key: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_bytes_per_key = max_bytes_per_key
+        self._by_key = Counter[str]()
         self.used_bytes = 0
+
+    def take(self, size_bytes: int, key: str) -> None:
+        """Raises: KeyLimitReached, BuffersFull. Nothing is taken then."""
+        if key and self._by_key[key] + size_bytes > self._max_bytes_per_key:
+            raise KeyLimitReached(
+                "max_buffered_bytes_per_key", self._max_bytes_per_key, retry_after_s=_RETRY_AFTER_S
+            )
+        if self.used_bytes + size_bytes > self._max_bytes:
+            raise BuffersFull(
+                "The server is receiving too much data at the moment; try again.",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self.used_bytes += size_bytes
+        self._by_key[key] += size_bytes
+
+    def give_back(self, size_bytes: int, key: str) -> None:
+        self.used_bytes -= size_bytes
+        self._by_key[key] -= size_bytes
 
 
 class LimitBody:
@@ -180,7 +233,9 @@ class LimitBody:
             headers = {"Connection": "close"} if absurd else None
             await ErrorResponse(self._too_large(), headers)(scope, receive, send)
             return
-        body = _Body(receive, self._budget, self._max_body_bytes, self._body_timeout_s, self._too_large())
+        body = _Body(
+            scope, receive, self._budget, self._max_body_bytes, self._body_timeout_s, self._too_large()
+        )
         try:
             await self._app(scope, body.receive, send)
         finally:
@@ -211,12 +266,14 @@ class LimitBody:
 class _Body:
     def __init__(
         self,
+        scope: Scope,
         receive: Receive,
         budget: BodyBudget,
         max_bytes: int,
         timeout_s: float,
         too_large: BodyTooLarge,
     ) -> None:
+        self._scope = scope
         self._receive = receive
         self._budget = budget
         self._max_bytes = max_bytes
@@ -238,17 +295,17 @@ class _Body:
         self._complete = not message.get("more_body", False)
         return message
 
+    @property
+    def _key(self) -> str:
+        key: Key | None = self._scope.get("state", {}).get("key")
+        return "" if key is None else key.name
+
     def release(self) -> None:
-        self._budget.used_bytes -= self._held_bytes
+        self._budget.give_back(self._held_bytes, self._key)
         self._held_bytes = 0
 
     def _hold(self, size_bytes: int) -> None:
         if self._held_bytes + size_bytes > self._max_bytes:
             raise self._too_large
-        if self._budget.used_bytes + size_bytes > self._budget.max_bytes:
-            raise BuffersFull(
-                "The server is receiving too much data at the moment; try again.",
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        self._budget.used_bytes += size_bytes
+        self._budget.take(size_bytes, self._key)
         self._held_bytes += size_bytes

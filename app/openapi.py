@@ -88,7 +88,7 @@ def install_openapi(app: FastAPI) -> None:
                 for method in methods & {each.upper() for each in description["paths"].get(path, ())}:
                     operation = description["paths"][path][method.lower()]
                     # {} because without a keys file no key is needed.
-                    operation["security"] = [{}] if access == "public" else [{}, {"key": [access]}]
+                    operation["security"] = [{}, *({"key": [scope]} for scope in access or ())]
             app.openapi_schema = description
         return app.openapi_schema
 

@@ -32,6 +32,7 @@ MAX_STEPS = 10_000_000
 MAX_LOG_POINTS = 500_000
 MAX_KEEP_CHECKPOINTS = 20
 DISK_RESERVE_BYTES = 2 * 2**30
+MAX_STORED_BYTES_PER_KEY = 100 * 2**30
 STORE_TIMEOUT_S = 10.0
 
 
@@ -237,6 +238,53 @@ class Settings(BaseSettings):
         description="The number of seconds that a request waits for the database. Then it gets a 503.",
     )
 
+    max_requests_per_key: int = Field(
+        64,
+        ge=1,
+        description="The largest number of requests of one API key that a process answers at the same time, with its "
+        "event streams and uploads. Further ones get a 429, like all that exceed a limit per key.",
+    )
+    max_items_per_s_per_key: int = Field(
+        2048,
+        ge=1,
+        description="The largest number of images and texts that one API key may send to a process per second. A "
+        "larger request is accepted, and the key then waits.",
+    )
+    max_queue_per_key: int = Field(
+        1024,
+        ge=1,
+        description="The largest number of images and texts of one API key that may wait in a process, out of "
+        "max_queue. A larger request is accepted when the key has no other.",
+    )
+    max_buffered_bytes_per_key: int = Field(
+        128 * 2**20,
+        ge=1024,
+        description="The largest number of bytes that the request bodies of one API key may hold in the memory of a "
+        "process, out of max_buffered_bytes.",
+    )
+    max_event_streams_per_key: int = Field(
+        16,
+        ge=1,
+        description="The largest number of connections with which one API key may follow jobs, out of "
+        "max_event_streams.",
+    )
+    max_uploads_per_key: int = Field(
+        2,
+        ge=1,
+        description="The largest number of uploads of one API key at the same time, out of max_uploads.",
+    )
+    max_open_jobs_per_key: int = Field(
+        100,
+        ge=1,
+        description="The largest number of unfinished jobs of one API key, in the database.",
+    )
+    max_stored_bytes_per_key: int = Field(
+        MAX_STORED_BYTES_PER_KEY,
+        ge=0,
+        description="The largest number of bytes that all uploaded data sets of one API key may have, in the database. "
+        "An archive counts with the size of its files once it has been checked.",
+    )
+
     allow_url_images: bool = Field(
         False, description="Whether the service fetches images from URLs in requests."
     )
@@ -253,6 +301,11 @@ class Settings(BaseSettings):
         None,
         description="The JSON file with the hashed API keys. Without it, the service listens on loopback "
         "addresses only.",
+    )
+    shared_workspace: bool = Field(
+        False,
+        description="Whether all keys share one workspace. By default, a key without the scope admin sees and changes "
+        "only what it made.",
     )
     allowed_hosts: Names = Field(
         [], description="Host names, besides the loopback ones, that a service without keys answers to."

@@ -50,6 +50,8 @@ _PATTERNS: Mapping[str, str] = MappingProxyType(
         r"^[0-9a-f]{64}$": "The value must have 64 characters: digits and the letters a to f.",
         r"^[A-Za-z0-9._-]{1,64}$": "The value must have 1 to 64 characters: ASCII letters, digits, dots, underscores "
         "and hyphens.",
+        r"^[A-Za-z0-9._-]{0,64}$": "The value must have at most 64 characters: ASCII letters, digits, dots, "
+        "underscores and hyphens.",
         r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$": "The value must have 1 to 64 characters: ASCII letters, digits, "
         "underscores and hyphens. It must begin with a letter or a digit.",
         r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "The value must have 1 to 64 characters: ASCII letters, digits, dots, "

@@ -23,6 +23,11 @@ url_option = option(
 )
 server_options = together(url_option, json_option)
 limit_option = number_option("--limit", default=20, help="List at most this many.")
+owner_option = option(
+    "--owner",
+    metavar="KEY",
+    help="List only what the API key of this name made. For keys with the scope admin.",
+)
 
 
 def connect(url: str | None) -> Client:

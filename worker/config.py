@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from app.jobs.limits import JobLimits
 from app.logs import Format
-from app.settings import DISK_RESERVE_BYTES, STORE_TIMEOUT_S, split
+from app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from app.store.leases import RETRY_BASE_S
 from app.store.states import JobKind
 
@@ -76,6 +76,9 @@ class WorkerConfig:
     """Minimum time between a job's checkpoints, whatever its save_every; the last one is always written."""
     disk_reserve_bytes: Bytes = DISK_RESERVE_BYTES
     """Free space to keep; below it no checkpoint is written, and jobs pause."""
+
+    max_stored_bytes_per_key: Bytes = MAX_STORED_BYTES_PER_KEY
+    """Limit on the data sets of one API key; an archive that unpacks to more is rejected."""
 
     keep_files_s: NotNegative = 7 * 24 * 3600.0
     """How long files of failed and cancelled jobs stay; of a cancelled one's checkpoints only the newest."""

@@ -9,11 +9,12 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from app.datasets.folders import Content, DatasetFolders
+from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
 from app.errors import ArchiveFormat, FilesUnreadable, InvalidRequest, ServiceError, UploadMissing
@@ -60,7 +61,7 @@ def check(
 
     for wait_s in (*WAITS_S, None):
         try:
-            _look(config, claimed, record, progress)
+            _look(config, store, claimed, record, progress)
             return moved
         except (ServiceError, OSError) as error:
             if not isinstance(error, OSError) and (not error.retryable or _is_of_store(error)):
@@ -152,6 +153,7 @@ class BenchmarkChecker:
 
 def _look(
     config: WorkerConfig,
+    store: Store,
     dataset: Dataset,
     record: Callable[[CheckResult], None],
     progress: Progress | None,
@@ -163,7 +165,8 @@ def _look(
     path = dataset.source.get(SOURCE_PATH)
     if path is None:
         try:
-            check_upload(DatasetFolders(config.datasets_dir), dataset.id, checker, record, progress=progress)
+            folders, limits = DatasetFolders(config.datasets_dir), _limits(config, store, dataset)
+            check_upload(folders, dataset.id, checker, record, limits=limits, progress=progress)
         except FileNotFoundError:
             record(rejected(UploadMissing("The uploaded files no longer exist; upload them again.")))
         return
@@ -176,11 +179,26 @@ def _look(
     record(check_registered(content, roots, checker, progress=progress))
 
 
+def _limits(config: WorkerConfig, store: Store, dataset: Dataset) -> ArchiveLimits:
+    """The limits on an archive: its files count towards what its owner may store, in place of the upload itself."""
+    limits = ArchiveLimits()
+    if not dataset.owner:
+        return limits
+    others = store.datasets.stored_bytes(dataset.owner) - dataset.size_bytes
+    return replace(
+        limits, max_total_bytes=min(limits.max_total_bytes, max(0, config.max_stored_bytes_per_key - others))
+    )
+
+
 def _record(store: Store, claimed: Dataset, result: CheckResult) -> tuple[Job, ...]:
     problems = [asdict(problem) for problem in result.problems]
     if result.ready:
         return store.datasets.accept(
-            claimed, content_hash=result.content_hash or "", counts=result.counts, problems=problems
+            claimed,
+            content_hash=result.content_hash or "",
+            counts=result.counts,
+            problems=problems,
+            size_bytes=result.size_bytes,
         )
     counts = {**result.counts, "problems": result.problem_count}
     return store.datasets.reject(claimed, problems=problems, counts=counts)

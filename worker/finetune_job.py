@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.errors import AliasLocked, AliasMoved, UnusableRecord, VersionGone
+from app.errors import AliasLocked, AliasMoved, MissingScope, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
 from app.registry.publish import lies_among, publish
 from app.registry.store_source import unpublished_version
@@ -163,14 +163,14 @@ class _Run:
     def end(self, result: Result, scores: CandidateScores) -> None:
         """End the job with its version.
 
-        It is tried again if, meanwhile, the alias was moved or locked, or the base or the files were deleted. Each try
-        reads the current state, and ends with Stopped if the job was asked to stop.
+        It is tried again if, meanwhile, the alias was moved, locked or taken away, or the base or the files were
+        deleted. Each try reads the current state, and ends with Stopped if the job was asked to stop.
         """
         while True:
             try:
                 self._try_to_end(result, scores)
                 return
-            except (AliasMoved, AliasLocked, UnusableRecord, VersionGone) as error:
+            except (AliasMoved, AliasLocked, MissingScope, UnusableRecord, VersionGone) as error:
                 self.context.reporter.event(str(error))
 
     def _try_to_end(self, result: Result, scores: CandidateScores) -> None:

@@ -68,7 +68,10 @@ def decide(
     context.stage("promoting")
     alias = alias_of(context.store, job.alias)
     holder = None if alias is None else alias.version
-    if job.promote == "always":
+    of_owner = None if context.job.by_admin else context.job.owner
+    if of_owner is not None and (alias is None or alias.owner != of_owner):
+        verdict = Verdict(False, f"The alias {job.alias} no longer belongs to the key that made the job.", {})
+    elif job.promote == "always":
         verdict = Verdict(True, "Promotion was requested without a comparison.", {"compared_with": None})
     else:
         compared = scores if holder == scores.version else measure_holder(holder)
@@ -84,6 +87,7 @@ def decide(
         why=f"job {context.job.id}: {verdict.why}",
         expected_generation=0 if alias is None else alias.generation,
         metrics=verdict.figures,
+        of_owner=of_owner,
     )
     return verdict, move
 

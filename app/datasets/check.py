@@ -5,7 +5,7 @@ service does not import.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,8 @@ class CheckResult:
     problems: tuple[Finding, ...]
     """The first problems; `problem_count` counts all."""
     problem_count: int
+    size_bytes: int | None = None
+    """What the files of an archive take, unpacked. None for others."""
 
     @classmethod
     def of(
@@ -118,7 +120,9 @@ def _checked(
         check_tars_within(files, files.rglob("*.tar"), limits, progress=progress)
         result = checker(Content((files,), is_folder=True), progress=progress)
         if result.ready:
+            size_bytes = sum(file.stat().st_size for file in files.rglob("*") if file.is_file())
             claim.publish()
+            return replace(result, size_bytes=size_bytes)
         return result
     # Shards become the data set by a single rename, so after a crash they may already be published.
     published = folders.content(dataset_id)

@@ -9,13 +9,15 @@ from pydantic import ValidationError
 
 from app.bodies import translated
 from app.datasets.folders import Claim, DatasetFolders
+from app.datasets.limits import Quota
 from app.datasets.receive import receive_archive, receive_shards
 from app.datasets.roots import SourceRoots
 from app.errors import DatasetBusy, InvalidRequest, MalformedBody, UnknownRecord
 from app.form_stream import FormStream, Part
+from app.keys import Caller
 from app.places import Places
 from app.schemas.datasets import DatasetFields, RegisterDataset
-from app.store import Store
+from app.store import SeenBy
 from app.store.datasets import new_dataset_id
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads, in_store_thread
@@ -33,65 +35,77 @@ _TRIES = 60
 
 
 class DatasetService:
-    """Data sets, with their records and files.
+    """Data sets, with their records and files. It reaches the store only as the workspace of a caller.
 
-    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown data set.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a data set that the caller does not see.
     """
 
     def __init__(
         self,
-        store: Store,
+        seen_by: SeenBy,
         threads: StoreThreads,
         folders: DatasetFolders,
         roots: SourceRoots,
         *,
         max_bytes: int,
-        max_uploads: int,
+        max_stored_bytes_per_key: int,
+        uploads: Places,
         check_disk: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._seen_by = seen_by
         self._threads = threads
         self._folders = folders
         self._roots = roots
         self._max_bytes = max_bytes
         self._check_disk = check_disk
-        self._uploads = Places(max_uploads, "uploads", retry_after_s=30)
+        self._max_stored_bytes_per_key = max_stored_bytes_per_key
+        self._uploads = uploads
         self._removals: set[asyncio.Task[None]] = set()
 
     @in_store_thread
-    def register(self, request: RegisterDataset, owner: str) -> Dataset:
+    def register(self, caller: Caller, request: RegisterDataset) -> Dataset:
         """Register data that are under the operator's roots.
 
         Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve.
         """
         self._roots.resolve(request.source)
         self._check_disk()
-        return self._add(request, {SOURCE_PATH: request.source}, owner)
+        return self._add(caller, request, {SOURCE_PATH: request.source})
 
-    async def receive(self, form: FormStream, owner: str) -> Dataset:
+    async def receive(self, caller: Caller, form: FormStream) -> Dataset:
         """Write a form's archive or shards to disk as they arrive, and register the data set.
 
         Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
         Overloaded. Nothing is left on disk then, nor after the client disconnects.
         """
-        with self._uploads.one():
+        with self._uploads.one(caller.name):
             dataset_id = new_dataset_id()
+            quota = await self._threads.run(self._quota, caller)
             async with self._claimed(dataset_id) as claim:
-                fields, source = await self._received(claim, form)
-                return await self._threads.run(lambda: self._add(fields, source, owner, dataset_id))
+                fields, source = await self._received(claim, form, quota)
+                return await self._threads.run(lambda: self._add(caller, fields, source, dataset_id))
 
     @in_store_thread
-    def list(self, *, status: DatasetStatus | None, after: str | None, limit: int) -> Page[Dataset]:
+    def list(
+        self,
+        caller: Caller,
+        *,
+        status: DatasetStatus | None,
+        owner: str | None,
+        after: str | None,
+        limit: int,
+    ) -> Page[Dataset]:
         """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
-        return self._store.datasets.list(status=status, after=after, limit=limit)
+        datasets = self._seen_by(caller.sees).datasets
+        return datasets.list(status=status, owner=owner, after=after, limit=limit)
 
     @in_store_thread
-    def get(self, dataset_id: str) -> Dataset:
-        return self._store.datasets.get(dataset_id)
+    def get(self, caller: Caller, dataset_id: str) -> Dataset:
+        return self._seen_by(caller.sees).datasets.get(dataset_id)
 
-    async def delete(self, dataset_id: str) -> None:
+    async def delete(self, caller: Caller, dataset_id: str) -> None:
         """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""
-        dataset = await self._threads.run(lambda: self._store.datasets.delete(dataset_id))
+        dataset = await self._threads.run(self._seen_by(caller.sees).datasets.delete, dataset_id)
         if SOURCE_PATH not in dataset.source:
             await self._remove(dataset_id)
 
@@ -100,7 +114,7 @@ class DatasetService:
 
         def wants(dataset_id: str, statuses: Container[DatasetStatus], *, if_unknown: bool) -> bool:
             try:
-                return self._store.datasets.get(dataset_id).status in statuses
+                return self._seen_by(None).datasets.get(dataset_id).status in statuses
             except UnknownRecord:
                 return if_unknown
 
@@ -123,14 +137,28 @@ class DatasetService:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)
 
-    def _add(self, fields: DatasetFields, source: Json, owner: str, dataset_id: str | None = None) -> Dataset:
-        return self._store.datasets.add(
+    def _add(
+        self, caller: Caller, fields: DatasetFields, source: Json, dataset_id: str | None = None
+    ) -> Dataset:
+        return self._seen_by(caller.sees).datasets.add(
             name=fields.name,
             format=fields.format,
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
-            owner=owner,
+            owner=caller.name,
             id=dataset_id,
+            size_bytes=source.get("size_bytes", 0),
+            # Checked again, because other uploads of the key may have ended meanwhile, in any process.
+            max_stored_bytes=self._max_stored_bytes_per_key if caller.name else None,
         )
+
+    def _quota(self, caller: Caller) -> Quota | None:
+        """What the caller may still store. Raises KeyLimitReached if that is nothing."""
+        if not caller.name:
+            return None
+        limit = self._max_stored_bytes_per_key
+        quota = Quota(limit, limit - self._seen_by(None).datasets.stored_bytes(caller.name))
+        quota.take(1)
+        return quota
 
     @asynccontextmanager
     async def _claimed(self, dataset_id: str) -> AsyncIterator[Claim]:
@@ -147,7 +175,9 @@ class DatasetService:
                 leave = stack.pop_all()
                 await asyncio.shield(in_own_thread(leave.close, "leave upload"))
 
-    async def _received(self, claim: Claim, form: FormStream) -> tuple[DatasetFields, Json]:
+    async def _received(
+        self, claim: Claim, form: FormStream, quota: Quota | None
+    ) -> tuple[DatasetFields, Json]:
         values: dict[str, str] = {}
         files = _files(form, values)
         first = await anext(files, None)
@@ -159,11 +189,11 @@ class DatasetService:
         if values.keys() >= {"name", "format"}:
             _fields(values)  # refuse bad fields before gigabytes arrive in vain
         if first.name == FILE:
-            received = [await receive_archive(claim, self._above_reserve(first), max_bytes=self._max_bytes)]
+            received = [await receive_archive(claim, self._chunks(first, quota), max_bytes=self._max_bytes)]
             if await anext(files, None) is not None:
                 raise MalformedBody("Send either one archive or several shards.", param=FILE)
         else:
-            shards = self._shards(first, files)
+            shards = self._shards(first, files, quota)
             received = await receive_shards(claim, shards, max_bytes=self._max_bytes)
         source = {
             "upload": "archive" if first.name == FILE else SHARDS,
@@ -172,20 +202,24 @@ class DatasetService:
         }
         return _fields(values), source
 
-    async def _shards(self, first: Part, files: AsyncIterator[Part]) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield self._above_reserve(first)
+    async def _shards(
+        self, first: Part, files: AsyncIterator[Part], quota: Quota | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._chunks(first, quota)
         async for part in files:
             if part.name != SHARDS:
                 raise MalformedBody("Send either one archive or several shards.", param=part.name)
-            yield self._above_reserve(part)
+            yield self._chunks(part, quota)
 
-    async def _above_reserve(self, part: Part) -> AsyncIterator[bytes]:
-        """A file's bytes, while the disk has room for them. Raises DiskReserve."""
+    async def _chunks(self, part: Part, quota: Quota | None) -> AsyncIterator[bytes]:
+        """A file's bytes, while the disk and the caller have room for them. Raises DiskReserve, KeyLimitReached."""
         unchecked_bytes = _CHECK_EVERY_BYTES
         async for chunk in part.chunks():
             if unchecked_bytes >= _CHECK_EVERY_BYTES:
                 await asyncio.to_thread(self._check_disk)
                 unchecked_bytes = 0
+            if quota is not None:
+                quota.take(len(chunk))
             unchecked_bytes += len(chunk)
             yield chunk
 

@@ -6,7 +6,7 @@ from app.jobs.limits import steps_of
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import Estimate
-from app.store import Store
+from app.store import Workspace
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus
 
@@ -19,8 +19,8 @@ _LIKE_HYPERPARAMETERS = (
 _LOOKED_AT = 50
 
 
-def estimate(store: Store, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
-    """Estimate from the store. Raises StoreUnavailable."""
+def estimate(store: Workspace, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
+    """Estimate from what the caller sees, and from the number of all jobs. Raises StoreUnavailable."""
     ahead = sum(store.jobs.count(status) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
     steps = None
     if isinstance(spec, FinetuneSpec):
@@ -37,7 +37,7 @@ def estimate(store: Store, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
     )
 
 
-def _like(store: Store, spec: FinetuneSpec) -> Job | None:
+def _like(store: Workspace, spec: FinetuneSpec) -> Job | None:
     """The newest job with the same costly options that succeeded at its first start."""
     wanted = _costly(spec.as_row())
     page = store.jobs.list(kind=JobKind.FINETUNE, status=JobStatus.SUCCEEDED, limit=_LOOKED_AT)

@@ -7,36 +7,33 @@ the version that it points to now, so a job uses the version that its caller saw
 from collections.abc import Iterable
 
 from app.errors import ModelNotAllowed, UnknownRecord, UnusableRecord
-from app.store import Store
+from app.store import Workspace
 from app.store.alias_names import DEFAULT
 from app.store.records import VersionStatus
 from models.references import DEMO, BadReferenceError, canonical, is_version
 
 
 class ModelResolver:
-    """Looks names up in the store. Its methods block, so call them in a thread.
+    """Looks names up in a caller's workspace. Its methods block, so call them in a thread.
 
     Raises: BadReferenceError for an invalid reference in the operator's settings.
     """
 
-    def __init__(
-        self, store: Store, *, models: Iterable[str], allowed: Iterable[str], teachers: Iterable[str]
-    ) -> None:
-        self._store = store
+    def __init__(self, *, models: Iterable[str], allowed: Iterable[str], teachers: Iterable[str]) -> None:
         served = [canonical(reference) for reference in models]
         self._first = served[0]
         self._allowed = list(dict.fromkeys([*served, DEMO, *map(canonical, allowed)]))
         self._teachers = list(dict.fromkeys(teachers))
 
-    def model(self, name: str, *, param: str) -> str:
+    def model(self, store: Workspace, name: str, *, param: str) -> str:
         """The id of a registered version, or a reference as the operator spells it.
 
         Raises: ModelNotAllowed, UnusableRecord for a version that is unknown or deleted, StoreUnavailable.
         """
         if is_version(name):
-            return self._version(name, param)
+            return _version(store, name, param)
         try:
-            return self._version(self._store.aliases.get(name).version, param)
+            return _version(store, store.aliases.get(name).version, param)
         except UnknownRecord:
             pass
         if name == DEFAULT:
@@ -66,15 +63,14 @@ class ModelResolver:
                 param=param,
             )
 
-    def _version(self, version_id: str, param: str) -> str:
-        try:
-            version = self._store.versions.get(version_id)
-        except UnknownRecord:
-            raise UnusableRecord(
-                f"There is no version {version_id[:12]}; GET /models lists all versions.", param=param
-            ) from None
-        if version.status is VersionStatus.DELETED:
-            raise UnusableRecord(
-                f"The version {version_id[:12]} was deleted; name another version.", param=param
-            )
-        return version_id
+
+def _version(store: Workspace, version_id: str, param: str) -> str:
+    try:
+        version = store.versions.get(version_id)
+    except UnknownRecord:
+        raise UnusableRecord(
+            f"There is no version {version_id[:12]}; GET /models lists all versions.", param=param
+        ) from None
+    if version.status is VersionStatus.DELETED:
+        raise UnusableRecord(f"The version {version_id[:12]} was deleted; name another version.", param=param)
+    return version_id

@@ -4,11 +4,11 @@ import contextlib
 from pathlib import Path
 
 from app.removal import moved_aside
-from app.store import Store
+from app.store import Workspace
 from app.store.records import Job
 
 
-def remove_job_files(store: Store, jobs_dir: Path, job_id: str, *, ended_for_s: float = 0.0) -> Job:
+def remove_job_files(store: Workspace, jobs_dir: Path, job_id: str, *, ended_for_s: float = 0.0) -> Job:
     """Remove a job's folder and record that in its row, which stays. Repeating it is not an error.
 
     The folder is moved aside while no worker can take up the job, and is removed after that transaction has

@@ -25,7 +25,8 @@ from app.schemas.jobs import (
     report_of,
 )
 from app.schemas.workers import WorkerInfo, WorkerList
-from app.store import Store
+from app.store import SeenBy, Workspace
+from app.store.alias_names import DEFAULT
 from app.store.records import Event, Job, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
@@ -44,15 +45,15 @@ class JobUpdate:
 
 
 class JobService:
-    """Submits, reads and controls jobs.
+    """Submits, reads and controls jobs. It reaches the store only as the workspace of a caller.
 
-    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown job.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a job that the caller does not see.
     """
 
     def __init__(
-        self, store: Store, threads: StoreThreads, waker: Waker, validator: JobValidator, data_dir: Path
+        self, seen_by: SeenBy, threads: StoreThreads, waker: Waker, validator: JobValidator, data_dir: Path
     ) -> None:
-        self._store = store
+        self._seen_by = seen_by
         self._threads = threads
         self._waker = waker
         self._validator = validator
@@ -69,13 +70,14 @@ class JobService:
         Raises IdempotencyMismatch, IdempotencyInFlight, and what `JobValidator` raises.
         """
         # A replay is answered before any check, because what the spec names may have been removed since.
+        store = self._seen_by(caller.sees)
         sent = NewJob(spec.kind, spec.as_sent(), owner=caller.name, idempotency_key=key)
-        if key is not None and (earlier := self._store.jobs.earlier(sent)) is not None:
-            return self._info(earlier), False
+        if key is not None and (earlier := store.jobs.earlier(sent)) is not None:
+            return _info(store, earlier), False
         new = self._validator.new_job(spec, caller, key)
         # Read before the job is inserted: nothing may fail between the commit and the answer.
-        living = self._store.workers.living_queues()
-        job, is_new = self._store.jobs.submit(new)
+        living = store.workers.living_queues()
+        job, is_new = store.jobs.submit(new)
         if is_new and job.status is JobStatus.QUEUED:
             self._waker.wake(job)
         return job_info(job, no_worker=_needs_a_worker(job, living)), is_new
@@ -84,97 +86,113 @@ class JobService:
     def try_out(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> DryRunResult:
         """Check a job and describe what it would do. Raises what `JobValidator` raises."""
         resolved = self._validator.check(spec, caller)
-        return DryRunResult(
-            kind=spec.kind.value, config=resolved.as_shown(), estimate=estimate(self._store, resolved)
-        )
+        found = estimate(self._seen_by(caller.sees), resolved)
+        return DryRunResult(kind=spec.kind.value, config=resolved.as_shown(), estimate=found)
 
     @in_store_thread
     def list(
-        self, *, kind: JobKind | None, status: JobStatus | None, after: str | None, limit: int
+        self,
+        caller: Caller,
+        *,
+        kind: JobKind | None,
+        status: JobStatus | None,
+        owner: str | None,
+        after: str | None,
+        limit: int,
     ) -> JobList:
-        page = self._store.jobs.list(kind=kind, status=status, after=after, limit=limit)
-        living = self._store.workers.living_queues()
+        store = self._seen_by(caller.sees)
+        page = store.jobs.list(kind=kind, status=status, owner=owner, after=after, limit=limit)
+        living = store.workers.living_queues()
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)
 
     @in_store_thread
-    def get(self, job_id: str) -> JobInfo:
-        return self._info(
-            self._store.jobs.get(job_id),
-            transitions=self._store.events.transitions(job_id),
-            metrics=self._store.events.latest_metrics(job_id),
+    def get(self, caller: Caller, job_id: str) -> JobInfo:
+        store = self._seen_by(caller.sees)
+        return _info(
+            store,
+            store.jobs.get(job_id),
+            transitions=store.events.transitions(job_id),
+            metrics=store.events.latest_metrics(job_id),
         )
 
     @in_store_thread
-    def update_since(self, job_id: str, after: int, limit: int) -> JobUpdate:
+    def update_since(self, caller: Caller, job_id: str, after: int, limit: int) -> JobUpdate:
         """A job, and at most `limit` of its events after number `after`.
 
         It is cheap when there are no new events.
         """
-        job = self._store.jobs.get(job_id)
-        no_worker = _needs_a_worker(job, self._store.workers.living_queues())
+        store = self._seen_by(caller.sees)
+        job = store.jobs.get(job_id)
+        no_worker = _needs_a_worker(job, store.workers.living_queues())
         if job.event_count <= after:
             return JobUpdate(job, (), no_worker)
-        return JobUpdate(job, self._store.events.events(job_id, after=after, limit=limit), no_worker)
+        return JobUpdate(job, store.events.events(job_id, after=after, limit=limit), no_worker)
 
     @in_store_thread
-    def events(self, job_id: str, *, after: int, limit: int) -> EventList:
-        found = self._store.events.events(job_id, after=after, limit=limit + 1)
+    def events(self, caller: Caller, job_id: str, *, after: int, limit: int) -> EventList:
+        found = self._seen_by(caller.sees).events.events(job_id, after=after, limit=limit + 1)
         data = [EventInfo.model_validate(event) for event in found[:limit]]
         return EventList(data=data, has_more=len(found) > limit)
 
     @in_store_thread
-    def metrics(self, job_id: str, *, after: int, limit: int) -> MetricList:
-        found = self._store.events.metrics(job_id, after=after, limit=limit + 1)
+    def metrics(self, caller: Caller, job_id: str, *, after: int, limit: int) -> MetricList:
+        found = self._seen_by(caller.sees).events.metrics(job_id, after=after, limit=limit + 1)
         data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
         return MetricList(data=data, has_more=len(found) > limit)
 
     @in_store_thread
-    def workers(self) -> WorkerList:
+    def workers(self, caller: Caller) -> WorkerList:
         """Who takes jobs: every worker of the last day."""
-        return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in self._store.workers.list()])
+        found = self._seen_by(caller.sees).workers.list()
+        return WorkerList(data=[WorkerInfo.model_validate(worker) for worker in found])
 
     @in_store_thread
-    def cancel(self, job_id: str) -> JobInfo:
+    def cancel(self, caller: Caller, job_id: str) -> JobInfo:
         """Cancel the job, or ask its worker to do so. Raises JobStateConflict."""
-        return self._info(self._store.jobs.request_cancel(job_id))
+        store = self._seen_by(caller.sees)
+        return _info(store, store.jobs.request_cancel(job_id))
 
     @in_store_thread
-    def pause(self, job_id: str) -> JobInfo:
+    def pause(self, caller: Caller, job_id: str) -> JobInfo:
         """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
 
         Raises JobStateConflict.
         """
-        return self._info(self._store.jobs.request_pause(job_id))
+        store = self._seen_by(caller.sees)
+        return _info(store, store.jobs.request_pause(job_id))
 
     @in_store_thread
-    def resume(self, job_id: str) -> JobInfo:
+    def resume(self, caller: Caller, job_id: str) -> JobInfo:
         """Queue the job again. Raises JobStateConflict."""
-        return self._woken(self._store.jobs.request_resume(job_id))
+        store = self._seen_by(caller.sees)
+        return self._woken(store, store.jobs.request_resume(job_id))
 
     @in_store_thread
-    def retry(self, job_id: str, caller: Caller) -> JobInfo:
+    def retry(self, caller: Caller, job_id: str) -> JobInfo:
         """Queue a failed or cancelled job again.
 
         Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
         """
-        job = self._store.jobs.get(job_id)
-        promote = (job.config or {}).get("promote", "never")
-        if promote != "never":  # the job may have been cancelled so that the alias would not move
-            caller.check("admin", f"promote: {promote}", param="promote")
+        store = self._seen_by(caller.sees)
+        job = store.jobs.get(job_id)
+        config = job.config or {}
+        # The job may have been cancelled so that the alias would not move.
+        self._validator.check_promotion(caller, config.get("promote", "never"), config.get("alias", DEFAULT))
         if (job.status, Action.RETRY) in TRANSITIONS:
-            self._validator.check_room()
-        return self._woken(self._store.jobs.request_retry(job_id))
+            self._validator.check_room(caller)
+        return self._woken(store, store.jobs.request_retry(job_id))
 
     @in_store_thread
-    def delete(self, job_id: str) -> JobInfo:
+    def delete(self, caller: Caller, job_id: str) -> JobInfo:
         """Remove the files of a job that has ended, and keep its record. Raises JobStateConflict."""
-        return self._info(remove_job_files(self._store, self._data_dir / "jobs", job_id))
+        store = self._seen_by(caller.sees)
+        return _info(store, remove_job_files(store, self._data_dir / "jobs", job_id))
 
     @in_store_thread
-    def report(self, job_id: str) -> Path:
+    def report(self, caller: Caller, job_id: str) -> Path:
         """The path of an evaluation's report. Raises NotFound if there is none."""
-        path = report_of(self._store.jobs.get(job_id))
+        path = report_of(self._seen_by(caller.sees).jobs.get(job_id))
         own = (self._data_dir / "jobs" / job_id).resolve()
         file = None if path is None else (self._data_dir / path).resolve()
         if file is None or not file.is_relative_to(own) or not file.is_file():
@@ -182,24 +200,26 @@ class JobService:
         return file
 
     @in_store_thread
-    def log(self, job_id: str) -> BinaryIO:
+    def log(self, caller: Caller, job_id: str) -> BinaryIO:
         """The log of a fine-tuning job, from its newest attempt or else from its version. Raises NotFound."""
-        job = self._store.jobs.get(job_id)
+        store = self._seen_by(caller.sees)
+        job = store.jobs.get(job_id)
         own = (self._data_dir / "jobs" / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
         logs = sorted(own, key=lambda file: int(file.parts[-3]), reverse=True)
         if job.result_version is not None:
-            folder = self._store.versions.get(job.result_version).folder
+            folder = store.versions.get(job.result_version).folder
             logs += [] if folder is None else [self._data_dir / folder / LOG_FILE]
         return open_log(logs)
 
-    def _info(self, job: Job, **beside: Any) -> JobInfo:
-        """The job, and whether it lacks a worker. These are two reads, so a worker may start between them."""
-        living = self._store.workers.living_queues()
-        return job_info(job, no_worker=_needs_a_worker(job, living), **beside)
-
-    def _woken(self, job: Job) -> JobInfo:
+    def _woken(self, store: Workspace, job: Job) -> JobInfo:
         self._waker.wake(job)
-        return self._info(job)
+        return _info(store, job)
+
+
+def _info(store: Workspace, job: Job, **beside: Any) -> JobInfo:
+    """The job, and whether it lacks a worker. These are two reads, so a worker may start between them."""
+    living = store.workers.living_queues()
+    return job_info(job, no_worker=_needs_a_worker(job, living), **beside)
 
 
 def _needs_a_worker(job: Job, living: frozenset[JobKind]) -> bool:

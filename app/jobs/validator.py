@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from app.errors import DatasetFormat, InvalidRequest, TooManyJobs, UnknownRecord, UnusableRecord
+from app.errors import (
+    DatasetFormat,
+    InvalidRequest,
+    KeyLimitReached,
+    TooManyJobs,
+    UnknownRecord,
+    UnusableRecord,
+)
 from app.jobs.limits import JobLimits, steps_of
 from app.jobs.model_resolver import ModelResolver
 from app.keys import Caller
@@ -10,7 +17,7 @@ from app.schemas.datasets import PAIRS
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
 from app.settings import Settings
-from app.store import Store
+from app.store import SeenBy, Workspace
 from app.store.alias_names import check_alias
 from app.store.records import Dataset, DatasetStatus, NewJob
 from app.store.states import OPEN
@@ -19,7 +26,7 @@ _RETRY_AFTER_S = 60
 
 
 class JobValidator:
-    """Checks specs against the store and the limits. Its methods block, so call them in a thread.
+    """Checks specs against what their caller sees, and the limits. Its methods block, so call them in a thread.
 
     Raises: InvalidRequest (including ModelNotAllowed and UnusableRecord), Forbidden, Overloaded, DiskReserve,
     StoreUnavailable.
@@ -27,12 +34,12 @@ class JobValidator:
 
     def __init__(
         self,
-        store: Store,
+        seen_by: SeenBy,
         models: ModelResolver,
         settings: Settings,
         check_disk: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._seen_by = seen_by
         self._models = models
         self._settings = settings
         self._limits = JobLimits.of(settings)
@@ -40,17 +47,18 @@ class JobValidator:
 
     def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
         """Check a spec and return it with names resolved, so that the worker uses what the caller saw."""
-        resolved = (
-            self._check_finetune(spec, caller)
-            if isinstance(spec, FinetuneSpec)
-            else self._check_evaluate(spec)
-        )
+        store = self._seen_by(caller.sees)
+        if isinstance(spec, FinetuneSpec):
+            self.check_promotion(caller, spec.promote, spec.alias)
+            resolved: FinetuneSpec | EvaluateSpec = self._check_finetune(store, spec)
+        else:
+            resolved = self._check_evaluate(store, spec)
         if spec.max_run_time_s is not None and spec.max_run_time_s > self._settings.max_run_time_s:
             raise InvalidRequest(
                 f"A job may run for at most {self._settings.max_run_time_s:g} s on this server; lower max_run_time_s.",
                 param="max_run_time_s",
             )
-        self.check_room()
+        self.check_room(caller)
         return resolved
 
     def new_job(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller, key: str | None) -> NewJob:
@@ -68,13 +76,26 @@ class JobValidator:
             suffix=spec.suffix,
             metadata=spec.metadata,
             owner=caller.name,
+            by_admin=caller.is_admin,
             idempotency_key=key,
         )
 
-    def check_room(self) -> None:
-        """Raise Overloaded if too many jobs are open, and DiskReserve if the disk is full."""
+    def check_room(self, caller: Caller) -> None:
+        """Raise Overloaded if too many jobs are open, and DiskReserve if the disk is full.
+
+        Submissions at the same time may exceed the limits, by as many as the store has threads.
+        """
         self._check_disk()
-        open_jobs = sum(self._store.jobs.count(status) for status in OPEN)
+        jobs = self._seen_by(None).jobs
+        most = self._settings.max_open_jobs_per_key
+        if caller.name and jobs.count_open(caller.name) >= most:
+            raise KeyLimitReached(
+                "max_open_jobs_per_key",
+                most,
+                retry_after_s=_RETRY_AFTER_S,
+                advice="cancel some jobs, or try again later",
+            )
+        open_jobs = sum(jobs.count(status) for status in OPEN)
         if open_jobs >= self._settings.max_open_jobs:
             raise TooManyJobs(
                 f"The server has {open_jobs} unfinished jobs and accepts no more; try again later, or cancel "
@@ -82,52 +103,64 @@ class JobValidator:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
-    def _check_finetune(self, spec: FinetuneSpec, caller: Caller) -> FinetuneSpec:
-        if spec.promote != "never":
-            caller.check("admin", f"promote: {spec.promote}", param="promote")
+    def check_promotion(self, caller: Caller, promote: str, alias: str) -> None:
+        """Raise Forbidden if a job shall move an alias that its caller may not move."""
+        if promote == "never" or caller.is_admin:
+            return
+        try:
+            owner = self._seen_by(caller.sees).aliases.get(alias).owner
+        except UnknownRecord:
+            owner = ""
+        if owner != caller.name:
+            caller.check("admin", f"promote: {promote}", param="promote")
+
+    def _check_finetune(self, store: Workspace, spec: FinetuneSpec) -> FinetuneSpec:
         check_alias(spec.alias)
-        base = self._models.model(spec.base, param="base")
+        base = self._models.model(store, spec.base, param="base")
         if spec.teacher is not None:
             self._models.check_teacher(spec.teacher, param="teacher")
-        training = self._dataset(spec.training_data, PAIRS, param="training_data")
+        training = _dataset(store, spec.training_data, PAIRS, param="training_data")
         if spec.validation_data is not None:
-            self._dataset(spec.validation_data, PAIRS, param="validation_data")
+            _dataset(store, spec.validation_data, PAIRS, param="validation_data")
         for index, evaluation in enumerate(spec.evaluate):
-            self._dataset(evaluation.data, evaluation.benchmark, param="evaluate", index=index)
+            _dataset(store, evaluation.data, evaluation.benchmark, param="evaluate", index=index)
         self._limits.check(spec.hyperparameters, steps_of(spec, training))
         return spec.resolved(base=base, max_bad_share=training.max_bad_share)
 
-    def _check_evaluate(self, spec: EvaluateSpec) -> EvaluateSpec:
+    def _check_evaluate(self, store: Workspace, spec: EvaluateSpec) -> EvaluateSpec:
         models = {
-            param: self._models.model(name, param=param)
+            param: self._models.model(store, name, param=param)
             for param, name in (("model", spec.model), ("baseline", spec.baseline))
             if name is not None
         }
         if spec.teacher is not None:
             self._models.check_teacher(spec.teacher, param="teacher")
-        data = self._dataset(spec.data, spec.benchmark, param="data")
+        data = _dataset(store, spec.data, spec.benchmark, param="data")
         return spec.resolved(max_bad_share=data.max_bad_share, **models)
 
-    def _dataset(self, dataset_id: str, format: str, *, param: str, index: int | None = None) -> Dataset:
-        """A data set that is ready, or still being checked."""
-        try:
-            dataset = self._store.datasets.get(dataset_id)
-        except UnknownRecord:
-            raise UnusableRecord(
-                f"There is no data set {dataset_id}; GET /datasets lists all data sets.",
-                param=param,
-                index=index,
-            ) from None
-        if dataset.status in (DatasetStatus.REJECTED, DatasetStatus.DELETED):
-            raise UnusableRecord(
-                f"The data set {dataset_id} is {dataset.status}; name one that is ready.",
-                param=param,
-                index=index,
-            )
-        if dataset.format != format:
-            raise DatasetFormat(
-                f"The data set {dataset_id} has the format {dataset.format}; name one with the format {format}.",
-                param=param,
-                index=index,
-            )
-        return dataset
+
+def _dataset(
+    store: Workspace, dataset_id: str, format: str, *, param: str, index: int | None = None
+) -> Dataset:
+    """A data set that is ready, or still being checked."""
+    try:
+        dataset = store.datasets.get(dataset_id)
+    except UnknownRecord:
+        raise UnusableRecord(
+            f"There is no data set {dataset_id}; GET /datasets lists all data sets.",
+            param=param,
+            index=index,
+        ) from None
+    if dataset.status in (DatasetStatus.REJECTED, DatasetStatus.DELETED):
+        raise UnusableRecord(
+            f"The data set {dataset_id} is {dataset.status}; name one that is ready.",
+            param=param,
+            index=index,
+        )
+    if dataset.format != format:
+        raise DatasetFormat(
+            f"The data set {dataset_id} has the format {dataset.format}; name one with the format {format}.",
+            param=param,
+            index=index,
+        )
+    return dataset

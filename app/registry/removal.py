@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.removal import REMOVING, moved_aside
-from app.store import Store
+from app.store import Workspace
 
 # What `app.registry.publish` writes until it is whole.
 _TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
 
 
-def remove_files(store: Store, folder: Path) -> bool:
+def remove_files(store: Workspace, folder: Path) -> bool:
     """Remove a version's folder unless the version is registered. Returns whether this call removed it.
 
     The folder is moved aside while registration of the version is blocked, and is removed after that

@@ -1,7 +1,9 @@
 """The version and alias operations behind the routes: read, promote, roll back, lock, delete, download."""
 
 import asyncio
+import contextlib
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +15,17 @@ from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
-from app.schemas.versions import LockRequest, PromoteRequest, RollbackRequest, VersionDetail
-from app.store import Store
+from app.schemas.versions import (
+    AliasInfo,
+    LockRequest,
+    PromoteRequest,
+    RollbackRequest,
+    VersionDetail,
+    VersionInfo,
+)
+from app.store import SeenBy, Workspace
 from app.store.alias_names import check_alias
-from app.store.records import Alias, Move, Page, Version, VersionStatus
+from app.store.records import Alias, Move, Version, VersionStatus
 from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread
 from models.references import is_version
@@ -32,110 +41,114 @@ _MAX_LINEAGE = 32
 
 
 class VersionService:
-    """Reads and changes versions and aliases.
+    """Reads and changes versions and aliases. It reaches the store only as the workspace of a caller.
 
-    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for an unknown version or alias.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a version that the caller does not see
+    and for an unknown alias.
     """
 
-    def __init__(self, store: Store, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
-        self._store = store
+    def __init__(self, seen_by: SeenBy, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
+        self._seen_by = seen_by
         self._threads = threads
         self._downloads = downloads
         self._data_dir = data_dir
 
     @in_store_thread
-    def list(self, *, after: str | None, limit: int) -> tuple[Page[Version], tuple[Alias, ...]]:
-        """Versions that are not deleted, newest first, and the aliases."""
-        return self._store.versions.list(after=after, limit=limit), self._store.aliases.all()
+    def list(
+        self, caller: Caller, *, owner: str | None, after: str | None, limit: int
+    ) -> tuple[list[VersionInfo], list[AliasInfo], bool]:
+        """Versions that are not deleted, newest first; the aliases; and whether there are more versions."""
+        store = self._seen_by(caller.sees)
+        page, aliases = store.versions.list(owner=owner, after=after, limit=limit), store.aliases.all()
+        versions = [VersionInfo.of(version, aliases, sees=caller.sees) for version in page.items]
+        return versions, _shown(store, caller, *aliases), page.has_more
 
     @in_store_thread
-    def get(self, name: str) -> VersionDetail:
+    def get(self, caller: Caller, name: str) -> VersionDetail:
         """A version by its id or an alias, including a deleted one."""
-        version = self._version(name)
-        aliases = tuple(alias for alias in self._store.aliases.all() if alias.version == version.id)
+        store = self._seen_by(caller.sees)
+        version = _version(store, name)
+        aliases = tuple(alias for alias in store.aliases.all() if alias.version == version.id)
         promotions = [
             promotion
             for alias in aliases
-            for promotion in self._store.aliases.promotions(alias.name)
+            for promotion in store.aliases.promotions(alias.name)
             if promotion.to_version == version.id
         ]
         lineage: list[str] = []
         base = version.base_version
-        while base is not None and len(lineage) < _MAX_LINEAGE:
-            lineage.append(base)
-            base = self._store.versions.get(base).base_version
-        return VersionDetail.detailed(version, aliases, lineage, promotions)
+        with contextlib.suppress(UnknownRecord):  # the caller does not see that base
+            while base is not None and len(lineage) < _MAX_LINEAGE:
+                lineage.append(base)
+                base = store.versions.get(base).base_version
+        return VersionDetail.detailed(version, aliases, lineage, promotions, sees=caller.sees)
 
-    async def promote(self, version_id: str, request: PromoteRequest, caller: Caller) -> Alias:
-        """Point an alias to a version. An alias that already points to it is left unchanged.
+    async def promote(self, caller: Caller, version_id: str, request: PromoteRequest) -> AliasInfo:
+        """Point an alias to a version. An alias that already points to it is left there.
 
         Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasLocked, AliasMoved,
-        InvalidRequest.
+        InvalidRequest, Forbidden.
         """
         check_alias(request.alias)
-        version = await self._threads.run(self._store.versions.get, version_id)
+        version = await self._threads.run(self._promotable, caller, version_id, request)
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
-        return await self._threads.run(self._promote, version, request, caller)
+        return await self._threads.run(self._promote, caller, version, request)
 
     @in_store_thread
-    def roll_back(self, alias: str, request: RollbackRequest, caller: Caller) -> Alias:
-        """Point an alias to its previous version. Raises NothingToRollBack, AliasLocked, AliasMoved."""
+    def roll_back(self, caller: Caller, alias: str, request: RollbackRequest) -> AliasInfo:
+        """Point an alias to its previous version. Raises NothingToRollBack, AliasLocked, AliasMoved, Forbidden."""
+        store = self._seen_by(caller.sees)
         move = Move(
             alias=alias,
             who=caller.name or LOCAL,
             why=request.reason,
             expected_generation=request.expected_generation,
+            of_owner=_limit(caller),
         )
-        return self._store.aliases.roll_back(move)
+        return _shown(store, caller, store.aliases.roll_back(move))[0]
 
     @in_store_thread
-    def lock(self, alias: str, request: LockRequest, caller: Caller) -> Alias:
+    def lock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
         """Keep an alias where it is. An alias that is locked keeps its first lock."""
-        return self._store.aliases.lock(alias, caller.name or LOCAL, request.reason)
+        store = self._seen_by(caller.sees)
+        return _shown(store, caller, store.aliases.lock(alias, caller.name or LOCAL, request.reason))[0]
 
     @in_store_thread
-    def unlock(self, alias: str, request: LockRequest, caller: Caller) -> Alias:
+    def unlock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
-        return self._store.aliases.unlock(alias, caller.name or LOCAL, request.reason)
+        store = self._seen_by(caller.sees)
+        return _shown(store, caller, store.aliases.unlock(alias, caller.name or LOCAL, request.reason))[0]
 
-    async def delete(self, version_id: str) -> None:
+    async def delete(self, caller: Caller, version_id: str) -> None:
         """Delete a version, and its files unless a job has published it again meanwhile.
 
-        Raises RecordInUse.
+        Raises RecordInUse, Forbidden.
         """
-        version = await self._threads.run(self._store.versions.delete, version_id)
+        version = await self._threads.run(self._delete, caller, version_id)
         if version.folder is not None:
             await asyncio.shield(
                 in_own_thread(
-                    partial(remove_files, self._store, self._data_dir / version.folder),
+                    partial(remove_files, self._seen_by(None), self._data_dir / version.folder),
                     f"remove {version.id[:12]}",
                 )
             )
 
-    async def download(self, name: str, *, full: bool) -> Download:
+    async def download(self, caller: Caller, name: str, *, full: bool) -> Download:
         """A version's files, as published or as full weights.
 
         Raises: VersionDamaged, and what `Downloads.of` raises.
         """
-        version = await self._threads.run(self._version, name)
+        version = await self._threads.run(_version, self._seen_by(caller.sees), name)
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
         return await self._downloads.of(version, full=full)
 
     @in_store_thread
-    def log(self, name: str) -> BinaryIO:
+    def log(self, caller: Caller, name: str) -> BinaryIO:
         """The log of the run that made a version. Raises NotFound."""
-        folder = self._version(name).folder
+        folder = _version(self._seen_by(caller.sees), name).folder
         return open_log([] if folder is None else [self._data_dir / folder / LOG_FILE])
-
-    def _version(self, name: str) -> Version:
-        if is_version(name):
-            return self._store.versions.get(name)
-        try:
-            return self._store.versions.get(self._store.aliases.get(name).version)
-        except UnknownRecord:
-            raise UnknownRecord("version") from None
 
     async def _verify(self, folder: Path, version_id: str) -> None:
         def check() -> bool:
@@ -147,17 +160,33 @@ class VersionService:
             return True
 
         is_whole = await in_own_thread(check, f"verify {version_id[:12]}")
-        await in_own_thread(lambda: mark_damaged(self._store, version_id, not is_whole), "mark damaged")
+        store = self._seen_by(None)
+        await in_own_thread(lambda: mark_damaged(store, version_id, not is_whole), "mark damaged")
         if not is_whole:
             raise VersionDamaged(version_id, param="version")
 
-    def _promote(self, version: Version, request: PromoteRequest, caller: Caller) -> Alias:
+    def _promotable(self, caller: Caller, version_id: str, request: PromoteRequest) -> Version:
+        """The version, if the caller may point the alias to it. Raises Forbidden."""
+        store = self._seen_by(caller.sees)
+        if request.owner is not None:
+            caller.check("admin", "Giving an alias to a key", param="owner")
+        if caller.is_admin:
+            return store.versions.get(version_id)
+        if _owner_of(store, request.alias) != caller.name:
+            caller.check("admin", "Moving an alias that was not given to this key", param="alias")
+        version = store.versions.get(version_id)
+        if not self._seen_by(caller.name).versions.made(version_id):
+            caller.check("admin", "Promoting a version of another key", param="version")
+        return version
+
+    def _promote(self, caller: Caller, version: Version, request: PromoteRequest) -> AliasInfo:
+        store = self._seen_by(caller.sees)
         try:
-            alias = self._store.aliases.get(request.alias)
+            alias = store.aliases.get(request.alias)
         except UnknownRecord:
             alias = None
         if not request.force:
-            self._refuse_worse(version, request.alias)
+            _refuse_worse(store, version, request.alias)
         generation = 0 if alias is None else alias.generation
         move = Move(
             alias=request.alias,
@@ -167,19 +196,61 @@ class VersionService:
             if request.expected_generation is None
             else request.expected_generation,
             forced=request.force,
+            of_owner=_limit(caller),
+            give_to=request.owner,
         )
-        if alias is not None and alias.version == version.id and move.expected_generation == generation:
-            return alias
-        return self._store.aliases.promote(move, version.id)
+        return _shown(store, caller, store.aliases.promote(move, version.id))[0]
 
-    def _refuse_worse(self, version: Version, alias: str) -> None:
-        """Refuse a version that its own job compared and did not promote.
+    def _delete(self, caller: Caller, version_id: str) -> Version:
+        versions = self._seen_by(caller.sees).versions
+        if versions.get(version_id).owner != caller.name:
+            caller.check("admin", "Deleting a version of another key", param="version")
+        return versions.delete(version_id)
 
-        Only an explicit `force` overrides that.
-        """
-        if version.job_id is None:
-            return
-        verdict = (self._store.jobs.get(version.job_id).result or {}).get("promotion") or {}
+
+def _limit(caller: Caller) -> str | None:
+    """The owner of the aliases that the caller may move, or None if it may move all."""
+    return None if caller.is_admin else caller.name
+
+
+def _owner_of(store: Workspace, alias: str) -> str:
+    try:
+        return store.aliases.get(alias).owner
+    except UnknownRecord:
+        return ""
+
+
+def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo]":
+    """The aliases as their caller may see them. Those of others lack their owner and unseen previous versions."""
+    seen = store.versions.among([alias.previous for alias in aliases if alias.previous is not None])
+    return [
+        AliasInfo.model_validate(
+            alias
+            if caller.sees in (None, alias.owner)
+            else replace(alias, previous=alias.previous if alias.previous in seen else None, owner="")
+        )
+        for alias in aliases
+    ]
+
+
+def _version(store: Workspace, name: str) -> Version:
+    if is_version(name):
+        return store.versions.get(name)
+    try:
+        return store.versions.get(store.aliases.get(name).version)
+    except UnknownRecord:
+        raise UnknownRecord("version") from None
+
+
+def _refuse_worse(store: Workspace, version: Version, alias: str) -> None:
+    """Refuse a version that its own job compared and did not promote.
+
+    Only an explicit `force` overrides that.
+    """
+    if version.job_id is None:
+        return
+    with contextlib.suppress(UnknownRecord):  # another owner's job made the same weights first
+        verdict = (store.jobs.get(version.job_id).result or {}).get("promotion") or {}
         if verdict.get("alias") == alias and verdict.get("promoted") is False and not verdict.get(LOCKED):
             raise NotBetter(
                 f"Its job {version.job_id} compared this version and did not promote it: {verdict.get('why')} "

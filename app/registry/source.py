@@ -127,6 +127,8 @@ class Registry:
     """Without these, a process knows only itself."""
     mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None
     """Records whether a published version was found to be damaged or intact. It never raises."""
+    is_seen: Callable[[str, str], bool] = lambda version, owner: True
+    """Returns whether an owner sees a version. Without a database, nothing has an owner, and everyone sees all."""
 
 
 def find_folder(root: Path, version: str) -> Path | None:

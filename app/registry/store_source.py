@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
 from app.registry.source import FileReports, Registry, WeightsLocation
-from app.store import Store
+from app.store import Store, Workspace
 from app.store.alias_names import DEFAULT
 from app.store.records import Move, NewVersion, Version, VersionStatus
 from models.clip import Clip
@@ -33,6 +33,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
     _forget(reports)
     return Registry(
         find_version=partial(find_version, store, data_dir),
+        is_seen=lambda version, owner: bool(store.seen_by(owner).versions.among([version])),
         read_aliases=store.aliases.all,
         reports=FileReports(reports),
         mark_damaged=partial(mark_damaged, store),
@@ -51,7 +52,7 @@ def find_version(store: Store, data_dir: Path, version: str) -> WeightsLocation 
     return None if found.status is VersionStatus.DELETED else weights_location(found, data_dir)
 
 
-def mark_damaged(store: Store, version: str, is_damaged: bool) -> None:
+def mark_damaged(store: Workspace, version: str, is_damaged: bool) -> None:
     """Record whether a version's files were found damaged.
 
     If the database is unavailable, the finding is only logged, and the next check records it.

@@ -10,7 +10,7 @@ from app.datasets.service import FILE, SHARDS
 from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull, UnsupportedMediaType
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
-from app.routes.shared import READING, WRITING, After, BackendDep, Limit, Train
+from app.routes.shared import READING, WRITING, After, BackendDep, Limit, Owner, Train
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
 from app.schemas.listing import Deleted
 from app.store.records import DatasetStatus
@@ -54,9 +54,9 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
     given = media_type(request.headers)
     if given == MULTIPART:
         form = FormStream(request.headers["content-type"], request.stream())
-        dataset = await backend.datasets.receive(form, caller.name)
+        dataset = await backend.datasets.receive(caller, form)
     elif given == JSON:
-        dataset = await backend.datasets.register(await _registration(request), caller.name)
+        dataset = await backend.datasets.register(caller, await _registration(request))
     else:
         raise UnsupportedMediaType(
             f"Send files as {MULTIPART}, or the path of data on the server as {JSON}, and name that type in the "
@@ -75,22 +75,23 @@ async def datasets(
     caller: Train,
     backend: BackendDep,
     status: DatasetStatus | None = None,
+    owner: Owner = None,
     after: After = None,
     limit: Limit = 20,
 ) -> DatasetList:
     """List data sets, newest first. Deleted data sets are listed only with `status=deleted`."""
-    page = await backend.datasets.list(status=status, after=after, limit=limit)
+    page = await backend.datasets.list(caller, status=status, owner=owner, after=after, limit=limit)
     return DatasetList(data=[DatasetInfo.of(dataset) for dataset in page.items], has_more=page.has_more)
 
 
 @router.get("/datasets/{dataset_id}")
 async def dataset(caller: Train, backend: BackendDep, dataset_id: str) -> DatasetInfo:
     """Return a data set: whether it can be used, how much it holds, and what is wrong with it."""
-    return DatasetInfo.of(await backend.datasets.get(dataset_id))
+    return DatasetInfo.of(await backend.datasets.get(caller, dataset_id))
 
 
 @router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy))
 async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: str) -> Deleted:
     """Delete a data set and its files, unless an unfinished job needs it. It is no error to delete it twice."""
-    await backend.datasets.delete(dataset_id)
+    await backend.datasets.delete(caller, dataset_id)
     return Deleted(id=dataset_id, object="dataset")

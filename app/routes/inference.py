@@ -15,6 +15,7 @@ from app.errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    KeyLimitReached,
     MalformedBody,
     Overloaded,
     Unauthorized,
@@ -22,6 +23,7 @@ from app.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
+from app.keys import Caller
 from app.openapi import describe_body, describe_errors
 from app.schemas.classify import ClassifyRequest, ClassifyResponse
 from app.schemas.embed import EmbedRequest, EmbedResponse
@@ -38,12 +40,15 @@ ERRORS = (
     UnsupportedMediaType,
     InvalidRequest,
     Overloaded,
+    KeyLimitReached,
     InternalError,
     Unavailable,
     DeadlineExceeded,
 )
 
-router = APIRouter(tags=["inference"], dependencies=[Depends(requires("infer"))])
+router = APIRouter(tags=["inference"])
+
+Infer = Annotated[Caller, Depends(requires("infer"))]
 
 
 # This is async because FastAPI would call a plain function in a thread for every request.
@@ -62,10 +67,10 @@ PredictorDep = Annotated[Predictor, Depends(predictor)]
     openapi_extra=describe_body(MatchRequest),
 )
 async def match(
-    body: Annotated[MatchRequest, Depends(reads(MatchRequest))], predictor: PredictorDep
+    caller: Infer, body: Annotated[MatchRequest, Depends(reads(MatchRequest))], predictor: PredictorDep
 ) -> Response:
     """Score every text against every image."""
-    return _json(await predictor.match(body))
+    return _json(await predictor.match(caller, body))
 
 
 @router.post(
@@ -75,10 +80,10 @@ async def match(
     openapi_extra=describe_body(ClassifyRequest),
 )
 async def classify(
-    body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], predictor: PredictorDep
+    caller: Infer, body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], predictor: PredictorDep
 ) -> Response:
     """Find the labels that fit each image best. Each label is averaged over prompt templates."""
-    return _json(await predictor.classify(body))
+    return _json(await predictor.classify(caller, body))
 
 
 @router.post(
@@ -88,10 +93,10 @@ async def classify(
     openapi_extra=describe_body(EmbedRequest),
 )
 async def embed(
-    body: Annotated[EmbedRequest, Depends(reads(EmbedRequest))], predictor: PredictorDep
+    caller: Infer, body: Annotated[EmbedRequest, Depends(reads(EmbedRequest))], predictor: PredictorDep
 ) -> Response:
     """Encode images or texts as vectors."""
-    return _json(await predictor.embed(body))
+    return _json(await predictor.embed(caller, body))
 
 
 def _json(answer: BaseModel) -> Response:

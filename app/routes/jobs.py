@@ -10,7 +10,7 @@ from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, After, BackendDep, Limit, Train
+from app.routes.shared import READING, After, BackendDep, Limit, Owner, Train
 from app.routes.streamed import LOG, EventStream, LogResponse
 from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
@@ -44,17 +44,18 @@ async def jobs(
     backend: BackendDep,
     kind: JobKind | None = None,
     status: JobStatus | None = None,
+    owner: Owner = None,
     after: After = None,
     limit: Limit = 20,
 ) -> JobList:
     """List jobs, newest first."""
-    return await backend.jobs.list(kind=kind, status=status, after=after, limit=limit)
+    return await backend.jobs.list(caller, kind=kind, status=status, owner=owner, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}")
 async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Return a job: its progress, its newest metrics, every change of its status, and its result or error."""
-    return await backend.jobs.get(job_id)
+    return await backend.jobs.get(caller, job_id)
 
 
 @router.get(
@@ -86,20 +87,20 @@ async def events(
 ) -> Response:
     """Return what happened to a job, as a page or as a stream of Server-Sent Events."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
-        content = await backend.jobs.events(job_id, after=after, limit=limit)
+        content = await backend.jobs.events(caller, job_id, after=after, limit=limit)
         return Response(content.model_dump_json(), media_type=JSON)
     seen = _number(last_event_id)
     start = after if seen is None else seen
 
     async def read(after: int) -> JobUpdate:
-        return await backend.jobs.update_since(job_id, after, MAX_EVENTS_PER_READ)
+        return await backend.jobs.update_since(caller, job_id, after, MAX_EVENTS_PER_READ)
 
     first = await read(start)
     if seen is not None and first.job.status in TERMINAL and not first.events:
         return Response(status_code=204)
     engine: Engine = request.app.state.engine
     frames = stream(read, first, start, ending=lambda: engine.draining)
-    return EventStream(frames, backend.streams)
+    return EventStream(frames, backend.streams, caller)
 
 
 @router.get("/jobs/{job_id}/metrics")
@@ -115,7 +116,7 @@ async def metrics(
     ] = MAX_PAGE_POINTS,
 ) -> MetricList:
     """Return a job's metrics by step."""
-    return await backend.jobs.metrics(job_id, after=after, limit=limit)
+    return await backend.jobs.metrics(caller, job_id, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
@@ -124,13 +125,13 @@ async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
 
     When the job's files are removed, the log of the version that it made is returned.
     """
-    return LogResponse(await backend.jobs.log(job_id), job_id)
+    return LogResponse(await backend.jobs.log(caller, job_id), job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
 async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job. A running job is `cancelling` until its worker has stopped. It is no error to repeat this."""
-    return await backend.jobs.cancel(job_id)
+    return await backend.jobs.cancel(caller, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
@@ -139,13 +140,13 @@ async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
     It is no error to repeat this.
     """
-    return await backend.jobs.pause(job_id)
+    return await backend.jobs.pause(caller, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
 async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again. It continues from its checkpoint. It is no error to repeat this."""
-    return await backend.jobs.resume(job_id)
+    return await backend.jobs.resume(caller, job_id)
 
 
 @router.post(
@@ -155,10 +156,10 @@ async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Retry a failed or cancelled job. It continues from its newest checkpoint, or starts again if it has none.
 
-    Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key needs
-    the scope admin. It is no error to repeat this.
+    Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key must
+    be one that may move the alias. It is no error to repeat this.
     """
-    return await backend.jobs.retry(job_id, caller)
+    return await backend.jobs.retry(caller, job_id)
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
@@ -168,7 +169,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
     The job's record, its events and the version that it made are kept. `files_removed_at` says when the files were
     removed. It is no error to repeat this.
     """
-    return await backend.jobs.delete(job_id)
+    return await backend.jobs.delete(caller, job_id)
 
 
 @router.get(
@@ -184,7 +185,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
 async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """Return an evaluation's results as one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-    return FileResponse(await backend.jobs.report(job_id), media_type="text/html", headers=headers)
+    return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)
 
 
 def _number(last_event_id: str | None) -> int | None:

@@ -11,6 +11,7 @@ from app.errors import (
     CannotExport,
     Forbidden,
     InvalidRequest,
+    KeyLimitReached,
     Overloaded,
     RecordInUse,
     Unauthorized,
@@ -18,7 +19,18 @@ from app.errors import (
     UnknownRecord,
 )
 from app.openapi import describe_errors, describe_json
-from app.routes.shared import READING, WRITING, Administer, After, BackendDep, Limit, ReadModels, Train
+from app.routes.shared import (
+    READING,
+    WRITING,
+    Administer,
+    After,
+    BackendDep,
+    ChangeModels,
+    Limit,
+    Owner,
+    ReadModels,
+    Train,
+)
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
 from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
@@ -29,7 +41,6 @@ from app.schemas.versions import (
     PromoteRequest,
     RollbackRequest,
     VersionDetail,
-    VersionInfo,
 )
 from app.serving.engine import Engine
 from app.serving.rollout import Rollout
@@ -61,11 +72,15 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
 
 @served.get(
     "/models",
-    dependencies=[Depends(requires("infer"))],
-    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest),
+    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest, KeyLimitReached),
 )
-async def models(request: Request, after: After = None, limit: Limit = 20) -> ModelsAndVersions:
-    """List the models that this process serves, and the registered aliases and versions."""
+async def models(
+    request: Request, caller: ReadModels, owner: Owner = None, after: After = None, limit: Limit = 20
+) -> ModelsAndVersions:
+    """List the models that this process serves, the aliases, and the registered versions that you see.
+
+    These are your own, the operator's models, and every version that an alias points to.
+    """
     engine: Engine = request.app.state.engine
     default = engine.models.current(DEFAULT)
     listed = ModelsAndVersions(
@@ -75,23 +90,20 @@ async def models(request: Request, after: After = None, limit: Limit = 20) -> Mo
     if backend is None:
         return listed
     try:
-        page, aliases = await backend.versions.list(after=after, limit=limit)
+        versions, aliases, has_more = await backend.versions.list(
+            caller, owner=owner, after=after, limit=limit
+        )
     except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})
     return listed.model_copy(
-        update={
-            "registry": "read",
-            "aliases": [AliasInfo.model_validate(alias) for alias in aliases],
-            "versions": [VersionInfo.of(version, aliases) for version in page.items],
-            "has_more": page.has_more,
-        }
+        update={"registry": "read", "aliases": aliases, "versions": versions, "has_more": has_more}
     )
 
 
 @served.get(
     "/models/status",
     dependencies=[Depends(requires("infer"))],
-    responses=describe_errors(Unauthorized, Forbidden),
+    responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached),
 )
 async def models_status(request: Request) -> ServingStatus:
     """Return what each serving process serves, since when, and what it could not load."""
@@ -102,7 +114,7 @@ async def models_status(request: Request) -> ServingStatus:
 @registered.get("/models/{version}")
 async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
     """Return a version by its id or an alias: where it comes from, what it is based on, and how good it is."""
-    return await backend.versions.get(version)
+    return await backend.versions.get(caller, version)
 
 
 @registered.post(
@@ -111,14 +123,17 @@ async def version(caller: ReadModels, backend: BackendDep, version: str) -> Vers
     openapi_extra=describe_json(PromoteRequest),
 )
 async def promote(
-    caller: Administer,
+    caller: ChangeModels,
     backend: BackendDep,
     version: str,
     rollout: RolloutDep,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
 ) -> MovedAlias:
-    """Point an alias to a version. Every serving process follows within seconds; `wait_s` waits for that."""
-    return await rollout.follow(await backend.versions.promote(version, body, caller), body.wait_s)
+    """Point an alias to a version. Every serving process follows within seconds; `wait_s` waits for that.
+
+    A key without the scope admin can point an alias that was given to it to versions that its own jobs made.
+    """
+    return await rollout.follow(await backend.versions.promote(caller, version, body), body.wait_s)
 
 
 @registered.post(
@@ -127,7 +142,7 @@ async def promote(
     openapi_extra=describe_json(RollbackRequest),
 )
 async def rollback(
-    caller: Administer,
+    caller: ChangeModels,
     backend: BackendDep,
     alias: str,
     rollout: RolloutDep,
@@ -135,9 +150,10 @@ async def rollback(
 ) -> MovedAlias:
     """Point an alias to the version that it pointed to before its last promotion.
 
-    Each further rollback goes one version further back. Deleted versions are skipped.
+    Each further rollback goes one version further back. Deleted versions are skipped. A key without the scope admin can
+    roll back an alias that was given to it.
     """
-    return await rollout.follow(await backend.versions.roll_back(alias, body, caller), body.wait_s)
+    return await rollout.follow(await backend.versions.roll_back(caller, alias, body), body.wait_s)
 
 
 @registered.post(
@@ -153,7 +169,7 @@ async def lock(
 
     An alias that is locked already keeps its first lock.
     """
-    return AliasInfo.model_validate(await backend.versions.lock(alias, body, caller))
+    return await backend.versions.lock(caller, alias, body)
 
 
 @registered.post(
@@ -166,7 +182,7 @@ async def unlock(
     body: Annotated[LockRequest, Depends(reads(LockRequest, form=False))],
 ) -> AliasInfo:
     """Let an alias be moved again. It is no error to unlock an alias that is not locked."""
-    return AliasInfo.model_validate(await backend.versions.unlock(alias, body, caller))
+    return await backend.versions.unlock(caller, alias, body)
 
 
 @registered.get(
@@ -187,22 +203,22 @@ async def download(
     ] = "published",
 ) -> Response:
     """Download a version's files as a tar archive."""
-    return TarResponse(await backend.versions.download(version, full=weights == "full"))
+    return TarResponse(await backend.versions.download(caller, version, full=weights == "full"))
 
 
 @registered.get("/models/{version}/log", response_class=Response, responses=LOG)
 async def log(caller: Train, backend: BackendDep, version: str) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
-    return LogResponse(await backend.versions.log(version), version)
+    return LogResponse(await backend.versions.log(caller, version), version)
 
 
 @registered.delete("/models/{version}", responses=describe_errors(RecordInUse))
-async def delete_version(caller: Administer, backend: BackendDep, version: str) -> Deleted:
+async def delete_version(caller: ChangeModels, backend: BackendDep, version: str) -> Deleted:
     """Delete a version and its files, unless an alias, a job or another version needs it.
 
-    It is no error to delete a version twice.
+    Only its owner and keys with the scope admin can delete it. It is no error to delete a version twice.
     """
-    await backend.versions.delete(version)
+    await backend.versions.delete(caller, version)
     return Deleted(id=version, object="model")
 
 

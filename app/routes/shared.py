@@ -13,6 +13,7 @@ from app.errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    KeyLimitReached,
     MalformedBody,
     NoDatabase,
     Overloaded,
@@ -23,7 +24,16 @@ from app.errors import (
 )
 from app.keys import Caller
 
-READING = (Unauthorized, Forbidden, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
+READING = (
+    Unauthorized,
+    Forbidden,
+    UnknownRecord,
+    InvalidRequest,
+    KeyLimitReached,
+    InternalError,
+    NoDatabase,
+    Unavailable,
+)
 """The errors of any request to these routers, which is their default."""
 WRITING = (
     MalformedBody,
@@ -38,12 +48,22 @@ WRITING = (
 ReadModels = Annotated[Caller, Depends(requires("infer"))]
 Train = Annotated[Caller, Depends(requires("train"))]
 Administer = Annotated[Caller, Depends(requires("admin"))]
+ChangeModels = Annotated[Caller, Depends(requires("train", "admin"))]
+"""The services check which versions and aliases a key without the scope admin may change."""
 
 After = Annotated[
     str | None,
     Query(
         max_length=128,
         description="Return the items that follow this id. Pass the last id of the previous page.",
+    ),
+]
+Owner = Annotated[
+    str | None,
+    Query(
+        max_length=64,
+        description="Return only what the key of this name owns. Keys without the scope admin see only their own in "
+        "any case.",
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=100, description="The largest number of items to return.")]

@@ -7,6 +7,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.jobs.stream import EVENT_STREAM
+from app.keys import Caller
 from app.places import Places
 from app.registry.download import Download
 from app.run_log import whole_lines
@@ -54,14 +55,15 @@ class LogResponse(StreamingResponse):
 class EventStream(StreamingResponse):
     """A job's events. It takes a place while it is being sent, and releases it however it ends.
 
-    Raises Overloaded, before anything is sent, if no place is free.
+    Raises Overloaded, before anything is sent, if no place is free for the caller.
     """
 
-    def __init__(self, content: AsyncIterator[str], places: Places) -> None:
+    def __init__(self, content: AsyncIterator[str], places: Places, caller: Caller) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(content, media_type=EVENT_STREAM, headers=headers)
         self._places = places
+        self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._places.one():
+        with self._places.one(self._caller.name):
             await super().__call__(scope, receive, send)

@@ -11,5 +11,8 @@ router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 
 @router.get("/workers")
 async def workers(caller: Train, backend: BackendDep) -> WorkerList:
-    """List the workers of the last day. Each says whether it is alive and which job it is running."""
-    return await backend.jobs.workers()
+    """List the workers of the last day.
+
+    Each says whether it is alive, and which job it is running if you see that job.
+    """
+    return await backend.jobs.workers(caller)

@@ -112,6 +112,9 @@ class DatasetInfo(BaseModel):
     )
     max_bad_share: float
     source: SourceInfo
+    owner: str = Field(
+        description="The name of the API key that made the data set. It is empty without keys."
+    )
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DatasetInfo":

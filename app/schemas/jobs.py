@@ -126,6 +126,7 @@ class _JobInfo(BaseModel):
         description="When the job's files were removed, including its checkpoints and report. A retry then "
         "starts from the beginning."
     )
+    owner: str = Field(description="The name of the API key that made the job. It is empty without keys.")
     suffix: str | None
     metadata: dict[str, Any]
     transitions: list[Transition] | None = Field(

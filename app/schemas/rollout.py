@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel, Field
 
 from app.schemas.models import NameStatus, ProcessStatus
 from app.schemas.versions import AliasInfo
-from app.store.records import Alias
 
 
 class RolloutState(StrEnum):
@@ -35,7 +34,7 @@ class ProcessRollout(BaseModel):
     error: str | None = Field(description="Why the version could not be loaded, or the aliases not be read.")
 
     @classmethod
-    def of(cls, status: ProcessStatus, alias: Alias) -> Self:
+    def of(cls, status: ProcessStatus, alias: AliasInfo) -> Self:
         name = next((each for each in status.models if each.name == alias.name), NameStatus(name=alias.name))
         failure, state, error = name.last_failed_load, RolloutState.BEHIND, status.aliases.error
         if _has(name, alias):
@@ -66,22 +65,18 @@ class MovedAlias(AliasInfo):
     )
 
     @classmethod
-    def unwatched(cls, alias: Alias) -> Self:
+    def unwatched(cls, alias: AliasInfo) -> Self:
         """The answer of a request that does not wait."""
-        return cls(**_fields(alias), served_by_all=None, processes=None)
+        return cls(**alias.model_dump(), served_by_all=None, processes=None)
 
     @classmethod
-    def watched(cls, alias: Alias, processes: Sequence[ProcessRollout] | None) -> Self:
+    def watched(cls, alias: AliasInfo, processes: Sequence[ProcessRollout] | None) -> Self:
         """The answer after a wait."""
         serves = processes is not None and all(each.state is RolloutState.SERVING for each in processes)
-        return cls(**_fields(alias), served_by_all=serves, processes=processes)
+        return cls(**alias.model_dump(), served_by_all=serves, processes=processes)
 
 
-def _fields(alias: Alias) -> dict[str, Any]:
-    return AliasInfo.model_validate(alias).model_dump()
-
-
-def _has(name: NameStatus, alias: Alias) -> bool:
+def _has(name: NameStatus, alias: AliasInfo) -> bool:
     """Whether a process serves this generation of an alias or a later one.
 
     The versions are compared too, because a reference of the same name may be served under generation 1.

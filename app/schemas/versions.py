@@ -52,6 +52,11 @@ class PromoteRequest(Body):
         False,
         description="Promote the version even if the job that made it compared it and found it no better.",
     )
+    owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] | None = Field(
+        None,
+        description="Give the alias to the key of this name, or take it back with an empty name. That key may then "
+        "move the alias to its own versions. It needs the scope admin. By default, the owner stays the same.",
+    )
     expected_generation: Generation = None
     wait_s: Wait = 0
 
@@ -97,9 +102,12 @@ class AliasInfo(BaseModel):
     )
     previous: str | None = Field(
         description="The version that a rollback would point the alias at. It is null if there is nothing to go back "
-        "to."
+        "to, or if the caller does not see the version."
     )
     updated_at: float
+    owner: str = Field(
+        description="The key that may move the alias, besides those with the scope admin. Other keys see an empty name."
+    )
     lock: LockInfo | None = Field(description="The lock that keeps the alias where it is, or null.")
 
 
@@ -117,7 +125,13 @@ class VersionInfo(BaseModel):
     size_bytes: int
     base: str | None = Field(description="The model that the version is based on, as a readable reference.")
     base_version: str | None = Field(description="The id of the version that it is based on.")
-    job_id: str | None = Field(description="The job that first made the version.")
+    job_id: str | None = Field(
+        description="The job that first made the version. It is null for the versions of other keys."
+    )
+    owner: str = Field(
+        description="The key whose job made the version. It is empty for the operator's own models and for the "
+        "versions of other keys."
+    )
     downloadable: bool = Field(
         description="Whether the version can be downloaded. The operator's own models and damaged versions "
         "cannot."
@@ -125,8 +139,9 @@ class VersionInfo(BaseModel):
     aliases: list[str]
 
     @classmethod
-    def of(cls, version: Version, aliases: Sequence[Alias] = ()) -> "VersionInfo":
-        return cls(**_fields(version, aliases))
+    def of(cls, version: Version, aliases: Sequence[Alias], *, sees: str | None) -> "VersionInfo":
+        """`sees` is the owner whose records are shown, None for those of all."""
+        return cls(**_fields(version, aliases, sees))
 
 
 class VersionDetail(VersionInfo):
@@ -138,9 +153,13 @@ class VersionDetail(VersionInfo):
     )
     metrics: dict[str, Any] | None = Field(description="The metrics of the training.")
     evaluations: dict[str, Any] | None
-    lineage: list[str] = Field(description="The versions that it is based on, nearest first.")
+    lineage: list[str] = Field(
+        description="The versions that it is based on, nearest first. The list ends at the first that the caller does "
+        "not see."
+    )
     promotions: list["PromotionInfo"] = Field(
-        description="The newest lines of the audit about the aliases that point to the version."
+        description="The newest lines of the audit about the aliases that point to the version. They are shown to the "
+        "owner of the alias and to keys with the scope admin."
     )
 
     @classmethod
@@ -150,9 +169,11 @@ class VersionDetail(VersionInfo):
         aliases: Sequence[Alias],
         lineage: Sequence[str],
         promotions: Sequence[Promotion],
+        *,
+        sees: str | None,
     ) -> "VersionDetail":
         return cls(
-            **_fields(version, aliases),
+            **_fields(version, aliases, sees),
             metrics=_mapping(version.description.get("metrics")),
             evaluations=_mapping(version.description.get("evaluations")),
             lineage=list(lineage),
@@ -161,7 +182,7 @@ class VersionDetail(VersionInfo):
 
 
 class PromotionInfo(BaseModel):
-    """A line of the audit: an alias was moved, locked or unlocked."""
+    """A line of the audit: an alias was moved, locked, unlocked or given to another owner."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -180,9 +201,12 @@ class PromotionInfo(BaseModel):
     forced: bool
 
 
-def _fields(version: Version, aliases: Sequence[Alias]) -> dict[str, Any]:
+def _fields(version: Version, aliases: Sequence[Alias], sees: str | None) -> dict[str, Any]:
+    is_own = sees in (None, version.owner)
     is_damaged = version.damaged_at is not None and version.status is VersionStatus.READY
     return vars(version) | {
+        "owner": version.owner if is_own else "",
+        "job_id": version.job_id if is_own else None,
         "status": "damaged" if is_damaged else version.status.value,
         "damaged_at": version.damaged_at if is_damaged else None,
         "downloadable": version.folder is not None

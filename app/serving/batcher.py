@@ -14,13 +14,13 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from app.errors import InternalError, OutOfMemory, Overloaded, ServiceError, Unavailable
+from app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, ServiceError, Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
@@ -76,6 +76,7 @@ class Batcher(Generic[Key, Payload, Result]):
         *,
         max_batch: int,
         max_queue: int,
+        max_queue_per_key: int | None = None,
         on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None,
         pending_decodes: Callable[[], int] | None = None,
         cores: int = 1,
@@ -83,6 +84,7 @@ class Batcher(Generic[Key, Payload, Result]):
         self._run = run
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._max_queue_per_key = max_queue_per_key
         self._on_batch = on_batch
         self._pending_decodes = pending_decodes
         self._cores = cores
@@ -95,6 +97,7 @@ class Batcher(Generic[Key, Payload, Result]):
         self._loop_task: asyncio.Task[None] | None = None
         self._batches = 0
         self.admitted = 0
+        self._admitted_by = Counter[str]()
         self.draining = False
         self._recent_items = 0.0
         self._recent_s = 0.0
@@ -131,10 +134,11 @@ class Batcher(Generic[Key, Payload, Result]):
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
-    def admit(self, cost: int) -> Iterator[None]:
+    def admit(self, cost: int, caller: str = "") -> Iterator[None]:
         """Hold a place for `cost` items, from before they are decoded until they are answered.
 
-        A job larger than the whole queue is admitted when nothing else is.
+        A job larger than the whole queue is admitted when nothing else is. The same holds for a caller's share of the
+        queue, so that one caller alone cannot fill it. `caller` is the name of an API key, or "" for none.
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
@@ -143,12 +147,17 @@ class Batcher(Generic[Key, Payload, Result]):
                 f"{self.admitted} items are waiting, and at most {self._max_queue} may wait; try again later.",
                 retry_after_s=self.retry_after_s(),
             )
+        share, taken = self._max_queue_per_key, self._admitted_by[caller]
+        if caller and share is not None and taken and taken + cost > share:
+            raise KeyLimitReached("max_queue_per_key", share, retry_after_s=self.retry_after_s())
         self.admitted += cost
+        self._admitted_by[caller] += cost
         self._idle.clear()
         try:
             yield
         finally:
             self.admitted -= cost
+            self._admitted_by[caller] -= cost
             if self.admitted == 0:
                 self._idle.set()
 

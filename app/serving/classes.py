@@ -128,6 +128,11 @@ class ClassWeights:
             )
         return model, build.task.result()
 
+    def waiting_prompts(self, model: ModelHandle, classes: ClassSet) -> int:
+        """The number of prompts that a request encodes at once. Those of a large set wait in the background."""
+        is_ready = (*model.key, classes.digest) in self._ready
+        return 0 if is_ready or self._is_large(classes) else classes.size
+
     async def prepare(self, new: ModelHandle, old: ModelHandle, *, timeout_s: float) -> None:
         """Encode, for `new`, the small sets that `old` used most recently. Waiting requests go first."""
         recent = [kept.classes for key, kept in reversed(self._ready.items()) if key[:2] == old.key]

@@ -42,6 +42,7 @@ class Engine:
         *,
         max_batch: int,
         max_queue: int,
+        max_queue_per_key: int | None = None,
         deadline_s: float,
         text_cache_size: int,
         pending_decodes: Callable[[], int] | None = None,
@@ -56,6 +57,7 @@ class Engine:
             self._forward.run,
             max_batch=max_batch,
             max_queue=max_queue,
+            max_queue_per_key=max_queue_per_key,
             on_batch=self._observe,
             pending_decodes=pending_decodes,
             cores=cores,
@@ -103,17 +105,17 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, model: ModelHandle, *, images: int = 0, texts: Sequence[str] = ()
+        self, model: ModelHandle, *, images: int = 0, texts: Sequence[str] = (), caller: str = ""
     ) -> AsyncIterator[Sequence[str]]:
         """Hold a place for a request's images and texts, from before decoding until its deadline.
 
         Yields the new texts for `encode`: each distinct text whose features are not cached. The images and
-        the new texts are the cost of the request.
+        the new texts are the cost of the request. `caller` is the name of an API key, or "" for none.
 
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
         new_texts = self._new_texts(model, texts)
-        with self._batcher.admit(max(1, images + len(new_texts))):
+        with self._batcher.admit(max(1, images + len(new_texts)), caller):
             try:
                 async with asyncio.timeout(self._deadline_s):
                     yield new_texts

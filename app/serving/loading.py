@@ -98,6 +98,10 @@ class VersionLoader:
             is not None
         )
 
+    async def is_seen(self, version: str, owner: str) -> bool:
+        """Whether an owner sees the version. Raises whatever the registry raises while it is unavailable."""
+        return await in_own_thread(lambda: self._registry.is_seen(version, owner), f"see {version[:12]}")
+
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if necessary. A caller that gives up does not stop the load.
 

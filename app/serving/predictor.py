@@ -12,7 +12,9 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 
 from app.errors import ServiceError, body
+from app.keys import Caller
 from app.limits import Limits
+from app.rates import ItemRates
 from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
 from app.schemas.common import ErrorDetail, ItemError
 from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
@@ -40,18 +42,23 @@ class Predictor:
         images: ImageReader,
         classes: ClassWeights,
         limits: Limits,
+        rates: ItemRates,
     ) -> None:
         self._engine = engine
         self._versions = versions
         self._images = images
         self._classes = classes
         self._limits = limits
+        self._rates = rates
 
-    async def match(self, request: MatchRequest) -> MatchResponse:
-        model = await self._model(request.model)
+    async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
+        model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
-        async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
+        self._rates.take(caller.name, len(request.images) + len(request.texts))
+        async with self._engine.request(
+            model, images=len(request.images), texts=request.texts, caller=caller.name
+        ) as new_texts:
             decoded = await self._images.read(request.images, model.clip, request.on_error)
             match = await self._engine.encode(
                 model,
@@ -77,11 +84,12 @@ class Predictor:
             text_probabilities=match.text_probabilities.tolist(),
         )
 
-    async def classify(self, request: ClassifyRequest) -> ClassifyResponse:
-        model = await self._model(request.model)
+    async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
+        model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
-        async with self._engine.request(model, images=len(request.images)):
+        self._rates.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
+        async with self._engine.request(model, images=len(request.images), caller=caller.name):
             # The previous version answers while a large set is being encoded for this one.
             model, weights = await self._classes.of(model, classes)
             decoded = await self._images.read(request.images, model.clip, request.on_error)
@@ -96,11 +104,14 @@ class Predictor:
         ]
         return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
-    async def embed(self, request: EmbedRequest) -> EmbedResponse:
-        model = await self._model(request.model)
+    async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
+        model = await self._model(caller, request.model)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
-        async with self._engine.request(model, images=len(request.images), texts=request.texts) as new_texts:
+        self._rates.take(caller.name, len(request.images) + len(request.texts))
+        async with self._engine.request(
+            model, images=len(request.images), texts=request.texts, caller=caller.name
+        ) as new_texts:
             decoded = await self._images.read(request.images, model.clip, request.on_error)
             features = await self._engine.encode(
                 model,
@@ -122,9 +133,9 @@ class Predictor:
             results=_in_order(answers, decoded),
         )
 
-    async def _model(self, name: str | None) -> ModelHandle:
+    async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
         """A version by its hash, loaded if necessary, or else what the name serves now."""
-        return await self._versions.get(name) or self._engine.models.resolve(name)
+        return await self._versions.get(name, caller.sees) or self._engine.models.resolve(name)
 
     def _class_set(self, request: ClassifyRequest) -> ClassSet:
         named, chosen = request.labels, request.templates

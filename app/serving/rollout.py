@@ -8,10 +8,10 @@ import asyncio
 import time
 
 from app.schemas.rollout import MovedAlias, ProcessRollout, RolloutState
+from app.schemas.versions import AliasInfo
 from app.serving.engine import Engine
 from app.serving.status import LOOK_EVERY_S, StatusBoard
 from app.serving.swap import Swapper
-from app.store.records import Alias
 
 
 class Rollout:
@@ -22,7 +22,7 @@ class Rollout:
         self._swapper = swapper
         self._engine = engine
 
-    async def follow(self, alias: Alias, wait_s: float) -> MovedAlias:
+    async def follow(self, alias: AliasInfo, wait_s: float) -> MovedAlias:
         """Wait until no live process is behind the alias, for `wait_s` at most.
 
         The wait ends early if this process is about to end.
@@ -39,7 +39,7 @@ class Rollout:
                 return MovedAlias.watched(alias, processes)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _processes(self, alias: Alias) -> list[ProcessRollout] | None:
+    async def _processes(self, alias: AliasInfo) -> list[ProcessRollout] | None:
         """How far each live process is, this one first. None if the reports cannot be read."""
         try:
             others = await self._board.others()

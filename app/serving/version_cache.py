@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.errors import ServiceError, Unavailable, VersionDamaged, VersionLoading, VersionUnusable
 from app.registry.manifest import DamagedFiles
@@ -23,7 +23,7 @@ MAX_FAILURES = 64
 # Not every request that names a damaged version should read its gigabytes again.
 RETRY_FAILED_AFTER_S = 30.0
 AWAY_RETRY_S = 5
-# How long a deleted version may still answer from memory. Every check costs a query.
+# How long a version may still answer from memory after it was deleted or its alias moved. Every check costs a query.
 LOOK_UP_EVERY_S = 2.0
 
 
@@ -33,6 +33,8 @@ class CachedVersion:
 
     model: ModelHandle
     looked_up_at: float
+    seen_at: dict[str, float] = field(default_factory=dict)
+    """When each owner was last known to see it."""
 
 
 class VersionCache:
@@ -52,12 +54,17 @@ class VersionCache:
         self._loads: dict[str, asyncio.Task[ModelHandle | None]] = {}
         self._load_s = 1.0  # duration of the last load, which becomes Retry-After; initially a guess
 
-    async def get(self, name: str | None) -> ModelHandle | None:
+    async def get(self, name: str | None, owner: str | None) -> ModelHandle | None:
         """The version with that hash. None for any other name, and for a version that is not published here.
 
-        Raises VersionLoading if loading takes longer than a request waits, VersionDamaged, VersionUnusable.
+        To an owner, versions that it does not see are not published. The owner None sees all.
+
+        Raises VersionLoading if loading takes longer than a request waits, VersionDamaged, VersionUnusable,
+        Unavailable.
         """
         if name is None or not is_version(name) or self._models.current(name) is not None:
+            return None
+        if owner is not None and not await self._is_seen(name, owner):
             return None
         cached = self._cached.get(name)
         if cached is not None:
@@ -80,6 +87,29 @@ class VersionCache:
         for task in self._loads.values():
             task.cancel()
         await asyncio.gather(*self._loads.values(), return_exceptions=True)
+
+    async def _is_seen(self, version: str, owner: str) -> bool:
+        """Whether an owner sees a version. Everyone sees what is served under a name.
+
+        For a version in memory it is checked now and then, and assumed unchanged while the registry is away.
+        """
+        if any(model.clip.version == version for model in self._models):
+            return True
+        cached, now = self._cached.get(version), time.monotonic()
+        seen_at = None if cached is None else cached.seen_at.get(owner)
+        if seen_at is not None and now - seen_at < LOOK_UP_EVERY_S:
+            return True
+        try:
+            is_seen = await self._loader.is_seen(version, owner)
+        except Exception as error:  # the registry is unavailable
+            if seen_at is not None:
+                return True
+            raise _away(version) from error
+        if cached is not None:
+            cached.seen_at[owner] = now
+            if not is_seen:
+                del cached.seen_at[owner]
+        return is_seen
 
     async def _was_deleted(self, cached: CachedVersion) -> bool:
         """Whether a version in memory was deleted.
@@ -122,12 +152,7 @@ class VersionCache:
         except ServiceError:
             raise
         except Exception as error:  # the registry is unavailable
-            logger.exception("Version %s cannot be looked up.", version[:12])
-            raise Unavailable(
-                "The server cannot look up versions at the moment; send the request again later.",
-                param="model",
-                retry_after_s=AWAY_RETRY_S,
-            ) from error
+            raise _away(version) from error
         self._load_s = time.monotonic() - started_at
         return self._add(version, clip)
 
@@ -174,6 +199,15 @@ class VersionCache:
         if remaining_s > 0:
             raise _unusable(version, remaining_s, is_damaged)
         del self._failures[version]
+
+
+def _away(version: str) -> Unavailable:
+    logger.exception("Version %s cannot be looked up.", version[:12])
+    return Unavailable(
+        "The server cannot look up versions at the moment; send the request again later.",
+        param="model",
+        retry_after_s=AWAY_RETRY_S,
+    )
 
 
 def _unusable(version: str, retry_after_s: float, is_damaged: bool) -> ServiceError:

@@ -5,19 +5,25 @@
     job, is_new = store.jobs.submit(NewJob(JobKind.FINETUNE, request))
     job = store.leases.claim(JobKind.FINETUNE, owner="slot-1", ttl_s=60)
 
+    store.seen_by("alice").jobs.get(job.id)           # what one owner sees and may change
+
 The package does not depend on HTTP, Celery or torch. Its parts:
 
+    store.seen_by     a Workspace: the parts below up to `aliases`, without other owners' records
+
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
-    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
-    store.reaper      settle_abandoned
     store.workers     beat, leave, list, living_queues
     store.events      events, transitions, metrics of a job; prune
     store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
-    store.versions    register, get, list, mark_damaged, delete
+    store.versions    register, get, made, among, list, mark_damaged, delete, withheld
     store.aliases     get, all, promote, roll_back, lock, unlock, promotions
+
+    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
+    store.reaper      settle_abandoned
 """
 
 import time
+from collections.abc import Callable
 
 from app.settings import STORE_TIMEOUT_S
 from app.store.aliases import Aliases
@@ -31,10 +37,29 @@ from app.store.reaper import Reaper
 from app.store.versions import Versions
 from app.store.workers import Workers
 
-__all__ = ["Clock", "Store"]
+__all__ = ["Clock", "SeenBy", "Store", "Workspace"]
 
 
-class Store:
+class Workspace:
+    """What one owner sees and may change. For it, the records of other owners do not exist.
+
+    The owner None stands for all owners.
+    """
+
+    def __init__(self, database: Database, clock: Clock, owner: str | None, *, max_events: int) -> None:
+        self.events = JobEvents(database, clock, owner, max_events=max_events)
+        self.jobs = JobQueries(database, clock, owner)
+        self.workers = Workers(database, clock, owner)
+        self.datasets = Datasets(database, clock, owner)
+        self.versions = Versions(database, clock, owner)
+        self.aliases = Aliases(database, clock, owner)
+
+
+SeenBy = Callable[[str | None], Workspace]
+"""`Store.seen_by`: all that the services behind the routes have of the store, so that none can forget its caller."""
+
+
+class Store(Workspace):
     """Everything that is kept in the database, shared by the threads of one process.
 
     A forked child opens its own.
@@ -53,14 +78,14 @@ class Store:
         max_events: int = 10_000,
     ) -> None:
         self.database = Database(url, timeout_s=timeout_s)
-        self.events = JobEvents(self.database, clock, max_events=max_events)
-        self.jobs = JobQueries(self.database, clock)
+        super().__init__(self.database, clock, None, max_events=max_events)
+        self._clock = clock
+        self._max_events = max_events
         self.leases = JobLeases(self.database, clock, self.events)
         self.reaper = Reaper(self.database, clock)
-        self.workers = Workers(self.database, clock)
-        self.datasets = Datasets(self.database, clock)
-        self.versions = Versions(self.database, clock)
-        self.aliases = Aliases(self.database, clock)
+
+    def seen_by(self, owner: str | None) -> Workspace:
+        return Workspace(self.database, self._clock, owner, max_events=self._max_events)
 
     def migrate(self) -> None:
         """Bring the tables up to date. It is safe while other processes do the same.

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.errors import AliasLocked, AliasMoved, NothingToRollBack, UnknownRecord
+from app.errors import AliasLocked, AliasMoved, MissingScope, NothingToRollBack, UnknownRecord
 from app.store import version_sql
 from app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
 from app.store.tables import aliases, promotions
@@ -55,11 +55,13 @@ def promote(
 ) -> Alias:
     """Point an alias to a version, by compare-and-set on its generation, and write the audit row.
 
-    An alias that already points there is left unchanged, so that its previous version is kept.
+    An alias that already points there is left unchanged, so that its previous version is kept, but for its owner.
 
-    Raises: AliasMoved; AliasLocked; UnusableRecord if the version is gone.
+    Raises: AliasMoved; MissingScope if the alias does not belong to the owner that the move is limited to;
+    AliasLocked; UnusableRecord if the version is gone.
     """
     old = find_held(connection, move.alias)
+    _check_owner(move, old)
     version_sql.hold(connection, version_id, param="version")
     _check_generation(move, 0 if old is None else old.generation)
     if old is None:
@@ -67,9 +69,9 @@ def promote(
         _audit(connection, AliasAction.PROMOTE, new, move, now, job_id=job_id)
         return new
     if old.version == version_id:
-        return old
+        return old if move.give_to in (None, old.owner) else _give(connection, old, move, now)
     _refuse_locked(old)
-    new = _point(connection, old, version_id, old.version, now)
+    new = _point(connection, old, version_id, old.version, now, owner=move.give_to)
     _audit(connection, AliasAction.PROMOTE, new, move, now, origin=old.version, job_id=job_id)
     return new
 
@@ -77,9 +79,12 @@ def promote(
 def roll_back(connection: Connection, move: Move, now: float) -> Alias:
     """Point an alias to its previous version.
 
-    Raises: UnknownRecord, AliasLocked, NothingToRollBack, AliasMoved.
+    Raises: UnknownRecord, MissingScope, AliasLocked, NothingToRollBack, AliasMoved.
     """
-    old = held(connection, move.alias)
+    old = find_held(connection, move.alias)
+    _check_owner(move, old)
+    if old is None:
+        raise UnknownRecord("alias")
     _refuse_locked(old)
     if old.previous is None:
         raise NothingToRollBack(
@@ -155,6 +160,14 @@ def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) 
     return alias
 
 
+def _check_owner(move: Move, alias: Alias | None) -> None:
+    if move.of_owner is not None and (alias is None or alias.owner != move.of_owner):
+        raise MissingScope(
+            f"Moving the alias {move.alias} needs a key with the scope admin, or the key that the alias was given to.",
+            param="alias",
+        )
+
+
 def _refuse_locked(alias: Alias) -> None:
     if alias.lock is not None:
         raise AliasLocked(
@@ -177,7 +190,13 @@ def _check_generation(move: Move, generation: int) -> None:
 
 
 def _create(connection: Connection, move: Move, version_id: str, now: float) -> Alias:
-    values = {"name": move.alias, "version": version_id, "generation": 1, "updated_at": now}
+    values = {
+        "name": move.alias,
+        "version": version_id,
+        "generation": 1,
+        "updated_at": now,
+        "owner": move.give_to or "",
+    }
     row = connection.execute(
         version_sql.insert_if_absent(connection, aliases).values(**values).returning(aliases)
     ).one_or_none()
@@ -188,14 +207,36 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
     return Alias.of(row._mapping)
 
 
-def _point(connection: Connection, old: Alias, version_id: str, previous: str | None, now: float) -> Alias:
+def _point(
+    connection: Connection,
+    old: Alias,
+    version_id: str,
+    previous: str | None,
+    now: float,
+    *,
+    owner: str | None = None,
+) -> Alias:
     row = connection.execute(
         update(aliases)
         .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
-        .values(version=version_id, previous=previous, generation=old.generation + 1, updated_at=now)
+        .values(
+            version=version_id,
+            previous=previous,
+            generation=old.generation + 1,
+            updated_at=now,
+            owner=old.owner if owner is None else owner,
+        )
         .returning(aliases)
     ).one()
     return Alias.of(row._mapping)
+
+
+def _give(connection: Connection, old: Alias, move: Move, now: float) -> Alias:
+    """Change an alias's owner and nothing else."""
+    changed = update(aliases).where(aliases.c.name == old.name).values(owner=move.give_to)
+    given = Alias.of(connection.execute(changed.returning(aliases)).one()._mapping)
+    _audit(connection, AliasAction.GIVE, given, move, now, origin=old.version)
+    return given
 
 
 def _audit(

@@ -14,11 +14,14 @@ class Aliases:
     """The table of aliases.
 
     Every move is a compare-and-set. Moves, locks and unlocks leave a line in the audit.
+
+    All owners see all aliases, because the service offers them. With an owner, the audit is that of its own aliases.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
 
     def get(self, name: str) -> Alias:
         """The current state of an alias. Raises UnknownRecord."""
@@ -36,8 +39,8 @@ class Aliases:
     def promote(self, move: Move, version_id: str) -> Alias:
         """Point an alias to a version. An alias that does not exist is created.
 
-        Raises: AliasMoved if its generation is not the expected one; AliasLocked; UnusableRecord if the version is
-        unknown or deleted.
+        Raises: AliasMoved if its generation is not the expected one; MissingScope if it does not belong to the
+        owner that the move is limited to; AliasLocked; UnusableRecord if the version is unknown or deleted.
         """
         with self._database.writing() as connection:
             return alias_sql.promote(connection, move, version_id, self._clock())
@@ -47,7 +50,7 @@ class Aliases:
 
         Each further rollback goes one version further back (app/store/alias_sql.py).
 
-        Raises: UnknownRecord, NothingToRollBack, AliasLocked, AliasMoved.
+        Raises: UnknownRecord, NothingToRollBack, AliasLocked, AliasMoved, MissingScope.
         """
         with self._database.writing() as connection:
             return alias_sql.roll_back(connection, move, self._clock())
@@ -71,6 +74,9 @@ class Aliases:
             query = query.where(promotions.c.alias == alias)
         if moves_only:
             query = query.where(promotions.c.action.in_(alias_sql.MOVES))
+        if self._owner is not None:
+            own = select(aliases.c.name).where(aliases.c.owner == self._owner)
+            query = query.where(promotions.c.alias.in_(own))
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(Promotion.of(row) for row in rows)

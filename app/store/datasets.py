@@ -3,21 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
 
-from app.errors import LeaseLost, RecordInUse, UnknownRecord
+from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store.database import Clock, Database
+from app.store.owned import Conditions, owned
 from app.store.paging import page
 from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
 from app.store.transitions import locked_job, move
-from app.store.values import new_id
+from app.store.values import lock_number, new_id
 
 MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""
 
+_DELETE_FIRST_S = 60
 _FREE = {"lease_owner": None, "lease_until": 0.0}
 """The lease columns of a data set that is not being checked."""
 
@@ -27,11 +29,15 @@ class Datasets:
 
     A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption. A process
     that dies under a living worker is a failed check. After too many of either, the data set is rejected.
+
+    With an owner, the data sets of all others are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
+        self._seen = owned(datasets, owner)
 
     def add(
         self,
@@ -41,12 +47,25 @@ class Datasets:
         source: Json,
         owner: str = "",
         id: str | None = None,
+        size_bytes: int = 0,
+        max_stored_bytes: int | None = None,
     ) -> Dataset:
         """Add a data set as `validating`.
 
-        If files are already named for it, `id` is one from `new_dataset_id`.
+        If files are already named for it, `id` is one from `new_dataset_id`. `max_stored_bytes` limits the owner's
+        data sets with this one.
+
+        Raises: KeyLimitReached.
         """
         with self._database.writing() as connection:
+            if max_stored_bytes is not None:
+                if (
+                    not self._database.is_sqlite
+                ):  # SQLite allows only one writing transaction at a time anyway
+                    number = lock_number("stored bytes", owner)
+                    connection.execute(select(func.pg_advisory_xact_lock(number)))
+                if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
+                    raise stored_too_much(max_stored_bytes)
             row = connection.execute(
                 insert(datasets)
                 .values(
@@ -60,21 +79,33 @@ class Datasets:
                     attempt=0,
                     fence=0,
                     lease_until=0.0,
+                    size_bytes=size_bytes,
                 )
                 .returning(datasets)
             ).one()
         return Dataset.of(row._mapping)
 
+    def stored_bytes(self, owner: str) -> int:
+        """What the data sets of an owner take on disk, except those that were rejected or deleted."""
+        with self._database.reading() as connection:
+            return int(connection.execute(_stored(owner)).scalar_one())
+
     def get(self, dataset_id: str) -> Dataset:
         """A data set, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).one_or_none()
+            query = select(datasets).where(datasets.c.id == dataset_id, *self._seen)
+            row = connection.execute(query).one_or_none()
         if row is None:
             raise UnknownRecord("dataset")
         return Dataset.of(row._mapping)
 
     def list(
-        self, *, status: DatasetStatus | None = None, after: str | None = None, limit: int = 20
+        self,
+        *,
+        status: DatasetStatus | None = None,
+        owner: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
     ) -> Page[Dataset]:
         """Data sets, newest first, starting after the id `after`.
 
@@ -87,7 +118,8 @@ class Datasets:
             rows, has_more = page(
                 connection,
                 datasets,
-                equal={"status": status},
+                equal={"status": status, "owner": owner},
+                seen=self._seen,
                 where=where,
                 after=after,
                 limit=limit,
@@ -146,9 +178,15 @@ class Datasets:
             )
 
     def accept(
-        self, claimed: Dataset, *, content_hash: str, counts: Json, problems: Sequence[Json] = ()
+        self,
+        claimed: Dataset,
+        *,
+        content_hash: str,
+        counts: Json,
+        problems: Sequence[Json] = (),
+        size_bytes: int | None = None,
     ) -> tuple[Job, ...]:
-        """Mark the data as `ready`.
+        """Mark the data as `ready`. `size_bytes` is the size of the files if it differs from that of the upload.
 
         Returns the jobs that waited for it and are queued now, for which to wake workers.
 
@@ -160,6 +198,7 @@ class Datasets:
             content_hash=content_hash,
             counts=dict(counts),
             problems=list(problems),
+            size_bytes=claimed.size_bytes if size_bytes is None else size_bytes,
         )
 
     def reject(
@@ -182,14 +221,14 @@ class Datasets:
         Raises: UnknownRecord; RecordInUse while a job that has not ended needs it.
         """
         with self._database.writing() as connection:
-            dataset = _locked(connection, dataset_id)
+            dataset = _locked(connection, dataset_id, self._seen)
             if dataset.status is DatasetStatus.DELETED:
                 return dataset
             job = connection.execute(_jobs_of(dataset_id, sorted(OPEN)).limit(1)).first()
             if job is not None:
+                which = f"The job {job.id}" if self._owner in (None, job.owner) else "A job of another key"
                 raise RecordInUse(
-                    f"The job {job.id} needs the data set {dataset_id}; cancel the job first.",
-                    param="dataset",
+                    f"{which} needs the data set {dataset_id}; cancel the job first.", param="dataset"
                 )
             row = connection.execute(
                 update(datasets)
@@ -227,6 +266,22 @@ class Datasets:
         waiting = connection.execute(_jobs_of(dataset.id, [JobStatus.VALIDATING])).scalars().all()
         moved = (_answer(connection, job_id, dataset, status, now) for job_id in waiting)
         return tuple(job for job in moved if job is not None)
+
+
+def stored_too_much(limit: int) -> KeyLimitReached:
+    return KeyLimitReached(
+        "max_stored_bytes_per_key",
+        limit,
+        retry_after_s=_DELETE_FIRST_S,
+        advice="delete data sets, then send it again",
+    )
+
+
+def _stored(owner: str) -> Select[Any]:
+    """The sum of the bytes of an owner's data sets that have files."""
+    total = cast(func.coalesce(func.sum(datasets.c.size_bytes), 0), BigInteger)
+    statuses = [DatasetStatus.VALIDATING, DatasetStatus.READY]
+    return select(total).where(datasets.c.owner == owner, datasets.c.status.in_(statuses))
 
 
 def _used_up(attempts: int, interruptions: int) -> Json | None:
@@ -270,9 +325,9 @@ def _answer(
     return move(connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now)
 
 
-def _locked(connection: Connection, dataset_id: str) -> Dataset:
+def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> Dataset:
     row = connection.execute(
-        select(datasets).where(datasets.c.id == dataset_id).with_for_update()
+        select(datasets).where(datasets.c.id == dataset_id, *seen).with_for_update()
     ).one_or_none()
     if row is None:
         raise UnknownRecord("dataset")
@@ -299,7 +354,7 @@ def _guarded(claimed: Dataset) -> Any:
 
 def _jobs_of(dataset_id: str, statuses: Sequence[str]) -> Any:
     return (
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.owner)
         .join(job_datasets, job_datasets.c.job_id == jobs.c.id)
         .where(job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(statuses))
         .order_by(jobs.c.id)

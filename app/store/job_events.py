@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from app.errors import UnknownRecord
 from app.store.database import Clock, Database
+from app.store.owned import owned
 from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
 from app.store.records import Event, EventType, MetricPoint
 from app.store.tables import events, jobs, metrics
@@ -21,11 +22,16 @@ class JobEvents:
     A job keeps every point of its curves, whose number is limited at submission. Of its events it keeps all
     transitions, and the newest `max_events` of metrics and of other events each, so that metrics displace no
     messages. Events are trimmed only now and then, so there may be a sixteenth more.
+
+    With an owner, the jobs of all others are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, max_events: int = 10_000) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, owner: str | None = None, *, max_events: int = 10_000
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._seen = owned(jobs, owner)
         self._max_events = max_events
         self._trim_every = max(1, max_events // 16)
 
@@ -39,9 +45,8 @@ class JobEvents:
         """
         query = events_query(job_id, bounded(after, 0, MAX_NUMBER)).limit(bounded(limit, 1, MAX_ROWS))
         with self._database.reading() as connection:
+            self._check_job(connection, job_id)
             rows = connection.execute(query).mappings().all()
-            if not rows:
-                _check_job(connection, job_id)
         return tuple(Event.of(row) for row in rows)
 
     def transitions(self, job_id: str, *, limit: int = 100) -> tuple[Event, ...]:
@@ -53,9 +58,8 @@ class JobEvents:
             .limit(bounded(limit, 1, MAX_ROWS))
         )
         with self._database.reading() as connection:
+            self._check_job(connection, job_id)
             rows = connection.execute(query).mappings().all()
-            if not rows:
-                _check_job(connection, job_id)
         return tuple(Event.of(row) for row in reversed(rows))
 
     def metrics(self, job_id: str, *, after: int = -1, limit: int = 1000) -> tuple[MetricPoint, ...]:
@@ -67,14 +71,15 @@ class JobEvents:
             .limit(bounded(limit, 1, MAX_ROWS))
         )
         with self._database.reading() as connection:
+            self._check_job(connection, job_id)
             rows = connection.execute(query).mappings().all()
-            if not rows:
-                _check_job(connection, job_id)
         return tuple(MetricPoint.of(row) for row in rows)
 
     def latest_metrics(self, job_id: str) -> MetricPoint | None:
+        """A job's newest metrics, if it has any. Raises UnknownRecord."""
         query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.step.desc()).limit(1)
         with self._database.reading() as connection:
+            self._check_job(connection, job_id)
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else MetricPoint.of(row)
 
@@ -98,6 +103,11 @@ class JobEvents:
                 connection.execute(_droppable(job_id))
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(pruned_at=self._clock()))
         return len(ids)
+
+    def _check_job(self, connection: Connection, job_id: str) -> None:
+        query = select(jobs.c.id).where(jobs.c.id == job_id, *self._seen)
+        if connection.execute(query).one_or_none() is None:
+            raise UnknownRecord("job")
 
     def add(self, connection: Connection, event: Event) -> None:
         """Write an event in the caller's transaction, and now and then delete events beyond the bounds."""
@@ -164,8 +174,3 @@ def events_query(job_id: str, after: int) -> Any:
 
 def _droppable(job_id: str, kind: ColumnElement[bool] = events.c.type != EventType.STATUS) -> Any:
     return delete(events).where(events.c.job_id == job_id, kind)
-
-
-def _check_job(connection: Connection, job_id: str) -> None:
-    if connection.execute(select(jobs.c.id).where(jobs.c.id == job_id)).one_or_none() is None:
-        raise UnknownRecord("job")

@@ -16,9 +16,19 @@ from app.errors import (
 )
 from app.store.database import Clock, Database
 from app.store.job_events import append
+from app.store.owned import owned
 from app.store.paging import page
 from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
-from app.store.states import FULFILLED, TERMINAL, TRANSITIONS, Action, JobKind, JobStatus, TransitionRefused
+from app.store.states import (
+    FULFILLED,
+    OPEN,
+    TERMINAL,
+    TRANSITIONS,
+    Action,
+    JobKind,
+    JobStatus,
+    TransitionRefused,
+)
 from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
 from app.store.transitions import locked_job, move
 from app.store.values import lock_number, new_id, payload_hash
@@ -41,13 +51,16 @@ _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 class JobQueries:
     """The callers' side of the jobs table. `app.store.leases.JobLeases` is the workers' side.
 
+    With an owner, the jobs of all others are unknown.
+
     Every method raises StoreUnavailable when the database is unavailable. The request may then have taken
     effect, so repeat it, a submission with its idempotency key.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._seen = owned(jobs, owner)
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Insert a job as `queued`, or as `validating` while a data set that it needs is being checked.
@@ -79,7 +92,7 @@ class JobQueries:
     def get(self, job_id: str) -> Job:
         """The current state of a job. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id, *self._seen)).one_or_none()
         if row is None:
             raise UnknownRecord("job")
         return Job.of(row._mapping)
@@ -89,21 +102,39 @@ class JobQueries:
         *,
         kind: JobKind | None = None,
         status: JobStatus | None = None,
+        owner: str | None = None,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Job]:
         """Jobs, newest first, starting after the id `after`. Raises UnknownRecord if that does not exist."""
         with self._database.reading() as connection:
             rows, has_more = page(
-                connection, jobs, equal={"kind": kind, "status": status}, after=after, limit=limit, what="job"
+                connection,
+                jobs,
+                equal={"kind": kind, "status": status, "owner": owner},
+                after=after,
+                limit=limit,
+                what="job",
+                seen=self._seen,
             )
         return Page(tuple(Job.of(row) for row in rows), has_more)
 
     def count(self, status: JobStatus) -> int:
+        """The number of jobs of all owners with this status."""
         with self._database.reading() as connection:
             return connection.execute(
                 select(func.count()).select_from(jobs).where(jobs.c.status == status)
             ).scalar_one()
+
+    def count_open(self, owner: str) -> int:
+        """The number of an owner's jobs that have not ended."""
+        query = (
+            select(func.count())
+            .select_from(jobs)
+            .where(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar_one()
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel the job at once, or ask its worker to. Repeating it is not an error.
@@ -140,7 +171,7 @@ class JobQueries:
         """
         now = self._clock()
         with self._database.writing() as connection:
-            job = locked_job(connection, job_id)
+            job = locked_job(connection, job_id, self._seen)
             if job.status in FULFILLED[Action.RETRY]:
                 return job
             message, values = _ASKED[Action.RETRY], _UNSPENT
@@ -170,7 +201,7 @@ class JobQueries:
         """
         now = self._clock()
         with self._database.writing() as connection:
-            job = locked_job(connection, job_id)
+            job = locked_job(connection, job_id, self._seen)
             if job.status not in TERMINAL:
                 raise JobStateConflict(
                     f"The job is {job.status} and needs its files; cancel the job before you delete them."
@@ -193,7 +224,7 @@ class JobQueries:
             Action.RESUME: {"attempt": 0, "not_before": now},
         }[action]
         with self._database.writing() as connection:
-            job = locked_job(connection, job_id)
+            job = locked_job(connection, job_id, self._seen)
             if job.status in FULFILLED[action]:
                 return job
             return _asked(connection, job, action, now, _ASKED[action], **values)
@@ -230,6 +261,7 @@ class JobQueries:
                 not_before=now,
                 created_at=now,
                 owner=new.owner,
+                by_admin=new.by_admin,
                 idempotency_key=new.idempotency_key,
                 payload_hash=payload_hash(new.kind, new.request),
                 seed=new.seed,

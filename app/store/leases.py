@@ -254,7 +254,8 @@ class JobLeases:
         was lost, calling again with the same lease and version returns the same job.
 
         Raises, without changing anything: AliasMoved or AliasLocked if the alias was moved or locked since the
-        promotion was decided; VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
+        promotion was decided; MissingScope if the promotion is limited to an owner who no longer has the alias;
+        VersionGone if the files were removed; UnusableRecord if the version's base was deleted.
         """
         with self._database.writing() as connection:
             job = leased_job(connection, lease)
@@ -296,7 +297,7 @@ def _make(
 ) -> None:
     if promotion is not None:
         alias_sql.find_held(connection, promotion.alias)  # always hold aliases before versions
-    version_sql.register(connection, version, now, job_id=job.id, files=files)
+    version_sql.register(connection, version, now, job_id=job.id, owner=job.owner, files=files)
     if promotion is not None:
         alias_sql.promote(connection, promotion, version.id, now, job_id=job.id)
 

@@ -20,19 +20,22 @@ def page(
     after: str | None,
     limit: int,
     what: RecordKind,
+    seen: Sequence[ColumnElement[bool]] = (),
     where: Sequence[ColumnElement[bool]] = (),
 ) -> tuple[Sequence[RowMapping], bool]:
     """Rows of a table with `created_at` and `id`, newest first.
 
-    A row matches if its columns equal the values of `equal` that are not None, and all of `where` holds.
+    A row matches if its columns equal the values of `equal` that are not None, and all of `seen` and `where` holds.
+    For the caller, rows outside `seen` do not exist, so `after` cannot name them either.
 
     Returns at most `limit` rows, never more than MAX_LIMIT, and whether there are more.
 
     Raises: UnknownRecord if no row has the id `after`.
     """
-    start = None if after is None else _position(connection, table, after, what)
+    start = None if after is None else _position(connection, table, after, seen, what)
     limit = bounded(limit, 1, MAX_LIMIT)
-    rows = connection.execute(page_query(table, equal, start).where(*where).limit(limit + 1)).mappings().all()
+    query = page_query(table, equal, start).where(*seen, *where).limit(limit + 1)
+    rows = connection.execute(query).mappings().all()
     return rows[:limit], len(rows) > limit
 
 
@@ -53,8 +56,11 @@ def bounded(value: int, least: int, most: int) -> int:
     return max(least, min(value, most))
 
 
-def _position(connection: Connection, table: Table, row_id: str, what: RecordKind) -> tuple[float, str]:
-    row = connection.execute(select(table.c.created_at, table.c.id).where(table.c.id == row_id)).one_or_none()
+def _position(
+    connection: Connection, table: Table, row_id: str, seen: Sequence[ColumnElement[bool]], what: RecordKind
+) -> tuple[float, str]:
+    query = select(table.c.created_at, table.c.id).where(table.c.id == row_id, *seen)
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownRecord(what, param="after")
     return row.created_at, row.id

@@ -85,6 +85,8 @@ class NewJob:
     suffix: str | None = None
     metadata: Json = field(default_factory=dict)
     owner: str = ""
+    by_admin: bool = True
+    """Whether the caller may move every alias."""
     idempotency_key: str | None = None
 
 
@@ -142,6 +144,8 @@ class Job(Record):
     """The number of events so far, which is also the number of the newest."""
     files_removed_at: float | None
     """When its files, including checkpoints, were removed."""
+    by_admin: bool
+    """Whether it may move every alias, and not only those that were given to its owner."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,8 @@ class Version(NewVersion):
     status: VersionStatus = VersionStatus.READY
     created_at: float = 0.0
     damaged_at: float | None = None
+    owner: str = ""
+    """The owner of the job that made it, or "" for the operator's."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,8 @@ class Alias(Record):
     updated_at: float = 0.0
     """Seconds since the epoch, or 0 if the time was not stored."""
     lock: AliasLock | None = None
+    owner: str = ""
+    """The key that an administrator gave it to, or "" for none."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,8 @@ class Move:
     """The request to point an alias to another version.
 
     `expected_generation` is the generation on which the decision was based: 0 for an alias that does not
-    exist, None to move it in any case.
+    exist, None to move it in any case. `of_owner` is the owner that the alias must have, None to move anyone's.
+    `give_to` is its new owner, None to leave it.
     """
 
     alias: str
@@ -273,6 +282,8 @@ class Move:
     expected_generation: int | None
     metrics: Json | None = None
     forced: bool = False
+    of_owner: str | None = None
+    give_to: str | None = None
 
 
 class AliasAction(StrEnum):
@@ -282,11 +293,12 @@ class AliasAction(StrEnum):
     ROLL_BACK = "rollback"
     LOCK = "lock"
     UNLOCK = "unlock"
+    GIVE = "give"
 
 
 @dataclass(frozen=True)
 class Promotion(Record):
-    """One line of the audit: an alias was moved, locked or unlocked."""
+    """One line of the audit: an alias was moved, locked, unlocked or given to another owner."""
 
     id: int
     at: float
@@ -324,6 +336,8 @@ class Dataset(Record):
     fence: int
     lease_owner: str | None
     """The process that is checking it."""
+    size_bytes: int
+    """What it takes on disk: the upload's size, and that of its files once they are checked. 0 for registered data."""
 
     @property
     def max_bad_share(self) -> float:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     text,
+    true,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -139,12 +140,16 @@ jobs = Table(
     Column("event_count", BigInteger, nullable=False),
     Column("pruned_at", Double),
     Column("files_removed_at", Double),
+    Column("by_admin", Boolean, nullable=False, server_default=true()),
     UniqueConstraint("owner", "idempotency_key"),
     # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
     Index("jobs_by_status", "status", "created_at", "id"),
     Index("jobs_by_kind", "kind", "created_at", "id"),
     Index("jobs_by_kind_and_status", "kind", "status", "created_at", "id"),
+    Index("jobs_by_owner", "owner", "created_at", "id"),
+    Index("jobs_by_owner_and_status", "owner", "status", "created_at", "id"),
+    Index("jobs_by_result", "result_version"),
     Index("jobs_eligible", "kind", "created_at", "id", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
     Index(
         "jobs_unpruned",
@@ -187,8 +192,10 @@ datasets = Table(
     Column("fence", BigInteger, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Double, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
     Index("datasets_by_time", "created_at", "id"),
     Index("datasets_by_status", "status", "created_at", "id"),
+    Index("datasets_by_owner", "owner", "created_at", "id"),
 )
 
 versions = Table(
@@ -204,6 +211,7 @@ versions = Table(
     Column("status", Choice(VersionStatus), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("damaged_at", Double),
+    Column("owner", Text, nullable=False, server_default=""),
     Index("versions_by_time", "created_at", "id"),
     Index("versions_by_status", "status", "created_at", "id"),
     Index("versions_by_base", "base_version"),
@@ -259,6 +267,7 @@ aliases = Table(
     Column("previous", Text, ForeignKey("versions.id")),
     Column("updated_at", Double, nullable=False),
     Column("lock", Fields(AliasLock)),
+    Column("owner", Text, nullable=False, server_default=""),
     Index("aliases_by_version", "version"),
 )
 

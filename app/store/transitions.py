@@ -6,14 +6,15 @@ from sqlalchemy import Connection, select, update
 
 from app.errors import LeaseLost, UnknownRecord
 from app.store.job_events import append
+from app.store.owned import Conditions
 from app.store.records import Event, EventType, Job, Json, Lease, Level
 from app.store.states import HELD, TERMINAL, Action, JobStatus, after
 from app.store.tables import jobs
 
 
-def locked_job(connection: Connection, job_id: str) -> Job:
+def locked_job(connection: Connection, job_id: str, seen: Conditions = ()) -> Job:
     """The job, locked against changes until this transaction ends. Raises UnknownRecord."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).one_or_none()
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id, *seen).with_for_update()).one_or_none()
     if row is None:
         raise UnknownRecord("job")
     return Job.of(row._mapping)

@@ -12,28 +12,37 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import UnusableRecord, VersionGone
+from app.store.owned import Conditions
 from app.store.records import NewVersion, Version, VersionStatus
 from app.store.tables import versions
 
 
-def find(connection: Connection, version_id: str, *, lock: bool = False) -> Version | None:
-    """A version's row, whatever its status. With `lock`, locked against changes."""
-    query = select(versions).where(versions.c.id == version_id)
+def find(
+    connection: Connection, version_id: str, *, seen: Conditions = (), lock: bool = False
+) -> Version | None:
+    """A version's row, whatever its status, if it is among the `seen`. With `lock`, locked against changes."""
+    query = select(versions).where(versions.c.id == version_id, *seen)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else Version.of(row._mapping)
 
 
 def register(
-    connection: Connection, new: NewVersion, now: float, *, job_id: str | None, files: Path | None = None
+    connection: Connection,
+    new: NewVersion,
+    now: float,
+    *,
+    job_id: str | None,
+    owner: str = "",
+    files: Path | None = None,
 ) -> Version:
     """Insert a version, or return the existing one with the same content. A deleted one is revived.
 
-    `files` is where this process sees its folder.
+    An existing one keeps its owner, a revived one takes this one. `files` is where this process sees its folder.
 
     Raises: UnusableRecord if its base is not registered or was deleted; VersionGone if `files` does not
     exist.
     """
-    registered = _registered(connection, new, now, job_id)
+    registered = _registered(connection, new, now, job_id, owner)
     if files is not None and not files.is_dir():  # the row is locked here, so the files cannot be removed now
         raise VersionGone(
             f"The files of the version {new.id} were removed in the meantime; publish it again."
@@ -55,7 +64,9 @@ def lock_unregistered(connection: Connection, version_id: str, now: float) -> bo
     return there.status is VersionStatus.DELETED
 
 
-def _registered(connection: Connection, new: NewVersion, now: float, job_id: str | None) -> Version:
+def _registered(
+    connection: Connection, new: NewVersion, now: float, job_id: str | None, owner: str
+) -> Version:
     if new.base_version is not None:
         hold(connection, new.base_version, param="base")
     values: dict[str, Any] = {
@@ -67,6 +78,7 @@ def _registered(connection: Connection, new: NewVersion, now: float, job_id: str
         "status": VersionStatus.READY,
         "created_at": now,
         "damaged_at": None,
+        "owner": owner,
     }
     inserted = _insert_new(connection, {**values, "id": new.id, "job_id": job_id})
     if inserted is not None:

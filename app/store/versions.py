@@ -1,6 +1,6 @@
 """The registered versions."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, select, update
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, update
 from app.errors import RecordInUse, UnknownRecord
 from app.store import alias_sql, version_sql
 from app.store.database import Clock, Database
+from app.store.owned import made_by, seen_by
 from app.store.paging import page
 from app.store.records import NewVersion, Page, Version, VersionStatus
 from app.store.states import OPEN
@@ -18,11 +19,15 @@ class Versions:
     """The table of versions.
 
     `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
+
+    With an owner, versions that are neither its own nor offered to all (`app.store.owned`) are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
+        self._seen = seen_by(owner)
 
     def register(self, new: NewVersion) -> Version:
         """Register a version that no job made, for example a base. Repeating it is not an error.
@@ -35,13 +40,29 @@ class Versions:
     def get(self, version_id: str) -> Version:
         """A version, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            version = version_sql.find(connection, version_id)
+            version = version_sql.find(connection, version_id, seen=self._seen)
         if version is None:
             raise UnknownRecord("version")
         return version
 
+    def made(self, version_id: str) -> bool:
+        """Whether a job of this owner made the version."""
+        with self._database.reading() as connection:
+            return version_sql.find(connection, version_id, seen=made_by(self._owner)) is not None
+
+    def among(self, ids: Collection[str]) -> frozenset[str]:
+        """Those of the ids that are versions which this owner sees."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(versions.c.id).where(versions.c.id.in_(ids), *self._seen))
+            return frozenset(rows.scalars())
+
     def list(
-        self, *, status: VersionStatus | None = VersionStatus.READY, after: str | None = None, limit: int = 20
+        self,
+        *,
+        status: VersionStatus | None = VersionStatus.READY,
+        owner: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
     ) -> Page[Version]:
         """Versions, newest first, starting after the id `after`.
 
@@ -49,7 +70,13 @@ class Versions:
         """
         with self._database.reading() as connection:
             rows, has_more = page(
-                connection, versions, equal={"status": status}, after=after, limit=limit, what="version"
+                connection,
+                versions,
+                equal={"status": status, "owner": owner},
+                after=after,
+                limit=limit,
+                what="version",
+                seen=self._seen,
             )
         return Page(tuple(Version.of(row) for row in rows), has_more)
 
@@ -74,17 +101,18 @@ class Versions:
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
+            if version_sql.find(connection, version_id, seen=self._seen) is None:
+                raise UnknownRecord("version")
             # Checked before the version is locked, since aliases are locked first: see app.store.alias_sql.
-            _refuse_if_needed(connection, version_id)
+            _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(
                 select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()
             ).all()
             version = version_sql.find(connection, version_id, lock=True)
-            if version is None:
-                raise UnknownRecord("version")
+            assert version is not None  # versions are never removed, only marked as deleted
             if version.status is VersionStatus.DELETED:
                 return version
-            _refuse_if_needed(connection, version_id)
+            _refuse_if_needed(connection, version_id, self._owner)
             row = connection.execute(
                 update(versions)
                 .where(versions.c.id == version_id)
@@ -107,24 +135,31 @@ class Versions:
             yield version_sql.lock_unregistered(connection, version_id, self._clock())
 
 
-def _refuse_if_needed(connection: Connection, version_id: str) -> None:
-    if (need := _need(connection, version_id)) is not None:
+def _refuse_if_needed(connection: Connection, version_id: str, owner: str | None) -> None:
+    if (need := _need(connection, version_id, owner)) is not None:
         raise RecordInUse(f"The version {version_id} cannot be deleted: {need}.", param="version")
 
 
-def _need(connection: Connection, version_id: str) -> str | None:
+def _need(connection: Connection, version_id: str, owner: str | None) -> str | None:
+    """What needs the version. `owner` is not told the ids of what belongs to others."""
     alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
     if alias is not None:
         return f"the alias {alias.name} points to it; point the alias to another version first"
     job = connection.execute(
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.owner)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)
         .where(job_versions.c.version_id == version_id, jobs.c.status.in_(sorted(OPEN)))
     ).first()
     if job is not None:
-        return f"the job {job.id} needs it and has not ended; wait for the job, or cancel it"
+        which = f"the job {job.id}" if owner in (None, job.owner) else "a job of another key"
+        return f"{which} needs it and has not ended; wait for the job, or cancel it"
     over = versions.alias()
     child = connection.execute(
-        select(over.c.id).where(over.c.base_version == version_id, over.c.status == VersionStatus.READY)
+        select(over.c.id, over.c.owner).where(
+            over.c.base_version == version_id, over.c.status == VersionStatus.READY
+        )
     ).first()
-    return None if child is None else f"the version {child.id} is based on it; delete that version first"
+    if child is None:
+        return None
+    which = f"the version {child.id}" if owner in (None, child.owner) else "a version of another key"
+    return f"{which} is based on it; delete that version first"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import RowMapping, delete, insert, select, update
 
 from app.store.database import Clock, Database
+from app.store.owned import owned
 from app.store.records import Record
 from app.store.states import HELD, JobKind
 from app.store.tables import jobs, workers
@@ -36,15 +37,19 @@ class Worker(NewWorker):
     seen_at: float
     alive: bool
     job_id: str | None
-    """The job that it holds."""
+    """The job that it holds, if the caller sees that job."""
 
 
 class Workers:
-    """The table of workers. Every method raises StoreUnavailable when the database is unavailable."""
+    """The table of workers. Every method raises StoreUnavailable when the database is unavailable.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    With an owner, the job of a worker is not shown if it belongs to another.
+    """
+
+    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._seen = owned(jobs, owner)
 
     def beat(self, worker: NewWorker) -> None:
         """Record that the worker is alive, and forget workers that were not seen for a day."""
@@ -64,7 +69,7 @@ class Workers:
 
     def list(self) -> tuple[Worker, ...]:
         """Every worker of the last day, most recently seen first."""
-        held = select(jobs.c.lease_owner, jobs.c.id).where(jobs.c.status.in_(sorted(HELD)))
+        held = select(jobs.c.lease_owner, jobs.c.id).where(jobs.c.status.in_(sorted(HELD)), *self._seen)
         with self._database.reading() as connection:
             rows = connection.execute(select(workers).order_by(workers.c.seen_at.desc())).mappings().all()
             at_work: dict[str | None, str] = {row.lease_owner: row.id for row in connection.execute(held)}

@@ -123,15 +123,28 @@ def list_models(client: Client, limit: int) -> Any:
 @reason_option
 @option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
 @option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")
+@option(
+    "--owner",
+    metavar="KEY",
+    help="Give the alias to the key of this name, which may then move it to its own versions. '' takes it back.",
+)
 @wait_option
 @remote(_print_promoted, code=_code)
-def promote(client: Client, version: str, reason: str, alias: str, force: bool, wait: float | None) -> Any:
+def promote(
+    client: Client,
+    version: str,
+    reason: str,
+    alias: str,
+    force: bool,
+    owner: str | None,
+    wait: float | None,
+) -> Any:
     """Point an alias to a version.
 
     The service loads and serves the version within seconds, without a restart.
     """
     forced = True if force else None
-    return client.promote(version, alias=alias, reason=reason, force=forced, wait_s=wait)
+    return client.promote(version, alias=alias, reason=reason, owner=owner, force=forced, wait_s=wait)
 
 
 @models.command()

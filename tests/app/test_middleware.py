@@ -70,6 +70,7 @@ def _app(**changes: object) -> FastAPI:
 
     responses.install_error_handlers(app)
     app.state.metrics = Metrics()
+    app.state.key_ring = None
     middleware.install(app, settings, app.state.metrics)
     return app
 

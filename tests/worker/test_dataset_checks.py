@@ -46,9 +46,10 @@ def tar_of(folder: Path, top: str = "") -> bytes:
 
 
 def uploaded(
-    store: Store, config: WorkerConfig, data: bytes, format: str = "pairs", **source: Any
+    store: Store, config: WorkerConfig, data: bytes, format: str = "pairs", *, owner: str = "", **source: Any
 ) -> Dataset:
-    dataset = store.datasets.add(name="a", format=format, source={"upload": "archive", **source})
+    source = {"upload": "archive", **source}
+    dataset = store.datasets.add(name="a", format=format, source=source, owner=owner, size_bytes=len(data))
     with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / ARCHIVE).write_bytes(data)
         claim.keep_upload()
@@ -410,3 +411,30 @@ def test_claim_is_let_go_before_the_result_ends_it(
         check(config, store, claimed, concluding=look)
     waits = DatasetStatus.VALIDATING
     assert seen == [[waits, waits], [DatasetStatus.READY, waits]]
+
+
+@pytest.mark.parametrize(("owner", "status"), [("alice", "rejected"), ("", "ready")])
+def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
+    store: Store, config: WorkerConfig, pairs_folder: Path, owner: str, status: str
+) -> None:
+    size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
+    store.datasets.add(name="b", format="pairs", source={}, owner=owner, size_bytes=1000)
+    other = store.datasets.claim_check("checker", 60)
+    assert other is not None
+    uploaded(store, config, tar_of(pairs_folder), owner=owner)
+
+    found = checked(store, replace(config, max_stored_bytes_per_key=size + 999))
+
+    assert found.status == status
+    store.datasets.release_check(other)
+
+
+def test_data_set_counts_with_the_size_of_its_files(
+    store: Store, config: WorkerConfig, pairs_folder: Path
+) -> None:
+    size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
+    uploaded(store, config, tar_of(pairs_folder), owner="alice")
+
+    found = checked(store, replace(config, max_stored_bytes_per_key=size))
+
+    assert (found.status, found.size_bytes) == ("ready", size)

@@ -275,6 +275,28 @@ def test_job_leaves_a_locked_alias_succeeds_and_says_why(
     assert store.versions.get(str(job.result_version)).job_id == job.id
 
 
+@pytest.mark.parametrize(("owner", "promoted"), [("alice", True), ("bob", False), ("", False)])
+def test_job_of_a_key_promotes_to_an_alias_that_the_key_still_has(
+    config: WorkerConfig,
+    store: Store,
+    submit: Submit,
+    finetune_config: dict[str, Any],
+    tiny_folder: Path,
+    owner: str,
+    promoted: bool,
+) -> None:
+    base = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+    store.versions.register(unpublished_version(base))
+    store.aliases.promote(Move("live", "a test", "", 0, give_to=owner), base.version)
+
+    asked = finetune_config | {"promote": "always", "alias": "live"}
+    job = run_job(config, store, submit(asked, owner="alice", by_admin=False), finetune)
+
+    assert promotion_of(job)["promoted"] is promoted
+    assert store.aliases.get("live").version == (job.result_version if promoted else base.version)
+    assert store.versions.get(str(job.result_version)).owner == "alice"
+
+
 def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
     config: WorkerConfig,
     store: Store,

@@ -70,7 +70,7 @@ def _route(method: str, path: str, operation: dict[str, Any], schemas: dict[str,
 
 def _scope(operation: dict[str, Any]) -> str:
     scopes = [scope for need in operation["security"] for each in need.values() for scope in each]
-    return ", ".join(f"`{scope}`" for scope in scopes) or "none; anybody may call it"
+    return " or ".join(f"`{scope}`" for scope in scopes) or "none; anybody may call it"
 
 
 def _body(schema: Schema, schemas: dict[str, Schema]) -> str:

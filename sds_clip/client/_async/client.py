@@ -74,9 +74,11 @@ class AsyncClient:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return await inference.embed(self._http, images, texts, options)
 
-    async def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
+    async def models(
+        self, *, owner: str | None = None, after: str | None = None, limit: int = 20
+    ) -> dict[str, Any]:
         """Return the served models, the aliases, and a page of versions, newest first."""
-        return await self._http.json(calls.page("/models", after=after, limit=limit))
+        return await self._http.json(calls.page("/models", after=after, limit=limit, owner=owner))
 
     async def model(self, version: str) -> dict[str, Any]:
         """Return a version by its id or an alias."""
@@ -85,7 +87,7 @@ class AsyncClient:
     async def promote(
         self, version: str, *, reason: str, alias: str = "default", **options: Any
     ) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, expected_generation, wait_s.
+        """Point an alias to a version. Options: force, owner, expected_generation, wait_s.
 
         With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
         after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
@@ -155,9 +157,11 @@ class AsyncClient:
             calls.register({"source": source, "format": format, "name": name, **options})
         )
 
-    async def datasets(self, *, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    async def datasets(
+        self, *, status: str | None = None, owner: str | None = None, limit: int = 20
+    ) -> list[dict[str, Any]]:
         """List data sets, newest first."""
-        return await self._http.items("/datasets", limit, status=status)
+        return await self._http.items("/datasets", limit, status=status, owner=owner)
 
     async def dataset(self, dataset_id: str) -> dict[str, Any]:
         """Return a data set with its status and the problems that were found in it."""
@@ -186,13 +190,11 @@ class AsyncClient:
         return await self._http.json(calls.dry_run(kind, fields))
 
     async def jobs(
-        self, *, kind: str | None = None, status: str | None = None, limit: int = 20
+        self, *, kind: str | None = None, status: str | None = None, owner: str | None = None, limit: int = 20
     ) -> list[AsyncJob]:
         """List jobs, newest first."""
-        return [
-            AsyncJob(self._http, info)
-            for info in await self._http.items("/jobs", limit, kind=kind, status=status)
-        ]
+        found = await self._http.items("/jobs", limit, kind=kind, status=status, owner=owner)
+        return [AsyncJob(self._http, info) for info in found]
 
     async def job(self, job_id: str) -> AsyncJob:
         return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))

@@ -73,16 +73,18 @@ class Client:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return inference.embed(self._http, images, texts, options)
 
-    def models(self, *, after: str | None = None, limit: int = 20) -> dict[str, Any]:
+    def models(
+        self, *, owner: str | None = None, after: str | None = None, limit: int = 20
+    ) -> dict[str, Any]:
         """Return the served models, the aliases, and a page of versions, newest first."""
-        return self._http.json(calls.page("/models", after=after, limit=limit))
+        return self._http.json(calls.page("/models", after=after, limit=limit, owner=owner))
 
     def model(self, version: str) -> dict[str, Any]:
         """Return a version by its id or an alias."""
         return self._http.json(calls.get("models", version))
 
     def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, expected_generation, wait_s.
+        """Point an alias to a version. Options: force, owner, expected_generation, wait_s.
 
         With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
         after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
@@ -148,9 +150,11 @@ class Client:
         """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
 
-    def datasets(self, *, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    def datasets(
+        self, *, status: str | None = None, owner: str | None = None, limit: int = 20
+    ) -> list[dict[str, Any]]:
         """List data sets, newest first."""
-        return self._http.items("/datasets", limit, status=status)
+        return self._http.items("/datasets", limit, status=status, owner=owner)
 
     def dataset(self, dataset_id: str) -> dict[str, Any]:
         """Return a data set with its status and the problems that were found in it."""
@@ -178,9 +182,12 @@ class Client:
         """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return self._http.json(calls.dry_run(kind, fields))
 
-    def jobs(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Job]:
+    def jobs(
+        self, *, kind: str | None = None, status: str | None = None, owner: str | None = None, limit: int = 20
+    ) -> list[Job]:
         """List jobs, newest first."""
-        return [Job(self._http, info) for info in self._http.items("/jobs", limit, kind=kind, status=status)]
+        found = self._http.items("/jobs", limit, kind=kind, status=status, owner=owner)
+        return [Job(self._http, info) for info in found]
 
     def job(self, job_id: str) -> Job:
         return Job(self._http, self._http.json(calls.get("jobs", job_id)))

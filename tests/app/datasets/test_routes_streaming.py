@@ -55,6 +55,7 @@ def server(folder: Path, key: str, small_reference: str) -> Iterator[RunningServ
         SDS_CLIP_MAX_BODY_BYTES="65536",
         SDS_CLIP_MAX_UPLOAD_BYTES=str(300 * MB),
         SDS_CLIP_MAX_UPLOADS=str(MAX_UPLOADS),
+        SDS_CLIP_MAX_UPLOADS_PER_KEY=str(MAX_UPLOADS),
     ) as server:
         yield server
 

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from httpx import Response
 from starlette.testclient import TestClient
 
+from app.keys import create_key
 from app.main import create_app
 from app.registry.publish import read_published
 from app.settings import Settings
@@ -19,6 +21,8 @@ from models.clip import Clip
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import Databases
 
+USERS = ("alice", "bob")
+
 
 @dataclass
 class Service:
@@ -28,9 +32,11 @@ class Service:
     store: Store
     settings: Settings
 
-    def ready_dataset(self, format: str = "pairs", *, usable: int = 1000, name: str = "set") -> str:
+    def ready_dataset(
+        self, format: str = "pairs", *, usable: int = 1000, name: str = "set", owner: str = ""
+    ) -> str:
         """The id of a data set that was checked."""
-        added = self.store.datasets.add(name=name, format=format, source={})
+        added = self.store.datasets.add(name=name, format=format, source={}, owner=owner)
         self.accept(added, usable)
         return added.id
 
@@ -50,8 +56,9 @@ class Service:
         return job
 
     def request(self, **fields: Any) -> dict[str, Any]:
-        """A request for a fine-tuning job; its data set is made if none is given."""
-        training = fields.get("training_data") or self.ready_dataset()
+        """A request for a fine-tuning job; its data set is made for `owner` if none is given."""
+        owner = fields.pop("owner", "")
+        training = fields.get("training_data") or self.ready_dataset(owner=owner)
         return {
             "teacher": "demo",
             "hyperparameters": {"steps": 10},
@@ -100,6 +107,90 @@ def make_service(
 @pytest.fixture
 def service(make_service: Callable[..., Service]) -> Service:
     return make_service()
+
+
+@dataclass
+class Keyed:
+    """A service with a key for each of two users, and one for an administrator."""
+
+    service: Service
+    keys: dict[str, str]
+    scratch: Path
+    clip: Clip
+
+    def ask(self, key: str, method: str, path: str, **request: Any) -> Response:
+        headers = {"Authorization": f"Bearer {self.keys[key]}", **request.pop("headers", {})}
+        answer = self.service.client.request(method, path, headers=headers, **request)
+        assert answer.status_code != 500, answer.text
+        return cast(Response, answer)
+
+    def dataset(self, owner: str, format: str = "pairs") -> str:
+        return self.service.ready_dataset(format, owner=owner)
+
+    def job(self, owner: str, **fields: Any) -> str:
+        body = self.service.request(owner=owner, **fields)
+        answer = self.ask(owner, "POST", "/finetune", json=body)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def version(self, owner: str, *, seed: int = 0) -> str:
+        """A version that a job of the owner made over the base that is served."""
+        root = self.service.settings.data_dir / "versions"
+        version = publish_tuned(root, self.clip, self.scratch / f"{owner}{seed}", seed=seed)
+        found = read_published(root / version, version)
+        self.job(owner)
+        _, lease = self.service.claim()
+        row = NewVersion(
+            version,
+            f"versions/{version}",
+            found.description,
+            found.size_bytes,
+            base=self.clip.reference,
+            base_version=self.clip.version,
+        )
+        self.service.store.leases.succeed(lease, version=row, result={"steps": 1})
+        return version
+
+    def evaluation(self, owner: str) -> str:
+        """An evaluation that succeeded and left a report."""
+        body = {"model": "demo", "benchmark": "winoground", "data": self.dataset(owner, "winoground")}
+        job_id = str(self.ask(owner, "POST", "/evaluate", json=body).json()["id"])
+        path = f"jobs/{job_id}/1/report.html"
+        file = self.service.settings.data_dir / path
+        file.parent.mkdir(parents=True)
+        file.write_text("<p></p>")
+        _, lease = self.service.claim(JobKind.EVALUATE)
+        self.service.store.leases.succeed(lease, result={"files": {"report": path}})
+        return job_id
+
+    def served(self) -> set[str]:
+        """The names under which something answers."""
+        return {model["name"] for model in self.ask("root", "GET", "/models").json()["models"]}
+
+    def give(self, alias: str, owner: str, version: str) -> None:
+        """Give an alias to a key, as an administrator."""
+        body = {"alias": alias, "owner": owner, "reason": "hers", "force": True}
+        answer = self.ask("root", "POST", f"/models/{version}/promote", json=body)
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+def make_keyed(
+    make_service: Callable[..., Service], tmp_path: Path, small_clip: Clip
+) -> Callable[..., Keyed]:
+    def make(**changed: Any) -> Keyed:
+        file = tmp_path / "keys.json"
+        keys = {name: create_key(file, name, ["infer", "train"]) for name in USERS}
+        keys["root"] = create_key(file, "root", ["infer", "train", "admin"])
+        values = {"keys_file": file, "swap_poll_s": 0.02, "precision": "float32", **changed}
+        return Keyed(make_service(**values), keys, tmp_path / "scratch", small_clip)
+
+    return make
+
+
+@pytest.fixture
+def keyed(make_keyed: Callable[..., Keyed]) -> Keyed:
+    return make_keyed()
 
 
 @pytest.fixture(scope="session")

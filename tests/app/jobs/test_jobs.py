@@ -299,7 +299,7 @@ def test_job_that_promotes_is_retried_by_an_administrator_alone(
     """Whoever cancelled it may have done so to keep the alias where it is."""
     keys = tmp_path / "keys.json"
     train, both = create_key(keys, "train", ["train"]), create_key(keys, "both", ["train", "admin"])
-    service = make_service(keys_file=keys)
+    service = make_service(keys_file=keys, shared_workspace=True)
     admin = {"Authorization": f"Bearer {both}"}
     answer = service.client.post("/finetune", json=service.request(promote="always"), headers=admin)
     job = f"/jobs/{answer.json()['id']}"

@@ -13,6 +13,7 @@ from app.jobs import stream as streams
 from app.jobs.service import JobService, JobUpdate
 from app.jobs.stream import stream
 from app.jobs.waker import Waker
+from app.keys import Caller
 from app.places import Places
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
@@ -44,10 +45,10 @@ def following(store: Store, use: Callable[[AsyncIterator[str]], Awaitable[Answer
     async def run() -> Answer:
         threads = StoreThreads(2)
         threads.open = True
-        service = JobService(store, threads, Waker(None), cast(Any, None), Path())
+        service = JobService(store.seen_by, threads, Waker(None), cast(Any, None), Path())
 
         async def read(after: int) -> JobUpdate:
-            return await service.update_since(job.id, after, streams.MAX_EVENTS_PER_READ)
+            return await service.update_since(Caller(), job.id, after, streams.MAX_EVENTS_PER_READ)
 
         async with asyncio.timeout(20):
             answer = await use(stream(read, await read(0), 0, ending=lambda: False))

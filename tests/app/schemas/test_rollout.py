@@ -6,9 +6,10 @@ import pytest
 
 from app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
 from app.schemas.rollout import MovedAlias, ProcessRollout
+from app.schemas.versions import AliasInfo
 from app.store.records import Alias
 
-ALIAS = Alias("live", "b" * 64, 2)
+ALIAS = AliasInfo.model_validate(Alias("live", "b" * 64, 2))
 
 
 def status(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import InternalError, OutOfMemory, Overloaded, Unavailable
+from app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, Unavailable
 from app.serving.batcher import Batcher, Job
 
 Work = Job[str, int, int]
@@ -187,6 +187,20 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         # 8 items at 0.3 s each are 2.4 s; a busy machine takes longer.
         assert 3 <= refused.value.retry_after_s < 60
         with batcher.admit(8):
+            pass
+
+
+async def test_one_caller_cannot_fill_the_queue() -> None:
+    async with batching(Doubler(), max_queue_per_key=4) as batcher:
+        with batcher.admit(3, "alice"), batcher.admit(1, "alice"):
+            with (
+                pytest.raises(KeyLimitReached, match="max_queue_per_key, which is 4"),
+                batcher.admit(1, "alice"),
+            ):
+                pytest.fail("admitted a fifth item of one caller")
+            with batcher.admit(2, "bob"), batcher.admit(2):
+                assert batcher.admitted == 8
+        with batcher.admit(8, "alice"):  # larger than its share, and its only one
             pass
 
 

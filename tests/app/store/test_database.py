@@ -176,6 +176,8 @@ PAGES = {
     "jobs_by_status": {"status": "failed"},
     "jobs_by_kind": {"kind": "finetune"},
     "jobs_by_kind_and_status": {"kind": "finetune", "status": "failed"},
+    "jobs_by_owner": {"owner": ""},
+    "jobs_by_owner_and_status": {"owner": "", "status": "failed"},
 }
 
 
@@ -242,7 +244,7 @@ def test_jobs_of_the_first_tables_are_taken_over(
 ) -> None:
     """One that had come on at its fourth attempt, which had raised its limit, and one that has failed."""
     store = make_store(databases.url(databases.empty()), clock=clock)
-    _upgrade_to(store, "0001")
+    upgrade_to(store, "0001")
     values = {
         "kind": "finetune", "request": "{}", "step": 7, "attempt": 4, "max_attempts": 6, "fence": 4,
         "lease_owner": "gone", "lease_until": clock.now, "not_before": 0.0, "created_at": 1.0, "owner": "",
@@ -265,7 +267,7 @@ def test_jobs_of_the_first_tables_are_taken_over(
     assert store.jobs.request_retry("failed").status is JobStatus.QUEUED
 
 
-def _upgrade_to(store: Store, revision: str) -> None:
+def upgrade_to(store: Store, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with store.database.writing() as connection:

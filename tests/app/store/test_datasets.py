@@ -1,10 +1,11 @@
 """Data sets: their checks, and the jobs that wait for them."""
 
+import threading
 from typing import Any
 
 import pytest
 
-from app.errors import LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
+from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store import Store
 from app.store.datasets import MAX_CHECKS
@@ -186,3 +187,40 @@ def test_data_sets_are_paged_and_unknown_ones_named(store: Store) -> None:
         with pytest.raises(UnknownRecord) as caught:
             ask("ds_none")
         assert caught.value.code == "dataset_not_found"
+
+
+def test_bytes_of_an_owner_are_limited_in_the_transaction_that_adds_them(store: Store) -> None:
+    """Of many simultaneous uploads of 4 bytes, two fit into 10."""
+    outcomes: list[str] = []
+    barrier = threading.Barrier(5)
+
+    def add() -> None:
+        barrier.wait()
+        try:
+            outcomes.append(added(store, owner="alice", size_bytes=4, max_stored_bytes=10).owner)
+        except KeyLimitReached as error:
+            outcomes.append(error.code)
+
+    threads = [threading.Thread(target=add) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcomes) == ["alice", "alice", "key_limit", "key_limit", "key_limit"]
+    assert store.datasets.stored_bytes("alice") == 8
+    added(store, owner="bob", size_bytes=10, max_stored_bytes=10)
+
+
+def test_only_data_sets_with_files_count_as_stored_and_with_their_unpacked_size(store: Store) -> None:
+    first = added(store, owner="alice", size_bytes=1)
+    deleted = added(store, owner="alice", size_bytes=100)
+    added(store, owner="alice")
+    store.datasets.delete(deleted.id)
+    claimed = store.datasets.claim_check("checker", 60)
+    assert claimed is not None
+    assert claimed.id == first.id
+    store.datasets.accept(claimed, content_hash="0" * 64, counts={}, size_bytes=50)
+
+    assert store.datasets.stored_bytes("alice") == 50
+    assert store.datasets.stored_bytes("bob") == 0
