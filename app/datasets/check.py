@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
+from app.datasets.hashes import write_hashes
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
@@ -118,6 +119,7 @@ def _checked(
         check_tars_within(files, files.rglob("*.tar"), limits, progress=progress)
         result = checker(Content((files,), is_folder=True), progress=progress)
         if result.ready:
+            write_hashes(claim.folder, progress=progress)
             claim.publish()
         return result
     # Shards become the data set by a single rename, so after a crash they may already be published.
