@@ -1,8 +1,8 @@
 """Restores a backup into an empty database and a data folder without versions, data sets and jobs.
 
 Everything is unpacked and checked in a folder of its own. Then the rows are written in one transaction, at the end of
-which the files are moved to their places. A restore that was killed can therefore be repeated: either there are no rows,
-or everything is there.
+which the files are moved to their places. A restore that was killed can therefore be repeated: either there are no
+rows, or everything is there.
 """
 
 import contextlib

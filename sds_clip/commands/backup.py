@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from app.store.database import Database
 
 _STREAM = Path("-")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.command(
@@ -104,6 +106,12 @@ def _told() -> Iterator[None]:
         yield
     except (BackupError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise click.ClickException(
+            f"The disk is full ({error.strerror}), so nothing was kept. Free some space, and try again."
+        ) from error
 
 
 def _write(file: Path, database: Database, data_dir: Path) -> Holds:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -67,6 +68,24 @@ def test_standard_output_and_input_make_a_pipe(system: System, made: Made, tmp_p
     restored = System(embedded_database(tmp_path / "restored"), tmp_path / "restored")
     assert restored.rows() == system.rows()
     restored.close()
+
+
+def test_a_full_disk_leaves_no_file(system: System, made: Made, tmp_path: Path) -> None:
+    system.publish("x" * 5000)  # a file of five megabytes
+    out = tmp_path / "out"
+    out.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "sds_clip", "backup", str(out / "b.tar"), "--data-dir", str(system.data_dir)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "sds-clip: The disk is full (File too large), so nothing was kept. Free some space, and try again.\n",
+    )
+    assert list(out.iterdir()) == []
 
 
 def test_missing_files_make_the_backup_end_with_1(
