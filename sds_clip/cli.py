@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import shell_complete
 
+from sds_clip.commands.backup import backup, restore
+from sds_clip.commands.check import check
 from sds_clip.commands.checkpoints import convert, export
 from sds_clip.commands.datasets import datasets
 from sds_clip.commands.doctor import doctor
@@ -34,6 +36,7 @@ _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
     "Use a model": (match, classify, evaluate, propose, finetune, reproduce),
     "Manage a running service": (jobs, workers, models, datasets),
+    "Keep what a service has made": (backup, restore, check),
     "Convert weights, and check the installation": (convert, export, doctor),
 }
 _COMPLETE_VAR = "_SDS_CLIP_COMPLETE"

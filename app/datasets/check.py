@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
+from app.datasets.hashes import write_hashes
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
@@ -121,6 +122,7 @@ def _checked(
         result = checker(Content((files,), is_folder=True), progress=progress)
         if result.ready:
             size_bytes = sum(file.stat().st_size for file in files.rglob("*") if file.is_file())
+            write_hashes(claim.folder, progress=progress)
             claim.publish()
             return replace(result, size_bytes=size_bytes)
         return result

@@ -36,6 +36,7 @@ FORMAT = 1
 MAX_PROCESSES = 32
 # How often unchanged aliases are recorded again, and so the precision of `read_at`. Each time syncs the disk.
 RECORD_EVERY_S = 30.0
+_FILE = "aliases.json"
 _ALIAS_FIELDS = ("name", "version", "generation", "previous")
 
 
@@ -66,7 +67,7 @@ class LocalState:
     def __init__(self, folder: Path) -> None:
         folder, self._lock = _locked(folder)
         self._copies = folder / "versions"
-        self._file = folder / "aliases.json"
+        self._file = folder / _FILE
         self._changing = threading.Lock()
         self._found: dict[str, WeightsLocation] = {}
         self._unwritten: str | None = None
@@ -105,18 +106,14 @@ class LocalState:
         Generations only grow and aliases are never removed, so such a registry is an older copy or a
         different one.
         """
-        read = {alias.name: alias for alias in aliases}
-        for known in () if self.remembered is None else self.remembered.aliases:
-            found = read.get(known.name)
-            generation = 0 if found is None else found.generation
-            if generation < known.generation or (
-                found is not None and generation == known.generation and found.version != known.version
-            ):
-                raise RegistryBehind(
-                    f"The database has generation {generation} of the alias {known.name}, but this process has "
-                    f"already read generation {known.generation}. It is an older copy or another database. "
-                    f"Restore the right database, or remove {self._file} and restart to use this one."
-                )
+        known = () if self.remembered is None else self.remembered.aliases
+        if (moved := _moved_later(known, aliases)) is not None:
+            alias, generation = moved
+            raise RegistryBehind(
+                f"The database has generation {generation} of the alias {alias.name}, but this process has "
+                f"already read generation {alias.generation}. It is an older copy or another database. "
+                f"Restore the right database, or remove {self._file} and restart to use this one."
+            )
 
     def note_location(self, version: str, location: WeightsLocation) -> None:
         self._found[version] = location
@@ -214,6 +211,29 @@ class LocalState:
             if folder.name not in needed:
                 shutil.rmtree(folder, ignore_errors=True)
         self._uncopied = {version: why for version, why in self._uncopied.items() if version in roots}
+
+
+def states_ahead(folder: Path, aliases: Sequence[Alias]) -> list[Path]:
+    """The files of states below a folder whose processes would take the registry of `aliases` for an older one."""
+    found = []
+    for file in sorted(folder.rglob(_FILE)):
+        remembered = _read(file)
+        if remembered is not None and _moved_later(remembered.aliases, aliases) is not None:
+            found.append(file)
+    return found
+
+
+def _moved_later(known: Sequence[Alias], aliases: Sequence[Alias]) -> tuple[Alias, int] | None:
+    """An alias of which a later move is known than `aliases` contains, and its generation there."""
+    read = {alias.name: alias for alias in aliases}
+    for alias in known:
+        found = read.get(alias.name)
+        generation = 0 if found is None else found.generation
+        if generation < alias.generation or (
+            found is not None and generation == alias.generation and found.version != alias.version
+        ):
+            return alias, generation
+    return None
 
 
 def _base_version(location: WeightsLocation) -> str | None:

@@ -37,6 +37,8 @@ class Database:
         # While connecting, SQLAlchemy passes on the driver's own error unwrapped.
         self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
+        self.file = Path(self._engine.url.database or "") if self.is_sqlite else None
+        """The file of an SQLite database."""
         # On SQLite a writer takes its lock at the start. A transaction that reads first could not get the
         # lock later without the risk of a deadlock.
         self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.commands.worker import QUEUES
+from sds_clip.database import embedded_database
 from sds_clip.extras import how_to_get, missing_packages
 from sds_clip.options import (
     Command,
@@ -95,7 +96,7 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
         shared = {
             **{name: given[name] for name in ("device", "precision", "threads", "keys_file")},
             "data_dir": settings.data_dir.absolute(),
-            "database_url": settings.database_url or _database(settings.data_dir),
+            "database_url": settings.database_url or embedded_database(settings.data_dir),
             "broker_url": broker.url if broker else settings.broker_url,
             "worker_device": worker_device,
             "worker_threads": worker_threads,
@@ -135,12 +136,6 @@ def _run(
 
 def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "sds_clip", *arguments, "--supervised"]
-
-
-def _database(data_dir: Path) -> str:
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(data_dir.absolute() / "sds-clip.db")).render_as_string()
 
 
 def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from app.datasets.check import CheckResult, check_registered, check_upload
 from app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, set_content, shard_name
+from app.datasets.hashes import first_wrong_file
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
 from app.errors import DatasetBusy
@@ -54,7 +55,11 @@ def test_good_archive_becomes_a_data_set(
     result = check_upload(folders, "ds_1", check_winoground, recorded.append)
     assert recorded == [result]
     assert result.ready
-    assert left(folders) == sorted(f"sets/ds_1/files/winoground/{name}" for name in files)
+    assert left(folders) == [
+        *sorted(f"sets/ds_1/files/winoground/{name}" for name in files),
+        "sets/ds_1/sha256.json",
+    ]
+    assert first_wrong_file(folders.content("ds_1"), is_quick=False) is None
     again = check_winoground(set_content(folders.content("ds_1")))
     assert replace(again, size_bytes=sum(map(len, files.values()))) == result
 
@@ -92,7 +97,7 @@ def test_crash_before_the_record_is_committed_is_made_good_by_another_check(
     assert "uploads/ds_1/archive" in left(folders)
     recorded: list[CheckResult] = []
     assert check_upload(folders, "ds_1", check_winoground, recorded.append).ready
-    assert left(folders) == sorted(f"sets/ds_1/files/{name}" for name in files)
+    assert left(folders) == [*sorted(f"sets/ds_1/files/{name}" for name in files), "sets/ds_1/sha256.json"]
 
 
 def test_shards_are_kept_as_they_are_even_over_a_crash(folders: DatasetFolders) -> None:
@@ -164,7 +169,7 @@ def test_tar_files_behind_a_link_are_looked_at(tmp_path: Path, files: dict[str, 
     assert [problem.code for problem in found.problems] == ["archive_member_unsafe"]
 
 
-def test_unpacking_and_looking_at_shards_are_progress(
+def test_unpacking_hashing_and_looking_at_shards_are_progress(
     folders: DatasetFolders, files: dict[str, bytes]
 ) -> None:
     uploaded(folders, zip_of(files))
@@ -172,7 +177,8 @@ def test_unpacking_and_looking_at_shards_are_progress(
     check_upload(
         folders, "ds_1", check_winoground, lambda _: None, progress=lambda *state: seen.append(state)
     )
-    assert seen == [*((count, 0) for count in range(1, len(files) + 1)), (4, 4)]
+    counts = range(1, len(files) + 1)
+    assert seen == [*((count, 0) for count in counts), (4, 4), *((count, len(files)) for count in counts)]
     with folders.claim("ds_1") as claim:
         (claim.folder / SHARDS).mkdir()
         for number in range(2):

@@ -1,0 +1,86 @@
+"""Which files the rows of the database name, by paths relative to the data folder."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from app.schemas.jobs import FILES
+from app.store.records import SOURCE_PATH, DatasetStatus, VersionStatus
+from app.store.states import TERMINAL, JobStatus
+from app.store.transfer import Row
+
+TABLES = ("jobs", "datasets", "versions", "aliases")
+"""The tables whose rows name files or versions."""
+FOLDERS = ("versions", "datasets/sets", "datasets/uploads", "jobs")
+"""The folders that hold the files, each in a folder named by its id."""
+
+_FOLDER = re.compile(rf"(?:{'|'.join(FOLDERS)})/[A-Za-z0-9_-]+(?=/|\Z)")
+_PART = re.compile(r"(?!\.{1,2}$)[^/\0]+")
+
+
+class WrongPath(ValueError):
+    """A row names a path outside the folders of versions, data sets and jobs."""
+
+
+class What(StrEnum):
+    """What the files are."""
+
+    VERSION = "version"
+    DATASET = "data set"
+    UPLOAD = "upload"
+    REPORT = "report"
+    JOB = "job"
+    """The checkpoints, logs and scores of a job that may still continue. It may have none of them."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """Files that a row names: a folder, or the single file of a report."""
+
+    what: What
+    id: str
+    paths: tuple[str, ...]
+    """Where they may be. They are there if one of these is."""
+    is_open: bool = False
+    """For a job, whether it has not ended."""
+
+    @property
+    def folders(self) -> set[str]:
+        """The folders of all files of this version, data set or job."""
+        return {found[0] for found in map(_FOLDER.match, self.paths) if found is not None}
+
+
+def named_by(rows: Iterable[Row]) -> Iterator[Named]:
+    """Yield what the rows name. Raises WrongPath."""
+    for table, row in rows:
+        for named in _named(table, row):
+            for path in named.paths:
+                _check(path)
+            yield named
+
+
+def _check(path: str) -> None:
+    found = _FOLDER.match(path)
+    rest = path[found.end() :] if found else ""
+    if found is None or not all(_PART.fullmatch(part) for part in rest.split("/")[1:]):
+        raise WrongPath(f"A row names the path {path!r}, where no files of versions, data sets or jobs are.")
+
+
+def _named(table: str, row: dict[str, Any]) -> Iterator[Named]:
+    if table == "versions" and row["status"] == VersionStatus.READY and row["folder"] is not None:
+        yield Named(What.VERSION, row["id"], (row["folder"],))
+    elif table == "datasets" and SOURCE_PATH not in row["source"]:
+        checked = f"datasets/sets/{row['id']}"
+        if row["status"] == DatasetStatus.READY:
+            yield Named(What.DATASET, row["id"], (checked,))
+        elif row["status"] == DatasetStatus.VALIDATING:
+            # A check renames an upload to the data set before it records its result.
+            yield Named(What.UPLOAD, row["id"], (f"datasets/uploads/{row['id']}", checked))
+    # Tables of the first release have no column for the removal of files.
+    elif table == "jobs" and row.get("files_removed_at") is None:
+        for path in ((row["result"] or {}).get(FILES) or {}).values():
+            yield Named(What.REPORT, row["id"], (path,))
+        if row["status"] != JobStatus.SUCCEEDED:
+            yield Named(What.JOB, row["id"], (f"jobs/{row['id']}",), row["status"] not in TERMINAL)

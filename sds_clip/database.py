@@ -1,0 +1,40 @@
+"""The database of a system, for commands that read or write it without a service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from app.store.database import Database
+
+
+@contextmanager
+def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Database]:
+    """The database of a system, whose tables stay as they are. With `is_new`, an SQLite file may be created.
+
+    Raises: ConfigurationError.
+    """
+    from app.errors import ConfigurationError
+    from app.store.database import Database
+
+    url = settings.database_url or embedded_database(settings.data_dir)
+    database = Database(url, timeout_s=settings.store_timeout_s)
+    try:
+        if database.file is not None and not is_new and not database.file.exists():
+            raise ConfigurationError(
+                f"There is no database {database.file}. Check SDS_CLIP_DATABASE_URL and SDS_CLIP_DATA_DIR."
+            )
+        yield database
+    finally:
+        database.close()
+
+
+def embedded_database(data_dir: Path) -> str:
+    """The URL of the database of `sds-clip up`, if SDS_CLIP_DATABASE_URL names none."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(data_dir.absolute() / "sds-clip.db")).render_as_string()

@@ -1,0 +1,192 @@
+"""A restore takes nothing from an archive that is damaged, incomplete or hostile, and overwrites nothing."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.backup.archive import FILES, HEADER, MANIFEST, ROWS
+from app.backup.backup import write_backup
+from app.backup.restore import SCRATCH, restore_backup
+from app.backup.scratch import BackupError
+from app.errors import ConfigurationError
+from tests.app.backup.contents import Made, System
+
+Members = list[tuple[tarfile.TarInfo, bytes]]
+
+
+@pytest.fixture
+def archive(system: System, made: Made) -> bytes:
+    out = io.BytesIO()
+    write_backup(system.store.database, system.data_dir, out)
+    return out.getvalue()
+
+
+@pytest.fixture(params=["sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The archive is read before a database is written, so one kind is enough."""
+    return str(request.param)
+
+
+def refused(archive: bytes, empty: System, match: str, error: type[ValueError] = BackupError) -> None:
+    with pytest.raises(error, match=match):
+        restore_backup(io.BytesIO(archive), empty.store.database, empty.data_dir)
+    assert empty.rows() == []
+    assert empty.files() == {}
+    assert [path.name for path in (empty.data_dir / SCRATCH).iterdir()] == ["lock"]
+
+
+def members(archive: bytes) -> Members:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return [(info, tar.extractfile(info).read() if info.isfile() else b"") for info in tar]  # type: ignore[union-attr]
+
+
+def packed(content: Members) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in content:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def plain(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def with_manifest(content: Members) -> bytes:
+    """Pack the members with a manifest that fits them, as somebody hostile would."""
+    files = {
+        info.name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        for info, data in content
+        if info.isfile() and info.name != MANIFEST
+    }
+    manifest = json.dumps({"format": 1, "files": files, "missing": []}).encode()
+    return packed([*(each for each in content if each[0].name != MANIFEST), (plain(MANIFEST), manifest)])
+
+
+def edited(archive: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    return with_manifest(
+        [(info, change(data) if info.name == name else data) for info, data in members(archive)]
+    )
+
+
+@pytest.mark.parametrize("part", [HEADER, ROWS, FILES, MANIFEST])
+def test_a_flipped_byte_is_found(archive: bytes, empty: System, part: str) -> None:
+    changed = [
+        (
+            info,
+            data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+            if info.name.startswith(part) and len(data) > 3
+            else data,
+        )
+        for info, data in members(archive)
+    ]
+    refused(packed(changed), empty, "damaged or incomplete")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_an_archive_that_was_cut_off_is_incomplete(archive: bytes, empty: System, share: float) -> None:
+    end = archive.rindex(b'{"format": 1, "files"')
+    refused(archive[: int(end * share)], empty, "damaged or incomplete")
+
+
+def test_an_archive_without_its_manifest_was_never_finished(archive: bytes, empty: System) -> None:
+    refused(packed([each for each in members(archive) if each[0].name != MANIFEST]), empty, "never finished")
+
+
+def test_something_else_is_no_backup(empty: System) -> None:
+    refused(b"", empty, "no backup of this program")
+    refused(b"SQLite format 3\0" * 100, empty, "no backup of this program")
+
+
+@pytest.mark.parametrize("place", ["before the manifest", "after the manifest"])
+def test_an_added_file_is_found(archive: bytes, made: Made, empty: System, place: str) -> None:
+    added = (plain(f"{FILES}/versions/{made.version}/added"), b"added")
+    content = members(archive)
+    content.insert(len(content) - (place == "before the manifest"), added)
+    refused(packed(content), empty, "is not the file that was written|after the manifest")
+
+
+def test_a_removed_file_and_one_that_is_there_twice_are_found(
+    archive: bytes, made: Made, empty: System
+) -> None:
+    content = members(archive)
+    place = next(index for index, (info, _) in enumerate(content) if info.name.endswith("model.safetensors"))
+    refused(packed(content[:place] + content[place + 1 :]), empty, "is not the file that was written")
+    refused(packed([*content[:place], content[place], *content[place:]]), empty, "is there twice")
+
+
+HOSTILE = {
+    "absolute": plain("/etc/passwd"),
+    "dots": plain(f"{FILES}/versions/../../outside"),
+    "elsewhere": plain("outside"),
+    "unnamed": plain(f"{FILES}/versions/other/file"),
+    "state": plain(f"{FILES}/state/aliases.json"),
+    "symbolic link": plain(f"{FILES}/jobs/x", tarfile.SYMTYPE, "/etc"),
+    "hard link": plain(f"{FILES}/jobs/x", tarfile.LNKTYPE, "/etc/passwd"),
+    "device": plain(f"{FILES}/jobs/x", tarfile.CHRTYPE),
+    "pipe": plain(f"{FILES}/jobs/x", tarfile.FIFOTYPE),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_members_are_refused(archive: bytes, empty: System, tmp_path: Path, name: str) -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    refused(with_manifest([*members(archive), (HOSTILE[name], b"")]), empty, "damaged or incomplete")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*before, empty.data_dir.name})
+
+
+@pytest.mark.parametrize(
+    "path", ["../../etc", "/etc", "versions/..", "versions/a/../../../etc", "state", "jobs"]
+)
+def test_rows_may_not_name_files_outside(archive: bytes, made: Made, empty: System, path: str) -> None:
+    changed = edited(
+        archive, ROWS, lambda rows: rows.replace(f"versions/{made.version}".encode(), path.encode())
+    )
+    refused(changed, empty, "its rows are wrong")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"table": "events"', b'"table": "secrets"'),
+        (b'"generation":', b'"other":'),
+        (b'"version": "', b'"version": "x'),
+        (b'{"table"', b'["table"'),
+    ],
+)
+def test_rows_that_do_not_fit_the_tables_are_refused(
+    archive: bytes, empty: System, before: bytes, after: bytes
+) -> None:
+    refused(edited(archive, ROWS, lambda rows: rows.replace(before, after)), empty, "its rows are wrong")
+
+
+def test_a_backup_of_a_newer_release_is_refused_as_a_newer_database_is(archive: bytes, empty: System) -> None:
+    def newer(header: bytes) -> bytes:
+        return json.dumps({**json.loads(header), "revision": "9999"}).encode()
+
+    refused(edited(archive, HEADER, newer), empty, "A newer version", ConfigurationError)
+    refused(
+        edited(archive, HEADER, lambda header: header.replace(b'"format": 1', b'"format": 2')),
+        empty,
+        "A newer version",
+    )
+
+
+def test_what_is_in_the_way_is_named_and_kept(
+    archive: bytes, system: System, made: Made, empty: System
+) -> None:
+    before = system.rows(), system.files()
+    with pytest.raises(BackupError, match=r"not empty: there are rows in .*jobs \(4\)"):
+        restore_backup(io.BytesIO(archive), system.store.database, empty.data_dir)
+    with pytest.raises(BackupError, match="is in the way"):
+        restore_backup(io.BytesIO(archive), empty.store.database, system.data_dir)
+    assert (system.rows(), system.files()) == before
+    assert empty.rows() == []
