@@ -149,7 +149,7 @@ def _say_missing(holds: Holds) -> None:
 
 def _states_ahead(settings: Settings, database: Database) -> list[Path]:
     from app.registry.local_state import states_ahead
-    from app.store.versions import Aliases
+    from app.store.aliases import Aliases
 
     aliases = Aliases(database, lambda: 0.0).all()
     folder = settings.state_dir or settings.data_dir / "state"
