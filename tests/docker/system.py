@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +34,26 @@ class System:
         self._folder = folder
 
     def compose(self, *words: str, timeout_s: float = PATIENCE_S, **settings: str) -> str:
-        command = ["docker-compose", "--ansi", "never", "--project-directory", str(self._folder), *words]
+        command = [*self._command, *words]
         return self.engine.command(command, timeout_s=timeout_s, **{**self._settings, **settings})
+
+    @property
+    def _command(self) -> list[str]:
+        return ["docker-compose", "--ansi", "never", "--project-directory", str(self._folder)]
+
+    def stream(self, *words: str, stdin: Path | None = None, stdout: Path | None = None) -> None:
+        """Run a command in a new container of the API, with files as its standard input and output."""
+        with open(stdin or os.devnull, "rb") as source, open(stdout or os.devnull, "wb") as target:
+            command = [*self._command, "run", "--rm", "--no-deps", "-T", "api", *words]
+            done = subprocess.run(
+                command,
+                env={**self.engine.environment, **self._settings},
+                stdin=source,
+                stdout=target,
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE_S,
+            )
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
 
     def up(self, *words: str, **settings: str) -> None:
         """Start what does not run, and wait until all of it is healthy."""

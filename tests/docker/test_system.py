@@ -30,6 +30,7 @@ STEPS = 150
 """So many steps last half a minute, so that a fault comes in the middle."""
 NO_CAPABILITIES = "0000000000000000"
 OFF_S = 30
+SETTINGS = {"SDS_CLIP_PRECISION": "float32", "SDS_CLIP_SWAP_POLL_S": "0.5"}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,7 @@ def build(engine: Engine, source: Path, tag: str) -> None:
 
 @pytest.fixture(scope="module")
 def system(engine: Engine) -> Iterator[System]:
-    settings = {"SDS_CLIP_PRECISION": "float32", "SDS_CLIP_SWAP_POLL_S": "0.5"}
-    system = System(engine, "sds-clip-test", free_port_pair(), settings)
+    system = System(engine, "sds-clip-test", free_port_pair(), SETTINGS)
     system.remove()  # what an interrupted run has left
     system.up()
     yield system
@@ -215,6 +215,27 @@ def test_down_ends_everything_in_time_and_up_has_everything_again(account: Accou
         system.compose("down")
         system.up()
         until(partial(serves, account, served), "the same version is served")
+
+
+def test_a_backup_moves_the_system_to_other_volumes(account: Account, engine: Engine, tmp_path: Path) -> None:
+    """By the commands of docs/how-to/back-up.md, while the first system runs."""
+    version = str(account.submit(promote="always").wait().version)
+    with account.action("backup beside a running job"):
+        under_way(account)
+        account.system.stream("sds-clip", "backup", "-", stdout=tmp_path / "backup.tar")
+    other = System(engine, "sds-clip-restore-test", free_port_pair(), SETTINGS)
+    other.remove()
+    try:
+        other.compose("up", "--detach", "--no-build", "--wait", "postgres")
+        other.stream("sds-clip", "restore", "-", stdin=tmp_path / "backup.tar")
+        other.stream("sds-clip", "check")
+        other.up()
+        with Client(other.url, api_key=other.key()) as client:
+            until(lambda: match(account, client) == version, "the same version is served")
+            for job_id in account.accepted:
+                assert client.job(job_id).wait().status == "succeeded"
+    finally:
+        other.remove()
 
 
 def test_an_upgrade_takes_everything_over(engine: Engine, tmp_path: Path) -> None:
