@@ -31,8 +31,8 @@ TRAIN = [
 ]  # fmt: skip
 CHANGE = [
     ("POST", f"/models/{VERSION}/promote"), ("POST", "/models/default/rollback"), ("DELETE", f"/models/{VERSION}"),
-    ("POST", "/models/default/lock"), ("POST", "/models/default/unlock"),
 ]  # fmt: skip
+ADMIN = [("POST", "/models/default/lock"), ("POST", "/models/default/unlock")]
 INFER = [("GET", "/models"), ("GET", f"/models/{VERSION}"), ("GET", "/models/status")]
 
 
@@ -57,8 +57,8 @@ def _bearer(key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("scopes", "routes"),
-    [(["train"], TRAIN), (["train", "admin"], CHANGE), (["infer"], INFER)],
-    ids=["train", "change", "infer"],
+    [(["train"], TRAIN), (["train", "admin"], CHANGE), (["admin"], ADMIN), (["infer"], INFER)],
+    ids=["train", "change", "admin", "infer"],
 )
 def test_every_route_takes_its_own_scopes_and_no_other(
     guarded: tuple[Service, dict[str, str]], scopes: list[str], routes: list[tuple[str, str]]
