@@ -52,6 +52,7 @@ def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
         key = ring.find(secret.strip()) if kind.lower() == "bearer" else None
         if key is None:
             raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
+        request.state.key = key  # for the count of throttled requests
         if scope not in key.scopes:
             raise MissingScope(f"This key lacks the scope {scope}; use a key that has it.")
         return Caller(key.name, frozenset(key.scopes))

@@ -28,6 +28,7 @@ from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases, Following
 from app.serving.classes import ClassWeights
+from app.serving.device_memory import device_memory
 from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
 from app.serving.pixels import ImageReader
@@ -96,10 +97,12 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
             )
         ]
     )
+    metrics.watch(lambda: device_memory({clip.device for clip in clips.values()}))
     backend = None
     if settings.database_url is not None:
         backend = Backend(settings, settings.database_url, list(clips.values()))
         registry = registry or backend.registry
+        metrics.watch(backend.gauges.collect)
     registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))
     following = None
     if registry.read_aliases is not None:

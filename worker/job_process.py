@@ -23,6 +23,7 @@ from worker.context import JobContext, StopFlag
 from worker.errors import Stopped, failure_of
 from worker.folders import JobFolder
 from worker.lease_keeper import LeaseKeeper
+from worker.periodic import Periodic
 from worker.protocol import Assignment, Exit, Ticks, end_with
 from worker.reporter import Reporter
 
@@ -31,6 +32,7 @@ logger = logging.getLogger("worker.job_process")  # run as __main__
 Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or any other."""
 
+_TELL_MEMORY_EVERY_S = 5.0
 _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
 """Why a job stops, by its row's status. The worker's signal may come first, but says less."""
 
@@ -144,7 +146,9 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
     try:
         context.folder.open()
         _limit(config)
-        runner_of(job.kind)(context)
+        runner = runner_of(job.kind)
+        Periodic("device memory", lambda: context.ticks.memory(_device_bytes()), _TELL_MEMORY_EVERY_S).start()
+        runner(context)
         logger.info("Job %s ended.", job.id)
         return Exit.ENDED
     except Stopped as reason:
@@ -165,6 +169,14 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         retry_in_s = back_off_s(config.retry_base_s, job.attempt) if failure.again else None
         context.store.leases.fail(context.lease, failure.error, retry_in_s=retry_in_s)
         return Exit.ENDED
+
+
+def _device_bytes() -> int:
+    """The memory reserved on GPUs. The runner has imported torch, unless its jobs need none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
 
 
 def _limit(config: WorkerConfig) -> None:

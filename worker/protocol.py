@@ -56,19 +56,23 @@ class Ticks:
 
     def begin(self) -> None:
         """Tell the supervisor that from now on this process renews its lease itself."""
-        self._write(0)
+        self._write(b"0")
 
     def tick(self, done: int = 0) -> None:
         now = time.monotonic()
         if now - self._last >= 0.1:
             self._last = now
-            self._write(done)
+            self._write(b"%d" % done)
 
-    def _write(self, done: int) -> None:
+    def memory(self, device_bytes: int) -> None:
+        """Tell the supervisor how much memory this process has reserved on its GPUs. This is no step."""
+        self._write(b"m%d" % device_bytes)
+
+    def _write(self, word: bytes) -> None:
         if self._descriptor is None:
             return
         try:
-            os.write(self._descriptor, b"%d\n" % done)
+            os.write(self._descriptor, word + b"\n")
         except BlockingIOError:  # the pipe is full: the supervisor finds a step when it looks
             pass
         except OSError:  # the supervisor is gone; the thread of `end_with` ends the process

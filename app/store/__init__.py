@@ -15,6 +15,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
     store.versions    register, get, list, mark_damaged, delete
     store.aliases     get, all, promote, roll_back, promotions
+    store.overviews   read
 """
 
 import time
@@ -26,6 +27,7 @@ from app.store.job_events import JobEvents
 from app.store.jobs import JobQueries
 from app.store.leases import JobLeases
 from app.store.migrate import migrate
+from app.store.overview import Overviews
 from app.store.reaper import Reaper
 from app.store.versions import Aliases, Versions
 from app.store.workers import Workers
@@ -60,6 +62,7 @@ class Store:
         self.datasets = Datasets(self.database, clock)
         self.versions = Versions(self.database, clock)
         self.aliases = Aliases(self.database, clock)
+        self.overviews = Overviews(self.database, clock)
 
     def migrate(self) -> None:
         """Bring the tables up to date. It is safe while other processes do the same.
