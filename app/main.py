@@ -9,9 +9,10 @@ from functools import partial
 
 import torch
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
-from app import auth, logs, middleware, responses
+from app import auth, logs, middleware, responses, tracing
 from app.backend import Backend, migrate_early
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
@@ -50,6 +51,14 @@ DESCRIPTION = (
     "CLIP checkpoint. It also runs fine-tuning and evaluation jobs, and puts new weights into service without a "
     "restart."
 )
+TELEMETRY: TelemetryConfig = {
+    "operation_spans": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+    "exclude": lambda scope: scope.get("path") in middleware.PROBES,
+}
+"""With traces (`app.tracing`), one span for each request but probes."""
 ROUTERS = (docs, inference, model_routes, submit, jobs, workers, datasets, status)
 
 
@@ -60,11 +69,12 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     is used. Without a database, requests can name the versions under the data folder, and no alias is
     followed.
 
-    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, and for
-    a state folder that another process holds.
+    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, for a
+    state folder that another process holds, and for traces that cannot be sent.
     """
     logs.configure(settings.log_level, settings.log_format)
     auth.check_binding(settings)
+    tracing.configure("sds-clip")
     migrate_early(settings)
     torch.set_num_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
@@ -196,6 +206,7 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry=TELEMETRY,
         dependencies=[Depends(refuse_unknown_parameters)],
         responses=describe_errors(InvalidRequest),
     )

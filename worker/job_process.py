@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from app import logs
+from app import logs, tracing
 from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
@@ -84,10 +84,13 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     assignment = Assignment.loads(line.decode())
     logs.configure(assignment.config.log_level, assignment.config.log_format)
     try:
-        code = _work(assignment, ticks, stopping, runner_of)
+        tracing.configure("sds-clip-job")
+        with tracing.span("process", assignment.trace, job=assignment.lease.job_id):
+            code = _work(assignment, ticks, stopping, runner_of)
     except BaseException:
         logger.exception("The job's process failed.")
         code = None
+    tracing.flush()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(1 if code is None else code)
@@ -131,6 +134,7 @@ def _work(
         return Exit.LEASE_LOST
     finally:
         keeper.close()
+        context.stages.enter(None)
         spent = {"told_s": reporter.spent_s, "renewed_s": keeper.spent_s, "ran_s": time.monotonic() - began}
         logger.info(
             "Job %s spent %.1f s on progress reports and lease renewals.",

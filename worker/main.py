@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 
+from app import tracing
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from worker.celery_app import make_app, run
@@ -29,6 +30,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     Raises: ConfigurationError for an unusable database URL or metrics port; StoreUnavailable if the database
     does not answer at the start.
     """
+    tracing.configure("sds-clip-worker")
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     config.versions_dir.mkdir(parents=True, exist_ok=True)
     store = Store(config.database_url, timeout_s=config.store_timeout_s)

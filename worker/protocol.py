@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import BinaryIO
 
@@ -34,15 +34,19 @@ class Assignment:
 
     config: WorkerConfig
     lease: Lease
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The span of the attempt (`app.tracing`)."""
 
     def dumps(self) -> str:
         content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}
+        content["trace"] = dict(self.trace)
         return json.dumps(content)
 
     @classmethod
     def loads(cls, line: str) -> "Assignment":
         content = json.loads(line)
-        return cls(WorkerConfig.loads(content["config"]), Lease(content["job"], content["fence"]))
+        lease = Lease(content["job"], content["fence"])
+        return cls(WorkerConfig.loads(content["config"]), lease, content["trace"])
 
 
 class Ticks:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app import tracing
 from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
@@ -156,7 +157,10 @@ class Slot:
         began = time.monotonic()
         self._metrics.begin()
         try:
-            self._supervise(job)
+            with tracing.span(
+                "attempt", self._submitted_in(job), job=job.id, job_kind=job.kind, attempt=job.attempt
+            ):
+                self._supervise(job)
         finally:
             self._metrics.end(self._transitions(job), job.fence, time.monotonic() - began)
         self._warm_up()
@@ -164,6 +168,17 @@ class Slot:
         if self._stopping.is_set() and status is JobStatus.QUEUED:
             self._publish(job.kind, job.id)  # for another worker
         return status
+
+    def _submitted_in(self, job: Job) -> tracing.Carrier:
+        """The span of the request that submitted the job. Empty if there was none."""
+        if not tracing.is_on():
+            return {}
+        try:
+            first, *_ = self._store.events.events(job.id, limit=1)
+        except (StoreUnavailable, UnknownRecord):
+            return {}
+        carrier: tracing.Carrier = (first.data or {}).get("trace", {})
+        return carrier
 
     def _transitions(self, job: Job) -> Sequence[Event]:
         try:
@@ -215,7 +230,7 @@ class Slot:
         folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
             self._write_down(child, folder)
-            child.assign(Assignment(self._config, Lease.of(job)).dumps())
+            child.assign(Assignment(self._config, Lease.of(job), tracing.carrier()).dumps())
             end = _Watch(self._config, self._store, child, job, self._stopping, self._metrics).until_end()
         finally:
             child.close()

@@ -85,6 +85,8 @@ class NewJob:
     metadata: Json = field(default_factory=dict)
     owner: str = ""
     idempotency_key: str | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The request's span, for the workers' (`app.tracing`). It is stored in the first event."""
 
 
 @dataclass(frozen=True)
