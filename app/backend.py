@@ -26,6 +26,7 @@ from app.registry.service import VersionService
 from app.registry.store_source import register_served, registry_of
 from app.settings import Settings
 from app.store import Store
+from app.store_gauges import StoreGauges
 from app.store_threads import StoreThreads
 from app.threads import in_own_thread
 from models.clip import Clip
@@ -77,6 +78,9 @@ class Backend:
         downloads = Downloads(settings.data_dir, bases)
         self.versions = VersionService(store.seen_by, threads, downloads, settings.data_dir)
         self.registry = registry_of(store, settings.data_dir)
+        self.gauges = StoreGauges(
+            store, settings.data_dir, settings.disk_reserve_bytes, is_open=lambda: threads.open
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -93,6 +97,7 @@ class Backend:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.datasets.close()
+        await self.gauges.close()
         self._threads.close()
         await in_own_thread(self._waker.close, "close waker")
         self._store.close()

@@ -150,6 +150,7 @@ class KeyLimitReached(Overloaded, code="key_limit"):
     def __init__(
         self, limit: str, value: int, *, retry_after_s: int, advice: str = "try again later"
     ) -> None:
+        self.limit = limit
         super().__init__(
             f"This API key has reached its limit {limit}, which is {value}; {advice}.",
             retry_after_s=retry_after_s,

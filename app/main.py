@@ -9,9 +9,10 @@ from functools import partial
 
 import torch
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
-from app import auth, logs, middleware, responses
+from app import auth, logs, middleware, responses, tracing
 from app.backend import Backend, migrate_early
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
@@ -29,6 +30,7 @@ from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases, Following
 from app.serving.classes import ClassWeights
+from app.serving.device_memory import device_memory
 from app.serving.engine import Engine
 from app.serving.loading import VersionLoader
 from app.serving.pixels import ImageReader
@@ -51,6 +53,14 @@ DESCRIPTION = (
     "CLIP checkpoint. It also runs fine-tuning and evaluation jobs, and puts new weights into service without a "
     "restart."
 )
+TELEMETRY: TelemetryConfig = {
+    "operation_spans": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+    "exclude": lambda scope: scope.get("path") in middleware.PROBES,
+}
+"""With traces (`app.tracing`), one span for each request but probes."""
 ROUTERS = (docs, inference, model_routes, submit, jobs, workers, datasets, status)
 
 
@@ -61,11 +71,12 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     is used. Without a database, requests can name the versions under the data folder, and no alias is
     followed.
 
-    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, and for
-    a state folder that another process holds.
+    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, for a
+    state folder that another process holds, and for traces that cannot be sent.
     """
     logs.configure(settings.log_level, settings.log_format)
     auth.check_binding(settings)
+    tracing.configure("sds-clip")
     migrate_early(settings)
     torch.set_num_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
@@ -98,10 +109,12 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
             )
         ]
     )
+    metrics.watch(lambda: device_memory({clip.device for clip in clips.values()}))
     backend = None
     if settings.database_url is not None:
         backend = Backend(settings, settings.database_url, list(clips.values()))
         registry = registry or backend.registry
+        metrics.watch(backend.gauges.collect)
     registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))
     following = None
     if registry.read_aliases is not None:
@@ -199,6 +212,7 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry=TELEMETRY,
         dependencies=[Depends(refuse_unknown_parameters)],
         responses=describe_errors(InvalidRequest),
     )

@@ -39,6 +39,12 @@ class Metrics:
             buckets=ITEMS,
             registry=self.registry,
         )
+        self._throttled = Counter(
+            "sds_clip_throttled",
+            "The number of answers with status 429.",
+            ["limit", "key"],
+            registry=self.registry,
+        )
         self._text_cache = Counter(
             "sds_clip_text_cache",
             "The number of texts looked up in the cache.",
@@ -49,6 +55,10 @@ class Metrics:
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def throttled(self, limit: str, key: str) -> None:
+        """Count a 429, by the error's code and the name of the caller's API key."""
+        self._throttled.labels(limit, key).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stage_seconds.labels(stage).observe(seconds)

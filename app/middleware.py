@@ -138,6 +138,10 @@ class AccessLog:
             error = scope.get("state", {}).get("error")
             if error is not None:
                 fields |= {"code": error.code, "param": error.param, "index": error.index}
+                if status == 429:
+                    key = scope["state"].get("key")
+                    limit = error.limit if isinstance(error, KeyLimitReached) else error.code
+                    self._metrics.throttled(limit, "" if key is None else key.name)
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 

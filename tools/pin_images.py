@@ -1,4 +1,4 @@
-"""Write the digests of base images behind their tags, in the Dockerfiles and docker-compose.yml: `make pin-images`.
+"""Write the digests of base images behind their tags, in the Dockerfiles and Compose files: `make pin-images`.
 
 A tag may be moved to other content, and a digest cannot. Docker must reach the images' registry. To take newer images,
 change the tag, remove the digest, and run this again.
@@ -10,7 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILES = ("docker/api.Dockerfile", "docker/worker.Dockerfile", "docker-compose.yml")
+FILES = (
+    "docker/api.Dockerfile",
+    "docker/worker.Dockerfile",
+    "docker-compose.yml",
+    "docker-compose.monitoring.yml",
+)
 # The first lines of stages, and services whose image is not built here.
 _IMAGE = re.compile(
     r"^(FROM|    image:) (?P<image>[\w.:/-]+:[\w.-]+)(?P<digest>@sha256:[0-9a-f]{64})?", re.MULTILINE

@@ -63,6 +63,11 @@ class WorkerConfig:
     """Minimum time between two progress reports of a job."""
     reap_every_s: Positive = 5.0
     store_timeout_s: Positive = STORE_TIMEOUT_S
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """The port that offers the worker's metrics to Prometheus. 0 offers none. `sds-clip up` gives its second worker the
+    next port."""
+    metrics_host: str = "127.0.0.1"
+    """The address that the worker's metrics are offered at. They need no key."""
     keep_warm: bool = True
     """Keep a process that has imported everything, so that a job starts at once. Costs about 0.5 GB."""
     checks_datasets: bool = True

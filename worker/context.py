@@ -9,6 +9,7 @@ from app.disk import check_reserve
 from app.errors import StoreUnavailable
 from app.store import Store
 from app.store.records import Job, Lease, Move, NewVersion
+from app.tracing import Stages
 from worker.config import WorkerConfig
 from worker.errors import Stopped
 from worker.folders import JobFolder
@@ -42,6 +43,7 @@ class JobContext:
     lease_left_s: Callable[[], float] = lambda: float("inf")
     stop_renewing: Callable[[], None] = lambda: None
     """Called when the job has ended, so that its lease is no longer renewed."""
+    stages: Stages = field(default_factory=Stages)
     done: int = 0
     """Steps done over all stages. Every attempt that gets equally far has the same number."""
     _before: int = 0
@@ -58,6 +60,7 @@ class JobContext:
         """Report the current stage. Raises Stopped if the job was asked to stop."""
         self.check()
         self._stage = name
+        self.stages.enter(name)
         self.reporter.progress(name, self._step, self._steps, done=self.done)
 
     def advance(
@@ -70,6 +73,7 @@ class JobContext:
     ) -> None:
         """Report progress within the stage, or within a new one."""
         self._stage, self._step, self._steps = stage or self._stage, step, steps
+        self.stages.enter(self._stage)
         self.count(self._stage, step, estimated_finish)
 
     def count(self, what: str, done: int, estimated_finish: float | None = None) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from app import logs
+from app import logs, tracing
 from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
@@ -23,6 +23,7 @@ from worker.context import JobContext, StopFlag
 from worker.errors import Stopped, failure_of
 from worker.folders import JobFolder
 from worker.lease_keeper import LeaseKeeper
+from worker.periodic import Periodic
 from worker.protocol import Assignment, Exit, Ticks, end_with
 from worker.reporter import Reporter
 
@@ -31,6 +32,7 @@ logger = logging.getLogger("worker.job_process")  # run as __main__
 Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or any other."""
 
+_TELL_MEMORY_EVERY_S = 5.0
 _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
 """Why a job stops, by its row's status. The worker's signal may come first, but says less."""
 
@@ -82,10 +84,13 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     assignment = Assignment.loads(line.decode())
     logs.configure(assignment.config.log_level, assignment.config.log_format)
     try:
-        code = _work(assignment, ticks, stopping, runner_of)
+        tracing.configure("sds-clip-job")
+        with tracing.span("process", assignment.trace, job=assignment.lease.job_id):
+            code = _work(assignment, ticks, stopping, runner_of)
     except BaseException:
         logger.exception("The job's process failed.")
         code = None
+    tracing.flush()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(1 if code is None else code)
@@ -129,6 +134,7 @@ def _work(
         return Exit.LEASE_LOST
     finally:
         keeper.close()
+        context.stages.enter(None)
         spent = {"told_s": reporter.spent_s, "renewed_s": keeper.spent_s, "ran_s": time.monotonic() - began}
         logger.info(
             "Job %s spent %.1f s on progress reports and lease renewals.",
@@ -144,7 +150,9 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
     try:
         context.folder.open()
         _limit(config)
-        runner_of(job.kind)(context)
+        runner = runner_of(job.kind)
+        Periodic("device memory", lambda: context.ticks.memory(_device_bytes()), _TELL_MEMORY_EVERY_S).start()
+        runner(context)
         logger.info("Job %s ended.", job.id)
         return Exit.ENDED
     except Stopped as reason:
@@ -165,6 +173,14 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         retry_in_s = back_off_s(config.retry_base_s, job.attempt) if failure.again else None
         context.store.leases.fail(context.lease, failure.error, retry_in_s=retry_in_s)
         return Exit.ENDED
+
+
+def _device_bytes() -> int:
+    """The memory reserved on GPUs. The runner has imported torch, unless its jobs need none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
 
 
 def _limit(config: WorkerConfig) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 
+from app import tracing
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from worker.celery_app import make_app, run
@@ -11,6 +12,7 @@ from worker.checker import Checker
 from worker.config import WorkerConfig
 from worker.heartbeat import Heartbeat
 from worker.identity import node_name, owner_name
+from worker.metrics import WorkerMetrics, serve
 from worker.periodic import Periodic
 from worker.reaper import Reaper
 from worker.slot import Slot
@@ -25,18 +27,21 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     A running job is then released at a checkpoint. Jobs are found without the broker while it is away.
     `command` replaces the program that runs a job.
 
-    Raises: ConfigurationError for an unusable database URL; StoreUnavailable if the database does not answer
-    at the start.
+    Raises: ConfigurationError for an unusable database URL or metrics port; StoreUnavailable if the database
+    does not answer at the start.
     """
+    tracing.configure("sds-clip-worker")
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     config.versions_dir.mkdir(parents=True, exist_ok=True)
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     store.migrate()
     wake_ups = WakeUps(config.broker_url)
-    heartbeat = Heartbeat(config, store, owner_name(os.getpid(), config.queue))
+    metrics = WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+    close_port = serve(metrics, config.metrics_host, config.metrics_port)
+    heartbeat = Heartbeat(config, store, owner_name(os.getpid(), config.queue), metrics)
     heartbeat.start()
 
-    slot = Slot(config, store, wake_ups.publish, command=command or COMMAND)
+    slot = Slot(config, store, wake_ups.publish, metrics, command=command or COMMAND)
     checkers = [Checker(config, store)] if config.checks_datasets else []
     reaper = Periodic("reaper", Reaper(config, store).look, config.reap_every_s, at_once=False)
     waited_for: list[Slot | Checker] = [slot, *checkers]
@@ -55,6 +60,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
         for each in waited_for:
             each.join()
         heartbeat.close()
+        close_port()
         wake_ups.close()
         store.close()
         logger.info("The worker has stopped.")

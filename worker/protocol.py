@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import BinaryIO
 
@@ -34,15 +34,19 @@ class Assignment:
 
     config: WorkerConfig
     lease: Lease
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The span of the attempt (`app.tracing`)."""
 
     def dumps(self) -> str:
         content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}
+        content["trace"] = dict(self.trace)
         return json.dumps(content)
 
     @classmethod
     def loads(cls, line: str) -> "Assignment":
         content = json.loads(line)
-        return cls(WorkerConfig.loads(content["config"]), Lease(content["job"], content["fence"]))
+        lease = Lease(content["job"], content["fence"])
+        return cls(WorkerConfig.loads(content["config"]), lease, content["trace"])
 
 
 class Ticks:
@@ -56,19 +60,23 @@ class Ticks:
 
     def begin(self) -> None:
         """Tell the supervisor that from now on this process renews its lease itself."""
-        self._write(0)
+        self._write(b"0")
 
     def tick(self, done: int = 0) -> None:
         now = time.monotonic()
         if now - self._last >= 0.1:
             self._last = now
-            self._write(done)
+            self._write(b"%d" % done)
 
-    def _write(self, done: int) -> None:
+    def memory(self, device_bytes: int) -> None:
+        """Tell the supervisor how much memory this process has reserved on its GPUs. This is no step."""
+        self._write(b"m%d" % device_bytes)
+
+    def _write(self, word: bytes) -> None:
         if self._descriptor is None:
             return
         try:
-            os.write(self._descriptor, b"%d\n" % done)
+            os.write(self._descriptor, word + b"\n")
         except BlockingIOError:  # the pipe is full: the supervisor finds a step when it looks
             pass
         except OSError:  # the supervisor is gone; the thread of `end_with` ends the process

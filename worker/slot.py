@@ -20,14 +20,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app import tracing
 from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
-from app.store.records import Job, JobError, Lease
+from app.store.records import Event, Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
+from worker.metrics import WorkerMetrics
 from worker.periodic import Periodic
 from worker.protocol import Assignment, Exit
 from worker.supervised import COMMAND, ChildProcess, died
@@ -52,12 +54,14 @@ class Slot:
         config: WorkerConfig,
         store: Store,
         publish: Callable[[JobKind, str], bool] = lambda kind, job_id: False,
+        metrics: WorkerMetrics | None = None,
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._config = config
         self._store = store
         self._publish = publish
+        self._metrics = metrics or WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
         self.owner = owner_name(os.getpid(), config.queue)
         self._at_work = threading.Lock()
@@ -150,12 +154,37 @@ class Slot:
         )
         if job is None:
             return None
-        self._supervise(job)
+        began = time.monotonic()
+        self._metrics.begin()
+        try:
+            with tracing.span(
+                "attempt", self._submitted_in(job), job=job.id, job_kind=job.kind, attempt=job.attempt
+            ):
+                self._supervise(job)
+        finally:
+            self._metrics.end(self._transitions(job), job.fence, time.monotonic() - began)
         self._warm_up()
         status = self._store.jobs.get(job.id).status
         if self._stopping.is_set() and status is JobStatus.QUEUED:
             self._publish(job.kind, job.id)  # for another worker
         return status
+
+    def _submitted_in(self, job: Job) -> tracing.Carrier:
+        """The span of the request that submitted the job. Empty if there was none."""
+        if not tracing.is_on():
+            return {}
+        try:
+            first, *_ = self._store.events.events(job.id, limit=1)
+        except (StoreUnavailable, UnknownRecord):
+            return {}
+        carrier: tracing.Carrier = (first.data or {}).get("trace", {})
+        return carrier
+
+    def _transitions(self, job: Job) -> Sequence[Event]:
+        try:
+            return self._store.events.transitions(job.id)
+        except (StoreUnavailable, UnknownRecord):
+            return ()
 
     def _warm_up(self) -> None:
         """Start a warm process. Without one, a job starts its process itself."""
@@ -201,8 +230,8 @@ class Slot:
         folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
             self._write_down(child, folder)
-            child.assign(Assignment(self._config, Lease.of(job)).dumps())
-            end = _Watch(self._config, self._store, child, job, self._stopping).until_end()
+            child.assign(Assignment(self._config, Lease.of(job), tracing.carrier()).dumps())
+            end = _Watch(self._config, self._store, child, job, self._stopping, self._metrics).until_end()
         finally:
             child.close()
         folder.vacate()
@@ -248,8 +277,15 @@ class _Watch:
     """Watches one process until it ends: asks it to stop when it should, and kills it when it hangs."""
 
     def __init__(
-        self, config: WorkerConfig, store: Store, child: ChildProcess, job: Job, stopping: threading.Event
+        self,
+        config: WorkerConfig,
+        store: Store,
+        child: ChildProcess,
+        job: Job,
+        stopping: threading.Event,
+        metrics: WorkerMetrics,
     ) -> None:
+        self._metrics = metrics
         self._config = config
         self._store = store
         self._child = child
@@ -295,6 +331,8 @@ class _Watch:
             return None
         if row.fence != self._job.fence:  # the process hangs, or it would have noticed
             return _End(Exit.LEASE_LOST)
+        if row.lease_until is not None:
+            self._metrics.watch(self._child.pid, row.lease_until, self._child.device_bytes)
         self._lapsed_at = (self._lapsed_at or now) if _has_lapsed(row) else None
         if self._lapsed_at is not None and now - self._lapsed_at > self._config.lease_ttl_s:
             return _End(Exit.RELEASED, "it did not renew its lease")

@@ -42,6 +42,8 @@ class ChildProcess:
         """Whether it renews its lease itself."""
         self.done = 0
         """Steps done by its job, as far as read."""
+        self.device_bytes = 0
+        """The memory that it has reserved on GPUs, as far as read."""
 
     @property
     def pid(self) -> int:
@@ -74,9 +76,13 @@ class ChildProcess:
     def _read_ticks(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while told := os.read(self._ticks, _READ):
-                self._last_step_at = time.monotonic()
-                self.has_begun = True
-                self.done = max([self.done, *map(int, told.split())])
+                for word in told.split():
+                    if word.startswith(b"m"):
+                        self.device_bytes = int(word[1:])
+                        continue
+                    self._last_step_at = time.monotonic()
+                    self.has_begun = True
+                    self.done = max(self.done, int(word))
 
     def ask_to_stop(self) -> None:
         """Ask it to stop at a checkpoint and exit."""

@@ -1,9 +1,10 @@
 """The job operations behind the routes: submit, read, control and delete."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from app import tracing
 from app.errors import NoReport
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
@@ -74,7 +75,7 @@ class JobService:
         sent = NewJob(spec.kind, spec.as_sent(), owner=caller.name, idempotency_key=key)
         if key is not None and (earlier := store.jobs.earlier(sent)) is not None:
             return _info(store, earlier), False
-        new = self._validator.new_job(spec, caller, key)
+        new = replace(self._validator.new_job(spec, caller, key), trace=tracing.carrier())
         # Read before the job is inserted: nothing may fail between the commit and the answer.
         living = store.workers.living_queues()
         job, is_new = store.jobs.submit(new)

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.auth import public
+from app.backend import Backend
 from app.errors import Unavailable
 from app.openapi import describe_errors
 from app.schemas.models import Health, Ready
@@ -38,6 +39,9 @@ async def ready(request: Request) -> Ready:
 @router.get("/metrics", dependencies=[Depends(public)], response_class=Response)
 async def metrics(request: Request) -> Response:
     """Return the metrics in the text format of Prometheus."""
+    backend: Backend | None = request.app.state.backend
+    if backend is not None:
+        await backend.gauges.refresh()
     return Response(request.app.state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -273,6 +273,9 @@ class SwapMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        # A counter that first appears with the value 1 has no increase, so those of the usual alias begin with 0.
+        for result in ("swapped", "failed"):
+            self._swaps.labels(DEFAULT, result)
         self._source_up = Gauge(
             "sds_clip_alias_source_up", "1 while the aliases can be read.", registry=registry
         )

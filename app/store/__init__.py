@@ -20,6 +20,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
 
     store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
     store.reaper      settle_abandoned
+    store.overviews   read
 """
 
 import time
@@ -33,6 +34,7 @@ from app.store.job_events import JobEvents
 from app.store.jobs import JobQueries
 from app.store.leases import JobLeases
 from app.store.migrate import migrate
+from app.store.overview import Overviews
 from app.store.reaper import Reaper
 from app.store.versions import Versions
 from app.store.workers import Workers
@@ -83,6 +85,7 @@ class Store(Workspace):
         self._max_events = max_events
         self.leases = JobLeases(self.database, clock, self.events)
         self.reaper = Reaper(self.database, clock)
+        self.overviews = Overviews(self.database, clock)
 
     def seen_by(self, owner: str | None) -> Workspace:
         return Workspace(self.database, self._clock, owner, max_events=self._max_events)

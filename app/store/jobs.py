@@ -278,7 +278,7 @@ class JobQueries:
         ):
             if ids:
                 connection.execute(insert(table), [{"job_id": job.id, column: each} for each in set(ids)])
-        data = {"from": None, "to": status}
+        data = {"from": None, "to": status, **({"trace": dict(new.trace)} if new.trace else {})}
         append(connection, Event(job.id, 1, now, EventType.STATUS, "The job was accepted.", Level.INFO, data))
         return job
 

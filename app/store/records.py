@@ -88,6 +88,8 @@ class NewJob:
     by_admin: bool = True
     """Whether the caller may move every alias."""
     idempotency_key: str | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The request's span, for the workers' (`app.tracing`). It is stored in the first event."""
 
 
 @dataclass(frozen=True)

@@ -125,13 +125,25 @@ def _run(
     serve = _command("serve", "--host", address.host, "--port", str(address.port), *models)
     system = System(
         Child("service", serve, environment),
-        [Child(f"{queue} worker", _command("worker", "--queue", queue), environment) for queue in queues],
+        [
+            Child(
+                f"{queue} worker",
+                _command("worker", "--queue", queue),
+                {**environment, **_port(config, place)},
+            )
+            for place, queue in enumerate(queues)
+        ],
         address.is_there,
         broker,
         worker_grace_s=config.stop_grace_s + _MARGIN_S,
         service_grace_s=settings.drain_timeout_s + _MARGIN_S,
     )
     return system.run(lambda: announce(address, settings.data_dir))
+
+
+def _port(config: WorkerConfig, place: int) -> dict[str, str]:
+    """Each worker offers its metrics at a port of its own: the configured one, then the next."""
+    return {"SDS_CLIP_METRICS_PORT": str(config.metrics_port + place)} if config.metrics_port else {}
 
 
 def _command(*arguments: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-BASE, GPU = "docker-compose.yml", "docker-compose.gpu.yml"
+BASE, GPU, MONITORING = "docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.monitoring.yml"
 _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 

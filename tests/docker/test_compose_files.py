@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.settings import Settings
 from tests.docker.compose import (
     BASE,
     GPU,
+    MONITORING,
     REPOSITORY,
     has_health_check,
     load,
@@ -29,7 +31,7 @@ CHECKER = shutil.which("check-jsonschema", path=str(Path(sys.executable).parent)
 
 
 @pytest.mark.skipif(CHECKER is None, reason="check-jsonschema, which carries the schema, is not installed")
-@pytest.mark.parametrize("file", [BASE, GPU])
+@pytest.mark.parametrize("file", [BASE, GPU, MONITORING])
 def test_file_keeps_the_compose_schema(file: str) -> None:
     assert CHECKER is not None
     command = [CHECKER, "--builtin-schema", "vendor.compose-spec", str(REPOSITORY / file)]
@@ -132,12 +134,55 @@ def test_no_password_stands_in_the_environment() -> None:
 
 
 def test_every_service_is_confined() -> None:
-    for name, service in services().items():
+    for name, service in {**services(), **monitoring()}.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["read_only"] is True
         assert service["pids_limit"]
         assert service["mem_limit"]
+
+
+def monitoring() -> dict[str, dict[str, Any]]:
+    """What the monitoring file adds."""
+    added: dict[str, dict[str, Any]] = load(MONITORING)["services"]
+    return {name: service for name, service in added.items() if name not in services()}
+
+
+def test_monitoring_is_published_to_this_machine_only_and_stays_up() -> None:
+    published = {name: service["ports"] for name, service in monitoring().items()}
+    assert published == {"prometheus": ["127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
+    for service in monitoring().values():
+        assert service["restart"] == "unless-stopped"
+        assert has_health_check(service)
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", service["image"])
+
+
+def test_monitoring_mounts_what_is_there_and_declares_its_volumes() -> None:
+    declared = load(MONITORING)["volumes"].keys()
+    for service in monitoring().values():
+        for mount in service["volumes"]:
+            source, *_ = mount.split(":")
+            if source.startswith("./"):
+                assert (REPOSITORY / source).is_dir()
+                assert mount.endswith(":ro")
+            else:
+                assert source in declared
+
+
+def test_workers_offer_metrics_where_prometheus_looks_for_them() -> None:
+    jobs = yaml.safe_load(text("docker/monitoring/prometheus.yml"))["scrape_configs"]
+    looked_for = {
+        name: each["dns_sd_configs"][0]["port"]
+        for each in jobs
+        for name in each["dns_sd_configs"][0]["names"]
+    }
+    added = load(MONITORING)["services"]
+    assert looked_for.pop("api") == int(services()["api"]["environment"]["SDS_CLIP_PORT"])
+    assert looked_for == {
+        name: int(added[name]["environment"]["SDS_CLIP_METRICS_PORT"])
+        for name in added
+        if name.startswith("worker-")
+    }
 
 
 def test_worker_slots_differ_in_their_queue_alone() -> None:
@@ -162,18 +207,21 @@ def test_every_setting_is_passed_on_but_those_that_the_containers_fix(name: str)
     environment = services()[name]["environment"]
     of_workers = {field.name for field in fields(WorkerConfig)} | set(OWN_VARIABLES.values())
     known = Settings.model_fields.keys() | of_workers - {"queue", "limits", "nice"}
-    fixed = {"database_url", "broker_url", "data_dir", "dataset_roots"}
+    fixed = {"database_url", "broker_url", "data_dir", "dataset_roots", "metrics_host"}
     of_the_service = {"host", "port", "keys_file", "state_dir"}
-    passed_on = {variable for variable, value in environment.items() if value is None}
+    of_traces = {variable for variable in environment if variable.startswith("OTEL_")}
+    passed_on = {variable for variable, value in environment.items() if value is None} - of_traces
     assert passed_on == {f"SDS_CLIP_{setting.upper()}" for setting in known - fixed - of_the_service}
-    assert environment.keys() - passed_on - {"HF_HOME"} <= {
+    assert environment.keys() - passed_on - of_traces - {"HF_HOME"} <= {
         f"SDS_CLIP_{setting.upper()}" for setting in fixed | of_the_service
     }
 
 
 def test_env_example_names_every_variable_and_no_unknown_setting() -> None:
     named = set(re.findall(r"^# (\w+)=", text(".env.example"), re.MULTILINE))
-    assert {name for name in named if not name.startswith("SDS_CLIP_")} == variables(BASE) | variables(GPU)
+    assert {name for name in named if not name.startswith("SDS_CLIP_")} == variables(BASE) | variables(
+        GPU
+    ) | variables(MONITORING)
     assert {name for name in named if name.startswith("SDS_CLIP_")} <= services()["api"]["environment"].keys()
 
 

@@ -102,9 +102,33 @@ def test_settings_are_there() -> None:
         assert {name.lower() for name in named} <= known, page
 
 
-def test_metrics_are_there() -> None:
-    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "app").rglob("*.py"))
+def exported_metrics() -> set[str]:
+    """The names in the sources, of metrics and of gauges that are made at a scrape."""
+    sources = "".join(
+        file.read_text(encoding="utf-8")
+        for folder in ("app", "worker")
+        for file in (ROOT / folder).rglob("*.py")
+    )
+    kept = re.findall(r'\b(?:Counter|Gauge|Histogram)\(\s*"sds_clip_(\w+)"', sources)
+    return {*kept, *re.findall(r'\bgauge\(\s*"(\w+)"', sources)}
+
+
+def named_metrics(text: str) -> set[str]:
+    return {re.sub("_(total|bucket|sum|count)$", "", name) for name in re.findall(r"\bsds_clip_(\w+)", text)}
+
+
+def test_every_metric_is_documented_and_every_documented_one_is_there() -> None:
     page = (DOCS / "how-to" / "monitor.md").read_text(encoding="utf-8")
-    named = {re.sub("_(total|bucket)$", "", name) for name in re.findall(r"\bsds_clip_(\w+)", page)}
-    assert named
-    assert not [name for name in named if f'"sds_clip_{name}"' not in sources and f'"{name}"' not in sources]
+    rows = re.findall(r"^\| `(sds_clip_\w+)` \|", page, re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    assert named_metrics(" ".join(rows)) == exported_metrics()
+    assert named_metrics(page) == exported_metrics()
+
+
+def test_dashboards_and_alerts_name_metrics_that_are_there_and_the_alerts_are_documented() -> None:
+    folder = ROOT / "docker" / "monitoring"
+    for file in (folder / "alerts.yml", *(folder / "grafana" / "dashboards").glob("*.json")):
+        assert named_metrics(file.read_text(encoding="utf-8")) <= exported_metrics(), file
+    rules = re.findall(r"- alert: (\w+)", (folder / "alerts.yml").read_text(encoding="utf-8"))
+    page = (DOCS / "how-to" / "monitor.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(SdsClip\w+)` \|", page, re.MULTILINE) == rules

@@ -1,0 +1,111 @@
+"""What operators watch: how many jobs, workers, data sets and versions there are, and how old the queues are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from app.store.database import Clock, Database
+from app.store.records import DatasetStatus, VersionStatus
+from app.store.states import HELD, JobKind, JobStatus
+from app.store.tables import datasets, jobs, versions, workers
+from app.store.workers import LIVING_S
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Counts at one moment. What does not occur has the count 0."""
+
+    jobs: Mapping[tuple[JobKind, JobStatus], int]
+    queue_age_s: Mapping[JobKind, float]
+    """How long the job that has waited longest has been queued. 0 if none is."""
+    lease_left_s: Mapping[JobKind, float]
+    """The least time left of a lease, negative once it has lapsed. Kinds without a lease are left out."""
+    workers: Mapping[tuple[JobKind, bool], int]
+    """By queue, and by whether they were seen lately."""
+    busy: Mapping[JobKind, int]
+    """The living workers that hold a job."""
+    datasets: Mapping[DatasetStatus, int]
+    dataset_bytes: Mapping[DatasetStatus, float]
+    """The sizes of uploads. Registered data do not count."""
+    versions: Mapping[VersionStatus, int]
+    version_bytes: Mapping[VersionStatus, float]
+
+
+class Overviews:
+    """Raises StoreUnavailable when the database is unavailable."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def read(self) -> Overview:
+        now = self._clock()
+        with self._database.reading() as connection:
+            return Overview(
+                **_jobs(connection, now),
+                **_workers(connection, now),
+                **_datasets(connection),
+                **_versions(connection),
+            )
+
+
+def _jobs(connection: Connection, now: float) -> dict[str, Any]:
+    counted = select(jobs.c.kind, jobs.c.status, func.count()).group_by(jobs.c.kind, jobs.c.status)
+    queued = select(jobs.c.kind, func.min(jobs.c.queued_at)).where(jobs.c.status == JobStatus.QUEUED)
+    held = select(jobs.c.kind, func.min(jobs.c.lease_until)).where(jobs.c.status.in_(sorted(HELD)))
+    counts = {(kind, status): count for kind, status, count in connection.execute(counted)}
+    since = {kind: at for kind, at in connection.execute(queued.group_by(jobs.c.kind)) if at is not None}
+    until = {kind: at for kind, at in connection.execute(held.group_by(jobs.c.kind)) if at is not None}
+    return {
+        "jobs": {(kind, status): counts.get((kind, status), 0) for kind in JobKind for status in JobStatus},
+        "queue_age_s": {kind: max(0.0, now - since.get(kind, now)) for kind in JobKind},
+        "lease_left_s": {kind: lease_until - now for kind, lease_until in until.items()},
+    }
+
+
+def _workers(connection: Connection, now: float) -> dict[str, Any]:
+    holding = set(
+        connection.execute(select(jobs.c.lease_owner).where(jobs.c.status.in_(sorted(HELD)))).scalars()
+    )
+    seen = connection.execute(select(workers.c.id, workers.c.queue, workers.c.seen_at)).all()
+    found = [(kind, seen_at >= now - LIVING_S, owner in holding) for owner, kind, seen_at in seen]
+    return {
+        "workers": {
+            (kind, alive): sum(each[:2] == (kind, alive) for each in found)
+            for kind in JobKind
+            for alive in (True, False)
+        },
+        "busy": {kind: found.count((kind, True, True)) for kind in JobKind},
+    }
+
+
+def _datasets(connection: Connection) -> dict[str, Any]:
+    # As a float, because PostgreSQL's integers end at 2 GiB.
+    size = func.sum(datasets.c.source["size_bytes"].as_float())
+    statement = select(datasets.c.status, func.count(), size).group_by(datasets.c.status)
+    counts, sizes = _by_status(connection, statement)
+    return {
+        "datasets": {status: counts.get(status, 0) for status in DatasetStatus},
+        "dataset_bytes": {status: sizes.get(status, 0.0) for status in DatasetStatus},
+    }
+
+
+def _versions(connection: Connection) -> dict[str, Any]:
+    size = func.sum(versions.c.size_bytes)
+    statement = select(versions.c.status, func.count(), size).group_by(versions.c.status)
+    counts, sizes = _by_status(connection, statement)
+    return {
+        "versions": {status: counts.get(status, 0) for status in VersionStatus},
+        "version_bytes": {status: sizes.get(status, 0.0) for status in VersionStatus},
+    }
+
+
+def _by_status(
+    connection: Connection, statement: Select[Any]
+) -> tuple[dict[StrEnum, int], dict[StrEnum, float]]:
+    rows = connection.execute(statement).all()
+    counts = {status: count for status, count, _ in rows}
+    return counts, {status: float(size or 0) for status, _, size in rows}

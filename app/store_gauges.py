@@ -1,0 +1,125 @@
+"""Gauges of the database and the data disk, read at a scrape.
+
+A scrape waits only briefly, and never holds up requests. While the database does not answer, its gauges are left out
+and `sds_clip_store_up` is 0.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from app.errors import StoreUnavailable
+from app.metrics import gauge
+from app.store import Store
+from app.store.overview import Overview
+from app.threads import in_own_thread
+
+FRESH_S = 5.0
+"""How long values are used again, so that several scrapers cost one reading."""
+WAIT_S = 2.0
+"""How long a scrape waits for a reading. One that takes longer goes on, and later scrapes use it."""
+
+
+class StoreGauges:
+    """One reading at a time, in a thread of its own. Only the event loop uses it."""
+
+    def __init__(
+        self, store: Store, data_dir: Path, reserve_bytes: int, *, is_open: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._store = store
+        self._data_dir = data_dir
+        self._reserve_bytes = reserve_bytes
+        self._is_open = is_open
+        """Whether the tables exist."""
+        self._reading: asyncio.Task[None] | None = None
+        self._overview: Overview | None = None
+        self._free_bytes: int | None = None
+        self._read_at = float("-inf")
+
+    async def refresh(self) -> None:
+        """Read the values again if they are old. A reading that takes too long leaves them out."""
+        if time.monotonic() - self._read_at < FRESH_S:
+            return
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="gauges")
+        await asyncio.wait([self._reading], timeout=WAIT_S)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    def collect(self) -> Iterator[Metric]:
+        yield gauge(
+            "store_up", "1 if the database answered the last reading.", {(): self._overview is not None}
+        )
+        if self._free_bytes is not None:
+            yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", {(): self._free_bytes})
+            yield gauge(
+                "disk_reserve_bytes", "The free space that must remain, in bytes.", {(): self._reserve_bytes}
+            )
+        if self._overview is not None:
+            yield from _gauges(self._overview)
+
+    async def _read(self) -> None:
+        self._free_bytes = self._overview = None
+        try:
+            # The disk first: it may answer while the database does not.
+            self._free_bytes = await in_own_thread(self._disk, "disk gauges")
+            self._overview = await in_own_thread(self._rows, "store gauges")
+            self._read_at = time.monotonic()
+        finally:
+            self._reading = None
+
+    def _disk(self) -> int | None:
+        try:
+            return shutil.disk_usage(self._data_dir).free
+        except OSError:
+            return None
+
+    def _rows(self) -> Overview | None:
+        try:
+            return self._store.overviews.read() if self._is_open() else None
+        except StoreUnavailable:  # the store logs it
+            return None
+
+
+def _gauges(overview: Overview) -> Iterable[Metric]:
+    yield gauge("jobs", "The number of jobs.", _named(overview.jobs), ("kind", "status"))
+    yield gauge(
+        "queue_age_seconds",
+        "How long the job that has waited longest has been queued. 0 if none is.",
+        _named(overview.queue_age_s),
+        ("kind",),
+    )
+    yield gauge(
+        "lease_left_seconds",
+        "The least time left of a lease on a job. It is negative once the lease has lapsed.",
+        _named(overview.lease_left_s),
+        ("kind",),
+    )
+    yield gauge(
+        "workers",
+        "The number of workers. One that was not seen for 30 seconds is not alive.",
+        {(kind, str(alive).lower()): count for (kind, alive), count in overview.workers.items()},
+        ("kind", "alive"),
+    )
+    yield gauge(
+        "busy_slots", "The number of living workers that hold a job.", _named(overview.busy), ("kind",)
+    )
+    yield gauge("datasets", "The number of data sets.", _named(overview.datasets), ("status",))
+    yield gauge(
+        "dataset_bytes", "The sizes of uploaded data sets.", _named(overview.dataset_bytes), ("status",)
+    )
+    yield gauge("versions", "The number of versions.", _named(overview.versions), ("status",))
+    yield gauge("version_bytes", "The sizes of versions.", _named(overview.version_bytes), ("status",))
+
+
+def _named(values: Mapping[Any, float]) -> dict[tuple[str, ...], float]:
+    """The values by their labels. A single label is no tuple yet."""
+    return {name if isinstance(name, tuple) else (name,): value for name, value in values.items()}

@@ -1,0 +1,96 @@
+"""Traces by OpenTelemetry: a request, and the attempts, processes and stages of the job that it submitted.
+
+FastAPI makes the spans of requests (`telemetry` in app/main.py), and this module those of jobs.
+
+They are off unless one of OpenTelemetry's variables names where to send them. Until then, spans cost next to nothing
+and lead nowhere.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from app.errors import ConfigurationError
+
+Carrier = Mapping[str, str]
+"""What W3C's Trace Context puts into headers: `traceparent`, and perhaps `tracestate`."""
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+_W3C = TraceContextTextMapPropagator()
+
+
+def is_on(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the standard variables ask for traces."""
+    is_off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    wanted = environment.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
+    return wanted and not is_off and any(environment.get(name) for name in _ENDPOINTS)
+
+
+def configure(service: str) -> None:
+    """Send traces if the variables ask for them. OTEL_SERVICE_NAME replaces the name of the service.
+
+    Raises: ConfigurationError if the packages are missing, or the variables ask for another protocol.
+    """
+    if not is_on():
+        return
+    if any(os.environ.get(name, "http/protobuf") != "http/protobuf" for name in _PROTOCOLS):
+        raise ConfigurationError(f"Traces are sent by http/protobuf alone; set {_PROTOCOLS[0]} to it.")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise ConfigurationError(
+            "The variables of OpenTelemetry ask for traces, but its packages are missing; run "
+            "pip install 'sds-clip[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT."
+        ) from error
+    named = "OTEL_SERVICE_NAME" in os.environ
+    provider = TracerProvider(resource=Resource.create({} if named else {"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+def flush() -> None:
+    """Send what has ended. Only a process that exits without cleanup needs it."""
+    flush_all = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if flush_all is not None:
+        flush_all()
+
+
+def carrier() -> dict[str, str]:
+    """The current span, for another process. Empty outside of any trace."""
+    found: dict[str, str] = {}
+    _W3C.inject(found)
+    return found
+
+
+@contextmanager
+def span(name: str, parent: Carrier, **attributes: str | int) -> Iterator[Span]:
+    """Make a span current for the block: a child of `parent`, or the root of a new trace if `parent` is empty."""
+    named = {f"sds_clip.{key}": value for key, value in attributes.items()}
+    tracer = trace.get_tracer("sds_clip")
+    with tracer.start_as_current_span(name, _W3C.extract(parent), attributes=named) as current:
+        yield current
+
+
+class Stages:
+    """Spans of a job's stages, one after another, as children of the span that is current at each start."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._span: Span | None = None
+
+    def enter(self, name: str | None) -> None:
+        """End the stage before, and begin this one unless it is the same. None begins none."""
+        if name == self._name:
+            return
+        if self._span is not None:
+            self._span.end()
+        self._name = name
+        self._span = None if name is None else trace.get_tracer("sds_clip").start_span(name)

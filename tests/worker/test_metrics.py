@@ -1,0 +1,157 @@
+"""A worker's own metrics: what its slot observes of light jobs, and the port that offers them."""
+
+import os
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from prometheus_client import generate_latest
+
+from app.errors import ConfigurationError
+from app.store import Store
+from app.store.records import Job, Lease
+from app.store.states import JobStatus
+from tests.worker.waiting import LIGHT, PATIENCE_S, Running, WorkerProcess, until, until_status
+from worker.config import WorkerConfig
+from worker.metrics import WorkerMetrics, serve
+from worker.protocol import Ticks
+from worker.supervised import ChildProcess
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def config(config: WorkerConfig) -> WorkerConfig:
+    return replace(config, threads=0)
+
+
+@pytest.fixture
+def metrics(config: WorkerConfig) -> WorkerMetrics:
+    return WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+
+
+def value(metrics: WorkerMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"sds_clip_{name}", labels)
+
+
+def ended(metrics: WorkerMetrics, outcome: str) -> float | None:
+    return value(metrics, "attempts_total", kind="finetune", outcome=outcome)
+
+
+def failed(metrics: WorkerMetrics, code: str) -> float | None:
+    return value(metrics, "failures_total", kind="finetune", code=code)
+
+
+def test_attempts_are_counted_by_how_they_ended(
+    config: WorkerConfig, store: Store, submit: Submit, metrics: WorkerMetrics
+) -> None:
+    jobs = [
+        submit({"act": "count", "steps": 2}),
+        submit({"act": "be_wrong"}),
+        submit({"act": "die"}, max_attempts=2),
+    ]
+    with Running(config, store, metrics=metrics, command=LIGHT):
+        until_status(store, jobs[0].id, JobStatus.SUCCEEDED)
+        until_status(store, jobs[2].id, JobStatus.FAILED)
+        until(lambda: value(metrics, "attempt_seconds_count", kind="finetune") == 4)
+    assert [ended(metrics, outcome) for outcome in ("succeeded", "retried", "failed", "unknown")] == [
+        1,
+        1,
+        2,
+        0,
+    ]
+    assert (failed(metrics, "nothing_learned"), failed(metrics, "process_died")) == (1, 2)
+    assert value(metrics, "slot_busy", kind="finetune") == 0
+    assert value(metrics, "interruptions_total", kind="finetune", reason="released") == 0
+
+
+def test_running_job_has_a_lease_that_is_renewed_and_memory(
+    config: WorkerConfig, store: Store, submit: Submit, metrics: WorkerMetrics
+) -> None:
+    config = replace(config, lease_ttl_s=6)
+    submit({"act": "count", "steps": 100_000})
+    with Running(config, store, metrics=metrics, command=LIGHT) as slot:
+        until(lambda: (value(metrics, "lease_renewals_total", kind="finetune") or 0) >= 2)
+        assert value(metrics, "slot_busy", kind="finetune") == 1
+        assert (value(metrics, "job_memory_bytes", memory="host") or 0) > 2**20
+        assert (value(metrics, "lease_left_seconds", kind="finetune") or 60) <= 6
+        slot.stop()
+        assert slot.join(PATIENCE_S)
+    assert ended(metrics, "released") == 1
+    assert value(metrics, "interruptions_total", kind="finetune", reason="released") == 1
+    assert value(metrics, "job_memory_bytes", memory="host") == 0
+
+
+def test_job_taken_over_after_its_lease_lapsed_is_an_interruption(
+    config: WorkerConfig, store: Store, submit: Submit, metrics: WorkerMetrics
+) -> None:
+    job = submit({"act": "count", "steps": 1})
+    lost = store.leases.claim(config.kind, "gone", 0.0)
+    assert lost is not None
+    with Running(config, store, metrics=metrics, command=LIGHT):
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+        until(lambda: ended(metrics, "succeeded"))
+    assert value(metrics, "interruptions_total", kind="finetune", reason="lapsed") == 1
+    former = WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+    former.end(store.events.transitions(job.id), Lease.of(lost).fence, 1.0)
+    assert ended(former, "lost") == 1
+
+
+def test_process_tells_its_device_memory_and_that_is_no_step() -> None:
+    code = "import os, sys; sys.stdin.readline(); os.write(int(sys.argv[2]), b'm7\\nm12345\\n'); sys.stdin.read()"
+    child = ChildProcess([sys.executable, "-c", code])
+    try:
+        child.assign("go")
+        before = child._last_step_at
+        until(lambda: child.stalled_s() and child.device_bytes)
+        assert (child.device_bytes, child.has_begun, child._last_step_at) == (12345, False, before)
+    finally:
+        child.close()
+
+
+def test_memory_is_written_beside_steps() -> None:
+    reading, writing = os.pipe()
+    ticks = Ticks(writing)
+    ticks.tick(3)
+    ticks.memory(2**33)
+    assert os.read(reading, 100) == b"3\nm8589934592\n"
+    os.close(reading)
+    os.close(writing)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_worker_offers_its_metrics_at_its_port(config: WorkerConfig, store: Store) -> None:
+    port = free_port()
+    with WorkerProcess(replace(config, metrics_port=port)) as process:
+
+        def scraped() -> str:
+            assert process.poll() is None
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                    return str(answer.read().decode())
+            except OSError:
+                return ""
+
+        until(lambda: "sds_clip_heartbeat_age_seconds" in scraped())
+        assert 'sds_clip_slot_busy{kind="finetune"} 0.0' in scraped()
+
+
+def test_port_in_use_is_a_configuration_error_and_port_0_opens_none(metrics: WorkerMetrics) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="SDS_CLIP_METRICS_PORT"):
+            serve(metrics, "127.0.0.1", taken.getsockname()[1])
+    threads = threading.active_count()
+    serve(metrics, "127.0.0.1", 0)()
+    assert threading.active_count() == threads
+    assert b"sds_clip_attempts_total" in generate_latest(metrics.registry)

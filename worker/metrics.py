@@ -1,0 +1,190 @@
+"""A worker's own metrics. Its supervisor observes them, and a port of its own offers them to Prometheus."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from app.errors import ConfigurationError
+from app.metrics import gauge
+from app.store.records import Event
+from app.store.states import HELD, JobKind, JobStatus
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+SECONDS = (
+    *(1, 10, _MINUTE, 5 * _MINUTE, 15 * _MINUTE),
+    *(_HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 4 * _DAY, 7 * _DAY),
+)
+OUTCOMES = ("succeeded", "failed", "cancelled", "paused", "retried", "released", "lost", "unknown")
+
+
+def ending(transitions: Sequence[Event], fence: int) -> tuple[str, str]:
+    """How the attempt with a fence ended, one of OUTCOMES, and the code of its error or "".
+
+    An attempt that another one follows was retried if it ended with an error, and released if not. It is lost if
+    another worker claimed the job before it had ended, and unknown if no end is recorded.
+    """
+    data = [event.data or {} for event in transitions]
+    claimed = next((place for place, each in enumerate(data) if each.get("fence") == fence), len(data))
+    for each in data[claimed + 1 :]:
+        if "fence" in each:
+            return "lost", ""
+        if each["to"] not in HELD:
+            code = each.get("error", {}).get("code", "")
+            if each["to"] == JobStatus.QUEUED:
+                return ("retried" if code else "released"), code
+            return each["to"], code
+    return "unknown", ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The job at work, as it was last seen."""
+
+    pid: int
+    lease_until: float
+    device_bytes: int
+
+
+class WorkerMetrics(Collector):
+    """The metrics of one slot and its supervisor, in a registry of their own."""
+
+    def __init__(self, kind: JobKind, data_dir: Path, reserve_bytes: int) -> None:
+        self.registry = CollectorRegistry()
+        self._kind = kind
+        self._data_dir = data_dir
+        self._reserve_bytes = reserve_bytes
+        self._is_busy = False
+        self._work: _Work | None = None
+        self._beaten_at: float | None = None
+        # A counter that first appears with the value 1 has no increase, so all that are known begin with 0.
+        attempts = Counter(
+            "sds_clip_attempts",
+            "The number of attempts that ended.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self._attempts = {outcome: attempts.labels(kind, outcome) for outcome in OUTCOMES}
+        self._failures = Counter(
+            "sds_clip_failures",
+            "The number of attempts that ended with an error, by its code.",
+            ["kind", "code"],
+            registry=self.registry,
+        )
+        interruptions = Counter(
+            "sds_clip_interruptions",
+            "The number of jobs taken over after their lease had lapsed, and of jobs released.",
+            ["kind", "reason"],
+            registry=self.registry,
+        )
+        self._lapsed, self._released = (
+            interruptions.labels(kind, reason) for reason in ("lapsed", "released")
+        )
+        self._renewals = Counter(
+            "sds_clip_lease_renewals", "The number of renewals of leases.", ["kind"], registry=self.registry
+        ).labels(kind)
+        self._seconds = Histogram(
+            "sds_clip_attempt_seconds",
+            "The duration of attempts, in seconds.",
+            ["kind"],
+            buckets=SECONDS,
+            registry=self.registry,
+        ).labels(kind)
+        self.registry.register(self)
+
+    def begin(self) -> None:
+        self._is_busy = True
+
+    def watch(self, pid: int, lease_until: float, device_bytes: int) -> None:
+        """Note the state of the job at work. A lease that ends later than before was renewed."""
+        if self._work is not None and lease_until > self._work.lease_until:
+            self._renewals.inc()
+        self._work = _Work(pid, lease_until, device_bytes)
+
+    def end(self, transitions: Sequence[Event], fence: int, seconds: float) -> None:
+        """Count the attempt that has ended. Without `transitions`, its outcome is unknown."""
+        self._is_busy, self._work = False, None
+        self._seconds.observe(seconds)
+        outcome, code = ending(transitions, fence)
+        self._attempts[outcome].inc()
+        if code:
+            self._failures.labels(self._kind, code).inc()
+        if outcome == "released":
+            self._released.inc()
+        data = [event.data or {} for event in transitions]
+        if any(each.get("fence") == fence and each["from"] == JobStatus.RUNNING for each in data):
+            self._lapsed.inc()
+
+    def beat(self) -> None:
+        """Note that the worker's heartbeat was recorded."""
+        self._beaten_at = time.monotonic()
+
+    def collect(self) -> Iterator[Metric]:
+        work = self._work
+        yield gauge("slot_busy", "1 while the slot runs a job.", {(self._kind,): self._is_busy}, ("kind",))
+        if self._beaten_at is not None:
+            yield gauge(
+                "heartbeat_age_seconds",
+                "The time since the worker's heartbeat was last recorded.",
+                {(): time.monotonic() - self._beaten_at},
+            )
+        if work is not None:
+            yield gauge(
+                "lease_left_seconds",
+                "The time left of the job's lease.",
+                {(self._kind,): work.lease_until - time.time()},
+                ("kind",),
+            )
+        host, device = (0, 0) if work is None else (_resident_bytes(work.pid), work.device_bytes)
+        yield gauge(
+            "job_memory_bytes",
+            "Memory of the job's process, in bytes: resident on the host, and reserved on GPUs.",
+            {("host",): host, ("device",): device},
+            ("memory",),
+        )
+        try:
+            free_bytes = shutil.disk_usage(self._data_dir).free
+        except OSError:
+            return
+        yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", {(): free_bytes})
+        yield gauge(
+            "disk_reserve_bytes", "The free space that must remain, in bytes.", {(): self._reserve_bytes}
+        )
+
+
+def serve(metrics: WorkerMetrics, host: str, port: int) -> Callable[[], None]:
+    """Offer the metrics over HTTP, in a thread, until the returned function is called. Port 0 offers nothing.
+
+    Raises: ConfigurationError if the port cannot be used.
+    """
+    if not port:
+        return lambda: None
+    try:
+        server, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The worker's metrics cannot be offered at {host} port {port} ({error.strerror}). Set "
+            "SDS_CLIP_METRICS_HOST and SDS_CLIP_METRICS_PORT to a free port of this machine."
+        ) from error
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return close
+
+
+def _resident_bytes(pid: int) -> int:
+    """0 if the process has ended, or the system has no /proc."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
