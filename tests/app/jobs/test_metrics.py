@@ -76,14 +76,20 @@ def test_database_that_hangs_holds_up_no_scrape_and_is_asked_once(
     assert "sds_clip_store_up 1.0" in exported(service)
 
 
-def test_refusals_are_counted_by_limit_and_key(make_service: Callable[..., Service], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "limit"),
+    [("max_open_jobs", "too_many_jobs"), ("max_open_jobs_per_key", "max_open_jobs_per_key")],
+)
+def test_refusals_are_counted_by_limit_and_key(
+    make_service: Callable[..., Service], tmp_path: Path, setting: str, limit: str
+) -> None:
     keys = tmp_path / "keys.json"
     phone = {"Authorization": f"Bearer {create_key(keys, 'phone', ['train'])}"}
-    service = make_service(keys_file=keys, max_open_jobs=1)
+    service = make_service(keys_file=keys, **{setting: 1})
     request = service.request()
     assert service.client.post("/finetune", json=request, headers=phone).status_code == 202
     assert error_of(service.client.post("/finetune", json=request, headers=phone), 429)
-    assert 'sds_clip_throttled_total{key="phone",limit="too_many_jobs"} 1.0' in exported(service)
+    assert f'sds_clip_throttled_total{{key="phone",limit="{limit}"}} 1.0' in exported(service)
 
 
 def test_without_keys_refusals_have_no_name(make_service: Callable[..., Service]) -> None:
