@@ -86,7 +86,7 @@ def test_refusals_are_counted_by_limit_and_key(
     keys = tmp_path / "keys.json"
     phone = {"Authorization": f"Bearer {create_key(keys, 'phone', ['train'])}"}
     service = make_service(keys_file=keys, **{setting: 1})
-    request = service.request()
+    request = service.request(owner="phone")
     assert service.client.post("/finetune", json=request, headers=phone).status_code == 202
     assert error_of(service.client.post("/finetune", json=request, headers=phone), 429)
     assert f'sds_clip_throttled_total{{key="phone",limit="{limit}"}} 1.0' in exported(service)
