@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.store.records import Promotion
+from app.store.records import AliasAction, Promotion
 from bench.faults.callers import Answer, what_is_wrong
 
 SCORES = {"a": torch.tensor([[0.1, 0.2]]), "b": torch.tensor([[0.3, 0.4]]), "c": torch.tensor([[0.5, 0.6]])}
@@ -12,7 +12,20 @@ SCORES = {"a": torch.tensor([[0.1, 0.2]]), "b": torch.tensor([[0.3, 0.4]]), "c":
 def move(generation: int, version: str) -> Promotion:
     """`default` was moved to a version, at 10 s times the generation."""
     at = 10.0 * generation
-    return Promotion(generation, at, "job", "default", None, version, generation, "", None, None, False)
+    return Promotion(
+        id=generation,
+        at=at,
+        who="job",
+        alias="default",
+        action=AliasAction.PROMOTE,
+        from_version=None,
+        to_version=version,
+        generation=generation,
+        why="",
+        metrics=None,
+        job_id=None,
+        forced=False,
+    )
 
 
 MOVES = {generation: move(generation, version) for generation, version in ((1, "a"), (2, "b"), (3, "c"))}

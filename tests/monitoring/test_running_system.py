@@ -78,10 +78,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             assert process is not None
             os.kill(process, signal.SIGKILL)
             until(lambda: failing.refresh().info["status"] == "failed")
-            client.finetune(dataset, objective="clip", hyperparameters=ENDLESS)
+            open_job = client.finetune(dataset, objective="clip", hyperparameters=ENDLESS)
+            until(lambda: open_job.refresh().info["status"] == "running")
             refused = {"training_data": dataset, "objective": "clip", "hyperparameters": SHORT}
             answer = httpx.post(f"{system.url}/finetune", json=refused, timeout=60)
-            assert answer.status_code == 429, answer.text
+            assert answer.status_code == 429, open_job.refresh().info
             # Again, because a series that first appears with 1 has no rate.
             client.match([png()], ["a dog", "a house"])
         yield server
