@@ -79,6 +79,7 @@ class Account:
     folder: Path
     base: str
     """The reference of the served model here."""
+    tolerance: float = TOLERANCE
     pairs: str = ""
     accepted: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -172,7 +173,7 @@ class Account:
         for answer in answers:
             version, found = answer["model"]["version"], answer["results"][0]["scores"]
             expected = self._expected(version)
-            if max(abs(a - b) for a, b in zip(found, expected, strict=True)) > TOLERANCE:
+            if max(abs(a - b) for a, b in zip(found, expected, strict=True)) > self.tolerance:
                 wrong.append(f"{version[:12]} answered {found} instead of {expected}")
         return wrong
 
