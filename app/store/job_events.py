@@ -1,9 +1,9 @@
 """What a running job reports: events in one numbered and bounded stream, and metrics as whole curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, delete, insert, select, update
 
 from app.errors import UnknownRecord
 from app.store.database import Clock, Database
@@ -44,10 +44,7 @@ class JobEvents:
         Raises: UnknownRecord.
         """
         query = events_query(job_id, bounded(after, 0, MAX_NUMBER)).limit(bounded(limit, 1, MAX_ROWS))
-        with self._database.reading() as connection:
-            self._check_job(connection, job_id)
-            rows = connection.execute(query).mappings().all()
-        return tuple(Event.of(row) for row in rows)
+        return tuple(Event.of(row) for row in self._rows(query, job_id))
 
     def transitions(self, job_id: str, *, limit: int = 100) -> tuple[Event, ...]:
         """The job's newest changes of status, in order. Raises UnknownRecord."""
@@ -57,10 +54,7 @@ class JobEvents:
             .order_by(events.c.number.desc())
             .limit(bounded(limit, 1, MAX_ROWS))
         )
-        with self._database.reading() as connection:
-            self._check_job(connection, job_id)
-            rows = connection.execute(query).mappings().all()
-        return tuple(Event.of(row) for row in reversed(rows))
+        return tuple(Event.of(row) for row in reversed(self._rows(query, job_id)))
 
     def metrics(self, job_id: str, *, after: int = -1, limit: int = 1000) -> tuple[MetricPoint, ...]:
         """A job's metrics at steps greater than `after`, in order. Raises UnknownRecord."""
@@ -70,18 +64,13 @@ class JobEvents:
             .order_by(metrics.c.step)
             .limit(bounded(limit, 1, MAX_ROWS))
         )
-        with self._database.reading() as connection:
-            self._check_job(connection, job_id)
-            rows = connection.execute(query).mappings().all()
-        return tuple(MetricPoint.of(row) for row in rows)
+        return tuple(MetricPoint.of(row) for row in self._rows(query, job_id))
 
     def latest_metrics(self, job_id: str) -> MetricPoint | None:
         """A job's newest metrics, if it has any. Raises UnknownRecord."""
         query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.step.desc()).limit(1)
-        with self._database.reading() as connection:
-            self._check_job(connection, job_id)
-            row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else MetricPoint.of(row)
+        rows = self._rows(query, job_id)
+        return MetricPoint.of(rows[0]) if rows else None
 
     def prune(self, older_than_s: float, *, limit: int = 50) -> int:
         """Delete the events, except transitions, of up to `limit` jobs that ended longer ago.
@@ -104,10 +93,14 @@ class JobEvents:
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(pruned_at=self._clock()))
         return len(ids)
 
-    def _check_job(self, connection: Connection, job_id: str) -> None:
-        query = select(jobs.c.id).where(jobs.c.id == job_id, *self._seen)
-        if connection.execute(query).one_or_none() is None:
-            raise UnknownRecord("job")
+    def _rows(self, query: Select[Any], job_id: str) -> Sequence[RowMapping]:
+        """The rows of a job. Without any, the job is looked up. Raises UnknownRecord."""
+        job = select(jobs.c.id).where(jobs.c.id == job_id, *self._seen)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.where(job.exists()) if self._seen else query).mappings().all()
+            if not rows and connection.execute(job).one_or_none() is None:
+                raise UnknownRecord("job")
+        return rows
 
     def add(self, connection: Connection, event: Event) -> None:
         """Write an event in the caller's transaction, and now and then delete events beyond the bounds."""
