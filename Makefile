@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-compose pin-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list

@@ -1,6 +1,5 @@
 """The images that ours are built from: from their registry, or stand-ins made of Debian's packages."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -123,9 +122,3 @@ def _copy_pip_settings(tree: Path) -> None:
             copy(source, tree / value[1:])
     (tree / PIP_CONF).parent.mkdir(parents=True, exist_ok=True)
     (tree / PIP_CONF).write_text("\n".join(lines) + "\n")
-
-
-def torch_index() -> dict[str, str]:
-    """A build argument, where the index of CPU builds cannot be reached from here."""
-    found = os.environ.get("SDS_CLIP_TEST_TORCH_INDEX_URL")
-    return {} if found is None else {"TORCH_INDEX_URL": found}

@@ -20,7 +20,7 @@ class NoEngine(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine. Its commands raise CalledProcessError."""
+    """A running engine. A command that fails raises AssertionError with what it printed."""
 
     socket: Path
 

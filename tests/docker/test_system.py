@@ -14,7 +14,7 @@ from sds_clip import Client, Job
 from sds_clip.client.errors import AuthenticationError
 from tests.checkpoints import save_tiny_clip
 from tests.docker.account import TEXTS, Account, step_of
-from tests.docker.base_images import provide, torch_index
+from tests.docker.base_images import provide
 from tests.docker.compose import REPOSITORY
 from tests.docker.engine import Engine, NoEngine, running_engine
 from tests.docker.system import LASTING, System, tried, until
@@ -47,9 +47,8 @@ def engine() -> Iterator[Engine]:
 def build(engine: Engine, source: Path, tag: str) -> None:
     """Build both images as they are."""
     is_offline = provide(engine, CACHE)
-    arguments = {"TORCH_INDEX_URL": "https://pypi.org/simple"} if is_offline else {}
+    options = ["--build-arg=TORCH_INDEX_URL=https://pypi.org/simple"] if is_offline else []
     for name in IMAGES:
-        options = [f"--build-arg={key}={value}" for key, value in {**arguments, **torch_index()}.items()]
         engine.run(
             *("build", "--network", "host", "--file", source / f"docker/{name}.Dockerfile"),
             *("--tag", f"sds-clip-{name}:{tag}", *options, source),
