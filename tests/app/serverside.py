@@ -34,6 +34,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_ports(count: int) -> int:
+    """The first of free ports in a row."""
+    for first in range(20_000 + os.getpid() % 5000, 60_000, count):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no port is free")
+
+
 @contextlib.contextmanager
 def running_server(folder: Path, *arguments: str, **environment: str) -> Iterator[RunningServer]:
     """Start a server, wait until it is ready, and end it."""

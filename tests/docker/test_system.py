@@ -1,6 +1,5 @@
 """`docker compose up` in real containers: its jobs, its faults and its upgrade. Run by `make test-compose`."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from sds_clip import Client, Job
 from sds_clip.client.errors import AuthenticationError
+from tests.app.serverside import free_ports
 from tests.checkpoints import save_tiny_clip
 from tests.docker.account import TEXTS, Account, step_of
 from tests.docker.base_images import provide
@@ -60,7 +60,7 @@ def build(engine: Engine, source: Path, tag: str) -> None:
 
 @pytest.fixture(scope="module")
 def system(engine: Engine) -> Iterator[System]:
-    system = System(engine, "sds-clip-test", free_port_pair(), SETTINGS)
+    system = System(engine, "sds-clip-test", free_ports(2), SETTINGS)
     system.remove()  # what an interrupted run has left
     system.up()
     yield system
@@ -222,7 +222,7 @@ def test_a_backup_moves_the_system_to_other_volumes(account: Account, engine: En
     with account.action("backup beside a running job"):
         under_way(account)
         account.system.stream("sds-clip", "backup", "-", stdout=tmp_path / "backup.tar")
-    other = System(engine, "sds-clip-restore-test", free_port_pair(), SETTINGS)
+    other = System(engine, "sds-clip-restore-test", free_ports(2), SETTINGS)
     other.remove()
     try:
         other.compose("up", "--detach", "--no-build", "--wait", "postgres")
@@ -256,7 +256,7 @@ def test_an_upgrade_takes_everything_over(engine: Engine, tmp_path: Path) -> Non
     for path in (weights, base, *base.iterdir()):
         path.chmod(0o755)  # the containers run as another user
     build(engine, former, FORMER_RELEASE)
-    system = System(engine, "sds-clip-upgrade-test", free_port_pair(), settings)
+    system = System(engine, "sds-clip-upgrade-test", free_ports(2), settings)
     try:
         upgrade(system, former, tmp_path, f"local-dir:{base}")
     finally:
@@ -291,19 +291,6 @@ def tag(engine: Engine, release: str) -> None:
     """Give the names in the compose file to the images of a release."""
     for name in IMAGES:
         engine.run("tag", f"sds-clip-{name}:{release}", f"sds-clip-{name}:latest")
-
-
-def free_port_pair() -> int:
-    """A free port whose successor is free too."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            try:
-                other.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 def uploaded(client: Client, files: Path, format: str) -> str:

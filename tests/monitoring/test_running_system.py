@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from sds_clip import Client
 from tests.app.conftest import png
+from tests.app.serverside import free_ports
 from tests.monitoring.prometheus import (
     DASHBOARDS,
     Prometheus,
@@ -36,19 +36,6 @@ ONLY_WITH_A_GPU = {"sds_clip_device_memory_bytes"}
 ONLY_AFTER_AN_ERROR_OF_THE_SERVER = {'sds_clip_requests_total{status=~"5.."}'}
 SHORT = {"steps": 2, "batch_size": 8, "warmup_steps": 1}
 ENDLESS = {**SHORT, "steps": 100_000}
-
-
-def free_ports(count: int) -> int:
-    """The first of free ports in a row."""
-    for first in range(20_000 + os.getpid() % 5000, 60_000, count):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no port is free")
 
 
 @pytest.fixture(scope="module")
