@@ -1,7 +1,7 @@
 """What retention needs of the store: what there is, when it was last used, the removal of jobs, one sweep at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from sqlalchemy import Column, ColumnElement, Connection, and_, case, delete, false, func, or_, select, update
 
@@ -141,8 +141,11 @@ class RetentionRecords:
 
 
 def _ended_jobs(connection: Connection, where: ColumnElement[bool]) -> Sequence[EndedJob]:
+    columns = [jobs.c[each.name] for each in fields(EndedJob)]
     query = (
-        select(jobs).where(jobs.c.status.in_(sorted(TERMINAL)), where).order_by(jobs.c.finished_at, jobs.c.id)
+        select(*columns)
+        .where(jobs.c.status.in_(sorted(TERMINAL)), where)
+        .order_by(jobs.c.finished_at, jobs.c.id)
     )
     return [EndedJob.of(row) for row in connection.execute(query).mappings()]
 
