@@ -285,6 +285,37 @@ class Settings(BaseSettings):
         "An archive counts with the size of its files once it has been checked.",
     )
 
+    keep_jobs_s: float | None = Field(
+        None,
+        ge=0,
+        description="The number of seconds after its end for which a fine-tuning job is kept, with its events, curves "
+        "and files. A job whose version is kept stays. Without a value, all are kept.",
+    )
+    keep_evaluations_s: float | None = Field(
+        None,
+        ge=0,
+        description="The number of seconds after its end for which an evaluation is kept, with its results and report. "
+        "Without a value, all are kept.",
+    )
+    keep_versions_s: float | None = Field(
+        None,
+        ge=0,
+        description="The number of seconds for which a version is kept that nothing uses: no alias, no rollback, no "
+        "open job, no serving process, and no version that is based on it. Without a value, all are kept.",
+    )
+    keep_datasets_s: float | None = Field(
+        None,
+        ge=0,
+        description="The number of seconds after the end of the last job that used it for which a data set is kept. "
+        "Without a value, all are kept.",
+    )
+    keep_rollbacks: int | None = Field(
+        None,
+        ge=0,
+        description="The number of earlier versions that are kept for each alias, so that rollbacks may return to "
+        "them. Without a value, all are kept.",
+    )
+
     allow_url_images: bool = Field(
         False, description="Whether the service fetches images from URLs in requests."
     )

@@ -25,6 +25,7 @@ from sds_clip.commands.jobs import jobs, workers
 from sds_clip.commands.keys import keys
 from sds_clip.commands.models import models
 from sds_clip.commands.propose import propose
+from sds_clip.commands.prune import prune
 from sds_clip.commands.reproduce import reproduce
 from sds_clip.commands.serve import serve
 from sds_clip.commands.up import up
@@ -36,7 +37,7 @@ _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
     "Use a model": (match, classify, evaluate, propose, finetune, reproduce),
     "Manage a running service": (jobs, workers, models, datasets),
-    "Keep what a service has made": (backup, restore, check),
+    "Keep what a service has made": (backup, restore, check, prune),
     "Convert weights, and check the installation": (convert, export, doctor),
 }
 _COMPLETE_VAR = "_SDS_CLIP_COMPLETE"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.store import Store
     from app.store.database import Database
 
 
@@ -31,6 +32,32 @@ def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Datab
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """The store of a system whose tables are those of this release.
+
+    Raises: ConfigurationError, StoreUnavailable.
+    """
+    from app.errors import ConfigurationError
+    from app.store import Store
+    from app.store.migrate import newest_revision, revision_of
+
+    with open_database(settings) as database, database.reading() as connection:
+        revision = revision_of(connection)
+        if revision != newest_revision():
+            raise ConfigurationError(
+                f"The tables of the database have the revision {revision}, but this program needs {newest_revision()}. "
+                "Start the service or a worker of this release first; it migrates them."
+            )
+    store = Store(
+        settings.database_url or embedded_database(settings.data_dir), timeout_s=settings.store_timeout_s
+    )
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def embedded_database(data_dir: Path) -> str:

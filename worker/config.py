@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from app.jobs.limits import JobLimits
 from app.logs import Format
+from app.retention.policy import Rules
 from app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from app.store.leases import RETRY_BASE_S
 from app.store.states import JobKind
@@ -89,6 +90,7 @@ class WorkerConfig:
     """How long files of failed and cancelled jobs stay; of a cancelled one's checkpoints only the newest."""
     keep_events_s: NotNegative = 30 * 24 * 3600.0
     """How long the events of an ended job are kept."""
+    retention: Rules = field(default_factory=Rules)
 
     feature_cache_bytes: Bytes = 2**30
     """Size of the evaluations' feature cache; the rows used least recently are dropped."""
@@ -128,7 +130,9 @@ class WorkerConfig:
         # SDS_CLIP_THREADS applies to the service only; the device to both unless the worker has its own.
         own = {"device": values.get("device", cls.device), "threads": cls.threads, "nice": cls.nice}
         own |= {name: values[variable] for name, variable in OWN_VARIABLES.items() if values.get(variable)}
-        return TypeAdapter(cls).validate_python({**values, **own, "queue": queue, "limits": values})
+        return TypeAdapter(cls).validate_python(
+            {**values, **own, "queue": queue, "limits": values, "retention": values}
+        )
 
     def dumps(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -140,6 +144,8 @@ class WorkerConfig:
         values = {name: value for name, value in values.items() if name in known}
         if "limits" in values:
             values["limits"] = JobLimits(**values["limits"])
+        if "retention" in values:
+            values["retention"] = Rules(**values["retention"])
         values["data_dir"] = Path(values["data_dir"])
         values["dataset_roots"] = tuple(Path(root) for root in values["dataset_roots"])
         return cls(**values)

@@ -14,7 +14,7 @@ from worker.heartbeat import Heartbeat
 from worker.identity import node_name, owner_name
 from worker.metrics import WorkerMetrics, serve
 from worker.periodic import Periodic
-from worker.reaper import Reaper
+from worker.reaper import EVERY_S, Reaper, Sweep
 from worker.slot import Slot
 from worker.supervised import COMMAND
 
@@ -44,8 +44,11 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     slot = Slot(config, store, wake_ups.publish, metrics, command=command or COMMAND)
     checkers = [Checker(config, store)] if config.checks_datasets else []
     reaper = Periodic("reaper", Reaper(config, store).look, config.reap_every_s, at_once=False)
+    cleanups = [reaper]
+    if config.retention.are_set:
+        cleanups.append(Periodic("retention", Sweep(config, store, metrics).look, EVERY_S))
     waited_for: list[Slot | Checker] = [slot, *checkers]
-    parts: list[Slot | Checker | Periodic] = [*waited_for, reaper]  # a cleanup under way may be cut off
+    parts: list[Slot | Checker | Periodic] = [*waited_for, *cleanups]  # a cleanup under way may be cut off
 
     def stop() -> None:
         for part in parts:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from app.errors import ConfigurationError
 from app.metrics import gauge
+from app.retention.policy import Kind
 from app.store.records import Event
 from app.store.states import HELD, JobKind, JobStatus
 
@@ -96,6 +97,20 @@ class WorkerMetrics(Collector):
             buckets=SECONDS,
             registry=self.registry,
         ).labels(kind)
+        removed = Counter(
+            "sds_clip_removed",
+            "The number of records that retention has removed.",
+            ["kind"],
+            registry=self.registry,
+        )
+        removed_bytes = Counter(
+            "sds_clip_removed_bytes",
+            "The sizes of their files.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._removed = {kind: removed.labels(kind) for kind in Kind}
+        self._removed_bytes = {kind: removed_bytes.labels(kind) for kind in Kind}
         self.registry.register(self)
 
     def begin(self) -> None:
@@ -120,6 +135,11 @@ class WorkerMetrics(Collector):
         data = [event.data or {} for event in transitions]
         if any(each.get("fence") == fence and each["from"] == JobStatus.RUNNING for each in data):
             self._lapsed.inc()
+
+    def removed(self, kind: Kind, size_bytes: int) -> None:
+        """Count what retention has removed."""
+        self._removed[kind].inc()
+        self._removed_bytes[kind].inc(size_bytes)
 
     def beat(self) -> None:
         """Note that the worker's heartbeat was recorded."""

@@ -1,10 +1,11 @@
-"""Periodic cleanup: jobs whose worker is gone, old job files and events, and unused versions.
+"""Periodic cleanup: jobs whose worker is gone, old job files and events, unused versions, what the settings let go.
 
-Every worker runs it. Several at once are harmless, since the store decides.
+Every worker runs it. Several at once are harmless, since the store decides. Only one at a time sweeps.
 """
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from pathlib import Path
@@ -14,12 +15,15 @@ from app.jobs.removal import remove_job_files
 from app.registry.manifest import VersionError, read_manifest
 from app.registry.removal import remove_files, remove_leftovers
 from app.removal import REMOVING
+from app.retention.sweep import Sweeper, SweepUnderWay
 from app.store import Store
 from app.store.records import Job, Lease, VersionStatus
 from app.store.states import HELD, TERMINAL, JobStatus
 from models.references import is_version
 from worker.config import WorkerConfig
 from worker.folders import JobFolder
+from worker.identity import owner_name
+from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,21 @@ class Reaper:
                 "Job %s is now %s, because its worker stopped renewing its lease.", job.id, job.status
             )
         self._retention.look()
+
+
+class Sweep:
+    """Removes what the settings of retention let go at each `look`, unless another process is doing so."""
+
+    def __init__(self, config: WorkerConfig, store: Store, metrics: WorkerMetrics) -> None:
+        self._sweeper = Sweeper(store, config.data_dir, config.retention)
+        self._owner = owner_name(os.getpid(), config.queue)
+        self._metrics = metrics
+
+    def look(self) -> None:
+        """Sweep once. Raises StoreUnavailable, OSError."""
+        with contextlib.suppress(SweepUnderWay):
+            for removed in self._sweeper.sweep(self._owner):
+                self._metrics.removed(removed.finding.kind, removed.size_bytes)
 
 
 class Retention:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 
 from pydantic import ValidationError
@@ -11,8 +11,9 @@ from app.bodies import translated
 from app.datasets.folders import Claim, DatasetFolders
 from app.datasets.limits import Quota
 from app.datasets.receive import receive_archive, receive_shards
+from app.datasets.removal import remove_leftovers
 from app.datasets.roots import SourceRoots
-from app.errors import DatasetBusy, InvalidRequest, MalformedBody, UnknownRecord
+from app.errors import DatasetBusy, InvalidRequest, MalformedBody
 from app.form_stream import FormStream, Part
 from app.keys import Caller
 from app.places import Places
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 FILE, SHARDS = "file", "shards"
 """The names of a form's files: one archive, or any number of shards."""
-_NEEDED = (DatasetStatus.VALIDATING, DatasetStatus.READY)
 _CHECK_EVERY_BYTES = 8 * 2**20
 # A running check may hold a deleted set's files for a while, so removal is retried for five minutes.
 _TRY_AGAIN_S = 5.0
@@ -112,22 +112,9 @@ class DatasetService:
     async def sweep(self) -> None:
         """Remove what crashes have left on disk. Raises StoreUnavailable."""
 
-        def wants(dataset_id: str, statuses: Container[DatasetStatus], *, if_unknown: bool) -> bool:
-            try:
-                return self._seen_by(None).datasets.get(dataset_id).status in statuses
-            except UnknownRecord:
-                return if_unknown
-
-        def sweep() -> list[str]:
-            return self._folders.sweep(
-                # An upload exists before its record, and its writer holds the lock until the record does.
-                wants_upload=lambda name: wants(name, {DatasetStatus.VALIDATING}, if_unknown=False),
-                # A check publishes its set before it records the result. Records are never removed, so an
-                # unknown set belongs to another database, which may come back.
-                wants_set=lambda name: wants(name, _NEEDED, if_unknown=True),
-            )
-
-        swept = await in_own_thread(sweep, "sweep data sets")
+        swept = await in_own_thread(
+            lambda: remove_leftovers(self._seen_by(None), self._folders), "sweep data sets"
+        )
         if swept:
             logger.info("The leftover files of %d data sets were removed.", len(swept))
 

@@ -16,6 +16,8 @@ from app.store.records import Alias
 from models.atomic import write_atomic
 from models.references import is_version
 
+REPORTS = "serving"
+"""The folder of reports in the data folder."""
 # A process reports every few seconds. One that has not reported for this long is not listed any more.
 FORGET_AFTER_S = 60.0
 # A process of another host that has not reported for this long, and holds no lock, has ended.

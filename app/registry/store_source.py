@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
-from app.registry.source import FileReports, Registry, WeightsLocation
+from app.registry.source import REPORTS, FileReports, Registry, WeightsLocation
 from app.store import Store, Workspace
 from app.store.alias_names import DEFAULT
 from app.store.records import Move, NewVersion, Version, VersionStatus
@@ -29,7 +29,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
 
     Its reports are files, which all processes of the data folder can read.
     """
-    reports = data_dir / "serving"
+    reports = data_dir / REPORTS
     _forget(reports)
     return Registry(
         find_version=partial(find_version, store, data_dir),

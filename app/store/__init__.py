@@ -20,6 +20,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
 
     store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
     store.reaper      settle_abandoned
+    store.retention   holdings, remove_job, claim_sweep, release_sweep
     store.overviews   read
 """
 
@@ -36,6 +37,7 @@ from app.store.leases import JobLeases
 from app.store.migrate import migrate
 from app.store.overview import Overviews
 from app.store.reaper import Reaper
+from app.store.retention import RetentionRecords
 from app.store.versions import Versions
 from app.store.workers import Workers
 
@@ -85,6 +87,7 @@ class Store(Workspace):
         self._max_events = max_events
         self.leases = JobLeases(self.database, clock, self.events)
         self.reaper = Reaper(self.database, clock)
+        self.retention = RetentionRecords(self.database, clock)
         self.overviews = Overviews(self.database, clock)
 
     def seen_by(self, owner: str | None) -> Workspace:

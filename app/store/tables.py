@@ -193,6 +193,7 @@ datasets = Table(
     Column("lease_owner", Text),
     Column("lease_until", Double, nullable=False),
     Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("used_at", Double),
     Index("datasets_by_time", "created_at", "id"),
     Index("datasets_by_status", "status", "created_at", "id"),
     Index("datasets_by_owner", "owner", "created_at", "id"),
@@ -212,6 +213,7 @@ versions = Table(
     Column("created_at", Double, nullable=False),
     Column("damaged_at", Double),
     Column("owner", Text, nullable=False, server_default=""),
+    Column("used_at", Double),
     Index("versions_by_time", "created_at", "id"),
     Index("versions_by_status", "status", "created_at", "id"),
     Index("versions_by_base", "base_version"),
@@ -289,3 +291,12 @@ promotions = Table(
     Column("back_to", BigInteger),
     Index("promotions_by_alias", "alias", "id"),
 )
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("lease_until", Double, nullable=False),
+)
+"""Work that only one process does at a time, besides jobs and checks."""

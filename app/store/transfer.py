@@ -39,7 +39,7 @@ Row = tuple[str, dict[str, Any]]
 
 _REVISION_TABLE = "alembic_version"
 # Workers write these rows again as long as they live.
-_LEFT_OUT = ("workers",)
+_LEFT_OUT = ("workers", "leases")
 _ROWS_AT_ONCE = 500
 _COPY_TIMEOUT_S = 10.0
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import UnusableRecord, VersionGone
@@ -86,8 +86,10 @@ def _registered(
     there = find(connection, new.id, lock=True)
     assert there is not None  # versions are never removed, only marked
     if there.status is VersionStatus.DELETED:
-        # It keeps the job that made it first, because a job has at most one version, and this is that job's.
-        connection.execute(update(versions).where(versions.c.id == new.id).values(**values))
+        # It keeps the job that made it first, because a job has at most one version, and this is that job's. If that
+        # job was removed, it takes this one.
+        kept = func.coalesce(versions.c.job_id, job_id)
+        connection.execute(update(versions).where(versions.c.id == new.id).values(**values, job_id=kept))
         there = find(connection, new.id)
         assert there is not None
     elif there.damaged_at is not None and new.folder is not None:  # publishing has verified the files again

@@ -206,7 +206,7 @@ def test_every_image_of_ours_is_built_by_one_service() -> None:
 def test_every_setting_is_passed_on_but_those_that_the_containers_fix(name: str) -> None:
     environment = services()[name]["environment"]
     of_workers = {field.name for field in fields(WorkerConfig)} | set(OWN_VARIABLES.values())
-    known = Settings.model_fields.keys() | of_workers - {"queue", "limits", "nice"}
+    known = Settings.model_fields.keys() | of_workers - {"queue", "limits", "retention", "nice"}
     fixed = {"database_url", "broker_url", "data_dir", "dataset_roots", "metrics_host"}
     of_the_service = {"host", "port", "keys_file", "state_dir"}
     of_traces = {variable for variable in environment if variable.startswith("OTEL_")}

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 
 from app.jobs.limits import JobLimits
+from app.retention.policy import Rules
 from app.settings import Settings
 from sds_clip.cli import main
 from sds_clip.options import read_worker_config
@@ -85,6 +86,11 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
         "CHECKS_DATASETS": "false",
         "KEEP_FILES_S": "10",
         "KEEP_EVENTS_S": "20",
+        "KEEP_JOBS_S": "1",
+        "KEEP_EVALUATIONS_S": "2",
+        "KEEP_VERSIONS_S": "3",
+        "KEEP_DATASETS_S": "4",
+        "KEEP_ROLLBACKS": "5",
         "FEATURE_CACHE_BYTES": "30",
     }
     for name, value in settings.items():
@@ -96,6 +102,8 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert (config.device, config.threads, config.gpu_memory_share) == ("cpu", 3, 0.5)
     assert (config.lease_ttl_s, config.stop_grace_s, config.stall_timeout_s) == (30, 90, 600)
     assert (config.store_timeout_s, config.keep_files_s, config.keep_events_s) == (4, 10, 20)
+    assert config.retention == Rules(1, 2, 3, 4, 5)
+    assert WorkerConfig.loads(config.dumps()) == config
     assert config.feature_cache_bytes == 30
     assert not config.keep_warm
     assert not config.checks_datasets

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import StoreUnavailable
+from app.errors import StoreUnavailable, UnknownRecord
 from app.jobs.removal import remove_job_files
 from app.registry.manifest import write_manifest
+from app.retention.policy import Rules
 from app.store import Store
 from app.store.records import Job, JobError, Lease, NewVersion
 from app.store.states import JobKind
 from tests.databases import on_both
+from tests.worker.waiting import WorkerProcess, until
 from worker.config import WorkerConfig
 from worker.folders import JobFolder
-from worker.reaper import Retention
+from worker.metrics import WorkerMetrics
+from worker.reaper import Retention, Sweep
 
 pytestmark = on_both
 
@@ -182,6 +185,39 @@ def test_what_a_straggler_and_a_crash_have_left_of_a_deleted_job_is_removed(
     (config.jobs_dir / f".removing.{lease.job_id}.0").mkdir()
     Retention(config, store).clean()
     assert not list(config.jobs_dir.iterdir())
+
+
+def test_a_sweep_removes_what_the_settings_let_go_and_is_counted(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job]
+) -> None:
+    lease, folder = attempt(config, store, submit)
+    store.leases.fail(lease, JobError("x", "x"))
+    metrics = WorkerMetrics(config.kind, config.data_dir, 0)
+
+    def swept(**rules: float) -> tuple[float | None, float | None]:
+        Sweep(replace(config, retention=Rules(**rules)), store, metrics).look()  # type: ignore[arg-type]
+        read = metrics.registry.get_sample_value
+        return read("sds_clip_removed_total", {"kind": "job"}), read(
+            "sds_clip_removed_bytes_total", {"kind": "job"}
+        )
+
+    assert swept() == swept(keep_jobs_s=3600.0) == (0.0, 0.0)
+    assert folder.exists()
+    assert store.retention.claim_sweep("another", 600)
+    assert swept(keep_jobs_s=0.0) == (0.0, 0.0)
+    store.retention.release_sweep("another")
+    assert swept(keep_jobs_s=0.0) == (1.0, float(len("{}")))
+    assert not folder.parent.exists()
+    with pytest.raises(UnknownRecord):
+        store.jobs.get(lease.job_id)
+
+
+def test_a_worker_begins_with_a_sweep(config: WorkerConfig, store: Store, submit: Callable[..., Job]) -> None:
+    lease, folder = attempt(config, store, submit)
+    store.leases.fail(lease, JobError("x", "x"))
+    with WorkerProcess(replace(config, retention=Rules(keep_jobs_s=0.0))):
+        until(lambda: not store.jobs.list().items)
+    assert not folder.exists()
 
 
 def test_folder_that_cannot_be_marked_as_removed_is_where_it_was(

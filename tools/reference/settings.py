@@ -67,10 +67,13 @@ def page() -> str:
 def worker_settings() -> dict[str, Schema]:
     """The settings of a worker by their variables' names, with the docstrings of their fields."""
     schema = TypeAdapter(WorkerConfig).json_schema()
-    found: dict[str, Schema] = {**schema["properties"], **schema["$defs"]["JobLimits"]["properties"]}
+    found: dict[str, Schema] = dict(schema["properties"])
+    for group in ("JobLimits", "Rules"):
+        found |= schema["$defs"][group]["properties"]
     for name, text in _docstrings(WorkerConfig).items():
         found[name]["description"] = text
-    del found["queue"], found["limits"]  # an option of the command, and the limits above
+    # An option of the command, and the groups above.
+    del found["queue"], found["limits"], found["retention"]
     own = {variable: found[name] for name, variable in OWN_VARIABLES.items()}
     own["worker_device"] = {**own["worker_device"], "default": None}
     own["worker_device"]["description"] += " By default it is SDS_CLIP_DEVICE."

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from app.backup.integrity import Report, check_integrity
 from app.datasets.folders import ARCHIVE, FILES, SHARDS, DatasetFolders, shard_name
 from app.datasets.hashes import write_hashes
 from app.registry.manifest import write_manifest
-from app.store import Store
+from app.store import Clock, Store
 from app.store.database import Database
 from app.store.records import Job, JobError, Lease, Move, NewJob, NewVersion
 from app.store.states import JobKind
@@ -40,10 +41,10 @@ class Made:
 class System:
     """A database with its data folder."""
 
-    def __init__(self, url: str, data_dir: Path) -> None:
+    def __init__(self, url: str, data_dir: Path, *, clock: Clock = time.time) -> None:
         self.url = url
         self.data_dir = data_dir
-        self.store = Store(url)
+        self.store = Store(url, clock=clock)
 
     def close(self) -> None:
         self.store.close()
