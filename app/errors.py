@@ -306,8 +306,8 @@ class NoDatabase(ServiceError, code="no_database", status=501):
 class StoreUnavailable(Unavailable, code="store_unavailable"):
     """The database is unreachable, locked or full; the request may or may not have taken effect."""
 
-    def __init__(self) -> None:
-        super().__init__("The database does not respond; try again.", retry_after_s=2)
+    def __init__(self, message: str = "The database does not respond; try again.") -> None:
+        super().__init__(message, retry_after_s=2)
 
 
 class StoreBusy(Unavailable, code="store_busy"):

@@ -95,7 +95,10 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    logger.warning("The database does not respond: %s", getattr(error, "orig", None) or error)
+    cause = getattr(error, "orig", None) or error
+    logger.warning("The database does not respond: %s", cause)
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return StoreUnavailable("The disk of the database is full. Free some space, then try again.")
     return StoreUnavailable()
 
 

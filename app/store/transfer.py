@@ -4,6 +4,8 @@ The tables are read as they are in the database, and not as this release defines
 release can be read, and are put into tables of that release before these are migrated.
 """
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -55,7 +57,8 @@ def snapshot(database: Database, scratch: Path) -> Iterator[tuple[str, Connectio
     No writer waits for the block. On SQLite, where writers wait for readers, the block reads a copy, which is
     made in `scratch` in one step and is removed afterwards.
 
-    Raises: StoreUnavailable; ConfigurationError if there are no tables, or they are newer than this program.
+    Raises: StoreUnavailable; ConfigurationError if there are no tables, or they are newer than this program; OSError if
+    there is no room for the copy.
     """
     if not database.is_sqlite:
         with database.reading() as connection:
@@ -71,7 +74,12 @@ def snapshot(database: Database, scratch: Path) -> Iterator[tuple[str, Connectio
         source = connection.connection.driver_connection
         assert isinstance(source, sqlite3.Connection)
         target.execute("PRAGMA synchronous=OFF")
-        source.backup(target)
+        try:
+            source.backup(target)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy)) from error
     copied = Database(
         URL.create("sqlite", database=str(copy.absolute())).render_as_string(), timeout_s=_COPY_TIMEOUT_S
     )

@@ -20,7 +20,7 @@ import httpx
 import redis
 from torch import Tensor
 
-from app.settings import MAX_ATTEMPTS
+from app.settings import DISK_RESERVE_BYTES, MAX_ATTEMPTS
 from app.store import Store
 from app.store.records import Job
 from bench.faults.callers import Caller
@@ -73,6 +73,7 @@ class System:
         *,
         keep_warm: bool,
         max_attempts: int,
+        disk_reserve_bytes: int,
     ) -> None:
         self.data_dir = folder / "data"
         self._points = folder / "points"
@@ -114,6 +115,7 @@ class System:
             keep_warm=keep_warm,
             checks_datasets=False,
             min_save_interval_s=0.0,
+            disk_reserve_bytes=disk_reserve_bytes,
         )
         self.config = config
         self._pairs = add_ready(self.store, config, inputs.pairs, "pairs")
@@ -129,6 +131,7 @@ class System:
             "SWAP_POLL_S": "0.2",
             "STORE_TIMEOUT_S": "2",
             "MAX_ATTEMPTS": str(max_attempts),
+            "DISK_RESERVE_BYTES": str(disk_reserve_bytes),
         }
         points = environment(self._points) | {"OMP_NUM_THREADS": "1"}
         told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | points
@@ -298,10 +301,19 @@ def running_system(
     *,
     keep_warm: bool = True,
     max_attempts: int = MAX_ATTEMPTS,
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES,
 ) -> Iterator[System]:
     """Start a system. It is stopped at the end of the block, or if it fails to start."""
     with contextlib.ExitStack() as closing:
-        yield System(closing, folder, inputs, postgresql, keep_warm=keep_warm, max_attempts=max_attempts)
+        yield System(
+            closing,
+            folder,
+            inputs,
+            postgresql,
+            keep_warm=keep_warm,
+            max_attempts=max_attempts,
+            disk_reserve_bytes=disk_reserve_bytes,
+        )
 
 
 @contextlib.contextmanager

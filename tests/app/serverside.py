@@ -48,14 +48,16 @@ def free_ports(count: int) -> int:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, *arguments: str, **environment: str) -> Iterator[RunningServer]:
-    """Start a server, wait until it is ready, and end it."""
-    port = free_port()
+def running_server(
+    folder: Path, *arguments: str, port: int | None = None, **environment: str
+) -> Iterator[RunningServer]:
+    """Start a server, wait until it is ready, and end it. A port is given to start one again at its address."""
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / "server.log"
     command = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port), *arguments]
     settings = {"SDS_CLIP_DATA_DIR": str(folder / "data"), "SDS_CLIP_THREADS": "1", **environment}
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **settings})
     try:
         _wait_until_ready(process, url, log)

@@ -1,22 +1,29 @@
 """A short selection of the faults; `make faults` puts in all of them, many times."""
 
 import os
+import time
 from collections.abc import Iterator
+from random import Random
 
+import httpx
 import pytest
 
 from bench.faults.checks import Findings, check
+from bench.faults.injections import begun
 from bench.faults.kinds import KINDS, try_out
 from bench.faults.system import System, make_inputs, running_system
+from tests.postgres import PostgreSQL
 
 SELECTED = (
     ("postgresql", "trainer killed after rename, before the row", 12),
     ("postgresql", "database cut for 10 s", 14),
+    ("postgresql", "broker cut for 10 s", 15),
     ("sqlite", "service killed after commit, before publish", 11),
     ("sqlite", "newest checkpoint corrupted", 13),
 )
 """Databases, kinds of faults and their seeds."""
-
+EVERY = tuple(("postgresql", kind.name, seed) for seed, kind in enumerate(KINDS))
+MINUTE_S = 60.0
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +43,38 @@ def test_nothing_is_lost_or_done_twice(system: System, name: str, seed: int) -> 
     kind = next(kind for kind in KINDS if kind.name == name)
     outcome = try_out(kind, system, seed)
     assert outcome.findings == Findings()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("system", "name", "seed"), EVERY, indirect=["system"], scope="module")
+def test_after_every_kind_of_fault_nothing_is_lost_or_done_twice(
+    system: System, name: str, seed: int
+) -> None:
+    test_nothing_is_lost_or_done_twice(system, name, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("system", ["postgresql"], indirect=True)
+def test_database_stopped_for_a_minute_costs_no_answer_and_no_job(
+    system: System, postgresql: PostgreSQL
+) -> None:
+    """The server is really stopped, for many leases. A job runs, and pictures are matched all the time."""
+    job, began = begun(system, Random(1)), time.time()
+    postgresql.stop()
+    try:
+        while time.time() < began + MINUTE_S:
+            assert all(service.version() for service in system.services)
+            time.sleep(0.5)
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            system.submit(1)
+        assert refused.value.response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert "Retry-After" in refused.value.response.headers
+    finally:
+        postgresql.start()
+    system.until_recovered(job)
+    assert system.job(job).interruptions > 0
+    assert check(system) == Findings()
+    assert [each for caller in system.callers for each in caller.refused_since(began)] == []
 
 
 @pytest.mark.parametrize("system", ["sqlite"], indirect=True)

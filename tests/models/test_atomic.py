@@ -1,3 +1,4 @@
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +104,32 @@ def test_folder_may_hold_folders(tmp_path: Path) -> None:
         (working / "below").mkdir()
         (working / "below" / "file").write_text("content")
     assert (tmp_path / "out" / "below" / "file").read_text() == "content"
+
+
+def test_everything_is_flushed_to_the_disk_before_it_gets_its_name_and_the_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut cannot be made here, but the order of the calls can be seen."""
+    calls: list[str] = []
+
+    def shown(file: int | Path) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{file}") if isinstance(file, int) else file)
+        return "beside" if path.name.startswith(".") else path.name
+
+    def noting(name: str) -> Callable[..., None]:
+        function = getattr(os, name)
+
+        def call(*files: int | Path) -> None:
+            calls.append(" ".join([name, *map(shown, files)]))
+            function(*files)
+
+        return call
+
+    for name in ("fsync", "replace", "rename"):
+        monkeypatch.setattr(os, name, noting(name))
+    write_atomic(tmp_path / "text", "content")
+    assert calls == ["fsync beside", "replace beside text", f"fsync {tmp_path.name}"]
+    calls.clear()
+    with atomic_folder(tmp_path / "folder") as working:
+        (working / "file").write_text("content")
+    assert calls == ["fsync file", "fsync beside", "rename beside folder", f"fsync {tmp_path.name}"]

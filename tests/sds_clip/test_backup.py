@@ -17,6 +17,7 @@ from app.store.records import Alias
 from sds_clip.cli import main
 from sds_clip.database import embedded_database
 from tests.app.backup.contents import Made, System
+from tests.disks import small_disk
 
 
 @pytest.fixture
@@ -86,6 +87,27 @@ def test_a_full_disk_leaves_no_file(system: System, made: Made, tmp_path: Path) 
         "sds-clip: The disk is full (File too large), so nothing was kept. Free some space, and try again.\n",
     )
     assert list(out.iterdir()) == []
+
+
+def test_a_full_data_disk_leaves_no_file_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The snapshot of an SQLite database needs room beside it, also if the backup goes to another disk."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        data_dir = disk.path / "data"
+        system = System(embedded_database(data_dir), data_dir)
+        system.fill()
+        before = system.rows(), system.files()
+        disk.fill()
+        assert backup(out / "backup.tar", system) == 2
+        assert capsys.readouterr().err.startswith("sds-clip: The disk is full")
+        assert list(out.iterdir()) == []
+        disk.free()
+        assert (system.rows(), system.files()) == before
+        assert backup(out / "backup.tar", system) == 0
+        system.close()
 
 
 def test_missing_files_make_the_backup_end_with_1(

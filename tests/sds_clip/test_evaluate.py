@@ -1,5 +1,8 @@
 import inspect
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +241,46 @@ def test_a_teacher_scores_too(winoground: Path, tmp_path: Path, capsys: pytest.C
     assert header.split()[-3:] == ["raw", "-d", "%"]
     raw = answer["provenance"]["raw_score"]
     assert [row.split()[-1] for row in rows[:4]] == [f"{100 * raw[name]:.2f}" for name in answer["metrics"]]
+
+
+def test_a_run_that_was_killed_is_continued_by_the_same_command(
+    winoground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.evaluation import teacher_scorer
+    from tests.teachers import save_sd_teacher
+
+    teacher = save_sd_teacher(tmp_path / "teacher")
+    options = ["--scorer", "diffusion", "--teacher", f"local-dir:{teacher}", "--draws", "2"]
+    computed: list[int] = []
+    image_errors = teacher_scorer.image_errors
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        found = image_errors(*args, **settings)
+        computed.append(found.numel())
+        return found
+
+    def command(out: Path) -> list[str]:
+        return ["evaluate", "winoground", "--data", str(winoground), *options, "--out", str(out)]
+
+    monkeypatch.setattr(teacher_scorer, "image_errors", counted)
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    assert main(command(straight)) == 0
+    all_of_it = sum(computed)
+    # It dies once it has kept the first scores.
+    point = ("models.evaluation.kept", "KeptErrors.add", "after", "1")
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.app.backup.killed", *point, *command(out)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (out / "results.json").exists()
+    computed.clear()
+    assert main(command(out)) == 0
+    assert 0 < sum(computed) < all_of_it
+    metrics = [json.loads((folder / "results.json").read_text())["metrics"] for folder in (straight, out)]
+    assert metrics[0] == metrics[1]
 
 
 def test_a_model_beside_a_teacher_is_not_used_which_a_remark_says(

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -112,6 +113,29 @@ def test_one_trace_leads_from_the_request_to_the_stages_of_its_job(
     # Each stage ends before the next one begins.
     publishing = collector.named("publishing")
     assert publishing.start_time_unix_nano >= spans[-1].end_time_unix_nano
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not IS_INSTALLED, reason="OpenTelemetry is not installed: pip install 'sds-clip[tracing]'"
+)
+def test_collector_that_never_answers_holds_up_no_request_and_no_job(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        system = Running(tmp_path, **{ENDPOINT: endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"})
+        try:
+            save_coco(tmp_path / "pairs")
+            with Client(system.url) as client:
+                dataset = str(client.upload_dataset(tmp_path / "pairs", format="pairs")["id"])
+                options = {"steps": 2, "batch_size": 8, "warmup_steps": 1}
+                jobs = [
+                    client.finetune(dataset, objective="clip", seed=seed, hyperparameters=options)
+                    for seed in range(2)
+                ]
+                assert [job.wait().status for job in jobs] == ["succeeded"] * 2
+                assert client.embed(texts=["a red circle"])["results"]
+        finally:
+            system.close()
 
 
 @pytest.mark.parametrize(

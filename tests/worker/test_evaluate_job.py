@@ -143,7 +143,7 @@ def test_retrieval_finds_the_captions_of_a_data_set(
     assert job.result["metrics"] == expected["metrics"]
 
 
-def test_scores_of_a_killed_attempt_are_not_computed_again(
+def test_scores_of_a_stopped_attempt_are_not_computed_again(
     config: WorkerConfig,
     store: Store,
     submit: Submit,
@@ -181,7 +181,7 @@ def test_scores_of_a_killed_attempt_are_not_computed_again(
     assert [folder.name for folder in (config.jobs_dir / job.id).iterdir()] == ["2"]
 
 
-def test_features_of_a_killed_attempt_are_not_computed_again(
+def test_features_of_a_stopped_attempt_are_not_computed_again(
     config: WorkerConfig,
     store: Store,
     submit: Submit,

@@ -16,6 +16,7 @@ from app.store import Store
 from app.store.records import Event, Job
 from app.store.states import JobStatus
 from tests.databases import held
+from tests.disks import small_disk
 from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
 from worker.config import WorkerConfig
 from worker.identity import is_alive
@@ -87,6 +88,26 @@ def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_s
         assert succeeded(store, job).result_version == version
     resumed = [event for event in store.events.events(job.id) if resumes(event)]
     assert [event.data["step"] >= 4 for event in resumed if event.data] == [True]
+
+
+def test_disk_that_is_full_at_the_publishing_pauses_the_job_and_its_version_is_published_later(
+    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+) -> None:
+    """Versions have a disk of their own, which is too small for this one."""
+    job = submit(finetune_config | {"trainable": "all"})
+    with small_disk(config.versions_dir, "1m") as disk, Running(config, store):
+        until_status(store, job.id, JobStatus.PAUSED)
+        reason = store.jobs.get(job.id).pause_reason
+        assert reason is not None
+        assert reason.code == "storage_full"
+        assert list(config.versions_dir.iterdir()) == []
+        disk.grow("64m")
+        store.jobs.request_resume(job.id)
+        version = str(succeeded(store, job).result_version)
+        until(lambda: not list(config.jobs_dir.glob("*/*/*")))
+        check_version(config, store, version)
+    resumed = [event.data["step"] for event in store.events.events(job.id) if resumes(event) and event.data]
+    assert resumed == [STEPS]
 
 
 def check_version(config: WorkerConfig, store: Store, version_id: str) -> None:

@@ -119,6 +119,27 @@ def test_worker_runs_jobs_while_the_broker_is_away_and_tasks_when_it_is_back(
         assert worker.poll() is None
 
 
+@on_both
+def test_broker_killed_under_a_task_neither_ends_its_job_nor_begins_it_twice(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
+) -> None:
+    with WorkerProcess(replace(config, idle_tick_s=0.2)) as worker:
+        job = submit({"act": "count", "steps": 300})
+        assert send(job.id)
+        until(lambda: store.jobs.get(job.id).step > 0)
+        assert valkey.pid is not None
+        os.kill(valkey.pid, signal.SIGKILL)
+        until(lambda: not valkey.is_running())
+        killed_at = store.jobs.get(job.id).step
+        until(lambda: store.jobs.get(job.id).step > killed_at)
+        valkey.start()
+        until_status(store, job.id, JobStatus.SUCCEEDED)
+        assert worker.poll() is None
+    ended = store.jobs.get(job.id)
+    assert (ended.fence, ended.attempt, ended.interruptions) == (1, 1, 0)
+    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
+
+
 def test_jobs_whose_messages_were_lost_run_once_each(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:

@@ -15,6 +15,7 @@ from app.datasets.receive import receive
 from app.datasets.unpack import unpack
 from app.errors import StorageFull
 from tests.app.datasets.archives import tar_of, zip_of
+from tests.disks import small_disk
 from worker.dataset_checks import BenchmarkChecker
 
 check_winoground = BenchmarkChecker("winoground")
@@ -23,22 +24,10 @@ NOISE = bytes(range(256)) * 4096  # 1 MiB
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB and 40 inodes."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    options = "size=2m,nr_inodes=40,mode=0755"
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)]
-    try:
-        made = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount program")
-    if made.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {made.stderr.strip()}")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
+    with small_disk(tmp_path / "disk", "2m", 40) as disk:
+        yield disk.path
 
 
 async def stream(count: int) -> AsyncIterator[bytes]:
@@ -46,37 +35,35 @@ async def stream(count: int) -> AsyncIterator[bytes]:
         yield NOISE
 
 
-def test_upload_that_fills_the_disk_leaves_nothing(small_disk: Path) -> None:
+def test_upload_that_fills_the_disk_leaves_nothing(disk: Path) -> None:
     with pytest.raises(StorageFull) as caught:
-        asyncio.run(receive(stream(4), small_disk / "upload", max_bytes=2**30))
+        asyncio.run(receive(stream(4), disk / "upload", max_bytes=2**30))
     assert (caught.value.status, caught.value.code, caught.value.retryable) == (507, "storage_full", True)
-    assert list(small_disk.iterdir()) == []
-    assert asyncio.run(receive(stream(1), small_disk / "upload", max_bytes=2**30)).size_bytes == 2**20
+    assert list(disk.iterdir()) == []
+    assert asyncio.run(receive(stream(1), disk / "upload", max_bytes=2**30)).size_bytes == 2**20
 
 
 @pytest.mark.parametrize("pack", [tar_of, zip_of])
 def test_archive_that_fills_the_disk_leaves_nothing(
-    small_disk: Path, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+    disk: Path, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
 ) -> None:
     archive = tmp_path / "upload"
     archive.write_bytes(pack({"a": NOISE, "b/c": NOISE, "d": NOISE}))
     with pytest.raises(StorageFull):
-        unpack(archive, small_disk / "out")
-    assert list(small_disk.iterdir()) == []
+        unpack(archive, disk / "out")
+    assert list(disk.iterdir()) == []
 
 
-def test_archive_of_more_files_than_the_disk_has_room_for_leaves_nothing(
-    small_disk: Path, tmp_path: Path
-) -> None:
+def test_archive_of_more_files_than_the_disk_has_room_for_leaves_nothing(disk: Path, tmp_path: Path) -> None:
     archive = tmp_path / "upload"
     archive.write_bytes(tar_of({f"{number}/a": b"" for number in range(50)}))
     with pytest.raises(StorageFull):
-        unpack(archive, small_disk / "out")
-    assert list(small_disk.iterdir()) == []
+        unpack(archive, disk / "out")
+    assert list(disk.iterdir()) == []
 
 
-def test_check_on_a_full_disk_keeps_the_upload_for_another_try(small_disk: Path) -> None:
-    folders = DatasetFolders(small_disk)
+def test_check_on_a_full_disk_keeps_the_upload_for_another_try(disk: Path) -> None:
+    folders = DatasetFolders(disk)
     with folders.claim("ds_1") as claim:
         (claim.folder / ARCHIVE).write_bytes(zip_of({"a": NOISE * 3}))
         claim.keep_upload()

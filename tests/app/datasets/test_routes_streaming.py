@@ -194,3 +194,39 @@ def test_registration_has_the_limits_of_every_other_body(server: RunningServer, 
     )
 
     assert answer.status_code == 413
+
+
+def test_upload_that_a_killed_service_cut_off_is_gone_after_the_restart(
+    tmp_path: Path, small_reference: str
+) -> None:
+    database = f"sqlite:///{tmp_path}/jobs.db"
+    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
+        with _begin(server, "none", HEAD + tar_header(b"zeros", 90 * MB) + CHUNK * 3, 100 * MB):
+            until(lambda: _files(tmp_path))
+            server.process.kill()
+            server.process.wait()
+        assert _files(tmp_path) != {}, "nobody was left to remove it"
+    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
+        until(lambda: not _files(tmp_path))
+        assert httpx.get(f"{server.url}/datasets").json()["data"] == []
+        assert _post(server, _upload(1), "none").status_code == 202
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_upload_under_way_at_sigterm_has_seconds_to_end_and_leaves_nothing_otherwise(
+    tmp_path: Path, small_reference: str, ends: bool
+) -> None:
+    database = f"sqlite:///{tmp_path}/jobs.db"
+    whole = b"".join(_upload(3))
+    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
+        with _begin(server, "none", whole[: 2 * MB], len(whole)) as connection:
+            until(lambda: _files(tmp_path))
+            server.terminate()
+            until(lambda: "received SIGTERM" in server.log.read_text())
+            if ends:
+                connection.sendall(whole[2 * MB :])
+                answer = http.client.HTTPResponse(connection)
+                answer.begin()
+                assert answer.status == 202
+            assert server.process.wait(10 * TIMEOUT_S) == 0
+        assert bool(_files(tmp_path)) == ends

@@ -142,3 +142,10 @@ def test_process_that_lags_is_told_and_neither_a_lost_caller_nor_a_shutdown_undo
     waiting.join()
     assert (states(found[0])[two], found[0]["served_by_all"]) == ("behind", False)
     assert states(found[0])[one] in ("serving", "behind")
+
+    assert pair.one.process.wait(120) == 0
+    pair.two.process.send_signal(signal.SIGCONT)
+    answer = httpx.post(
+        f"{pair.two.url}/models/{second}/promote", json={"reason": "a test", "wait_s": LONG_S}, timeout=120
+    )
+    assert (answer.json()["served_by_all"], states(answer.json())) == (True, {two: "serving"})

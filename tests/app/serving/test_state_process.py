@@ -21,6 +21,7 @@ from models.clip import Clip
 from tests.app.serverside import free_port
 from tests.app.serving.swapping import MATCH, Library, assert_of_its_version, flip_a_byte, publish_tuned
 from tests.databases import Databases, held, on_both
+from tests.disks import small_disk
 from tests.postgres import PostgreSQL
 
 PATIENCE_S = 120.0
@@ -69,6 +70,12 @@ class Process:
     def match(self, **fields: Any) -> httpx.Response:
         """A request as a caller sends it."""
         return httpx.post(f"{self.url}/match", json={**MATCH, **fields}, timeout=30)
+
+    def alias_state(self) -> dict[str, Any]:
+        """What it says of the aliases that it reads and keeps."""
+        status = httpx.get(f"{self.url}/models/status", timeout=30).json()
+        aliases: dict[str, Any] = status["processes"][0]["aliases"]
+        return aliases
 
     def serves(self, version: str) -> bool:
         """Whether the default model is this version."""
@@ -174,3 +181,36 @@ def test_byte_flipped_in_the_promoted_version_does_not_reach_what_is_served_afte
 
     assert_promoted(process, library)
     assert httpx.get(f"{process.url}/models/{version}").json()["status"] == "damaged"
+
+
+def test_full_disk_of_the_state_stops_no_swap_and_never_brings_an_older_version_back(
+    start: Callable[[], Process], database_url: str, small_clip: Clip, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "data" / "state", "4m") as disk:
+        process = start()
+        disk.fill()
+        library = promote(tmp_path, small_clip, database_url)
+        process.until(lambda: process.serves(library.published[0]))
+        assert "No space left" in process.alias_state()["state_error"]
+
+        with held(database_url):
+            process.kill()
+            process.start()
+            # A small file may have found room where the older one was.
+            if process.match().is_success:
+                assert_promoted(process, library)
+            else:
+                assert process.match().json()["error"]["code"] == "registry_away"
+        process.until(lambda: process.serves(library.published[0]))
+        assert_promoted(process, library)
+
+        disk.free()
+        process.kill()
+        process.start()
+        process.until(lambda: process.serves(library.published[0]))
+        assert process.alias_state()["state_error"] is None
+        with held(database_url):
+            process.kill()
+            process.start()
+            assert_promoted(process, library)
+        process.kill()

@@ -114,7 +114,7 @@ def test_full_sqlite_is_unavailable_and_what_was_there_stays(
 ) -> None:
     store = make_store(sqlite_databases.url(sqlite_databases.migrated()))
     job = submitted(store)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match="disk of the database is full"):
         _write_beyond_the_end(store, job.id)
     store.close()  # the limit was the connection's
     assert store.jobs.get(job.id) == job

@@ -1,12 +1,15 @@
 """Several real processes over one database."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.pool import Pool
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from app.errors import ConfigurationError
 from app.store import Store
@@ -35,6 +38,35 @@ def test_processes_that_start_at_once_migrate_once(
     store = make_store(url)
     with store.database.reading() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [HEAD]
+    assert submitted(store).status is JobStatus.QUEUED
+
+
+KILLED = """
+import os, signal, sys
+from alembic import op
+from app.store import Store
+
+add_column = op.add_column
+
+def killing(*args, **options):
+    add_column(*args, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+op.add_column = killing
+Store(sys.argv[1]).migrate()
+"""
+
+
+def test_process_killed_in_a_migration_leaves_the_database_as_it_was(
+    databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    """It dies in the second migration, when the tables of the first one have been made."""
+    url = databases.url(databases.empty())
+    assert subprocess.run([sys.executable, "-c", KILLED, url]).returncode == -signal.SIGKILL
+    store = make_store(url)
+    with store.database.reading() as connection:
+        assert inspect(connection).get_table_names() == []
+    store.migrate()
     assert submitted(store).status is JobStatus.QUEUED
 
 
