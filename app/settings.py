@@ -341,6 +341,11 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field(
         [], description="Host names, besides the loopback ones, that a service without keys answers to."
     )
+    cors_origins: Names = Field(
+        [],
+        description="The origins whose web pages may call the service, such as https://app.example.org. With keys, * "
+        "stands for all.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The lowest level of messages that are logged."
     )
@@ -360,5 +365,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 "max_queue is less than max_images + max_texts, so the largest request could never run; raise "
                 "max_queue"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pages_are_named_without_keys(self) -> Self:
+        if "*" in self.cors_origins and self.keys_file is None:
+            raise ValueError(
+                "cors_origins is *, so any web page could use a service without keys; name the origins, or set "
+                "keys_file"
             )
         return self

@@ -132,6 +132,7 @@ def _load_whole(reference: Reference) -> Clip:
         logit_scale=float(network.logit_scale.detach().exp()),
         logit_bias=None if network.logit_bias is None else float(network.logit_bias.detach()),
         embed_dim=int(source.model_config["embed_dim"]),
+        dimensions=source.dimensions,
         image_size=size,
         context_length=tokenizer.context_length,
         quick_gelu=bool(source.model_config.get("quick_gelu")),

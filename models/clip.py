@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.precision import DTYPES
+from models.tokenizers import Tokenizer
 from models.version import Identity
+
+RESNET_STRIDE = 32
+"""How many pixels of a ResNet's input, in each direction, one place of its last feature map stands for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,7 @@ class Clip:
     network: nn.Module
     preprocess: Callable[[PIL.Image.Image], Float[Tensor, "3 h w"]]
     """open_clip's inference transform for this checkpoint. Its output is float32 on the CPU."""
-    tokenizer: Callable[[list[str]], Int[Tensor, "n context"]]
+    tokenizer: Tokenizer
     precision: str
     device: torch.device
     logit_scale: float
@@ -39,11 +44,23 @@ class Clip:
     logit_bias: float | None
     """Set if the model was trained on each pair alone (SigLIP). Its probabilities are then sigmoids."""
     embed_dim: int
+    dimensions: tuple[int, ...]
+    """The shorter lengths at which the model's embeddings may be used, if it was trained for that."""
     image_size: tuple[int, int]
     context_length: int
     quick_gelu: bool
     parameters: int
     size_bytes: int
+
+    @property
+    def patches(self) -> int:
+        """The number of patches, or of places in a ResNet's last feature map, that an image is cut into."""
+        visual: Any = self.network.visual
+        if hasattr(visual, "grid_size"):
+            return math.prod(visual.grid_size)
+        if hasattr(visual, "trunk"):
+            return int(visual.trunk.patch_embed.num_patches)
+        return math.prod(side // RESNET_STRIDE for side in self.image_size)
 
     @torch.inference_mode()
     def encode_image(

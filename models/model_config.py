@@ -14,8 +14,10 @@ STATED = ("mean", "std", "interpolation", "resize_mode")
 """What a `preprocess_cfg` must state: open_clip would fill in its own defaults for any of these."""
 
 
-def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `model_cfg` and `preprocess_cfg`.
+def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
+    """Return `model_cfg`, `preprocess_cfg` and `matryoshka_dimensions`.
+
+    The last says to which lengths an embedding may be cut (arXiv 2205.13147). It is empty for most models.
 
     Raises CheckpointError if the file is missing, is not JSON, or describes no model.
     """
@@ -32,7 +34,17 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{file} cannot be read as open_clip's configuration: {error}.") from error
     if not complete or not isinstance(preprocess, dict):
         raise CheckpointError(f"{file}: model_cfg needs embed_dim, vision_cfg and text_cfg.")
-    return deepcopy(config), dict(preprocess)
+    return deepcopy(config), dict(preprocess), _dimensions(content, file)
+
+
+def _dimensions(content: dict[str, Any], file: Path) -> tuple[int, ...]:
+    stated = content.get("matryoshka_dimensions") or []
+    full = content["model_cfg"]["embed_dim"]
+    if not isinstance(stated, list) or not all(type(each) is int and 0 < each <= full for each in stated):
+        raise CheckpointError(
+            f"{file}: matryoshka_dimensions is {stated!r}; write a list of numbers from 1 to {full}."
+        )
+    return tuple(sorted(set(stated)))
 
 
 def checked_preprocess(preprocess: dict[str, Any], config: dict[str, Any], where: str) -> dict[str, Any]:

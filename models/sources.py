@@ -47,6 +47,8 @@ class Source:
     weights: Path
     tokenizer: Path | str | None
     """The tokenizer's folder or hub name; None for CLIP's own."""
+    dimensions: tuple[int, ...] = ()
+    """The lengths to which embeddings may be cut; see `models.model_config.read_config`."""
 
 
 def resolve(reference: Reference) -> Source:
@@ -123,7 +125,7 @@ def _from_hub(repository: str) -> Source:
         config_file = Path(download_pretrained_from_hf(repository, filename=CONFIG_FILE))
     except Exception as error:
         raise _unreachable(f"hf-hub:{repository}", error) from error
-    config, preprocess = read_config(config_file)
+    config, preprocess, dimensions = read_config(config_file)
     registered = entry_of_repository(repository)
     stated = bool(config.get("quick_gelu"))
     if registered and bool(registered.get("quick_gelu")) != stated:
@@ -144,6 +146,7 @@ def _from_hub(repository: str) -> Source:
         preprocess=checked,
         weights=weights,
         tokenizer=config["text_cfg"].get("hf_tokenizer_name"),
+        dimensions=dimensions,
     )
 
 
@@ -165,7 +168,7 @@ def _hub_weights(repository: str) -> Path:
 def _from_folder(folder: Path) -> Source:
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}.")
-    config, preprocess = read_config(folder / CONFIG_FILE)
+    config, preprocess, dimensions = read_config(folder / CONFIG_FILE)
     _check_neighbour(folder, config)
     return Source(
         architecture=known_architecture(config) or folder.resolve().name,
@@ -173,6 +176,7 @@ def _from_folder(folder: Path) -> Source:
         preprocess=checked_preprocess(preprocess, config, str(folder / CONFIG_FILE)),
         weights=_folder_weights(folder),
         tokenizer=folder if config["text_cfg"].get("hf_tokenizer_name") else None,
+        dimensions=dimensions,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +60,18 @@ class Tokenizer:
         with self._lock:
             tokens: Tensor = self.inner(texts)
         return tokens.long()
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens that the model reads of each text, with those at its start and end."""
+        if not texts:
+            return []
+        with self._lock:
+            if isinstance(self.inner, SimpleTokenizer):
+                room = self.context_length - 2
+                return [len(self.inner.encode(text)[:room]) + 2 for text in texts]
+            cleaned = [self.inner.clean_fn(text) for text in texts]
+            found = self.inner.tokenizer(cleaned, truncation=True, max_length=self.context_length)
+        return [len(ids) for ids in found["input_ids"]]
 
 
 class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]

@@ -24,8 +24,8 @@ from tests.postgres import NoPostgreSQL, PostgreSQL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests marked `long` or `compose`, unless -m speaks of them."""
-    unasked = {"long", "compose"} - set(config.getoption("-m").split())
+    """Leave out tests marked `long`, `compose` or `clients`, unless -m speaks of them."""
+    unasked = {"long", "compose", "clients"} - set(config.getoption("-m").split())
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unasked)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

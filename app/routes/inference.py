@@ -70,7 +70,7 @@ async def match(
     caller: Infer, body: Annotated[MatchRequest, Depends(reads(MatchRequest))], predictor: PredictorDep
 ) -> Response:
     """Score every text against every image."""
-    return _json(await predictor.match(caller, body))
+    return json_answer(await predictor.match(caller, body))
 
 
 @router.post(
@@ -83,7 +83,7 @@ async def classify(
     caller: Infer, body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], predictor: PredictorDep
 ) -> Response:
     """Find the labels that fit each image best. Each label is averaged over prompt templates."""
-    return _json(await predictor.classify(caller, body))
+    return json_answer(await predictor.classify(caller, body))
 
 
 @router.post(
@@ -96,9 +96,10 @@ async def embed(
     caller: Infer, body: Annotated[EmbedRequest, Depends(reads(EmbedRequest))], predictor: PredictorDep
 ) -> Response:
     """Encode images or texts as vectors."""
-    return _json(await predictor.embed(caller, body))
+    return json_answer(await predictor.embed(caller, body))
 
 
-def _json(answer: BaseModel) -> Response:
+def json_answer(answer: BaseModel) -> Response:
+    """The answer as a response."""
     # pydantic serialises the answer here, because FastAPI would validate it a second time.
     return Response(answer.model_dump_json(), media_type="application/json")

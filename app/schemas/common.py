@@ -12,6 +12,7 @@ PIXEL = (
 )
 
 
+MAX_URL_CHARS = 2048
 MODEL: JsonDict = {"name": "demo", "version": "a655f28d1f4e", "generation": 1}
 
 
@@ -29,7 +30,7 @@ class Body(BaseModel):
 class UrlImage(Body):
     """An image that the server fetches from a URL. The operator must have allowed this."""
 
-    url: Annotated[str, Field(max_length=2048, examples=["https://example.org/cat.jpg"])]
+    url: Annotated[str, Field(max_length=MAX_URL_CHARS, examples=["https://example.org/cat.jpg"])]
 
 
 InlineImage = Annotated[

@@ -4,19 +4,22 @@ Each takes its model once, at the start, and keeps it to the end. The images, te
 answer therefore belong to one version, whatever is swapped in meanwhile.
 """
 
+from __future__ import annotations
+
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from app.errors import ServiceError, body
+from app.errors import DimensionsNotOffered, ServiceError, body
 from app.keys import Caller
 from app.limits import Limits
 from app.rates import ItemRates
 from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
-from app.schemas.common import ErrorDetail, ItemError
+from app.schemas.common import ErrorDetail, ImageInput, ItemError, OnError
 from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
 from app.schemas.match import ImageMatch, MatchRequest, MatchResponse
 from app.serving.classes import ClassSet, ClassWeights
@@ -105,33 +108,63 @@ class Predictor:
         return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
-        model = await self._model(caller, request.model)
-        self._limits.check_images(request.images)
-        self._limits.check_texts(request.texts)
-        self._rates.take(caller.name, len(request.images) + len(request.texts))
-        async with self._engine.request(
-            model, images=len(request.images), texts=request.texts, caller=caller.name
-        ) as new_texts:
-            decoded = await self._images.read(request.images, model.clip, request.on_error)
-            features = await self._engine.encode(
-                model,
-                as_features,
-                pixels=list(decoded.pixels.values()),
-                texts=request.texts,
-                new_texts=new_texts,
-                normalize=request.normalize,
-            )
-        vectors = features.images if request.images else features.texts
-        indices = list(decoded.pixels) if request.images else range(len(request.texts))
+        found = await self.features(
+            caller,
+            request.model,
+            request.images,
+            request.texts,
+            normalize=request.normalize,
+            on_error=request.on_error,
+        )
+        vectors = found.features.images if request.images else found.features.texts
+        indices = list(found.decoded.pixels) if request.images else range(len(request.texts))
         answers = [
             Embedding(index=index, embedding=embedding)
-            for index, embedding in zip(indices, _encoded(vectors, request.encoding_format), strict=True)
+            for index, embedding in zip(indices, written(vectors, request.encoding_format), strict=True)
         ]
         return EmbedResponse(
-            model=model.info,
-            dimensions=model.clip.embed_dim,
-            results=_in_order(answers, decoded),
+            model=found.model.info,
+            dimensions=found.model.clip.embed_dim,
+            results=_in_order(answers, found.decoded),
         )
+
+    async def features(
+        self,
+        caller: Caller,
+        model: str | None,
+        images: Sequence[ImageInput],
+        texts: Sequence[str],
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        on_error: OnError = "fail",
+    ) -> Embedded:
+        """Embed images and texts in one batch: what /embed and the other protocols' routes answer with.
+
+        With `dimensions`, vectors are cut to that length, and then normalised again.
+
+        Raises:
+            DimensionsNotOffered: the model was not trained for that length.
+        """
+        handle = await self._model(caller, model)
+        if dimensions is not None:
+            _check_dimensions(handle.clip, dimensions)
+        self._limits.check_images(images)
+        self._limits.check_texts(texts)
+        self._rates.take(caller.name, len(images) + len(texts))
+        async with self._engine.request(
+            handle, images=len(images), texts=texts, caller=caller.name
+        ) as new_texts:
+            decoded = await self._images.read(images, handle.clip, on_error)
+            features = await self._engine.encode(
+                handle,
+                as_features if dimensions is None else Shortened(dimensions),
+                pixels=list(decoded.pixels.values()),
+                texts=texts,
+                new_texts=new_texts,
+                normalize=normalize,
+            )
+        return Embedded(handle, decoded, features)
 
     async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
         """A version by its hash, loaded if necessary, or else what the name serves now."""
@@ -144,6 +177,26 @@ class Predictor:
         self._limits.check_texts(labels, param="labels")
         self._limits.check_templates(templates, labels)
         return ClassSet(labels, templates)
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """The first numbers of every vector, scaled to length 1 (arXiv 2205.13147)."""
+
+    dimensions: int
+
+    def __call__(self, features: Features) -> Features:
+        images, texts = features.images[:, : self.dimensions], features.texts[:, : self.dimensions]
+        return Features(F.normalize(images, dim=-1), F.normalize(texts, dim=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """The features of a request's readable images and of its texts, and the model that made them."""
+
+    model: ModelHandle
+    decoded: Decoded
+    features: Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +239,20 @@ def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> scoring
     )
 
 
+def _check_dimensions(clip: Clip, dimensions: int) -> None:
+    offered = sorted({*clip.dimensions, clip.embed_dim})
+    if dimensions not in offered:
+        raise DimensionsNotOffered(
+            f"This model's vectors cannot have {dimensions} numbers; they have {clip.embed_dim}"
+            + (
+                f", and can be cut to {', '.join(map(str, offered[:-1]))}."
+                if offered[1:]
+                else ". Leave out dimensions."
+            ),
+            param="dimensions",
+        )
+
+
 def _predictions(labels: Sequence[str], best: TopClasses) -> list[Prediction]:
     return [
         Prediction(label=labels[index], index=index, score=score, probability=probability)
@@ -193,7 +260,8 @@ def _predictions(labels: Sequence[str], best: TopClasses) -> list[Prediction]:
     ]
 
 
-def _encoded(vectors: Tensor, encoding: str) -> list[list[float]] | list[str]:
+def written(vectors: Tensor, encoding: Literal["float", "base64"]) -> list[list[float]] | list[str]:
+    """Each vector as numbers, or as little-endian float32 values in base64."""
     if encoding == "float":
         return vectors.tolist()
     return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors.numpy()]

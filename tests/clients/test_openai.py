@@ -1,0 +1,81 @@
+"""Real clients of OpenAI's protocol, in an environment of their own, against a running service: `make test-clients`."""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from app.keys import create_key
+from tests.app.serverside import running_server
+from tests.clients.conversations import CLIENTS, TEXTS
+
+pytestmark = pytest.mark.clients
+
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "locks" / "clients.txt"
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """The interpreter of an environment that has the clients, made once for each state of the lock."""
+    folder = ROOT / ".cache" / f"clients-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    found = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        install = [found, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", LOCK]
+        subprocess.run(install, check=True)
+        (folder / "complete").touch()
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a service with API keys, and a key."""
+    folder = tmp_path_factory.mktemp("service")
+    key = create_key(folder / "keys.json", "app", ["infer"])
+    with running_server(folder, SDS_CLIP_KEYS_FILE=str(folder / "keys.json")) as server:
+        yield server.url, key
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_client_gets_what_embed_answers(client: str, python: str, service: tuple[str, str]) -> None:
+    url, key = service
+    script = Path(__file__).parent / "conversations.py"
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else it asks another host
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [python, script, client, url, key], capture_output=True, text=True, env=environment, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+
+    picture = base64.b64encode((script.parent / "picture.png").read_bytes()).decode()
+    texts, image = (
+        np.array([result["embedding"] for result in _embed(url, key, **body)])
+        for body in ({"texts": TEXTS}, {"images": [picture]})
+    )
+    expected = {"vectors": texts, "floats": texts, "query": texts[0], "images": image}
+    assert "vectors" in said
+    for name in said.keys() & expected.keys():
+        found = np.array(said[name])
+        np.testing.assert_allclose(found, np.broadcast_to(expected[name], found.shape), atol=1e-6)
+    if client == "openai":
+        assert said["models"] == [said["model"]] == ["demo"]
+        assert said["refused"] == ["unknown_model", "dimensions_not_offered"]
+        assert said["usage"] > len(TEXTS)
+    print(f"| {client} {said['version']} | passes |")
+
+
+def _embed(url: str, key: str, **body: Any) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{url}/embed", json=body, headers={"Authorization": f"Bearer {key}"})
+    results: list[dict[str, Any]] = answer.raise_for_status().json()["results"]
+    return results
