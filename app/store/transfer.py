@@ -38,8 +38,8 @@ Row = tuple[str, dict[str, Any]]
 """The name of a table, and a row of it by columns. All values have a form in JSON."""
 
 _REVISION_TABLE = "alembic_version"
-# Workers write these rows again as long as they live.
-_LEFT_OUT = ("workers",)
+# Workers write their rows again as long as they live, and a program the oldest one that may run beside it.
+_LEFT_OUT = ("workers", "oldest_program")
 _ROWS_AT_ONCE = 500
 _COPY_TIMEOUT_S = 10.0
 
