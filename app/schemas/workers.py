@@ -24,6 +24,10 @@ class WorkerInfo(BaseModel):
     version: str = Field(description="The version of the program that the worker runs.")
     started_at: float
     seen_at: float
+    clock_skew_s: float | None = Field(
+        description="The number of seconds by which the clock of the worker's host is ahead of the database's. "
+        "It is null for a worker of the release before this one."
+    )
     job: str | None = Field(
         validation_alias="job_id", description="The id of the job that the worker is running."
     )

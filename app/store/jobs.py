@@ -14,7 +14,8 @@ from app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.job_events import append
 from app.store.owned import owned
 from app.store.paging import page
@@ -262,6 +263,7 @@ class JobQueries:
                 created_at=now,
                 owner=new.owner,
                 by_admin=new.by_admin,
+                format=new.format,
                 idempotency_key=new.idempotency_key,
                 payload_hash=payload_hash(new.kind, new.request),
                 seed=new.seed,

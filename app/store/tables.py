@@ -141,6 +141,7 @@ jobs = Table(
     Column("pruned_at", Double),
     Column("files_removed_at", Double),
     Column("by_admin", Boolean, nullable=False, server_default=true()),
+    Column("format", Integer, nullable=False, server_default="0"),
     UniqueConstraint("owner", "idempotency_key"),
     # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
@@ -170,6 +171,7 @@ workers = Table(
     Column("version", Text, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("clock_skew_s", Double),
 )
 
 datasets = Table(
@@ -300,3 +302,6 @@ leases = Table(
     Column("lease_until", Double, nullable=False),
 )
 """Work that only one process does at a time, besides jobs and checks."""
+
+oldest_program = Table("oldest_program", metadata, Column("revision", Text, primary_key=True))
+"""One row: the oldest program that may use the tables, by its newest migration (`app.store.migrate`)."""

@@ -40,8 +40,8 @@ Row = tuple[str, dict[str, Any]]
 """The name of a table, and a row of it by columns. All values have a form in JSON."""
 
 _REVISION_TABLE = "alembic_version"
-# Workers write these rows again as long as they live.
-_LEFT_OUT = ("workers", "leases")
+# Workers write their rows and leases again as long as they live, and a program the oldest one that may run beside it.
+_LEFT_OUT = ("workers", "leases", "oldest_program")
 _ROWS_AT_ONCE = 500
 _COPY_TIMEOUT_S = 10.0
 
@@ -61,8 +61,7 @@ def snapshot(database: Database, scratch: Path) -> Iterator[tuple[str, Connectio
     there is no room for the copy.
     """
     if not database.is_sqlite:
-        with database.reading() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        with database.reading_one_moment() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield _known_revision(connection), connection

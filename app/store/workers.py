@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.owned import owned
 from app.store.records import Record
 from app.store.states import HELD, JobKind
@@ -35,6 +36,8 @@ class Worker(NewWorker):
     """A worker as it was last seen."""
 
     seen_at: float
+    clock_skew_s: float | None
+    """How far the clock of its host is ahead of the database's. None for a worker of the release before."""
     alive: bool
     job_id: str | None
     """The job that it holds, if the caller sees that job."""
@@ -51,11 +54,11 @@ class Workers:
         self._clock = clock
         self._seen = owned(jobs, owner)
 
-    def beat(self, worker: NewWorker) -> None:
+    def beat(self, worker: NewWorker, *, clock_skew_s: float = 0.0) -> None:
         """Record that the worker is alive, and forget workers that were not seen for a day."""
         with self._database.writing() as connection:
             now = self._clock()
-            seen = {**vars(worker), "seen_at": now}
+            seen = {**vars(worker), "seen_at": now, "clock_skew_s": clock_skew_s}
             if (
                 connection.execute(update(workers).where(workers.c.id == worker.id).values(seen)).rowcount
                 == 0
@@ -83,4 +86,5 @@ class Workers:
 
     def _worker(self, row: RowMapping, job_id: str | None) -> Worker:
         alive = row["seen_at"] >= self._clock() - LIVING_S
-        return Worker(**vars(NewWorker.of(row)), seen_at=row["seen_at"], alive=alive, job_id=job_id)
+        seen = {name: row[name] for name in ("seen_at", "clock_skew_s")}
+        return Worker(**vars(NewWorker.of(row)), **seen, alive=alive, job_id=job_id)

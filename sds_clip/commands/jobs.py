@@ -136,12 +136,15 @@ def _print_status(info: dict[str, Any]) -> None:
 
 
 def _print_workers(found: list[dict[str, Any]]) -> None:
-    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "job"]
+    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job"]
     rows = []
     for each in found:
         times = moment(each["started_at"]), moment(each["seen_at"])
         alive = "yes" if each["alive"] else "no"
-        rows.append([each["id"], each["queue"], alive, each["device"], each["version"], *times, each["job"]])
+        skew_s = each.get("clock_skew_s")
+        clock = None if skew_s is None else f"{skew_s:+.0f} s"
+        about = each["id"], each["queue"], alive, each["device"], each["version"]
+        rows.append([*about, *times, clock, each["job"]])
     print(table(header, rows))
 
 
@@ -240,7 +243,7 @@ sds-clip workers --json | jq '.[] | select(.alive)'
 def workers(client: Client) -> Any:
     """List the workers of a service.
 
-    The list has every worker of the last day: the queue that it takes jobs from, whether it is alive, and its current
-    job.
+    The list has every worker of the last day: the queue that it takes jobs from, whether it is alive, how far its clock
+    is ahead of the database's, and its current job.
     """
     return client.workers()

@@ -386,6 +386,7 @@ def test_workers_are_listed_with_the_job_that_each_has(service: Service) -> None
         "device": "cuda:0",
         "version": "1.0",
         "started_at": 5.0,
+        "clock_skew_s": 0.0,
         "job": job_id,
     }
 
