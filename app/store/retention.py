@@ -7,7 +7,8 @@ from sqlalchemy import Column, ColumnElement, Connection, and_, case, delete, fa
 
 from app.errors import JobStateConflict
 from app.store import alias_sql
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, Record, VersionStatus
 from app.store.states import OPEN, TERMINAL, JobKind
 from app.store.tables import (
