@@ -139,12 +139,14 @@ class AccessLog:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", UNMATCHED)
             self._metrics.request(route, status, seconds)
+            client = scope.get("client")
             fields = {
                 "method": scope["method"],
                 "route": route,
                 "status": status,
                 "duration_ms": round(1000 * seconds, 3),
                 "bytes_in": bytes_in,
+                "client": None if client is None else client[0],
             }
             error = scope.get("state", {}).get("error")
             if error is not None:

@@ -33,6 +33,7 @@ class DrainingServer(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=GRACE_AFTER_DRAIN_S,
             )

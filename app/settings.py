@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.logs import Format
@@ -18,6 +18,8 @@ Names = Annotated[list[str], NoDecode, BeforeValidator(split)]
 """In the environment, names are separated by commas."""
 Paths = Annotated[list[Path], NoDecode, BeforeValidator(split)]
 """In the environment, paths are separated by commas."""
+Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(split)]
+"""In the environment, networks are separated by commas. An address is the network of itself."""
 
 
 MAX_ATTEMPTS = 3
@@ -345,6 +347,12 @@ class Settings(BaseSettings):
         [],
         description="The origins whose web pages may call the service, such as https://app.example.org. With keys, * "
         "stands for all.",
+    )
+    trusted_proxies: Networks = Field(
+        ["127.0.0.1", "::1"],
+        validate_default=True,
+        description="The addresses and networks of the proxies in front of the service. Only they may name the "
+        "caller's address, which is logged, by X-Forwarded-For, and its scheme by X-Forwarded-Proto.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The lowest level of messages that are logged."

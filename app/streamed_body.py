@@ -1,6 +1,7 @@
 """The body of an upload: large, but held to a minimum rate and a total time, and cut off once refused."""
 
 import asyncio
+import contextlib
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
@@ -10,6 +11,8 @@ from app.errors import BodyTimeout, UploadTimeout, UploadTooSlow
 
 STREAMED = frozenset([("POST", "/datasets")])
 """Routes that write a form's files to disk as they arrive, with their own limits."""
+LINGER_S = 2.0
+"""How long a refused upload is still read after the answer."""
 
 
 def is_streamed(scope: Scope) -> bool:
@@ -25,7 +28,7 @@ class StreamedBody:
 
     If the upload is refused before it has arrived and its announced length is small, the rest is discarded,
     so that a client that writes everything before it reads can receive the answer. Otherwise the connection
-    is closed after the answer.
+    is closed soon after the answer.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class StreamedBody:
         self._max_time_s = max_time_s
         self._deadline = _now() + max_time_s
         self._complete = False
+        self._is_cut_off = False
 
     async def receive(self) -> Message:
         """The next message. Raises BodyTimeout (upload_too_slow, upload_timeout)."""
@@ -67,7 +71,22 @@ class StreamedBody:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not self._complete and not self._is_little:
             MutableHeaders(scope=message)["Connection"] = "close"
+            self._is_cut_off = True
+        if self._is_cut_off and message["type"] == "http.response.body" and not message.get("more_body"):
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body"}
         await self._send(message)
+
+    async def _linger(self) -> None:
+        """Read on for a moment, until a proxy or a client that has the answer closes the connection.
+
+        If it were closed here with bytes unread, the system would reset it, and the answer could be lost.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await self._receive()).get("more_body", False):
+                    pass
 
     def _timeout(self) -> BodyTimeout:
         if _now() >= self._deadline:

@@ -18,6 +18,9 @@ OF_CLIENTS = {"url", "api_key", "complete"}
 OF_IMAGES = {"commit"}
 """What a Dockerfile sets."""
 
+OTHERS = {"kubectl", "systemctl", "useradd"}
+"""Programs for which sds-clip is the name of a namespace, a unit or a user."""
+
 NOT_COMMANDS = re.compile(r"<<'?(\w+)'?.*?^\1$|(?<!\S)# .*?$", re.DOTALL | re.MULTILINE)
 """Here documents and comments."""
 OPERATORS = "();<>|&\n"
@@ -38,7 +41,9 @@ def commands(code: str) -> Iterator[list[str]]:
 
 
 def arguments_of_sds_clip(command: list[str]) -> list[str] | None:
-    for place, word in enumerate(command):
+    if command[0] in OTHERS:
+        return None
+    for place, word in reversed([*enumerate(command)]):
         if word.rpartition("/")[2] == "sds-clip" or (word == "sds_clip" and command[place - 1] == "-m"):
             return command[place + 1 :]
     return None

@@ -14,7 +14,7 @@ _NAMES = {
     "boolean": "boolean",
     "object": "object",
 }
-_FORMATS = {"path": "path", "binary": "file", "date-time": "time"}
+_FORMATS = {"path": "path", "binary": "file", "date-time": "time", "ipvanynetwork": "network"}
 _LIMITS = {
     "minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}",
     "minLength": "at least {} characters", "maxLength": "at most {} characters", "pattern": "pattern `{}`",
