@@ -19,6 +19,7 @@ from app.guard import GuardHost
 from app.keys import Key, KeyRing
 from app.metrics import Metrics
 from app.places import Places
+from app.rates import ItemRates
 from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
@@ -31,6 +32,8 @@ PROBES = frozenset({"/health", "/ready", "/metrics"})
 # A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
+REFUSALS_PER_S = 10
+REFUSAL_WAIT_S = 1.0
 # After the answer, the server discards an unread body of up to this many times the limit. A client that
 # writes everything before it reads can then receive the answer. Above it the connection is closed.
 _DISCARD_FACTOR = 4
@@ -43,7 +46,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             None, "requests", retry_after_s=_RETRY_AFTER_S, per_key=settings.max_requests_per_key
         )
         # Inside LimitBody, which handles the unread body of a refused request.
-        app.add_middleware(LimitKey, places=requests)
+        app.add_middleware(LimitKey, places=requests, refusals=ItemRates(REFUSALS_PER_S))
     budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
     app.state.body_budget = budget
     app.add_middleware(
@@ -147,11 +150,16 @@ class AccessLog:
 
 
 class LimitKey:
-    """Limits how many requests of one API key are in progress. Requests without a valid key are refused later."""
+    """Limits how many requests of one API key are in progress. Requests without a valid key are refused later.
 
-    def __init__(self, app: ASGIApp, *, places: Places) -> None:
+    A client that ignores Retry-After could be refused thousands of times a second, and would take a core for it. So a
+    key that uses up its rate of `refusals`, by whichever of its limits, waits for each further one.
+    """
+
+    def __init__(self, app: ASGIApp, *, places: Places, refusals: ItemRates) -> None:
         self._app = app
         self._places = places
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
@@ -159,13 +167,26 @@ class LimitKey:
         if key is None:
             await self._app(scope, receive, send)
             return
+
+        async def sending(message: Message) -> None:
+            is_start = message["type"] == "http.response.start"
+            if is_start and isinstance(scope["state"].get("error"), KeyLimitReached):
+                await self._slow_down(key.name)
+            await send(message)
+
         with ExitStack() as place:
             try:
                 place.enter_context(self._places.one(key.name))
             except KeyLimitReached as error:
-                await ErrorResponse(error)(scope, receive, send)
+                await ErrorResponse(error)(scope, receive, sending)
                 return
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, sending)
+
+    async def _slow_down(self, key: str) -> None:
+        try:
+            self._refusals.take(key, 1)
+        except KeyLimitReached:
+            await asyncio.sleep(REFUSAL_WAIT_S)
 
 
 class BodyBudget:
