@@ -6,17 +6,16 @@ import random
 import re
 import time
 from collections import Counter
-from contextlib import ExitStack
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.auth import identify
 from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
 from app.guard import GuardHost
-from app.keys import Key, KeyRing
+from app.keys import Key
+from app.limit_key import REFUSALS_PER_S, LimitKey
 from app.metrics import Metrics
 from app.places import Places
 from app.rates import ItemRates
@@ -32,8 +31,6 @@ PROBES = frozenset({"/health", "/ready", "/metrics"})
 # A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
-REFUSALS_PER_S = 10
-REFUSAL_WAIT_S = 1.0
 # After the answer, the server discards an unread body of up to this many times the limit. A client that
 # writes everything before it reads can then receive the answer. Above it the connection is closed.
 _DISCARD_FACTOR = 4
@@ -147,46 +144,6 @@ class AccessLog:
                     self._metrics.throttled(limit, "" if key is None else key.name)
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
-
-
-class LimitKey:
-    """Limits how many requests of one API key are in progress. Requests without a valid key are refused later.
-
-    A client that ignores Retry-After could be refused thousands of times a second, and would take a core for it. So a
-    key that uses up its rate of `refusals`, by whichever of its limits, waits for each further one.
-    """
-
-    def __init__(self, app: ASGIApp, *, places: Places, refusals: ItemRates) -> None:
-        self._app = app
-        self._places = places
-        self._refusals = refusals
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
-        key = None if ring is None else identify(scope, ring)
-        if key is None:
-            await self._app(scope, receive, send)
-            return
-
-        async def sending(message: Message) -> None:
-            is_start = message["type"] == "http.response.start"
-            if is_start and isinstance(scope["state"].get("error"), KeyLimitReached):
-                await self._slow_down(key.name)
-            await send(message)
-
-        with ExitStack() as place:
-            try:
-                place.enter_context(self._places.one(key.name))
-            except KeyLimitReached as error:
-                await ErrorResponse(error)(scope, receive, sending)
-                return
-            await self._app(scope, receive, sending)
-
-    async def _slow_down(self, key: str) -> None:
-        try:
-            self._refusals.take(key, 1)
-        except KeyLimitReached:
-            await asyncio.sleep(REFUSAL_WAIT_S)
 
 
 class BodyBudget:

@@ -6,10 +6,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from app import middleware
+from app import limit_key
 from app.errors import KeyLimitReached
 from app.keys import Key
-from app.middleware import LimitKey
+from app.limit_key import LimitKey
 from app.places import Places
 from app.rates import ItemRates
 from app.responses import ErrorResponse
@@ -46,7 +46,7 @@ async def test_key_that_is_refused_all_the_time_waits_for_its_refusals_and_anoth
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await ErrorResponse(KeyLimitReached("max_things_per_key", 1, retry_after_s=1))(scope, receive, send)
 
-    monkeypatch.setattr(middleware, "REFUSAL_WAIT_S", 3600)
+    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 3600)
     app = FastAPI()
     app.state.key_ring = object()
     limit = LimitKey(
