@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-jobs demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -107,6 +107,9 @@ bench-swap: $(STAMP) ## Swap weights under load and check every answer (minutes;
 
 bench-promote: $(STAMP) ## Measure how long a promotion waits for two processes under load (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.promote $(ARGS)
+
+bench-neighbours: $(STAMP) ## Measure what a key notices of another that floods the service (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.neighbours $(ARGS)
 
 bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.jobs $(ARGS)

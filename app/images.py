@@ -85,6 +85,7 @@ class Decoder:
 
     def __init__(self, limits: ImageLimits, *, threads: int, max_bytes: int, max_waiting: int) -> None:
         self.limits = limits
+        self.threads = threads
         self.budget = DecodeBudget(max_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_unfinished = threads + max_waiting

@@ -6,7 +6,6 @@ import random
 import re
 import time
 from collections import Counter
-from contextlib import ExitStack
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -14,12 +13,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.auth import identify
 from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
 from app.guard import GuardHost
-from app.keys import Key, KeyRing
+from app.keys import Key
+from app.limit_key import REFUSALS_PER_S, LimitKey
 from app.metrics import Metrics
 from app.places import Places
+from app.rates import ItemRates
 from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
@@ -44,7 +44,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             None, "requests", retry_after_s=_RETRY_AFTER_S, per_key=settings.max_requests_per_key
         )
         # Inside LimitBody, which handles the unread body of a refused request.
-        app.add_middleware(LimitKey, places=requests)
+        app.add_middleware(LimitKey, places=requests, refusals=ItemRates(REFUSALS_PER_S))
     budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
     app.state.body_budget = budget
     app.add_middleware(
@@ -157,28 +157,6 @@ class AccessLog:
                     self._metrics.throttled(limit, "" if key is None else key.name)
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
-
-
-class LimitKey:
-    """Limits how many requests of one API key are in progress. Requests without a valid key are refused later."""
-
-    def __init__(self, app: ASGIApp, *, places: Places) -> None:
-        self._app = app
-        self._places = places
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
-        key = None if ring is None else identify(scope, ring)
-        if key is None:
-            await self._app(scope, receive, send)
-            return
-        with ExitStack() as place:
-            try:
-                place.enter_context(self._places.one(key.name))
-            except KeyLimitReached as error:
-                await ErrorResponse(error)(scope, receive, send)
-                return
-            await self._app(scope, receive, send)
 
 
 class BodyBudget:

@@ -5,7 +5,8 @@ train        a training step against its bare parts, and the choice of captions 
              bare_step, diffusion)
 evaluate     evaluation against CLIP_benchmark, and the diffusion score (evaluate_race, diffusion)
 swap         a swap of weights under load (swap_server, swap_check, file_aliases)
-promote      how long a promotion waits until two processes serve it, under load
+promote      how long a promotion waits until two processes serve it, under load; with swap: swap_system
+neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists)
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system

@@ -52,6 +52,7 @@ class LoadSpec:
     requests: int
     keep: int = 0
     timeout_s: float = 120.0
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class OpenSpec:
     seconds: float
     connections: int = 64
     timeout_s: float = 60.0
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def text_of(number: int) -> str:
 
 def run_load(spec: LoadSpec) -> LoadResult:
     """Run the closed loop in a child process. Raises RuntimeError if a request was not answered with 200."""
-    result = child.call(_run, closed_loop, spec)
+    result = child.call(run_in_loop, closed_loop, spec)
     if set(result.statuses) != {"200"}:
         raise RuntimeError(f"not every request was answered: {result.statuses}; {result.failures}")
     return result
@@ -115,10 +117,10 @@ def run_load(spec: LoadSpec) -> LoadResult:
 
 def run_open_load(spec: OpenSpec) -> list[Answer]:
     """Run the open loop in a child process; the answers come in the order of their requests."""
-    return child.call(_run, open_loop, spec)
+    return child.call(run_in_loop, open_loop, spec)
 
 
-def _run(loop: Callable[[S], Coroutine[Any, Any, R]], spec: S) -> R:
+def run_in_loop(loop: Callable[[S], Coroutine[Any, Any, R]], spec: S) -> R:
     import uvloop
 
     return uvloop.run(loop(spec))
@@ -150,7 +152,7 @@ async def closed_loop(spec: LoadSpec) -> LoadResult:
                 if call is spec.calls[0] and len(answers) < spec.keep:
                     answers[Path(images[number]).name] = answer.decode()
 
-    async with _session(spec.port, spec.clients, spec.timeout_s) as session:
+    async with open_session(spec.port, spec.clients, spec.timeout_s, spec.key) as session:
         # The iterator is shared, so no request waits for a slow client.
         warmup = iter(range(spec.warmup))
         await asyncio.gather(*(client(warmup, measured=False) for _ in range(spec.clients)))
@@ -172,7 +174,7 @@ async def open_loop(spec: OpenSpec) -> list[Answer]:
         answers.append(Answer(number, due, time.monotonic() - due, status, body.decode(errors="replace")))
 
     async with (
-        _session(spec.port, spec.connections, spec.timeout_s) as session,
+        open_session(spec.port, spec.connections, spec.timeout_s, spec.key) as session,
         asyncio.TaskGroup() as requests,
     ):
         due, number = time.monotonic(), 0
@@ -185,12 +187,15 @@ async def open_loop(spec: OpenSpec) -> list[Answer]:
     return sorted(answers, key=lambda answer: answer.number)
 
 
-def _session(port: int, connections: int, timeout_s: float) -> aiohttp.ClientSession:
+def open_session(
+    port: int, connections: int, timeout_s: float = 60.0, key: str = ""
+) -> aiohttp.ClientSession:
+    """A session that sends JSON, unless a request says otherwise. `key` is an API key, or "" for none."""
     return aiohttp.ClientSession(
         f"http://127.0.0.1:{port}",
         connector=aiohttp.TCPConnector(limit=connections),
         timeout=aiohttp.ClientTimeout(sock_connect=timeout_s, sock_read=timeout_s),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
     )
 
 

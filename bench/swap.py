@@ -8,54 +8,30 @@ each is loaded anew. A swap lasts from the alias's move until a second after the
 """
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import torch
-
-from app.registry.publish import publish
-from bench import report, servers, weights
+from bench import report, servers
 from bench.file_aliases import FileAliases
-from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
+from bench.load import Answer, OpenSpec, run_open_load
 from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.serve_measure import build_classes
-from bench.sets import make_images
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
-from demo.folders import write_pairs
-from demo.sets import pairs
-from demo.training_set import DISTILLATION_SEED
-from demo.world import Split
+from bench.swap_system import CALLS, capacity_of, find_inputs, make_versions, training
 from models.checkpoints import load_clip
 from models.clip import Clip
-from models.delta import lay_over, save_delta
+from models.delta import lay_over
 from models.delta_file import read_delta
 from models.markdown import markdown_table
 from models.sharing import bytes_apart, storages
-from models.student import trainable_parameters
 
-LABELS = ["dog", "car", "house", "tree", "boat", "chair", "bird", "clock", "bridge", "shoe"]
-CLASSES = {
-    "labels": [f"a {label}" for label in LABELS],
-    "templates": ["a photo of {}.", "a drawing of {}."],
-    "top_k": len(LABELS),
-}
-CALLS = [
-    Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]})),
-    Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [f"{TEXT} again", "an empty room"]})),
-    Call("classify", "/classify", json.dumps({"images": [IMAGE], **CLASSES})),
-]
 AFTER_S = 1.0  # a swap is over this long after the first answer
-MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights
 
 
 @dataclass(frozen=True)
@@ -100,11 +76,9 @@ class Swap:
 def main(arguments: list[str] | None = None) -> None:
     plan = parse(Plan, "bench.swap", __doc__, arguments)
     heading = report.heading("bench.swap", arguments)
-    model = plan.model or f"local-dir:{weights.make_open_clip(plan.cache / weights.ARCHITECTURE)}"
-    images = [str(path) for path in make_images(plan.cache / "images", 64)]
+    model, images = find_inputs(plan.model, plan.cache)
     base = load_clip(model, device="cpu", precision="float32")
     versions = make_versions(plan.folder, model, base)
-    # It polls at the default interval of a second.
     command = (sys.executable, "-m", "bench.swap_server", model, plan.precision, str(plan.folder))
     server = servers.Server(f"swap {plan.precision}", command)
     with servers.running(server, plan.cache) as running, training(plan.cache, plan.folder, plan.no_trainer):
@@ -133,63 +107,6 @@ def main(arguments: list[str] | None = None) -> None:
         f"{until_answered(swaps)}",
         targets=targets(answers, swaps, len(moves), checked, share_apart(plan.folder, base, versions[0])),
     )
-
-
-def make_versions(folder: Path, model: str, base: Clip) -> list[str]:
-    """Publish four deltas over the base, with random changes to their LayerNorms."""
-    shutil.rmtree(folder, ignore_errors=True)
-    found = []
-    for seed in range(4):
-        tuned = load_clip(model, device="cpu", precision="float32").network
-        random = torch.Generator().manual_seed(seed)
-        for value in trainable_parameters(tuned).values():
-            value.data += MOVED * torch.randn(value.shape, generator=random)
-        delta = save_delta(folder / f"delta-{seed}", base, tuned, configuration={}, data={}, metrics={})
-        published = publish(delta, folder / "versions", job=f"bench_{seed}", fence=1, base=base)
-        found.append(published.version)
-    return found
-
-
-@contextmanager
-def training(cache: Path, folder: Path, is_off: bool) -> Iterator[None]:
-    """Distil the demo teacher into the demo CLIP within the block, unless that is off."""
-    if is_off:
-        yield
-        return
-    note("starting the training run")
-    data, run = cache / "swap-pairs", folder / "run"
-    if not data.exists():
-        write_pairs(data, pairs(Split.TRAIN, DISTILLATION_SEED, 0, 1024))
-    threads = str(max(1, servers.THREADS // 2))
-    process = subprocess.Popen(
-        [
-            *("nice", "-n", "10", sys.executable, "-m", "sds_clip", "finetune", "--out", str(run)),
-            *("--base", "demo", "--teacher", "demo", "--data", str(data), "--steps", "1000000"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-    )
-    try:
-        log = run / "log.jsonl"
-        servers.wait_until(lambda: log.exists() or process.poll() is not None, "training")
-        yield
-        if process.poll() is not None:
-            raise RuntimeError(f"the training run ended with {process.returncode}")
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def capacity_of(port: int, images: Sequence[str], requests: int) -> float:
-    """Requests a second of 32 clients without pauses; their texts change only with the image."""
-    numbered = [
-        Call(call.name, call.path, call.body.replace(TEXT, text_of(10_000 + number)))
-        for number in range(requests // len(CALLS))
-        for call in CALLS
-    ]
-    spec = LoadSpec(port, numbered, list(images), 32, 64, requests)
-    return run_load(spec).requests_per_second
 
 
 def load_and_swap(

@@ -108,6 +108,11 @@ class Batcher(Generic[Key, Payload, Result]):
         return sum(job.cost for job in self._queue)
 
     @property
+    def items_per_s(self) -> float:
+        """The measured rate, or 0 before the first batch."""
+        return self._recent_items / self._recent_s if self._recent_s else 0.0
+
+    @property
     def alive(self) -> bool:
         return self._loop_task is not None and not self._loop_task.done()
 
@@ -142,14 +147,14 @@ class Batcher(Generic[Key, Payload, Result]):
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
+        share, taken = self._max_queue_per_key, self._admitted_by[caller]
+        if caller and share is not None and taken and taken + cost > share:
+            raise KeyLimitReached("max_queue_per_key", share, retry_after_s=self.retry_after_s())
         if self.admitted and self.admitted + cost > self._max_queue:
             raise Overloaded(
                 f"{self.admitted} items are waiting, and at most {self._max_queue} may wait; try again later.",
                 retry_after_s=self.retry_after_s(),
             )
-        share, taken = self._max_queue_per_key, self._admitted_by[caller]
-        if caller and share is not None and taken and taken + cost > share:
-            raise KeyLimitReached("max_queue_per_key", share, retry_after_s=self.retry_after_s())
         self.admitted += cost
         self._admitted_by[caller] += cost
         self._idle.clear()
@@ -163,9 +168,9 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def retry_after_s(self, items: int = 0) -> int:
         """Estimate, from the measured rate, how many seconds everything admitted plus `items` more will take."""
-        if self._recent_items == 0:
+        if self.items_per_s == 0:
             return 1
-        waiting_s = (self.admitted + items) * self._recent_s / self._recent_items
+        waiting_s = (self.admitted + items) / self.items_per_s
         return max(1, min(MAX_RETRY_AFTER_S, math.ceil(waiting_s)))
 
     async def submit(

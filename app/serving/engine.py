@@ -7,6 +7,7 @@ job gets back what its head made of its `Features`.
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar, cast
@@ -19,13 +20,15 @@ from torch import Tensor
 from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
-from app.serving.forward import Encode, EncodeJob, Forward, Head, as_features
+from app.serving.forward import Encode, EncodeJob, Features, Forward, Head, as_features
 from app.serving.served_models import ModelHandle, ServedModels
+from app.serving.turns import Turns
 from models.clip import Clip
 
 Answer = TypeVar("Answer")
 
-# How many characters of one request are tokenized per turn. Tokenizing occupies the forward thread, so others wait.
+# How many characters are tokenized at once with a full batch, and fewer with a smaller one. Tokenizing occupies the
+# forward thread, so others wait.
 TURN_CHARS = 65_536
 # How long an answered forward pass counts as readiness. Under load no probe is needed.
 PROBE_EVERY_S = 5.0
@@ -62,6 +65,7 @@ class Engine:
             pending_decodes=pending_decodes,
             cores=cores,
         )
+        self._turns = Turns(lambda: self._batcher.items_per_s)
         self._ready_probe: asyncio.Task[None] | None = None
         metrics.watch(self._gauges)
 
@@ -107,7 +111,7 @@ class Engine:
     async def request(
         self, model: ModelHandle, *, images: int = 0, texts: Sequence[str] = (), caller: str = ""
     ) -> AsyncIterator[Sequence[str]]:
-        """Hold a place for a request's images and texts, from before decoding until its deadline.
+        """Hold a place for a request's images and texts, from before its turn until its deadline.
 
         Yields the new texts for `encode`: each distinct text whose features are not cached. The images and
         the new texts are the cost of the request. `caller` is the name of an API key, or "" for none.
@@ -115,9 +119,10 @@ class Engine:
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
         new_texts = self._new_texts(model, texts)
-        with self._batcher.admit(max(1, images + len(new_texts)), caller):
+        cost = max(1, images + len(new_texts))
+        with self._batcher.admit(cost, caller):
             try:
-                async with asyncio.timeout(self._deadline_s):
+                async with asyncio.timeout(self._deadline_s), self._turns.take(caller, cost):
                     yield new_texts
             except TimeoutError:
                 raise DeadlineExceeded(
@@ -144,26 +149,32 @@ class Engine:
         """Encode with the weights of `model`, in one batch, and return what `head` makes of the features.
 
         Each of `pixels` is [3, h, w] float32. The features are L2-normalised by default. `new_texts` are
-        those that `request` yielded; without it they are computed here. If they exceed one turn, they are
-        encoded turn by turn before the rest, so that other requests are computed in between. `background`
-        work yields to requests.
+        those that `request` yielded; without it they are computed here. What exceeds one turn is encoded turn by
+        turn before the rest, so that other requests are computed in between. `background` work yields to requests.
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
-        if new_texts is None:
-            new_texts = self._new_texts(model, texts)
+        rest = self._new_texts(model, texts) if new_texts is None else new_texts
         encoded: dict[str, Tensor] = {}
-        turns = list(_turns(new_texts, self.max_batch))
-        if len(turns) > 1:
-            for turn in turns:
-                ahead = Encode(as_features, texts=turn, normalize=False, cache_texts=not background)
-                features = await self._submit(model, ahead, cost=len(turn), background=background)
-                encoded.update(zip(turn, features.texts, strict=True))
-            new_texts = ()
-        work = Encode(head, pixels, texts, normalize, cache_texts=not background, encoded=encoded)
-        return await self._submit(
-            model, work, cost=max(1, len(pixels) + len(new_texts)), background=background
+        while len(turn := self._turn_of(rest)) < len(rest):
+            features = await self._ahead(model, texts=turn, background=background)
+            encoded.update(zip(turn, features.texts, strict=True))
+            rest = rest[len(turn) :]
+        encoded_images = []
+        while len(pixels) > (most := self.turn_items):
+            features = await self._ahead(model, pixels=pixels[:most], background=background)
+            encoded_images.append(features.images)
+            pixels = pixels[most:]
+        work = Encode(
+            head,
+            pixels,
+            texts,
+            normalize,
+            cache_texts=not background,
+            encoded=encoded,
+            encoded_images=encoded_images,
         )
+        return await self._submit(model, work, cost=max(1, len(pixels) + len(rest)), background=background)
 
     async def compute(self, model: ModelHandle, call: Callable[[], Answer]) -> Answer:
         """Run `call` next in the forward thread. It must take no longer than a request on `model`."""
@@ -195,6 +206,31 @@ class Engine:
         """The distinct texts whose features are not cached. The others cost nothing."""
         key = model.key
         return [text for text in dict.fromkeys(texts) if (key, text) not in self._forward.cache]
+
+    @property
+    def turn_items(self) -> int:
+        """The most images, or texts, that one request may have in a batch."""
+        most = self._turns.items
+        return self.max_batch if most is None else min(self.max_batch, most)
+
+    def _turn_of(self, texts: Sequence[str]) -> Sequence[str]:
+        """The first texts, as many as take about as long to tokenize and encode as another request's."""
+        most = self.turn_items
+        chars = itertools.accumulate(map(len, texts[:most]))
+        fitting = sum(1 for sum_ in chars if sum_ <= TURN_CHARS * most // self.max_batch)
+        return texts[: max(1, fitting)]
+
+    async def _ahead(
+        self,
+        model: ModelHandle,
+        *,
+        pixels: Sequence[Tensor] = (),
+        texts: Sequence[str] = (),
+        background: bool,
+    ) -> Features:
+        """Encode a part of a request before its last batch."""
+        work = Encode(as_features, pixels, texts, normalize=False, cache_texts=not background)
+        return await self._submit(model, work, cost=len(pixels) + len(texts), background=background)
 
     async def _submit(
         self,
@@ -238,18 +274,6 @@ class Engine:
             {(model.name, model.clip.version[:12]): model.generation for model in self.models},
             ("model", "version"),
         )
-
-
-def _turns(texts: Sequence[str], max_texts: int) -> Iterator[list[str]]:
-    """Split texts, in order, into lists that take about as long to encode as another request's."""
-    turn: list[str] = []
-    for text in texts:
-        if turn and (len(turn) == max_texts or sum(map(len, turn)) + len(text) > TURN_CHARS):
-            yield turn
-            turn = []
-        turn.append(text)
-    if turn:
-        yield turn
 
 
 def _blank(clip: Clip) -> Tensor:

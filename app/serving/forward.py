@@ -59,6 +59,8 @@ class Encode(Generic[Answer]):
     cache_texts: bool = True
     encoded: Mapping[str, Tensor] = field(default_factory=dict)
     """Features of texts that were already encoded for this job, not normalised."""
+    encoded_images: Sequence[Tensor] = ()
+    """Features [i, d] of the images before `pixels`, which were already encoded for this job, not normalised."""
 
 
 EncodeJob = Job[ModelHandle, Encode[object], object]
@@ -87,7 +89,8 @@ class Forward:
         self, model: ModelHandle, encode: Encode[object], images: Iterator[Tensor], texts: dict[str, Tensor]
     ) -> Features:
         empty = torch.zeros(0, model.clip.embed_dim)
-        own_images = torch.stack([next(images) for _ in encode.pixels]) if encode.pixels else empty
+        rest = [torch.stack([next(images) for _ in encode.pixels])] if encode.pixels else []
+        own_images = torch.cat([empty, *encode.encoded_images, *rest])
         own_texts = torch.stack([texts[text] for text in encode.texts]) if encode.texts else empty
         if not encode.normalize:
             return Features(own_images, own_texts)

@@ -49,8 +49,11 @@ class ImageReader:
         return Decoded(pixels, errors)
 
     async def _read_all(self, images: Sequence[ImageInput], clip: Clip) -> list[Tensor | ServiceError]:
+        # Few enough that another request's image is decoded soon, and enough to keep all threads busy.
+        slots = asyncio.Semaphore(2 * self._decoder.threads)
         tasks = [
-            asyncio.ensure_future(self._read_one(image, clip, index)) for index, image in enumerate(images)
+            asyncio.ensure_future(self._read_one(image, clip, index, slots))
+            for index, image in enumerate(images)
         ]
         try:
             return await asyncio.gather(*tasks)
@@ -58,22 +61,25 @@ class ImageReader:
             for task in tasks:
                 task.cancel()
 
-    async def _read_one(self, image: ImageInput, clip: Clip, index: int) -> Tensor | ServiceError:
+    async def _read_one(
+        self, image: ImageInput, clip: Clip, index: int, slots: asyncio.Semaphore
+    ) -> Tensor | ServiceError:
         try:
             if not isinstance(image, UrlImage):
-                return await self._decode(image, clip)
+                return await self._decode(image, clip, slots)
             if self._fetcher is None:
                 raise ImageUrlDisabled(
                     "This server does not fetch images from URLs; send the image itself as base64 or multipart.",
                 )
             async with self._fetcher.slots:
-                return await self._decode(await self._fetcher.fetch(image.url), clip)
+                return await self._decode(await self._fetcher.fetch(image.url), clip, slots)
         except InvalidRequest as error:
             error.param, error.index = "images", index
             return error
 
-    async def _decode(self, file: bytes | str, clip: Clip) -> Tensor:
+    async def _decode(self, file: bytes | str, clip: Clip, slots: asyncio.Semaphore) -> Tensor:
         started_at = time.monotonic()
-        pixels = await self._decoder.pixels(file, clip)
+        async with slots:
+            pixels = await self._decoder.pixels(file, clip)
         self._metrics.stage("decode", time.monotonic() - started_at)
         return pixels

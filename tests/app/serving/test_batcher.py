@@ -198,6 +198,11 @@ async def test_one_caller_cannot_fill_the_queue() -> None:
                 batcher.admit(1, "alice"),
             ):
                 pytest.fail("admitted a fifth item of one caller")
+            with (
+                pytest.raises(KeyLimitReached, match="max_queue_per_key, which is 4"),
+                batcher.admit(99, "alice"),
+            ):
+                pytest.fail("told that the queue is full, which is so for this caller only")
             with batcher.admit(2, "bob"), batcher.admit(2):
                 assert batcher.admitted == 8
         with batcher.admit(8, "alice"):  # larger than its share, and its only one

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
+from app.serving import turns
 from app.serving.engine import TURN_CHARS, Engine
 from app.serving.forward import Features, as_features
 from app.serving.served_models import ModelHandle, ServedModels
@@ -118,6 +119,41 @@ async def test_another_request_is_answered_between_the_texts_of_a_long_one(small
     assert before_the_other <= 4 + 4 + 1  # the turn that was running, and one batch with a turn of each
     assert max(tokenized) <= 5
     torch.testing.assert_close(features.texts, small_clip.encode_text(small_clip.tokenizer(texts)))
+
+
+async def test_another_request_is_answered_between_the_images_of_a_large_one(small_clip: Clip) -> None:
+    async with serving(small_clip, max_batch=4) as engine:
+        served, pixels = engine.models.resolve(None), pictures(16)
+        large = asyncio.ensure_future(features_of(engine, served, pixels=pixels))
+        await asyncio.sleep(0)  # its first turn waits in the queue by now
+        await features_of(engine, served, pixels=pictures(1, seed=1))
+        assert not large.done()
+        features = await large
+    torch.testing.assert_close(features.images, small_clip.encode_image(torch.stack(pixels)))
+
+
+async def test_two_active_keys_have_short_turns_and_a_key_alone_has_full_batches(
+    small_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 1e-9)  # one item, at any rate
+    tokenized: list[int] = []
+
+    def counting(texts: list[str]) -> Tensor:
+        tokenized.append(len(texts))
+        return small_clip.tokenizer(texts)
+
+    async def ask(caller: str) -> None:
+        texts = [f"{caller} {number}" for number in range(8)]
+        async with engine.request(served, texts=texts, caller=caller) as new_texts:
+            await features_of(engine, served, texts=texts, new_texts=new_texts)
+
+    async with serving(dataclasses.replace(small_clip, tokenizer=counting), max_batch=8) as engine:
+        served = engine.models.resolve(None)
+        await ask("alice")
+        assert tokenized == [8]
+        async with engine.request(served, caller="bob"):
+            await ask("carol")
+        assert tokenized[1:] == [1] * 8
 
 
 async def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:

@@ -1,0 +1,115 @@
+"""Turns, with a rate and a clock of the test: what each key has in progress, alone and beside another."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from app.serving.turns import ACTIVE_S, TURN_S, Turns
+
+RATE = 4 / TURN_S  # so a turn has four items
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Request:
+    """A request that waits for its turn, and holds it until it ends."""
+
+    def __init__(self, turns: Turns, key: str, items: int) -> None:
+        self.began = False
+        self._may_end = asyncio.Event()
+        self.task = asyncio.create_task(self._run(turns, key, items))
+
+    async def _run(self, turns: Turns, key: str, items: int) -> None:
+        async with turns.take(key, items):
+            self.began = True
+            await self._may_end.wait()
+
+    async def end(self) -> None:
+        self._may_end.set()
+        await self.task
+        await settled()
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def requests(turns: Turns, key: str, *items: int) -> list[Request]:
+    found = [Request(turns, key, each) for each in items]
+    await settled()
+    return found
+
+
+def begun(requests: list[Request]) -> list[bool]:
+    return [request.began for request in requests]
+
+
+async def ended(*requests: Request) -> None:
+    for request in requests:
+        await request.end()
+
+
+async def test_key_alone_has_everything_in_progress() -> None:
+    turns = Turns(lambda: RATE)
+    alone = await requests(turns, "alice", *[3] * 50)
+    assert all(begun(alone))
+    assert turns.items is None
+    await ended(*alone)
+
+
+async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_line() -> None:
+    turns = Turns(lambda: RATE)
+    async with turns.take("bob", 1):
+        alice = await requests(turns, "alice", 2, 2, 1, 100, 1)
+        assert begun(alice) == [True, True, False, False, False]
+        assert begun(await requests(turns, "carol", 4)) == [True]
+        await ended(alice[0])
+        assert begun(alice) == [True, True, True, False, False]
+        await ended(alice[1])  # the fifth would fit, but does not overtake
+        assert begun(alice) == [True, True, True, False, False]
+        await ended(alice[2])  # more than a turn, and then the only one
+        assert begun(alice) == [True, True, True, True, False]
+        await ended(*alice[3:])
+
+
+async def test_key_counts_as_active_for_a_while_after_its_last_request() -> None:
+    clock = Clock()
+    turns = Turns(lambda: RATE, clock)
+    async with turns.take("bob", 1):
+        pass
+    alice = await requests(turns, "alice", *[4] * 4)
+    clock.now_s += ACTIVE_S / 2
+    assert begun(alice) == [True, False, False, False]
+    clock.now_s += ACTIVE_S
+    await ended(alice[0])
+    assert all(begun(alice))
+    await ended(*alice[1:])
+
+
+@pytest.mark.parametrize(("rate", "items"), [(0.0, None), (0.01, 1), (RATE, 4)])
+async def test_turn_has_at_least_one_item_and_no_limit_before_the_rate_is_known(
+    rate: float, items: int | None
+) -> None:
+    turns = Turns(lambda: rate)
+    async with turns.take("alice", 1), turns.take("bob", 1):
+        assert turns.items == items
+
+
+async def test_request_that_gives_up_leaves_the_line() -> None:
+    turns = Turns(lambda: RATE)
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(turns.take("bob", 1))
+        first, gone, next_ = await requests(turns, "alice", 4, 4, 4)
+        gone.task.cancel()
+        await settled()
+        await ended(first)
+        assert next_.began
+        assert not gone.began
+        await ended(next_)
