@@ -1,7 +1,6 @@
 """One random ViT-B-32, saved twice: as open_clip's `local-dir:` and as a Hugging Face `CLIPModel` folder."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +10,10 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from models.transformers_names import CLIP
+
 ARCHITECTURE = "ViT-B-32"
 SEED = 0
-
-# open_clip's name -> Hugging Face's; the first match counts. Attention's packed q, k, v and the two
-# transposed projections are handled in `huggingface_tensors`.
-RENAMES = (
-    (r"visual\.conv1\.weight", "vision_model.embeddings.patch_embedding.weight"),
-    (r"visual\.class_embedding", "vision_model.embeddings.class_embedding"),
-    (r"visual\.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-    (r"visual\.ln_pre\.", "vision_model.pre_layrnorm."),
-    (r"visual\.ln_post\.", "vision_model.post_layernorm."),
-    (r"visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
-    (r"token_embedding\.weight", "text_model.embeddings.token_embedding.weight"),
-    (r"positional_embedding", "text_model.embeddings.position_embedding.weight"),
-    (r"ln_final\.", "text_model.final_layer_norm."),
-    (r"transformer\.resblocks\.", "text_model.encoder.layers."),
-)
-BLOCK_RENAMES = (
-    (".ln_1.", ".layer_norm1."),
-    (".ln_2.", ".layer_norm2."),
-    (".attn.out_proj.", ".self_attn.out_proj."),
-    (".mlp.c_fc.", ".mlp.fc1."),
-    (".mlp.c_proj.", ".mlp.fc2."),
-)
 
 
 def make_open_clip(folder: Path) -> Path:
@@ -71,27 +50,10 @@ def make_huggingface(source: Path, folder: Path) -> Path:
         (folder / "config.json").write_text(json.dumps(huggingface_config(config["model_cfg"]), indent=2))
         preprocessor = huggingface_preprocessor(config["preprocess_cfg"])
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
-        tensors = huggingface_tensors(load_file(source / "open_clip_model.safetensors"))
-        save_file(tensors, weights, metadata={"format": "pt"})
+        tensors = CLIP.to_transformers(load_file(source / "open_clip_model.safetensors"))
+        stored = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(stored, weights, metadata={"format": "pt"})
     return folder
-
-
-def huggingface_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename an open_clip ViT's state dict to `CLIPModel`'s. Raises ValueError on an unknown name."""
-    renamed: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        if name in ("visual.proj", "text_projection"):
-            target = "visual_projection.weight" if name == "visual.proj" else "text_projection.weight"
-            renamed[target] = tensor.T.contiguous()
-        elif name == "logit_scale":
-            renamed[name] = tensor
-        elif packed := re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name):
-            prefix = _rename(packed[1] + ".")
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"{prefix}self_attn.{letter}_proj.{packed[2]}"] = part.contiguous()
-        else:
-            renamed[_rename(name)] = tensor.contiguous()
-    return renamed
 
 
 def huggingface_config(model: dict[str, object]) -> dict[str, object]:
@@ -165,18 +127,6 @@ def open_clip_features(folder: Path, images: list[Path]) -> np.ndarray:
             for part in (images[start : start + 32] for start in range(0, len(images), 32))
         ]
     return torch.cat(rows).numpy()
-
-
-def _rename(name: str) -> str:
-    for pattern, target in RENAMES:
-        if match := re.match(pattern, name):
-            renamed = target + name[match.end() :]
-            break
-    else:
-        raise ValueError(f"{name} has no counterpart in a Hugging Face CLIPModel")
-    for part, replacement in BLOCK_RENAMES:
-        renamed = renamed.replace(part, replacement)
-    return renamed
 
 
 def write_tokenizer(folder: Path, context_length: int) -> None:

@@ -1,10 +1,10 @@
-"""Write a whole checkpoint as a folder that open_clip reads by itself (`local-dir:`)."""
+"""Write a whole checkpoint as a folder that open_clip (`local-dir:`), transformers or onnxruntime reads by itself."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,33 @@ from torch import Tensor
 
 from models.atomic import atomic_folder
 from models.checkpoints import load_clip, source_of, tokenizer_files
+from models.choices import ExportFormat
 from models.clip import Clip
+from models.export_check import Agreement
+from models.model_card import figures_beside, read_figures, write_card
 from models.model_config import CONFIG_FILE
 from models.references import BadReferenceError, CheckpointError, Folder, parse
 from models.sources import WEIGHT_FILES, Source
 from models.version import as_stored
 
 
-def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Path:
-    """Write a whole checkpoint, usually a delta applied to its base, into `out`, and return it.
+def export_full(
+    model: Clip | str,
+    out: Path,
+    alpha: float | None = None,
+    *,
+    format: ExportFormat = "open_clip",
+    results: Sequence[Path] = (),
+) -> Path:
+    """Write a whole checkpoint, usually a delta applied to its base, into `out` with a model card, and return it.
 
-    `alpha` blends from a delta's base (0) to the delta (1); by default it is what the reference says. Every
-    tensor keeps the format that it was stored in. The folder appears only after it was read back with the
-    version that the reference has.
+    `alpha` blends from a delta's base (0) to the delta (1); by default it is what the reference says. In open_clip's
+    layout every tensor keeps the format that it was stored in; the others are float32. The folder appears only after
+    it was read back: with the version that the reference has, or by the format's own library with the same
+    embeddings. The card has the figures of `results`, and of the evaluations in the folders beside a delta.
 
-    Raises CheckpointError if the reference cannot be loaded, or `out` exists or cannot be written.
+    Raises CheckpointError if the reference cannot be loaded or has no such format, or `out` exists or cannot be
+    written.
     """
     reference = parse(model.reference if isinstance(model, Clip) else model)
     if alpha is not None:
@@ -39,18 +51,44 @@ def export_full(model: Clip | str, out: Path, alpha: float | None = None) -> Pat
         reference = parse(str(replace(reference, alpha=alpha)))
     with atomic_folder(out) as working:
         clip = load_clip(str(reference), device="cpu", precision="float32")
-        source = source_of(reference)
-        dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
-        weights = dict(as_stored(clip.network, dtypes))
-        write_folder(working, source.architecture, source.model_config, source.preprocess, weights)
-        copy_tokenizer(source, working)
-        written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
-        if written.version != clip.version:
-            raise CheckpointError(
-                f"{reference} cannot be exported: the files that were written give version "
-                f"{written.version[:12]} instead of {clip.version[:12]}."
-            )
+        figures = [read_figures(file, clip.version) for file in results]
+        figures = figures or list(figures_beside(reference, clip.version))
+        agreement = _WRITERS[format](working, clip, source_of(reference))
+        write_card(working, clip, reference, out.name, format, figures, agreement)
     return out
+
+
+def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
+    dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
+    weights = dict(as_stored(clip.network, dtypes))
+    write_folder(working, source.architecture, source.model_config, source.preprocess, weights)
+    copy_tokenizer(source, working)
+    written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
+    if written.version != clip.version:
+        raise CheckpointError(
+            f"{clip.reference} cannot be exported: the files that were written give version "
+            f"{written.version[:12]} instead of {clip.version[:12]}."
+        )
+
+
+def _write_transformers(working: Path, clip: Clip, source: Source) -> Agreement:
+    from models.export_transformers import write_transformers
+
+    return write_transformers(working, clip, source)
+
+
+def _write_onnx(working: Path, clip: Clip, source: Source) -> Agreement:
+    from models.export_onnx import write_onnx
+
+    return write_onnx(working, clip, source)
+
+
+# Imported when they are used: a service only writes open_clip's layout.
+_WRITERS: dict[ExportFormat, Callable[[Path, Clip, Source], Agreement | None]] = {
+    "open_clip": _write_open_clip,
+    "transformers": _write_transformers,
+    "onnx": _write_onnx,
+}
 
 
 def copy_tokenizer(source: Source, folder: Path) -> None:

@@ -1,45 +1,23 @@
-"""transformers' CLIP: its weights under open_clip's names, and what its folder states beside them."""
+"""Read transformers' CLIP: its weights under open_clip's names, and what its folder states beside them."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 from transformers import CLIPConfig, CLIPVisionConfig
 
 from models.errors import first_line
 from models.references import CheckpointError
+from models.transformers_names import CLIP
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PLACES = {
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.": "visual.conv1.",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.pre_layrnorm.": "visual.ln_pre.",
-    "vision_model.post_layernorm.": "visual.ln_post.",
-    "vision_model.encoder.layers.": "visual.transformer.resblocks.",
-    "text_model.embeddings.token_embedding.": "token_embedding.",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.": "ln_final.",
-    "text_model.encoder.layers.": "transformer.resblocks.",
-}
-_PARTS_OF_A_BLOCK = {
-    ".layer_norm1.": ".ln_1.",
-    ".layer_norm2.": ".ln_2.",
-    ".self_attn.out_proj.": ".attn.out_proj.",
-    ".mlp.fc1.": ".mlp.c_fc.",
-    ".mlp.fc2.": ".mlp.c_proj.",
-}
-_TRANSPOSED = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
-_ATTENTION = re.compile(r"(.*)\.self_attn\.[qkv]_proj\.(weight|bias)")
-# CLIPImageProcessor's `resample`, in Pillow's numbers.
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+"""An image processor's `resample`, in Pillow's numbers, and open_clip's name for it."""
 
 
 @dataclass(frozen=True)
@@ -110,23 +88,13 @@ def is_transformers(weights: dict[str, Tensor]) -> bool:
 def open_clip_names(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the weights of a CLIPModel or an image tower under open_clip's names.
 
-    open_clip holds the matrices of queries, keys and values as one, and multiplies by projections from the
-    right. Raises CheckpointError for another model than CLIP.
+    Raises CheckpointError for another model than CLIP.
     """
     if "embeddings.class_embedding" in weights:  # CLIPVisionModel as transformers 5 stores it
         weights = {f"vision_model.{name}": value for name, value in weights.items()}
-    renamed: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if name.endswith(".position_ids"):  # a buffer, which transformers stored before 4.31
-            continue
-        if attention := _ATTENTION.fullmatch(name):
-            parts = [f"{attention[1]}.self_attn.{letter}_proj.{attention[2]}" for letter in "qkv"]
-            joined = torch.cat([weights[part] for part in parts if part in weights])
-            renamed[f"{_renamed(attention[1] + '.')}attn.in_proj_{attention[2]}"] = joined
-        elif name in _TRANSPOSED:
-            renamed[_TRANSPOSED[name]] = value.T
-        else:
-            renamed[_renamed(name)] = value
+    # position_ids is a buffer, which transformers stored before 4.31
+    stored = {name: value for name, value in weights.items() if not name.endswith(".position_ids")}
+    renamed = CLIP.from_transformers(stored)
     others = [name for name in renamed if name.startswith(("vision_model.", "text_model."))]
     if others:
         raise CheckpointError(
@@ -158,16 +126,6 @@ def stated_beside(file: Path) -> Stated | None:
         raise CheckpointError(f"{config_file} cannot be read: {first_line(error)}.") from error
 
 
-def _renamed(name: str) -> str:
-    for theirs, ours in _PLACES.items():
-        if name.startswith(theirs):
-            name = ours + name.removeprefix(theirs)
-            break
-    for theirs, ours in _PARTS_OF_A_BLOCK.items():
-        name = name.replace(theirs, ours)
-    return name
-
-
 def _check_end_of_text(config: Any, file: Path) -> None:
     """Raise CheckpointError if the text feature is read elsewhere than at the largest token, as open_clip reads it.
 
@@ -194,7 +152,7 @@ def _preprocess(content: dict[str, Any], file: Path) -> dict[str, Any]:
         *(crop.values() if isinstance(crop, dict) else [crop]),
     }
     steps = ("do_resize", "do_center_crop", "do_normalize")
-    interpolation = _INTERPOLATIONS.get(content.get("resample", 0))
+    interpolation = INTERPOLATIONS.get(content.get("resample", 0))
     size = sizes.pop()
     same = isinstance(size, int) and not sizes
     if not same or interpolation is None or not all(content.get(step) for step in steps):

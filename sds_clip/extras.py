@@ -6,7 +6,11 @@ import click
 
 # Packages of each extra, by the names under which they are imported: enough to tell whether it is installed.
 _SERVE = ("torch", "open_clip", "fastapi", "celery", "sqlalchemy", "pydantic")
-_PACKAGES = {"serve": _SERVE, "train": (*_SERVE, "accelerate", "diffusers", "yaml")}
+_PACKAGES = {
+    "serve": _SERVE,
+    "train": (*_SERVE, "accelerate", "diffusers", "yaml"),
+    "onnx": (*_SERVE, "onnx", "onnxruntime", "onnxscript"),
+}
 
 
 def how_to_get(extra: str) -> str:

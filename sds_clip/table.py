@@ -63,11 +63,12 @@ def say(message: str) -> None:
     print(f"sds-clip: {printable(message)}", file=sys.stderr)
 
 
-def say_written(folder: Path) -> None:
-    """Say that a folder of weights was written, and how to serve it."""
+def say_written(folder: Path, *, served: bool = True) -> None:
+    """Say that a folder of weights was written, and how to serve it, or to load it in another program."""
     reference = shlex.quote(f"local-dir:{folder}")
     size = sum(file.stat().st_size for file in folder.iterdir())
-    say(f"Wrote {folder} ({size_text(size)}). Serve it: sds-clip serve --model {reference}")
+    use = f"Serve it: sds-clip serve --model {reference}" if served else "Its README.md says how to load it."
+    say(f"Wrote {folder} ({size_text(size)}). {use}")
 
 
 def size_text(size_bytes: float) -> str:

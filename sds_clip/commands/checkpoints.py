@@ -1,13 +1,15 @@
-"""`sds-clip convert` and `sds-clip export` write checkpoints in open_clip's folder layout."""
+"""`sds-clip convert` reads checkpoints of other layouts, and `sds-clip export` writes them for other programs."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from models.choices import ExportFormat
+from sds_clip.extras import require_extra
 from sds_clip.options import PATH, Command, file_option, folder_option, option
 from sds_clip.table import say_written
 
@@ -88,26 +90,48 @@ def _read_preprocess(path: Path) -> dict[str, Any]:
     examples="""\
 sds-clip export runs/mine/delta --out mine-whole
 sds-clip export runs/mine/delta --alpha 0.7 --out mine-whole-07
-sds-clip serve --model local-dir:runs/mine/delta#alpha=0.7
+sds-clip export runs/mine/delta --format transformers --out mine-transformers
+sds-clip export ViT-B-32/openai --format onnx --out vit-b-32-onnx
 """,
 )
 @click.argument("delta", metavar="DELTA", help="The folder of a delta, or any other reference.")
 @out_option
+@option(
+    "--format",
+    "format",
+    type=click.Choice(get_args(ExportFormat)),
+    default="open_clip",
+    help="Write the layout of this library: open_clip, transformers (a CLIPModel or a SiglipModel with its processor) "
+    "or onnx, which needs the extra of this name (default: open_clip).",
+)
 @option(
     "--alpha",
     type=float,
     metavar="A",
     help="Blend the weights of the base (0) and of the delta (1) (default: 1, or the A of DELTA#alpha=A).",
 )
-def export(delta: str, out: Path, alpha: float | None) -> int:
-    """Write a fine-tuned delta as a whole open_clip checkpoint.
+@file_option(
+    "--results",
+    "results",
+    multiple=True,
+    help="Put the figures of this results.json into the model card. Repeat the option for several (default: those of "
+    "this version in the folders beside DELTA).",
+)
+def export(
+    delta: str, out: Path, format: ExportFormat, alpha: float | None, results: tuple[Path, ...]
+) -> int:
+    """Write a fine-tuned delta as a whole checkpoint, for open_clip, transformers or ONNX.
 
-    The output is the base's weights with the delta applied, in open_clip's folder layout: open_clip_config.json,
-    open_clip_model.safetensors and the tokenizer. open_clip loads it as local-dir:DIR. Before the
-    command moves the files to --out, it reads them back: their version must equal the delta's.
+    The output is the base's weights with the delta applied, and a model card, README.md. In open_clip's layout these
+    are open_clip_config.json, open_clip_model.safetensors and the tokenizer; open_clip loads the folder as
+    local-dir:DIR. Before the command moves the files to --out, it reads them back. In open_clip's layout their version
+    must equal the delta's. In the other two, transformers or onnxruntime must compute the same embeddings of images
+    and texts: a cosine of at least 0.99999 in float32. An architecture that transformers does not have is refused.
 
     --alpha blends the weights of the base (0) and of the delta (1), as WiSE-FT does.
     """
+    if format == "onnx":
+        require_extra("onnx", "--format onnx")
     from models.export import export_full
     from models.references import is_delta
 
@@ -118,9 +142,10 @@ def export(delta: str, out: Path, alpha: float | None) -> int:
         delta = f"local-dir:{delta}"
     elif not _is_known(delta):
         raise click.ClickException(_no_delta(folder))
-    export_full(delta, out, alpha)
-    print(f"local-dir:{out}")
-    say_written(out)
+    export_full(delta, out, alpha, format=format, results=results)
+    served = format == "open_clip"
+    print(f"local-dir:{out}" if served else out)
+    say_written(out, served=served)
     return 0
 
 

@@ -66,3 +66,37 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
     assert error.count("\n") == 1
     assert message.format(**places) in error
     assert [left.name for left in tmp_path.iterdir()] == ["delta"]
+
+
+def test_another_format_is_a_folder_that_explains_itself(
+    delta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "for-transformers"
+    assert main(["export", str(delta), "--format", "transformers", "--out", str(out)]) == 0
+    written = capsys.readouterr()
+    assert written.out == f"{out}\n"
+    assert "README.md says how to load it" in written.err
+    assert "local-dir:" not in written.err
+    assert json.loads((out / "config.json").read_text())["architectures"] == ["CLIPModel"]
+
+
+def test_an_unknown_format_and_results_of_another_version_are_refused(
+    delta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "delta" / "results.json"
+    other.write_text(
+        '{"benchmark": "winoground", "metrics": {}, "provenance": {"model_version": "00", "data_hash": "1"}}'
+    )
+    out = ["--out", str(tmp_path / "out")]
+    for options, message in ((["--format", "gguf"], "gguf"), (["--results", str(other)], "version 00")):
+        assert main(["export", str(delta), *options, *out]) == 2
+        assert message in capsys.readouterr().err
+    assert [left.name for left in tmp_path.iterdir()] == ["delta"]
+
+
+def test_the_command_knows_the_formats_that_are_written() -> None:
+    from models.export import _WRITERS
+    from sds_clip.commands.checkpoints import export
+
+    (choice,) = (parameter.type for parameter in export.params if parameter.name == "format")
+    assert list(choice.choices) == list(_WRITERS)  # type: ignore[attr-defined]
