@@ -6,7 +6,7 @@ import click
 
 # Packages of each extra, by the names under which they are imported: enough to tell whether it is installed.
 _SERVE = ("torch", "open_clip", "fastapi", "celery", "sqlalchemy", "pydantic")
-_PACKAGES = {"serve": _SERVE, "train": (*_SERVE, "accelerate", "diffusers", "yaml")}
+_PACKAGES = {"serve": _SERVE, "tables": ("pyarrow",), "train": (*_SERVE, "accelerate", "diffusers", "yaml")}
 
 
 def how_to_get(extra: str) -> str:
