@@ -5,27 +5,21 @@ files in memory, decodes them and encodes them in batches, and keeps nothing. Em
 ends with the file.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import torch
-
 from bench import child, report, servers, weights
 from bench.bare import BareSpec, run_bare
+from bench.folders_embed import EmbedSpec, measure_embed
 from bench.folders_kill import Kills, kill_and_resume
 from bench.folders_search import Searched, measure_search
 from bench.options import cache_option, option, parse
 from bench.report import Target, at_least, at_most, note
 from bench.rounds import in_turns
 from bench.sets import make_images
-from models.checkpoints import load_clip
-from models.images import ImageLimits
 from models.markdown import markdown_table
-from models.vectors.embed import Options, embed
-from models.vectors.encoder import ClipEncoder
 
 BATCH_SIZE = 32
 Rates = dict[str, float]
@@ -47,17 +41,6 @@ class Plan:
     skip_search: bool = option(False, "Measure no search.")
     skip_kills: bool = option(False, "Kill nothing.")
     cache: Path = cache_option()
-
-
-@dataclass(frozen=True)
-class EmbedSpec:
-    """What one run embeds."""
-
-    reference: str
-    precision: str
-    folder: str
-    out: str
-    threads: int
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -84,7 +67,7 @@ def _embedding(plan: Plan, model: str) -> tuple[str, list[Target]]:
     environment = servers.environment_variables(plan.cache)
     out = plan.cache / f"folder{plan.suffix}"
     bare = BareSpec(model, plan.precision, [str(path) for path in images], BATCH_SIZE, 1, servers.THREADS)
-    ours = EmbedSpec(model, plan.precision, str(folder), str(out), servers.THREADS)
+    ours = EmbedSpec(model, plan.precision, str(folder), str(out), BATCH_SIZE, servers.THREADS)
 
     def run_ours() -> Rates:
         for old in plan.cache.glob("folder.*"):
@@ -109,18 +92,6 @@ def _embedding(plan: Plan, model: str) -> tuple[str, list[Target]]:
     ways = "; ".join(f"{way} {rate:.1f}" for way, rate in found["bare"][-1].items())
     text = f"{table}\n\nThe bare path's best way counts (images a second, last round: {ways})."
     return text, [at_least("throughput of embedding a folder over the bare path's", ratio, 0.9)]
-
-
-def measure_embed(spec: EmbedSpec) -> float:
-    """Seconds from the folder to the written file, with the model loaded."""
-    torch.set_num_threads(spec.threads)
-    clip = load_clip(spec.reference, device="cpu", precision=spec.precision)
-    encoder = ClipEncoder(clip, ImageLimits())
-    first = min(Path(spec.folder).iterdir()).read_bytes()
-    encoder.encode([encoder.prepare(first)] * BATCH_SIZE)
-    start = time.perf_counter()
-    embed([spec.folder], Path(spec.out), encoder, Options(BATCH_SIZE, threads=spec.threads))
-    return time.perf_counter() - start
 
 
 def _search(plan: Plan, model: str) -> tuple[str, list[Target]]:

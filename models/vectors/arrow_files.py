@@ -74,10 +74,9 @@ def open_parquet(path: Path) -> Vectors:
         parquet = pq.ParquetFile(path)
         about = _about(path, parquet.schema_arrow)
         copy = _copied(path, parquet, about)
-        records = pq.read_table(path, columns=["path", "sha256"])
     except pa.ArrowInvalid as error:
         raise VectorsError(f"{path} is not a whole Parquet file; embed the images again.") from error
-    return Vectors(path, about, [map_array(copy)], _Columns(records))
+    return Vectors(path, about, [map_array(copy)], _ParquetColumns(path))
 
 
 def remove_copies(path: Path) -> None:
@@ -126,3 +125,21 @@ class _Columns(Records):
     def paths(self, rows: Sequence[int]) -> list[str]:
         column = self._table.column("path")
         return [column[row].as_py() for row in rows]
+
+
+class _ParquetColumns(Records):
+    """Records in columns of Parquet, which are read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(_Columns(self._read(["path", "sha256"])))
+
+    def paths(self, rows: Sequence[int]) -> list[str]:
+        return _Columns(self._read(["path"])).paths(rows)
+
+    def _read(self, columns: list[str]) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._path, columns=columns)

@@ -203,7 +203,7 @@ def _add_parts(
         for gathered in _gathered(images, options.batch_size):
             part = _part(gathered, encoder, known, options.dtype)
             work.add(part)
-            summary.embedded += sum(image.is_new for image in gathered)
+            summary.embedded += len(part.rows) - sum(image.row is not None for image in gathered)
             known.meet(image.path for image in gathered)
             progress(work.done.entries, manifest.entries)
     end = "kept" if options.keep_missing else "dropped"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +91,13 @@ class _JsonLines(Records):
         return read_rows(self._file)
 
     def paths(self, rows: Sequence[int]) -> list[str]:
-        wanted, found = set(rows), {}
+        found: dict[int, str] = {}
         with self._file.open("rb") as lines:
-            for row, line in _until(lines, max(rows, default=-1)):
-                if row in wanted:
-                    found[row] = json.loads(line)["path"]
+            next_row = 0
+            for row in sorted(set(rows)):
+                found[row] = json.loads(next(islice(lines, row - next_row, None)))["path"]
+                next_row = row + 1
         return [found[row] for row in rows]
-
-
-def _until(lines: Iterable[bytes], last: int) -> Iterator[tuple[int, bytes]]:
-    return zip(range(last + 1), lines, strict=False)
 
 
 def _open_npy(path: Path) -> Vectors:

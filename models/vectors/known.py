@@ -11,7 +11,7 @@ from models.vectors.work import Part
 
 
 class Known:
-    """Finds rows by hash. Holds 48 bytes for each row, and the paths that were not met (yet)."""
+    """Finds rows by hash. Holds 48 bytes for each row, and its path until that is met."""
 
     def __init__(self, vectors: Vectors | None) -> None:
         self._vectors = vectors
