@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-jobs bench-exports demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-jobs bench-exports bench-folders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -116,6 +116,9 @@ bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a
 
 bench-exports: $(STAMP) ## Measure how exactly exports agree with the original (minutes; ARGS="--quick": one architecture)
 	$(BIN)/python -m bench.exports $(ARGS)
+
+bench-folders: $(STAMP) ## Embed a folder, search it, and kill the embedding (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.folders $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)

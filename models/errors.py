@@ -36,6 +36,12 @@ class EvaluationError(ModelError):
     code = "invalid_benchmark"
 
 
+class VectorsError(ModelError):
+    """Images cannot be embedded, or embeddings cannot be searched, as asked; the message says what to do."""
+
+    code = "bad_vectors"
+
+
 class ConfigError(ModelError):
     """The configuration of a run contradicts itself, or does not fit what it names."""
 

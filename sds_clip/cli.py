@@ -18,6 +18,7 @@ from sds_clip.commands.check import check
 from sds_clip.commands.checkpoints import convert, export
 from sds_clip.commands.datasets import datasets
 from sds_clip.commands.doctor import doctor
+from sds_clip.commands.embed import embed
 from sds_clip.commands.evaluate import evaluate
 from sds_clip.commands.finetune import finetune
 from sds_clip.commands.images import classify, match
@@ -27,6 +28,7 @@ from sds_clip.commands.models import models
 from sds_clip.commands.propose import propose
 from sds_clip.commands.prune import prune
 from sds_clip.commands.reproduce import reproduce
+from sds_clip.commands.search import search
 from sds_clip.commands.serve import serve
 from sds_clip.commands.up import up
 from sds_clip.commands.worker import worker
@@ -35,7 +37,7 @@ from sds_clip.table import printable, printable_lines
 
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
-    "Use a model": (match, classify, evaluate, propose, finetune, reproduce),
+    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, reproduce),
     "Manage a running service": (jobs, workers, models, datasets),
     "Keep what a service has made": (backup, restore, check, prune),
     "Convert weights, and check the installation": (convert, export, doctor),
@@ -58,6 +60,8 @@ class _Root(Group):
 sds-clip up
 sds-clip match cat.jpg --text "a cat" "a dog"
 sds-clip classify *.jpg --label cat dog bird
+sds-clip embed photos/ --out vectors.parquet
+sds-clip search vectors.parquet "a red car left of a tree" --html found.html
 sds-clip finetune --base demo --teacher demo --data pairs/ --steps 400 --out runs/first
 sds-clip evaluate winoground --model ViT-B-32/openai --data winoground/
 sds-clip doctor

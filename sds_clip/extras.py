@@ -8,6 +8,7 @@ import click
 _SERVE = ("torch", "open_clip", "fastapi", "celery", "sqlalchemy", "pydantic")
 _PACKAGES = {
     "serve": _SERVE,
+    "tables": ("pyarrow",),
     "train": (*_SERVE, "accelerate", "diffusers", "yaml"),
     "onnx": (*_SERVE, "onnx", "onnxruntime", "onnxscript"),
 }

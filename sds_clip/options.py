@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
     from models.clip import Clip
+    from models.images import ImageLimits
     from worker.config import WorkerConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -303,6 +304,16 @@ def load_model(settings: Settings, model: str | None, device: str | None, precis
         device=device or settings.device,
         precision=precision or settings.precision,
     )
+
+
+def image_limits(settings: Settings) -> ImageLimits:
+    """How large an image may be."""
+    from models.images import ImageLimits
+
+    try:
+        return ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    except ValueError as error:
+        raise click.ClickException(f"SDS_CLIP_MAX_IMAGE_*: {error}") from error
 
 
 class Bars:

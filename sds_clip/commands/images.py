@@ -17,6 +17,7 @@ from sds_clip.options import (
     Bars,
     Command,
     file_option,
+    image_limits,
     json_option,
     load_model,
     model_options,
@@ -256,12 +257,7 @@ def _encode_files(
     """Return features [i, d] of the files that decoded, and for each file its problem or None."""
     import torch
 
-    from models.images import ImageLimits
-
-    try:
-        limits = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    except ValueError as error:
-        raise click.ClickException(f"SDS_CLIP_MAX_IMAGE_*: {error}") from error
+    limits = image_limits(settings)
     problems: list[Problem | None] = []
     features: list[Tensor] = [torch.empty(0, clip.embed_dim)]
     for start in range(0, len(paths), _BATCH_SIZE):

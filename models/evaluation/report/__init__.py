@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from models.atomic import write_atomic
@@ -28,6 +26,7 @@ from models.evaluation.report.content import (
 )
 from models.evaluation.report.gallery import IMAGES, galleries, pictures_of
 from models.evaluation.results import GROUP_MATCH, Results
+from models.pages import environment, policy
 
 __all__ = ["render_report", "write_report"]
 
@@ -81,45 +80,18 @@ def render_report(
             image for pairs in shown.values() for _, item in pairs for image in item.images[:IMAGES]
         ),
         style=Markup(style),
-        policy=_policy(style),
+        policy=policy(style),
     )
 
 
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_writable,
-    )
-    environment.filters |= {function.__name__: function for function in words.FILTERS}
-    environment.globals |= {
+    templates = environment(_HERE)
+    templates.filters |= {function.__name__: function for function in words.FILTERS}
+    templates.globals |= {
         **{function.__name__: function for function in _CONTENT},
         "GROUP_MATCH": GROUP_MATCH,
         "IMAGES": IMAGES,
         "QUANTILES": list(QUANTILES),
         "RESAMPLES": RESAMPLES,
     }
-    return environment.get_template("page.html.jinja")
-
-
-def _policy(style: str) -> str:
-    """Return a content security policy that allows only inline pictures and this one style sheet."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _writable(value: object) -> object:
-    """Replace characters that UTF-8 or HTML cannot hold: lone surrogates and control characters."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join("\ufffd" if _unwritable(character) else character for character in value)
-
-
-def _unwritable(character: str) -> bool:
-    code = ord(character)
-    return (code < 0x20 and character not in "\t\n") or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000
+    return templates.get_template("page.html.jinja")

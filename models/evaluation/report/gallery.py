@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from PIL import Image
 
 from models.evaluation.results import ImageRegion, ItemOutcome, Results
 from models.images import ImageError, decode_image
+from models.thumbnails import Picture, thumbnail
 
 SHOWN = 9
 """Items in a gallery. With at most IMAGES images each, this bounds the page's size."""
 IMAGES = 4
-SIDE = 320
-"""The most pixels on the longer side of a picture."""
 
 Pair = tuple[ItemOutcome | None, ItemOutcome]
 """An item's outcome in the baseline, if there is one, and in the model."""
@@ -64,15 +60,6 @@ def _best(pairs: Sequence[Pair], rank: Callable[[Pair], tuple[float, float]]) ->
     return sorted(above, key=rank, reverse=True)[:SHOWN]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A WebP as a data URI, without any metadata of its file, and its size in pixels."""
-
-    uri: str
-    width: int
-    height: int
-
-
 def pictures_of(regions: Iterable[ImageRegion]) -> dict[ImageRegion, Picture]:
     """Return a picture of each region, cropped to its box. A file that cannot be read (any more) has none."""
     found = ((region, _picture(region)) for region in dict.fromkeys(regions))
@@ -84,7 +71,7 @@ def _picture(region: ImageRegion) -> Picture | None:
         image = decode_image(region.path.read_bytes(), orient=False)
     except (OSError, ImageError):
         return None
-    return _encoded(image.crop(_corners(region.box, image)) if region.box else image)
+    return thumbnail(image.crop(_corners(region.box, image)) if region.box else image)
 
 
 def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
@@ -92,12 +79,3 @@ def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, i
     left, top = max(0, box[0]), max(0, box[1])
     right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
     return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)
-
-
-def _encoded(image: Image.Image) -> Picture:
-    image.thumbnail((SIDE, SIDE))
-    image.info.clear()  # some versions of Pillow also write a colour profile
-    encoded = io.BytesIO()
-    image.save(encoded, format="WEBP", quality=75)
-    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
-    return Picture(uri, image.width, image.height)

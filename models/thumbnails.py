@@ -1,0 +1,29 @@
+"""Small pictures for pages of HTML that need no other file."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+SIDE = 320
+"""The most pixels on the longer side of a picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A WebP as a data URI, without any metadata of its file, and its size in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def thumbnail(image: Image.Image) -> Picture:
+    """Return a picture of the image, which is made small itself."""
+    image.thumbnail((SIDE, SIDE))
+    image.info.clear()  # some versions of Pillow also write a colour profile
+    encoded = io.BytesIO()
+    image.save(encoded, format="WEBP", quality=75)
+    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return Picture(uri, image.width, image.height)

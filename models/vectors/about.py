@@ -1,0 +1,71 @@
+"""What a file of embeddings says about the model that made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from models.errors import VectorsError
+
+Dtype = Literal["float32", "float16"]
+
+FORMAT = 1
+DECODING = 1
+"""The way from a file's bytes to the pixels that the model's own preprocessing gets. Another way is another number."""
+
+
+@dataclass(frozen=True)
+class About:
+    """The model and the way that embeddings were made. All rows of a file have the same."""
+
+    version: str
+    """`Clip.version`: a hash over the weights and everything else that changes a result."""
+    dimensions: int
+    dtype: Dtype
+    images: str
+    """The folder that paths are relative to, itself relative to the file's folder."""
+    reference: str | None = None
+    """What the model was loaded by; None if a service computed the embeddings."""
+    precision: str | None = None
+    decoding: int = DECODING
+    format: int = FORMAT
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def of_json(cls, text: str | bytes, file: Path) -> About:
+        """Read what `as_json` wrote. Raises VectorsError, naming the file."""
+        try:
+            content: dict[str, Any] = json.loads(text)
+            about = cls(**content)
+        except (ValueError, TypeError) as error:
+            raise VectorsError(
+                f"{file} does not say which model made its rows, as `sds-clip embed` writes it. Embed the images again."
+            ) from error
+        if about.format != FORMAT:
+            raise VectorsError(
+                f"{file} has the format {about.format}, but this release reads {FORMAT}; update it."
+            )
+        return about
+
+    def difference(self, other: About) -> str | None:
+        """Say in what the rows of two files differ, so that they do not belong into one; None if they do."""
+        names: Mapping[str, str] = {
+            "version": "the model's version",
+            "precision": "the precision",
+            "dtype": "the format of the numbers",
+            "decoding": "the way that images are decoded",
+        }
+        for field, name in names.items():
+            ours, theirs = getattr(self, field), getattr(other, field)
+            if ours != theirs:
+                return f"{name} is {_short(theirs)} there and {_short(ours)} here"
+        return None
+
+
+def _short(value: object) -> str:
+    return str(value)[:12]

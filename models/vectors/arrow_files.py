@@ -1,0 +1,145 @@
+"""Embeddings in Arrow's and Parquet's formats. pyarrow comes with the extra `tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.atomic import atomic_file
+from models.errors import VectorsError
+from models.vectors.about import About
+from models.vectors.mapped import Records, Vectors, map_array, write_header
+
+_ABOUT = b"sds_clip"
+_ROWS_AT_ONCE = 16_384
+
+
+def write_arrow(path: Path, about: About, embeddings: np.ndarray, rows: Iterator[tuple[str, str]]) -> None:
+    """Write the columns path, sha256 and embedding. Raises OSError."""
+    import pyarrow as pa
+
+    number = pa.from_numpy_dtype(embeddings.dtype)
+    fields = [
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("embedding", pa.list_(number, about.dimensions)),
+    ]
+    schema = pa.schema(fields, metadata={_ABOUT: about.as_json()})
+    with atomic_file(path) as file, _writer(path, file, schema) as writer:
+        for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+            block = embeddings[start : start + _ROWS_AT_ONCE]
+            paths, hashes = zip(*islice(rows, len(block)), strict=True)
+            numbers = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), about.dimensions)
+            writer.write_batch(
+                pa.record_batch(
+                    [pa.array(paths, pa.string()), pa.array(hashes, pa.string()), numbers], schema
+                )
+            )
+
+
+def _writer(path: Path, file: Any, schema: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix == ".arrow":
+        return pa.ipc.new_file(file, schema)
+    # Embeddings and hashes are noise to a compressor.
+    return pq.ParquetWriter(file, schema, compression={"path": "zstd"}, use_dictionary=False)
+
+
+def open_arrow(path: Path) -> Vectors:
+    """Map an Arrow file into memory. Raises VectorsError."""
+    import pyarrow as pa
+
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    except pa.ArrowInvalid as error:
+        raise VectorsError(f"{path} is not a whole Arrow file; embed the images again.") from error
+    about = _about(path, reader.schema)
+    blocks = [_array(batch.column("embedding"), about) for batch in batches]
+    return Vectors(path, about, blocks, _Columns(pa.Table.from_batches(batches, reader.schema)))
+
+
+def open_parquet(path: Path) -> Vectors:
+    """Open a Parquet file's records, and the copy of its embeddings. Raises VectorsError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(path)
+        about = _about(path, parquet.schema_arrow)
+        copy = _copied(path, parquet, about)
+    except pa.ArrowInvalid as error:
+        raise VectorsError(f"{path} is not a whole Parquet file; embed the images again.") from error
+    return Vectors(path, about, [map_array(copy)], _ParquetColumns(path))
+
+
+def remove_copies(path: Path) -> None:
+    """Remove the arrays that `open_parquet` left beside a Parquet file."""
+    for copy in path.parent.glob(f".{path.name}.*.npy"):
+        copy.unlink(missing_ok=True)
+
+
+def _copied(path: Path, parquet: Any, about: About) -> Path:
+    """Return a Parquet file's embeddings as an array beside it, which is named after the file's size and time."""
+    status = path.stat()
+    copy = path.with_name(f".{path.name}.{status.st_size}-{status.st_mtime_ns}.npy")
+    if not copy.exists():
+        try:
+            remove_copies(path)
+            with atomic_file(copy, durable=False) as file:
+                write_header(file, (parquet.metadata.num_rows, about.dimensions), np.dtype(about.dtype))
+                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=["embedding"]):
+                    file.write(_array(batch.column(0), about).tobytes())
+        except OSError as error:
+            raise VectorsError(
+                f"{path} is copied as an array before it is searched, but {copy} cannot be written ({error.strerror}). "
+                "Free some space, move the file to a folder that you may write to, or embed to .arrow."
+            ) from error
+    return copy
+
+
+def _about(path: Path, schema: Any) -> About:
+    return About.of_json((schema.metadata or {}).get(_ABOUT, b""), path)
+
+
+def _array(column: Any, about: About) -> np.ndarray:
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=True)).reshape(-1, about.dimensions)
+
+
+class _Columns(Records):
+    """Records in columns of Arrow."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for batch in self._table.select(["path", "sha256"]).to_batches():
+            yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+
+    def paths(self, rows: Sequence[int]) -> list[str]:
+        column = self._table.column("path")
+        return [column[row].as_py() for row in rows]
+
+
+class _ParquetColumns(Records):
+    """Records in columns of Parquet, which are read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(_Columns(self._read(["path", "sha256"])))
+
+    def paths(self, rows: Sequence[int]) -> list[str]:
+        return _Columns(self._read(["path"])).paths(rows)
+
+    def _read(self, columns: list[str]) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._path, columns=columns)

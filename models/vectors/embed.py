@@ -1,0 +1,311 @@
+"""Embed many images into one file, in parts of which a killed run keeps every finished one.
+
+A part is a function of the listed images, their contents and the earlier file. So a run that was killed and
+continued writes the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import VectorsError
+from models.image_files import ImageFileError
+from models.images import ImageError
+from models.machine import usable_cores
+from models.vectors.about import About, Dtype
+from models.vectors.encoder import Encoder, Problem
+from models.vectors.entries import Entry, list_entries, root_of
+from models.vectors.files import check_suffix, open_vectors, write_vectors
+from models.vectors.known import Known
+from models.vectors.work import Manifest, Part, Work
+
+_PART_ENTRIES = 4096
+"""A part has at most this many entries, however few of them are new."""
+_MISSING = "image_missing"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are embedded. `batch_size` of them go through the model together."""
+
+    batch_size: int = 32
+    threads: int = usable_cores()
+    dtype: Dtype = "float32"
+    image_key: str | None = None
+    keep_missing: bool = False
+    """Whether rows stay whose images are no longer among the given ones."""
+
+
+@dataclass
+class Summary:
+    """What a run has done."""
+
+    rows: int = 0
+    embedded: int = 0
+    """By this process; the other rows are from an earlier one."""
+    unreadable: int = 0
+    missing: int = 0
+    """Rows of the earlier file whose images are gone."""
+
+
+def embed(
+    inputs: Sequence[str],
+    out: Path,
+    encoder: Encoder,
+    options: Options = Options(),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
+    """Embed folders, files, tables and shards into `out`, and list what cannot be read in `errors_file(out)`.
+
+    Images whose content `out` already has are copied from it. A run that was killed is finished first, and then
+    what has changed since is embedded. `progress(done, total)` is called after every part.
+
+    Raises:
+        VectorsError or DataError: there is nothing to embed, or `out` or what a killed run left is of another kind.
+        OSError: the disk is full, for example.
+    """
+    check_suffix(out)
+    summary = Summary()
+    while not _run(inputs, out, encoder, options, progress, summary):
+        pass
+    return summary
+
+
+def errors_file(out: Path) -> Path:
+    return out.with_suffix(".errors.jsonl")
+
+
+def work_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+def _run(
+    inputs: Sequence[str],
+    out: Path,
+    encoder: Encoder,
+    options: Options,
+    progress: Callable[[int, int], None],
+    summary: Summary,
+) -> bool:
+    """Begin a run, or finish one. Return whether it embedded what is there now."""
+    about = About(
+        version=encoder.version,
+        dimensions=encoder.dimensions,
+        dtype=options.dtype,
+        images=Path(os.path.relpath(root_of(inputs), out.parent)).as_posix(),
+        reference=encoder.reference,
+        precision=encoder.precision,
+    )
+    listed = partial(list_entries, inputs, image_key=options.image_key)
+    with Work(work_folder(out)) as work:
+        manifest = work.manifest()
+        is_new = manifest is None
+        if manifest is None:
+            manifest = _begun(work, about, inputs, options, listed)
+        else:
+            _check_same(work, manifest, about, inputs, options)
+        work.resume()
+        if not work.done.is_last:
+            known = _known(out, about)
+            if is_new:
+                _check_related(out, known, work, options)
+            _add_parts(work, manifest, encoder, known, options, progress, summary)
+        _join(work, out, manifest.about, summary)
+        is_current = is_new or work.is_listed(listed(), manifest)
+        work.remove()
+    return is_current
+
+
+def _begun(
+    work: Work, about: About, inputs: Sequence[str], options: Options, listed: Callable[[], Iterator[Entry]]
+) -> Manifest:
+    try:
+        manifest = work.begin(about, _absolute(inputs), options.batch_size, listed())
+        if not manifest.entries:
+            raise VectorsError(f"There are no images in {', '.join(inputs)}; check the path.")
+    except BaseException:
+        shutil.rmtree(work.folder)
+        raise
+    return manifest
+
+
+def _check_same(
+    work: Work, manifest: Manifest, about: About, inputs: Sequence[str], options: Options
+) -> None:
+    difference = about.difference(manifest.about)
+    if manifest.inputs != _absolute(inputs):
+        difference = f"it embeds {', '.join(manifest.inputs)}"
+    elif manifest.batch_size != options.batch_size:
+        difference = f"its batch size is {manifest.batch_size}"
+    if difference is not None:
+        raise VectorsError(
+            f"{work.folder} holds an unfinished run of another kind: {difference}. Finish it with the options with "
+            "which it was begun, choose another --out, or remove that folder."
+        )
+
+
+def _absolute(inputs: Sequence[str]) -> list[str]:
+    return sorted({os.path.abspath(given) for given in inputs})
+
+
+def _known(out: Path, about: About) -> Known:
+    if not out.exists():
+        return Known(None)
+    vectors = open_vectors(out)
+    if difference := about.difference(vectors.about):
+        raise VectorsError(
+            f"{out} exists, and its rows are of another kind: {difference}. Choose another --out, or remove the file."
+        )
+    return Known(vectors)
+
+
+def _check_related(out: Path, known: Known, work: Work, options: Options) -> None:
+    """Refuse to replace a file by one that has none of its images, which is hardly what was meant."""
+    if (
+        not known.missing
+        or options.keep_missing
+        or any(each.name in known.missing for each in work.remaining())
+    ):
+        return
+    work.remove()
+    raise VectorsError(
+        f"{out} exists, and none of its {len(known)} images is among these. Choose another --out, or remove the file. "
+        "To keep its rows beside the new ones, give --keep-missing."
+    )
+
+
+def _add_parts(
+    work: Work,
+    manifest: Manifest,
+    encoder: Encoder,
+    known: Known,
+    options: Options,
+    progress: Callable[[int, int], None],
+    summary: Summary,
+) -> None:
+    known.meet(work.finished_paths())
+    progress(work.done.entries, manifest.entries)
+    read = partial(_read, encoder=encoder, known=known)
+    with closing(_read_ahead(work.remaining(), read, options)) as images:
+        for gathered in _gathered(images, options.batch_size):
+            part = _part(gathered, encoder, known, options.dtype)
+            work.add(part)
+            summary.embedded += len(part.rows) - sum(image.row is not None for image in gathered)
+            known.meet(image.path for image in gathered)
+            progress(work.done.entries, manifest.entries)
+    end = "kept" if options.keep_missing else "dropped"
+    gone = {
+        "code": _MISSING,
+        "message": f"The image is not among the given ones any more; its row was {end}.",
+    }
+    errors = [{"path": path, **gone} for path in known.missing]
+    if options.keep_missing:
+        for part in known.kept(_PART_ENTRIES):
+            work.add(part)
+    work.add(Part(entries=0, errors=errors, is_last=True))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An entry that was read: prepared for the encoder, known by an earlier row, or with its problem."""
+
+    path: str
+    sha256: str = ""
+    prepared: Any = None
+    row: int | None = None
+    problem: Problem | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.row is None and self.problem is None
+
+
+def _read(entry: Entry, encoder: Encoder, known: Known) -> _Image:
+    try:
+        entry.name.encode()
+        data = entry.read()
+        digest = hashlib.sha256(data)
+        row = known.find(digest.digest())
+        prepared = encoder.prepare(data) if row is None else None
+    except UnicodeEncodeError:
+        return _Image(entry.name, problem=Problem("bad_name", "The file's name is not UTF-8; rename it."))
+    except ImageFileError as error:
+        return _Image(entry.name, problem=Problem("file_unreadable", f"The file {error}."))
+    except ImageError as error:
+        return _Image(entry.name, problem=Problem(error.code, str(error)))
+    return _Image(entry.name, digest.hexdigest(), prepared, row)
+
+
+def _read_ahead(
+    entries: Iterator[Entry], read: Callable[[Entry], _Image], options: Options
+) -> Generator[_Image, None, None]:
+    """Yield the images in order; threads read the next two batches meanwhile."""
+    ahead: deque[Future[_Image]] = deque()
+    pool = ThreadPoolExecutor(options.threads, thread_name_prefix="decode")
+    try:
+        for entry in entries:
+            ahead.append(pool.submit(read, entry))
+            if len(ahead) > 2 * options.batch_size:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _gathered(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Image]]:
+    """Yield the images of each part: as many as there are until a batch of new ones is full."""
+    gathered: list[_Image] = []
+    new = 0
+    for image in images:
+        gathered.append(image)
+        new += image.is_new
+        if new == batch_size or len(gathered) == _PART_ENTRIES:
+            yield gathered
+            gathered, new = [], 0
+    if gathered:
+        yield gathered
+
+
+def _part(gathered: Sequence[_Image], encoder: Encoder, known: Known, dtype: Dtype) -> Part:
+    new = [image.prepared for image in gathered if image.is_new]
+    encoded = iter(encoder.encode(new) if new else ())
+    part = Part(entries=len(gathered))
+    for image in gathered:
+        outcome = image.problem or (next(encoded) if image.row is None else known.embedding(image.row))
+        if isinstance(outcome, Problem):
+            part.errors.append({"path": image.path, "code": outcome.code, "message": outcome.message})
+        else:
+            part.embeddings.append(np.asarray(outcome, dtype))
+            part.rows.append({"path": image.path, "sha256": image.sha256})
+    return part
+
+
+def _join(work: Work, out: Path, about: About, summary: Summary) -> None:
+    work.sync()
+    listed = work.folder / "errors.jsonl"
+    if listed.stat().st_size:
+        shutil.copyfile(listed, errors_file(out))
+    else:
+        errors_file(out).unlink(missing_ok=True)
+    with listed.open(encoding="utf-8") as lines:
+        codes = Counter(json.loads(line)["code"] for line in lines)
+    summary.rows, summary.missing = work.done.rows, codes.pop(_MISSING, 0)
+    summary.unreadable = codes.total()
+    if not work.done.rows:
+        work.remove()
+        raise VectorsError(f"No image can be read. {errors_file(out)} lists why.")
+    write_vectors(out, about, work.embeddings(about), work.folder / "rows.jsonl")

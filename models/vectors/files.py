@@ -1,0 +1,115 @@
+"""Files of embeddings: Parquet, Arrow, or a NumPy array with JSON lines beside it (docs/reference/file-formats.md)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from models.atomic import atomic_file, write_atomic
+from models.errors import VectorsError
+from models.vectors.about import About
+from models.vectors.arrow_files import open_arrow, open_parquet, write_arrow
+from models.vectors.mapped import Records, Vectors, map_array, write_header
+
+SUFFIXES = (".parquet", ".arrow", ".npy")
+ARROW_SUFFIXES = (".parquet", ".arrow")
+"""Those that need pyarrow."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raise VectorsError unless the name says which format is meant."""
+    if path.suffix not in SUFFIXES:
+        raise VectorsError(f"The name of {path} must end with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+
+
+def open_vectors(path: Path) -> Vectors:
+    """Open what `write_vectors` wrote. The rows of a Parquet file are copied beside it first, once, as an array.
+
+    Raises VectorsError.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise VectorsError(f"There is no file {path}; check the path, or make it with `sds-clip embed`.")
+    try:
+        vectors = _open_npy(path) if path.suffix == ".npy" else _open_arrow(path)
+    except OSError as error:
+        raise VectorsError(f"{path} cannot be read ({error.strerror or error}); check it.") from error
+    shapes = {(*block.shape[1:], block.dtype.name) for block in vectors.blocks}
+    if shapes - {(vectors.about.dimensions, vectors.about.dtype)}:
+        raise VectorsError(f"{path} does not hold what it says that it holds; embed the images again.")
+    return vectors
+
+
+def write_vectors(path: Path, about: About, embeddings: np.ndarray, rows: Path) -> None:
+    """Write embeddings, with `rows` (JSON lines of path and sha256) as their records. Equal input makes equal bytes.
+
+    Each file appears whole or not at all. Raises OSError.
+    """
+    if path.suffix == ".npy":
+        with suppress(FileNotFoundError):
+            about_file(path).unlink()  # until all three are there again, there is no set of them
+        with atomic_file(path) as file:
+            write_header(file, embeddings.shape, embeddings.dtype)
+            for start in range(0, len(embeddings), 16_384):
+                file.write(embeddings[start : start + 16_384].tobytes())
+        with atomic_file(rows_file(path)) as file, rows.open("rb") as source:
+            shutil.copyfileobj(source, file)
+        write_atomic(about_file(path), about.as_json() + "\n")
+    else:
+        write_arrow(path, about, embeddings, read_rows(rows))
+
+
+def read_rows(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and hash of JSON lines."""
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            yield record["path"], record["sha256"]
+
+
+def rows_file(npy: Path) -> Path:
+    return npy.with_suffix(".jsonl")
+
+
+def about_file(npy: Path) -> Path:
+    return npy.with_suffix(".about.json")
+
+
+class _JsonLines(Records):
+    """Records in a file of JSON lines."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return read_rows(self._file)
+
+    def paths(self, rows: Sequence[int]) -> list[str]:
+        found: dict[int, str] = {}
+        with self._file.open("rb") as lines:
+            next_row = 0
+            for row in sorted(set(rows)):
+                found[row] = json.loads(next(islice(lines, row - next_row, None)))["path"]
+                next_row = row + 1
+        return [found[row] for row in rows]
+
+
+def _open_npy(path: Path) -> Vectors:
+    try:
+        text = about_file(path).read_bytes()
+        records = rows_file(path).resolve(strict=True)
+    except FileNotFoundError as error:
+        raise VectorsError(
+            f"{error.filename} belongs to {path} and is missing. If `sds-clip embed` was interrupted, run it again."
+        ) from error
+    return Vectors(path, About.of_json(text, about_file(path)), [map_array(path)], _JsonLines(records))
+
+
+def _open_arrow(path: Path) -> Vectors:
+    return open_parquet(path) if path.suffix == ".parquet" else open_arrow(path)

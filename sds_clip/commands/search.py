@@ -1,0 +1,173 @@
+"""`sds-clip search` finds the images of a file of embeddings that fit a text or an image best."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from sds_clip.commands.embed import check_service_options, require_tables, service_option
+from sds_clip.options import (
+    Command,
+    file_option,
+    folder_option,
+    image_limits,
+    json_option,
+    load_model,
+    model_options,
+    number_option,
+    option,
+    read_settings,
+)
+from sds_clip.remote import connect
+from sds_clip.table import say, table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.clip import Clip
+    from models.images import ImageLimits
+    from models.vectors.about import About
+    from models.vectors.mapped import Vectors
+
+
+class _QueryEncoder(Protocol):
+    version: str
+
+    def encode_text(self, text: str) -> np.ndarray: ...
+
+    def encode_query(self, image: bytes) -> np.ndarray: ...
+
+
+@click.command(
+    cls=Command,
+    extra="serve",
+    references=True,
+    examples="""\
+sds-clip search vectors.parquet "a red car left of a tree"
+sds-clip search vectors.parquet "a red car left of a tree" --html found.html --open
+sds-clip search vectors.npy --image cat.jpg --top-k 5 --json
+sds-clip search vectors.parquet "a dog" --url http://gpu:8000
+""",
+)
+@click.argument(
+    "file", type=click.Path(path_type=Path), metavar="VECTORS", help="What `sds-clip embed` wrote."
+)
+@click.argument("text", required=False, metavar="[TEXT]", help="Find the images that fit this text best.")
+@file_option("--image", help="Find the images that are most like this one, instead of a text.")
+@number_option("--top-k", default=20, metavar="K", help="Show the best K images.")
+@file_option("--html", help="Write a contact sheet of them to this file: one page with the pictures in it.")
+@option("--open", "show", is_flag=True, help="Open the contact sheet in the browser.")
+@folder_option(
+    "--images",
+    help="The folder that the paths in VECTORS are relative to (default: where it was at embedding).",
+)
+@model_options
+@service_option
+@json_option
+def search(
+    file: Path,
+    text: str | None,
+    image: Path | None,
+    top_k: int,
+    html: Path | None,
+    show: bool,
+    images: Path | None,
+    model: str | None,
+    device: str | None,
+    precision: str | None,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """Find the images of a file of embeddings that fit a text or an image best.
+
+    Every row is compared, and the best are printed with their cosines. The model is the one that made VECTORS. If the
+    model or the service has another version, nothing is searched.
+
+    The rows of a .parquet are copied into an array beside it before the first search. An .arrow or a .npy is searched
+    as it is.
+    """
+    from models.vectors.files import open_vectors
+    from models.vectors.search import search as find
+
+    if (text is None) == (image is None):
+        raise click.UsageError("Give either a text or --image.")
+    if text is not None and not text.strip():
+        raise click.UsageError("The text is empty; write what to look for.")
+    if show and html is None:
+        raise click.UsageError("--open needs --html FILE.")
+    require_tables([str(file)])
+    vectors = open_vectors(file)
+    searched = None if image is None else image.read_bytes()
+    with _encoder(vectors.about, url, model, device, precision) as encoder:
+        _check_version(vectors, encoder)
+        query = encoder.encode_text(text or "") if searched is None else encoder.encode_query(searched)
+    hits = find(vectors, query, top_k)
+    if as_json:
+        print(
+            json.dumps({"version": vectors.about.version, "results": [asdict(hit) for hit in hits]}, indent=2)
+        )
+    else:
+        print(table(["cosine", "image"], [[hit.score, hit.path] for hit in hits]))
+    if html is not None:
+        from models.atomic import write_atomic
+        from models.vectors.sheet import render_sheet
+
+        folder = file.parent / vectors.about.images if images is None else images
+        write_atomic(html, render_sheet(vectors, hits, text or str(image), folder, searched=searched))
+        say(f"Wrote {html}.")
+        if show:
+            webbrowser.open(html.absolute().as_uri())
+    return 0
+
+
+def _check_version(vectors: Vectors, encoder: _QueryEncoder) -> None:
+    if encoder.version != vectors.about.version:
+        raise click.ClickException(
+            f"{vectors.path} was made by the version {vectors.about.version}, but this model is {encoder.version}. "
+            "Embeddings of two versions cannot be compared. Name the model that made the file, or embed the images "
+            "again."
+        )
+
+
+@contextmanager
+def _encoder(
+    about: About, url: str | None, model: str | None, device: str | None, precision: str | None
+) -> Iterator[_QueryEncoder]:
+    if url is not None:
+        from sds_clip.service_encoder import ServiceEncoder
+
+        check_service_options(device, precision)
+        with connect(url) as client:
+            yield ServiceEncoder(client, model)
+        return
+    reference = model or about.reference
+    if reference is None:
+        raise click.ClickException(
+            "A service made these embeddings. Give --url, or name with --model the same weights."
+        )
+    settings = read_settings()
+    yield _ClipQueries(load_model(settings, reference, device, precision), image_limits(settings))
+
+
+class _ClipQueries:
+    def __init__(self, clip: Clip, limits: ImageLimits) -> None:
+        self._clip, self._limits = clip, limits
+        self.version = clip.version
+
+    def encode_text(self, text: str) -> np.ndarray:
+        from models.encode import encode_texts
+
+        return encode_texts(self._clip, [text])[0].numpy()
+
+    def encode_query(self, image: bytes) -> np.ndarray:
+        from models.vectors.encoder import ClipEncoder
+
+        encoder = ClipEncoder(self._clip, self._limits)
+        return encoder.encode([encoder.prepare(image)])[0]

@@ -1,0 +1,71 @@
+"""Embeds the images of `sds-clip embed` and the queries of `sds-clip search` through a service."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+import numpy as np
+
+from models.vectors.encoder import Encoder, Problem
+from sds_clip.client import Client
+
+_REQUESTS = 2
+"""Requests for a batch, so that the service decodes the images of one while it computes the other."""
+
+
+class ServiceEncoder(Encoder):
+    """Embeds with one version of a service's model."""
+
+    reference = None
+    precision = None
+
+    def __init__(self, client: Client, model: str | None) -> None:
+        self._client, self._model = client, model
+        answer = client.embed(texts=["a photo"], model=model)
+        self.version: str = answer["model"]["version"]
+        self.dimensions: int = answer["dimensions"]
+
+    def prepare(self, data: bytes) -> bytes:
+        return data
+
+    def encode(self, prepared: Sequence[bytes]) -> Sequence[np.ndarray | Problem]:
+        """Raises ClientError, or ClickException if the service has changed its model."""
+        size = -(-len(prepared) // _REQUESTS)
+        pieces = [prepared[start : start + size] for start in range(0, len(prepared), size)]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return [row for rows in pool.map(self._images, pieces) for row in rows]
+
+    def encode_text(self, text: str) -> np.ndarray:
+        (row,) = self._asked(texts=[text])
+        return _embedding(row)
+
+    def encode_query(self, image: bytes) -> np.ndarray:
+        """Return the embedding of one image. Raises InvalidRequest if it cannot be read."""
+        (row,) = self._asked(images=[image])
+        return _embedding(row)
+
+    def _images(self, images: Sequence[bytes]) -> list[np.ndarray | Problem]:
+        rows = self._asked(images=list(images), on_error="skip")
+        return [
+            Problem(row["error"]["code"], row["error"]["message"]) if "error" in row else _embedding(row)
+            for row in rows
+        ]
+
+    def _asked(self, **fields: Any) -> list[dict[str, Any]]:
+        answer = self._client.embed(model=self._model, encoding_format="base64", **fields)
+        if answer["model"]["version"] != self.version:
+            raise click.ClickException(
+                f"The service changed its model from {self.version[:12]} to {answer['model']['version'][:12]} "
+                f"meanwhile. Finished batches are kept. If the service has that version, name it with --model "
+                f"{self.version} and run the command again. Otherwise remove the folder that ends with .partial."
+            )
+        rows: list[dict[str, Any]] = answer["results"]
+        return rows
+
+
+def _embedding(row: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(row["embedding"]), "<f4")

@@ -1,0 +1,289 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import VectorsError
+from models.vectors.embed import Options, Summary, embed, errors_file, work_folder
+from models.vectors.files import open_vectors
+from models.vectors.work import Work
+from tests.models.vectors.colours import Colours, colour
+from tests.models.vectors.conftest import NAMES
+from tests.pictures import picture, save_pictures
+
+NAMES_IN_ORDER = ["a.png", "b/c.jpg", "b/d.png", "b.webp", "e.gif", "f.png", "g.png"]
+TWO = Options(batch_size=2, threads=2)
+
+
+class Counting(Colours):
+    """Counts the images that go through it."""
+
+    def __init__(self, version: str = "colours") -> None:
+        self.batches: list[int] = []
+        super().__init__(version, self.batches.append)
+
+
+class Stopping(Colours):
+    """Fails in place of a batch."""
+
+    def __init__(self, batch: int) -> None:
+        self._left = batch
+        super().__init__(told=self._count)
+
+    def _count(self, images: int) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+
+def rows(out: Path) -> dict[str, np.ndarray]:
+    vectors = open_vectors(out)
+    return {path: vectors.row(row) for row, (path, _) in enumerate(vectors.records)}
+
+
+def errors(out: Path) -> dict[str, str]:
+    records = [json.loads(line) for line in errors_file(out).read_text().splitlines()]
+    return {record["path"]: record["code"] for record in records}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "v.npy"
+
+
+@pytest.fixture(params=[".npy", ".arrow", ".parquet"])
+def any_out(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param != ".npy":
+        pytest.importorskip("pyarrow")
+    return tmp_path / f"v{request.param}"
+
+
+def test_every_image_has_a_row_and_batches_follow_the_list(photos: Path, out: Path) -> None:
+    encoder = Counting()
+    assert embed([str(photos)], out, encoder, TWO) == Summary(rows=7, embedded=7)
+    found = rows(out)
+    assert list(found) == NAMES_IN_ORDER
+    for name in ("a.png", "f.png", "g.png"):
+        level = NAMES.index(name)
+        np.testing.assert_array_equal(found[name], colour(level, level, level))
+    assert encoder.batches == [2, 2, 2, 1]
+    assert not errors_file(out).exists()
+    assert not work_folder(out).exists()
+
+
+def test_the_file_says_which_model_made_it_and_where_the_images_are(photos: Path, any_out: Path) -> None:
+    embed([str(photos)], any_out, Colours("v1"), Options(dtype="float16"))
+    about = open_vectors(any_out).about
+    assert (about.version, about.dimensions, about.dtype, about.images) == ("v1", 4, "float16", "photos")
+    np.testing.assert_allclose(rows(any_out)["g.png"], colour(6, 6, 6), rtol=1e-3)
+
+
+def test_images_that_cannot_be_read_are_listed_and_the_others_embedded(photos: Path, out: Path) -> None:
+    (photos / "a.png").write_bytes(b"no image")
+    (photos / "f.png").write_bytes(b"")
+    os.mkfifo(photos / "pipe.png")
+    (photos / os.fsdecode(b"\xff.png")).write_bytes(picture(1))
+    summary = embed([str(photos)], out, Colours(), TWO)
+    assert (summary.rows, summary.unreadable) == (5, 4)
+    assert errors(out) == {
+        "a.png": "image_format",
+        "f.png": "image_empty",
+        "pipe.png": "file_unreadable",
+        "\udcff.png": "bad_name",
+    }
+    assert "a.png" not in rows(out)
+
+
+def test_nothing_is_written_if_no_image_can_be_read(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"no image")
+    with pytest.raises(VectorsError, match="No image can be read"):
+        embed([str(tmp_path / "photos")], out, Colours())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "v.errors.jsonl"]
+
+
+def test_a_folder_without_images_is_an_error_that_leaves_nothing(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(VectorsError, match="There are no images"):
+        embed([str(tmp_path / "photos")], out, Colours())
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("stopped_at", range(4))
+def test_a_stopped_run_is_finished_with_the_same_bytes(photos: Path, any_out: Path, stopped_at: int) -> None:
+    (photos / "b" / "c.jpg").write_bytes(b"no image")
+    whole = any_out.with_stem("whole")
+    embed([str(photos)], whole, Colours(), TWO)
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], any_out, Stopping(stopped_at), TWO)
+    encoder = Counting()
+    embed([str(photos)], any_out, encoder, TWO)
+    assert any_out.read_bytes() == whole.read_bytes()
+    assert sum(encoder.batches) == 6 - 2 * stopped_at
+    assert errors(any_out) == {"b/c.jpg": "image_format"}
+
+
+def test_a_process_that_is_killed_repeats_at_most_one_batch_and_the_bytes_are_equal(tmp_path: Path) -> None:
+    photos = save_pictures(tmp_path / "photos", [f"{number:03}.png" for number in range(120)])
+    whole, out, calls = tmp_path / "whole.npy", tmp_path / "v.npy", tmp_path / "calls"
+    embed([str(photos)], whole, Colours(), TWO)
+    command = [sys.executable, "-m", "tests.models.vectors.colours", str(photos), str(out), str(calls)]
+    for done in (3, 20, 41):
+        process = subprocess.Popen(command)
+        while process.poll() is None and lines(work_folder(out) / "log.jsonl") < done:
+            time.sleep(0.001)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True)
+    assert out.read_bytes() == whole.read_bytes()
+    assert out.with_suffix(".jsonl").read_bytes() == whole.with_suffix(".jsonl").read_bytes()
+    assert 60 <= lines(calls) <= 60 + 3
+
+
+def lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.mark.parametrize("name", ["embeddings", "rows.jsonl", "errors.jsonl", "log.jsonl"])
+def test_what_the_disk_did_not_get_is_computed_again(photos: Path, out: Path, name: str) -> None:
+    (photos / "b" / "c.jpg").write_bytes(b"no image")
+    whole = out.with_stem("whole")
+    embed([str(photos)], whole, Colours(), TWO)
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], out, Stopping(3), TWO)
+    names = ("embeddings", "rows.jsonl", "errors.jsonl", "log.jsonl")
+    kept = {other: (work_folder(out) / other).read_bytes() for other in names}
+    content = kept[name]
+    for size in range(0, len(content), 1 + len(content) // 20):
+        cut = content[:size]
+        for damaged in (cut, cut + bytes(len(content) - size), content + b"more"):
+            restore(work_folder(out), kept | {name: damaged})
+            with Work(work_folder(out)) as work:
+                work.resume()
+                found = [lines(work_folder(out) / other) for other in ("rows.jsonl", "errors.jsonl")]
+                assert found == [work.done.rows, work.done.errors]
+                assert (work_folder(out) / "embeddings").stat().st_size == 16 * work.done.rows
+    restore(work_folder(out), kept | {name: content[: len(content) // 2]})
+    embed([str(photos)], out, Colours(), TWO)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def restore(folder: Path, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+def test_a_second_run_embeds_only_new_contents(photos: Path, any_out: Path) -> None:
+    embed([str(photos)], any_out, Colours(), TWO)
+    before = rows(any_out)
+    (photos / "a.png").write_bytes(picture(200))
+    (photos / "new.png").write_bytes(picture(201))
+    (photos / "copy.png").write_bytes((photos / "g.png").read_bytes())
+    (photos / "f.png").rename(photos / "renamed.png")
+    encoder = Counting()
+    summary = embed([str(photos)], any_out, encoder, TWO)
+    assert encoder.batches == [2]
+    assert (summary.rows, summary.embedded, summary.missing) == (9, 2, 1)
+    after = rows(any_out)
+    np.testing.assert_array_equal(after["a.png"], colour(200, 200, 200))
+    np.testing.assert_array_equal(after["renamed.png"], before["f.png"])
+    np.testing.assert_array_equal(after["copy.png"], before["g.png"])
+    assert errors(any_out) == {"f.png": "image_missing"}
+
+
+def test_rows_of_images_that_are_gone_are_kept_if_asked(photos: Path, any_out: Path) -> None:
+    embed([str(photos)], any_out, Colours(), TWO)
+    before = rows(any_out)
+    (photos / "a.png").unlink()
+    summary = embed([str(photos)], any_out, Colours(), Options(keep_missing=True))
+    assert (summary.rows, summary.missing) == (7, 1)
+    after = rows(any_out)
+    assert list(after) == [*NAMES_IN_ORDER[1:], "a.png"]
+    np.testing.assert_array_equal(after["a.png"], before["a.png"])
+
+
+def test_a_file_of_other_images_is_not_replaced(photos: Path, tmp_path: Path, out: Path) -> None:
+    embed([str(photos)], out, Colours(), TWO)
+    others = save_pictures(tmp_path / "others", ["x.png"])
+    with pytest.raises(VectorsError, match="none of its 7 images is among these"):
+        embed([str(others)], out, Colours(), TWO)
+    assert not work_folder(out).exists()
+    assert embed([str(others)], out, Colours(), Options(keep_missing=True)).rows == 8
+
+
+def test_rows_of_another_model_do_not_go_into_the_same_file(photos: Path, out: Path) -> None:
+    embed([str(photos)], out, Colours(), TWO)
+    for encoder, options, message in (
+        (Colours("other"), TWO, "the model's version is colours there and other here"),
+        (Colours(), Options(dtype="float16"), "the format of the numbers is float32 there and float16 here"),
+    ):
+        with pytest.raises(VectorsError, match=message):
+            embed([str(photos)], out, encoder, options)
+        assert not work_folder(out).exists()
+
+
+def test_an_unfinished_run_is_not_continued_as_another(photos: Path, tmp_path: Path, out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], out, Stopping(1), TWO)
+    others = save_pictures(tmp_path / "others", ["x.png"])
+    for inputs, encoder, options, message in (
+        (photos, Colours("other"), TWO, "the model's version"),
+        (photos, Colours(), Options(batch_size=3), "its batch size is 2"),
+        (others, Colours(), TWO, "it embeds .*photos"),
+    ):
+        with pytest.raises(VectorsError, match=f"unfinished run of another kind: {message}"):
+            embed([str(inputs)], out, encoder, options)
+    assert embed([str(photos)], out, Colours(), TWO).rows == 7
+
+
+def test_an_unfinished_run_is_finished_before_new_images_are_embedded(photos: Path, out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], out, Stopping(1), TWO)
+    (photos / "0.png").write_bytes(picture(99))
+    (photos / "g.png").unlink()
+    summary = embed([str(photos)], out, Colours(), TWO)
+    assert list(rows(out)) == ["0.png", *NAMES_IN_ORDER[:-1]]
+    assert summary.unreadable == 0
+
+
+def test_two_processes_do_not_work_on_one_file(photos: Path, out: Path) -> None:
+    with (
+        Work(work_folder(out)),
+        pytest.raises(VectorsError, match="Another process is working"),
+    ):
+        embed([str(photos)], out, Colours(), TWO)
+
+
+def test_a_run_that_was_killed_while_it_replaced_its_files_is_finished(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed([str(photos)], out, Colours(), TWO)
+    (photos / "a.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("models.vectors.files.write_atomic", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            embed([str(photos)], out, Colours(), TWO)
+    with pytest.raises(VectorsError, match=r"v.about.json belongs to .* and is missing"):
+        open_vectors(out)
+    summary = embed([str(photos)], out, Colours(), TWO)
+    assert (summary.rows, summary.missing) == (6, 1)
+    assert list(rows(out)) == NAMES_IN_ORDER[1:]
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_progress_tells_what_is_done_from_where_the_run_began(photos: Path, out: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], out, Stopping(1), TWO)
+    embed([str(photos)], out, Colours(), TWO, lambda done, total: told.append((done, total)))
+    assert told == [(2, 7), (4, 7), (6, 7), (7, 7)]
