@@ -91,7 +91,7 @@ def convert_checkpoint(
             ) from error
         dtypes = {name: value.dtype for name, value in weights.items()}
         stored = dict(as_stored(network, dtypes))
-        write_folder(working, source.architecture, source.model_config, source.preprocess, stored)
+        write_folder(working, source, stored)
         if architecture is None:
             copy_tokenizer(source, working)
         else:

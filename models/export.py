@@ -61,7 +61,7 @@ def export_full(
 def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
     dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
     weights = dict(as_stored(clip.network, dtypes))
-    write_folder(working, source.architecture, source.model_config, source.preprocess, weights)
+    write_folder(working, source, weights)
     copy_tokenizer(source, working)
     written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
     if written.version != clip.version:
@@ -99,13 +99,17 @@ def copy_tokenizer(source: Source, folder: Path) -> None:
 
 def write_folder(
     folder: Path,
-    architecture: str,
-    model_config: Mapping[str, Any],
-    preprocess: Mapping[str, Any],
+    source: Source,
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Write weights and configuration in open_clip's layout into an existing folder."""
+    """Write weights, and what `source` says of them, in open_clip's layout into an existing folder."""
     stored = {name: value.clone().contiguous() for name, value in weights.items()}
     save_file(stored, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
-    content = {"architecture": architecture, "model_cfg": model_config, "preprocess_cfg": preprocess}
+    content: dict[str, Any] = {
+        "architecture": source.architecture,
+        "model_cfg": source.model_config,
+        "preprocess_cfg": source.preprocess,
+    }
+    if source.dimensions:
+        content["matryoshka_dimensions"] = source.dimensions
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

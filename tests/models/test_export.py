@@ -102,6 +102,14 @@ def test_configuration_is_written_out(tiny_folder: Path, tmp_path: Path) -> None
     assert ours["preprocess_cfg"] == {**theirs["preprocess_cfg"], "fill_color": 0}
 
 
+def test_shorter_lengths_of_embeddings_are_written_too(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "matryoshka")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    (folder / "open_clip_config.json").write_text(json.dumps({**config, "matryoshka_dimensions": [16, 8]}))
+    exported = export_full(f"local-dir:{folder}", tmp_path / "exported")
+    assert load_clip(f"local-dir:{exported}", device="cpu", precision="float32").dimensions == (8, 16)
+
+
 def test_whole_checkpoint_can_be_exported_and_not_blended(tiny_folder: Path, tmp_path: Path) -> None:
     version = load_clip(str(tiny_folder)).version
     assert load_clip(str(export_full(str(tiny_folder), tmp_path / "whole"))).version == version
