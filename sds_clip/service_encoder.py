@@ -12,6 +12,7 @@ import numpy as np
 
 from models.vectors.encoder import Encoder, Problem
 from sds_clip.client import Client
+from sds_clip.client.errors import InvalidRequest
 
 _REQUESTS = 2
 """Requests for a batch, so that the service decodes the images of one while it computes the other."""
@@ -49,7 +50,15 @@ class ServiceEncoder(Encoder):
         return _embedding(row)
 
     def _images(self, images: Sequence[bytes]) -> list[np.ndarray | Problem]:
-        rows = self._asked(images=list(images), on_error="skip")
+        try:
+            rows = self._asked(images=list(images), on_error="skip")
+        except InvalidRequest as error:
+            if error.code != "body_too_large":
+                raise
+            # One of them is larger than the service accepts; the others are not to blame.
+            if len(images) == 1:
+                return [Problem(error.code, error.message)]
+            return [row for image in images for row in self._images([image])]
         return [
             Problem(row["error"]["code"], row["error"]["message"]) if "error" in row else _embedding(row)
             for row in rows

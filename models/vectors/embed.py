@@ -6,34 +6,28 @@ continued writes the same bytes as one that was not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.errors import VectorsError
-from models.image_files import ImageFileError
-from models.images import ImageError
 from models.machine import usable_cores
 from models.vectors.about import About, Dtype
 from models.vectors.encoder import Encoder, Problem
 from models.vectors.entries import Entry, list_entries, root_of
 from models.vectors.files import check_suffix, open_vectors, write_vectors
 from models.vectors.known import Known
+from models.vectors.reading import PART_ENTRIES, Image, gathered_parts, read_ahead, read_image
 from models.vectors.work import Manifest, Part, Work
 
-_PART_ENTRIES = 4096
-"""A part has at most this many entries, however few of them are new."""
 _MISSING = "image_missing"
 
 
@@ -198,9 +192,10 @@ def _add_parts(
 ) -> None:
     known.meet(work.finished_paths())
     progress(work.done.entries, manifest.entries)
-    read = partial(_read, encoder=encoder, known=known)
-    with closing(_read_ahead(work.remaining(), read, options)) as images:
-        for gathered in _gathered(images, options.batch_size):
+    read = partial(read_image, encoder=encoder, known=known)
+    ahead = read_ahead(work.remaining(), read, batch_size=options.batch_size, threads=options.threads)
+    with closing(ahead) as images:
+        for gathered in gathered_parts(images, options.batch_size):
             part = _part(gathered, encoder, known, options.dtype)
             work.add(part)
             summary.embedded += len(part.rows) - sum(image.row is not None for image in gathered)
@@ -213,74 +208,12 @@ def _add_parts(
     }
     errors = [{"path": path, **gone} for path in known.missing]
     if options.keep_missing:
-        for part in known.kept(_PART_ENTRIES):
+        for part in known.kept(PART_ENTRIES):
             work.add(part)
     work.add(Part(entries=0, errors=errors, is_last=True))
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An entry that was read: prepared for the encoder, known by an earlier row, or with its problem."""
-
-    path: str
-    sha256: str = ""
-    prepared: Any = None
-    row: int | None = None
-    problem: Problem | None = None
-
-    @property
-    def is_new(self) -> bool:
-        return self.row is None and self.problem is None
-
-
-def _read(entry: Entry, encoder: Encoder, known: Known) -> _Image:
-    try:
-        entry.name.encode()
-        data = entry.read()
-        digest = hashlib.sha256(data)
-        row = known.find(digest.digest())
-        prepared = encoder.prepare(data) if row is None else None
-    except UnicodeEncodeError:
-        return _Image(entry.name, problem=Problem("bad_name", "The file's name is not UTF-8; rename it."))
-    except ImageFileError as error:
-        return _Image(entry.name, problem=Problem("file_unreadable", f"The file {error}."))
-    except ImageError as error:
-        return _Image(entry.name, problem=Problem(error.code, str(error)))
-    return _Image(entry.name, digest.hexdigest(), prepared, row)
-
-
-def _read_ahead(
-    entries: Iterator[Entry], read: Callable[[Entry], _Image], options: Options
-) -> Generator[_Image, None, None]:
-    """Yield the images in order; threads read the next two batches meanwhile."""
-    ahead: deque[Future[_Image]] = deque()
-    pool = ThreadPoolExecutor(options.threads, thread_name_prefix="decode")
-    try:
-        for entry in entries:
-            ahead.append(pool.submit(read, entry))
-            if len(ahead) > 2 * options.batch_size:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _gathered(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Image]]:
-    """Yield the images of each part: as many as there are until a batch of new ones is full."""
-    gathered: list[_Image] = []
-    new = 0
-    for image in images:
-        gathered.append(image)
-        new += image.is_new
-        if new == batch_size or len(gathered) == _PART_ENTRIES:
-            yield gathered
-            gathered, new = [], 0
-    if gathered:
-        yield gathered
-
-
-def _part(gathered: Sequence[_Image], encoder: Encoder, known: Known, dtype: Dtype) -> Part:
+def _part(gathered: Sequence[Image], encoder: Encoder, known: Known, dtype: Dtype) -> Part:
     new = [image.prepared for image in gathered if image.is_new]
     encoded = iter(encoder.encode(new) if new else ())
     part = Part(entries=len(gathered))

@@ -18,8 +18,8 @@ OF_CLIENTS = {"url", "api_key", "complete"}
 OF_IMAGES = {"commit"}
 """What a Dockerfile sets."""
 
-OTHERS = {"kubectl", "systemctl", "useradd"}
-"""Programs for which sds-clip is the name of a namespace, a unit or a user."""
+OTHERS = {"install", "kubectl", "systemctl", "useradd"}
+"""Programs for which sds-clip is the name of a namespace, a unit, a user or a group."""
 
 NOT_COMMANDS = re.compile(r"<<'?(\w+)'?.*?^\1$|(?<!\S)# .*?$", re.DOTALL | re.MULTILINE)
 """Here documents and comments."""

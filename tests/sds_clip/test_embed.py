@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.vectors.files import open_vectors
 from sds_clip.cli import main
-from tests.app.serverside import RunningServer
+from tests.app.serverside import RunningServer, running_server
 
 TEXT = "a red circle"
 
@@ -159,3 +159,16 @@ def test_a_service_gives_the_same_rows_and_the_same_order(
     assert "A service made these embeddings" in capsys.readouterr().err
     similar = found(capsys, there, "--image", str(folder / "a.png"), "--url", service.url, "--top-k", "1")
     assert similar[0]["path"] == "a.png"
+
+
+def test_an_image_that_is_too_large_for_a_service_is_listed_and_the_others_embedded(
+    folder: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "large.png")
+    out = folder.parent / "served.npy"
+    with running_server(tmp_path, "--model", "demo", SDS_CLIP_MAX_BODY_BYTES="200000") as server:
+        assert main(["embed", str(folder), "--out", str(out), "--url", server.url]) == 0
+    assert [path for path, _ in open_vectors(out).records] == ["a.png", "b.jpg", "c.webp"]
+    error = json.loads(out.with_suffix(".errors.jsonl").read_text())
+    assert (error["path"], error["code"]) == ("large.png", "body_too_large")

@@ -1,0 +1,81 @@
+"""Read images ahead in threads, and gather them into parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from models.image_files import ImageFileError
+from models.images import ImageError
+from models.vectors.encoder import Encoder, Problem
+from models.vectors.entries import Entry
+from models.vectors.known import Known
+
+PART_ENTRIES = 4096
+"""A part has at most this many entries, however few of them are new."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An entry that was read: prepared for the encoder, known by an earlier row, or with its problem."""
+
+    path: str
+    sha256: str = ""
+    prepared: Any = None
+    row: int | None = None
+    problem: Problem | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.row is None and self.problem is None
+
+
+def read_image(entry: Entry, encoder: Encoder, known: Known) -> Image:
+    try:
+        entry.name.encode()
+        data = entry.read()
+        digest = hashlib.sha256(data)
+        row = known.find(digest.digest())
+        prepared = encoder.prepare(data) if row is None else None
+    except UnicodeEncodeError:
+        return Image(entry.name, problem=Problem("bad_name", "The file's name is not UTF-8; rename it."))
+    except ImageFileError as error:
+        return Image(entry.name, problem=Problem("file_unreadable", f"The file {error}."))
+    except ImageError as error:
+        return Image(entry.name, problem=Problem(error.code, str(error)))
+    return Image(entry.name, digest.hexdigest(), prepared, row)
+
+
+def read_ahead(
+    entries: Iterator[Entry], read: Callable[[Entry], Image], *, batch_size: int, threads: int
+) -> Generator[Image, None, None]:
+    """Yield the images in order; threads read the next two batches meanwhile."""
+    ahead: deque[Future[Image]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        for entry in entries:
+            ahead.append(pool.submit(read, entry))
+            if len(ahead) > 2 * batch_size:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def gathered_parts(images: Iterator[Image], batch_size: int) -> Iterator[list[Image]]:
+    """Yield the images of each part: as many as there are until a batch of new ones is full."""
+    gathered: list[Image] = []
+    new = 0
+    for image in images:
+        gathered.append(image)
+        new += image.is_new
+        if new == batch_size or len(gathered) == PART_ENTRIES:
+            yield gathered
+            gathered, new = [], 0
+    if gathered:
+        yield gathered
