@@ -43,7 +43,7 @@ UNITS: dict[str, tuple[tuple[float, str], ...]] = {
 
 # In inches.
 WIDTH, UNIT_HEIGHT, HEADER = 15.0, 0.4, 0.5
-GAP, TITLE, LEFT, RIGHT, TICKS, LEGEND_ROW = 0.06, 0.34, 0.74, 0.16, 0.32, 0.17
+GAP, TITLE, LEFT, RIGHT, TICKS, LEGEND_ROW = 0.06, 0.34, 0.74, 0.26, 0.32, 0.17
 COLUMNS = 24
 DPI = 100
 LEGEND_LETTERS = 84
