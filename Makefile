@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures bench bench-train bench-evaluate bench-swap \
+.PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-neighbours bench-jobs bench-exports bench-folders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -92,6 +92,9 @@ errors: $(STAMP) ## Generate docs/reference/errors.md, the reference of error co
 
 pictures: $(STAMP) ## Draw the README's pictures again (port 8000 must be free)
 	$(BIN)/python -m tools.draw_pictures
+
+dashboard-pictures: $(STAMP) ## Draw the data of both dashboards under real load, for docs/how-to/monitor.md (minutes; needs Prometheus)
+	$(BIN)/python -m tools.dashboard_pictures
 
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)

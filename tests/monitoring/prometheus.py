@@ -17,6 +17,7 @@ MONITORING = Path(__file__).parents[2] / "docker" / "monitoring"
 DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
 HOW = "is not installed: apt install prometheus"
+ONLY_WITH_A_GPU = {"sds_clip_device_memory_bytes"}
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason=f"promtool {HOW}")
 needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason=f"prometheus {HOW}")
 
@@ -80,6 +81,11 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Any]:
         found: list[Any] = self.get("query", query=expression)["result"]
+        return found
+
+    def query_range(self, expression: str, start: float, end: float, step_s: float) -> list[Any]:
+        moments = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": str(step_s)}
+        found: list[Any] = self.get("query_range", query=expression, **moments)["result"]
         return found
 
     def close(self) -> None:

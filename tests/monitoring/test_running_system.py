@@ -1,5 +1,7 @@
 """A real Prometheus over a real system: what the dashboards and alerts ask for is there."""
 
+import io
+import json
 import os
 import re
 import signal
@@ -11,12 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from sds_clip import Client
 from tests.app.conftest import png
 from tests.app.serverside import free_ports
 from tests.monitoring.prometheus import (
     DASHBOARDS,
+    ONLY_WITH_A_GPU,
     Prometheus,
     alerts,
     needs_prometheus,
@@ -25,6 +29,7 @@ from tests.monitoring.prometheus import (
 )
 from tests.sds_clip.embedded import PATIENCE_S, Running, until
 from tests.training import save_coco
+from tools.dashboard_pictures import NoData, Panel, ask, draw
 
 pytestmark = [
     needs_prometheus,
@@ -32,7 +37,6 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc"),
 ]
 
-ONLY_WITH_A_GPU = {"sds_clip_device_memory_bytes"}
 ONLY_AFTER_AN_ERROR_OF_THE_SERVER = {'sds_clip_requests_total{status=~"5.."}'}
 SHORT = {"steps": 2, "batch_size": 8, "warmup_steps": 1}
 ENDLESS = {**SHORT, "steps": 100_000}
@@ -109,6 +113,35 @@ def test_every_query_of_a_dashboard_has_data(prometheus: Prometheus, dashboard: 
     ]
     assert len(asked) > 10
     assert until_there(prometheus, asked) == []
+
+
+def last_minutes() -> list[float]:
+    now = time.time()
+    return [now - 600 + 2 * number for number in range(301)]
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda file: file.stem)
+def test_the_data_of_a_dashboard_are_drawn(prometheus: Prometheus, dashboard: Path) -> None:
+    def asked() -> list[Panel] | None:
+        try:
+            return ask(prometheus, dashboard, last_minutes())
+        except NoData:  # yet
+            return None
+
+    until(asked)
+    panels = asked()
+    assert panels is not None
+    assert {panel.title for panel in panels if not panel.lines} <= {"GPU memory"}
+    with Image.open(io.BytesIO(draw("A title", panels, last_minutes()))) as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_panel_that_would_be_empty_is_named(prometheus: Prometheus, tmp_path: Path) -> None:
+    target = {"expr": "sds_clip_no_such_metric", "legendFormat": ""}
+    file = tmp_path / "dashboard.json"
+    file.write_text(json.dumps({"panels": [{"title": "Not there", "targets": [target]}]}))
+    with pytest.raises(NoData, match='"Not there" has no data for sds_clip_no_such_metric'):
+        ask(prometheus, file, last_minutes())
 
 
 def test_every_alert_selects_what_is_there(prometheus: Prometheus) -> None:

@@ -1,0 +1,150 @@
+"""A system at work for the dashboards' pictures: callers, one that is refused, jobs, faults and a rollback.
+
+Some minutes in which everything that the dashboards show happens at least once, but for errors of the server.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from app.keys import create_key
+from demo.folders import write_pairs
+from demo.sets import training_pairs
+from sds_clip import Client, ClientError, Job
+from tests.app.serverside import free_ports
+from tests.monitoring.prometheus import Prometheus
+from tests.sds_clip.embedded import Running, until
+
+WINOGROUND = Path(__file__).parents[1] / "demo" / "data" / "validation"
+PAIRS = 512
+SHORT = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
+LONG = {**SHORT, "steps": 250}
+CALM_S, FLOOD_S = 30, 45
+FLOODING = 3
+"""Threads of the key that asks too much."""
+SETTINGS = {"SDS_CLIP_MAX_ATTEMPTS": "2", "SDS_CLIP_MAX_ITEMS_PER_S_PER_KEY": "100"}
+
+
+@contextlib.contextmanager
+def monitored_load(folder: Path) -> Iterator[tuple[Prometheus, float, float]]:
+    """Run the system under load; yields its Prometheus with the begin and the end of the load."""
+    port = free_ports(3)
+    keys = folder / "keys.json"
+    admin = create_key(keys, "admin", ["infer", "train", "admin"])
+    phone, crawler = (create_key(keys, name, ["infer"]) for name in ("phone", "crawler"))
+    system = Running(folder, SDS_CLIP_METRICS_PORT=str(port), SDS_CLIP_KEYS_FILE=str(keys), **SETTINGS)
+    targets = {
+        "sds-clip": [system.url.removeprefix("http://")],
+        "sds-clip-worker": [f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"],
+    }
+    prometheus = Prometheus(folder, port + 2, targets)
+    try:
+        until(lambda: prometheus.query("sds_clip_slot_busy"))
+        write_pairs(folder / "pairs", training_pairs(0, 0, PAIRS))
+        start = time.time()
+        with (
+            Client(system.url, api_key=admin) as client,
+            Callers(system.url, phone, [0.2], photo(640, 480), texts=10),
+        ):
+            time.sleep(CALM_S)
+            _work(system, client, folder / "pairs", crawler)
+            time.sleep(CALM_S)
+        yield prometheus, start, time.time()
+    finally:
+        prometheus.close()
+        system.close()
+
+
+def _work(system: Running, client: Client, pairs: Path, crawler: str) -> None:
+    """Jobs with faults, beside which callers come and go."""
+    data = client.upload_dataset(pairs, format="pairs")["id"]
+    items = client.upload_dataset(WINOGROUND, format="winoground")["id"]
+
+    def finetune(options: dict[str, int], promote: str) -> Job:
+        return client.finetune(data, objective="clip", hyperparameters=options, promote=promote)
+
+    first = finetune(SHORT, "always")
+    evaluation = client.evaluate("winoground", items, model="default")
+    first.wait()
+    evaluation.wait()
+    with Callers(system.url, crawler, [0.2] * FLOODING, photo(3000, 2000), texts=100):
+        time.sleep(FLOOD_S)
+    failing = finetune(LONG, "never")
+    for attempt in (1, 2):
+        _kill(system, "worker.job_process", failing, attempt)
+    until(lambda: failing.refresh().has_ended)
+    interrupted, waiting = finetune(LONG, "always"), finetune(SHORT, "never")
+    _kill(system, "--queue finetune", interrupted, 1)
+    interrupted.wait()
+    waiting.wait()
+    time.sleep(CALM_S)  # so that the promoted version is seen too
+    client.rollback(reason="to show it")
+
+
+def _kill(system: Running, words: str, job: Job, attempt: int) -> None:
+    """Kill a process while a job is in its n-th attempt."""
+
+    def process() -> int | None:
+        info = job.refresh().info
+        is_at_work = info["status"] == "running" and info["attempt"] == attempt
+        return system.part(words) if is_at_work else None
+
+    until(process)
+    time.sleep(3)  # so that it can be seen
+    pid = process()
+    assert pid is not None, job.info
+    os.kill(pid, signal.SIGKILL)
+
+
+class Callers:
+    """Threads that ask with one key until the block ends, each with a pause between its requests."""
+
+    def __init__(self, url: str, key: str, pauses_s: Sequence[float], image: bytes, texts: int) -> None:
+        self._url, self._key, self._image, self._texts = url, key, image, texts
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=[pause_s]) for pause_s in pauses_s]
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, pause_s: float) -> None:
+        number = 0
+        with Client(self._url, api_key=self._key, max_attempts=1) as client:
+            while not self._stopping.wait(pause_s):
+                number += 1
+                with contextlib.suppress(ClientError):
+                    self._ask(client, number)
+
+    def _ask(self, client: Client, number: int) -> None:
+        texts = [f"picture {number // 3} of {count} shapes" for count in range(self._texts)]
+        if number % 20 == 0:
+            client.match([b"not an image"], texts)
+        elif number % 5 == 0:
+            client.embed([self._image])
+        elif number % 5 == 1:
+            client.classify([self._image], ["a yellow star", "a cyan circle"])
+        else:
+            client.match([self._image], texts)
+
+
+def photo(width: int, height: int) -> bytes:
+    """A JPEG of coarse noise."""
+    blocks = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(blocks).resize((width, height)).save(file, "JPEG")
+    return file.getvalue()
