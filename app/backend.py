@@ -34,6 +34,7 @@ from models.clip import Clip
 logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_S = 2.0
+CHECK_PROGRAM_EVERY_S = 10.0
 
 
 class Backend:
@@ -114,6 +115,7 @@ class Backend:
         # Requests may use the database only now that its tables exist.
         self._threads.open = True
         self._begin(self._sweep())
+        self._begin(self._watch_program())
         return True
 
     async def _prepare_later(self) -> None:
@@ -125,6 +127,19 @@ class Backend:
                     return
             except ConfigurationError as error:
                 logger.error("The database cannot be used: %s", error)
+                return
+
+    async def _watch_program(self) -> None:
+        """Use the database no longer once a newer program has migrated it beyond this one."""
+        while True:
+            await asyncio.sleep(CHECK_PROGRAM_EVERY_S)
+            try:
+                await in_own_thread(self._store.check_program, "check program")
+            except StoreUnavailable:
+                continue
+            except ConfigurationError as error:
+                logger.error("Images are still matched, but nothing else is answered. %s", error)
+                self._threads.open = False
                 return
 
     async def _sweep(self) -> None:

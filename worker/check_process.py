@@ -13,6 +13,7 @@ import time
 from app import logs
 from app.errors import LeaseLost, StoreUnavailable
 from app.jobs.wakeups import WakeUps
+from app.schemas.datasets import FORMATS
 from app.store import Store
 from app.store.records import Dataset
 from app.store.states import JobStatus
@@ -123,7 +124,7 @@ class CheckClaim:
     def take(self) -> Dataset | None:
         """Claim the next data set; None if none waits. Raises StoreUnavailable."""
         with self._lock:
-            self._claimed = self._store.datasets.claim_check(self._owner, self._ttl_s)
+            self._claimed = self._store.datasets.claim_check(self._owner, self._ttl_s, formats=FORMATS)
             self._is_renewed = self._claimed is not None
             return self._claimed
 

@@ -17,8 +17,8 @@ from app.datasets.folders import Content, DatasetFolders
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
 from app.datasets.unpack import Progress
-from app.errors import ArchiveFormat, FilesUnreadable, InvalidRequest, ServiceError, UploadMissing
-from app.schemas.datasets import FORMATS, PAIRS
+from app.errors import ArchiveFormat, FilesUnreadable, ServiceError, UploadMissing
+from app.schemas.datasets import PAIRS
 from app.store import Store
 from app.store.records import SOURCE_PATH, Dataset, Job
 from models.data.check import check_pairs
@@ -158,9 +158,6 @@ def _look(
     record: Callable[[CheckResult], None],
     progress: Progress | None,
 ) -> None:
-    if dataset.format not in FORMATS:
-        record(rejected(InvalidRequest(f"There is no format {dataset.format!r}.", param="format")))
-        return
     checker = checker_of(dataset)
     path = dataset.source.get(SOURCE_PATH)
     if path is None:

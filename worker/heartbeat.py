@@ -1,25 +1,35 @@
-"""The worker's heartbeat. Without a recent one, the service reports that no worker will take a job."""
+"""The worker's heartbeat. Without a recent one, the service reports that no worker will take a job.
+
+It also notices that a newer program has migrated the database, and that this one may not go on.
+"""
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 
-from app.errors import StoreUnavailable
+from app.errors import ConfigurationError, StoreUnavailable
 from app.store import Store
 from app.store.workers import HEARTBEAT_S, NewWorker
 from worker.config import WorkerConfig
 from worker.metrics import WorkerMetrics
 from worker.periodic import Periodic
 
+logger = logging.getLogger(__name__)
+
 
 class Heartbeat:
-    """Renews the worker's row in a thread, and removes it at the end."""
+    """Renews the worker's row in a thread, and removes it at the end. `end` ends a worker that is too old to go on."""
 
-    def __init__(self, config: WorkerConfig, store: Store, owner: str, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, config: WorkerConfig, store: Store, owner: str, metrics: WorkerMetrics, end: Callable[[], None]
+    ) -> None:
         self._store = store
         self._metrics = metrics
+        self._end = end
         self._worker = NewWorker(
             id=owner,
             host=socket.gethostname(),
@@ -41,5 +51,12 @@ class Heartbeat:
             self._store.workers.leave(self._worker.id)
 
     def _beat(self) -> None:
+        try:
+            self._store.check_program()
+        except ConfigurationError as error:
+            logger.error("The worker stops. %s", error)
+            self._beating.stop()
+            self._end()
+            return
         self._store.workers.beat(self._worker)
         self._metrics.beat()

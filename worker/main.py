@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 
 from app import tracing
@@ -38,7 +39,13 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     wake_ups = WakeUps(config.broker_url)
     metrics = WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
     close_port = serve(metrics, config.metrics_host, config.metrics_port)
-    heartbeat = Heartbeat(config, store, owner_name(os.getpid(), config.queue), metrics)
+    heartbeat = Heartbeat(
+        config,
+        store,
+        owner_name(os.getpid(), config.queue),
+        metrics,
+        end=lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
     heartbeat.start()
 
     slot = Slot(config, store, wake_ups.publish, metrics, command=command or COMMAND)

@@ -14,13 +14,11 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequest
 from app.schemas.common import Body
+from app.store.records import JOB_FORMAT
 from app.store.states import JobKind
 from models.errors import ConfigError
 from models.evaluation.catalog import resolve
 from models.training.config import config_error
-
-FORMAT = 1
-
 
 Benchmark = Annotated[str, AfterValidator(resolve)]
 DatasetId = Annotated[
@@ -56,7 +54,7 @@ class JobSpec(Part):
         return self.model_dump(mode="json", exclude_unset=True, exclude={"dry_run"})
 
     def as_row(self) -> dict[str, Any]:
-        return {"format": FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
+        return {"format": JOB_FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
 
     def as_shown(self) -> dict[str, Any]:
         return self.upgraded(self.as_row())
@@ -64,7 +62,7 @@ class JobSpec(Part):
     @classmethod
     def read(cls, config: Mapping[str, Any] | None) -> Self:
         """The spec in a row's `config`. Raises ConfigError."""
-        if (config or {}).get("format", 0) > FORMAT:
+        if (config or {}).get("format", 0) > JOB_FORMAT:
             raise ConfigError("A newer version of this program accepted the job; update the worker.")
         try:
             return cls.model_validate(cls.upgraded(config))

@@ -33,7 +33,7 @@ from app.store.datasets import Datasets
 from app.store.job_events import JobEvents
 from app.store.jobs import JobQueries
 from app.store.leases import JobLeases
-from app.store.migrate import migrate
+from app.store.migrate import check_program, migrate
 from app.store.overview import Overviews
 from app.store.reaper import Reaper
 from app.store.versions import Versions
@@ -93,9 +93,17 @@ class Store(Workspace):
     def migrate(self) -> None:
         """Bring the tables up to date. It is safe while other processes do the same.
 
-        Raises: StoreUnavailable; ConfigurationError if the tables are newer than this program.
+        Raises: StoreUnavailable; ConfigurationError if this program is too old for the tables, or others are running
+        that would be too old afterwards.
         """
-        migrate(self.database)
+        migrate(self.database, self._clock)
+
+    def check_program(self) -> None:
+        """Check that a newer program has not changed the tables in a way that this one does not know.
+
+        Raises: StoreUnavailable; ConfigurationError if this program must end.
+        """
+        check_program(self.database)
 
     def close(self) -> None:
         self.database.close()

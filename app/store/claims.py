@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, or_, select
 
-from app.store.records import Job, JobError, Level
+from app.store.records import JOB_FORMAT, Job, JobError, Level
 from app.store.states import Action, JobKind, JobStatus
 from app.store.tables import ELIGIBLE, jobs
 from app.store.transitions import move, ran_s
@@ -27,6 +27,7 @@ def eligible(kind: JobKind, now: float, job_id: str | None = None) -> Select[tup
         .where(
             jobs.c.kind == kind,
             ELIGIBLE,
+            jobs.c.format <= JOB_FORMAT,
             jobs.c.not_before <= now,
             or_(
                 jobs.c.status == JobStatus.QUEUED,
@@ -52,6 +53,7 @@ def take(
         f"A worker took the job{lapsed} (attempt {attempt} of {job.max_attempts}).",
         data={"owner": owner, "fence": job.fence + 1},
         fence=job.fence + 1,
+        format=JOB_FORMAT,  # its next checkpoint may be in this format
         attempt=attempt,
         interruptions=interruptions,
         not_before=due,

@@ -1,6 +1,6 @@
 """Data sets: registered, checked in the background, used by jobs, deleted when no job needs them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
@@ -127,15 +127,18 @@ class Datasets:
             )
         return Page(tuple(Dataset.of(row) for row in rows), has_more)
 
-    def claim_check(self, owner: str, ttl_s: float) -> Dataset | None:
+    def claim_check(
+        self, owner: str, ttl_s: float, *, formats: Collection[str] | None = None
+    ) -> Dataset | None:
         """Claim the oldest data set that is not being checked, for `ttl_s`. None if there is none.
 
-        `owner` names the process that checks, so that its worker can report its death (`check_died`).
+        `owner` names the process that checks, so that its worker can report its death (`check_died`). `formats` are
+        those that it knows, None for all. Another release may know others.
         """
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
-                row = connection.execute(_unchecked(now)).one_or_none()
+                row = connection.execute(_unchecked(now, formats)).one_or_none()
                 if row is None:
                     return None
                 dataset = Dataset.of(row._mapping)
@@ -334,10 +337,11 @@ def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> D
     return Dataset.of(row._mapping)
 
 
-def _unchecked(now: float) -> Any:
+def _unchecked(now: float, formats: Collection[str] | None) -> Any:
+    known = [] if formats is None else [datasets.c.format.in_(sorted(formats))]
     return (
         select(datasets)
-        .where(datasets.c.status == DatasetStatus.VALIDATING, datasets.c.lease_until <= now)
+        .where(datasets.c.status == DatasetStatus.VALIDATING, datasets.c.lease_until <= now, *known)
         .order_by(datasets.c.created_at, datasets.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)

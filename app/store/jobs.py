@@ -262,6 +262,7 @@ class JobQueries:
                 created_at=now,
                 owner=new.owner,
                 by_admin=new.by_admin,
+                format=new.format,
                 idempotency_key=new.idempotency_key,
                 payload_hash=payload_hash(new.kind, new.request),
                 seed=new.seed,

@@ -13,6 +13,11 @@ from app.store.states import JobKind, JobStatus
 
 Json = Mapping[str, Any]
 
+JOB_FORMAT = 1
+"""The newest format of a job's spec and checkpoints that this program knows. It reads all older ones.
+
+A release that changes what they may hold raises it, so that workers of the release before leave such jobs alone.
+"""
 SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
 """Keys of a data set's `source`: the path of a registered one, and the share that may be unusable."""
 R = TypeVar("R")
@@ -76,6 +81,7 @@ class NewJob:
     kind: JobKind
     request: Json
     config: Json | None = None
+    format: int = JOB_FORMAT
     datasets: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     max_attempts: int = MAX_ATTEMPTS
@@ -148,6 +154,8 @@ class Job(Record):
     """When its files, including checkpoints, were removed."""
     by_admin: bool
     """Whether it may move every alias, and not only those that were given to its owner."""
+    format: int
+    """The newest format of its spec and checkpoints. Workers that do not know it leave the job alone."""
 
 
 @dataclass(frozen=True)

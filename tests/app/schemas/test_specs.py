@@ -1,6 +1,8 @@
 """What a job's row holds: read back as it was written, and what cannot be is named."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from pydantic import ValidationError
 from app.errors import InvalidRequest
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
-from app.schemas.specs import FORMAT, JobSpec
+from app.schemas.specs import JobSpec
+from app.store.records import JOB_FORMAT
 from models.errors import ConfigError
+from models.evaluation.catalog import BENCHMARKS
 from models.training.config import FinetuneConfig
 
 SMALL: dict[str, Any] = {"objective": "clip", "hyperparameters": {"steps": 5}, "training_data": "ds_1"}
@@ -49,7 +53,7 @@ def test_a_row_holds_every_default_and_the_number_of_its_format() -> None:
     own = FinetuneSpec.model_fields.keys() - JobSpec.model_fields.keys()
     assert row.keys() == own | {"format"}
     assert row["hyperparameters"].keys() == Hyperparameters.model_fields.keys()
-    assert row["format"] == FORMAT
+    assert row["format"] == JOB_FORMAT
     row = EvaluateSpec(benchmark="winoground", data="ds_1", model="demo").as_row()
     assert row.keys() == EvaluateSpec.model_fields.keys() - JobSpec.model_fields.keys() | {"format"}
 
@@ -57,7 +61,7 @@ def test_a_row_holds_every_default_and_the_number_of_its_format() -> None:
 def test_a_row_of_a_newer_format_is_refused() -> None:
     row = FinetuneSpec.model_validate(SMALL).as_row()
     with pytest.raises(ConfigError, match="newer"):
-        FinetuneSpec.read({**row, "format": FORMAT + 1})
+        FinetuneSpec.read({**row, "format": JOB_FORMAT + 1})
 
 
 def test_rows_without_a_format_are_read_as_they_were_meant() -> None:
@@ -110,7 +114,7 @@ def test_paths_are_the_worker_s_to_fill_in() -> None:
 )
 def test_what_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FinetuneSpec.read({**asked, "format": FORMAT})
+        FinetuneSpec.read({**asked, "format": JOB_FORMAT})
 
 
 def test_options_that_do_not_go_together_are_one_error_of_their_own() -> None:
@@ -151,11 +155,11 @@ def test_promotion_needs_something_to_compare_and_something_to_keep() -> None:
 )
 def test_evaluation_that_cannot_be_is_named(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        EvaluateSpec.read({**asked, "format": FORMAT})
+        EvaluateSpec.read({**asked, "format": JOB_FORMAT})
 
 
 def test_a_model_beside_a_teacher_is_taken_and_a_teacher_without_the_diffusion_scorer_is_not() -> None:
-    asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t", "format": FORMAT}
+    asked = {"benchmark": "winoground", "data": "d", "model": "m", "teacher": "t", "format": JOB_FORMAT}
     assert EvaluateSpec.read(asked | {"scorer": "diffusion"}).teacher == "t"
     with pytest.raises(ConfigError, match="scorer diffusion"):
         EvaluateSpec.read(asked)
@@ -166,3 +170,34 @@ def test_evaluation_is_read_back_as_it_was_written() -> None:
     assert job.benchmark == "sugarcrepe"
     assert EvaluateSpec.read(job.as_row()) == job
     assert job.datasets == ("ds_1",)
+
+
+SHAPES = {1: "c044ae63da95f64f"}
+"""What a spec may hold, by format. The newest is adapted until it is released, and stays then."""
+
+
+def test_what_an_older_worker_would_not_understand_has_a_format_of_its_own() -> None:
+    """A new field, objective or benchmark: raise `JOB_FORMAT` unless that was done since the last release."""
+    known = [
+        *_shape(FinetuneSpec.model_json_schema()),
+        *_shape(EvaluateSpec.model_json_schema()),
+        *BENCHMARKS,
+    ]
+    assert hashlib.sha256("\n".join(sorted(known)).encode()).hexdigest()[:16] == SHAPES[JOB_FORMAT]
+
+
+def _shape(schema: Any, path: str = "") -> Iterator[str]:
+    """The names of all fields, and the values of all choices."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _shape(each, path)
+    elif isinstance(schema, dict):
+        for name, each in schema.items():
+            if name in ("enum", "const"):
+                yield f"{path} = {each}"
+            elif name in ("properties", "$defs"):
+                for field, content in each.items():
+                    yield f"{path}.{field}"
+                    yield from _shape(content, f"{path}.{field}")
+            elif name not in ("default", "examples"):
+                yield from _shape(each, path)
