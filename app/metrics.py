@@ -95,3 +95,10 @@ def gauge(name: str, help: str, values: dict[tuple[str, ...], float], labels: tu
     for label_values, value in values.items():
         family.add_metric(label_values, value)
     return family
+
+
+def clock_skew(skew_s: float) -> Metric:
+    """The same of every process, service or worker."""
+    return gauge(
+        "clock_skew_seconds", "How far the clock of this host is ahead of the database's.", {(): skew_s}
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from app.errors import StoreUnavailable
-from app.metrics import gauge
+from app.metrics import clock_skew, gauge
 from app.store import Store
 from app.store.overview import Overview
 from app.threads import in_own_thread
@@ -65,6 +65,7 @@ class StoreGauges:
             )
         if self._overview is not None:
             yield from _gauges(self._overview)
+            yield clock_skew(self._store.clock_skew_s())
 
     async def _read(self) -> None:
         self._free_bytes = self._overview = None

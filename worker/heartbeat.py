@@ -8,7 +8,6 @@ import importlib.metadata
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
 
 from app.errors import ConfigurationError, StoreUnavailable
@@ -37,7 +36,7 @@ class Heartbeat:
             queue=config.kind,
             device=config.device,
             version=importlib.metadata.version("sds-clip"),
-            started_at=time.time(),
+            started_at=store.now(),
         )
         self._beating = Periodic("heartbeat", self._beat, HEARTBEAT_S)
 
@@ -58,5 +57,6 @@ class Heartbeat:
             self._beating.stop()
             self._end()
             return
-        self._store.workers.beat(self._worker)
-        self._metrics.beat()
+        skew_s = self._store.clock_skew_s()
+        self._store.workers.beat(self._worker, clock_skew_s=skew_s)
+        self._metrics.beat(skew_s)

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from app.errors import ConfigurationError
-from app.metrics import gauge
+from app.metrics import clock_skew, gauge
 from app.store.records import Event
 from app.store.states import HELD, JobKind, JobStatus
 
@@ -63,6 +63,7 @@ class WorkerMetrics(Collector):
         self._is_busy = False
         self._work: _Work | None = None
         self._beaten_at: float | None = None
+        self._skew_s = 0.0
         # A counter that first appears with the value 1 has no increase, so all that are known begin with 0.
         attempts = Counter(
             "sds_clip_attempts",
@@ -121,9 +122,9 @@ class WorkerMetrics(Collector):
         if any(each.get("fence") == fence and each["from"] == JobStatus.RUNNING for each in data):
             self._lapsed.inc()
 
-    def beat(self) -> None:
-        """Note that the worker's heartbeat was recorded."""
-        self._beaten_at = time.monotonic()
+    def beat(self, skew_s: float) -> None:
+        """Note that the worker's heartbeat was recorded, and how far this host's clock is ahead of the database's."""
+        self._beaten_at, self._skew_s = time.monotonic(), skew_s
 
     def collect(self) -> Iterator[Metric]:
         work = self._work
@@ -134,11 +135,12 @@ class WorkerMetrics(Collector):
                 "The time since the worker's heartbeat was last recorded.",
                 {(): time.monotonic() - self._beaten_at},
             )
+            yield clock_skew(self._skew_s)
         if work is not None:
             yield gauge(
                 "lease_left_seconds",
                 "The time left of the job's lease.",
-                {(self._kind,): work.lease_until - time.time()},
+                {(self._kind,): work.lease_until - (time.time() - self._skew_s)},
                 ("kind",),
             )
         host, device = (0, 0) if work is None else (_resident_bytes(work.pid), work.device_bytes)

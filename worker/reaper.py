@@ -136,7 +136,7 @@ class Retention:
     def _ended_long_ago(self, job: Job) -> bool:
         if job.status not in TERMINAL or job.finished_at is None:
             return False
-        return time.time() - job.finished_at >= self._config.keep_files_s
+        return self._store.now() - job.finished_at >= self._config.keep_files_s
 
     def _is_live(self, job_id: str, fence: int) -> bool:
         try:

@@ -333,7 +333,7 @@ class _Watch:
             return _End(Exit.LEASE_LOST)
         if row.lease_until is not None:
             self._metrics.watch(self._child.pid, row.lease_until, self._child.device_bytes)
-        self._lapsed_at = (self._lapsed_at or now) if _has_lapsed(row) else None
+        self._lapsed_at = (self._lapsed_at or now) if self._has_lapsed(row) else None
         if self._lapsed_at is not None and now - self._lapsed_at > self._config.lease_ttl_s:
             return _End(Exit.RELEASED, "it did not renew its lease")
         if row.status in _ASKED:
@@ -350,17 +350,16 @@ class _Watch:
         with contextlib.suppress(StoreUnavailable):
             self._store.leases.renew(Lease.of(self._job), self._config.lease_ttl_s)
 
+    def _has_lapsed(self, job: Job) -> bool:
+        """Whether the lease has expired. A process that runs at all renews it long before."""
+        return job.status in HELD and job.lease_until is not None and self._store.now() > job.lease_until
+
     def _row(self) -> Job | None:
         """The job's current record; None if it cannot be read."""
         try:
             return self._store.jobs.get(self._job.id)
         except (StoreUnavailable, UnknownRecord):
             return None
-
-
-def _has_lapsed(job: Job) -> bool:
-    """Whether the lease has expired. A process that runs at all renews it long before."""
-    return job.status in HELD and job.lease_until is not None and time.time() > job.lease_until
 
 
 def end_orphans(config: WorkerConfig) -> None:

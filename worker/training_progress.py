@@ -1,7 +1,5 @@
 """The progress of a job's training, reported to the store and, as ticks, to the supervisor."""
 
-import time
-
 from models.training.log import read_log
 from models.training.watcher import Record, Watcher
 from worker.context import JobContext
@@ -45,7 +43,7 @@ class TrainingProgress(Watcher):
 
     def _estimate(self, done: int, steps: int) -> float | None:
         """Estimate when the last step ends, from the pace since this attempt's first step."""
-        now = time.time()
+        now = self._context.store.now()
         if self._began is None:
             self._began = now, done
             return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from app.store.clock import Clock
 from app.store.records import Alias
 from models.atomic import write_atomic
 from models.references import is_version
@@ -43,8 +44,10 @@ class FileReports:
     that is killed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, now: Clock = time.time) -> None:
         self._folder = folder
+        self.now = now
+        """The time that all processes share."""
 
     def enter(self, process: str) -> BaseFileLock:
         """The lock that says that a process lives, which the caller holds.
@@ -73,7 +76,7 @@ class FileReports:
             with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
                 if file.suffix == ".json":
                     found.append(ProcessReport(**json.loads(file.read_text(encoding="utf-8"))))
-        recent = [report for report in found if report.at > time.time() - FORGET_AFTER_S]
+        recent = [report for report in found if report.at > self.now() - FORGET_AFTER_S]
         return [report for report in recent if self._is_alive(report)]
 
     def _is_alive(self, report: ProcessReport) -> bool:
@@ -81,7 +84,7 @@ class FileReports:
         is_here = report.content.get("host") == socket.gethostname()
         # Some network file systems have no locks, and some do not show those of other hosts.
         if holds is None or not (holds or is_here):
-            return report.at > time.time() - MISS_AFTER_S
+            return report.at > self.now() - MISS_AFTER_S
         if not holds:
             self.remove(report.process)
         return holds

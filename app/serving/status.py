@@ -48,7 +48,8 @@ class StatusBoard:
         self._following = following
         self._reports = reports
         self._hidden = hidden
-        self._started_at = time.time()
+        self._now = time.time if reports is None else reports.now
+        self._started_at = self._now()
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._reporting: asyncio.Task[None] | None = None
 
@@ -68,7 +69,7 @@ class StatusBoard:
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=self._started_at,
-            at=time.time(),
+            at=self._now(),
             aliases=self.aliases,
             models=self._names(),
         )

@@ -28,7 +28,8 @@ from collections.abc import Callable
 
 from app.settings import STORE_TIMEOUT_S
 from app.store.aliases import Aliases
-from app.store.database import Clock, Database
+from app.store.clock import Clock, DatabaseClock
+from app.store.database import Database
 from app.store.datasets import Datasets
 from app.store.job_events import JobEvents
 from app.store.jobs import JobQueries
@@ -66,7 +67,8 @@ class Store(Workspace):
 
     A forked child opens its own.
 
-    `timeout_s` limits how long an operation waits for a lock, a connection or a statement.
+    `clock` is the database's, unless a test has its own. `timeout_s` limits how long an operation waits for a lock, a
+    connection or a statement.
 
     Raises: ConfigurationError for a URL of neither SQLite nor PostgreSQL.
     """
@@ -75,20 +77,27 @@ class Store(Workspace):
         self,
         url: str,
         *,
-        clock: Clock = time.time,
+        clock: Clock | None = None,
         timeout_s: float = STORE_TIMEOUT_S,
         max_events: int = 10_000,
     ) -> None:
-        self.database = Database(url, timeout_s=timeout_s)
+        clock = clock or DatabaseClock()
+        followed = clock if isinstance(clock, DatabaseClock) else None
+        self.database = Database(url, timeout_s=timeout_s, clock=followed)
         super().__init__(self.database, clock, None, max_events=max_events)
-        self._clock = clock
+        self.now = clock
+        """The database's time, in seconds since the epoch."""
         self._max_events = max_events
         self.leases = JobLeases(self.database, clock, self.events)
         self.reaper = Reaper(self.database, clock)
         self.overviews = Overviews(self.database, clock)
 
     def seen_by(self, owner: str | None) -> Workspace:
-        return Workspace(self.database, self._clock, owner, max_events=self._max_events)
+        return Workspace(self.database, self.now, owner, max_events=self._max_events)
+
+    def clock_skew_s(self) -> float:
+        """How far the clock of this host is ahead of the database's."""
+        return time.time() - self.now()
 
     def migrate(self) -> None:
         """Bring the tables up to date. It is safe while other processes do the same.
@@ -96,7 +105,7 @@ class Store(Workspace):
         Raises: StoreUnavailable; ConfigurationError if this program is too old for the tables, or others are running
         that would be too old afterwards.
         """
-        migrate(self.database, self._clock)
+        migrate(self.database, self.now)
 
     def check_program(self) -> None:
         """Check that a newer program has not changed the tables in a way that this one does not know.

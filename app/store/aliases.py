@@ -4,7 +4,8 @@ from sqlalchemy import select
 
 from app.errors import UnknownRecord
 from app.store import alias_sql
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.paging import MAX_LIMIT, bounded
 from app.store.records import Alias, AliasLock, Move, Promotion
 from app.store.tables import aliases, promotions

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,10 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.engine import URL
 
 from app.errors import ConfigurationError, StoreUnavailable
+from app.store.clock import DatabaseClock
 from app.store.values import dumps
 
 logger = logging.getLogger(__name__)
-
-Clock = Callable[[], float]
-"""Seconds since the epoch, UTC: `time.time`, or a test's own clock."""
 
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
 
@@ -27,12 +25,14 @@ class Database:
 
     The URL is `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. Nothing connects
     before the first transaction. An operation waits at most about `timeout_s` for a lock, a connection or a
-    statement.
+    statement. Transactions keep `clock` right.
 
     Raises: ConfigurationError for any other URL.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, pool_size: int = 10) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, pool_size: int = 10, clock: DatabaseClock | None = None
+    ) -> None:
         self._engine = _engine(_parsed(url), timeout_s, pool_size)
         # While connecting, SQLAlchemy passes on the driver's own error unwrapped.
         self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)
@@ -42,12 +42,20 @@ class Database:
         # On SQLite a writer takes its lock at the start. A transaction that reads first could not get the
         # lock later without the risk of a deadlock.
         self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        self._clock = clock
         self._closed = False
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that changes nothing. Raises StoreUnavailable."""
         with self._transaction(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def reading_one_moment(self) -> Iterator[Connection]:
+        """As `reading`, and on PostgreSQL all statements see the same moment. Raises StoreUnavailable."""
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self._transaction(self._engine.execution_options(**options)) as connection:
             yield connection
 
     @contextmanager
@@ -68,6 +76,8 @@ class Database:
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
         try:
             with self._translated(), engine.begin() as connection:
+                if self._clock is not None:
+                    self._clock.look(connection)
                 yield connection
         finally:
             if self._closed:

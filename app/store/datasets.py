@@ -7,7 +7,8 @@ from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, selec
 
 from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
 from app.settings import MAX_INTERRUPTIONS
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.owned import Conditions, owned
 from app.store.paging import page
 from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page

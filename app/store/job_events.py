@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, delete, insert, select, update
 
 from app.errors import UnknownRecord
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.owned import owned
 from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
 from app.store.records import Event, EventType, MetricPoint

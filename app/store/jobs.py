@@ -14,7 +14,8 @@ from app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.job_events import append
 from app.store.owned import owned
 from app.store.paging import page

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, case, update
 
 from app.store import alias_sql, version_sql
 from app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.job_events import JobEvents
 from app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from app.store.states import HELD, Action, JobKind, JobStatus

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, delete, insert, inspect, select, text
 
 from app.errors import ConfigurationError
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.states import HELD
 from app.store.tables import jobs, oldest_program, workers
 from app.store.values import lock_number

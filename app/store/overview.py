@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.records import DatasetStatus, VersionStatus
 from app.store.states import HELD, JobKind, JobStatus
 from app.store.tables import datasets, jobs, versions, workers

@@ -4,7 +4,8 @@ from typing import Any
 
 from sqlalchemy import Select, select
 
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.records import Job, Level
 from app.store.states import Action, JobStatus
 from app.store.tables import jobs

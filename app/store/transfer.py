@@ -58,8 +58,7 @@ def snapshot(database: Database, scratch: Path) -> Iterator[tuple[str, Connectio
     Raises: StoreUnavailable; ConfigurationError if there are no tables, or they are newer than this program.
     """
     if not database.is_sqlite:
-        with database.reading() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        with database.reading_one_moment() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield _known_revision(connection), connection

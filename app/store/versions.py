@@ -7,7 +7,8 @@ from sqlalchemy import Connection, select, update
 
 from app.errors import RecordInUse, UnknownRecord
 from app.store import alias_sql, version_sql
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.owned import made_by, seen_by
 from app.store.paging import page
 from app.store.records import NewVersion, Page, Version, VersionStatus

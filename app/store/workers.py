@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from app.store.database import Clock, Database
+from app.store.clock import Clock
+from app.store.database import Database
 from app.store.owned import owned
 from app.store.records import Record
 from app.store.states import HELD, JobKind

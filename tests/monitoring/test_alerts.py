@@ -90,6 +90,9 @@ CASES = {
     "SdsClipWorkerCutOff": Case(
         {f"sds_clip_heartbeat_age_seconds{{{ON_WORKER}}}": "5x5 70x5"}, "6m", "9m", WORKER
     ),
+    "SdsClipClockSkew": Case(
+        {f"sds_clip_clock_skew_seconds{{{ON_WORKER}}}": "0x5 -9x10"}, "8m", "13m", WORKER
+    ),
     "SdsClipDiskLow": Case(
         {
             f"sds_clip_disk_free_bytes{{{ON_SERVICE}}}": "30x5 15x10",

@@ -1,6 +1,7 @@
 """A worker's own metrics: what its slot observes of light jobs, and the port that offers them."""
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -142,6 +143,7 @@ def test_worker_offers_its_metrics_at_its_port(config: WorkerConfig, store: Stor
                 return ""
 
         until(lambda: "sds_clip_heartbeat_age_seconds" in scraped())
+        assert re.search(r"^sds_clip_clock_skew_seconds -?[0-9.e-]+$", scraped(), re.MULTILINE)
         assert 'sds_clip_slot_busy{kind="finetune"} 0.0' in scraped()
 
 
