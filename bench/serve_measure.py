@@ -163,6 +163,7 @@ def measure_extras(plan: Plan, inputs: Inputs, system: Embedder) -> Extras:
         system.embed,
         Call("classify", "/classify", json.dumps(classify)),
         Call("match", "/match", json.dumps({"images": [IMAGE], "texts": texts})),
+        Call("openai", "/v1/embeddings", json.dumps({"model": "default", "input": IMAGE})),
     ]
     # Label sets are cached on disk, but the first request must pay for this one.
     shutil.rmtree(plan.cache / "data", ignore_errors=True)
