@@ -41,10 +41,8 @@ def transformers_tokenizer(clip: Clip, text_config: Mapping[str, Any]) -> PreTra
     inner, options = tokenizer.inner, dict(text_config.get("tokenizer_kwargs") or {})
     own = not isinstance(inner, HFTokenizer)
     clean = options.pop("clean", "lower" if own else "whitespace")
-    if options or text_config.get("tokenizer_mode"):
-        raise _refused(
-            f"it is used with {', '.join([*options, 'tokenizer_mode'])}, which only open_clip knows"
-        )
+    if unknown := [*options, *["tokenizer_mode"] * bool(text_config.get("tokenizer_mode"))]:
+        raise _refused(f"it is used with {', '.join(unknown)}, which only open_clip knows")
     if own and clean == "lower":
         return _own(inner)
     fast = _own(inner) if own else inner.tokenizer
