@@ -22,6 +22,8 @@ from bench.sets import make_images
 from models.markdown import markdown_table
 
 BATCH_SIZE = 32
+KILL_MODEL, KILL_BATCH_SIZE = "demo", 8
+"""A small model, so that most of a run is not its start, and many batches."""
 Rates = dict[str, float]
 """Images a second, by the way in which they were embedded."""
 
@@ -35,7 +37,7 @@ class Plan:
     precision: str = option("auto", "Precision of the model.")
     suffix: str = option(".npy", "Format of the embeddings: .npy, .arrow or .parquet.")
     kills: int = option(10, "Number of runs that are killed.", quick=1)
-    kill_images: int = option(640, "Number of JPEGs in such a run.", quick=64)
+    kill_images: int = option(320, "Number of JPEGs in such a run.", quick=64)
     rows: int = option(1_000_000, "The largest number of rows that is searched.", quick=10_000)
     skip_embed: bool = option(False, "Measure no embedding.")
     skip_search: bool = option(False, "Measure no search.")
@@ -114,7 +116,7 @@ def _search(plan: Plan, model: str) -> tuple[str, list[Target]]:
 def _kills(plan: Plan, model: str) -> tuple[str, list[Target]]:
     folder = plan.cache / f"folder-{plan.kill_images}"
     make_images(folder, plan.kill_images)
-    found: Kills = kill_and_resume(plan.cache, folder, model, plan.suffix, plan.kills, BATCH_SIZE)
+    found: Kills = kill_and_resume(plan.cache, folder, KILL_MODEL, plan.suffix, plan.kills, KILL_BATCH_SIZE)
     return found.text(plan.kill_images), [
         at_least("killed and continued runs whose file has the same bytes", found.equal, plan.kills),
         at_most("batches computed again after a kill", max(found.repeated), 1),

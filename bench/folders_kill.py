@@ -57,19 +57,20 @@ class _Telling(ClipEncoder):
 
 
 def kill_and_resume(cache: Path, folder: Path, model: str, suffix: str, kills: int, batch_size: int) -> Kills:
-    """Kill `kills` runs, each at a random moment between its first batch and its end."""
+    """Kill `kills` runs, each within a random batch after its first one."""
     place = cache / "killed"
     out = place / f"vectors{suffix}"
     command = [sys.executable, "-m", "bench.folders_kill", model, str(folder), str(out), str(batch_size)]
     began = time.monotonic()
-    process, first_at = _begun(command, cache, out)
+    process, first_at = _begun(command, cache, out, 1)
     process.wait()
     found = Kills(time.monotonic() - began, -(-len(list(folder.iterdir())) // batch_size))
+    batch_s = (found.whole_s - first_at) / found.batches
     whole = _bytes(place)
     draw = random.Random(SEED)
     for number in range(kills):
-        process, _ = _begun(command, cache, out)
-        time.sleep(draw.uniform(0, found.whole_s - first_at))
+        process, _ = _begun(command, cache, out, draw.randrange(1, found.batches))
+        time.sleep(draw.uniform(0, batch_s))
         process.send_signal(signal.SIGKILL)
         process.wait()
         log = work_folder(out) / "log.jsonl"
@@ -82,13 +83,15 @@ def kill_and_resume(cache: Path, folder: Path, model: str, suffix: str, kills: i
     return found
 
 
-def _begun(command: list[str], cache: Path, out: Path) -> tuple["subprocess.Popen[bytes]", float]:
-    """Start a run from nothing, and wait until its first batch is finished; returns the seconds that this took."""
+def _begun(
+    command: list[str], cache: Path, out: Path, batches: int
+) -> tuple["subprocess.Popen[bytes]", float]:
+    """Start a run from nothing, and wait until so many batches are finished; returns the seconds that this took."""
     shutil.rmtree(out.parent, ignore_errors=True)
     out.parent.mkdir()
     started = time.monotonic()
     process = subprocess.Popen(command, env=servers.environment_variables(cache))
-    while process.poll() is None and not _lines(work_folder(out) / "log.jsonl"):
+    while process.poll() is None and _lines(work_folder(out) / "log.jsonl") < batches:
         time.sleep(0.005)
     return process, time.monotonic() - started
 
