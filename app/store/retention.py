@@ -156,22 +156,15 @@ _OPEN_JOB = func.min(case((jobs.c.status.in_(sorted(OPEN)), jobs.c.id))).label("
 
 
 def _versions(connection: Connection) -> Sequence[HeldVersion]:
-    made_again = dict(
-        connection.execute(
-            select(jobs.c.result_version, func.max(jobs.c.finished_at)).group_by(jobs.c.result_version)
-        )
-        .tuples()
-        .all()
+    version, at = jobs.c.result_version, func.max(jobs.c.finished_at)
+    ended = select(version.label("version"), at.label("at")).group_by(version)
+    moved = (
+        select(promotions.c.from_version.label("version"), func.max(promotions.c.at).label("at"))
+        .where(promotions.c.action.in_(alias_sql.MOVES))
+        .group_by(promotions.c.from_version)
     )
-    left = dict(
-        connection.execute(
-            select(promotions.c.from_version, func.max(promotions.c.at))
-            .where(promotions.c.action.in_(alias_sql.MOVES))
-            .group_by(promotions.c.from_version)
-        )
-        .tuples()
-        .all()
-    )
+    made_again = {each.version: each.at for each in connection.execute(ended)}
+    left = {each.version: each.at for each in connection.execute(moved)}
     query = (
         select(versions, _LAST_END, _OPEN_JOB)
         .outerjoin(job_versions, job_versions.c.version_id == versions.c.id)

@@ -113,9 +113,14 @@ def _run(
             _check_same(work, manifest, about, inputs, options)
         work.resume()
         if not work.done.is_last:
-            known = _known(out, about)
-            if is_new:
-                _check_related(out, known, work, options)
+            try:
+                known = _known(out, about)
+                if is_new:
+                    _check_related(out, known, work, options)
+            except VectorsError:
+                if is_new:
+                    work.remove()
+                raise
             _add_parts(work, manifest, encoder, known, options, progress, summary)
         _join(work, out, manifest.about, summary)
         is_current = is_new or work.is_listed(listed(), manifest)
@@ -174,7 +179,6 @@ def _check_related(out: Path, known: Known, work: Work, options: Options) -> Non
         or any(each.name in known.missing for each in work.remaining())
     ):
         return
-    work.remove()
     raise VectorsError(
         f"{out} exists, and none of its {len(known)} images is among these. Choose another --out, or remove the file. "
         "To keep its rows beside the new ones, give --keep-missing."
