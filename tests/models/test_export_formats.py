@@ -153,10 +153,9 @@ def test_text_map_that_was_folded_is_exported_with_the_projection(tmp_path: Path
 def coca(folder: Path) -> Path:
     config = open_clip.get_model_config("coca_ViT-B-32")
     config.pop("custom_text")
-    for part in ("vision_cfg", "text_cfg", "multimodal_cfg"):
-        config[part] |= {"width": 64, "layers": 1, "heads": 2} | {"head_width": 32} * (part == "vision_cfg")
-    config["vision_cfg"].pop("heads")
-    config["vision_cfg"]["attn_pooler_heads"] = 2
+    config["vision_cfg"] |= {"width": 64, "layers": 1, "head_width": 32, "attn_pooler_heads": 2}
+    for part in ("text_cfg", "multimodal_cfg"):
+        config[part] |= {"width": 64, "layers": 1, "heads": 2}
     config["text_cfg"]["vocab_size"] = config["multimodal_cfg"]["vocab_size"] = 49408
     network = CoCa(**deepcopy(config))
     return save_checkpoint(folder, network.state_dict(), {**config, "custom_text": True})
