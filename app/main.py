@@ -22,7 +22,7 @@ from app.limits import Limits
 from app.metrics import Metrics, gauge
 from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
-from app.rates import ItemRates
+from app.rates import Rates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
 from app.routes import datasets, docs, inference, jobs, openai, status, submit, workers
@@ -192,7 +192,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
     app.state.predictor = Predictor(
-        engine, versions, images, classes, limits, ItemRates(settings.max_items_per_s_per_key)
+        engine, versions, images, classes, limits, Rates(settings.max_items_per_s_per_key)
     )
     responses.install_error_handlers(app)
     auth.install(app, settings)

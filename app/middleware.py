@@ -19,7 +19,7 @@ from app.keys import Key
 from app.limit_key import REFUSALS_PER_S, LimitKey
 from app.metrics import Metrics
 from app.places import Places
-from app.rates import ItemRates
+from app.rates import Rates
 from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
@@ -44,7 +44,12 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             None, "requests", retry_after_s=_RETRY_AFTER_S, per_key=settings.max_requests_per_key
         )
         # Inside LimitBody, which handles the unread body of a refused request.
-        app.add_middleware(LimitKey, places=requests, refusals=ItemRates(REFUSALS_PER_S))
+        app.add_middleware(
+            LimitKey,
+            places=requests,
+            refusals=Rates(REFUSALS_PER_S),
+            body_bytes=Rates(settings.max_body_bytes_per_s_per_key),
+        )
     budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
     app.state.body_budget = budget
     app.add_middleware(

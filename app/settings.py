@@ -264,6 +264,12 @@ class Settings(BaseSettings):
         description="The largest number of bytes that the request bodies of one API key may hold in the memory of a "
         "process, out of max_buffered_bytes.",
     )
+    max_body_bytes_per_s_per_key: int = Field(
+        64 * 2**20,
+        ge=1024,
+        description="The rate, in bytes per second, at which a process reads the request bodies of one API key. Those "
+        "that come faster wait.",
+    )
     max_event_streams_per_key: int = Field(
         16,
         ge=1,

@@ -17,7 +17,7 @@ from torch import Tensor
 from app.errors import DimensionsNotOffered, ServiceError, body
 from app.keys import Caller
 from app.limits import Limits
-from app.rates import ItemRates
+from app.rates import Rates
 from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
 from app.schemas.common import ErrorDetail, ImageInput, ItemError, OnError
 from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
@@ -45,7 +45,7 @@ class Predictor:
         images: ImageReader,
         classes: ClassWeights,
         limits: Limits,
-        rates: ItemRates,
+        rates: Rates,
     ) -> None:
         self._engine = engine
         self._versions = versions
