@@ -52,5 +52,5 @@ def map_array(path: Path) -> np.ndarray:
     """Map a `.npy` into memory. Raises VectorsError."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise VectorsError(f"{path} is not a whole NumPy array; embed the images again.") from error

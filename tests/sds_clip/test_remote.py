@@ -112,7 +112,7 @@ def test_jobs_are_retried_and_deleted(run: Callable[..., str], read: Callable[..
 
 
 def test_workers_are_listed(run: Callable[..., str], read: Callable[..., Any]) -> None:
-    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "job"]
+    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job"]
     assert run("workers").split() == header
     assert read("workers") == []
 

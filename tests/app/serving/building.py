@@ -15,6 +15,7 @@ from app.serving.engine import Engine
 from app.serving.served_models import ServedModels
 from models.clip import Clip
 from models.disk_cache import DiskCache
+from tests.tokenizing import Tokenizing
 
 CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))
 
@@ -49,7 +50,7 @@ def gated(clip: Clip, gate: threading.Event, reached: threading.Event | None = N
         assert gate.wait(30)
         return clip.tokenizer(texts)
 
-    return replace(clip, tokenizer=tokenize)
+    return replace(clip, tokenizer=Tokenizing(tokenize))
 
 
 def large_set(number: int) -> ClassSet:

@@ -15,6 +15,7 @@ from app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
 from models.clip import Clip
 from models.disk_cache import DiskCache
 from tests.app.serving.building import CLASSES, building, gated, large_set
+from tests.tokenizing import Tokenizing
 
 
 async def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ async def test_a_restart_reads_the_weights_from_disk(small_clip: Clip, tmp_path:
 
     async with building(small_clip, tmp_path) as (engine, classes):
         _, built = await classes.of(engine.models.resolve(None), CLASSES)
-    async with building(replace(small_clip, tokenizer=unused), tmp_path) as (engine, classes):
+    async with building(replace(small_clip, tokenizer=Tokenizing(unused)), tmp_path) as (engine, classes):
         _, read = await classes.of(engine.models.resolve(None), CLASSES)
     assert torch.equal(built, read)
 
@@ -93,7 +94,7 @@ async def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: 
         encoded.extend(texts)
         return small_clip.tokenizer(texts)
 
-    async with building(replace(small_clip, tokenizer=counting), tmp_path) as (engine, classes):
+    async with building(replace(small_clip, tokenizer=Tokenizing(counting)), tmp_path) as (engine, classes):
         served = engine.models.resolve(None)
         await asyncio.gather(classes.of(served, CLASSES), classes.of(served, CLASSES))
     assert len(encoded) == CLASSES.size
@@ -125,7 +126,10 @@ async def test_disk_is_read_beside_the_loop_and_a_set_built_meanwhile_is_not_bui
         return small_clip.tokenizer(texts)
 
     disk = GatedDisk(tmp_path / "classes.sqlite3")
-    async with building(replace(small_clip, tokenizer=counting), tmp_path, disk=disk) as (engine, classes):
+    async with building(replace(small_clip, tokenizer=Tokenizing(counting)), tmp_path, disk=disk) as (
+        engine,
+        classes,
+    ):
         served = engine.models.resolve(None)
         asked = {asyncio.create_task(classes.of(served, CLASSES)) for _ in disk.gates}
         for _ in disk.gates:

@@ -18,6 +18,7 @@ from app.serving.forward import Features, as_features
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
 from tests.app.serving.building import new_engine
+from tests.tokenizing import Tokenizing
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -87,7 +88,7 @@ async def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -
         encoded.append(len(texts))
         return small_clip.tokenizer(texts)
 
-    async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
+    async with serving(dataclasses.replace(small_clip, tokenizer=Tokenizing(counting))) as engine:
         served = engine.models.resolve(None)
         await features_of(engine, served, texts=TEXTS)
         await features_of(engine, served, texts=[*TEXTS, "a third"])
@@ -104,7 +105,7 @@ async def test_another_request_is_answered_between_the_texts_of_a_long_one(small
         tokenized.append(len(texts))
         return small_clip.tokenizer(texts)
 
-    clip = dataclasses.replace(small_clip, tokenizer=counting)
+    clip = dataclasses.replace(small_clip, tokenizer=Tokenizing(counting))
     async with serving(clip, max_batch=4, text_cache_size=0) as engine:
         served = engine.models.resolve(None)
         texts = [f"text {number}" for number in range(40)]
@@ -147,7 +148,9 @@ async def test_two_active_keys_have_short_turns_and_a_key_alone_has_full_batches
         async with engine.request(served, texts=texts, caller=caller) as new_texts:
             await features_of(engine, served, texts=texts, new_texts=new_texts)
 
-    async with serving(dataclasses.replace(small_clip, tokenizer=counting), max_batch=8) as engine:
+    async with serving(
+        dataclasses.replace(small_clip, tokenizer=Tokenizing(counting)), max_batch=8
+    ) as engine:
         served = engine.models.resolve(None)
         await ask("alice")
         assert tokenized == [8]
@@ -163,7 +166,7 @@ async def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:
         tokenized.append(sum(map(len, texts)))
         return small_clip.tokenizer(texts)
 
-    async with serving(dataclasses.replace(small_clip, tokenizer=counting)) as engine:
+    async with serving(dataclasses.replace(small_clip, tokenizer=Tokenizing(counting))) as engine:
         texts = [f"{number} {'a' * 4000}" for number in range(40)]
         await features_of(engine, engine.models.resolve(None), texts=texts)
     assert len(tokenized) > 1

@@ -13,6 +13,7 @@ from app.errors import ClassesBuilding
 from app.serving.served_models import ModelHandle
 from models.clip import Clip
 from tests.app.serving.building import CLASSES, building, gated, large_set
+from tests.tokenizing import Tokenizing
 
 
 async def test_small_sets_in_use_are_ready_before_the_swap(
@@ -27,7 +28,7 @@ async def test_small_sets_in_use_are_ready_before_the_swap(
     async with building(small_clip, tmp_path) as (engine, classes):
         old = engine.models.resolve(None)
         await classes.of(old, CLASSES)
-        new = ModelHandle("small", 2, replace(other_clip, tokenizer=counting))
+        new = ModelHandle("small", 2, replace(other_clip, tokenizer=Tokenizing(counting)))
         await classes.prepare(new, old, timeout_s=10)
         assert len(encoded) == CLASSES.size
         answered, weights = await classes.of(new, CLASSES)
