@@ -85,8 +85,9 @@ def install_openapi(app: FastAPI) -> None:
             schemas.update(definitions.get("$defs", {}))
             description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, methods, access in auth.declared(app):
-                for method in methods & {each.upper() for each in description["paths"].get(path, ())}:
-                    operation = description["paths"][path][method.lower()]
+                operations = description["paths"].get(path.replace(":path}", "}"), {})
+                for method in methods & {each.upper() for each in operations}:
+                    operation = operations[method.lower()]
                     # {} because without a keys file no key is needed.
                     operation["security"] = [{}, *({"key": [scope]} for scope in access or ())]
             app.openapi_schema = description

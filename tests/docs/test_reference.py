@@ -20,7 +20,7 @@ def test_every_setting_of_the_service_and_of_workers_is_there_once() -> None:
     named = re.findall(r"^\| `SDS_CLIP_(\w+)`", settings.page(), re.MULTILINE)
     assert len(named) == len(set(named))
     own = {"worker_device", "worker_threads", "worker_nice"}
-    workers = WorkerConfig.__dataclass_fields__.keys() - {"queue", "limits", "nice"}
+    workers = WorkerConfig.__dataclass_fields__.keys() - {"queue", "limits", "nice", "retention"}
     assert {name.lower() for name in named} == Settings.model_fields.keys() | workers | own | {
         "url",
         "api_key",
