@@ -43,6 +43,16 @@ async def in_own_thread(call: Callable[[], Result], name: str) -> Result:
     return await future
 
 
+async def to_the_end(call: Callable[[], Result], name: str) -> Result:
+    """Run `call` in a new thread. A caller that is cancelled goes on only when the call has ended."""
+    running = asyncio.ensure_future(in_own_thread(call, name))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
 def with_one_torch_thread(call: Callable[[], Result], threads: int) -> Result:
     """Run `call` with one intra-op thread in this thread, then restore `threads` for new threads.
 

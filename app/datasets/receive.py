@@ -19,6 +19,7 @@ from app.datasets.folders import (
     write_all,
 )
 from app.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
+from app.threads import to_the_end
 from models.atomic import sync_folder
 
 MAX_SHARDS = 10_000
@@ -40,7 +41,7 @@ async def receive_archive(claim: Claim, chunks: AsyncIterable[bytes], *, max_byt
     Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull.
     """
     received = await receive(_archive_only(chunks), claim.folder / ARCHIVE, max_bytes=max_bytes)
-    claim.keep_upload()
+    await to_the_end(claim.keep_upload, "keep upload")
     return received
 
 
@@ -67,7 +68,7 @@ async def receive_shards(
         left -= received[-1].size_bytes
     if not received:
         raise EmptyUpload("The upload contains no shards; send at least one.", param="file")
-    claim.keep_upload()
+    await to_the_end(claim.keep_upload, "keep upload")
     return received
 
 

@@ -22,7 +22,7 @@ from app.store import SeenBy
 from app.store.datasets import new_dataset_id
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads, in_store_thread
-from app.threads import in_own_thread
+from app.threads import in_own_thread, to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,10 @@ class DatasetService:
     async def _claimed(self, dataset_id: str) -> AsyncIterator[Claim]:
         """The claim on a new data set. Its upload is removed unless the block ends normally."""
         with ExitStack() as stack:
-            claim = stack.enter_context(self._folders.claim(dataset_id))
+            # The disk may be slow, and the event loop does not wait for it.
+            claim = await to_the_end(
+                lambda: stack.enter_context(self._folders.claim(dataset_id)), "claim upload"
+            )
             undo = stack.enter_context(ExitStack())
             undo.callback(claim.drop_upload)
             try:
