@@ -52,7 +52,7 @@ def test_quick_run_floods_in_every_way_and_prints_what_came_of_it(
     assert all(f"| {name} | " in times for name in (ALONE, *KINDS, AGAIN))
     for kind, expected in (
         ("requests", " x 200"),
-        ("texts", " x 200"),
+        ("texts", " x 429 max_items_per_s_per_key"),
         ("uploads", "x 422 invalid_request"),
         ("jobs", " x 202"),
         ("streams", "6 x without answer at the end"),
