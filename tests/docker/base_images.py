@@ -7,28 +7,27 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tests.docker.compose import REPOSITORY, services
+from tests.docker.compose import BASE
 from tests.docker.engine import Engine
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 DEBIAN = "sds-clip-test/debian"
-DOCKERFILE = REPOSITORY / "docker" / "api.Dockerfile"
 PIP_CONF = Path("etc/pip.conf")
 
 
-def base_images() -> dict[str, str]:
-    """What the Dockerfiles and docker-compose.yml name, by the name of its stand-in."""
-    (python,) = set(re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.MULTILINE))
-    return {
-        "python": python.partition("@")[0],
-        **{name: services()[name]["image"].partition("@")[0] for name in ("redis", "postgres")},
-    }
+def base_images(source: Path) -> dict[str, str]:
+    """What the Dockerfiles and docker-compose.yml of a release name, by the name of its stand-in."""
+    (python,) = set(re.findall(r"^FROM (\S+)", (source / "docker/api.Dockerfile").read_text(), re.MULTILINE))
+    fetched = re.findall(r"^ +image: ((redis|postgres):\S+)", (source / BASE).read_text(), re.MULTILINE)
+    return {name: tag.partition("@")[0] for tag, name in [(python, "python"), *fetched]}
 
 
-def provide(engine: Engine, folder: Path) -> bool:
-    """Pull the base images, or make stand-ins if no registry answers. Returns whether they are stand-ins."""
+def provide(engine: Engine, folder: Path, source: Path) -> bool:
+    """Pull a release's base images, or make stand-ins if no registry answers. Returns whether they are stand-ins."""
     missing = {
-        name: tag for name, tag in base_images().items() if not engine.run("images", "--quiet", tag).strip()
+        name: tag
+        for name, tag in base_images(source).items()
+        if not engine.run("images", "--quiet", tag).strip()
     }
     made = False
     for name, tag in missing.items():

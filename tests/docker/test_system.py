@@ -46,7 +46,7 @@ def engine() -> Iterator[Engine]:
 
 def build(engine: Engine, source: Path, tag: str) -> None:
     """Build both images as they are."""
-    is_offline = provide(engine, CACHE)
+    is_offline = provide(engine, CACHE, source)
     options = ["--build-arg=TORCH_INDEX_URL=https://pypi.org/simple"] if is_offline else []
     for name in IMAGES:
         engine.run(
