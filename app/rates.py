@@ -23,23 +23,24 @@ class Rates:
 
         Raises: KeyLimitReached.
         """
-        left = self._left(key)
+        now, left = self._left(key)
         if left <= 0:
             wait_s = max(1, math.ceil(-left / self._per_s))
             raise KeyLimitReached("max_items_per_s_per_key", self._per_s, retry_after_s=wait_s)
-        self._set(key, left - items)
+        self._set(key, now, left - items)
 
     def owe(self, key: str, amount: int) -> float:
         """Take an amount in any case, and return the seconds until the debt is paid."""
-        left = self._left(key) - amount
-        self._set(key, left)
-        return max(0.0, -left / self._per_s) if key else 0.0
+        now, left = self._left(key)
+        self._set(key, now, left - amount)
+        return max(0.0, (amount - left) / self._per_s) if key else 0.0
 
-    def _left(self, key: str) -> float:
+    def _left(self, key: str) -> tuple[float, float]:
+        """The time now, and what is left."""
         now = self._clock()
         left, since = self._buckets.get(key, (self._per_s, now))
-        return min(self._per_s, left + self._per_s * (now - since))
+        return now, min(self._per_s, left + self._per_s * (now - since))
 
-    def _set(self, key: str, left: float) -> None:
+    def _set(self, key: str, now: float, left: float) -> None:
         if key:
-            self._buckets[key] = left, self._clock()
+            self._buckets[key] = left, now

@@ -72,9 +72,9 @@ async def embeddings(
         for index, embedding in zip(places, written(vectors, body.encoding_format), strict=True)
     ]
     clip = found.model.clip
-    tokens = (
-        sum(await asyncio.to_thread(clip.tokenizer.count, list(texts.values()))) + len(images) * clip.patches
-    )
+    tokens = len(images) * clip.patches
+    if texts:
+        tokens += sum(await asyncio.to_thread(clip.tokenizer.count, list(texts.values())))
     return json_answer(
         EmbeddingsResponse(
             data=sorted(items, key=lambda item: item.index),
