@@ -4,7 +4,7 @@ The steady key sends /match with an image and two changing texts at random times
 alone. The other key has `clients` that ask again as soon as they are answered, whatever the answer: /match with an
 image; /match with 1,024 new texts; bodies and uploads of 8 MiB beside slow ones; jobs, which it cancels; and event
 streams. Phases alternate in rounds, and each round has a phase alone at its beginning and one at its end. A request's
-time counts from when it was due. All clients share the cores with the service.
+time counts from when it was due. All clients share the cores with the service, those of the flood at a low priority.
 """
 
 import json

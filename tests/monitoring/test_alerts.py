@@ -29,8 +29,9 @@ CASES = {
     "SdsClipDown": Case({f"up{{{ON_SERVICE}}}": "1x5 0x5"}, "5m", "8m", SERVICE),
     "SdsClipErrors": Case(
         {
-            'sds_clip_requests_total{status="200"}': "0+98x40",
-            'sds_clip_requests_total{status="500"}': "0x10 0+2x30",
+            'sds_clip_requests_total{route="/match",status="200"}': "0+98x40",
+            'sds_clip_requests_total{route="/match",status="500"}': "0x10 0+2x30",
+            'sds_clip_requests_total{route="/ready",status="503"}': "0+50x40",  # probes do not count
         },
         "10m",
         "30m",
