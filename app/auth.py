@@ -18,7 +18,7 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 from starlette.types import Scope as ASGIScope
 
-from app.errors import ConfigurationError, MissingScope, Unauthorized
+from app.errors import ConfigurationError, InvalidRequest, MissingScope, Unauthorized
 from app.guard import LOOPBACK_HOSTS
 from app.keys import Caller, Key, KeyRing, Scope
 from app.settings import Settings
@@ -71,6 +71,23 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
 
     check.declared_access = scopes  # type: ignore[attr-defined]
     return check
+
+
+def is_revoked(request: Request, caller: Caller) -> bool:
+    """Whether the caller's key was removed, or lost a scope, since its request was admitted."""
+    ring: KeyRing | None = request.app.state.key_ring
+    if ring is None:
+        return False
+    request.scope["state"].pop("key", None)
+    key = identify(request.scope, ring)
+    return key is None or not caller.scopes <= set(key.scopes)
+
+
+def check_key(request: Request, name: str) -> None:
+    """Raise InvalidRequest unless there is a key of this name, or there are no keys at all."""
+    ring: KeyRing | None = request.app.state.key_ring
+    if ring is not None and not ring.has(name):
+        raise InvalidRequest(f"There is no key named {name[:64]}; send the name of a key.", param="owner")
 
 
 async def public() -> None:

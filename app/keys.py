@@ -1,4 +1,4 @@
-"""The keys file: `create_key` writes it, and `KeyRing` reads it and notices changes."""
+"""The keys file: `create_key` and `delete_key` change it, and `KeyRing` reads it and notices changes."""
 
 import hashlib
 import hmac
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ConfigurationError, MissingScope
@@ -100,6 +101,11 @@ class KeyRing:
                 found = key
         return found
 
+    def has(self, name: str) -> bool:
+        """Whether there is a key of this name."""
+        self._refresh()
+        return any(key.name == name for key in self._keys)
+
     def _refresh(self) -> None:
         now_s = time.monotonic()
         if now_s - self._checked_s < RECHECK_S:
@@ -122,9 +128,6 @@ def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
 
     Raises: ConfigurationError for a name in use, an unknown scope, or a file that cannot be used.
     """
-    keys = _read(path) if path.exists() else []
-    if any(key.name == name for key in keys):
-        raise ConfigurationError(f"{path} already has a key named {name}; choose another name.")
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
         key = Key(name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)))
@@ -134,8 +137,33 @@ def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
                 f"The name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes or underscores."
             ) from None
         raise ConfigurationError(f"A key needs at least one of the scopes {', '.join(SCOPES)}.") from None
-    _write(path, KeysFile(keys=[*keys, key]))
+    with _locked(path):
+        keys = _read(path) if path.exists() else []
+        if any(each.name == name for each in keys):
+            raise ConfigurationError(f"{path} already has a key named {name}; choose another name.")
+        _write(path, KeysFile(keys=[*keys, key]))
     return secret
+
+
+def read_keys(path: Path) -> Sequence[Key]:
+    """The keys of the file. Raises ConfigurationError for a file that cannot be used."""
+    return _read(path)
+
+
+def delete_key(path: Path, name: str) -> None:
+    """Remove a key from the file. Raises ConfigurationError for an unknown name or a file that cannot be used."""
+    with _locked(path):
+        keys = _read(path)
+        kept = [key for key in keys if key.name != name]
+        if len(kept) == len(keys):
+            raise ConfigurationError(f"{path} has no key named {name}; `sds-clip keys list` shows the names.")
+        _write(path, KeysFile(keys=kept))
+
+
+def _locked(path: Path) -> FileLock:
+    """What keeps two programs from changing the file at once. It lies beside the file, which is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), mode=0o600, fallback_to_soft=False)
 
 
 def _digest(secret: str) -> str:

@@ -57,7 +57,7 @@ class Metrics:
         self._request_seconds.labels(route).observe(seconds)
 
     def throttled(self, limit: str, key: str) -> None:
-        """Count a 429, by the error's code and the name of the caller's API key."""
+        """Count a 429, by the limit that refused it and the name of the caller's API key."""
         self._throttled.labels(limit, key).inc()
 
     def stage(self, stage: str, seconds: float) -> None:

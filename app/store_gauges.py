@@ -23,6 +23,8 @@ FRESH_S = 5.0
 """How long values are used again, so that several scrapers cost one reading."""
 WAIT_S = 2.0
 """How long a scrape waits for a reading. One that takes longer goes on, and later scrapes use it."""
+KEEP_S = 60.0
+"""How long the values of the last reading are used while the next one takes longer."""
 
 
 class StoreGauges:
@@ -42,12 +44,14 @@ class StoreGauges:
         self._read_at = float("-inf")
 
     async def refresh(self) -> None:
-        """Read the values again if they are old. A reading that takes too long leaves them out."""
+        """Read the values again if they are old. While a reading takes long, the last values stay, for a minute."""
         if time.monotonic() - self._read_at < FRESH_S:
             return
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(), name="gauges")
         await asyncio.wait([self._reading], timeout=WAIT_S)
+        if time.monotonic() - self._read_at > KEEP_S:
+            self._overview = None
 
     async def close(self) -> None:
         if self._reading is not None:
@@ -68,7 +72,7 @@ class StoreGauges:
             yield clock_skew(self._store.clock_skew_s())
 
     async def _read(self) -> None:
-        self._free_bytes = self._overview = None
+        self._free_bytes = None
         try:
             # The disk first: it may answer while the database does not.
             self._free_bytes = await in_own_thread(self._disk, "disk gauges")

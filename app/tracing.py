@@ -20,25 +20,28 @@ Carrier = Mapping[str, str]
 """What W3C's Trace Context puts into headers: `traceparent`, and perhaps `tracestate`."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+"""The first one that is set holds. An empty variable is not set."""
+_UNNAMED = "unknown_service"
 _W3C = TraceContextTextMapPropagator()
 
 
 def is_on(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the standard variables ask for traces."""
     is_off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    wanted = environment.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
-    return wanted and not is_off and any(environment.get(name) for name in _ENDPOINTS)
+    exporters = (environment.get("OTEL_TRACES_EXPORTER") or "otlp").split(",")
+    return "otlp" in exporters and not is_off and any(environment.get(name) for name in _ENDPOINTS)
 
 
 def configure(service: str) -> None:
-    """Send traces if the variables ask for them. OTEL_SERVICE_NAME replaces the name of the service.
+    """Send traces if the variables ask for them. They may also name the service differently.
 
-    Raises: ConfigurationError if the packages are missing, or the variables ask for another protocol.
+    Raises: ConfigurationError if the packages are missing, or the variables ask for another protocol or are wrong.
     """
     if not is_on():
         return
-    if any(os.environ.get(name, "http/protobuf") != "http/protobuf" for name in _PROTOCOLS):
+    protocol = next(filter(None, map(os.environ.get, _PROTOCOLS)), "http/protobuf")
+    if protocol != "http/protobuf":
         raise ConfigurationError(f"Traces are sent by http/protobuf alone; set {_PROTOCOLS[0]} to it.")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -50,9 +53,14 @@ def configure(service: str) -> None:
             "The variables of OpenTelemetry ask for traces, but its packages are missing; run "
             "pip install 'sds-clip[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT."
         ) from error
-    named = "OTEL_SERVICE_NAME" in os.environ
-    provider = TracerProvider(resource=Resource.create({} if named else {"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        resource = Resource.create()
+        if str(resource.attributes["service.name"]).startswith(_UNNAMED):
+            resource = resource.merge(Resource({"service.name": service}))
+        provider = TracerProvider(resource=resource)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise ConfigurationError(f"A variable of OpenTelemetry has a wrong value: {error}.") from error
     trace.set_tracer_provider(provider)
 
 

@@ -106,7 +106,7 @@ class JobContext:
     ) -> Job:
         """End the job with its results. It is tried again while the database is away and the lease lasts.
 
-        Raises: AliasMoved, AliasLocked, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
+        Raises: AliasMoved, AliasLocked, MissingScope, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
         """
         files = None if version is None or version.folder is None else self.config.data_dir / version.folder
         while True:

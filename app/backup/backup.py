@@ -9,7 +9,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +26,7 @@ from app.store.database import Database
 from app.store.states import TERMINAL
 from app.store.tables import jobs
 from app.store.transfer import Row, read_rows, snapshot
+from models.atomic import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -48,18 +51,35 @@ def write_backup(database: Database, data_dir: Path, out: BinaryIO) -> Holds:
     Raises: BackupError, StoreUnavailable, ConfigurationError, OSError. What was written is then no backup, and an
     attempt to restore it says so.
     """
+    with _scratch(data_dir) as scratch:
+        return _write(database, data_dir, scratch, out)
+
+
+def write_backup_file(database: Database, data_dir: Path, file: Path) -> Holds:
+    """Write a backup beside the file, and rename it when it is complete. Raises what `write_backup` raises."""
+    with _scratch(data_dir) as scratch:
+        for left in file.parent.glob(f".{escape(file.name)}.????????"):  # by a backup that was killed
+            left.unlink()
+        with atomic_file(file, mode=0o600) as out:
+            return _write(database, data_dir, scratch, out)
+
+
+def _scratch(data_dir: Path) -> AbstractContextManager[Path]:
     if not data_dir.is_dir():
         raise BackupError(f"There is no data folder {data_dir}. Name it by --data-dir or SDS_CLIP_DATA_DIR.")
-    with scratch_folder(data_dir / SCRATCH) as scratch:
-        links = scratch / "links"
-        header, named, missing = _consistent(database, data_dir, scratch, links)
-        archive = ArchiveWriter(out, header)
-        archive.add_file(ROWS, scratch / ROWS)
-        for folder in sorted({folder for each in named for folder in each.folders}):
-            if (links / folder).exists():
-                archive.add_tree(f"{FILES}/{folder}", links / folder)
-        archive.finish(missing)
-        return Holds(header.rows, archive.size_bytes, missing)
+    return scratch_folder(data_dir / SCRATCH)
+
+
+def _write(database: Database, data_dir: Path, scratch: Path, out: BinaryIO) -> Holds:
+    links = scratch / "links"
+    header, named, missing = _consistent(database, data_dir, scratch, links)
+    archive = ArchiveWriter(out, header)
+    archive.add_file(ROWS, scratch / ROWS)
+    for folder in sorted({folder for each in named for folder in each.folders}):
+        if (links / folder).exists():
+            archive.add_tree(f"{FILES}/{folder}", links / folder)
+    archive.finish(missing)
+    return Holds(header.rows, archive.size_bytes, missing)
 
 
 def _consistent(

@@ -26,7 +26,7 @@ from models.atomic import write_atomic
 SCRATCH = "restoring"
 """The folder in the data folder in which a backup is unpacked."""
 _PLACED = "placed.json"
-"""In that folder: the files that an unfinished restore has put, or will have put, into their places."""
+"""In that folder: the database of an unfinished restore, and the files that it has put, or will have put, in place."""
 
 
 def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Holds:
@@ -38,7 +38,7 @@ def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Hold
     with scratch_folder(data_dir / SCRATCH) as scratch:
         with database.reading() as connection:
             _check_no_rows(connection)
-        _remove_placed(data_dir)
+        _remove_placed(data_dir, database)
         _check_no_files(data_dir)
         archive = ArchiveReader(source)
         check_known(archive.header.revision)
@@ -54,7 +54,7 @@ def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Hold
             with database.writing() as connection:
                 _check_no_rows(connection)
                 replace_tables(connection, archive.header.revision, all_rows_in(rows))
-                _place(files, data_dir, folders)
+                _place(files, data_dir, folders, database)
         except WrongRows as error:
             raise damaged(f"its rows are wrong ({error})") from error
         (data_dir / SCRATCH / _PLACED).unlink()
@@ -80,10 +80,10 @@ def _check_no_files(data_dir: Path) -> None:
             )
 
 
-def _place(files: Path, data_dir: Path, folders: set[str]) -> None:
+def _place(files: Path, data_dir: Path, folders: set[str], database: Database) -> None:
     """Move the folders to their places, and sync them to disk. They are noted first, for a repeated restore."""
     present = sorted(folder for folder in folders if (files / folder).exists())
-    write_atomic(data_dir / SCRATCH / _PLACED, json.dumps(present))
+    write_atomic(data_dir / SCRATCH / _PLACED, json.dumps({"database": database.name, "folders": present}))
     for folder in present:
         target = data_dir / folder
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +92,12 @@ def _place(files: Path, data_dir: Path, folders: set[str]) -> None:
     os.sync()
 
 
-def _remove_placed(data_dir: Path) -> None:
-    """Remove the files of a restore that ended before its rows were written."""
+def _remove_placed(data_dir: Path, database: Database) -> None:
+    """Remove the files of a restore that ended before its rows were written to this database, which has none."""
     note = data_dir / SCRATCH / _PLACED
     with contextlib.suppress(FileNotFoundError):
-        for folder in json.loads(note.read_text(encoding="utf-8")):
-            shutil.rmtree(data_dir / folder, ignore_errors=True)
-        note.unlink()
+        placed = json.loads(note.read_text(encoding="utf-8"))
+        if placed["database"] == database.name:  # otherwise its rows may be in another one
+            for folder in placed["folders"]:
+                shutil.rmtree(data_dir / folder, ignore_errors=True)
+            note.unlink()

@@ -31,8 +31,8 @@ async def stream(
 ) -> AsyncIterator[str]:
     """Yield frames of the update that was already read, then of those that `read` returns after a number.
 
-    `ending` says whether the process is about to stop. While the database is unavailable, only heartbeats are
-    sent.
+    `ending` says whether the stream must end, because the process is about to stop or the key was removed. While the
+    database is unavailable, only heartbeats are sent.
     """
     update, last, progress, told_at = first, after, None, time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
@@ -51,11 +51,11 @@ async def stream(
         if frames:
             told_at = time.monotonic()
             yield "".join(frames)
-        if ending():  # the client reconnects to a process that stays up
-            return
         if is_all:
             await asyncio.sleep(POLL_S)
         update = await _next(read, update, last)
+        if ending():  # the client reconnects, and misses nothing
+            return
 
 
 async def _next(read: Callable[[int], Awaitable[JobUpdate]], before: JobUpdate, last: int) -> JobUpdate:

@@ -221,13 +221,15 @@ def _owner_of(store: Workspace, alias: str) -> str:
 
 
 def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo]":
-    """The aliases as their caller may see them. Those of others lack their owner and unseen previous versions."""
+    """The aliases as their caller may see them: without unseen previous versions, and others' without their owner."""
     seen = store.versions.among([alias.previous for alias in aliases if alias.previous is not None])
     return [
         AliasInfo.model_validate(
-            alias
-            if caller.sees in (None, alias.owner)
-            else replace(alias, previous=alias.previous if alias.previous in seen else None, owner="")
+            replace(
+                alias,
+                previous=alias.previous if alias.previous in seen else None,
+                owner=alias.owner if caller.sees in (None, alias.owner) else "",
+            )
         )
         for alias in aliases
     ]

@@ -115,7 +115,7 @@ class Sweeper:
     def _served(self) -> set[str]:
         """The versions that serving processes have loaded for an alias, or are about to load."""
         try:
-            reports = FileReports(self._data_dir / REPORTS).read()
+            reports = FileReports(self._data_dir / REPORTS, self._store.now).read()
         except FileNotFoundError:  # no process has ever served
             return set()
         names = [name for report in reports for name in report.content.get("models", [])]

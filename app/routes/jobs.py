@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from app.auth import is_revoked
 from app.content_type import JSON
 from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
@@ -99,7 +100,7 @@ async def events(
     if seen is not None and first.job.status in TERMINAL and not first.events:
         return Response(status_code=204)
     engine: Engine = request.app.state.engine
-    frames = stream(read, first, start, ending=lambda: engine.draining)
+    frames = stream(read, first, start, ending=lambda: engine.draining or is_revoked(request, caller))
     return EventStream(frames, backend.streams, caller)
 
 

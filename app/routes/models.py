@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.auth import requires
+from app.auth import check_key, requires
 from app.backend import Backend
 from app.bodies import reads
 from app.errors import (
@@ -123,6 +123,7 @@ async def version(caller: ReadModels, backend: BackendDep, version: str) -> Vers
     openapi_extra=describe_json(PromoteRequest),
 )
 async def promote(
+    request: Request,
     caller: ChangeModels,
     backend: BackendDep,
     version: str,
@@ -133,6 +134,8 @@ async def promote(
 
     A key without the scope admin can point an alias that was given to it to versions that its own jobs made.
     """
+    if body.owner:
+        check_key(request, body.owner)
     return await rollout.follow(await backend.versions.promote(caller, version, body), body.wait_s)
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from app.errors import AliasLocked, AliasMoved, MissingScope, NothingToRollBack, UnknownRecord
 from app.store import version_sql
+from app.store.owned import usable_by
 from app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
 from app.store.tables import aliases, promotions
 
@@ -79,7 +80,8 @@ def promote(
 def roll_back(connection: Connection, move: Move, now: float) -> Alias:
     """Point an alias to its previous version.
 
-    Raises: UnknownRecord, MissingScope, AliasLocked, NothingToRollBack, AliasMoved.
+    Raises: UnknownRecord, AliasLocked, NothingToRollBack, AliasMoved; MissingScope if the owner that the move is
+    limited to does not have the alias, or did not make the version.
     """
     old = find_held(connection, move.alias)
     _check_owner(move, old)
@@ -94,6 +96,12 @@ def roll_back(connection: Connection, move: Move, now: float) -> Alias:
     history = earlier(connection, old)
     restored = next(each for each in history if each.version == old.previous)
     version_sql.hold(connection, restored.version, param="version")
+    if version_sql.find(connection, restored.version, seen=usable_by(move.of_owner)) is None:
+        raise MissingScope(
+            f"The alias {move.alias} would go back to a version of another key, which needs a key with the scope "
+            "admin. Promote a version of this key instead.",
+            param="alias",
+        )
     previous = nearest(connection, history, other_than=restored.version)
     new = _point(connection, old, restored.version, previous, now)
     _audit(connection, AliasAction.ROLL_BACK, new, move, now, origin=old.version, back_to=restored.number)
@@ -171,8 +179,9 @@ def _check_owner(move: Move, alias: Alias | None) -> None:
 def _refuse_locked(alias: Alias) -> None:
     if alias.lock is not None:
         raise AliasLocked(
-            f"The alias {alias.name} is locked, and stays where it is: {alias.lock} To move it, unlock it first "
-            f"(POST /models/{alias.name}/unlock, or `sds-clip models unlock {alias.name}`).",
+            f"The alias {alias.name} is locked, and stays where it is: {alias.lock} To move it, unlock it first with "
+            f"a key that has the scope admin (POST /models/{alias.name}/unlock, or `sds-clip models unlock "
+            f"{alias.name}`).",
             param="alias",
         )
 

@@ -39,6 +39,8 @@ class Database:
         self.is_sqlite = self._engine.dialect.name == "sqlite"
         self.file = Path(self._engine.url.database or "") if self.is_sqlite else None
         """The file of an SQLite database."""
+        self.name = self._engine.url.set(username=None, password=None).render_as_string()
+        """The URL without user and password."""
         # On SQLite a writer takes its lock at the start. A transaction that reads first could not get the
         # lock later without the risk of a deadlock.
         self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")

@@ -11,7 +11,7 @@ from app.store.clock import Clock
 from app.store.database import Database
 from app.store.owned import Conditions, owned
 from app.store.paging import page
-from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
+from app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
 from app.store.transitions import locked_job, move
@@ -284,8 +284,7 @@ def stored_too_much(limit: int) -> KeyLimitReached:
 def _stored(owner: str) -> Select[Any]:
     """The sum of the bytes of an owner's data sets that have files."""
     total = cast(func.coalesce(func.sum(datasets.c.size_bytes), 0), BigInteger)
-    statuses = [DatasetStatus.VALIDATING, DatasetStatus.READY]
-    return select(total).where(datasets.c.owner == owner, datasets.c.status.in_(statuses))
+    return select(total).where(datasets.c.owner == owner, datasets.c.status.in_(WITH_FILES))
 
 
 def _used_up(attempts: int, interruptions: int) -> Json | None:

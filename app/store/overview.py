@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from app.store.clock import Clock
 from app.store.database import Database
-from app.store.records import DatasetStatus, VersionStatus
+from app.store.records import WITH_FILES, DatasetStatus, VersionStatus
 from app.store.states import HELD, JobKind, JobStatus
 from app.store.tables import datasets, jobs, versions, workers
 from app.store.workers import LIVING_S
@@ -84,13 +84,12 @@ def _workers(connection: Connection, now: float) -> dict[str, Any]:
 
 
 def _datasets(connection: Connection) -> dict[str, Any]:
-    # As a float, because PostgreSQL's integers end at 2 GiB.
-    size = func.sum(datasets.c.source["size_bytes"].as_float())
+    size = func.sum(datasets.c.size_bytes)
     statement = select(datasets.c.status, func.count(), size).group_by(datasets.c.status)
     counts, sizes = _by_status(connection, statement)
     return {
         "datasets": {status: counts.get(status, 0) for status in DatasetStatus},
-        "dataset_bytes": {status: sizes.get(status, 0.0) for status in DatasetStatus},
+        "dataset_bytes": {status: sizes.get(status, 0.0) for status in WITH_FILES},
     }
 
 

@@ -22,12 +22,14 @@ def made_by(owner: str | None) -> Conditions:
     return (or_(versions.c.owner == owner, by_job),)
 
 
-def seen_by(owner: str | None) -> Conditions:
-    """The condition on the versions that an owner sees and uses: its own, and what the service offers to all.
+def usable_by(owner: str | None) -> Conditions:
+    """The condition on the versions that an owner may put in service: its own, and the operator's, without a folder."""
+    return () if owner is None else (or_(*made_by(owner), versions.c.folder.is_(None)),)
 
-    The service offers the operator's own models, which have no folder, and every version that an alias points to.
-    """
+
+def seen_by(owner: str | None) -> Conditions:
+    """The condition on the versions that an owner sees: those of `usable_by`, and every one that an alias points to."""
     if owner is None:
         return ()
     aliased = exists().where(aliases.c.version == versions.c.id)
-    return (or_(*made_by(owner), versions.c.folder.is_(None), aliased),)
+    return (or_(*usable_by(owner), aliased),)

@@ -201,6 +201,9 @@ class DatasetStatus(StrEnum):
     DELETED = "deleted"
 
 
+WITH_FILES = (DatasetStatus.VALIDATING, DatasetStatus.READY)
+
+
 class VersionStatus(StrEnum):
     """A deleted version stays as a row, so that lineage can still be read."""
 

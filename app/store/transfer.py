@@ -129,6 +129,8 @@ def replace_tables(connection: Connection, revision: str, rows: Iterable[Row]) -
         if type(error) is not exc.StatementError:
             raise
         raise WrongRows(str(error.orig)) from error
+    except (OverflowError, UnicodeError) as error:  # of SQLite's driver
+        raise WrongRows(str(error)) from error
     _continue_numbers(connection)
     upgrade(connection, HEAD)
 

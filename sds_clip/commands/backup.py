@@ -45,14 +45,16 @@ def backup(file: Path, data_dir: Path | None) -> int:
     appears when it is complete. The exit code is 1 if files were missing; `sds-clip check` names them.
     """
     settings = read_settings(data_dir=data_dir)
-    from app.backup.backup import write_backup
+    from app.backup.backup import write_backup, write_backup_file
 
+    if file.is_dir():
+        raise click.ClickException(f"{file} is a folder. Name a file, such as {file / 'backup.tar'}.")
     with _told(), open_database(settings) as database:
         if file == _STREAM:
             holds = write_backup(database, settings.data_dir, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         else:
-            holds = _write(file, database, settings.data_dir)
+            holds = write_backup_file(database, settings.data_dir, file)
     name = "The backup" if file == _STREAM else str(file)
     say(f"{name} is complete. It holds {_contents(holds)}.")
     _say_missing(holds)
@@ -112,19 +114,6 @@ def _told() -> Iterator[None]:
         raise click.ClickException(
             f"The disk is full ({error.strerror}), so nothing was kept. Free some space, and try again."
         ) from error
-
-
-def _write(file: Path, database: Database, data_dir: Path) -> Holds:
-    """Write the backup beside the file, and rename it when it is complete."""
-    from app.backup.backup import write_backup
-    from models.atomic import atomic_file
-
-    if file.is_dir():
-        raise click.ClickException(f"{file} is a folder. Name a file, such as {file / 'backup.tar'}.")
-    for left in file.parent.glob(f".{file.name}.????????"):  # by a backup that was killed
-        left.unlink()
-    with atomic_file(file, mode=0o600) as out:
-        return write_backup(database, data_dir, out)
 
 
 @contextmanager

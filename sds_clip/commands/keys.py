@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from sds_clip.options import Group, file_option, option, read_settings
-from sds_clip.table import say
+from sds_clip.table import say, table
 
 
 @click.group(
@@ -17,10 +18,18 @@ from sds_clip.table import say
     examples="""\
 sds-clip keys create phone --scope infer --keys-file keys.json
 sds-clip keys create me --scope infer --scope admin
+sds-clip keys list
+sds-clip keys delete phone
 """,
 )
 def keys() -> None:
-    """Create API keys for the service."""
+    """Create, list and delete API keys of the service."""
+
+
+keys_file_option = file_option(
+    "--keys-file",
+    help="The keys file, which is created if needed (default: SDS_CLIP_KEYS_FILE, or keys.json in SDS_CLIP_DATA_DIR).",
+)
 
 
 @keys.command(extra="serve")
@@ -35,11 +44,7 @@ def keys() -> None:
     type=click.Choice(["infer", "train", "admin"]),
     help="Give the key this scope. Repeat the option for several (default: infer).",
 )
-@file_option(
-    "--keys-file",
-    help="Add the key to this file, which is created if needed (default: SDS_CLIP_KEYS_FILE, or keys.json in "
-    "SDS_CLIP_DATA_DIR).",
-)
+@keys_file_option
 def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
     """Create an API key.
 
@@ -50,16 +55,51 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
     workers, and downloads of versions and logs. The scope admin allows promoting, rolling back and deleting
     versions. No scope includes another one.
     """
-    settings = read_settings(keys_file=keys_file)
-    path = settings.keys_file or settings.data_dir / "keys.json"
-    from app.errors import ConfigurationError
-    from app.keys import create_key
+    with _keys_file(keys_file) as path:
+        from app.keys import create_key
 
-    try:
         key = create_key(path, name, list(scope) or ["infer"])
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
     print(key)
-    given = "" if settings.keys_file and keys_file is None else f" --keys-file {shlex.quote(str(path))}"
+    is_set = keys_file is None and read_settings().keys_file is not None
+    given = "" if is_set else f" --keys-file {shlex.quote(str(path))}"
     say(f"Added the key to {path}. It is not shown again. Serve with it: sds-clip up{given}")
     return 0
+
+
+@keys.command("list", extra="serve")
+@keys_file_option
+def list_keys(keys_file: Path | None) -> int:
+    """List the names and scopes of the keys. The keys themselves are stored nowhere."""
+    with _keys_file(keys_file) as path:
+        from app.keys import read_keys
+
+        print(table(("name", "scopes"), [[key.name, " ".join(key.scopes)] for key in read_keys(path)]))
+    return 0
+
+
+@keys.command(extra="serve")
+@click.argument("name", metavar="NAME", help="The key's name; `sds-clip keys list` shows it.")
+@keys_file_option
+def delete(name: str, keys_file: Path | None) -> int:
+    """Delete an API key. The service refuses it within a second.
+
+    What the key made stays. Only keys with the scope admin see it then.
+    """
+    with _keys_file(keys_file) as path:
+        from app.keys import delete_key
+
+        delete_key(path, name)
+    say(f"Deleted the key {name} from {path}.")
+    return 0
+
+
+@contextmanager
+def _keys_file(keys_file: Path | None) -> Iterator[Path]:
+    """The file to use. Errors that have told their user what to do become errors of the command line."""
+    settings = read_settings(keys_file=keys_file)
+    from app.errors import ConfigurationError
+
+    try:
+        yield settings.keys_file or settings.data_dir / "keys.json"
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error

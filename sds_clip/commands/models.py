@@ -87,7 +87,11 @@ def _print_moved(alias: dict[str, Any]) -> None:
 
 def _print_promoted(alias: dict[str, Any]) -> None:
     _print_moved(alias)
-    say(f'To undo this, run: sds-clip models rollback {shlex.quote(alias["name"])} --reason "why"')
+    if alias["previous"] is not None:
+        say(
+            f"To go back to version {alias['previous']}, run: "
+            f'sds-clip models rollback {shlex.quote(alias["name"])} --reason "why"'
+        )
 
 
 def _print_written(written: dict[str, Any]) -> None:

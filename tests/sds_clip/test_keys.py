@@ -1,9 +1,12 @@
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from app.keys import read_keys
 from sds_clip.cli import main
 
 
@@ -46,6 +49,28 @@ def test_a_name_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
+
+
+def test_keys_are_listed_and_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = ["--keys-file", str(tmp_path / "keys.json")]
+    for name in ("phone", "me"):
+        assert main(["keys", "create", name, "--scope", "infer", "--scope", "train", *file]) == 0
+    capsys.readouterr()
+    assert main(["keys", "delete", "phone", *file]) == 0
+    assert main(["keys", "list", *file]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["me    infer train"]
+    assert main(["keys", "delete", "phone", *file]) == 2
+    assert "has no key named phone" in capsys.readouterr().err
+
+
+def test_keys_that_are_created_at_once_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    script = (
+        "import sys, pathlib, app.keys as k; k.create_key(pathlib.Path(sys.argv[1]), sys.argv[2], ['infer'])"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", script, str(file), f"key-{n}"]) for n in range(8)]
+    assert [process.wait() for process in started] == [0] * 8
+    assert {key.name for key in read_keys(file)} == {f"key-{n}" for n in range(8)}
 
 
 def test_serving_the_network_without_keys_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

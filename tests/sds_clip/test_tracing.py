@@ -147,6 +147,8 @@ def test_collector_that_never_answers_holds_up_no_request_and_no_job(tmp_path: P
         ({ENDPOINT: ""}, False),
         ({ENDPOINT: "http://collector:4318", "OTEL_SDK_DISABLED": "true"}, False),
         ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": ""}, True),
+        ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": "otlp,console"}, True),
     ],
 )
 def test_traces_are_on_if_the_standard_variables_ask_for_them(
@@ -168,3 +170,9 @@ def test_other_protocols_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(ConfigurationError, match="http/protobuf"):
         tracing.configure("service")
+    # The variable of traces goes before the one of all signals.
+    monkeypatch.setitem(os.environ, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    monkeypatch.setitem(os.environ, "OTEL_BSP_SCHEDULE_DELAY", "-1")
+    if IS_INSTALLED:
+        with pytest.raises(ConfigurationError, match="wrong value"):
+            tracing.configure("service")

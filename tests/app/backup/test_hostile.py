@@ -160,6 +160,8 @@ def test_rows_may_not_name_files_outside(archive: bytes, made: Made, empty: Syst
         (b'"generation":', b'"other":'),
         (b'"version": "', b'"version": "x'),
         (b'{"table"', b'["table"'),
+        (b'"generation": 1', b'"generation": 1' + b"0" * 30),
+        (b'"owner": "', b'"owner": "\\ud800'),
     ],
 )
 def test_rows_that_do_not_fit_the_tables_are_refused(

@@ -1,6 +1,7 @@
 """A backup or a restore that is killed harms nothing, and the next one does what it should have done."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 
 from app.backup import backup, restore
 from app.backup.backup import write_backup
+from app.backup.scratch import scratch_folder
+from app.store import Store
 from sds_clip.cli import main
 from tests.app.backup.contents import Made, System
 
@@ -92,14 +95,37 @@ def test_a_killed_restore_shows_no_row_and_can_be_repeated(
 
 
 def test_a_restore_that_was_killed_after_its_end_is_not_undone(
-    system: System, made: Made, empty: System
+    system: System, made: Made, empty: System, tmp_path: Path
 ) -> None:
     archive = io.BytesIO()
     write_backup(system.store.database, system.data_dir, archive)
     restore.restore_backup(io.BytesIO(archive.getvalue()), empty.store.database, empty.data_dir)
     files = empty.files()
     # What is there until the moment after the commit.
-    (empty.data_dir / restore.SCRATCH / "placed.json").write_text(f'["versions/{made.version}"]')
+    placed = {"database": empty.store.database.name, "folders": [f"versions/{made.version}"]}
+    (empty.data_dir / restore.SCRATCH / "placed.json").write_text(json.dumps(placed))
     with pytest.raises(restore.BackupError, match="not empty"):
         restore.restore_backup(io.BytesIO(archive.getvalue()), empty.store.database, empty.data_dir)
     assert empty.files() == files
+    another = Store(f"sqlite:///{tmp_path / 'another.db'}")
+    with pytest.raises(restore.BackupError, match="is in the way"):
+        restore.restore_backup(io.BytesIO(archive.getvalue()), another.database, empty.data_dir)
+    another.close()
+    assert empty.files() == files
+
+
+def test_a_backup_that_waits_for_its_turn_leaves_the_other_ones_file(
+    system: System, made: Made, tmp_path: Path
+) -> None:
+    file = tmp_path / "out" / "backup[1].tar"
+    beside = file.with_name(".backup[1].tar.0123abcd")
+    beside.parent.mkdir()
+    beside.write_bytes(b"half of a backup")
+    with (
+        scratch_folder(system.data_dir / backup.SCRATCH),
+        pytest.raises(restore.BackupError, match="Another process"),
+    ):
+        backup.write_backup_file(system.store.database, system.data_dir, file)
+    assert beside.exists()
+    backup.write_backup_file(system.store.database, system.data_dir, file)
+    assert left(file.parent) == [file.name]

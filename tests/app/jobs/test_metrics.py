@@ -76,6 +76,19 @@ def test_database_that_hangs_holds_up_no_scrape_and_is_asked_once(
     assert "sds_clip_store_up 1.0" in exported(service)
 
 
+def test_while_a_reading_takes_long_the_last_values_stay_for_a_while(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "sds_clip_store_up 1.0" in exported(service)
+    going_on, read = threading.Event(), Overviews.read
+    monkeypatch.setattr(Overviews, "read", lambda overviews: going_on.wait(600) and read(overviews))
+    monkeypatch.setattr(store_gauges, "WAIT_S", 0.05)
+    assert {"sds_clip_store_up 1.0", 'sds_clip_datasets{status="ready"} 0.0'} <= set(exported(service))
+    monkeypatch.setattr(store_gauges, "KEEP_S", 0.0)
+    assert "sds_clip_store_up 0.0" in exported(service)
+    going_on.set()
+
+
 @pytest.mark.parametrize(
     ("setting", "limit"),
     [("max_open_jobs", "too_many_jobs"), ("max_open_jobs_per_key", "max_open_jobs_per_key")],

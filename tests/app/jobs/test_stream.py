@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.keys import create_key, delete_key
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
 from app.store.states import JobKind
@@ -122,6 +123,24 @@ def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: 
     assert rest[-1].name == "done"
     assert (rest[-1].data["id"], rest[-1].data["status"]) == (job.id, "succeeded")
     assert [frame.id for frame in rest if frame.id] == [4]
+
+
+def test_stream_of_a_deleted_key_ends(small_reference: str, tmp_path: Path) -> None:
+    keys, url = tmp_path / "keys.json", f"sqlite:///{tmp_path}/jobs.db"
+    key = {"Authorization": f"Bearer {create_key(keys, 'trainer', ['train'])}"}
+    create_key(keys, "another", ["train"])
+    options = {"SDS_CLIP_DATABASE_URL": url, "SDS_CLIP_KEYS_FILE": str(keys)}
+    with running_server(tmp_path, "--model", small_reference, **options) as server:
+        store = Store(url)
+        live = Live(server, store)
+        job = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}, owner="trainer"))[0]
+        with live.follow(job, **key) as following:
+            assert next(following).data["data"]["to"] == "queued"
+            delete_key(keys, "trainer")
+            assert [frame.name for frame in following] == ["progress"]
+        answer = httpx.get(f"{server.url}/jobs/{job.id}/events", headers={**STREAM, **key})
+        assert answer.status_code == 401
+        store.close()
 
 
 def test_client_that_comes_back_misses_nothing_and_gets_nothing_twice(live: Live) -> None:

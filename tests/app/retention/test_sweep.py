@@ -130,6 +130,19 @@ def test_a_version_that_a_process_serves_stays(system: System, made: Made, sweep
     assert version in {each.id for each in going(sweeper)}
 
 
+def test_what_is_served_follows_the_store_s_clock(system: System, made: Made) -> None:
+    store = Store(system.url, clock=lambda: time.time() - 3600)
+    sweeper = Sweeper(store, system.data_dir, RULES)
+    version = next(each.id for each in going(sweeper) if each.kind is Kind.VERSION)
+    reports = FileReports(system.data_dir / REPORTS)
+    with reports.enter("a-process"):
+        models = [{"name": "default", "version": version, "wanted_version": None}]
+        content = {"host": socket.gethostname(), "models": models}
+        reports.write(ProcessReport("a-process", store.now(), content))
+        assert version not in {each.id for each in going(sweeper)}
+    store.close()
+
+
 def test_only_one_process_sweeps(made: Made, sweeper: Sweeper, now: Store) -> None:
     found = ids(going(sweeper))
     assert now.retention.claim_sweep("another", 60)

@@ -171,6 +171,18 @@ def test_alias_that_was_given_away_is_moved_by_its_owner_alone(store: Store) -> 
             store.aliases.roll_back(to(alias, of_owner=owner))
 
 
+def test_owner_of_an_alias_cannot_roll_it_back_to_a_version_of_another(store: Store) -> None:
+    made(store, "hers", "alice")
+    made(store, "his", "bob")
+    store.aliases.promote(to("live", give_to="alice"), "his")
+    store.aliases.promote(to("live", of_owner="alice"), "hers")
+
+    with pytest.raises(MissingScope, match="a version of another key"):
+        store.aliases.roll_back(to("live", of_owner="alice"))
+    assert store.aliases.get("live").version == "hers"
+    assert store.aliases.roll_back(to("live")).version == "his"
+
+
 def test_alias_is_given_and_taken_back_where_it_points(store: Store) -> None:
     register(store, "v1")
     before = store.aliases.promote(to(), "v1")
