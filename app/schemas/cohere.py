@@ -14,7 +14,8 @@ class CohereInput(Body):
     """One input: a list with one text or one image."""
 
     content: Annotated[
-        list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)
+        list[Annotated[TextPart | ImagePart, Field(discriminator="type")]],
+        Field(min_length=1, fail_fast=True),
     ]
 
     @model_validator(mode="after")
@@ -61,6 +62,7 @@ class CohereEmbedRequest(Body):
         Field(
             min_length=1,
             max_length=64,
+            fail_fast=True,
             default_factory=lambda: ["float"],
             description="`float`: numbers. `base64`: little-endian float32 values in base64. `int8`: codes from -127 "
             "to 127. `uint8`: these plus 128. `ubinary`: the signs as bits, eight to a byte. `binary`: these bytes "

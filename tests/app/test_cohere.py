@@ -303,6 +303,11 @@ BODIES: dict[str, tuple[Any, int, str]] = {
         422,
         "invalid_request",
     ),
+    "a million wrong parts": (
+        b'{"model":"small","input_type":"clustering","inputs":[{"content":[' + b"0," * 2**20 + b"0]}]}",
+        422,
+        "invalid_request",
+    ),
     "output_dimension of 0": ({"texts": ["a"], "output_dimension": 0}, 422, "invalid_request"),
 }
 
