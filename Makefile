@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-jobs bench-exports bench-folders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-quantisation demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,7 @@ soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an ho
 test-compose: $(STAMP) ## Build the images and run `docker compose up` under faults, in a Docker engine of the tests' own (root; half an hour)
 	$(BIN)/python -m pytest -m compose -s $(ARGS)
 
-test-clients: $(STAMP) ## Let real clients of OpenAI's protocol talk to the service, in an environment of their own (PyPI)
+test-clients: $(STAMP) ## Let real clients of OpenAI's and Cohere's protocols talk to the service, in an environment of their own (PyPI)
 	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
 lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated files
@@ -122,6 +122,9 @@ bench-exports: $(STAMP) ## Measure how exactly exports agree with the original (
 
 bench-folders: $(STAMP) ## Embed a folder, search it, and kill the embedding (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.folders $(ARGS)
+
+bench-quantisation: $(STAMP) ## Measure how many nearest images each type of embedding finds again (a minute; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.quantisation $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)

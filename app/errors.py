@@ -215,7 +215,7 @@ class TooMany(InvalidRequest, code="too_many"):
 
 
 class TextTooLong(InvalidRequest, code="text_too_long"):
-    """A text, label or filled template has more characters than the server allows; shorten it."""
+    """A text, label or filled template is longer than the server allows, or than the model reads; shorten it."""
 
 
 class InvalidText(InvalidRequest, code="invalid_text"):
@@ -231,7 +231,7 @@ class TokenIds(InvalidRequest, code="token_ids", status=400):
 
 
 class DimensionsNotOffered(InvalidRequest, code="dimensions_not_offered", status=400):
-    """The model was not trained for shorter vectors of that length; leave out `dimensions`."""
+    """The model was not trained for shorter vectors of that length; ask for the whole vectors."""
 
 
 # Images. The decoder's codes are those of the classes in models/images.py, sent as an InvalidImage.

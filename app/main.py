@@ -25,13 +25,14 @@ from app.query import refuse_unknown_parameters
 from app.rates import Rates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import datasets, docs, inference, jobs, openai, status, submit, workers
+from app.routes import cohere, datasets, docs, inference, jobs, openai, status, submit, workers
 from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases, Following
 from app.serving.classes import ClassWeights
 from app.serving.device_memory import device_memory
 from app.serving.engine import Engine
+from app.serving.golden import GoldenEmbeddings
 from app.serving.loading import VersionLoader
 from app.serving.pixels import ImageReader
 from app.serving.predictor import Predictor
@@ -61,7 +62,7 @@ TELEMETRY: TelemetryConfig = {
     "exclude": lambda scope: scope.get("path") in middleware.PROBES,
 }
 """With traces (`app.tracing`), one span for each request but probes."""
-ROUTERS = (docs, inference, openai, model_routes, submit, jobs, workers, datasets, status)
+ROUTERS = (docs, inference, openai, cohere, model_routes, submit, jobs, workers, datasets, status)
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:
@@ -187,6 +188,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app = api(lifespan)
     app.state.metrics = metrics
     app.state.engine = engine
+    app.state.golden = GoldenEmbeddings(engine, loader, settings.data_dir / "golden")
     app.state.status = board
     app.state.rollout = Rollout(board, swapper, engine)
     app.state.backend = backend

@@ -57,7 +57,9 @@ def describe_upload(
     return described
 
 
-def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+def describe_errors(
+    *errors: type[ServiceError], body: type[BaseModel] = ErrorBody
+) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for a route's `responses`.
 
     The description is the codes of each error class and the first line of its docstring.
@@ -67,7 +69,7 @@ def describe_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, An
         codes = ", ".join(f"`{code}`" for code in error.codes or (error.code,))
         by_status.setdefault(error.status, []).append(f"{codes}: {(error.__doc__ or '').splitlines()[0]}")
     return {
-        status: {"model": ErrorBody, "description": " ".join(reasons)}
+        status: {"model": body, "description": " ".join(reasons)}
         for status, reasons in sorted(by_status.items())
     }
 

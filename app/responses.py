@@ -52,7 +52,8 @@ _BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
 class ErrorResponse(Response):
     """The error body, with the headers that belong to the error.
 
-    Sending it tells the access log which error it was, by `request.state.error`.
+    Below `/v2/` it has Cohere's shape, which has the fields at the top. Sending it tells the access log which error it
+    was, by `request.state.error`.
     """
 
     def __init__(self, error: ServiceError, headers: Mapping[str, str] | None = None) -> None:
@@ -70,6 +71,9 @@ class ErrorResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["error"] = self._error
+        if scope["path"].startswith("/v2/"):
+            self.body = self.render(json.dumps({"id": logs.request_id.get(), **body(self._error)["error"]}))
+            self.headers["Content-Length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

@@ -38,7 +38,7 @@ class Tokenizer:
     change them.
     """
 
-    def __init__(self, inner: HFTokenizer | SimpleTokenizer) -> None:
+    def __init__(self, inner: HFTokenizer | BoundedSimpleTokenizer) -> None:
         self.inner = inner
         self._lock = threading.Lock()
 
@@ -61,16 +61,19 @@ class Tokenizer:
             tokens: Tensor = self.inner(texts)
         return tokens.long()
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """The number of tokens that the model reads of each text, with those at its start and end."""
+    def count(self, texts: Sequence[str], *, at_most: int | None = None) -> list[int]:
+        """The number of tokens of each text, with those at its start and end.
+
+        Tokens beyond `at_most`, which is the context by default, are not counted.
+        """
         if not texts:
             return []
+        at_most = at_most or self.context_length
         with self._lock:
-            if isinstance(self.inner, SimpleTokenizer):
-                room = self.context_length - 2
-                return [len(self.inner.encode(text)[:room]) + 2 for text in texts]
+            if isinstance(self.inner, BoundedSimpleTokenizer):
+                return [len(self.inner.encode(text, at_most - 2)) + 2 for text in texts]
             cleaned = [self.inner.clean_fn(text) for text in texts]
-            found = self.inner.tokenizer(cleaned, truncation=True, max_length=self.context_length)
+            found = self.inner.tokenizer(cleaned, truncation=True, max_length=at_most)
         return [len(ids) for ids in found["input_ids"]]
 
 
@@ -195,7 +198,7 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
     """
     options = dict(text_config.get("tokenizer_kwargs") or {})
     context_length = text_config.get("context_length", 77)
-    inner: HFTokenizer | SimpleTokenizer
+    inner: HFTokenizer | BoundedSimpleTokenizer
     if source is None:
         inner = BoundedSimpleTokenizer(context_length=context_length, **options)
         size = inner.vocab_size

@@ -30,6 +30,8 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "model_type": "The value must be an object.",
         "model_attributes_type": "The value must be an object.",
         "literal_error": "The value must be {expected}.",
+        "union_tag_invalid": "The field {discriminator} must be one of {expected_tags}.",
+        "union_tag_not_found": "The item is of no kind that is accepted here.",
         "enum": "The value must be {expected}.",
         "greater_than": "The value must be greater than {gt}.",
         "greater_than_equal": "The value must be at least {ge}.",

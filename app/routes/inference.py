@@ -99,7 +99,7 @@ async def embed(
     return json_answer(await predictor.embed(caller, body))
 
 
-def json_answer(answer: BaseModel) -> Response:
+def json_answer(answer: BaseModel, *, exclude_none: bool = False) -> Response:
     """The answer as a response."""
     # pydantic serialises the answer here, because FastAPI would validate it a second time.
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(exclude_none=exclude_none), media_type="application/json")

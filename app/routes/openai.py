@@ -3,7 +3,6 @@
 Errors need no translation: this API's own have OpenAI's shape.
 """
 
-import asyncio
 import re
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from app.bodies import reads
 from app.errors import (
     DimensionsNotOffered,
     Forbidden,
-    InvalidRequest,
     KeyLimitReached,
     TokenIds,
     Unauthorized,
@@ -21,7 +19,7 @@ from app.errors import (
 )
 from app.openapi import describe_errors, describe_json
 from app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
-from app.schemas.common import MAX_URL_CHARS, ImageInput, UrlImage
+from app.routes.mixed import Mixed
 from app.schemas.openai import (
     EmbeddingItem,
     EmbeddingsRequest,
@@ -41,7 +39,6 @@ from app.serving.served_models import ModelHandle
 router = APIRouter(prefix="/v1", tags=["OpenAI's protocol"])
 
 _DATA_URI = re.compile("data:image/", re.IGNORECASE)
-_URL = re.compile("https?://", re.IGNORECASE)
 
 
 @router.post(
@@ -56,28 +53,18 @@ async def embeddings(
     predictor: PredictorDep,
 ) -> Response:
     """Encode texts and images as vectors, as OpenAI's API does."""
-    images, texts = _sorted(body.input)
-    try:
-        found = await predictor.features(
-            caller, body.model, list(images.values()), list(texts.values()), dimensions=body.dimensions
-        )
-    except InvalidRequest as error:
-        places = {"images": list(images), "texts": list(texts)}.get(error.param or "")
-        if places is not None:
-            error.param, error.index = "input", None if error.index is None else places[error.index]
-        raise
-    items = [
-        EmbeddingItem(index=index, embedding=embedding)
-        for places, vectors in ((images, found.features.images), (texts, found.features.texts))
-        for index, embedding in zip(places, written(vectors, body.encoding_format), strict=True)
-    ]
+    items = _sorted(body.input)
+    found = await items.embed(predictor, caller, body.model, dimensions=body.dimensions)
+    written_images = written(found.features.images, body.encoding_format)
+    written_texts = written(found.features.texts, body.encoding_format)
     clip = found.model.clip
-    tokens = len(images) * clip.patches
-    if texts:
-        tokens += sum(await asyncio.to_thread(clip.tokenizer.count, list(texts.values())))
+    tokens = len(items.images) * clip.patches + sum((await items.tokens(clip)).values())
     return json_answer(
         EmbeddingsResponse(
-            data=sorted(items, key=lambda item: item.index),
+            data=[
+                EmbeddingItem(index=index, embedding=embedding)
+                for index, embedding in enumerate(items.in_order(written_images, written_texts))
+            ],
             model=body.model,
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
@@ -104,22 +91,21 @@ def _described(model: ModelHandle) -> OpenAIModel:
     return OpenAIModel(id=model.name, created=int(model.since))
 
 
-def _sorted(items: list[Item]) -> tuple[dict[int, ImageInput], dict[int, str]]:
-    """The images and the texts of a list, by their places in it. Raises TokenIds."""
-    images: dict[int, ImageInput] = {}
-    texts: dict[int, str] = {}
+def _sorted(items: list[Item]) -> Mixed:
+    """The images and the texts of a list. Raises TokenIds."""
+    mixed = Mixed("input")
     for index, item in enumerate(items):
         match item:
             case ImagePart():
-                images[index] = _image(item.image_url.url, index)
+                mixed.add_image(index, item.image_url.url)
             case JinaImage():
-                images[index] = _image(item.image, index)
+                mixed.add_image(index, item.image)
             case TextPart():
-                texts[index] = item.text
+                mixed.texts[index] = item.text
             case str() if _DATA_URI.match(item):
-                images[index] = item
+                mixed.images[index] = item
             case str():
-                texts[index] = item
+                mixed.texts[index] = item
             case _:
                 raise TokenIds(
                     "The input has token ids, of which each model has its own; send the text itself. With LangChain, "
@@ -127,16 +113,4 @@ def _sorted(items: list[Item]) -> tuple[dict[int, ImageInput], dict[int, str]]:
                     param="input",
                     index=index if isinstance(item, list) else None,
                 )
-    return images, texts
-
-
-def _image(address: str, index: int) -> ImageInput:
-    if not _URL.match(address):
-        return address
-    if len(address) > MAX_URL_CHARS:
-        raise InvalidRequest(
-            f"The URL has {len(address)} characters; at most {MAX_URL_CHARS} are allowed. Send the image itself.",
-            param="input",
-            index=index,
-        )
-    return UrlImage(url=address)
+    return mixed

@@ -78,6 +78,7 @@ class VersionLoader:
         self._reading: dict[str, threading.Lock] = {}
         self._loads: dict[str, asyncio.Task[Clip]] = {}
         self._copied: WeakSet[Clip] = WeakSet()
+        self._golden: WeakKeyDictionary[Clip, Golden] = WeakKeyDictionary()
         for model in engine.models:
             self._loaded[model.clip.version] = model.clip
             self._checked.add(model.clip)
@@ -90,6 +91,10 @@ class VersionLoader:
     def is_copy(self, clip: Clip) -> bool:
         """Whether it was read from this process's own copy because the registry's files were damaged."""
         return clip in self._copied
+
+    def golden(self, clip: Clip) -> Golden | None:
+        """The embeddings that were published with the version, or None for an operator's own reference."""
+        return self._golden.get(clip)
 
     async def exists(self, version: str) -> bool:
         """Whether the version is published and not deleted."""
@@ -252,6 +257,7 @@ class VersionLoader:
                     f"published: its golden embeddings differ by {angle:.2g} radians, and {allowed:g} are "
                     f"allowed in {clip.precision}."
                 )
+            self._golden[clip] = golden
         await _with_cause(self._engine.warm_up_new(model))
 
 

@@ -247,7 +247,7 @@ def _check_dimensions(clip: Clip, dimensions: int) -> None:
             + (
                 f", and can be cut to {', '.join(map(str, offered[:-1]))}."
                 if offered[1:]
-                else ". Leave out dimensions."
+                else ". Ask for no other length."
             ),
             param="dimensions",
         )

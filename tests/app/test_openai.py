@@ -142,7 +142,7 @@ def test_vectors_are_cut_where_the_model_says_so(shortened: TestClient) -> None:
 
 
 def test_other_lengths_are_refused(client: TestClient, shortened: TestClient) -> None:
-    for service, offered in ((client, "Leave out dimensions"), (shortened, "8, 16")):
+    for service, offered in ((client, "Ask for no other length"), (shortened, "8, 16")):
         answer = service.post("/v1/embeddings", json={"model": "small", "input": TEXT, "dimensions": 12})
         assert answer.status_code == 400
         error = answer.json()["error"]

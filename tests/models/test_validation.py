@@ -24,6 +24,17 @@ class Outer(BaseModel):
     several: list[str | Inner] = []
 
 
+class Circle(BaseModel):
+    kind: Literal["circle"]
+
+
+class Square(BaseModel):
+    kind: Literal["square"]
+
+
+Shape = Annotated[Circle | Square, Field(discriminator="kind")]
+
+
 def problem(kind: Any, value: object, *, strict: bool = False) -> Any:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(kind).validate_python(value, strict=strict)
@@ -45,6 +56,8 @@ def problem(kind: Any, value: object, *, strict: bool = False) -> Any:
         (dict[str, int], "SECRET", "object"),
         (Inner, "SECRET", "object"),
         (Literal["fail", "skip"], "SECRET", "'fail' or 'skip'"),
+        (Shape, {"kind": "SECRET"}, "'kind' must be one of 'circle', 'square'"),
+        (Shape, {"SECRET": 1}, "no kind that is accepted"),
         (Annotated[int, Field(gt=3)], 3, "greater than 3"),
         (Annotated[int, Field(ge=3)], 2, "at least 3"),
         (Annotated[int, Field(lt=3)], 3, "less than 3"),

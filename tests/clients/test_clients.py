@@ -1,4 +1,4 @@
-"""Real clients of OpenAI's protocol, in an environment of their own, against a running service: `make test-clients`."""
+"""Real clients of OpenAI's and Cohere's protocols, each against a running service: `make test-clients`."""
 
 import base64
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.keys import create_key
 from tests.app.serverside import running_server
@@ -72,7 +73,27 @@ def test_client_gets_what_embed_answers(client: str, python: str, service: tuple
         assert said["models"] == [said["model"]] == ["demo"]
         assert said["refused"] == ["unknown_model", "dimensions_not_offered"]
         assert said["usage"] > len(TEXTS)
+    if client == "cohere":
+        assert said["refused"] == [
+            [404, "unknown_model", True],
+            [400, "dimensions_not_offered", True],
+            [422, "image_format", True],
+        ]
+        assert said["usage"] > len(TEXTS)
+        _check_types(said["types"], np.concatenate([texts, image]))
     print(f"| {client} {said['version']} | passes |")
+
+
+def _check_types(found: dict[str, Any], expected: NDArray[np.float64]) -> None:
+    """Decode each type as its users do, and compare it with /embed's vectors."""
+    packed = [np.frombuffer(base64.b64decode(row), dtype="<f4") for row in found["base64"]]
+    np.testing.assert_allclose(packed, expected, atol=1e-6)
+    bits = np.unpackbits(np.array(found["ubinary"], dtype=np.uint8), axis=1)
+    np.testing.assert_array_equal(bits, expected > 0)
+    np.testing.assert_array_equal(np.array(found["binary"]) + 128, found["ubinary"])
+    np.testing.assert_array_equal(np.array(found["uint8"]) - 128, found["int8"])
+    codes = np.array(found["int8"], dtype=np.float64)
+    np.testing.assert_allclose(codes / np.linalg.norm(codes, axis=1, keepdims=True), expected, atol=0.005)
 
 
 def _embed(url: str, key: str, **body: Any) -> list[dict[str, Any]]:
