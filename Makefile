@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-jobs bench-exports bench-folders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -122,6 +122,9 @@ bench-exports: $(STAMP) ## Measure how exactly exports agree with the original (
 
 bench-folders: $(STAMP) ## Embed a folder, search it, and kill the embedding (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.folders $(ARGS)
+
+bench-decoders: $(STAMP) ## Compare another JPEG decoder with Pillow, bit for bit and in time (a minute; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.decoders $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)
