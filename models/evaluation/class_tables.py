@@ -18,8 +18,8 @@ Labelled = tuple[str, ImageRegion, int]
 """The key of an image, the image, and the number of its class."""
 
 
-def read_class_table(files: Sequence[Path]) -> tuple[list[Labelled], tuple[str, ...] | None, bool]:
-    """Return a table's images with their classes' numbers, the classes' names, and whether the cells hold the names.
+def read_class_table(files: Sequence[Path]) -> tuple[list[Labelled], tuple[str, ...] | None]:
+    """Return a table's images with the numbers of their classes, and the classes' names.
 
     Numbered classes have the names that `datasets` wrote beside them, or None. Named ones are sorted, as folders are.
 
@@ -52,4 +52,4 @@ def read_class_table(files: Sequence[Path]) -> tuple[list[Labelled], tuple[str, 
         )
         for cell, label in found
     ]
-    return samples, tuple(named) or class_names(files[0], LABEL), bool(named)
+    return samples, tuple(named) or class_names(files[0], LABEL)

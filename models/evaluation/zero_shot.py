@@ -124,12 +124,12 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
         EvaluationError or DataError: another layout, an image whose class has no name, or fewer than two classes.
     """
     if tables := table_files(path):
-        samples, names, are_texts = read_class_table(tables)
+        samples, names = read_class_table(tables)
         if classes is None and names is None:
             raise EvaluationError(
                 f"{path} numbers its classes and does not name them; give their names (classes)."
             )
-        labels = class_names(classes, names if are_texts else None) if classes else names or ()
+        labels = class_names(classes, names)
     elif not path.is_dir():
         raise EvaluationError(f"There is no folder {path}. Give {_LAYOUT}.")
     elif is_class_shards(path):
@@ -210,8 +210,8 @@ def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, 
     """Return the classes' names in the order of their numbers.
 
     `given` is a named set, a text file with one name per line, or JSON: a list, or {"folder": "name"}. By
-    default the names are those of the folders, with `_` as a space. A list is in the order of the sorted
-    folder names.
+    default the names are those of the folders, or of a table's classes, with `_` as a space. A list is in the order
+    of the sorted folder names, or of the numbers in a table.
 
     Raises:
         EvaluationError: no such set or file, an empty name, or not one for each folder.
@@ -231,8 +231,8 @@ def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, 
     found = _texts(names, given)
     if folders is not None and len(found) != len(folders):
         raise EvaluationError(
-            f"{given} has {len(found)} class names, but there are {len(folders)} folders. Give one "
-            "name for each folder, in the order of the folders' names."
+            f"{given} has {len(found)} class names, but there are {len(folders)} classes. Give one "
+            "name for each, in the order of the folders' names, or of the numbers in a table."
         )
     return found
 
