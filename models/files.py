@@ -1,7 +1,10 @@
 """Read whole files: text up to a limit, and hashes."""
 
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from models.errors import ModelError
 
@@ -28,6 +31,33 @@ def read_text(file: Path, error: type[ModelError], *, max_bytes: int | None = No
         raise error(f"{file} cannot be read ({failure.strerror}); check the path.") from failure
     except UnicodeDecodeError as failure:
         raise error(f"{file} is not UTF-8 text; save it as UTF-8.") from failure
+
+
+def read_lines(
+    file: Path, error: type[ModelError], layout: str, *, max_bytes: int | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line of a JSONL file, in words for messages, and its object. `layout` describes a line.
+
+    Raises:
+        error: the file cannot be read or is too large, or a line is not a JSON object.
+    """
+    text = read_text(file, error, max_bytes=max_bytes)
+    # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as failure:
+            raise error(
+                f"{where}: the line is not JSON; every line must be {layout}. Is it another file?"
+            ) from failure
+        if not isinstance(record, dict):
+            raise error(
+                f"{where}: the line is not a JSON object; every line must be {layout}. Is it another file?"
+            )
+        yield where, record
 
 
 def sha256_of(file: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from app.datasets.folders import Content
 from app.datasets.unpack import content_root
 from models.evaluation.benchmark import Benchmark
+from models.evaluation.captions_file import is_pairs
 from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.read import read_benchmark
 from models.evaluation.results import Results, as_json
@@ -23,7 +24,9 @@ def read_data(name: str, content: Content, work: Path) -> Benchmark:
 def data_path(name: str, content: Content) -> Path:
     """The path in a data set that a benchmark is read from. Raises DataError if several files could be it."""
     folder = root_of(content)
-    return exactly_one(captions_files(folder, (".json",)), folder) if BENCHMARKS[name].is_one_file else folder
+    if not BENCHMARKS[name].is_one_file or is_pairs(folder):
+        return folder
+    return exactly_one(captions_files(folder, (".json",)), folder)
 
 
 def root_of(content: Content) -> Path:

@@ -9,6 +9,7 @@ from app.datasets.roots import SourceRoots
 from app.datasets.unpack import content_root
 from app.store import Store
 from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from models.data.open import folder_format
 from models.errors import DataError
 from models.evaluation.annotations import image_folder
 from worker.config import WorkerConfig
@@ -60,8 +61,8 @@ def files_of(config: WorkerConfig, dataset: Dataset) -> Content:
 
 
 def pairs_place(content: Content, links: Path) -> PairsPlace:
-    """Find pairs in the usual layouts: shards; one COCO file or table, with images beside it or in `images/`;
-    or images with text files. Shards from several folders are linked into `links`.
+    """Find pairs in the usual layouts: shards; a folder of one of Hugging Face's layouts; one COCO file or table, with
+    images beside it or in `images/`; or images with text files. Shards from several folders are linked into `links`.
 
     Raises: DataError if several files could hold the captions.
     """
@@ -69,7 +70,7 @@ def pairs_place(content: Content, links: Path) -> PairsPlace:
         return PairsPlace(content.paths[0] if len(content.paths) == 1 else _linked(content.paths, links))
     folder = content_root(content.paths[0])
     tables = captions_files(folder, _TABLES)
-    if any(folder.glob("[!.]*.tar")) or not tables:
+    if folder_format(folder) != "folder" or not tables:
         return PairsPlace(folder)
     return PairsPlace(exactly_one(tables, folder), image_folder(None, folder, "images"))
 

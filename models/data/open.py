@@ -1,14 +1,22 @@
 """Open training data by its format, which is derived from its path unless it is given."""
 
 from pathlib import Path
+from typing import get_args
 
 from models.choices import DataFormat
+from models.data.cells import read_cells
 from models.data.coco import read_coco
 from models.data.folder import read_folder
+from models.data.metadata import CAPTION_KEYS, METADATA, read_metadata
 from models.data.pairs import StoredPairs
 from models.data.shards import read_shards
 from models.data.table import read_table
 from models.errors import DataError
+from models.table_cells import PARQUET_SUFFIX
+from models.tables import IMAGE_KEYS, is_saved_folder, table_files
+
+_IMAGE_KEY, _CAPTION_KEY = "filepath", "title"
+"""open_clip's defaults. In the layouts of Hugging Face they stand for the usual names."""
 
 
 def open_pairs(
@@ -16,16 +24,17 @@ def open_pairs(
     *,
     images: Path | None = None,
     format: DataFormat = "auto",
-    image_key: str = "filepath",
-    caption_key: str = "title",
+    image_key: str = _IMAGE_KEY,
+    caption_key: str = _CAPTION_KEY,
     separator: str | None = None,
     confined: bool = False,
 ) -> StoredPairs:
     """Read the list of samples, without their images.
 
-    `images` is the folder that image names are relative to (COCO and tables; default: the file's own folder).
-    `image_key`, `caption_key` and `separator` are a table's columns and separator, as in open_clip's options
-    of these names. Without a separator a table has tabs, unless it is a `.csv` whose first line has none.
+    `images` is the folder that image names are relative to (COCO, tables, `metadata.jsonl`; default: the file's own
+    folder). `image_key`, `caption_key` and `separator` are a table's columns and separator, as in open_clip's options
+    of these names. Without a separator a table has tabs, unless it is a `.csv` whose first line has none. The layouts
+    of Hugging Face have other usual names, which are looked for if the columns have their defaults.
     `confined` is for untrusted data: an image's name must not lead out of that folder.
 
     Raises:
@@ -42,6 +51,13 @@ def open_pairs(
         )
     elif kind == "webdataset":
         pairs = read_shards(str(path))
+    elif kind in ("parquet", "datasets", "imagefolder"):
+        image_keys = IMAGE_KEYS if image_key == _IMAGE_KEY else (image_key,)
+        caption_keys = CAPTION_KEYS if caption_key == _CAPTION_KEY else (caption_key,)
+        if kind == "imagefolder":
+            pairs = read_metadata(Path(path), images, image_keys=image_keys, caption_keys=caption_keys)
+        else:
+            pairs = read_cells(path, images, image_keys=image_keys, caption_keys=caption_keys)
     else:
         pairs = read_folder(Path(path))
     if confined:
@@ -60,16 +76,37 @@ def _check_names(pairs: StoredPairs, path: str | Path) -> None:
             )
 
 
+def folder_format(folder: Path) -> DataFormat:
+    """Return the format of a folder by what is in it. Raises DataError if that is several splits."""
+    if any(folder.glob("[!.]*.tar")):
+        return "webdataset"
+    if is_saved_folder(folder):
+        return "datasets"
+    if (folder / METADATA).is_file():
+        return "imagefolder"
+    if splits := sorted(file.parent.name for file in folder.glob(f"*/{METADATA}")):
+        raise DataError(
+            f"{folder} holds the splits {', '.join(splits)}; give the folder of one, {folder / splits[0]}."
+        )
+    return "parquet" if table_files(folder) else "folder"
+
+
 def _format_of(path: str | Path) -> DataFormat:
-    by_suffix: dict[str, DataFormat] = {".json": "coco", ".csv": "csv", ".tsv": "tsv", ".tar": "webdataset"}
-    suffix = Path(path).suffix.lower()
-    if suffix in by_suffix:
-        return by_suffix[suffix]
+    by_suffix: dict[str, DataFormat] = {
+        ".json": "coco",
+        ".jsonl": "imagefolder",
+        ".csv": "csv",
+        ".tsv": "tsv",
+        ".tar": "webdataset",
+        PARQUET_SUFFIX: "parquet",
+    }
     folder = Path(path)
     if folder.is_dir():
-        return "webdataset" if any(folder.glob("[!.]*.tar")) else "folder"
+        return folder_format(folder)
+    if folder.suffix.lower() in by_suffix:
+        return by_suffix[folder.suffix.lower()]
     if not folder.exists():
         raise DataError(f"There is no file or folder {path}; check the path.")
     raise DataError(
-        f"The name of {path} does not tell its format. Give the format: coco, csv, tsv, webdataset or folder."
+        f"The name of {path} does not tell its format. Give the format: {', '.join(get_args(DataFormat)[1:])}."
     )

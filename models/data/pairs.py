@@ -112,6 +112,17 @@ class FilePairs(StoredPairs):
         super().__init__(samples)
         self.files = files
 
+    @classmethod
+    def by_image(cls, rows: Iterable[Sample], folder: Path) -> "FilePairs":
+        """Make one sample of the rows of each image, in the order of its first row. Names are relative to `folder`."""
+        captions: dict[str, list[str]] = {}
+        negatives: dict[str, list[tuple[str, ...]]] = {}
+        for row in rows:
+            captions.setdefault(row.name, []).extend(row.captions)
+            negatives.setdefault(row.name, []).extend(row.negatives)
+        samples = [Sample(name, tuple(texts), tuple(negatives[name])) for name, texts in captions.items()]
+        return cls(samples, [folder / sample.name for sample in samples])
+
     def read(self, index: int) -> bytes:
         return self.read_from(self.files[index], index)
 

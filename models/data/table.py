@@ -25,23 +25,36 @@ def read_table(
     Raises:
         DataError: no such file or column, a row that does not fit the header, or negatives that are no list.
     """
-    folder = path.parent if images is None else images
-    captions: dict[str, list[str]] = {}
-    negatives: dict[str, list[tuple[str, ...]]] = {}
+    pairs = FilePairs.by_image(
+        _samples(path, image_key, caption_key, separator), path.parent if images is None else images
+    )
+    if not pairs.samples:
+        raise DataError(f"{path} has a header but no rows; add data.")
+    return pairs
+
+
+def negatives_in(cell: str, where: str) -> tuple[str, ...]:
+    """Return the texts of a cell of NegCLIP's column. Raises DataError unless it is empty or a Python list of texts."""
+    if not cell:
+        return ()
+    try:
+        texts = ast.literal_eval(cell)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        texts = None
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: `{NEGATIVES_KEY}` must be a Python list of texts: ['a', 'b'].")
+    return tuple(text.strip() for text in texts if text.strip())
+
+
+def _samples(path: Path, image_key: str, caption_key: str, separator: str | None) -> Iterator[Sample]:
     for line, row in _rows(path, separator, (image_key, caption_key)):
         name = row[image_key].strip()
         if not name:
             raise DataError(
                 f"{path}, line {line}: the row names no image; fill in `{image_key}` or remove the row."
             )
-        captions.setdefault(name, []).append(row[caption_key].strip())
-        negatives.setdefault(name, []).append(
-            _negatives(row.get(NEGATIVES_KEY, "").strip(), f"{path}, line {line}")
-        )
-    if not captions:
-        raise DataError(f"{path} has a header but no rows; add data.")
-    samples = [Sample(name, tuple(texts), tuple(negatives[name])) for name, texts in captions.items()]
-    return FilePairs(samples, [folder / sample.name for sample in samples])
+        negatives = negatives_in(row.get(NEGATIVES_KEY, "").strip(), f"{path}, line {line}")
+        yield Sample(name, (row[caption_key].strip(),), (negatives,))
 
 
 def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -87,15 +100,3 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
 def _separator(path: Path, header: str) -> str:
     """Return a tab, open_clip's default, unless a `.csv` has no tab in its header."""
     return "," if path.suffix.lower() == ".csv" and "\t" not in header else "\t"
-
-
-def _negatives(cell: str, where: str) -> tuple[str, ...]:
-    if not cell:
-        return ()
-    try:
-        texts = ast.literal_eval(cell)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        texts = None
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}: `{NEGATIVES_KEY}` must be a Python list of texts: ['a', 'b'].")
-    return tuple(text.strip() for text in texts if text.strip())

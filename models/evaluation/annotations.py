@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import EvaluationError
+from models.evaluation.items import CellImage
+from models.evaluation.results import ImageRegion
 from models.files import read_text
+from models.table_cells import Cell
+from models.tables import read_rows
 
 
 def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) -> list[Path]:
@@ -18,7 +22,6 @@ def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) ->
         EvaluationError: there is no such file or folder, or the folder contains none of them.
     """
     if path.is_file():
-        refuse_parquet(path)
         return [path]
     if not path.is_dir():
         raise EvaluationError(
@@ -27,7 +30,6 @@ def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) ->
     there = sorted(path.glob("*.json")) if names is None else [path / name for name in names]
     files = [file for file in there if file.is_file()]
     if not files:
-        refuse_parquet(path)
         wanted = ".json files" if names is None else ", ".join(names)
         raise EvaluationError(
             f"{path} contains none of {wanted}; give the folder that contains the files of {benchmark}."
@@ -37,18 +39,9 @@ def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) ->
 
 def files_missing(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
     """Return the setting that says which of a benchmark's files are not among those read, or no setting."""
-    missing = [Path(name).stem for name in names if name not in {file.name for file in files}]
+    there = {file.stem for file in files}
+    missing = [stem for name in names if (stem := Path(name).stem) not in there]
     return {"files_missing": missing} if missing else {}
-
-
-def refuse_parquet(path: Path) -> None:
-    """Raise EvaluationError for a Parquet file, and for a folder that has some, as a repository of the hub."""
-    found = [path] if path.is_file() else [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
-    if found and found[0].suffix == ".parquet":
-        raise EvaluationError(
-            f"{found[0]} is a Parquet file, which cannot be read. Unpack it into annotations and images with the "
-            "script in docs/how-to/evaluate.md, and give the folder that the script writes."
-        )
 
 
 def read_json(file: Path, layout: str) -> Any:
@@ -64,34 +57,6 @@ def read_json(file: Path, layout: str) -> Any:
         raise EvaluationError(f"{file} has the key {error} twice; keys must be unique.") from error
     except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{file} is not JSON; it must be {layout}.") from error
-
-
-def read_lines(
-    file: Path, layout: str, *, max_bytes: int | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each line of a JSONL file, in words for messages, and its object. `layout` describes a line.
-
-    Raises:
-        EvaluationError: the file cannot be read or is too large, or a line is not a JSON object.
-    """
-    text = read_text(file, EvaluationError, max_bytes=max_bytes)
-    # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{file}, line {number}"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise EvaluationError(
-                f"{where}: the line is not JSON; every line must be {layout}. Is it the file of another benchmark?"
-            ) from error
-        if not isinstance(record, dict):
-            raise EvaluationError(
-                f"{where}: the line is not a JSON object; every line must be {layout}. Is it the file of another "
-                "benchmark?"
-            )
-        yield where, record
 
 
 def by_id(
@@ -144,6 +109,19 @@ def read_records(file: Path, keys: tuple[str, ...], layout: str) -> list[tuple[s
     for where, record in found:
         require_keys(record, keys, where, layout)
     return found
+
+
+def read_table(
+    files: Sequence[Path], keys: tuple[str, ...], optional: tuple[str, ...], layout: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row of a table, with where it stands in words for messages. All must have these keys.
+
+    Raises:
+        EvaluationError or DataError: the table is something else, or damaged.
+    """
+    for where, record in read_rows(files, *keys, *optional):
+        require_keys(record, keys, where, layout)
+        yield where, record
 
 
 def require_keys(record: dict[str, Any], keys: tuple[str, ...], where: str, layout: str) -> None:
@@ -200,6 +178,18 @@ def image_path(folder: Path, name: str, where: str) -> Path:
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise EvaluationError(f"{where}: the image {name!r} is not inside {folder}; correct the file.")
     return folder / name
+
+
+def image_of(record: dict[str, Any], key: str, where: str, folder: Path) -> ImageRegion:
+    """Return the image of a record: the cell of a table, or the file below `folder` that the record names.
+
+    Raises:
+        EvaluationError: it is neither.
+    """
+    value = record.get(key)
+    if isinstance(value, Cell):
+        return CellImage(value.file, None, value.column, value.row)
+    return ImageRegion(image_path(folder, text_of(record, key, where), where))
 
 
 class _Doubled(Exception):

@@ -15,7 +15,7 @@ from models.errors import EvaluationError
 from models.evaluation.catalog import check_scorer
 from models.evaluation.checked import Problems, Say, data_hash, look_at_images
 from models.evaluation.computed_by import code_version
-from models.evaluation.items import ArchiveImage, Item
+from models.evaluation.items import ArchiveImage, CellImage, Item
 from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 from models.evaluation.scorers import Scorer
 from models.findings import LISTED
@@ -111,19 +111,21 @@ def check_finite(scores: Float[Tensor, "*shape"]) -> None:
 
 
 def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
-    """Return an item's outcome, right where a margin is positive.
-
-    An image inside an archive is left out, since a report cannot open it.
-    """
+    """Return an item's outcome, right where a margin is positive."""
     return ItemOutcome(
         id=item.id,
         correct={name: margin > 0 for name, margin in margins.items()},
         margins=margins,
         tags=item.tags,
-        images=tuple(
-            ImageRegion(region.path, region.box)
-            for region in item.images
-            if not isinstance(region, ArchiveImage)
-        ),
+        images=image_files(item),
         captions=item.captions,
+    )
+
+
+def image_files(item: Item) -> tuple[ImageRegion, ...]:
+    """Return an item's images, without those inside an archive or a table, which a report cannot open."""
+    return tuple(
+        ImageRegion(region.path, region.box)
+        for region in item.images
+        if not isinstance(region, ArchiveImage | CellImage)
     )

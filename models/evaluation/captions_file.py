@@ -1,24 +1,37 @@
-"""Files of images with several captions: COCO's, or a list of {image, caption: [...]} (Karpathy's splits)."""
+"""Images with several captions, for retrieval.
+
+They are COCO's file, a list of {image, caption: [...]} (Karpathy's splits), or pairs in a layout of Hugging Face.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.data.cells import CellPairs
 from models.data.coco import read_coco
+from models.data.metadata import METADATA
+from models.data.open import open_pairs
+from models.data.pairs import FilePairs
 from models.errors import EvaluationError
 from models.evaluation.annotations import image_folder, image_path, read_json, records, require_keys, text_of
+from models.evaluation.items import CellImage
+from models.evaluation.results import ImageRegion
+from models.image_files import ImageFileError
+from models.table_cells import Cell
+from models.tables import table_files
 
 LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image file and its captions. `name` is unique in its file."""
+    """An image and its captions. `name` is unique in its file."""
 
     name: str
-    path: Path
+    image: ImageRegion
     captions: tuple[str, ...]
 
 
@@ -47,6 +60,49 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
     return found
 
 
+def is_pairs(path: Path) -> bool:
+    """Return whether `path` is a `metadata.jsonl` or its folder, or a table."""
+    return (path / METADATA).is_file() or path.suffix.lower() == ".jsonl" or bool(table_files(path))
+
+
+def read_pairs(path: Path, images: Path | None = None) -> list[CaptionedImage]:
+    """Read every image with its captions as training does. Names must not lead out of the folder of images.
+
+    Raises:
+        EvaluationError or DataError: another layout, an empty caption, or two rows with one image.
+    """
+    pairs = open_pairs(path, images=images, confined=True)
+    found: list[CaptionedImage] = []
+    rows: dict[bytes, str] = {}
+    for index, sample in enumerate(pairs.samples):
+        where = f"{path}, {sample.name}"
+        captions = tuple(text_of({"caption": caption}, "caption", where) for caption in sample.captions)
+        if not captions:
+            raise EvaluationError(f"{where}: the image has no caption; add one, or remove the row.")
+        if isinstance(pairs, CellPairs):
+            cell = pairs.cells[index]
+            _check_once(cell, rows)
+            image: ImageRegion = CellImage(cell.file, None, cell.column, cell.row)
+        else:
+            assert isinstance(pairs, FilePairs)
+            image = ImageRegion(pairs.files[index])
+        found.append(CaptionedImage(sample.name, image, captions))
+    return found
+
+
+def _check_once(cell: Cell, rows: dict[bytes, str]) -> None:
+    """Refuse an image that another row holds too: each of the two would be a wrong answer for the other's captions."""
+    try:
+        digest = hashlib.sha256(cell.read()).digest()
+    except ImageFileError:
+        return  # the check of all images says so
+    if rows.setdefault(digest, cell.name) != cell.name:
+        raise EvaluationError(
+            f"{cell.file}: the rows {rows[digest]} and {cell.name} hold the same image. Put all of its captions "
+            "into one row, as a list."
+        )
+
+
 def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise EvaluationError(f"{file} must be {LAYOUT}. Is it the file of another benchmark?")
@@ -55,7 +111,7 @@ def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     for sample, path in zip(pairs.samples, pairs.files, strict=True):
         where = f"{file}, {sample.name}"
         captions = tuple(text_of({"caption": caption}, "caption", where) for caption in sample.captions)
-        found.append(CaptionedImage(sample.name, path, captions))
+        found.append(CaptionedImage(sample.name, ImageRegion(path), captions))
     without = len(content["images"]) - len(found)
     if without:
         raise EvaluationError(
@@ -76,5 +132,5 @@ def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
         if not isinstance(captions, list) or not captions:
             raise EvaluationError(f"{where}: `caption` must be a list of texts; its value is {captions!r}.")
         texts = tuple(text_of({"caption": caption}, "caption", where) for caption in captions)
-        found.append(CaptionedImage(name, image_path(folder, name, where), texts))
+        found.append(CaptionedImage(name, ImageRegion(image_path(folder, name, where)), texts))
     return found

@@ -32,7 +32,10 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
             "Winoground: which of two captions with the same words fits which of two images? Text, image and group "
             "score, and GroupMatch."
         ),
-        "this folder, which contains examples.jsonl and images/, or the hub id facebook/winoground",
+        (
+            "this folder, which contains examples.jsonl and images/; the hub id facebook/winoground; or a table "
+            "(Parquet, or a folder that Hugging Face's datasets saved)"
+        ),
         options=(),
         takes_shards=False,
     ),
@@ -41,7 +44,7 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
             "ColorSwap: which of two captions with swapped colours fits which of two images? Text, image and group "
             "score, and GroupMatch."
         ),
-        "this folder, which contains test.json and images/, or one of its .json files",
+        "this folder, which contains test.json and images/, one of its .json files, or the hub's Parquet file",
         takes_shards=False,
     ),
     "mmvp-vlm": BenchmarkInfo(
@@ -117,20 +120,26 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
             "of correct ordering."
         ),
         (
-            "this folder, which contains coco_qwen.jsonl, coco_mistral.jsonl, cc3m_qwen.jsonl and their images, or one "
-            "of the files"
+            "this folder, which contains coco_qwen.jsonl, coco_mistral.jsonl, cc3m_qwen.jsonl and their images, or the "
+            "hub's Parquet files, or one of the files"
         ),
         takes_shards=False,
     ),
     "zero-shot": BenchmarkInfo(
         "Zero-shot classification by class names: acc1, acc5 and mean_per_class_recall.",
-        "this folder, which contains one folder per class, or classnames.txt and test/N.tar",
+        (
+            "this folder, which contains one folder per class, or classnames.txt and test/N.tar; or a table (Parquet, "
+            "or a folder that Hugging Face's datasets saved)"
+        ),
         scorers=("clip",),
         options=("classes", "templates"),
     ),
     "retrieval": BenchmarkInfo(
         "Text-to-image and image-to-text retrieval: recall@1, recall@5 and recall@10.",
-        "this captions file, in COCO's form or as a list of {image, caption: [...]}",
+        (
+            "this captions file, in COCO's form or as a list of {image, caption: [...]}; a metadata.jsonl; or a table "
+            "(Parquet, or a folder that Hugging Face's datasets saved)"
+        ),
         scorers=("clip",),
         is_one_file=True,
     ),

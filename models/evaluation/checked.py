@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import EvaluationError
-from models.evaluation.items import ImageProblem, Item, box_problem, image_file, image_name, read_bytes
+from models.evaluation.items import ImageProblem, Item, Place, box_problem, image_file, image_name, read_bytes
 from models.evaluation.results import ImageRegion
 from models.findings import LISTED, Finding, Findings
 from models.images import ImageError, decode_image, read_header
@@ -76,11 +76,11 @@ def look_at_images(
     items: Sequence[Item], problems: Problems, say: Say | None = None, *, decode: bool = False
 ) -> Images:
     """Read every file once, in threads, and decode it if asked to. Items with bad images go to `problems`."""
-    regions: dict[tuple[Path, int | None], list[ImageRegion]] = {}
+    regions: dict[tuple[Path, Place], list[ImageRegion]] = {}
     for item in items:
         for region in item.images:
             regions.setdefault(image_file(region), []).append(region)
-    facts: dict[tuple[Path, int | None], _File | Finding] = {}
+    facts: dict[tuple[Path, Place], _File | Finding] = {}
     files = list(regions)
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         for start in range(0, len(files), _AHEAD):

@@ -6,7 +6,8 @@ A set is a folder with `test.json`, a list, and `images/`:
      "image_source": "midjourney", "caption_source": "human"}
 
 This is the authors' download, as the README of github.com/Top34051/colorswap describes it; `train.json` has the same
-form. The hub (stanfordnlp/colorswap) has the same records as Parquet. Images are made by diffusion models.
+form. The hub (stanfordnlp/colorswap) has the same records as Parquet, with the images inside. Images are made by
+diffusion models.
 """
 
 from __future__ import annotations
@@ -18,40 +19,44 @@ from models.errors import EvaluationError
 from models.evaluation.annotations import (
     by_id,
     image_folder,
-    image_path,
+    image_of,
     read_records,
-    refuse_parquet,
+    read_table,
     text_of,
 )
 from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
 from models.evaluation.winoground import Winoground
+from models.tables import table_files
 
 FILE = "test.json"
 LAYOUT = "a list of {id, caption_1, caption_2, image_1, image_2}, as ColorSwap has it"
 
 _CAPTIONS, _IMAGES = ("caption_1", "caption_2"), ("image_1", "image_2")
+_SOURCES = ("image_source", "caption_source")
 
 
 def colorswap(path: Path, images: Path | None = None) -> Winoground:
-    """Read the test set from its folder, or one file of it. Images are named from `images`, or from the file's folder.
+    """Read the test set from its folder, one file of it, or a table.
+
+    Images that are files are named from `images`, or from the file's folder.
 
     Raises:
-        EvaluationError: no such file, or another layout.
+        EvaluationError or DataError: no such file, or another layout.
     """
     file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        refuse_parquet(path)
-        raise EvaluationError(f"There is no file {file}; give ColorSwap's {FILE} or its folder.")
-    refuse_parquet(file)
-    records = by_id(read_records(file, ("id", *_CAPTIONS, *_IMAGES), LAYOUT), file)
-    folder = image_folder(images, file.parent)
+    tables = [] if file.is_file() and file != path else table_files(path)
+    if not tables and not file.is_file():
+        raise EvaluationError(
+            f"There is no file {file}; give ColorSwap's {FILE} or its folder, or its Parquet file of the hub."
+        )
+    keys = ("id", *_CAPTIONS, *_IMAGES)
+    rows = read_table(tables, keys, _SOURCES, LAYOUT) if tables else read_records(file, keys, LAYOUT)
+    records = by_id(rows, file)
+    folder = image_folder(images, tables[0].parent if tables else file.parent)
     items = tuple(
         Item(
             id=item_id,
-            images=tuple(
-                ImageRegion(image_path(folder, text_of(record, key, where), where)) for key in _IMAGES
-            ),
+            images=tuple(image_of(record, key, where, folder) for key in _IMAGES),
             captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
             tags=_tags(record),
         )
@@ -61,5 +66,5 @@ def colorswap(path: Path, images: Path | None = None) -> Winoground:
 
 
 def _tags(record: dict[str, Any]) -> tuple[str, ...]:
-    sources = {"image": record.get("image_source"), "caption": record.get("caption_source")}
-    return tuple(f"{what}: {source}" for what, source in sources.items() if source)
+    found = {source.removesuffix("_source"): record.get(source) for source in _SOURCES}
+    return tuple(f"{what}: {source}" for what, source in found.items() if source)

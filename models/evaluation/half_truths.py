@@ -3,25 +3,26 @@
 Each item has an image, a short true caption (the anchor), the anchor with a wrong detail (the half-truth), and the
 anchor with a right one (the full truth). The detail is an entity or a relation. There are three sources.
 
-The hub (kbora/Half-Truths) has a Parquet file for each source, with the images inside. Beside Parquet, the authors'
-scripts/evaluate_half_truth.py (github.com/kargibora/CS-CLIP) reads JSONL, whose images are files; so does this module:
+The hub (kbora/Half-Truths) has a Parquet file for each source, with the images inside. Like the authors'
+scripts/evaluate_half_truth.py (github.com/kargibora/CS-CLIP), this module also reads JSONL, whose images are files:
 
     {"image": "images/1.jpg", "anchor": "...", "half_truth": "...", "full_truth": "...", "triplet_type": "entity"}
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.errors import EvaluationError
 from models.evaluation.annotations import (
     annotation_files,
     files_missing,
     image_folder,
-    image_path,
-    read_lines,
+    image_of,
+    read_table,
     require_keys,
     text_of,
 )
@@ -29,8 +30,9 @@ from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite
 from models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
 from models.evaluation.scorers import Scorer
+from models.files import read_lines
+from models.tables import table_files
 
 FILES = ("coco_qwen.jsonl", "coco_mistral.jsonl", "cc3m_qwen.jsonl")
 LAYOUT = "an object with image, anchor, half_truth, full_truth and triplet_type, as Half-Truths has it"
@@ -39,6 +41,7 @@ ORDERING = "ordering"
 CHANCE = {OUTCOME: 1 / 2, ORDERING: 1 / 6}
 
 _CAPTIONS = ("full_truth", "anchor", "half_truth")
+_KEYS = (*_CAPTIONS, "image", "triplet_type")
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ def half_truths(path: Path, images: Path | None = None) -> HalfTruths:
     Images are named from `images`, or by default from the folder of the files.
 
     Raises:
-        EvaluationError: no such files, or another layout.
+        EvaluationError or DataError: no such files, or another layout.
     """
-    files = annotation_files(path, FILES, "Half-Truths")
+    has_lines = any((path / name).is_file() for name in FILES)
+    files = (not has_lines and table_files(path)) or annotation_files(path, FILES, "Half-Truths")
     items = [item for file in files for item in _read(file, image_folder(images, file.parent))]
     return HalfTruths(
         "half-truths", tuple(items), files_missing(files, FILES), tuple(file.stem for file in files)
@@ -80,12 +84,11 @@ def half_truths(path: Path, images: Path | None = None) -> HalfTruths:
 
 def _read(file: Path, folder: Path) -> list[Item]:
     items = []
-    for number, (where, record) in enumerate(read_lines(file, LAYOUT)):
-        require_keys(record, (*_CAPTIONS, "image", "triplet_type"), where, LAYOUT)
+    for number, (where, record) in enumerate(_records(file)):
         items.append(
             Item(
                 id=f"{file.stem}/{number}",
-                images=(ImageRegion(image_path(folder, text_of(record, "image", where), where)),),
+                images=(image_of(record, "image", where, folder),),
                 captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
                 tags=(file.stem, f"{file.stem}: {text_of(record, 'triplet_type', where)}"),
             )
@@ -93,3 +96,12 @@ def _read(file: Path, folder: Path) -> list[Item]:
     if not items:
         raise EvaluationError(f"{file} contains no items; download it again.")
     return items
+
+
+def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if file.suffix.lower() != ".jsonl":
+        yield from read_table([file], _KEYS, (), LAYOUT)
+        return
+    for where, record in read_lines(file, EvaluationError, LAYOUT):
+        require_keys(record, _KEYS, where, LAYOUT)
+        yield where, record

@@ -11,6 +11,7 @@ from models.errors import EvaluationError
 from models.evaluation.results import ImageRegion
 from models.image_files import ImageFileError, NoImageFile, read_image_file
 from models.images import ImageError, ImageLimits, decode_image
+from models.table_cells import Cell
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,14 @@ class ArchiveImage(ImageRegion):
     offset: int = 0
     size: int = 0
     name: str = ""
+
+
+@dataclass(frozen=True)
+class CellImage(ImageRegion):
+    """An image that is a cell of a table."""
+
+    column: str = ""
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,20 +57,41 @@ class ImageMissing(ImageProblem):
     code = "missing_file"
 
 
-def image_file(region: ImageRegion) -> tuple[Path, int | None]:
-    """Return what regions of one image file have in common: its path, and its place if it is in an archive."""
-    return region.path, region.offset if isinstance(region, ArchiveImage) else None
+Place = int | tuple[str, int] | None
+"""Where an image is in its file: its offset in an archive, its column and row in a table, or None if it is the file."""
+
+
+def image_file(region: ImageRegion) -> tuple[Path, Place]:
+    """Return what regions of one image have in common: its file, and its place in it."""
+    match region:
+        case ArchiveImage():
+            return region.path, region.offset
+        case CellImage():
+            return region.path, (region.column, region.row)
+        case _:
+            return region.path, None
 
 
 def image_name(region: ImageRegion) -> str:
-    return f"{region.path}/{region.name}" if isinstance(region, ArchiveImage) else str(region.path)
+    match region:
+        case ArchiveImage():
+            return f"{region.path}/{region.name}"
+        case CellImage():
+            return f"{region.path}, row {region.row}, `{region.column}`"
+        case _:
+            return str(region.path)
 
 
 def read_bytes(region: ImageRegion) -> bytes:
     """Return the bytes of an image file. Raises ImageMissing or ImageProblem."""
-    offset, size = (region.offset, region.size) if isinstance(region, ArchiveImage) else (0, None)
     try:
-        return read_image_file(region.path, offset=offset, size=size)
+        match region:
+            case ArchiveImage():
+                return read_image_file(region.path, offset=region.offset, size=region.size)
+            case CellImage():
+                return Cell(region.path, region.column, region.row).read()
+            case _:
+                return read_image_file(region.path)
     except ImageFileError as error:
         kind = ImageMissing if isinstance(error, NoImageFile) else ImageProblem
         raise kind(f"{image_name(region)} {error}.") from error

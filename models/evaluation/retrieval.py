@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.errors import EvaluationError
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite
-from models.evaluation.captions_file import read_captions
+from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, image_files
+from models.evaluation.captions_file import is_pairs, read_captions, read_pairs
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
 from models.evaluation.metrics import share
-from models.evaluation.results import ImageRegion, ItemOutcome
+from models.evaluation.results import ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
 
 KS = (1, 5, 10)
@@ -141,12 +141,12 @@ def counted_batches(count: int, batch_size: int) -> Iterator[tuple[slice, int]]:
 
 
 def retrieval_benchmark(path: Path, images: Path | None = None) -> Retrieval:
-    """Read a captions file: COCO's, or a list of {image, caption: [...]}.
+    """Read a captions file (COCO's, or a list of {image, caption: [...]}), a `metadata.jsonl`, or a table.
 
     Raises: as `read_captions`.
     """
-    found = read_captions(path, images)
-    items = tuple(Item(id=one.name, images=(ImageRegion(one.path),), captions=one.captions) for one in found)
+    found = read_pairs(path, images) if is_pairs(path) else read_captions(path, images)
+    items = tuple(Item(id=one.name, images=(one.image,), captions=one.captions) for one in found)
     return Retrieval("retrieval", items, {})
 
 
@@ -173,6 +173,6 @@ def _outcome(
         id=item_id,
         correct={key: margin > 0 for key, margin in named.items()},
         margins=named,
-        images=item.images,
+        images=image_files(item),
         captions=captions,
     )

@@ -5,7 +5,8 @@ A set is a folder with `examples.jsonl`, one item per line, and `images/`, named
     {"id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "...", "caption_1": "...",
      "tag": "Relation", "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": "Relation"}
 
-The Hugging Face hub has the raw download: examples.jsonl and images.zip.
+The Hugging Face hub has the raw download: examples.jsonl and images.zip. A table with these columns, whose images are
+cells, is read too: the hub's Parquet, or what `datasets` saved.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from torch import Tensor
 
 from models.atomic import atomic_folder
 from models.errors import EvaluationError
-from models.evaluation.annotations import by_id, read_json, read_lines, text_of
+from models.evaluation.annotations import by_id, image_of, read_json, read_table, text_of
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
 from models.evaluation.metrics import Tie, grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
+from models.files import read_lines
 from models.image_files import IMAGE_SUFFIXES
+from models.table_cells import Cell
+from models.tables import table_files
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """The probability that random scores get an item right."""
@@ -44,6 +48,8 @@ NEW_TAGS = "new_tag_assignments.json"
 UNTAGGED = "untagged"
 
 LAYOUT = "an object with id, image_0, image_1, caption_0 and caption_1"
+_KEYS = ("id", "image_0", "image_1", "caption_0", "caption_1")
+_TAGS = ("tag", "secondary_tag", "collapsed_tag")
 
 HUB_ID = "facebook/winoground"
 EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
@@ -129,25 +135,32 @@ def d_prime(margins: Sequence[float]) -> float | None:
 
 
 def winoground_benchmark(path: Path) -> Winoground:
-    """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` next to it.
+    """Read a set as it is downloaded: the folder, or its `examples.jsonl` with `images/` next to it; or a table.
 
     Images may be PNG, JPEG, WebP or GIF, with alpha or palette, named by stem or by full name. A missing one
     gets the path that it should have, so that the check can count it. A `new_tag_assignments.json` next to
     `examples.jsonl` adds tags.
 
     Raises:
-        EvaluationError: a file or a field is missing, empty, repeated or of the wrong type, or the tag file is
-            not {"id": [tags]} of this set.
+        EvaluationError or DataError: a file or a field is missing, empty, repeated or of the wrong type, or the
+            tag file is not {"id": [tags]} of this set.
     """
     examples = path / "examples.jsonl" if path.is_dir() else path
-    if not examples.is_file():
+    tables = [] if examples.is_file() and examples != path else table_files(path)
+    if not tables and not examples.is_file():
         raise EvaluationError(
             f"There is no file {examples}; give the folder that contains examples.jsonl and images/."
         )
-    records = by_id(read_lines(examples, LAYOUT, max_bytes=MAX_EXAMPLES_BYTES), examples)
+    rows = (
+        read_table(tables, _KEYS, _TAGS, LAYOUT)
+        if tables
+        else read_lines(examples, EvaluationError, LAYOUT, max_bytes=MAX_EXAMPLES_BYTES)
+    )
+    records = by_id(rows, examples)
     folder = examples.parent / "images"
-    files = _images_by_name(folder)
-    new_tags = _new_tags(examples.parent / NEW_TAGS, records.keys())
+    files = {} if tables else _images_by_name(folder)
+    beside = tables[0].parent if tables else examples.parent
+    new_tags = _new_tags(beside / NEW_TAGS, records.keys())
     finer = any(
         _tag(record, "tag", where) != _tag(record, "collapsed_tag", where)
         for where, record in records.values()
@@ -155,9 +168,7 @@ def winoground_benchmark(path: Path) -> Winoground:
     items = tuple(
         Item(
             id=item_id,
-            images=tuple(
-                ImageRegion(_image(record, key, where, folder, files)) for key in ("image_0", "image_1")
-            ),
+            images=tuple(_image(record, key, where, folder, files) for key in ("image_0", "image_1")),
             captions=(text_of(record, "caption_0", where), text_of(record, "caption_1", where)),
             tags=(
                 *_tags(record, where, finer=finer),
@@ -171,9 +182,7 @@ def winoground_benchmark(path: Path) -> Winoground:
 
 def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
     """Return the collapsed tag unchanged, and the finer ones with their kind as a prefix: `Relation` occurs as both."""
-    fine, secondary, collapsed = (
-        _tag(record, key, where) for key in ("tag", "secondary_tag", "collapsed_tag")
-    )
+    fine, secondary, collapsed = (_tag(record, key, where) for key in _TAGS)
     tags = [collapsed or UNTAGGED]
     if fine and finer:
         tags.append(f"tag: {fine}")
@@ -217,7 +226,11 @@ def _images_by_name(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _image(record: dict[str, Any], key: str, where: str, folder: Path, files: dict[str, list[Path]]) -> Path:
+def _image(
+    record: dict[str, Any], key: str, where: str, folder: Path, files: dict[str, list[Path]]
+) -> ImageRegion:
+    if isinstance(record.get(key), Cell):
+        return image_of(record, key, where, folder)
     name = text_of(record, key, where)
     found = files.get(name) or [folder / Path(name).name]
     if len(found) > 1:
@@ -225,7 +238,7 @@ def _image(record: dict[str, Any], key: str, where: str, folder: Path, files: di
         raise EvaluationError(
             f"{where}: `{key}` is {name!r}, and several files have this name: {names}; keep one of them."
         )
-    return found[0]
+    return ImageRegion(found[0])
 
 
 def download_winoground(folder: Path) -> Path:

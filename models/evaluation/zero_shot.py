@@ -1,8 +1,8 @@
 """Zero-shot classification: acc1, acc5 and mean_per_class_recall, as CLIP_benchmark names them.
 
-The layouts are one folder of images per class (torchvision's ImageFolder), or CLIP_benchmark's WebDataset
-shards (`class_shards.py`). Classes and templates come from the data, from files, or from open_clip's named
-sets.
+The layouts are one folder of images per class (torchvision's ImageFolder), CLIP_benchmark's WebDataset shards
+(`class_shards.py`), or a table (`class_tables.py`). Classes and templates come from the data, from files, or from
+open_clip's named sets.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from models.evaluation.class_shards import (
     read_shard,
     shards_of,
 )
+from models.evaluation.class_tables import read_class_table
 from models.evaluation.items import Item
 from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import ClipScorer, Scorer, features_of
 from models.files import read_text
 from models.image_files import IMAGE_SUFFIXES
+from models.tables import table_files
 from models.zero_shot import (
     LABEL_SETS,
     PLACES,
@@ -48,7 +50,9 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 NAMED_CLASSES = LABEL_SETS
 NAMED_TEMPLATES = {"photo": ("a photo of a {}.",), **TEMPLATE_SETS}
 
-_LAYOUT = f"a folder with one subfolder for each class, or a folder with {CLASSNAMES} and {SPLIT}/N.tar"
+_LAYOUT = (
+    f"a folder with one subfolder for each class, or a folder with {CLASSNAMES} and {SPLIT}/N.tar, or a table"
+)
 
 _IMAGES = 1024  # images scored at once
 _PROMPTS = 4096  # prompts in memory at once
@@ -117,11 +121,18 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
     """Read a labelled set; see `class_names` and `template_set` for `classes` and `templates`.
 
     Raises:
-        EvaluationError: another layout, an image whose class has no name, or fewer than two classes.
+        EvaluationError or DataError: another layout, an image whose class has no name, or fewer than two classes.
     """
-    if not path.is_dir():
+    if tables := table_files(path):
+        samples, names = read_class_table(tables)
+        if classes is None and names is None:
+            raise EvaluationError(
+                f"{path} numbers its classes and does not name them; give their names (classes)."
+            )
+        labels = class_names(classes, names)
+    elif not path.is_dir():
         raise EvaluationError(f"There is no folder {path}. Give {_LAYOUT}.")
-    if is_class_shards(path):
+    elif is_class_shards(path):
         labels = class_names(classes or str(path / CLASSNAMES), None)
         own = path / TEMPLATES
         templates = templates or (str(own) if own.is_file() else None)
@@ -199,8 +210,8 @@ def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, 
     """Return the classes' names in the order of their numbers.
 
     `given` is a named set, a text file with one name per line, or JSON: a list, or {"folder": "name"}. By
-    default the names are those of the folders, with `_` as a space. A list is in the order of the sorted
-    folder names.
+    default the names are those of the folders, or of a table's classes, with `_` as a space. A list is in the order
+    of the sorted folder names, or of the numbers in a table.
 
     Raises:
         EvaluationError: no such set or file, an empty name, or not one for each folder.
@@ -220,8 +231,8 @@ def class_names(given: str | None, folders: Sequence[str] | None) -> tuple[str, 
     found = _texts(names, given)
     if folders is not None and len(found) != len(folders):
         raise EvaluationError(
-            f"{given} has {len(found)} class names, but there are {len(folders)} folders. Give one "
-            "name for each folder, in the order of the folders' names."
+            f"{given} has {len(found)} class names, but there are {len(folders)} classes. Give one "
+            "name for each, in the order of the folders' names, or of the numbers in a table."
         )
     return found
 

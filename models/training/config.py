@@ -196,16 +196,18 @@ class FinetuneConfig(TrainingOptions):
     """Use this seed for everything random, except for what `negatives_seed` decides."""
 
     data: Path
-    """Train on these pairs: COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), or a folder
-    of images with .txt files."""
+    """Train on these pairs: COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), Parquet files,
+    a folder that Hugging Face's `datasets` saved, or a folder of images with .txt files or a metadata.jsonl."""
     data_format: DataFormat = "auto"
     """Read `data` and `val` in this format. `auto` derives it from their names."""
     images: Path | None = None
-    """Look in this folder for the images of a COCO file or a table. The default is the folder of that file."""
+    """Look in this folder for the images that a file names. The default is the folder of that file."""
     image_key: str = "filepath"
-    """Read the images' names from this column of a table."""
+    """Read the images, or their names, from this column of a table. Parquet and Hugging Face's layouts may also call
+    it image, file_name or path."""
     caption_key: str = "title"
-    """Read the captions from this column of a table."""
+    """Read the captions from this column of a table. Parquet and Hugging Face's layouts may also call it text, caption
+    or captions."""
     separator: str | None = None
     """Split a table's columns at this character. By default it is a tab, or a comma in a .csv whose first line has
     no tab."""

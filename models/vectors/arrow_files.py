@@ -11,10 +11,10 @@ import numpy as np
 
 from models.atomic import atomic_file
 from models.errors import VectorsError
+from models.tables import EMBEDDINGS
 from models.vectors.about import About
 from models.vectors.mapped import Records, Vectors, map_array, write_header
 
-_ABOUT = b"sds_clip"
 _ROWS_AT_ONCE = 16_384
 
 
@@ -28,7 +28,7 @@ def write_arrow(path: Path, about: About, embeddings: np.ndarray, rows: Iterator
         ("sha256", pa.string()),
         ("embedding", pa.list_(number, about.dimensions)),
     ]
-    schema = pa.schema(fields, metadata={_ABOUT: about.as_json()})
+    schema = pa.schema(fields, metadata={EMBEDDINGS: about.as_json()})
     with atomic_file(path) as file, _writer(path, file, schema) as writer:
         for start in range(0, len(embeddings), _ROWS_AT_ONCE):
             block = embeddings[start : start + _ROWS_AT_ONCE]
@@ -105,7 +105,7 @@ def _copied(path: Path, parquet: Any, about: About) -> Path:
 
 
 def _about(path: Path, schema: Any) -> About:
-    return About.of_json((schema.metadata or {}).get(_ABOUT, b""), path)
+    return About.of_json((schema.metadata or {}).get(EMBEDDINGS, b""), path)
 
 
 def _array(column: Any, about: About) -> np.ndarray:

@@ -8,8 +8,9 @@ from pathlib import Path
 from models.data.shards import expand
 from models.errors import VectorsError
 from models.image_files import IMAGE_SUFFIXES, ImageFileError, read_image_file
+from models.table_cells import PARQUET_SUFFIX, Cell, check_groups, holds_images, open_parquet
+from models.tables import IMAGE_KEYS, find_column, read_rows, schema_of
 from models.tar_index import IMAGE_EXTENSIONS, read_members
-from models.vectors.tables import TABLE_SUFFIX, read_cell, table_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Entry:
         """Return the image's bytes. Raises ImageFileError."""
         path = Path(self.file)
         if self.column is not None and self.row is not None:
-            return read_cell(path, self.column, self.row)
+            return Cell(path, self.column, self.row).read()
         if self.offset is None and path.is_dir():
             raise ImageFileError("is a folder that cannot be listed")
         if self.offset is None and path.suffix.lower() == ".tar":
@@ -38,7 +39,7 @@ class Entry:
 def root_of(inputs: Sequence[str]) -> Path:
     """Return the folder that names are relative to: a single folder, a single table's folder, or the current one."""
     path = Path(inputs[0])
-    if len(inputs) > 1 or not (path.is_dir() or path.suffix.lower() == TABLE_SUFFIX):
+    if len(inputs) > 1 or not (path.is_dir() or path.suffix.lower() == PARQUET_SUFFIX):
         return Path()
     return path if path.is_dir() else path.parent
 
@@ -55,7 +56,7 @@ def find_entry(root: Path, name: str) -> Entry | None:
 def _inside(path: Path, name: str) -> Iterator[Entry]:
     if path.suffix.lower() == ".tar":
         return _shard(path, name)
-    if path.suffix.lower() == TABLE_SUFFIX:
+    if path.suffix.lower() == PARQUET_SUFFIX:
         return _table(path, name.removesuffix(path.name), None)
     return iter([Entry(name, str(path))])
 
@@ -84,7 +85,7 @@ def _entries_of(given: str, image_key: str | None, root: Path) -> Iterator[Entry
     path = Path(given)
     if path.is_dir():
         yield from _walk(path, _prefix(path))
-    elif path.suffix.lower() == TABLE_SUFFIX:
+    elif path.suffix.lower() == PARQUET_SUFFIX:
         yield from _table(path, "" if root == path.parent else _prefix(path.parent), image_key)
     elif path.suffix.lower() == ".tar":
         for shard in expand(given):
@@ -136,8 +137,15 @@ def _shard(shard: Path, name: str) -> Iterator[Entry]:
 
 def _table(table: Path, prefix: str, image_key: str | None) -> Iterator[Entry]:
     _must_exist(table)
-    for row, column, file in table_rows(table, image_key):
-        if file is None:
+    keys = IMAGE_KEYS if image_key is None else (image_key,)
+    column = find_column(table, keys, "Name the column of the images with --image-key.")
+    if holds_images(schema_of(table).field(column).type):
+        check_groups(table)
+        for row in range(open_parquet(table).metadata.num_rows):
             yield Entry(f"{prefix}{table.name}/{row:08d}", str(table), column=column, row=row)
-        else:
-            yield Entry(f"{prefix}{file}", str(table.parent / file))
+        return
+    for where, values in read_rows([table], column):
+        name = values[column]
+        if not isinstance(name, str) or not name:
+            raise VectorsError(f"{where}: `{column}` is no path; fill it in, or drop the row.")
+        yield Entry(f"{prefix}{name}", str(table.parent / name))

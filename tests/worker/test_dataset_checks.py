@@ -125,6 +125,63 @@ def test_bad_pairs_are_rejected_with_each_problem_and_without_this_machine_s_pat
     assert len(tolerated.problems) == 2
 
 
+SAVED = Path(__file__).parents[1] / "models/saved_sets"
+
+
+@pytest.mark.parametrize("name", ["shards", "one_split", "parquet", "photos"])
+def test_archives_of_hugging_face_s_layouts_are_accepted_with_the_hash_that_training_sees(
+    name: str, store: Store, config: WorkerConfig
+) -> None:
+    pytest.importorskip("pyarrow")
+    uploaded(store, config, tar_of(SAVED / name, "top/"))
+    found = checked(store, config)
+    assert (found.status, found.problems) == (DatasetStatus.READY, [])
+    assert found.content_hash == check_pairs(open_pairs(SAVED / name), workers=1).pairs.content_hash
+    place = pairs_place(content_of(store, config, found.id, param="x"), config.data_dir / "links")
+    assert len(open_pairs(place.data, images=place.images, confined=True)) == len(open_pairs(SAVED / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "items"),
+    [
+        ("winoground", "winoground", 3),
+        ("winoground_parquet", "winoground", 3),
+        ("shards", "zero-shot", 5),
+        ("shards", "retrieval", 5),
+        ("photos", "retrieval", 2),
+    ],
+)
+def test_archives_of_hugging_face_s_layouts_are_benchmarks_too(
+    name: str, format: str, items: int, store: Store, config: WorkerConfig
+) -> None:
+    pytest.importorskip("pyarrow")
+    uploaded(store, config, tar_of(SAVED / name), format)
+    found = checked(store, config)
+    assert (found.status, found.problems) == (DatasetStatus.READY, [])
+    assert found.counts["usable"] == items
+
+
+def test_several_splits_and_names_that_lead_elsewhere_are_rejected_without_this_machine_s_paths(
+    store: Store, config: WorkerConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(SAVED / "photos", tmp_path / "photos")
+    (tmp_path / "photos/metadata.jsonl").write_text('{"file_name": "../0.png", "text": "a"}')
+    shutil.copytree(SAVED / "shards", tmp_path / "shards")
+    state = {"_data_files": [{"filename": "../../secret.arrow"}]}
+    (tmp_path / "shards/state.json").write_text(json.dumps(state))
+    for folder, reason in (
+        (SAVED / "splits", "the data set holds the splits train, test"),
+        (tmp_path / "photos", "the image '../0.png' is not inside the folder"),
+        (tmp_path / "shards", "'../../secret.arrow' is not a name in this folder"),
+    ):
+        uploaded(store, config, tar_of(folder))
+        found = checked(store, config)
+        assert found.status is DatasetStatus.REJECTED
+        assert found.problems is not None
+        assert reason in found.problems[0]["message"]
+        assert str(config.data_dir) not in json.dumps(list(found.problems))
+
+
 @pytest.fixture
 def table(pairs_folder: Path, tmp_path: Path) -> Callable[[str], Path]:
     """Writes a data set of a table, of whose images the second has the name that is asked for."""

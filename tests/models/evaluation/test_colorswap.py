@@ -82,14 +82,6 @@ def test_a_wrong_file_is_refused(tmp_path: Path, entries: Any, message: str) -> 
     assert "test.json" in str(raised.value)
 
 
-def test_the_hubs_parquet_files_and_other_folders_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"test\.json"):
         colorswap(tmp_path)
-    (tmp_path / "data").mkdir()
-    file = tmp_path / "data/test-00000-of-00001.parquet"
-    file.write_bytes(b"PAR1")
-    for path in (tmp_path, tmp_path / "data", file):
-        with pytest.raises(
-            EvaluationError, match=r"test-00000-of-00001\.parquet is a Parquet file.*Unpack it"
-        ):
-            colorswap(path)

@@ -81,12 +81,8 @@ def test_a_wrong_line_is_refused(tmp_path: Path, line: Any, message: str) -> Non
     assert "coco_qwen.jsonl" in str(raised.value)
 
 
-def test_what_the_hub_has_and_empty_files_are_refused_by_name(tmp_path: Path) -> None:
+def test_empty_files_and_other_folders_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"coco_qwen\.jsonl contains no items"):
         half_truths(save_half_truths(tmp_path / "empty", coco_qwen=[]))
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/coco_qwen.parquet").write_bytes(b"PAR1")
-    with pytest.raises(EvaluationError, match=r"coco_qwen\.parquet is a Parquet file"):
-        half_truths(tmp_path)
     with pytest.raises(EvaluationError, match=r"none of coco_qwen\.jsonl, coco_mistral\.jsonl"):
         half_truths(tmp_path / "empty/images")

@@ -147,7 +147,7 @@ def test_named_sets_are_open_clips() -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("imagenet", "1000 class names.* 7 folders"), ("birds", "neither a file nor one of")],
+    [("imagenet", "1000 class names.* 7 classes"), ("birds", "neither a file nor one of")],
 )
 def test_names_that_do_not_fit_are_refused(tmp_path: Path, given: str, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import VectorsError
+from models.errors import DataError, VectorsError
 from models.image_files import ImageFileError
 from models.vectors.entries import find_entry, list_entries, root_of
 from tests.pictures import picture
@@ -109,10 +109,10 @@ def test_a_table_without_images_is_an_error_that_names_its_columns(tmp_path: Pat
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table({"label": [1], "image": [2.5]}), tmp_path / "t.parquet")
-    with pytest.raises(VectorsError, match="has the type double"):
+    with pytest.raises(DataError, match="has the type double"):
         names(tmp_path / "t.parquet")
-    with pytest.raises(VectorsError, match="its columns are label, image"):
+    with pytest.raises(DataError, match="its columns are label, image"):
         names(tmp_path / "t.parquet", image_key="picture")
     (tmp_path / "t.parquet").write_bytes(b"no table")
-    with pytest.raises(VectorsError, match="is not a Parquet file"):
+    with pytest.raises(DataError, match="is not a whole Parquet"):
         names(tmp_path / "t.parquet")
