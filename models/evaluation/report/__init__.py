@@ -17,6 +17,7 @@ from models.evaluation.report.content import (
     BASELINE,
     MODEL,
     axis_limit,
+    axis_mark,
     changes,
     model_name,
     provenance,
@@ -31,7 +32,7 @@ from models.pages import environment, policy
 __all__ = ["render_report", "write_report"]
 
 _HERE = Path(__file__).parent
-_CONTENT = (axis_limit, changes, provenance, scores, tag_changes, tag_scores)
+_CONTENT = (axis_limit, axis_mark, changes, provenance, scores, tag_changes, tag_scores)
 
 
 def write_report(
