@@ -6,6 +6,7 @@ This module imports no torch, so that a supervisor and the service can use it.
     OUT/log.jsonl
     OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
     OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the hash of state.safetensors
+    OUT/report.html                                    curves, configuration and samples of a finished run
     OUT/delta                                          what a finished run has learned (`models.delta_file`)
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from models.files import sha256_of
 
-LOG_FILE = "log.jsonl"
+CONFIG_FILE, LOG_FILE, REPORT_FILE = "config.yaml", "log.jsonl", "report.html"
 CHECKPOINTS = "checkpoints"
 TENSORS_FILE, DESCRIPTION_FILE = "state.safetensors", "state.json"
 

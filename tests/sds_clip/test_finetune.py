@@ -272,6 +272,7 @@ def test_options_stand_in_the_section_of_the_help_where_one_looks_for_them() -> 
         (["--config", "broken.yaml"], "broken.yaml"),
         (["--config", "list.yaml"], "list.yaml"),
         (["--config", "unknown.yaml"], "learning_rate"),
+        (["--control", "nowhere"], "nowhere is no run"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_2(
