@@ -22,6 +22,8 @@ from models.training.config import FinetuneConfig
 from models.training.parts import Parts, load_parts
 from models.training.processes import Place, find_place
 from models.training.run import Result, train
+from models.training.trackers import make_tracker
+from models.training.tracking import Tracker
 from models.training.validation import validate
 from worker.benchmarks import read_data, summary
 from worker.context import JobContext
@@ -116,6 +118,7 @@ class _Run:
             self.place,
             resume=True,
             watcher=progress,
+            tracker=self._tracker(),
             min_save_interval_s=context.config.min_save_interval_s,
             max_bytes=context.config.max_job_bytes,
         )
@@ -125,6 +128,12 @@ class _Run:
             data = {"code": warning.code, **warning.figures}
             context.reporter.event(warning.message, level=Level.WARNING, data=data)
         return result
+
+    def _tracker(self) -> Tracker | None:
+        config, job = self.context.config, self.context.job.id
+        if config.log_to is None:
+            return None
+        return make_tracker(config.log_to, name=job, key=job, folder=config.data_dir / "tensorboard" / job)
 
     def tuned(self, result: Result) -> Clip:
         assert result.delta is not None

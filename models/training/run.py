@@ -39,6 +39,7 @@ from models.training.processes import Place, anywhere, exchanged, start_alike
 from models.training.report import write_run_report
 from models.training.ridge import ridge_mapper
 from models.training.score_targets import BaseScores, ScoreTargets, TeacherScores
+from models.training.tracking import Outcome, Tracker, Tracking
 from models.training.trainer import Trainer
 from models.training.validation import validate
 from models.training.watcher import Record, Watcher
@@ -83,13 +84,14 @@ def train(
     resume: bool = False,
     watcher: Watcher | None = None,
     control: Path | None = None,
+    tracker: Tracker | None = None,
     min_save_interval_s: float = 0.0,
     max_bytes: int | None = None,
 ) -> Result:
     """Train, and write `out/report.html` and `out/delta`.
 
     If the watcher stops the run, save a checkpoint after the current step instead. `control` is the folder of a run
-    whose curves the report shows too.
+    whose curves the report shows too. `tracker` is told of every record that is logged.
 
     A checkpoint that is due by `save_every` is skipped if the last one is younger than `min_save_interval_s`. The
     time at which a checkpoint is written has no effect on the weights. The kept checkpoints and the log take at
@@ -136,22 +138,26 @@ def train(
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
         known=run.trainer.knows_image,
     )  # fmt: skip
+    with Tracking(None if log is None else tracker) as tracking:
 
-    def tell(record: Record) -> None:
-        if log is not None:
-            log.write(record)
-            watcher.on_record(record)
+        def tell(record: Record) -> None:
+            if log is not None:
+                log.write(record)
+                tracking.log(record)
+                watcher.on_record(record)
 
-    with closing(loader):
-        done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
-    if done < run.steps:
-        return Result(None, done, {})
-    if run.text_map is not None:
-        fold(run.network, run.text_map.matrix)
-    metrics = _measure(run, parts, watcher)
-    if metrics:
-        tell({"step": done, **metrics})
-    warning = None if log is None else _write(run, parts, out, metrics, log, control)
+        tracking.begin(json.loads(config.model_dump_json()), [] if log is None else log.records())
+        with closing(loader):
+            done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
+        if done < run.steps:
+            return Result(None, done, {})
+        if run.text_map is not None:
+            fold(run.network, run.text_map.matrix)
+        metrics = _measure(run, parts, watcher)
+        if metrics:
+            tell({"step": done, **metrics})
+        warning = None if log is None else _write(run, parts, out, metrics, log, control)
+        tracking.outcome = Outcome.FINISHED
     return Result(out / "delta", done, metrics, () if warning is None else (warning,))
 
 

