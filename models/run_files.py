@@ -4,8 +4,10 @@ This module imports no torch, so that a supervisor and the service can use it.
 
     OUT/config.yaml
     OUT/log.jsonl
+    OUT/run-id                                         the run's key in a tracker, if there is one
     OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
     OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the hash of state.safetensors
+    OUT/report.html                                    curves, configuration and samples of a finished run
     OUT/delta                                          what a finished run has learned (`models.delta_file`)
 """
 
@@ -16,7 +18,8 @@ from typing import Any
 
 from models.files import sha256_of
 
-LOG_FILE = "log.jsonl"
+CONFIG_FILE, LOG_FILE, REPORT_FILE = "config.yaml", "log.jsonl", "report.html"
+RUN_ID_FILE = "run-id"
 CHECKPOINTS = "checkpoints"
 TENSORS_FILE, DESCRIPTION_FILE = "state.safetensors", "state.json"
 

@@ -9,9 +9,13 @@ _SERVE = ("torch", "open_clip", "fastapi", "celery", "sqlalchemy", "pydantic")
 _PACKAGES = {
     "serve": _SERVE,
     "tables": ("pyarrow",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
     "train": (*_SERVE, "accelerate", "diffusers", "yaml"),
     "onnx": (*_SERVE, "onnx", "onnxruntime", "onnxscript"),
 }
+
+TRACKERS = ("tensorboard", "mlflow")
 
 
 def how_to_get(extra: str) -> str:

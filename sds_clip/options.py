@@ -275,6 +275,12 @@ def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
         raise _wrong_setting(error, OWN_VARIABLES) from error
 
 
+def require_tracker(config: WorkerConfig) -> None:
+    """Raise click.ClickException if a worker is to log to a tracker whose extra is not installed."""
+    if config.log_to is not None:
+        require_extra(config.log_to, f"SDS_CLIP_LOG_TO={config.log_to}")
+
+
 def _wrong_setting(
     error: ValidationError, variables: Mapping[str, str] | None = None
 ) -> click.ClickException:

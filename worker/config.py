@@ -46,6 +46,9 @@ class WorkerConfig:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Format = "auto"
     """text, json, or auto: text on a terminal, JSON elsewhere."""
+    log_to: Literal["tensorboard", "mlflow"] | None = None
+    """tensorboard or mlflow: send what training jobs log there too. TensorBoard's event files are in the folder
+    tensorboard of the data folder. MLflow, at MLFLOW_TRACKING_URI, also lists the versions and aliases."""
     dataset_roots: Annotated[tuple[Path, ...], BeforeValidator(split)] = ()
     """Folders that registered data sets may lie in."""
 

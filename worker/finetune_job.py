@@ -1,5 +1,6 @@
 """A fine-tuning job, from its data sets to a published version and possibly a promoted alias."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,10 +17,13 @@ from models.delta import apply_delta
 from models.evaluation.evaluation import measure_clip
 from models.evaluation.results import Results
 from models.references import CheckpointError, parse
+from models.run_files import REPORT_FILE
 from models.training.config import FinetuneConfig
 from models.training.parts import Parts, load_parts
 from models.training.processes import Place, find_place
 from models.training.run import Result, train
+from models.training.trackers import make_tracker
+from models.training.tracking import Tracker
 from models.training.validation import validate
 from worker.benchmarks import read_data, summary
 from worker.context import JobContext
@@ -114,6 +118,7 @@ class _Run:
             self.place,
             resume=True,
             watcher=progress,
+            tracker=self._tracker(),
             min_save_interval_s=context.config.min_save_interval_s,
             max_bytes=context.config.max_job_bytes,
         )
@@ -123,6 +128,12 @@ class _Run:
             data = {"code": warning.code, **warning.figures}
             context.reporter.event(warning.message, level=Level.WARNING, data=data)
         return result
+
+    def _tracker(self) -> Tracker | None:
+        config, job = self.context.config, self.context.job.id
+        if config.log_to is None:
+            return None
+        return make_tracker(config.log_to, name=job, key=job, folder=config.data_dir / "tensorboard" / job)
 
     def tuned(self, result: Result) -> Clip:
         assert result.delta is not None
@@ -166,14 +177,22 @@ class _Run:
         It is tried again if, meanwhile, the alias was moved, locked or taken away, or the base or the files were
         deleted. Each try reads the current state, and ends with Stopped if the job was asked to stop.
         """
+        files = self._keep_report()
         while True:
             try:
-                self._try_to_end(result, scores)
+                self._try_to_end(result, scores, files)
                 return
             except (AliasMoved, AliasLocked, MissingScope, UnusableRecord, VersionGone) as error:
                 self.context.reporter.event(str(error))
 
-    def _try_to_end(self, result: Result, scores: CandidateScores) -> None:
+    def _keep_report(self) -> dict[str, str]:
+        """Move the report to where the job's row will name it: the folder of the run is removed."""
+        folder = self.context.folder
+        report = folder.path / REPORT_FILE
+        os.replace(folder.run / REPORT_FILE, report)
+        return {"report": report.relative_to(self.context.config.data_dir).as_posix()}
+
+    def _try_to_end(self, result: Result, scores: CandidateScores, files: Mapping[str, str]) -> None:
         verdict, move = decide(self.context, self.job, scores, self._measure_holder)
         evaluations = {name: summary(results) for name, results in scores.results.items()}
         promotion = {
@@ -188,6 +207,7 @@ class _Run:
             "warnings": [asdict(warning) for warning in result.warnings],
             "evaluations": evaluations,
             "promotion": None if self.job.promote == "never" else promotion,
+            "files": files,
         }
         version = self._publish(result, evaluations)
         # Register a version's base first; most bases are an operator's own, known by reference alone.

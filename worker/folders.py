@@ -6,7 +6,8 @@ The files:
     JOBS/JOB_ID/FENCE/run/              a training run: checkpoints, log.jsonl, delta
     JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
     JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
-    JOBS/JOB_ID/FENCE/results.json      an evaluation's results, and report.html
+    JOBS/JOB_ID/FENCE/report.html       the report of a job that has succeeded
+    JOBS/JOB_ID/FENCE/results.json      an evaluation's results
 """
 
 import json

@@ -14,6 +14,7 @@ from worker.config import WorkerConfig
 from worker.heartbeat import Heartbeat
 from worker.identity import node_name, owner_name
 from worker.metrics import WorkerMetrics, serve
+from worker.mirror import MIRROR_EVERY_S, Mirror
 from worker.periodic import Periodic
 from worker.reaper import EVERY_S, Reaper, Sweep
 from worker.slot import Slot
@@ -54,6 +55,8 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     cleanups = [reaper]
     if config.retention.are_set:
         cleanups.append(Periodic("retention", Sweep(config, store, metrics).look, EVERY_S))
+    if config.log_to == "mlflow":
+        cleanups.append(Periodic("mlflow", Mirror(store, config.queue).look, MIRROR_EVERY_S))
     waited_for: list[Slot | Checker] = [slot, *checkers]
     parts: list[Slot | Checker | Periodic] = [*waited_for, *cleanups]  # a cleanup under way may be cut off
 

@@ -192,12 +192,14 @@ class JobService:
 
     @in_store_thread
     def report(self, caller: Caller, job_id: str) -> Path:
-        """The path of an evaluation's report. Raises NotFound if there is none."""
+        """The path of a job's report. Raises NotFound if there is none."""
         path = report_of(self._seen_by(caller.sees).jobs.get(job_id))
         own = (self._data_dir / "jobs" / job_id).resolve()
         file = None if path is None else (self._data_dir / path).resolve()
         if file is None or not file.is_relative_to(own) or not file.is_file():
-            raise NoReport("This job has no report; only an evaluation that succeeded has one.")
+            raise NoReport(
+                "This job has no report. A job has one once it has succeeded, until its files are deleted."
+            )
         return file
 
     @in_store_thread

@@ -184,7 +184,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
     },
 )
 async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
-    """Return an evaluation's results as one HTML page that loads nothing else."""
+    """Return the report of a job that has succeeded: one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)
 

@@ -116,7 +116,9 @@ class _JobInfo(BaseModel):
         description="The metrics, the evaluations, the outcome of `promote`, and warnings with `code`, `message` "
         "and `figures`. The warning `teacher_had_no_say` means that L_SDS changed almost nothing."
     )
-    report: str | None = Field(description="The path of the evaluation's report, or null if there is none.")
+    report: str | None = Field(
+        description="The path of the report of a job that has succeeded, or null if there is none."
+    )
     error: JobErrorInfo | None
     pause_reason: JobErrorInfo | None = Field(
         description="Why the job's worker paused it: `disk_reserve` or `storage_full`. POST /jobs/{id}/resume "

@@ -124,16 +124,19 @@ class RetentionRecords:
                 if is_removed:
                     _remove_row(connection, job)
 
-    def claim_sweep(self, owner: str, ttl_s: float) -> bool:
-        """Claim the right to remove things, or extend it, for `ttl_s`. False if another process has it."""
+    def claim_sweep(self, owner: str, ttl_s: float, *, name: str = SWEEP) -> bool:
+        """Claim the right to remove things, or extend it, for `ttl_s`. False if another process has it.
+
+        `name` is for other tasks that only one process at a time may do.
+        """
         with self._database.writing() as connection:
             now = self._clock()
             held = {"owner": owner, "lease_until": now + ttl_s}
-            new = insert_if_absent(connection, leases).values(name=SWEEP, **held).returning(leases.c.name)
+            new = insert_if_absent(connection, leases).values(name=name, **held).returning(leases.c.name)
             if connection.execute(new).one_or_none() is not None:
                 return True
             free = or_(leases.c.owner == owner, leases.c.lease_until <= now)
-            claimed = update(leases).where(leases.c.name == SWEEP, free).values(held)
+            claimed = update(leases).where(leases.c.name == name, free).values(held)
             return connection.execute(claimed).rowcount == 1
 
     def release_sweep(self, owner: str) -> None:

@@ -50,7 +50,7 @@ class ItemOutcome:
 
     `correct` and `margins` have the same keys, such as text, image and group. A margin is the smallest of the
     score differences that must be above zero (GroupMatch's is their sum). So an outcome is right if its
-    margin is positive.
+    margin is positive. Only an item of two images and two captions has `scores`, raw: `scores[caption][image]`.
     """
 
     id: str
@@ -59,6 +59,7 @@ class ItemOutcome:
     tags: tuple[str, ...] = ()
     images: tuple[ImageRegion, ...] = ()
     captions: tuple[str, ...] = ()
+    scores: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,4 +125,5 @@ def _item_as_json(item: ItemOutcome) -> dict[str, Any]:
         "tags": item.tags,
         "images": [{"path": str(region.path), "box": region.box} for region in item.images],
         "captions": item.captions,
+        **({"scores": item.scores} if item.scores else {}),
     }

@@ -76,7 +76,8 @@ class Winoground(Benchmark):
         tied: dict[str, set[str]] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
             check_finite(scores)
-            outcomes.append(outcome_of(item, winoground_margins(scores)))
+            outcome = outcome_of(item, winoground_margins(scores))
+            outcomes.append(replace(outcome, scores=tuple(tuple(row) for row in scores.tolist())))
             tied[item.id] = winoground_ties(scores)
 
         def tie(item: ItemOutcome, name: str) -> bool:

@@ -21,7 +21,7 @@ from models.delta import save_delta
 from models.errors import ConfigError, NotFiniteError, TrainingError
 from models.mapper import Mapper
 from models.precision import DTYPES, choose_precision
-from models.run_files import CHECKPOINTS, LOG_FILE
+from models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE
 from models.student import StudentError, trainable_parameters
 from models.text_map import TextMap, fold, text_projection
 from models.training.checkpoint import Checkpoints
@@ -36,8 +36,10 @@ from models.training.objective import Objective
 from models.training.optimizer import make_optimizer
 from models.training.parts import Parts, describe, with_negatives
 from models.training.processes import Place, anywhere, exchanged, start_alike
+from models.training.report import write_run_report
 from models.training.ridge import ridge_mapper
 from models.training.score_targets import BaseScores, ScoreTargets, TeacherScores
+from models.training.tracking import Outcome, Tracker, Tracking
 from models.training.trainer import Trainer
 from models.training.validation import validate
 from models.training.watcher import Record, Watcher
@@ -81,10 +83,15 @@ def train(
     *,
     resume: bool = False,
     watcher: Watcher | None = None,
+    control: Path | None = None,
+    tracker: Tracker | None = None,
     min_save_interval_s: float = 0.0,
     max_bytes: int | None = None,
 ) -> Result:
-    """Train and write `out/delta`. If the watcher stops the run, save a checkpoint after the current step instead.
+    """Train, and write `out/report.html` and `out/delta`.
+
+    If the watcher stops the run, save a checkpoint after the current step instead. `control` is the folder of a run
+    whose curves the report shows too. `tracker` is told of every record that is logged.
 
     A checkpoint that is due by `save_every` is skipped if the last one is younger than `min_save_interval_s`. The
     time at which a checkpoint is written has no effect on the weights. The kept checkpoints and the log take at
@@ -123,38 +130,52 @@ def train(
     log = RunLog(out / LOG_FILE, done) if place.is_main else None
     if place.is_main:
         text = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
-        with writing(out / "config.yaml"):
-            (out / "config.yaml").write_text(text, encoding="utf-8")
-
-    def tell(record: Record) -> None:
-        if log is not None:
-            log.write(record)
-            watcher.on_record(record)
+        with writing(out / CONFIG_FILE):
+            (out / CONFIG_FILE).write_text(text, encoding="utf-8")
 
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
         known=run.trainer.knows_image,
     )  # fmt: skip
-    with closing(loader):
-        done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
-    if done < run.steps:
-        return Result(None, done, {})
-    if run.text_map is not None:
-        fold(run.network, run.text_map.matrix)
-    metrics = _measure(run, parts, watcher)
-    if metrics:
-        tell({"step": done, **metrics})
-    delta = out / "delta"
-    if place.is_main:
-        for unfinished in out.glob(".delta.*"):  # left by a run that was killed
-            shutil.rmtree(unfinished)
-        save_delta(
-            delta, parts.base, run.network, configuration=json.loads(config.model_dump_json()),
-            data=describe(parts), metrics=dict(metrics),
-        )  # fmt: skip
-    warning = None if log is None else teacher_had_no_say(log.records())
-    return Result(delta, done, metrics, () if warning is None else (warning,))
+    with Tracking(None if log is None else tracker) as tracking:
+
+        def tell(record: Record) -> None:
+            if log is not None:
+                log.write(record)
+                tracking.log(record)
+                watcher.on_record(record)
+
+        tracking.begin(json.loads(config.model_dump_json()), [] if log is None else log.records())
+        with closing(loader):
+            done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
+        if done < run.steps:
+            return Result(None, done, {})
+        if run.text_map is not None:
+            fold(run.network, run.text_map.matrix)
+        metrics = _measure(run, parts, watcher)
+        if metrics:
+            tell({"step": done, **metrics})
+        warning = None if log is None else _write(run, parts, out, metrics, log, control)
+        tracking.outcome = Outcome.FINISHED
+    return Result(out / "delta", done, metrics, () if warning is None else (warning,))
+
+
+def _write(
+    run: _Run, parts: Parts, out: Path, metrics: Record, log: RunLog, control: Path | None
+) -> RunWarning | None:
+    """Write what a finished run leaves, and return its warning if there is one."""
+    warning = teacher_had_no_say(log.records())
+    # Before the delta, by which a run is known to be finished.
+    write_run_report(out, run.pairs, control=control, warning=warning)
+    for unfinished in out.glob(".delta.*"):  # left by a run that was killed
+        shutil.rmtree(unfinished)
+    configuration = json.loads(run.trainer.config.model_dump_json())
+    save_delta(
+        out / "delta", parts.base, run.network, configuration=configuration, data=describe(parts),
+        metrics=dict(metrics),
+    )  # fmt: skip
+    return warning
 
 
 def check_out(out: Path, *, resume: bool) -> None:

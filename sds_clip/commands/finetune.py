@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from models.training.watcher import Record, Watcher
-from sds_clip.extras import missing_packages, require_extra
+from sds_clip.extras import TRACKERS, missing_packages, require_extra
 from sds_clip.options import Command, Option, file_option, folder_option, option
 from sds_clip.signals import handled
 from sds_clip.table import say_written
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from models.training.parts import Parts
     from models.training.processes import Place
     from models.training.run import Result
+    from models.training.tracking import Tracker
 
 # Options that most runs set. The help shows them first, in this order.
 _COMMON = ("data", "images", "base", "teacher", "objective", "steps", "batch_size", "sds_weight", "device")
@@ -122,30 +123,52 @@ sds-clip serve --model local-dir:runs/sds/delta
     "--out", required=True, help="Write the run's files to this folder, which is created if needed."
 )
 @file_option("--config", help="Read options from this YAML file. Options on the command line override it.")
+@folder_option(
+    "--control",
+    help="Show the curves of the run in this folder beside the run's own, in its report.html. The control is the same "
+    "run without a teacher.",
+)
+@option(
+    "--log-to",
+    type=click.Choice(TRACKERS),
+    help="Also send every record of log.jsonl to a tracker: to TensorBoard, by event files in OUT/tensorboard, or to "
+    "MLflow, at MLFLOW_TRACKING_URI. Each needs the extra of its name.",
+)
 @option("--resume", is_flag=True, help="Continue the stopped run in --out, or start one if there is none.")
-def finetune(config: Path | None, out: Path, resume: bool, **given: Any) -> int:
+def finetune(
+    config: Path | None, out: Path, control: Path | None, log_to: str | None, resume: bool, **given: Any
+) -> int:
     """Fine-tune a CLIP model, with a diffusion model as its teacher.
 
     The data are pairs of images and captions. --objective chooses what is trained. sds-clip is the method of the
     paper (arXiv 2307.09233): L_CLIP + lambda * L_SDS. score distils which caption the teacher prefers for an image.
     clip is L_CLIP alone, without a teacher: the control.
 
-    The run writes four things to the folder --out: delta (the weights that changed), config.yaml, log.jsonl and
-    checkpoints. If the run is killed, the same command with --resume continues it. It ends with the same
-    weights as a run that was never stopped.
+    The run writes five things to the folder --out: delta (the weights that changed), report.html (its curves),
+    config.yaml, log.jsonl and checkpoints. If the run is killed, the same command with --resume continues it. It ends
+    with the same weights as a run that was never stopped.
     """
-    return _train(read_config(config, given), out, resume=resume)
+    if log_to is not None:
+        require_extra(log_to, f"--log-to {log_to}")
+    return _train(read_config(config, given), out, control=control, log_to=log_to, resume=resume)
 
 
-def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
+def _train(
+    config: FinetuneConfig, out: Path, *, control: Path | None, log_to: str | None, resume: bool
+) -> int:
     from models.training.parts import load_parts
     from models.training.processes import find_place
+    from models.training.report import read_run
     from models.training.run import check_out
 
-    check_out(out, resume=resume)  # before the data are read, which takes minutes
+    # Before the data are read, which takes minutes.
+    check_out(out, resume=resume)
+    if control is not None:
+        read_run(control)
     place = find_place(config.device)
     parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
-    result, code = train_and_show(config, parts, out, place, resume=resume)
+    tracker = _tracker(log_to, out) if log_to is not None and place.is_main else None
+    result, code = train_and_show(config, parts, out, place, control=control, tracker=tracker, resume=resume)
     if not place.is_main:
         return 0
     if result.delta is None:
@@ -160,15 +183,33 @@ def _train(config: FinetuneConfig, out: Path, *, resume: bool) -> int:
     return 0
 
 
+def _tracker(kind: str, out: Path) -> Tracker:
+    from models.training.log import writing
+    from models.training.trackers import make_tracker, run_id
+
+    with writing(out):
+        key = run_id(out)
+    return make_tracker(kind, name=out.name, key=key, folder=out / "tensorboard")
+
+
 def train_and_show(
-    config: FinetuneConfig, parts: Parts, out: Path, place: Place, *, resume: bool
+    config: FinetuneConfig,
+    parts: Parts,
+    out: Path,
+    place: Place,
+    *,
+    resume: bool,
+    control: Path | None = None,
+    tracker: Tracker | None = None,
 ) -> tuple[Result, int]:
     """Train and show the progress. SIGINT and SIGTERM stop the run; return also the exit code of a stopped one."""
     from models.training.run import train
 
     terminal = _Terminal()
     with handled((signal.SIGINT, signal.SIGTERM), terminal.receive), closing(terminal):
-        result = train(config, parts, out, place, resume=resume, watcher=terminal)
+        result = train(
+            config, parts, out, place, resume=resume, watcher=terminal, control=control, tracker=tracker
+        )
     return result, 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
 
 

@@ -167,7 +167,7 @@ def _train(work: Reproduction, place: Place) -> int:
     """Train what is not trained yet. Return 0, or the exit code of a run that was stopped."""
     import torch
 
-    from models.reproduction import check_alike, say_of_teacher
+    from models.reproduction import CONTROL, check_alike, say_of_teacher
     from models.training.parts import load_parts
 
     parts = None
@@ -180,7 +180,10 @@ def _train(work: Reproduction, place: Place) -> int:
             say(f"training {name}")
             if place.device.type == "cuda":  # the peak in the log is then that of this run
                 torch.cuda.reset_peak_memory_stats(place.device)
-            result, code = train_and_show(config, own, work.run_folder(name), place, resume=True)
+            control = None if config.objective == "clip" else work.run_folder(f"{CONTROL}-{seed}")
+            result, code = train_and_show(
+                config, own, work.run_folder(name), place, control=control, resume=True
+            )
             if result.delta is None:
                 say(f"{name} stopped after step {result.steps_done}. The same command continues it.")
                 return code

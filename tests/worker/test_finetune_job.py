@@ -75,6 +75,12 @@ def test_job_trains_what_the_command_line_trains(
     assert all(found[name].equal(wanted[name]) for name in found)
     assert job.result is not None
     assert job.result["metrics"].keys() >= {"validation_clip", "base_validation_clip"}
+    report = config.data_dir / job.result["files"]["report"]
+    assert "Gradient share" in report.read_text("utf-8")
+    assert str(pairs_folder) not in report.read_text("utf-8")
+    assert [
+        file.name for file in report.parent.iterdir() if file.suffix == ".html" or file.name == "run"
+    ] == ["report.html"]
     points = store.events.metrics(job.id)
     assert points[-1].step == 6
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}

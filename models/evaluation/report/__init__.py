@@ -17,6 +17,7 @@ from models.evaluation.report.content import (
     BASELINE,
     MODEL,
     axis_limit,
+    axis_mark,
     changes,
     model_name,
     provenance,
@@ -28,10 +29,12 @@ from models.evaluation.report.gallery import IMAGES, galleries, pictures_of
 from models.evaluation.results import GROUP_MATCH, Results
 from models.pages import environment, policy
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["STYLE", "render_report", "write_report"]
 
 _HERE = Path(__file__).parent
-_CONTENT = (axis_limit, changes, provenance, scores, tag_changes, tag_scores)
+STYLE = _HERE / "style.css"
+"""The style sheet, which the report of a run begins with too."""
+_CONTENT = (axis_limit, axis_mark, changes, provenance, scores, tag_changes, tag_scores)
 
 
 def write_report(
@@ -67,7 +70,7 @@ def render_report(
     runs = [(MODEL, results)] if baseline is None else [(BASELINE, baseline), (MODEL, results)]
     same_scale = len({str(run.provenance.get("scorer")) for _, run in runs}) == 1
     shown = galleries(results, baseline, same_scale=same_scale)
-    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    style = STYLE.read_text(encoding="utf-8")
     return _template().render(
         results=results,
         comparison=comparison,

@@ -68,6 +68,12 @@ def axis_limit(rows: Sequence[tuple[str, Difference]]) -> float:
     return max([0.01, *(abs(end) for _, one in rows for end in (one.low, one.high, one.difference))]) * 1.05
 
 
+def axis_mark(limit: float) -> float:
+    """Return the number of points that an axis is marked at on both sides of 0: 1, 2 or 5 times a power of ten."""
+    digit, _, exponent = f"{100 * limit:.12e}".partition("e")
+    return max(mark for mark in (1, 2, 5) if mark <= float(digit)) * 10.0 ** int(exponent)
+
+
 def provenance(runs: Sequence[Run]) -> dict[str, list[str]]:
     flat = [_flattened(run.provenance) for _, run in runs]
     return {key: [values.get(key, "") for values in flat] for values in flat for key in values}

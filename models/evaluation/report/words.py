@@ -34,6 +34,10 @@ def margin(value: float) -> str:
     return f"{value:+.3g}".replace("-", _MINUS) if value else "0"
 
 
+def score(value: float) -> str:
+    return f"{value:.4f}".replace("-", _MINUS)
+
+
 def items(count: int) -> str:
     """`1 item`, `400 items`."""
     return f"{count}{NO_BREAK}{'item' if count == 1 else 'items'}"
@@ -43,5 +47,5 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"
 
 
-FILTERS = (percent, points, interval, points_interval, p_value, margin, items, shortened)
+FILTERS = (percent, points, interval, points_interval, p_value, margin, score, items, shortened)
 """Available to the template under these names."""

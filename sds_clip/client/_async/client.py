@@ -251,7 +251,7 @@ class AsyncJob(JobRecord):
             yield json.loads(line)
 
     async def report(self) -> str:
-        """Return the report of an evaluation as HTML."""
+        """Return the report of a job that has succeeded as HTML."""
         return (await self._http.send(calls.get("jobs", self.id, "report"))).text
 
     async def cancel(self) -> AsyncJob:

@@ -244,7 +244,7 @@ class Job(JobRecord):
             yield json.loads(line)
 
     def report(self) -> str:
-        """Return the report of an evaluation as HTML."""
+        """Return the report of a job that has succeeded as HTML."""
         return (self._http.send(calls.get("jobs", self.id, "report"))).text
 
     def cancel(self) -> Job:

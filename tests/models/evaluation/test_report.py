@@ -14,6 +14,7 @@ from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.comparison import compare
 from models.evaluation.report import render_report, write_report
+from models.evaluation.report.content import axis_mark
 from models.evaluation.report.gallery import IMAGES, SHOWN
 from models.evaluation.results import ImageRegion, Metric, Results
 from models.evaluation.winoground import winoground_benchmark
@@ -284,6 +285,46 @@ def test_group_match_is_compared_with_mcnemars_test_over_all_and_by_tag(
     by_tag = page.sections["By tag"]
     assert by_tag[by_tag.index("Both: group_match") :][3:5] == ["0.0 % →", "100.0 %"]
     assert "group_match went from 75.0 % to 100.0 %" in " ".join(page.texts)
+
+
+def test_every_item_shows_its_four_scores_before_and_after(matched: tuple[Results, Results]) -> None:
+    before, after = matched
+
+    alone = Document(render_report(after)).sections["Items most clearly right"]
+    item = alone[alone.index("0") :]
+    header = item.index("Score")
+    assert item[header : header + 9] == [
+        "Score", "Image 1", "Image 2",
+        "Caption 1", "0.9000", "0.1000",
+        "Caption 2", "0.2000", "0.8000",
+    ]  # fmt: skip
+    improved = compared(before, after).sections["Most improved items"]
+    first = improved.index("Caption 1")
+    assert improved[first : first + 3] == ["Caption 1", "0.1000 → 0.3000", "0.9000 → 0.6000"]
+
+
+def test_an_item_without_four_scores_has_no_table(runs: tuple[Results, Results]) -> None:
+    assert "Caption 1" not in Document(render_report(runs[1])).texts
+
+
+def test_changes_have_their_chance_line_and_an_axis_with_numbers(matched: tuple[Results, Results]) -> None:
+    before, after = matched
+    page = compared(before, after)
+
+    header = page.sections["What changed"]
+    at = header.index("Difference in points")
+    assert header[at + 1 : at + 4] == ["\u221250", "0", "+50"]  # one gained of four items: up to 75 points
+    lines = [line for line in page.all("line") if line["class"] == "chance"]
+    shown = sum(len(run.metrics) for run in matched)  # one mark by each bar of the scores
+    assert len(lines) == shown + len(compare(before, after).outcomes) + 2 * len(before.by_tag)
+
+
+@pytest.mark.parametrize(
+    ("limit", "mark"),
+    [(0.0105, 1), (0.0199, 1), (0.02, 2), (0.0525, 5), (0.0999, 5), (0.105, 10), (1.05, 100)],
+)
+def test_an_axis_is_marked_at_round_numbers(limit: float, mark: float) -> None:
+    assert axis_mark(limit) == mark
 
 
 def test_tags_are_compared_each(runs: tuple[Results, Results]) -> None:

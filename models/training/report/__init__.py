@@ -1,0 +1,112 @@
+"""The report of a run: one HTML page that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from models.atomic import write_atomic
+from models.data.pairs import PairSet, Sample
+from models.errors import DataError, TrainingError
+from models.evaluation.report import STYLE
+from models.evaluation.report.words import FILTERS
+from models.images import ImageError
+from models.pages import environment, policy
+from models.run_files import CONFIG_FILE, LOG_FILE, REPORT_FILE
+from models.thumbnails import Picture, thumbnail
+from models.training.influence import RunWarning
+from models.training.log import read_log, writing
+from models.training.report.charts import charts, validation
+from models.training.watcher import Record
+
+RUN, CONTROL = "model", "baseline"
+"""The two series, by their names in the style sheet."""
+SAMPLES = 6
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a folder of a run says of it."""
+
+    config: dict[str, Any]
+    records: list[Record]
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run's configuration and log, as far as it is written. Raises TrainingError if the folder has none."""
+    try:
+        config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TrainingError(
+            f"{folder} is no run, because its {CONFIG_FILE} cannot be read. Give the --out folder of a run."
+        ) from error
+    records = [record for record in read_log(folder / LOG_FILE) if "step" in record]
+    if not isinstance(config, dict) or not records:
+        raise TrainingError(
+            f"{folder} is no run with a {CONFIG_FILE} and a {LOG_FILE} yet. Name another folder."
+        )
+    return RunFiles(config, records)
+
+
+def write_run_report(
+    out: Path, pairs: PairSet, *, control: Path | None = None, warning: RunWarning | None = None
+) -> Path:
+    """Write `out/report.html` from what the run has written there, and return its path.
+
+    Raises:
+        TrainingError: the control cannot be read, or the file cannot be written.
+    """
+    runs = {RUN: read_run(out)} if control is None else {CONTROL: read_run(control), RUN: read_run(out)}
+    style = STYLE.read_text(encoding="utf-8") + (_HERE / "style.css").read_text(encoding="utf-8")
+    templates = environment(_HERE)
+    templates.filters |= {function.__name__: function for function in (*FILTERS, figure)}
+    html = templates.get_template("page.html.jinja").render(
+        run=runs[RUN],
+        names={series: "run" if series == RUN else "control" for series in runs},
+        charts=charts({series: run.records for series, run in runs.items()}),
+        validation=validation({series: run.records for series, run in runs.items()}),
+        options={
+            name: {series: _shown(run.config.get(name)) for series, run in runs.items()}
+            for name in {name: None for run in reversed(runs.values()) for name in run.config}
+        },
+        samples=_samples(pairs),
+        warning=warning,
+        style=Markup(style),
+        policy=policy(style),
+    )
+    file = out / REPORT_FILE
+    with writing(file):
+        write_atomic(file, html)
+    return file
+
+
+def figure(value: float) -> str:
+    return f"{value:.3g}".replace("-", "\u2212")
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def _samples(pairs: PairSet) -> Sequence[tuple[Sample, Picture | None]]:
+    """Some samples, spread evenly over the data, each with a picture unless its image cannot be read any more."""
+    count = min(SAMPLES, len(pairs))
+    return [(pairs.sample(index), _picture(pairs, index)) for index in _spread(len(pairs), count)]
+
+
+def _spread(size: int, count: int) -> list[int]:
+    return [place * size // count for place in range(count)]
+
+
+def _picture(pairs: PairSet, index: int) -> Picture | None:
+    try:
+        return thumbnail(pairs.image(index))
+    except (DataError, ImageError):
+        return None

@@ -1,0 +1,101 @@
+"""Passes what a run logs on to a tracker, in a thread: a tracker that fails neither fails nor slows the run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from models.training.watcher import Record
+
+logger = logging.getLogger(__name__)
+
+END_WAIT_S = 10.0
+"""How long the end of a run waits for what has not been sent yet."""
+
+
+class Outcome(StrEnum):
+    """How a run ended, in MLflow's words. A killed run may be resumed."""
+
+    FINISHED = "FINISHED"
+    KILLED = "KILLED"
+    FAILED = "FAILED"
+
+
+class Tracker(ABC):
+    """A run in TensorBoard or MLflow. Any method may raise anything."""
+
+    @abstractmethod
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Start the run, or go on with it. Every record since step 0 is then logged, again after a resume."""
+
+    @abstractmethod
+    def log(self, record: Record) -> None:
+        """Log a record, unless the tracker has it already."""
+
+    @abstractmethod
+    def end(self, outcome: Outcome) -> None: ...
+
+
+class Tracking:
+    """Tells a tracker of a run, from `begin` until the block ends. Without a tracker it does nothing.
+
+    The first failure is logged as a warning. After it the tracker is left alone.
+    """
+
+    def __init__(self, tracker: Tracker | None) -> None:
+        self.outcome = Outcome.KILLED
+        self._tracker = tracker
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+
+    def __enter__(self) -> Tracking:
+        if self._tracker is not None:
+            self._thread.start()
+        return self
+
+    def begin(self, config: Mapping[str, Any], records: Iterable[Record]) -> None:
+        """Start with what the run has logged so far."""
+        if self._tracker is not None:
+            tracker = self._tracker
+            self._calls.put(lambda: tracker.begin(config))
+            for record in records:
+                self.log(record)
+
+    def log(self, record: Record) -> None:
+        if self._tracker is not None and self._thread.is_alive():
+            tracker = self._tracker
+            self._calls.put(lambda: tracker.log(record))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tracker is None:
+            return
+        tracker, outcome = self._tracker, self.outcome if error is None else Outcome.FAILED
+        self._calls.put(lambda: tracker.end(outcome))
+        self._calls.put(None)
+        self._thread.join(END_WAIT_S)
+        if self._thread.is_alive():
+            logger.warning("The tracker is still busy; what it has not received by now may be lost.")
+
+    def _run(self) -> None:
+        try:
+            while (call := self._calls.get()) is not None:
+                call()
+        except Exception as error:
+            logger.warning(
+                "The tracker failed, and the run goes on without it (%s: %s). The run's own log is complete.",
+                type(error).__name__,
+                str(error).strip().partition("\n")[0],
+            )
+
+
+def figures(record: Record) -> Iterator[tuple[str, int | float]]:
+    """Yield the named figures of a record."""
+    return ((name, value) for name, value in record.items() if name not in ("step", "steps"))
