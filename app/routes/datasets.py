@@ -71,7 +71,7 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
 
 
 @router.get("/datasets")
-async def datasets(
+async def list_datasets(
     caller: Train,
     backend: BackendDep,
     status: DatasetStatus | None = None,
@@ -85,7 +85,7 @@ async def datasets(
 
 
 @router.get("/datasets/{dataset_id}")
-async def dataset(caller: Train, backend: BackendDep, dataset_id: str) -> DatasetInfo:
+async def get_dataset(caller: Train, backend: BackendDep, dataset_id: str) -> DatasetInfo:
     """Return a data set: whether it can be used, how much it holds, and what is wrong with it."""
     return DatasetInfo.of(await backend.datasets.get(caller, dataset_id))
 

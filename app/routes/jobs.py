@@ -39,7 +39,7 @@ Streamed: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/jobs")
-async def jobs(
+async def list_jobs(
     caller: Train,
     backend: BackendDep,
     kind: JobKind | None = None,
@@ -53,7 +53,7 @@ async def jobs(
 
 
 @router.get("/jobs/{job_id}")
-async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def get_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Return a job: its progress, its newest metrics, every change of its status, and its result or error."""
     return await backend.jobs.get(caller, job_id)
 
@@ -63,7 +63,7 @@ async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     response_model=EventList,
     responses=describe_errors(Overloaded) | Streamed,
 )
-async def events(
+async def list_job_events(
     request: Request,
     caller: Train,
     backend: BackendDep,
@@ -104,7 +104,7 @@ async def events(
 
 
 @router.get("/jobs/{job_id}/metrics")
-async def metrics(
+async def list_job_metrics(
     caller: Train,
     backend: BackendDep,
     job_id: str,
@@ -120,7 +120,7 @@ async def metrics(
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
-async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
+async def get_job_log(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """Return the log of a fine-tuning job as JSON lines, even while the job runs.
 
     When the job's files are removed, the log of the version that it made is returned.
@@ -129,13 +129,13 @@ async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
-async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def cancel_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Cancel a job. A running job is `cancelling` until its worker has stopped. It is no error to repeat this."""
     return await backend.jobs.cancel(caller, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
-async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def pause_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Pause a job. A running job is `pausing` until its worker has written a checkpoint.
 
     It is no error to repeat this.
@@ -144,7 +144,7 @@ async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
-async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def resume_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Queue a paused job again. It continues from its checkpoint. It is no error to repeat this."""
     return await backend.jobs.resume(caller, job_id)
 
@@ -153,7 +153,7 @@ async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     "/jobs/{job_id}/retry",
     responses=describe_errors(JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
-async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def retry_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     """Retry a failed or cancelled job. It continues from its newest checkpoint, or starts again if it has none.
 
     Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key must
@@ -182,7 +182,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
         }
     },
 )
-async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
+async def get_job_report(caller: Train, backend: BackendDep, job_id: str) -> Response:
     """Return an evaluation's results as one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)

@@ -74,7 +74,7 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
     "/models",
     responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest, KeyLimitReached),
 )
-async def models(
+async def list_models(
     request: Request, caller: ReadModels, owner: Owner = None, after: After = None, limit: Limit = 20
 ) -> ModelsAndVersions:
     """List the models that this process serves, the aliases, and the registered versions that you see.
@@ -105,14 +105,14 @@ async def models(
     dependencies=[Depends(requires("infer"))],
     responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached),
 )
-async def models_status(request: Request) -> ServingStatus:
+async def get_serving_status(request: Request) -> ServingStatus:
     """Return what each serving process serves, since when, and what it could not load."""
     board: StatusBoard = request.app.state.status
     return ServingStatus(processes=await board.all())
 
 
 @registered.get("/models/{version}")
-async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
+async def get_version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
     """Return a version by its id or an alias: where it comes from, what it is based on, and how good it is."""
     return await backend.versions.get(caller, version)
 
@@ -122,7 +122,7 @@ async def version(caller: ReadModels, backend: BackendDep, version: str) -> Vers
     responses=describe_errors(*WRITING),
     openapi_extra=describe_json(PromoteRequest),
 )
-async def promote(
+async def promote_version(
     caller: ChangeModels,
     backend: BackendDep,
     version: str,
@@ -141,7 +141,7 @@ async def promote(
     responses=describe_errors(*WRITING),
     openapi_extra=describe_json(RollbackRequest),
 )
-async def rollback(
+async def rollback_alias(
     caller: ChangeModels,
     backend: BackendDep,
     alias: str,
@@ -159,7 +159,7 @@ async def rollback(
 @registered.post(
     "/models/{alias}/lock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
 )
-async def lock(
+async def lock_alias(
     caller: Administer,
     backend: BackendDep,
     alias: str,
@@ -175,7 +175,7 @@ async def lock(
 @registered.post(
     "/models/{alias}/unlock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
 )
-async def unlock(
+async def unlock_alias(
     caller: Administer,
     backend: BackendDep,
     alias: str,
@@ -190,7 +190,7 @@ async def unlock(
     response_class=Response,
     responses=describe_errors(Overloaded, CannotExport) | Archive,
 )
-async def download(
+async def download_version(
     caller: Train,
     backend: BackendDep,
     version: str,
@@ -207,7 +207,7 @@ async def download(
 
 
 @registered.get("/models/{version}/log", response_class=Response, responses=LOG)
-async def log(caller: Train, backend: BackendDep, version: str) -> Response:
+async def get_version_log(caller: Train, backend: BackendDep, version: str) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
     return LogResponse(await backend.versions.log(caller, version), version)
 

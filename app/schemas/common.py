@@ -41,7 +41,7 @@ InlineImage = Annotated[
     ),
 ]
 # A file uploaded in a multipart body arrives in the same field as bytes.
-ImageInput = InlineImage | UrlImage | SkipJsonSchema[bytes]
+ImageInput = Annotated[InlineImage | UrlImage | SkipJsonSchema[bytes], Field(title="ImageInput")]
 # These ceilings are far above what the settings allow. With `fail_fast`, only the first of a million wrong
 # items is reported, and no error is built for the others.
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]

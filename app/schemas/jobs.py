@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from app.schemas.common import example
 from app.schemas.finetune import FinetuneSpec
@@ -140,7 +141,7 @@ class _JobInfo(BaseModel):
 class FinetuneJobInfo(_JobInfo):
     """A fine-tuning job."""
 
-    kind: Literal["finetune"] = "finetune"
+    kind: Literal["finetune"]
     base: str = Field(
         description="The model that is fine-tuned. If the request named an alias, this is the version that it "
         "pointed to then."
@@ -160,7 +161,7 @@ class FinetuneJobInfo(_JobInfo):
 class EvaluateJobInfo(_JobInfo):
     """An evaluation job."""
 
-    kind: Literal["evaluate"] = "evaluate"
+    kind: Literal["evaluate"]
     model: str | None
     benchmark: str
     data: str
@@ -170,7 +171,7 @@ class EvaluateJobInfo(_JobInfo):
     options: dict[str, Any] = Field(description="All other options, including the defaults.")
 
 
-JobInfo = Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")]
+JobInfo = TypeAliasType("JobInfo", Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")])
 
 
 class JobList(Listing):
@@ -265,7 +266,6 @@ def job_info(
         "transitions": None if transitions is None else [Transition.of(event) for event in transitions],
         "metrics": metrics,
     }
-    del values["kind"]
     if job.kind is JobKind.FINETUNE:
         return FinetuneJobInfo.model_validate(values | FinetuneSpec.upgraded(job.config))
     config = JobSpec.upgraded(job.config)
