@@ -28,6 +28,7 @@ from app.schemas.jobs import (
 from app.schemas.workers import WorkerInfo, WorkerList
 from app.store import SeenBy, Workspace
 from app.store.alias_names import DEFAULT
+from app.store.names import is_id
 from app.store.records import Event, Job, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
@@ -89,6 +90,12 @@ class JobService:
         resolved = self._validator.check(spec, caller)
         found = estimate(self._seen_by(caller.sees), resolved)
         return DryRunResult(kind=spec.kind.value, config=resolved.as_shown(), estimate=found)
+
+    async def id_of(self, caller: Caller, given: str) -> str:
+        """The id of the job that an id or a name stands for. Raises AmbiguousName."""
+        if is_id(given):
+            return given
+        return await self._threads.run(self._seen_by(caller.sees).jobs.named, given, caller.name)
 
     @in_store_thread
     def list(

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.content_type import JSON
-from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
+from app.errors import AmbiguousName, DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, After, BackendDep, Limit, Owner, Train
+from app.routes.shared import READING, After, BackendDep, JobId, Limit, Owner, Train
 from app.routes.streamed import LOG, EventStream, LogResponse
 from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
@@ -24,7 +24,7 @@ POLICY = (
 MAX_PAGE_EVENTS = 500
 MAX_PAGE_POINTS = 900
 
-router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, AmbiguousName))
 
 Number = Annotated[int, Query(ge=0, lt=2**62, description="Return only events with a higher number.")]
 Streamed: dict[int | str, dict[str, Any]] = {
@@ -49,11 +49,13 @@ async def list_jobs(
     limit: Limit = 20,
 ) -> JobList:
     """List jobs, newest first."""
+    if after is not None:
+        after = await backend.jobs.id_of(caller, after)
     return await backend.jobs.list(caller, kind=kind, status=status, owner=owner, after=after, limit=limit)
 
 
 @router.get("/jobs/{job_id}")
-async def get_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def get_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Return a job: its progress, its newest metrics, every change of its status, and its result or error."""
     return await backend.jobs.get(caller, job_id)
 
@@ -67,7 +69,7 @@ async def list_job_events(
     request: Request,
     caller: Train,
     backend: BackendDep,
-    job_id: str,
+    job_id: JobId,
     after: Number = 0,
     limit: Annotated[
         int,
@@ -107,7 +109,7 @@ async def list_job_events(
 async def list_job_metrics(
     caller: Train,
     backend: BackendDep,
-    job_id: str,
+    job_id: JobId,
     after: Annotated[
         int, Query(ge=-1, lt=2**62, description="Return only the metrics of higher steps.")
     ] = -1,
@@ -120,7 +122,7 @@ async def list_job_metrics(
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
-async def get_job_log(caller: Train, backend: BackendDep, job_id: str) -> Response:
+async def get_job_log(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
     """Return the log of a fine-tuning job as JSON lines, even while the job runs.
 
     When the job's files are removed, the log of the version that it made is returned.
@@ -129,13 +131,13 @@ async def get_job_log(caller: Train, backend: BackendDep, job_id: str) -> Respon
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
-async def cancel_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def cancel_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Cancel a job. A running job is `cancelling` until its worker has stopped. It is no error to repeat this."""
     return await backend.jobs.cancel(caller, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
-async def pause_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def pause_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Pause a job. A running job is `pausing` until its worker has written a checkpoint.
 
     It is no error to repeat this.
@@ -144,7 +146,7 @@ async def pause_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
-async def resume_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def resume_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Queue a paused job again. It continues from its checkpoint. It is no error to repeat this."""
     return await backend.jobs.resume(caller, job_id)
 
@@ -153,7 +155,7 @@ async def resume_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
     "/jobs/{job_id}/retry",
     responses=describe_errors(JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
-async def retry_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def retry_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Retry a failed or cancelled job. It continues from its newest checkpoint, or starts again if it has none.
 
     Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key must
@@ -163,7 +165,7 @@ async def retry_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
-async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Delete the files of a job that has ended: its checkpoints, logs and report.
 
     The job's record, its events and the version that it made are kept. `files_removed_at` says when the files were
@@ -182,7 +184,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
         }
     },
 )
-async def get_job_report(caller: Train, backend: BackendDep, job_id: str) -> Response:
+async def get_job_report(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
     """Return an evaluation's results as one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)

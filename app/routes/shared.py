@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 
 from app.auth import requires
 from app.backend import Backend
@@ -55,7 +55,7 @@ After = Annotated[
     str | None,
     Query(
         max_length=128,
-        description="Return the items that follow this id. Pass the last id of the previous page.",
+        description="Return the items that follow this one. Pass the last id of the previous page.",
     ),
 ]
 Owner = Annotated[
@@ -90,3 +90,21 @@ async def backend(request: Request) -> Backend:
 
 
 BackendDep = Annotated[Backend, Depends(backend)]
+
+
+async def _job_id(
+    caller: Train, backend: BackendDep, job_id: Annotated[str, Path(description="The job's id or name.")]
+) -> str:
+    return await backend.jobs.id_of(caller, job_id)
+
+
+async def _dataset_id(
+    caller: Train,
+    backend: BackendDep,
+    dataset_id: Annotated[str, Path(description="The data set's id or name.")],
+) -> str:
+    return await backend.datasets.id_of(caller, dataset_id)
+
+
+JobId = Annotated[str, Depends(_job_id)]
+DatasetId = Annotated[str, Depends(_dataset_id)]

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
+
+from app.store.names import ID_PREFIXES, NAME_PATTERN, is_id
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
@@ -58,6 +60,17 @@ OnError = Annotated[
         "image gets an error, and the other images get answers."
     ),
 ]
+
+
+def _is_no_id(name: str) -> str:
+    if is_id(name):
+        raise ValueError(f"A name cannot begin like an id, with {' or '.join(ID_PREFIXES)}")
+    return name
+
+
+IdOrName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[IdOrName, AfterValidator(_is_no_id)]
+"""A name that stands for an id."""
 
 
 class ModelInfo(BaseModel):

@@ -85,6 +85,7 @@ class MetricPointInfo(BaseModel):
 class _JobInfo(BaseModel):
     id: str
     object: Literal["job"] = "job"
+    name: str = Field(description="The job's name. It is empty if it was given none.")
     status: JobStatus
     created_at: float = Field(
         description="When the job was created, in seconds since the Unix epoch. All times in this API have this "

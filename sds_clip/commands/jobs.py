@@ -42,15 +42,23 @@ _NEXT = {
     "retry": "Follow it: sds-clip jobs watch",
 }
 
-job_argument = click.argument("job_id", metavar="JOB", help="The job's id.")
+job_argument = click.argument("job_id", metavar="JOB", help="The job's id or name.")
 
 
 def _print_list(found: list[dict[str, Any]]) -> None:
     rows = [
-        [job["id"], job["kind"], job["status"], _progress(job), moment(job["created_at"]), _task(job)]
+        [
+            job["id"],
+            job.get("name", ""),
+            job["kind"],
+            job["status"],
+            _progress(job),
+            moment(job["created_at"]),
+            _task(job),
+        ]
         for job in found
     ]
-    print(table(["job", "kind", "status", "progress", "created", "task"], rows))
+    print(table(["job", "name", "kind", "status", "progress", "created", "task"], rows))
 
 
 def _print(info: dict[str, Any]) -> None:
@@ -59,6 +67,7 @@ def _print(info: dict[str, Any]) -> None:
     print_fields(
         {
             "job": info["id"],
+            "name": info.get("name") or None,
             "kind": info["kind"],
             "task": _task(info),
             "status": _status(info),

@@ -59,7 +59,7 @@ def test_data_sets_are_listed_shown_and_deleted(
 ) -> None:
     header, first, *_ = run("datasets", "list").splitlines()
     assert header.split() == ["data", "set", "name", "format", "status", "created"]
-    assert first.split()[:4] == [dataset, "pairs", "pairs", "validating"]
+    assert first.split()[:3] == [dataset, "pairs", "validating"]
     assert shown(run("datasets", "show", dataset))["status"] == "validating"
     assert dataset in run("datasets", "delete", dataset)
     assert read("datasets", "show", dataset)["status"] == "deleted"
@@ -86,7 +86,7 @@ def test_jobs_are_listed_shown_and_cancelled(
     run: Callable[..., str], read: Callable[..., Any], job: str
 ) -> None:
     header, first, *_ = run("jobs", "list", "--kind", "finetune").splitlines()
-    assert header.split()[:5] == ["job", "kind", "status", "progress", "created"]
+    assert header.split()[:6] == ["job", "name", "kind", "status", "progress", "created"]
     assert first.split()[:3] == [job, "finetune", "validating"]
     assert len(read("jobs", "list", "--limit", "1")) == 1
     assert "--limit" in run("jobs", "list", "--limit", "0", code=2)

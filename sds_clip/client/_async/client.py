@@ -139,18 +139,17 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Upload a data set: an archive, or a folder, which is packed while it is sent.
 
+        Every call that takes the data set's id also takes its `name`, which none of your other data sets may have.
         The service checks the data in the background. Pairs or items that cannot be used are left out, up to the
         share `max_bad_share`.
         """
-        fields = {
-            "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
-            "format": format,
-            "max_bad_share": str(max_bad_share),
-        }
+        fields = {"format": format, "max_bad_share": str(max_bad_share)}
+        if name is not None:
+            fields["name"] = in_utf_8(name, "give another name")
         return await self._http.upload(fields, await in_thread(UploadFile, path))
 
     async def register_dataset(
-        self, source: str, *, format: str, name: str, **options: Any
+        self, source: str, *, format: str, name: str | None = None, **options: Any
     ) -> dict[str, Any]:
         """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return await self._http.json(
@@ -164,7 +163,7 @@ class AsyncClient:
         return await self._http.items("/datasets", limit, status=status, owner=owner)
 
     async def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """Return a data set with its status and the problems that were found in it."""
+        """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return await self._http.json(calls.get("datasets", dataset_id))
 
     async def delete_dataset(self, dataset_id: str) -> None:
@@ -172,14 +171,14 @@ class AsyncClient:
         await self._http.send(calls.delete("datasets", dataset_id))
 
     async def finetune(self, training_data: str, **fields: Any) -> AsyncJob:
-        """Submit a fine-tuning job. `fields` are those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        """Submit a fine-tuning job. `fields` are those of POST /finetune (name, teacher, hyperparameters, ...)."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
     async def evaluate(self, benchmark: str, data: str, **fields: Any) -> AsyncJob:
-        """Submit an evaluation job. `fields` are those of POST /evaluate (model, baseline, scorer, ...)."""
+        """Submit an evaluation job. `fields` are those of POST /evaluate (name, model, baseline, ...)."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
@@ -197,6 +196,7 @@ class AsyncClient:
         return [AsyncJob(self._http, info) for info in found]
 
     async def job(self, job_id: str) -> AsyncJob:
+        """Return a job, by its id or its name."""
         return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))
 
     async def workers(self) -> list[dict[str, Any]]:
