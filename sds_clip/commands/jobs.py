@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sds_clip.commands.submit import submit
 from sds_clip.options import Command, Group, option
 from sds_clip.remote import (
     connect,
@@ -160,6 +161,7 @@ def _print_workers(found: list[dict[str, Any]]) -> None:
 @click.group(
     cls=Group,
     examples="""\
+sds-clip jobs submit --config run.yaml --name first-try
 sds-clip jobs list --status running
 sds-clip jobs watch JOB
 sds-clip jobs pause JOB
@@ -169,7 +171,7 @@ sds-clip jobs show JOB --json | jq .error
 """,
 )
 def jobs() -> None:
-    """Show and control the fine-tuning and evaluation jobs of a service."""
+    """Submit, show and control the fine-tuning and evaluation jobs of a service."""
 
 
 @jobs.command("list")
@@ -235,6 +237,9 @@ def _add_action(name: str, text: str) -> None:
         job = client.job(job_id)
         getattr(job, name)()
         return job.info
+
+
+jobs.add_command(submit)
 
 
 for _name, _text in _ACTIONS.items():
