@@ -21,6 +21,7 @@ from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import SeenBy
 from app.store.datasets import new_dataset_id
 from app.store.names import is_id
+from app.store.paging import Search
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread, to_the_end
@@ -98,13 +99,17 @@ class DatasetService:
         caller: Caller,
         *,
         status: DatasetStatus | None,
+        format: str | None,
         owner: str | None,
+        search: Search,
         after: str | None,
         limit: int,
     ) -> Page[Dataset]:
         """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
         datasets = self._seen_by(caller.sees).datasets
-        return datasets.list(status=status, owner=owner, after=after, limit=limit)
+        return datasets.list(
+            status=status, format=format, owner=owner, search=search, after=after, limit=limit
+        )
 
     @in_store_thread
     def get(self, caller: Caller, dataset_id: str) -> Dataset:

@@ -29,6 +29,7 @@ from app.schemas.workers import WorkerInfo, WorkerList
 from app.store import SeenBy, Workspace
 from app.store.alias_names import DEFAULT
 from app.store.names import is_id
+from app.store.paging import Search
 from app.store.records import Event, Job, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
@@ -105,11 +106,12 @@ class JobService:
         kind: JobKind | None,
         status: JobStatus | None,
         owner: str | None,
+        search: Search,
         after: str | None,
         limit: int,
     ) -> JobList:
         store = self._seen_by(caller.sees)
-        page = store.jobs.list(kind=kind, status=status, owner=owner, after=after, limit=limit)
+        page = store.jobs.list(kind=kind, status=status, owner=owner, search=search, after=after, limit=limit)
         living = store.workers.living_queues()
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)

@@ -18,8 +18,8 @@ from app.errors import (
 )
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
-from app.routes.shared import READING, WRITING, After, BackendDep, DatasetId, Limit, Owner, Train
-from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
+from app.routes.shared import READING, WRITING, After, BackendDep, DatasetId, Limit, Owner, SearchDep, Train
+from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
 from app.schemas.listing import Deleted
 from app.store.records import DatasetStatus
 
@@ -82,7 +82,9 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
 async def list_datasets(
     caller: Train,
     backend: BackendDep,
+    search: SearchDep,
     status: DatasetStatus | None = None,
+    format: Format | None = None,
     owner: Owner = None,
     after: After = None,
     limit: Limit = 20,
@@ -90,7 +92,9 @@ async def list_datasets(
     """List data sets, newest first. Deleted data sets are listed only with `status=deleted`."""
     if after is not None:
         after = await backend.datasets.id_of(caller, after)
-    page = await backend.datasets.list(caller, status=status, owner=owner, after=after, limit=limit)
+    page = await backend.datasets.list(
+        caller, status=status, format=format, owner=owner, search=search, after=after, limit=limit
+    )
     return DatasetList(data=[DatasetInfo.of(dataset) for dataset in page.items], has_more=page.has_more)
 
 

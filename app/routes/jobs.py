@@ -10,7 +10,7 @@ from app.errors import AmbiguousName, DiskReserve, InputsGone, InvalidRequest, J
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, After, BackendDep, JobId, Limit, Owner, Train
+from app.routes.shared import READING, After, BackendDep, JobId, Limit, Owner, SearchDep, Train
 from app.routes.streamed import LOG, EventStream, LogResponse
 from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
@@ -42,6 +42,7 @@ Streamed: dict[int | str, dict[str, Any]] = {
 async def list_jobs(
     caller: Train,
     backend: BackendDep,
+    search: SearchDep,
     kind: JobKind | None = None,
     status: JobStatus | None = None,
     owner: Owner = None,
@@ -51,7 +52,9 @@ async def list_jobs(
     """List jobs, newest first."""
     if after is not None:
         after = await backend.jobs.id_of(caller, after)
-    return await backend.jobs.list(caller, kind=kind, status=status, owner=owner, after=after, limit=limit)
+    return await backend.jobs.list(
+        caller, kind=kind, status=status, owner=owner, search=search, after=after, limit=limit
+    )
 
 
 @router.get("/jobs/{job_id}")

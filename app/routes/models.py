@@ -29,6 +29,7 @@ from app.routes.shared import (
     Limit,
     Owner,
     ReadModels,
+    SearchDep,
     Train,
 )
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
@@ -47,6 +48,7 @@ from app.serving.rollout import Rollout
 from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
+from app.store.records import VersionStatus
 
 Archive: dict[int | str, dict[str, Any]] = {
     200: {
@@ -75,7 +77,13 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
     responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest, KeyLimitReached),
 )
 async def list_models(
-    request: Request, caller: ReadModels, owner: Owner = None, after: After = None, limit: Limit = 20
+    request: Request,
+    caller: ReadModels,
+    search: SearchDep,
+    status: VersionStatus = VersionStatus.READY,
+    owner: Owner = None,
+    after: After = None,
+    limit: Limit = 20,
 ) -> ModelsAndVersions:
     """List the models that this process serves, the aliases, and the registered versions that you see.
 
@@ -91,7 +99,7 @@ async def list_models(
         return listed
     try:
         versions, aliases, has_more = await backend.versions.list(
-            caller, owner=owner, after=after, limit=limit
+            caller, status=status, owner=owner, search=search, after=after, limit=limit
         )
     except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})

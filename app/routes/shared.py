@@ -23,6 +23,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.keys import Caller
+from app.store.paging import Search
 
 READING = (
     Unauthorized,
@@ -66,6 +67,36 @@ Owner = Annotated[
         "any case.",
     ),
 ]
+
+
+async def _search(
+    name: Annotated[
+        str | None,
+        Query(
+            max_length=128,
+            description="Return only what has a name that begins with this text. A version's names are its id and its "
+            "aliases.",
+        ),
+    ] = None,
+    created_after: Annotated[
+        float | None,
+        Query(
+            allow_inf_nan=False,
+            description="Return only what was made after this time, in seconds since 1970.",
+        ),
+    ] = None,
+    created_before: Annotated[
+        float | None,
+        Query(
+            allow_inf_nan=False,
+            description="Return only what was made before this time, in seconds since 1970.",
+        ),
+    ] = None,
+) -> Search:
+    return Search(name, created_after, created_before)
+
+
+SearchDep = Annotated[Search, Depends(_search)]
 Limit = Annotated[int, Query(ge=1, le=100, description="The largest number of items to return.")]
 IdempotencyKey = Annotated[
     str | None,

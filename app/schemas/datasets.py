@@ -26,6 +26,16 @@ def known_format(name: str) -> str:
         raise ValueError(f"There is no such format; choose one of {', '.join(FORMATS)}") from None
 
 
+Format = Annotated[
+    str,
+    AfterValidator(known_format),
+    Field(
+        description=f"The format of the data: one of {', '.join(FORMATS)}, or an alias of one of them.",
+        examples=[PAIRS],
+    ),
+]
+
+
 class DatasetFields(Body):
     """The name and the format of a data set."""
 
@@ -37,14 +47,7 @@ class DatasetFields(Body):
             examples=["coco-train"],
         ),
     ] = None
-    format: Annotated[
-        str,
-        AfterValidator(known_format),
-        Field(
-            description=f"The format of the data: one of {', '.join(FORMATS)}, or an alias of one of them.",
-            examples=[PAIRS],
-        ),
-    ]
+    format: Format
     max_bad_share: Annotated[
         float,
         Field(

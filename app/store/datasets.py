@@ -11,7 +11,7 @@ from app.store.clock import Clock
 from app.store.database import Database
 from app.store.names import find, take
 from app.store.owned import Conditions, owned
-from app.store.paging import page
+from app.store.paging import EVERYTHING, Search, page
 from app.store.records import Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
@@ -119,7 +119,9 @@ class Datasets:
         self,
         *,
         status: DatasetStatus | None = None,
+        format: str | None = None,
         owner: str | None = None,
+        search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Dataset]:
@@ -134,9 +136,9 @@ class Datasets:
             rows, has_more = page(
                 connection,
                 datasets,
-                equal={"status": status, "owner": owner},
+                equal={"status": status, "format": format, "owner": owner},
                 seen=self._seen,
-                where=where,
+                where=[*where, *search.conditions(datasets)],
                 after=after,
                 limit=limit,
                 what="dataset",

@@ -19,7 +19,7 @@ from app.store.database import Database
 from app.store.job_events import append
 from app.store.names import find, take
 from app.store.owned import owned
-from app.store.paging import page
+from app.store.paging import EVERYTHING, Search, page
 from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
 from app.store.states import (
     FULFILLED,
@@ -114,6 +114,7 @@ class JobQueries:
         kind: JobKind | None = None,
         status: JobStatus | None = None,
         owner: str | None = None,
+        search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Job]:
@@ -123,6 +124,7 @@ class JobQueries:
                 connection,
                 jobs,
                 equal={"kind": kind, "status": status, "owner": owner},
+                where=search.conditions(jobs),
                 after=after,
                 limit=limit,
                 what="job",

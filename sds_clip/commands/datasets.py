@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.options import PATH, Group, option, together
-from sds_clip.remote import limit_option, moment, owner_option, print_fields, remote
+from sds_clip.remote import list_options, moment, print_fields, remote
 from sds_clip.table import say, table, tell
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ def datasets() -> None:
     metavar="STATUS",
     help="List only data sets with this status: validating, ready, rejected, ...",
 )
-@owner_option
-@limit_option
+@option("--format", metavar="FORMAT", help="List only data sets of this format.")
+@list_options
 @remote(_print_list)
-def list_datasets(client: Client, status: str | None, owner: str | None, limit: int) -> Any:
+def list_datasets(client: Client, **filters: Any) -> Any:
     """List data sets, newest first."""
-    return client.datasets(status=status, owner=owner, limit=limit)
+    return client.datasets(**filters)
 
 
 @datasets.command()

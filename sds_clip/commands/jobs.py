@@ -12,9 +12,8 @@ from sds_clip.commands.submit import submit
 from sds_clip.options import Command, Group, option
 from sds_clip.remote import (
     connect,
-    limit_option,
+    list_options,
     moment,
-    owner_option,
     print_fields,
     print_json,
     print_lines,
@@ -177,12 +176,11 @@ def jobs() -> None:
 @jobs.command("list")
 @option("--kind", type=click.Choice(["finetune", "evaluate"]), help="List only jobs of this kind.")
 @option("--status", metavar="STATUS", help="List only jobs with this status: queued, running, failed, ...")
-@owner_option
-@limit_option
+@list_options
 @remote(_print_list)
-def list_jobs(client: Client, kind: str | None, status: str | None, owner: str | None, limit: int) -> Any:
+def list_jobs(client: Client, **filters: Any) -> Any:
     """List jobs, newest first."""
-    return [job.info for job in client.jobs(kind=kind, status=status, owner=owner, limit=limit)]
+    return [job.info for job in client.jobs(**filters)]
 
 
 @jobs.command()

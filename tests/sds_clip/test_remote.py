@@ -202,3 +202,21 @@ def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) 
         assert said.startswith("sds-clip: ")
         assert said.count("\n") == 1
     assert "http://127.0.0.1:1" in said
+
+
+def test_a_job_is_submitted_from_a_file_and_found_by_its_name(
+    run: Callable[..., str], read: Callable[..., Any], dataset: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"training_data: {dataset}\nobjective: clip\nsteps: 4\n")
+    command = ["jobs", "submit", "--config", str(file)]
+    estimate = read(*command, "--dry-run", "--set", "steps=6")["estimate"]
+    assert estimate["steps"] == 6
+    made = read(*command, "--name", "from-a-file")
+    assert (made["name"], made["hyperparameters"]["steps"]) == ("from-a-file", 4)
+    assert shown(run("jobs", "show", "from-a-file"))["job"] == made["id"]
+    found = read("jobs", "list", "--name", "from-a", "--created-after", "2026-01-01")
+    assert [job["id"] for job in found] == [made["id"]]
+    assert read("jobs", "list", "--name", "from-a", "--created-before", "2026-01-01") == []
+    assert "name" in run(*command, "--name", "from-a-file", code=2)
+    assert "hyperparameters.steps" in run(*command, "--set", "steps=-1", code=2)

@@ -74,11 +74,12 @@ class AsyncClient:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return await inference.embed(self._http, images, texts, options)
 
-    async def models(
-        self, *, owner: str | None = None, after: str | None = None, limit: int = 20
-    ) -> dict[str, Any]:
-        """Return the served models, the aliases, and a page of versions, newest first."""
-        return await self._http.json(calls.page("/models", after=after, limit=limit, owner=owner))
+    async def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
+        """Return the served models, the aliases, and a page of versions, newest first.
+
+        Filters: status, name (how the id or an alias begins), owner, created_after, created_before.
+        """
+        return await self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
     async def model(self, version: str) -> dict[str, Any]:
         """Return a version by its id or an alias."""
@@ -156,11 +157,12 @@ class AsyncClient:
             calls.register({"source": source, "format": format, "name": name, **options})
         )
 
-    async def datasets(
-        self, *, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[dict[str, Any]]:
-        """List data sets, newest first."""
-        return await self._http.items("/datasets", limit, status=status, owner=owner)
+    async def datasets(self, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
+        """List data sets, newest first.
+
+        Filters: status, format, name (how it begins), owner, created_after, created_before.
+        """
+        return await self._http.items("/datasets", limit, **filters)
 
     async def dataset(self, dataset_id: str) -> dict[str, Any]:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
@@ -188,11 +190,12 @@ class AsyncClient:
         """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return await self._http.json(calls.dry_run(kind, fields))
 
-    async def jobs(
-        self, *, kind: str | None = None, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[AsyncJob]:
-        """List jobs, newest first."""
-        found = await self._http.items("/jobs", limit, kind=kind, status=status, owner=owner)
+    async def jobs(self, *, limit: int = 20, **filters: Any) -> list[AsyncJob]:
+        """List jobs, newest first.
+
+        Filters: kind, status, name (how it begins), owner, created_after, created_before (seconds since 1970).
+        """
+        found = await self._http.items("/jobs", limit, **filters)
         return [AsyncJob(self._http, info) for info in found]
 
     async def job(self, job_id: str) -> AsyncJob:

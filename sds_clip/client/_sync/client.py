@@ -73,11 +73,12 @@ class Client:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return inference.embed(self._http, images, texts, options)
 
-    def models(
-        self, *, owner: str | None = None, after: str | None = None, limit: int = 20
-    ) -> dict[str, Any]:
-        """Return the served models, the aliases, and a page of versions, newest first."""
-        return self._http.json(calls.page("/models", after=after, limit=limit, owner=owner))
+    def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
+        """Return the served models, the aliases, and a page of versions, newest first.
+
+        Filters: status, name (how the id or an alias begins), owner, created_after, created_before.
+        """
+        return self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
     def model(self, version: str) -> dict[str, Any]:
         """Return a version by its id or an alias."""
@@ -151,11 +152,12 @@ class Client:
         """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
 
-    def datasets(
-        self, *, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[dict[str, Any]]:
-        """List data sets, newest first."""
-        return self._http.items("/datasets", limit, status=status, owner=owner)
+    def datasets(self, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
+        """List data sets, newest first.
+
+        Filters: status, format, name (how it begins), owner, created_after, created_before.
+        """
+        return self._http.items("/datasets", limit, **filters)
 
     def dataset(self, dataset_id: str) -> dict[str, Any]:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
@@ -183,11 +185,12 @@ class Client:
         """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return self._http.json(calls.dry_run(kind, fields))
 
-    def jobs(
-        self, *, kind: str | None = None, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[Job]:
-        """List jobs, newest first."""
-        found = self._http.items("/jobs", limit, kind=kind, status=status, owner=owner)
+    def jobs(self, *, limit: int = 20, **filters: Any) -> list[Job]:
+        """List jobs, newest first.
+
+        Filters: kind, status, name (how it begins), owner, created_after, created_before (seconds since 1970).
+        """
+        found = self._http.items("/jobs", limit, **filters)
         return [Job(self._http, info) for info in found]
 
     def job(self, job_id: str) -> Job:
