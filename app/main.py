@@ -216,6 +216,7 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         lifespan=lifespan,
         telemetry=TELEMETRY,
         dependencies=[Depends(refuse_unknown_parameters)],
+        generate_unique_id_function=lambda route: route.name,
         responses=describe_errors(InvalidRequest),
     )
     for routes in ROUTERS:

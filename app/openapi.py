@@ -13,6 +13,15 @@ from app.errors import ServiceError
 from app.schemas.common import ErrorBody
 
 REFERENCE = "#/components/schemas/{model}"
+REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Your own id of the request, for the logs and the response: 1 to 128 letters, digits, dots, dashes "
+    "and underscores. Any other value is replaced.",
+}
+"""The header that every route takes (`app.middleware.RequestId`)."""
 
 _referred: dict[str, type[BaseModel]] = {}
 """The models to which descriptions of bodies refer. FastAPI does not see them."""
@@ -90,6 +99,7 @@ def install_openapi(app: FastAPI) -> None:
                 operations = description["paths"].get(path.replace(":path}", "}"), {})
                 for method in methods & {each.upper() for each in operations}:
                     operation = operations[method.lower()]
+                    operation.setdefault("parameters", []).append(REQUEST_ID)
                     # {} because without a keys file no key is needed.
                     operation["security"] = [{}, *({"key": [scope]} for scope in access or ())]
             app.openapi_schema = description

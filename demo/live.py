@@ -126,11 +126,9 @@ def _uploads(client: Client) -> Iterator[dict[str, str]]:
         write_pairs(train, pairs(Split.TRAIN, DISTILLATION_SEED, 0, TRAINING_PAIRS))
         write_pairs(validation, retrieval_set(Split.VALIDATION))
         sent = {
-            "train": client.upload_dataset(train, format="pairs", name="demo-train"),
-            "validation": client.upload_dataset(validation, format="pairs", name="demo-validation"),
-            "winoground": client.upload_dataset(
-                DATA / "validation", format="winoground", name="demo-winoground"
-            ),
+            "train": client.upload_dataset(train, format="pairs"),
+            "validation": client.upload_dataset(validation, format="pairs"),
+            "winoground": client.upload_dataset(DATA / "validation", format="winoground"),
         }
         yield {role: _ready(client, dataset["id"]) for role, dataset in sent.items()}
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sds_clip.client import AsyncClient, AsyncJob, Client, Job
+    from sds_clip.client import AsyncClient, AsyncJob, Client, Job, embeddings, scores
     from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed, UnreadableFile
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "Job",
     "JobFailed",
     "UnreadableFile",
+    "embeddings",
+    "scores",
 ]
 
 

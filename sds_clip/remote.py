@@ -6,7 +6,10 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from sds_clip.options import Decorator, json_option, number_option, option, together
 from sds_clip.table import tell
@@ -22,11 +25,35 @@ url_option = option(
     "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
 )
 server_options = together(url_option, json_option)
-limit_option = number_option("--limit", default=20, help="List at most this many.")
-owner_option = option(
-    "--owner",
-    metavar="KEY",
-    help="List only what the API key of this name made. For keys with the scope admin.",
+_Time = click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"])
+
+
+def _seconds(context: click.Context, option: click.Parameter, time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()
+
+
+list_options = together(
+    option("--name", metavar="TEXT", help="List only what has a name that begins with this text."),
+    option(
+        "--created-after",
+        type=_Time,
+        metavar="TIME",
+        callback=_seconds,
+        help="List only what was made after this local time, such as 2026-11-27 or '2026-11-27 18:30:00'.",
+    ),
+    option(
+        "--created-before",
+        type=_Time,
+        metavar="TIME",
+        callback=_seconds,
+        help="List only what was made before this local time.",
+    ),
+    option(
+        "--owner",
+        metavar="KEY",
+        help="List only what the API key of this name made. For keys with the scope admin.",
+    ),
+    number_option("--limit", default=20, help="List at most this many."),
 )
 
 

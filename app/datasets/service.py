@@ -20,6 +20,8 @@ from app.places import Places
 from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import SeenBy
 from app.store.datasets import new_dataset_id
+from app.store.names import is_id
+from app.store.paging import Search
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
 from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread, to_the_end
@@ -66,7 +68,7 @@ class DatasetService:
     def register(self, caller: Caller, request: RegisterDataset) -> Dataset:
         """Register data that are under the operator's roots.
 
-        Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve.
+        Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve, NameTaken.
         """
         self._roots.resolve(request.source)
         self._check_disk()
@@ -76,14 +78,20 @@ class DatasetService:
         """Write a form's archive or shards to disk as they arrive, and register the data set.
 
         Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
-        Overloaded. Nothing is left on disk then, nor after the client disconnects.
+        Overloaded, NameTaken. Nothing is left on disk then, nor after the client disconnects.
         """
         with self._uploads.one(caller.name):
             dataset_id = new_dataset_id()
             quota = await self._threads.run(self._quota, caller)
             async with self._claimed(dataset_id) as claim:
-                fields, source = await self._received(claim, form, quota)
+                fields, source = await self._received(caller, claim, form, quota)
                 return await self._threads.run(lambda: self._add(caller, fields, source, dataset_id))
+
+    async def id_of(self, caller: Caller, given: str) -> str:
+        """The id of the data set that an id or a name stands for. Raises AmbiguousName."""
+        if is_id(given):
+            return given
+        return await self._threads.run(self._seen_by(caller.sees).datasets.named, given, caller.name)
 
     @in_store_thread
     def list(
@@ -91,13 +99,17 @@ class DatasetService:
         caller: Caller,
         *,
         status: DatasetStatus | None,
+        format: str | None,
         owner: str | None,
+        search: Search,
         after: str | None,
         limit: int,
     ) -> Page[Dataset]:
         """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
         datasets = self._seen_by(caller.sees).datasets
-        return datasets.list(status=status, owner=owner, after=after, limit=limit)
+        return datasets.list(
+            status=status, format=format, owner=owner, search=search, after=after, limit=limit
+        )
 
     @in_store_thread
     def get(self, caller: Caller, dataset_id: str) -> Dataset:
@@ -128,7 +140,7 @@ class DatasetService:
         self, caller: Caller, fields: DatasetFields, source: Json, dataset_id: str | None = None
     ) -> Dataset:
         return self._seen_by(caller.sees).datasets.add(
-            name=fields.name,
+            name=fields.name or "",
             format=fields.format,
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
             owner=caller.name,
@@ -166,7 +178,7 @@ class DatasetService:
                 await asyncio.shield(in_own_thread(leave.close, "leave upload"))
 
     async def _received(
-        self, claim: Claim, form: FormStream, quota: Quota | None
+        self, caller: Caller, claim: Claim, form: FormStream, quota: Quota | None
     ) -> tuple[DatasetFields, Json]:
         values: dict[str, str] = {}
         files = _files(form, values)
@@ -176,8 +188,9 @@ class DatasetService:
                 f"Send an archive in the form field `{FILE}`, or shards in the form field `{SHARDS}`.",
                 param=FILE,
             )
-        if values.keys() >= {"name", "format"}:
-            _fields(values)  # refuse bad fields before gigabytes arrive in vain
+        if "format" in values:  # refuse bad fields before gigabytes arrive in vain
+            name = _fields(values).name or ""
+            await self._threads.run(self._seen_by(None).datasets.check_free, name, caller.name)
         if first.name == FILE:
             received = [await receive_archive(claim, self._chunks(first, quota), max_bytes=self._max_bytes)]
             if await anext(files, None) is not None:

@@ -28,6 +28,8 @@ from app.schemas.jobs import (
 from app.schemas.workers import WorkerInfo, WorkerList
 from app.store import SeenBy, Workspace
 from app.store.alias_names import DEFAULT
+from app.store.names import is_id
+from app.store.paging import Search
 from app.store.records import Event, Job, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
@@ -90,6 +92,12 @@ class JobService:
         found = estimate(self._seen_by(caller.sees), resolved)
         return DryRunResult(kind=spec.kind.value, config=resolved.as_shown(), estimate=found)
 
+    async def id_of(self, caller: Caller, given: str) -> str:
+        """The id of the job that an id or a name stands for. Raises AmbiguousName."""
+        if is_id(given):
+            return given
+        return await self._threads.run(self._seen_by(caller.sees).jobs.named, given, caller.name)
+
     @in_store_thread
     def list(
         self,
@@ -98,11 +106,12 @@ class JobService:
         kind: JobKind | None,
         status: JobStatus | None,
         owner: str | None,
+        search: Search,
         after: str | None,
         limit: int,
     ) -> JobList:
         store = self._seen_by(caller.sees)
-        page = store.jobs.list(kind=kind, status=status, owner=owner, after=after, limit=limit)
+        page = store.jobs.list(kind=kind, status=status, owner=owner, search=search, after=after, limit=limit)
         living = store.workers.living_queues()
         infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)

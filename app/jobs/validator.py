@@ -1,8 +1,10 @@
 """Everything about a job that can be checked before a worker takes it."""
 
 from collections.abc import Callable
+from functools import partial
 
 from app.errors import (
+    AmbiguousName,
     DatasetFormat,
     InvalidRequest,
     KeyLimitReached,
@@ -19,6 +21,7 @@ from app.schemas.finetune import FinetuneSpec
 from app.settings import Settings
 from app.store import SeenBy, Workspace
 from app.store.alias_names import check_alias
+from app.store.names import is_id
 from app.store.records import Dataset, DatasetStatus, NewJob
 from app.store.states import OPEN
 
@@ -50,9 +53,9 @@ class JobValidator:
         store = self._seen_by(caller.sees)
         if isinstance(spec, FinetuneSpec):
             self.check_promotion(caller, spec.promote, spec.alias)
-            resolved: FinetuneSpec | EvaluateSpec = self._check_finetune(store, spec)
+            resolved: FinetuneSpec | EvaluateSpec = self._check_finetune(store, caller, spec)
         else:
-            resolved = self._check_evaluate(store, spec)
+            resolved = self._check_evaluate(store, caller, spec)
         if spec.max_run_time_s is not None and spec.max_run_time_s > self._settings.max_run_time_s:
             raise InvalidRequest(
                 f"A job may run for at most {self._settings.max_run_time_s:g} s on this server; lower max_run_time_s.",
@@ -74,6 +77,7 @@ class JobValidator:
             max_run_time_s=spec.max_run_time_s or self._settings.max_run_time_s,
             seed=spec.seed,
             suffix=spec.suffix,
+            name=spec.name or "",
             metadata=spec.metadata,
             owner=caller.name,
             by_admin=caller.is_admin,
@@ -114,52 +118,64 @@ class JobValidator:
         if owner != caller.name:
             caller.check("admin", f"promote: {promote}", param="promote")
 
-    def _check_finetune(self, store: Workspace, spec: FinetuneSpec) -> FinetuneSpec:
+    def _check_finetune(self, store: Workspace, caller: Caller, spec: FinetuneSpec) -> FinetuneSpec:
         check_alias(spec.alias)
         base = self._models.model(store, spec.base, param="base")
         if spec.teacher is not None:
             self._models.check_teacher(spec.teacher, param="teacher")
-        training = _dataset(store, spec.training_data, PAIRS, param="training_data")
+        dataset = partial(_dataset, store, caller)
+        training = dataset(spec.training_data, PAIRS, param="training_data")
+        validation = None
         if spec.validation_data is not None:
-            _dataset(store, spec.validation_data, PAIRS, param="validation_data")
-        for index, evaluation in enumerate(spec.evaluate):
-            _dataset(store, evaluation.data, evaluation.benchmark, param="evaluate", index=index)
+            validation = dataset(spec.validation_data, PAIRS, param="validation_data").id
+        evaluate = []
+        for index, one in enumerate(spec.evaluate):
+            found = dataset(one.data, one.benchmark, param="evaluate", index=index)
+            evaluate.append(one.model_copy(update={"data": found.id}))
         self._limits.check(spec.hyperparameters, steps_of(spec, training))
-        return spec.resolved(base=base, max_bad_share=training.max_bad_share)
+        return spec.resolved(
+            max_bad_share=training.max_bad_share,
+            base=base,
+            training_data=training.id,
+            validation_data=validation,
+            evaluate=tuple(evaluate),
+        )
 
-    def _check_evaluate(self, store: Workspace, spec: EvaluateSpec) -> EvaluateSpec:
-        models = {
+    def _check_evaluate(self, store: Workspace, caller: Caller, spec: EvaluateSpec) -> EvaluateSpec:
+        named = {
             param: self._models.model(store, name, param=param)
             for param, name in (("model", spec.model), ("baseline", spec.baseline))
             if name is not None
         }
         if spec.teacher is not None:
             self._models.check_teacher(spec.teacher, param="teacher")
-        data = _dataset(store, spec.data, spec.benchmark, param="data")
-        return spec.resolved(max_bad_share=data.max_bad_share, **models)
+        data = _dataset(store, caller, spec.data, spec.benchmark, param="data")
+        return spec.resolved(max_bad_share=data.max_bad_share, data=data.id, **named)
 
 
 def _dataset(
-    store: Workspace, dataset_id: str, format: str, *, param: str, index: int | None = None
+    store: Workspace, caller: Caller, given: str, format: str, *, param: str, index: int | None = None
 ) -> Dataset:
-    """A data set that is ready, or still being checked."""
+    """A data set, by its id or its name, that is ready or still being checked."""
     try:
-        dataset = store.datasets.get(dataset_id)
+        dataset = store.datasets.get(given if is_id(given) else store.datasets.named(given, caller.name))
+    except AmbiguousName as error:
+        raise UnusableRecord(error.message, param=param, index=index) from None
     except UnknownRecord:
         raise UnusableRecord(
-            f"There is no data set {dataset_id}; GET /datasets lists all data sets.",
+            f"There is no data set {given}; GET /datasets lists all data sets.",
             param=param,
             index=index,
         ) from None
     if dataset.status in (DatasetStatus.REJECTED, DatasetStatus.DELETED):
         raise UnusableRecord(
-            f"The data set {dataset_id} is {dataset.status}; name one that is ready.",
+            f"The data set {given} is {dataset.status}; name one that is ready.",
             param=param,
             index=index,
         )
     if dataset.format != format:
         raise DatasetFormat(
-            f"The data set {dataset_id} has the format {dataset.format}; name one with the format {format}.",
+            f"The data set {given} has the format {dataset.format}; name one with the format {format}.",
             param=param,
             index=index,
         )

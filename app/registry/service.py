@@ -25,6 +25,7 @@ from app.schemas.versions import (
 )
 from app.store import SeenBy, Workspace
 from app.store.alias_names import check_alias
+from app.store.paging import Search
 from app.store.records import Alias, Move, Version, VersionStatus
 from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread
@@ -55,11 +56,19 @@ class VersionService:
 
     @in_store_thread
     def list(
-        self, caller: Caller, *, owner: str | None, after: str | None, limit: int
+        self,
+        caller: Caller,
+        *,
+        status: VersionStatus,
+        owner: str | None,
+        search: Search,
+        after: str | None,
+        limit: int,
     ) -> tuple[list[VersionInfo], list[AliasInfo], bool]:
-        """Versions that are not deleted, newest first; the aliases; and whether there are more versions."""
+        """Versions, newest first; the aliases; and whether there are more versions."""
         store = self._seen_by(caller.sees)
-        page, aliases = store.versions.list(owner=owner, after=after, limit=limit), store.aliases.all()
+        page = store.versions.list(status=status, owner=owner, search=search, after=after, limit=limit)
+        aliases = store.aliases.all()
         versions = [VersionInfo.of(version, aliases, sees=caller.sees) for version in page.items]
         return versions, _shown(store, caller, *aliases), page.has_more
 

@@ -44,7 +44,7 @@ async def golden(request: Request) -> GoldenEmbeddings:
     responses=describe_errors(*ERRORS, DimensionsNotOffered, body=CohereError),
     openapi_extra=describe_json(CohereEmbedRequest),
 )
-async def embed(
+async def cohere_embed(
     request: Request,
     caller: Infer,
     body: Annotated[CohereEmbedRequest, Depends(reads(CohereEmbedRequest, form=False))],

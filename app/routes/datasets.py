@@ -7,11 +7,19 @@ from fastapi import APIRouter, Request, Response
 from app.bodies import reads
 from app.content_type import JSON, MULTIPART, media_type
 from app.datasets.service import FILE, SHARDS
-from app.errors import DatasetBusy, DiskReserve, RecordInUse, StorageFull, UnsupportedMediaType
+from app.errors import (
+    AmbiguousName,
+    DatasetBusy,
+    DiskReserve,
+    NameTaken,
+    RecordInUse,
+    StorageFull,
+    UnsupportedMediaType,
+)
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
-from app.routes.shared import READING, WRITING, After, BackendDep, Limit, Owner, Train
-from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
+from app.routes.shared import READING, WRITING, After, BackendDep, DatasetId, Limit, Owner, SearchDep, Train
+from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
 from app.schemas.listing import Deleted
 from app.store.records import DatasetStatus
 
@@ -34,7 +42,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 
-router = APIRouter(tags=["data sets"], responses=describe_errors(*READING))
+router = APIRouter(tags=["data sets"], responses=describe_errors(*READING, AmbiguousName))
 _registration = reads(RegisterDataset, form=False)
 
 
@@ -42,7 +50,7 @@ _registration = reads(RegisterDataset, form=False)
     "/datasets",
     status_code=202,
     response_model=DatasetInfo,
-    responses=describe_errors(*WRITING, StorageFull, DiskReserve) | ACCEPTED,
+    responses=describe_errors(*WRITING, NameTaken, StorageFull, DiskReserve) | ACCEPTED,
     openapi_extra=describe_upload(RegisterDataset, DatasetFields, FILES),
 )
 async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> Response:
@@ -71,27 +79,33 @@ async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> R
 
 
 @router.get("/datasets")
-async def datasets(
+async def list_datasets(
     caller: Train,
     backend: BackendDep,
+    search: SearchDep,
     status: DatasetStatus | None = None,
+    format: Format | None = None,
     owner: Owner = None,
     after: After = None,
     limit: Limit = 20,
 ) -> DatasetList:
     """List data sets, newest first. Deleted data sets are listed only with `status=deleted`."""
-    page = await backend.datasets.list(caller, status=status, owner=owner, after=after, limit=limit)
+    if after is not None:
+        after = await backend.datasets.id_of(caller, after)
+    page = await backend.datasets.list(
+        caller, status=status, format=format, owner=owner, search=search, after=after, limit=limit
+    )
     return DatasetList(data=[DatasetInfo.of(dataset) for dataset in page.items], has_more=page.has_more)
 
 
 @router.get("/datasets/{dataset_id}")
-async def dataset(caller: Train, backend: BackendDep, dataset_id: str) -> DatasetInfo:
+async def get_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId) -> DatasetInfo:
     """Return a data set: whether it can be used, how much it holds, and what is wrong with it."""
     return DatasetInfo.of(await backend.datasets.get(caller, dataset_id))
 
 
 @router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy))
-async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: str) -> Deleted:
+async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId) -> Deleted:
     """Delete a data set and its files, unless an unfinished job needs it. It is no error to delete it twice."""
     await backend.datasets.delete(caller, dataset_id)
     return Deleted(id=dataset_id, object="dataset")

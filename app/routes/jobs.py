@@ -7,11 +7,11 @@ from fastapi.responses import FileResponse
 
 from app.auth import is_revoked
 from app.content_type import JSON
-from app.errors import DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
+from app.errors import AmbiguousName, DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, After, BackendDep, Limit, Owner, Train
+from app.routes.shared import READING, After, BackendDep, JobId, Limit, Owner, SearchDep, Train
 from app.routes.streamed import LOG, EventStream, LogResponse
 from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
@@ -25,7 +25,7 @@ POLICY = (
 MAX_PAGE_EVENTS = 500
 MAX_PAGE_POINTS = 900
 
-router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, AmbiguousName))
 
 Number = Annotated[int, Query(ge=0, lt=2**62, description="Return only events with a higher number.")]
 Streamed: dict[int | str, dict[str, Any]] = {
@@ -40,9 +40,10 @@ Streamed: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/jobs")
-async def jobs(
+async def list_jobs(
     caller: Train,
     backend: BackendDep,
+    search: SearchDep,
     kind: JobKind | None = None,
     status: JobStatus | None = None,
     owner: Owner = None,
@@ -50,11 +51,15 @@ async def jobs(
     limit: Limit = 20,
 ) -> JobList:
     """List jobs, newest first."""
-    return await backend.jobs.list(caller, kind=kind, status=status, owner=owner, after=after, limit=limit)
+    if after is not None:
+        after = await backend.jobs.id_of(caller, after)
+    return await backend.jobs.list(
+        caller, kind=kind, status=status, owner=owner, search=search, after=after, limit=limit
+    )
 
 
 @router.get("/jobs/{job_id}")
-async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def get_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Return a job: its progress, its newest metrics, every change of its status, and its result or error."""
     return await backend.jobs.get(caller, job_id)
 
@@ -64,11 +69,11 @@ async def job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     response_model=EventList,
     responses=describe_errors(Overloaded) | Streamed,
 )
-async def events(
+async def list_job_events(
     request: Request,
     caller: Train,
     backend: BackendDep,
-    job_id: str,
+    job_id: JobId,
     after: Number = 0,
     limit: Annotated[
         int,
@@ -105,10 +110,10 @@ async def events(
 
 
 @router.get("/jobs/{job_id}/metrics")
-async def metrics(
+async def list_job_metrics(
     caller: Train,
     backend: BackendDep,
-    job_id: str,
+    job_id: JobId,
     after: Annotated[
         int, Query(ge=-1, lt=2**62, description="Return only the metrics of higher steps.")
     ] = -1,
@@ -121,7 +126,7 @@ async def metrics(
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
-async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
+async def get_job_log(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
     """Return the log of a fine-tuning job as JSON lines, even while the job runs.
 
     When the job's files are removed, the log of the version that it made is returned.
@@ -130,13 +135,13 @@ async def log(caller: Train, backend: BackendDep, job_id: str) -> Response:
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))
-async def cancel(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def cancel_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Cancel a job. A running job is `cancelling` until its worker has stopped. It is no error to repeat this."""
     return await backend.jobs.cancel(caller, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=describe_errors(JobStateConflict))
-async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def pause_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Pause a job. A running job is `pausing` until its worker has written a checkpoint.
 
     It is no error to repeat this.
@@ -145,7 +150,7 @@ async def pause(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
 
 @router.post("/jobs/{job_id}/resume", responses=describe_errors(JobStateConflict))
-async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def resume_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Queue a paused job again. It continues from its checkpoint. It is no error to repeat this."""
     return await backend.jobs.resume(caller, job_id)
 
@@ -154,7 +159,7 @@ async def resume(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
     "/jobs/{job_id}/retry",
     responses=describe_errors(JobStateConflict, InputsGone, Overloaded, DiskReserve),
 )
-async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def retry_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Retry a failed or cancelled job. It continues from its newest checkpoint, or starts again if it has none.
 
     Its attempts, interruptions and running time count from 0 again. If the job promotes its version, the key must
@@ -164,7 +169,7 @@ async def retry(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
-async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo:
+async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Delete the files of a job that has ended: its checkpoints, logs and report.
 
     The job's record, its events and the version that it made are kept. `files_removed_at` says when the files were
@@ -183,7 +188,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: str) -> JobInfo
         }
     },
 )
-async def report(caller: Train, backend: BackendDep, job_id: str) -> Response:
+async def get_job_report(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
     """Return the report of a job that has succeeded: one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)

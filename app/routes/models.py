@@ -29,6 +29,7 @@ from app.routes.shared import (
     Limit,
     Owner,
     ReadModels,
+    SearchDep,
     Train,
 )
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
@@ -47,6 +48,7 @@ from app.serving.rollout import Rollout
 from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
+from app.store.records import VersionStatus
 
 Archive: dict[int | str, dict[str, Any]] = {
     200: {
@@ -74,8 +76,14 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
     "/models",
     responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest, KeyLimitReached),
 )
-async def models(
-    request: Request, caller: ReadModels, owner: Owner = None, after: After = None, limit: Limit = 20
+async def list_models(
+    request: Request,
+    caller: ReadModels,
+    search: SearchDep,
+    status: VersionStatus = VersionStatus.READY,
+    owner: Owner = None,
+    after: After = None,
+    limit: Limit = 20,
 ) -> ModelsAndVersions:
     """List the models that this process serves, the aliases, and the registered versions that you see.
 
@@ -91,7 +99,7 @@ async def models(
         return listed
     try:
         versions, aliases, has_more = await backend.versions.list(
-            caller, owner=owner, after=after, limit=limit
+            caller, status=status, owner=owner, search=search, after=after, limit=limit
         )
     except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})
@@ -105,14 +113,14 @@ async def models(
     dependencies=[Depends(requires("infer"))],
     responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached),
 )
-async def models_status(request: Request) -> ServingStatus:
+async def get_serving_status(request: Request) -> ServingStatus:
     """Return what each serving process serves, since when, and what it could not load."""
     board: StatusBoard = request.app.state.status
     return ServingStatus(processes=await board.all())
 
 
 @registered.get("/models/{version}")
-async def version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
+async def get_version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
     """Return a version by its id or an alias: where it comes from, what it is based on, and how good it is."""
     return await backend.versions.get(caller, version)
 
@@ -122,7 +130,7 @@ async def version(caller: ReadModels, backend: BackendDep, version: str) -> Vers
     responses=describe_errors(*WRITING),
     openapi_extra=describe_json(PromoteRequest),
 )
-async def promote(
+async def promote_version(
     request: Request,
     caller: ChangeModels,
     backend: BackendDep,
@@ -144,7 +152,7 @@ async def promote(
     responses=describe_errors(*WRITING),
     openapi_extra=describe_json(RollbackRequest),
 )
-async def rollback(
+async def rollback_alias(
     caller: ChangeModels,
     backend: BackendDep,
     alias: str,
@@ -162,7 +170,7 @@ async def rollback(
 @registered.post(
     "/models/{alias}/lock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
 )
-async def lock(
+async def lock_alias(
     caller: Administer,
     backend: BackendDep,
     alias: str,
@@ -178,7 +186,7 @@ async def lock(
 @registered.post(
     "/models/{alias}/unlock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
 )
-async def unlock(
+async def unlock_alias(
     caller: Administer,
     backend: BackendDep,
     alias: str,
@@ -193,7 +201,7 @@ async def unlock(
     response_class=Response,
     responses=describe_errors(Overloaded, CannotExport) | Archive,
 )
-async def download(
+async def download_version(
     caller: Train,
     backend: BackendDep,
     version: str,
@@ -210,7 +218,7 @@ async def download(
 
 
 @registered.get("/models/{version}/log", response_class=Response, responses=LOG)
-async def log(caller: Train, backend: BackendDep, version: str) -> Response:
+async def get_version_log(caller: Train, backend: BackendDep, version: str) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
     return LogResponse(await backend.versions.log(caller, version), version)
 

@@ -47,7 +47,7 @@ _DATA_URI = re.compile("data:image/", re.IGNORECASE)
     responses=describe_errors(*ERRORS, TokenIds, DimensionsNotOffered),
     openapi_extra=describe_json(EmbeddingsRequest),
 )
-async def embeddings(
+async def openai_embeddings(
     caller: Infer,
     body: Annotated[EmbeddingsRequest, Depends(reads(EmbeddingsRequest, form=False))],
     predictor: PredictorDep,
@@ -72,7 +72,7 @@ async def embeddings(
 
 
 @router.get("/models", responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached))
-async def models(request: Request, caller: Infer) -> OpenAIModels:
+async def openai_models(request: Request, caller: Infer) -> OpenAIModels:
     """List the names that requests can use, as OpenAI's API does."""
     engine: Engine = request.app.state.engine
     return OpenAIModels(data=[_described(model) for model in engine.models])
@@ -81,7 +81,7 @@ async def models(request: Request, caller: Infer) -> OpenAIModels:
 @router.get(
     "/models/{model:path}", responses=describe_errors(Unauthorized, Forbidden, UnknownModel, KeyLimitReached)
 )
-async def model(request: Request, caller: Infer, model: str) -> OpenAIModel:
+async def openai_model(request: Request, caller: Infer, model: str) -> OpenAIModel:
     """Return one of the names that requests can use, as OpenAI's API does."""
     engine: Engine = request.app.state.engine
     return _described(engine.models.resolve(model))

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 
 from app.auth import requires
 from app.backend import Backend
@@ -23,6 +23,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.keys import Caller
+from app.store.paging import Search
 
 READING = (
     Unauthorized,
@@ -55,7 +56,7 @@ After = Annotated[
     str | None,
     Query(
         max_length=128,
-        description="Return the items that follow this id. Pass the last id of the previous page.",
+        description="Return the items that follow this one. Pass the last id of the previous page.",
     ),
 ]
 Owner = Annotated[
@@ -66,6 +67,36 @@ Owner = Annotated[
         "any case.",
     ),
 ]
+
+
+async def _search(
+    name: Annotated[
+        str | None,
+        Query(
+            max_length=128,
+            description="Return only what has a name that begins with this text. A version's names are its id and its "
+            "aliases.",
+        ),
+    ] = None,
+    created_after: Annotated[
+        float | None,
+        Query(
+            allow_inf_nan=False,
+            description="Return only what was made after this time, in seconds since 1970.",
+        ),
+    ] = None,
+    created_before: Annotated[
+        float | None,
+        Query(
+            allow_inf_nan=False,
+            description="Return only what was made before this time, in seconds since 1970.",
+        ),
+    ] = None,
+) -> Search:
+    return Search(name, created_after, created_before)
+
+
+SearchDep = Annotated[Search, Depends(_search)]
 Limit = Annotated[int, Query(ge=1, le=100, description="The largest number of items to return.")]
 IdempotencyKey = Annotated[
     str | None,
@@ -90,3 +121,21 @@ async def backend(request: Request) -> Backend:
 
 
 BackendDep = Annotated[Backend, Depends(backend)]
+
+
+async def _job_id(
+    caller: Train, backend: BackendDep, job_id: Annotated[str, Path(description="The job's id or name.")]
+) -> str:
+    return await backend.jobs.id_of(caller, job_id)
+
+
+async def _dataset_id(
+    caller: Train,
+    backend: BackendDep,
+    dataset_id: Annotated[str, Path(description="The data set's id or name.")],
+) -> str:
+    return await backend.datasets.id_of(caller, dataset_id)
+
+
+JobId = Annotated[str, Depends(_job_id)]
+DatasetId = Annotated[str, Depends(_dataset_id)]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from app.backend import Backend
 from app.bodies import reads
 from app.content_type import JSON
-from app.errors import DiskReserve
+from app.errors import DiskReserve, NameTaken
 from app.keys import Caller
 from app.openapi import describe_errors, describe_json
 from app.routes.shared import READING, WRITING, BackendDep, IdempotencyKey, Train
@@ -29,7 +29,9 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     },
 }
 
-router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, *WRITING, DiskReserve) | ACCEPTED)
+router = APIRouter(
+    tags=["jobs"], responses=describe_errors(*READING, *WRITING, NameTaken, DiskReserve) | ACCEPTED
+)
 
 
 @router.post(

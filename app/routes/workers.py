@@ -10,7 +10,7 @@ router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 
 
 @router.get("/workers")
-async def workers(caller: Train, backend: BackendDep) -> WorkerList:
+async def list_workers(caller: Train, backend: BackendDep) -> WorkerList:
     """List the workers of the last day.
 
     Each says whether it is alive, and which job it is running if you see that job.

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
+
+from app.store.names import ID_PREFIXES, NAME_PATTERN, is_id
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
@@ -41,7 +43,7 @@ InlineImage = Annotated[
     ),
 ]
 # A file uploaded in a multipart body arrives in the same field as bytes.
-ImageInput = InlineImage | UrlImage | SkipJsonSchema[bytes]
+ImageInput = Annotated[InlineImage | UrlImage | SkipJsonSchema[bytes], Field(title="ImageInput")]
 # These ceilings are far above what the settings allow. With `fail_fast`, only the first of a million wrong
 # items is reported, and no error is built for the others.
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
@@ -58,6 +60,17 @@ OnError = Annotated[
         "image gets an error, and the other images get answers."
     ),
 ]
+
+
+def _is_no_id(name: str) -> str:
+    if is_id(name):
+        raise ValueError(f"A name cannot begin like an id, with {' or '.join(ID_PREFIXES)}")
+    return name
+
+
+IdOrName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[IdOrName, AfterValidator(_is_no_id)]
+"""A name that stands for an id."""
 
 
 class ModelInfo(BaseModel):

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.schemas.common import Body
+from app.schemas.common import Body, Name
 from app.schemas.listing import Listing
 from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from models.evaluation.catalog import BENCHMARKS, resolve
@@ -26,18 +26,28 @@ def known_format(name: str) -> str:
         raise ValueError(f"There is no such format; choose one of {', '.join(FORMATS)}") from None
 
 
+Format = Annotated[
+    str,
+    AfterValidator(known_format),
+    Field(
+        description=f"The format of the data: one of {', '.join(FORMATS)}, or an alias of one of them.",
+        examples=[PAIRS],
+    ),
+]
+
+
 class DatasetFields(Body):
     """The name and the format of a data set."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128, examples=["coco-train"])]
-    format: Annotated[
-        str,
-        AfterValidator(known_format),
+    name: Annotated[
+        Name | None,
         Field(
-            description=f"The format of the data: one of {', '.join(FORMATS)}, or an alias of one of them.",
-            examples=[PAIRS],
+            description="What you call the data set. The name stands for its id, and none of your other data sets may "
+            "have it.",
+            examples=["coco-train"],
         ),
-    ]
+    ] = None
+    format: Format
     max_bad_share: Annotated[
         float,
         Field(
@@ -47,13 +57,6 @@ class DatasetFields(Body):
             "out. If there are more, the data set is rejected.",
         ),
     ] = 0.0
-
-    @field_validator("name")
-    @classmethod
-    def _printable(cls, name: str) -> str:
-        if not name.isprintable() or not name.strip():
-            raise ValueError("The name must have only printable characters, and not only spaces")
-        return name
 
 
 class RegisterDataset(DatasetFields):
@@ -95,7 +98,7 @@ class DatasetInfo(BaseModel):
 
     id: str
     object: Literal["dataset"] = "dataset"
-    name: str
+    name: str = Field(description="The data set's name. It is empty if it was given none.")
     format: str
     status: DatasetStatus = Field(
         description="The state of the data set. Jobs can use it only when it is `ready`."

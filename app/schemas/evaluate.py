@@ -105,10 +105,10 @@ class EvaluateSpec(JobSpec):
     def versions(self) -> tuple[str, ...]:
         return tuple({name for name in (self.model, self.baseline) if name is not None and is_version(name)})
 
-    def resolved(self, *, max_bad_share: float, **models: str) -> Self:
-        """Replace the models' names by what they mean now, and an unset `max_bad_share` by the check's."""
+    def resolved(self, *, max_bad_share: float, **named: str) -> Self:
+        """Replace names by what they mean now, and an unset `max_bad_share` by that of the check."""
         given = "max_bad_share" in self.model_fields_set
-        return self.model_copy(update=models if given else {**models, "max_bad_share": max_bad_share})
+        return self.model_copy(update=named if given else {**named, "max_bad_share": max_bad_share})
 
     @classmethod
     def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:

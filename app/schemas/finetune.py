@@ -154,12 +154,12 @@ class FinetuneSpec(JobSpec):
         """
         return (self.base,) if is_version(self.base) else ()
 
-    def resolved(self, *, base: str, max_bad_share: float) -> Self:
-        """Replace the base's name by what it means now, and an unset `max_bad_share` by the check's."""
+    def resolved(self, *, max_bad_share: float, **named: Any) -> Self:
+        """Replace names by what they mean now, and an unset `max_bad_share` by that of the check."""
         options = self.hyperparameters
         if "max_bad_share" not in options.model_fields_set:
             options = options.model_copy(update={"max_bad_share": max_bad_share})
-        return self.model_copy(update={"base": base, "hyperparameters": options})
+        return self.model_copy(update={**named, "hyperparameters": options})
 
     def config(self, **chosen: Any) -> FinetuneConfig:
         """The run's configuration. The worker chooses `PATH_OPTIONS` and a base that can be loaded."""

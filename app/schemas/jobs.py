@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from app.schemas.common import example
 from app.schemas.finetune import FinetuneSpec
@@ -84,6 +85,7 @@ class MetricPointInfo(BaseModel):
 class _JobInfo(BaseModel):
     id: str
     object: Literal["job"] = "job"
+    name: str = Field(description="The job's name. It is empty if it was given none.")
     status: JobStatus
     created_at: float = Field(
         description="When the job was created, in seconds since the Unix epoch. All times in this API have this "
@@ -142,7 +144,7 @@ class _JobInfo(BaseModel):
 class FinetuneJobInfo(_JobInfo):
     """A fine-tuning job."""
 
-    kind: Literal["finetune"] = "finetune"
+    kind: Literal["finetune"]
     base: str = Field(
         description="The model that is fine-tuned. If the request named an alias, this is the version that it "
         "pointed to then."
@@ -162,7 +164,7 @@ class FinetuneJobInfo(_JobInfo):
 class EvaluateJobInfo(_JobInfo):
     """An evaluation job."""
 
-    kind: Literal["evaluate"] = "evaluate"
+    kind: Literal["evaluate"]
     model: str | None
     benchmark: str
     data: str
@@ -172,7 +174,7 @@ class EvaluateJobInfo(_JobInfo):
     options: dict[str, Any] = Field(description="All other options, including the defaults.")
 
 
-JobInfo = Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")]
+JobInfo = TypeAliasType("JobInfo", Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")])
 
 
 class JobList(Listing):
@@ -267,7 +269,6 @@ def job_info(
         "transitions": None if transitions is None else [Transition.of(event) for event in transitions],
         "metrics": metrics,
     }
-    del values["kind"]
     if job.kind is JobKind.FINETUNE:
         return FinetuneJobInfo.model_validate(values | FinetuneSpec.upgraded(job.config))
     config = JobSpec.upgraded(job.config)

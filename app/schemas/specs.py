@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequest
-from app.schemas.common import Body
+from app.schemas.common import Body, IdOrName, Name
 from app.store.records import JOB_FORMAT
 from app.store.states import JobKind
 from models.errors import ConfigError
@@ -21,9 +21,8 @@ from models.evaluation.catalog import resolve
 from models.training.config import config_error
 
 Benchmark = Annotated[str, AfterValidator(resolve)]
-DatasetId = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])
-]
+DatasetId = Annotated[IdOrName, Field(examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])]
+"""The id or the name of a data set. In a stored spec, it is the id."""
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
@@ -40,6 +39,8 @@ class JobSpec(Part):
 
     kind: ClassVar[JobKind]
 
+    name: Name | None = None
+    """What you call the job. The name stands for its id, and none of your other jobs may have it."""
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     """A short label that helps you recognise the job."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(default_factory=dict)

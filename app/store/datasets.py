@@ -9,8 +9,9 @@ from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
 from app.settings import MAX_INTERRUPTIONS
 from app.store.clock import Clock
 from app.store.database import Database
+from app.store.names import find, take
 from app.store.owned import Conditions, owned
-from app.store.paging import page
+from app.store.paging import EVERYTHING, Search, page
 from app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from app.store.states import OPEN, Action, JobStatus
 from app.store.tables import datasets, job_datasets, jobs
@@ -43,9 +44,9 @@ class Datasets:
     def add(
         self,
         *,
-        name: str,
         format: str,
         source: Json,
+        name: str = "",
         owner: str = "",
         id: str | None = None,
         size_bytes: int = 0,
@@ -56,7 +57,7 @@ class Datasets:
         If files are already named for it, `id` is one from `new_dataset_id`. `max_stored_bytes` limits the owner's
         data sets with this one.
 
-        Raises: KeyLimitReached.
+        Raises: KeyLimitReached, NameTaken.
         """
         with self._database.writing() as connection:
             if max_stored_bytes is not None:
@@ -67,6 +68,7 @@ class Datasets:
                     connection.execute(select(func.pg_advisory_xact_lock(number)))
                 if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
                     raise stored_too_much(max_stored_bytes)
+            take(connection, datasets, owner, name)
             row = connection.execute(
                 insert(datasets)
                 .values(
@@ -100,11 +102,26 @@ class Datasets:
             raise UnknownRecord("dataset")
         return Dataset.of(row._mapping)
 
+    def named(self, name: str, owner: str) -> str:
+        """The id of the data set with a name: the owner's, or else the only one that is seen.
+
+        Raises: UnknownRecord, AmbiguousName.
+        """
+        with self._database.reading() as connection:
+            return find(connection, datasets, name, self._seen, owner)
+
+    def check_free(self, name: str, owner: str) -> None:
+        """Raise NameTaken if one of the owner's data sets has this name."""
+        with self._database.reading() as connection:
+            take(connection, datasets, owner, name)
+
     def list(
         self,
         *,
         status: DatasetStatus | None = None,
+        format: str | None = None,
         owner: str | None = None,
+        search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Dataset]:
@@ -119,9 +136,9 @@ class Datasets:
             rows, has_more = page(
                 connection,
                 datasets,
-                equal={"status": status, "owner": owner},
+                equal={"status": status, "format": format, "owner": owner},
                 seen=self._seen,
-                where=where,
+                where=[*where, *search.conditions(datasets)],
                 after=after,
                 limit=limit,
                 what="dataset",

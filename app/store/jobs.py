@@ -17,8 +17,9 @@ from app.errors import (
 from app.store.clock import Clock
 from app.store.database import Database
 from app.store.job_events import append
+from app.store.names import find, take
 from app.store.owned import owned
-from app.store.paging import page
+from app.store.paging import EVERYTHING, Search, page
 from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
 from app.store.states import (
     FULFILLED,
@@ -71,11 +72,12 @@ class JobQueries:
 
         Raises: IdempotencyMismatch for a key used with another request; IdempotencyInFlight while a request
         with the key is being inserted; UnusableRecord for a data set or version that is unknown, rejected or
-        deleted.
+        deleted; NameTaken.
         """
         with self._database.writing() as connection:
             if (earlier := self._earlier(connection, new)) is not None:
                 return earlier, False
+            take(connection, jobs, new.owner, new.name)
             status = _lock_needs(connection, new.datasets, new.versions)
             return self._insert(connection, new, status), True
 
@@ -98,12 +100,21 @@ class JobQueries:
             raise UnknownRecord("job")
         return Job.of(row._mapping)
 
+    def named(self, name: str, owner: str) -> str:
+        """The id of the job with a name: the owner's, or else the only one that is seen.
+
+        Raises: UnknownRecord, AmbiguousName.
+        """
+        with self._database.reading() as connection:
+            return find(connection, jobs, name, self._seen, owner)
+
     def list(
         self,
         *,
         kind: JobKind | None = None,
         status: JobStatus | None = None,
         owner: str | None = None,
+        search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Job]:
@@ -113,6 +124,7 @@ class JobQueries:
                 connection,
                 jobs,
                 equal={"kind": kind, "status": status, "owner": owner},
+                where=search.conditions(jobs),
                 after=after,
                 limit=limit,
                 what="job",
@@ -268,6 +280,7 @@ class JobQueries:
                 payload_hash=payload_hash(new.kind, new.request),
                 seed=new.seed,
                 suffix=new.suffix,
+                name=new.name,
                 metadata=dict(new.metadata),
                 event_count=1,
             )

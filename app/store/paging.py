@@ -1,8 +1,9 @@
 """Keyset pagination: a page starts right after a row, found by an index, however many rows there are."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, select, tuple_
 
 from app.errors import RecordKind, UnknownRecord
 
@@ -10,6 +11,29 @@ MAX_LIMIT = 100
 MAX_ROWS = 1000
 MAX_NUMBER = 2**62
 """The largest number that every database accepts. A caller may send more digits."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What rows are searched for, besides the values of columns. None does not count."""
+
+    name: str | None = None
+    """How the name begins, case-sensitively."""
+    created_after: float | None = None
+    created_before: float | None = None
+
+    def conditions(self, table: Table) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if self.name is not None:  # SQLite's LIKE ignores case
+            found.append(func.substr(table.c.name, 1, len(self.name)) == self.name)
+        if self.created_after is not None:
+            found.append(table.c.created_at > self.created_after)
+        if self.created_before is not None:
+            found.append(table.c.created_at < self.created_before)
+        return found
+
+
+EVERYTHING = Search()
 
 
 def page(

@@ -89,6 +89,8 @@ class NewJob:
     max_run_time_s: float = MAX_RUN_TIME_S
     seed: int | None = None
     suffix: str | None = None
+    name: str = ""
+    """What its owner calls it, or "" for nothing."""
     metadata: Json = field(default_factory=dict)
     owner: str = ""
     by_admin: bool = True
@@ -156,6 +158,8 @@ class Job(Record):
     """Whether it may move every alias, and not only those that were given to its owner."""
     format: int
     """The newest format of its spec and checkpoints. Workers that do not know it leave the job alone."""
+    name: str
+    """What its owner calls it, or "" for nothing."""
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ jobs = Table(
     Column("files_removed_at", Double),
     Column("by_admin", Boolean, nullable=False, server_default=true()),
     Column("format", Integer, nullable=False, server_default="0"),
+    Column("name", Text, nullable=False, server_default=""),
     UniqueConstraint("owner", "idempotency_key"),
     # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
@@ -151,6 +152,7 @@ jobs = Table(
     Index("jobs_by_owner", "owner", "created_at", "id"),
     Index("jobs_by_owner_and_status", "owner", "status", "created_at", "id"),
     Index("jobs_by_result", "result_version"),
+    Index("jobs_by_name", "name"),
     Index("jobs_eligible", "kind", "created_at", "id", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
     Index(
         "jobs_unpruned",
@@ -199,6 +201,7 @@ datasets = Table(
     Index("datasets_by_time", "created_at", "id"),
     Index("datasets_by_status", "status", "created_at", "id"),
     Index("datasets_by_owner", "owner", "created_at", "id"),
+    Index("datasets_by_name", "name"),
 )
 
 versions = Table(

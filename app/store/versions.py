@@ -2,15 +2,16 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, update
 
 from app.errors import RecordInUse, UnknownRecord
 from app.store import alias_sql, version_sql
 from app.store.clock import Clock
 from app.store.database import Database
 from app.store.owned import made_by, seen_by
-from app.store.paging import page
+from app.store.paging import EVERYTHING, Search, page
 from app.store.records import NewVersion, Page, Version, VersionStatus
 from app.store.states import OPEN
 from app.store.tables import aliases, job_versions, jobs, versions
@@ -62,18 +63,25 @@ class Versions:
         *,
         status: VersionStatus | None = VersionStatus.READY,
         owner: str | None = None,
+        search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Version]:
-        """Versions, newest first, starting after the id `after`.
+        """Versions, newest first, starting after the id `after`. A version's names are its id and its aliases.
+
+        For an owner who does not see the others' records, no other owner has any: those that are public do not tell
+        whose they are.
 
         Raises UnknownRecord if that does not exist.
         """
+        if self._owner is not None and owner not in (None, self._owner):
+            return Page((), has_more=False)
         with self._database.reading() as connection:
             rows, has_more = page(
                 connection,
                 versions,
                 equal={"status": status, "owner": owner},
+                where=_matching(search),
                 after=after,
                 limit=limit,
                 what="version",
@@ -164,3 +172,15 @@ def _need(connection: Connection, version_id: str, owner: str | None) -> str | N
         return None
     which = f"the version {child.id}" if owner in (None, child.owner) else "a version of another key"
     return f"{which} is based on it; delete that version first"
+
+
+def _matching(search: Search) -> list[ColumnElement[bool]]:
+    """The condition on versions, which have no column for a name."""
+    found = replace(search, name=None).conditions(versions)
+    if search.name is not None:
+        length = len(search.name)
+        aliased = exists().where(
+            aliases.c.version == versions.c.id, func.substr(aliases.c.name, 1, length) == search.name
+        )
+        found.append(or_(aliased, func.substr(versions.c.id, 1, length) == search.name))
+    return found

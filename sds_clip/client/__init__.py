@@ -13,12 +13,14 @@ connection.py  the service's address, reading responses, when to retry a call
 calls.py       every request, built without sending it
 joining.py     joins several responses into one
 images.py      accepted kinds of images
+arrays.py      answers as NumPy arrays
 upload.py      an archive or a folder as the file of a form
 record.py      a job as last described
 """
 
 from sds_clip.client._async.client import AsyncClient, AsyncJob
 from sds_clip.client._sync.client import Client, Job
+from sds_clip.client.arrays import embeddings, scores
 from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed, UnreadableFile
 
 __all__ = [
@@ -31,4 +33,6 @@ __all__ = [
     "Job",
     "JobFailed",
     "UnreadableFile",
+    "embeddings",
+    "scores",
 ]

@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.options import PATH, Group, option, together
-from sds_clip.remote import limit_option, moment, owner_option, print_fields, remote
+from sds_clip.remote import list_options, moment, print_fields, remote
 from sds_clip.table import say, table, tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-dataset_argument = click.argument("dataset", metavar="DATASET", help="The data set's id.")
+dataset_argument = click.argument("dataset", metavar="DATASET", help="The data set's id or name.")
 content_options = together(
     option(
         "--format",
         required=True,
         metavar="FORMAT",
         help="The format of the data: pairs for training data, or the name of a benchmark, such as winoground.",
+    ),
+    option(
+        "--name",
+        metavar="NAME",
+        help="What you call the data set. The name stands for its id, and none of your other data sets may have it.",
     ),
     option(
         "--max-bad-share",
@@ -46,7 +51,7 @@ def _print(dataset: dict[str, Any]) -> None:
     print_fields(
         {
             "data set": dataset["id"],
-            "name": dataset["name"],
+            "name": dataset["name"] or None,
             "format": dataset["format"],
             "status": dataset["status"],
             "created": moment(dataset["created_at"]),
@@ -70,7 +75,7 @@ def _print_new(dataset: dict[str, Any]) -> None:
 sds-clip datasets upload train2017/ --format pairs --name coco
 sds-clip datasets upload winoground.tar.gz --format winoground
 sds-clip datasets register '/datasets/coco/{00000..00059}.tar' --format pairs --name coco
-sds-clip datasets show DATASET
+sds-clip datasets show coco
 """,
 )
 def datasets() -> None:
@@ -83,12 +88,12 @@ def datasets() -> None:
     metavar="STATUS",
     help="List only data sets with this status: validating, ready, rejected, ...",
 )
-@owner_option
-@limit_option
+@option("--format", metavar="FORMAT", help="List only data sets of this format.")
+@list_options
 @remote(_print_list)
-def list_datasets(client: Client, status: str | None, owner: str | None, limit: int) -> Any:
+def list_datasets(client: Client, **filters: Any) -> Any:
     """List data sets, newest first."""
-    return client.datasets(status=status, owner=owner, limit=limit)
+    return client.datasets(**filters)
 
 
 @datasets.command()
@@ -102,7 +107,6 @@ def show(client: Client, dataset: str) -> Any:
 @datasets.command()
 @click.argument("path", type=PATH, metavar="PATH", help="The archive or folder to upload.")
 @content_options
-@option("--name", metavar="NAME", help="The data set's name (default: the name of the archive or folder).")
 @remote(_print_new)
 def upload(client: Client, path: Path, name: str | None, format: str, max_bad_share: float) -> Any:
     """Upload a data set.
@@ -123,9 +127,8 @@ def upload(client: Client, path: Path, name: str | None, format: str, max_bad_sh
 @datasets.command()
 @click.argument("source", metavar="SOURCE", help="A path on the server.")
 @content_options
-@option("--name", required=True, metavar="NAME", help="The data set's name.")
 @remote(_print_new)
-def register(client: Client, source: str, name: str, format: str, max_bad_share: float) -> Any:
+def register(client: Client, source: str, name: str | None, format: str, max_bad_share: float) -> Any:
     """Register data that are already on the server.
 
     SOURCE is a folder, a file, or WebDataset shards written with {a..b}. It must be inside a folder that the

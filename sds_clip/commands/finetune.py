@@ -17,6 +17,7 @@ import click
 from models.training.watcher import Record, Watcher
 from sds_clip.extras import TRACKERS, missing_packages, require_extra
 from sds_clip.options import Command, Option, file_option, folder_option, option
+from sds_clip.run_file import read_options
 from sds_clip.signals import handled
 from sds_clip.table import say_written
 
@@ -227,18 +228,6 @@ def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
     if "data" not in values | given:
         raise click.UsageError("Missing option '--data'.")
     return parse_config(values | given)
-
-
-def read_options(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise click.ClickException(f"{file} must have options in it, one `name: value` per line.")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
 def _say(message: str) -> None:

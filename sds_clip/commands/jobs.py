@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sds_clip.commands.submit import submit
 from sds_clip.options import Command, Group, option
 from sds_clip.remote import (
     connect,
-    limit_option,
+    list_options,
     moment,
-    owner_option,
     print_fields,
     print_json,
     print_lines,
@@ -42,15 +42,23 @@ _NEXT = {
     "retry": "Follow it: sds-clip jobs watch",
 }
 
-job_argument = click.argument("job_id", metavar="JOB", help="The job's id.")
+job_argument = click.argument("job_id", metavar="JOB", help="The job's id or name.")
 
 
 def _print_list(found: list[dict[str, Any]]) -> None:
     rows = [
-        [job["id"], job["kind"], job["status"], _progress(job), moment(job["created_at"]), _task(job)]
+        [
+            job["id"],
+            job.get("name", ""),
+            job["kind"],
+            job["status"],
+            _progress(job),
+            moment(job["created_at"]),
+            _task(job),
+        ]
         for job in found
     ]
-    print(table(["job", "kind", "status", "progress", "created", "task"], rows))
+    print(table(["job", "name", "kind", "status", "progress", "created", "task"], rows))
 
 
 def _print(info: dict[str, Any]) -> None:
@@ -59,6 +67,7 @@ def _print(info: dict[str, Any]) -> None:
     print_fields(
         {
             "job": info["id"],
+            "name": info.get("name") or None,
             "kind": info["kind"],
             "task": _task(info),
             "status": _status(info),
@@ -151,6 +160,7 @@ def _print_workers(found: list[dict[str, Any]]) -> None:
 @click.group(
     cls=Group,
     examples="""\
+sds-clip jobs submit --config run.yaml --name first-try
 sds-clip jobs list --status running
 sds-clip jobs watch JOB
 sds-clip jobs pause JOB
@@ -160,18 +170,17 @@ sds-clip jobs show JOB --json | jq .error
 """,
 )
 def jobs() -> None:
-    """Show and control the fine-tuning and evaluation jobs of a service."""
+    """Submit, show and control the fine-tuning and evaluation jobs of a service."""
 
 
 @jobs.command("list")
 @option("--kind", type=click.Choice(["finetune", "evaluate"]), help="List only jobs of this kind.")
 @option("--status", metavar="STATUS", help="List only jobs with this status: queued, running, failed, ...")
-@owner_option
-@limit_option
+@list_options
 @remote(_print_list)
-def list_jobs(client: Client, kind: str | None, status: str | None, owner: str | None, limit: int) -> Any:
+def list_jobs(client: Client, **filters: Any) -> Any:
     """List jobs, newest first."""
-    return [job.info for job in client.jobs(kind=kind, status=status, owner=owner, limit=limit)]
+    return [job.info for job in client.jobs(**filters)]
 
 
 @jobs.command()
@@ -226,6 +235,9 @@ def _add_action(name: str, text: str) -> None:
         job = client.job(job_id)
         getattr(job, name)()
         return job.info
+
+
+jobs.add_command(submit)
 
 
 for _name, _text in _ACTIONS.items():

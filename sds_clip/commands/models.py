@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.options import Group, file_option, option, wait_option
-from sds_clip.remote import connect, limit_option, moment, print_lines, remote, url_option
+from sds_clip.remote import connect, list_options, moment, print_lines, remote, url_option
 from sds_clip.table import say, size_text, table, tell
 
 if TYPE_CHECKING:
@@ -115,11 +115,16 @@ def models() -> None:
 
 
 @models.command("list")
-@limit_option
+@option(
+    "--status",
+    type=click.Choice(["ready", "deleted"]),
+    help="List only versions with this status (default: ready).",
+)
+@list_options
 @remote(_print_list)
-def list_models(client: Client, limit: int) -> Any:
-    """List the served models, and the versions, newest first."""
-    return client.models(limit=limit)
+def list_models(client: Client, **filters: Any) -> Any:
+    """List the served models, and the versions, newest first. A version's names are its id and its aliases."""
+    return client.models(**filters)
 
 
 @models.command()

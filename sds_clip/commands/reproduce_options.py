@@ -13,7 +13,8 @@ import click
 from models.errors import ConfigError, DataError
 from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.request import EvaluationRequest
-from sds_clip.commands.finetune import read_config, read_options
+from sds_clip.commands.finetune import read_config
+from sds_clip.run_file import read_options
 
 if TYPE_CHECKING:
     from models.reproduction import Reproduction

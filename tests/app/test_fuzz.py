@@ -93,7 +93,7 @@ def target(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def _known(url: str, secret: str, database_url: str, folder: Path, reference: str) -> dict[str, list[Any]]:
     store = Store(database_url)
-    added = store.datasets.add(name="set", format="pairs", source={})
+    added = store.datasets.add(format="pairs", source={})
     claimed = store.datasets.claim_check("checker", 60)
     assert claimed is not None
     store.datasets.accept(claimed, content_hash="0" * 64, counts={"samples": 100, "usable": 100})

@@ -14,6 +14,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
+from app.main import api
 from app.openapi import describe_json, install_openapi
 from models.validation import explain
 from tests.app.serverside import running_server
@@ -71,6 +72,66 @@ def test_every_pattern_is_told_in_words(client: TestClient) -> None:
     for pattern in map(json.loads, patterns):
         detail = {"type": "string_pattern_mismatch", "loc": (), "msg": "", "ctx": {"pattern": pattern}}
         assert pattern not in explain(detail)
+
+
+OPERATIONS = {
+    "match": "post /match",
+    "classify": "post /classify",
+    "embed": "post /embed",
+    "openai_embeddings": "post /v1/embeddings",
+    "openai_models": "get /v1/models",
+    "openai_model": "get /v1/models/{model}",
+    "cohere_embed": "post /v2/embed",
+    "list_models": "get /models",
+    "get_serving_status": "get /models/status",
+    "get_version": "get /models/{version}",
+    "delete_version": "delete /models/{version}",
+    "promote_version": "post /models/{version}/promote",
+    "rollback_alias": "post /models/{alias}/rollback",
+    "lock_alias": "post /models/{alias}/lock",
+    "unlock_alias": "post /models/{alias}/unlock",
+    "download_version": "get /models/{version}/download",
+    "get_version_log": "get /models/{version}/log",
+    "finetune": "post /finetune",
+    "evaluate": "post /evaluate",
+    "list_jobs": "get /jobs",
+    "get_job": "get /jobs/{job_id}",
+    "delete_job": "delete /jobs/{job_id}",
+    "list_job_events": "get /jobs/{job_id}/events",
+    "list_job_metrics": "get /jobs/{job_id}/metrics",
+    "get_job_log": "get /jobs/{job_id}/log",
+    "get_job_report": "get /jobs/{job_id}/report",
+    "cancel_job": "post /jobs/{job_id}/cancel",
+    "pause_job": "post /jobs/{job_id}/pause",
+    "resume_job": "post /jobs/{job_id}/resume",
+    "retry_job": "post /jobs/{job_id}/retry",
+    "list_workers": "get /workers",
+    "add_dataset": "post /datasets",
+    "list_datasets": "get /datasets",
+    "get_dataset": "get /datasets/{dataset_id}",
+    "delete_dataset": "delete /datasets/{dataset_id}",
+    "health": "get /health",
+    "ready": "get /ready",
+    "metrics": "get /metrics",
+}
+"""What generated clients call each operation. A new name for an old operation breaks their users' code."""
+
+
+def test_operations_keep_their_ids() -> None:
+    paths = api().openapi()["paths"]
+    found = [
+        (operation["operationId"], f"{method} {path}")
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    ]
+    assert sorted(found) == sorted(OPERATIONS.items())
+
+
+def test_every_operation_documents_the_request_id_which_its_answer_repeats(client: TestClient) -> None:
+    for operations in client.get("/openapi.json").json()["paths"].values():
+        for operation in operations.values():
+            assert "X-Request-Id" in [each["name"] for each in operation["parameters"]]
+    assert client.get("/health", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"] == "mine"
 
 
 @pytest.mark.parametrize("path", ["/match", "/classify", "/embed"])

@@ -1,12 +1,9 @@
 """Real clients of OpenAI's and Cohere's protocols, each against a running service: `make test-clients`."""
 
 import base64
-import hashlib
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.keys import create_key
-from tests.app.serverside import running_server
 from tests.clients.conversations import CLIENTS, TEXTS
+from tests.clients.environments import python_with
 
 pytestmark = pytest.mark.clients
 
-ROOT = Path(__file__).parents[2]
-LOCK = ROOT / "locks" / "clients.txt"
-
 
 @pytest.fixture(scope="session")
-def python() -> str:
-    """The interpreter of an environment that has the clients, made once for each state of the lock."""
-    folder = ROOT / ".cache" / f"clients-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
-    found = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [found, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", LOCK]
-        subprocess.run(install, check=True)
-        (folder / "complete").touch()
-    return str(found)
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The address of a service with API keys, and a key."""
-    folder = tmp_path_factory.mktemp("service")
-    key = create_key(folder / "keys.json", "app", ["infer"])
-    with running_server(folder, SDS_CLIP_KEYS_FILE=str(folder / "keys.json")) as server:
-        yield server.url, key
+def python() -> Path:
+    return python_with("clients.txt")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_client_gets_what_embed_answers(client: str, python: str, service: tuple[str, str]) -> None:
+def test_client_gets_what_embed_answers(client: str, python: Path, service: tuple[str, str]) -> None:
     url, key = service
     script = Path(__file__).parent / "conversations.py"
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else it asks another host

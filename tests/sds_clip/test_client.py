@@ -79,7 +79,7 @@ def test_a_folder_becomes_a_data_set_and_is_deleted(client: Client, pairs: Path)
         "validating",
         "archive",
     )
-    assert client.dataset(dataset["id"]) == dataset
+    assert client.dataset(dataset["id"]) == client.dataset("first") == dataset
     assert dataset in client.datasets(status="validating")
     client.delete_dataset(dataset["id"])
     assert client.dataset(dataset["id"])["status"] == "deleted"
@@ -90,7 +90,7 @@ def test_an_archive_is_sent_as_it_is(client: Client, pairs: Path, tmp_path: Path
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(pairs, ".")
     dataset = client.upload_dataset(archive, format="pairs")
-    assert dataset["name"] == "pairs.tar.gz"
+    assert dataset["name"] == ""
     assert dataset["source"]["size_bytes"] == archive.stat().st_size
 
 
@@ -113,6 +113,12 @@ def test_a_job_is_submitted_found_and_listed(client: Client, job: Job) -> None:
     listed = client.jobs(kind="finetune", limit=1)
     assert [each.id for each in listed] == [job.id]
     assert job.metrics() == []
+
+
+def test_a_name_stands_for_the_id_of_a_job(client: Client, job: Job) -> None:
+    data = job.info["training_data"]
+    named = client.finetune(data, objective="clip", name="named", hyperparameters={"steps": 4})
+    assert client.job("named").cancel().id == named.id
 
 
 def write_log(service: RunningServer, job: Job, steps: int) -> list[dict[str, Any]]:

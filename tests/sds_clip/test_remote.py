@@ -59,7 +59,7 @@ def test_data_sets_are_listed_shown_and_deleted(
 ) -> None:
     header, first, *_ = run("datasets", "list").splitlines()
     assert header.split() == ["data", "set", "name", "format", "status", "created"]
-    assert first.split()[:4] == [dataset, "pairs", "pairs", "validating"]
+    assert first.split()[:3] == [dataset, "pairs", "validating"]
     assert shown(run("datasets", "show", dataset))["status"] == "validating"
     assert dataset in run("datasets", "delete", dataset)
     assert read("datasets", "show", dataset)["status"] == "deleted"
@@ -86,7 +86,7 @@ def test_jobs_are_listed_shown_and_cancelled(
     run: Callable[..., str], read: Callable[..., Any], job: str
 ) -> None:
     header, first, *_ = run("jobs", "list", "--kind", "finetune").splitlines()
-    assert header.split()[:5] == ["job", "kind", "status", "progress", "created"]
+    assert header.split()[:6] == ["job", "name", "kind", "status", "progress", "created"]
     assert first.split()[:3] == [job, "finetune", "validating"]
     assert len(read("jobs", "list", "--limit", "1")) == 1
     assert "--limit" in run("jobs", "list", "--limit", "0", code=2)
@@ -202,3 +202,21 @@ def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) 
         assert said.startswith("sds-clip: ")
         assert said.count("\n") == 1
     assert "http://127.0.0.1:1" in said
+
+
+def test_a_job_is_submitted_from_a_file_and_found_by_its_name(
+    run: Callable[..., str], read: Callable[..., Any], dataset: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"training_data: {dataset}\nobjective: clip\nsteps: 4\n")
+    command = ["jobs", "submit", "--config", str(file)]
+    estimate = read(*command, "--dry-run", "--set", "steps=6")["estimate"]
+    assert estimate["steps"] == 6
+    made = read(*command, "--name", "from-a-file")
+    assert (made["name"], made["hyperparameters"]["steps"]) == ("from-a-file", 4)
+    assert shown(run("jobs", "show", "from-a-file"))["job"] == made["id"]
+    found = read("jobs", "list", "--name", "from-a", "--created-after", "2026-01-01")
+    assert [job["id"] for job in found] == [made["id"]]
+    assert read("jobs", "list", "--name", "from-a", "--created-before", "2026-01-01") == []
+    assert "name" in run(*command, "--name", "from-a-file", code=2)
+    assert "hyperparameters.steps" in run(*command, "--set", "steps=-1", code=2)

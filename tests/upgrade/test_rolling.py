@@ -150,7 +150,7 @@ def test_old_and_new_programs_share_a_system_and_nothing_is_lost_or_done_twice(
     with processes.service(before) as old:
         old_worker = processes.start(before, "worker", "--queue", "finetune")
         until(lambda: any(worker["alive"] for worker in old.workers()))
-        earliest = old.upload_dataset(tmp_path / "pairs", format="pairs")["id"]
+        earliest = old.upload_dataset(tmp_path / "pairs", format="pairs", name="earliest")["id"]
         until(lambda: old.dataset(earliest)["status"] == "ready")
 
         store.migrate()
@@ -171,7 +171,7 @@ def test_old_and_new_programs_share_a_system_and_nothing_is_lost_or_done_twice(
             assert any("step" in (event["data"] or {}) for event in handed_over.events())
 
             # An old service beside a new worker, which checks its data set and runs its job.
-            later = old.upload_dataset(tmp_path / "pairs", format="pairs")["id"]
+            later = old.upload_dataset(tmp_path / "pairs", format="pairs", name="later")["id"]
             until(lambda: old.dataset(later)["status"] == "ready")
             by_new = finetune(old, later, SHORT, 3).wait()
 

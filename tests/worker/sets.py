@@ -72,7 +72,7 @@ def add_ready(
 ) -> str:
     """A data set that was uploaded and checked."""
     source = {"file": "a.tar", "max_bad_share": max_bad_share}
-    dataset = store.datasets.add(name=files.name, format=format, source=source)
+    dataset = store.datasets.add(format=format, source=source)
     folders = DatasetFolders(config.datasets_dir)
     with folders.claim(dataset.id) as claim:
         shutil.copytree(files, claim.folder / FILES)

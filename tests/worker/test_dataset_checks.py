@@ -49,7 +49,7 @@ def uploaded(
     store: Store, config: WorkerConfig, data: bytes, format: str = "pairs", *, owner: str = "", **source: Any
 ) -> Dataset:
     source = {"upload": "archive", **source}
-    dataset = store.datasets.add(name="a", format=format, source=source, owner=owner, size_bytes=len(data))
+    dataset = store.datasets.add(format=format, source=source, owner=owner, size_bytes=len(data))
     with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / ARCHIVE).write_bytes(data)
         claim.keep_upload()
@@ -212,7 +212,7 @@ def test_table_that_names_a_file_elsewhere_is_rejected_whether_that_is_there_or_
         shutil.copy(folder / "images" / "0.png", tmp_path / "secret.png")
         shutil.copy(folder / "images" / "0.png", config.data_dir / "secret.png")
     uploaded(store, config, tar_of(folder))
-    store.datasets.add(name="a", format="pairs", source={"path": str(folder)})
+    store.datasets.add(format="pairs", source={"path": str(folder)})
     for _ in range(2):
         found = checked(store, open_to_us)
         assert found.status is DatasetStatus.REJECTED
@@ -241,7 +241,7 @@ def test_registered_folder_is_not_read_once_a_link_leads_out_of_it(
 ) -> None:
     open_to_us = replace(config, dataset_roots=(tmp_path / "roots",))
     folder = table("1.png")
-    store.datasets.add(name="a", format="pairs", source={"path": str(folder)})
+    store.datasets.add(format="pairs", source={"path": str(folder)})
     found = checked(store, open_to_us)
     assert found.status is DatasetStatus.READY
     content_of(store, open_to_us, found.id, param="x")
@@ -249,7 +249,7 @@ def test_registered_folder_is_not_read_once_a_link_leads_out_of_it(
     (folder / "images" / "1.png").symlink_to(pairs_folder / "1.png")
     with pytest.raises(SourceForbidden):
         content_of(store, open_to_us, found.id, param="x")
-    store.datasets.add(name="a", format="pairs", source={"path": str(folder)})
+    store.datasets.add(format="pairs", source={"path": str(folder)})
     assert checked(store, open_to_us).status is DatasetStatus.REJECTED
 
 
@@ -268,7 +268,7 @@ def test_folder_with_two_files_of_captions_is_rejected(
 def test_uploaded_shards_are_accepted_and_read_in_their_order(
     store: Store, config: WorkerConfig, picture: bytes
 ) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={"upload": "shards"})
+    dataset = store.datasets.add(format="pairs", source={"upload": "shards"})
     with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / SHARDS).mkdir()
         for index, names in enumerate((["b", "a"], ["c"])):
@@ -291,7 +291,7 @@ def test_registered_shards_of_several_folders_have_one_hash_at_the_check_and_in_
     (root / "one" / "not-named.tar").write_bytes(b"")
     open_to_us = replace(config, dataset_roots=(root,))
     pattern = f"{root}/{{one,two}}/x.tar"
-    store.datasets.add(name="a", format="pairs", source={"path": pattern})
+    store.datasets.add(format="pairs", source={"path": pattern})
     found = checked(store, open_to_us)
     assert found.status is DatasetStatus.READY
     place = pairs_place(content_of(store, open_to_us, found.id, param="x"), tmp_path / "links")
@@ -302,7 +302,7 @@ def test_registered_shards_of_several_folders_have_one_hash_at_the_check_and_in_
 def test_registered_path_that_is_no_longer_allowed_is_rejected(
     store: Store, config: WorkerConfig, pairs_folder: Path
 ) -> None:
-    store.datasets.add(name="a", format="pairs", source={"path": str(pairs_folder)})
+    store.datasets.add(format="pairs", source={"path": str(pairs_folder)})
     found = checked(store, config)
     assert found.status is DatasetStatus.REJECTED
     assert found.problems is not None
@@ -372,7 +372,7 @@ def test_fine_tuned_model_is_measured_on_what_the_check_has_left(
 def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(
     store: Store, config: WorkerConfig
 ) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={})
+    dataset = store.datasets.add(format="pairs", source={})
     job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, {}, datasets=(dataset.id,)))
     problems = checked(store, config).problems
     assert problems is not None
@@ -439,7 +439,7 @@ def test_data_set_whose_check_dies_each_time_is_rejected(
 def test_check_whose_database_was_away_is_given_back_when_it_answers(
     database_url: str, store: Store, config: WorkerConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={})
+    dataset = store.datasets.add(format="pairs", source={})
     impatient = Store(database_url, timeout_s=0.1)
     claim = CheckClaim(impatient, "checker", 60)
     assert claim.take() is not None
@@ -474,7 +474,7 @@ def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
     store: Store, config: WorkerConfig, pairs_folder: Path, owner: str, status: str
 ) -> None:
     size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
-    store.datasets.add(name="b", format="pairs", source={}, owner=owner, size_bytes=1000)
+    store.datasets.add(format="pairs", source={}, owner=owner, size_bytes=1000)
     other = store.datasets.claim_check("checker", 60)
     assert other is not None
     uploaded(store, config, tar_of(pairs_folder), owner=owner)

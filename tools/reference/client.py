@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sds_clip.client
-from sds_clip.client import AsyncClient, AsyncJob, Client, ClientError, Job
+from sds_clip.client import AsyncClient, AsyncJob, Client, ClientError, Job, embeddings, scores
 
 PAGE = """\
 # Python client
@@ -14,6 +14,10 @@ PAGE = """\
 reads, and [Error codes](errors.md#the-client) the codes of its errors.
 
 {classes}
+## Arrays
+
+{arrays}
+
 ## Errors
 
 {errors}
@@ -32,9 +36,17 @@ def page() -> str:
     errors = [
         f"### {name}\n\n{_text(kind)}\n"
         for name in sds_clip.client.__all__
-        if issubclass(kind := getattr(sds_clip.client, name), ClientError)
+        if isinstance(kind := getattr(sds_clip.client, name), type) and issubclass(kind, ClientError)
     ]
-    return PAGE.format(classes="\n".join(map(_class, CLASSES)), errors="\n".join(errors))
+    arrays = (
+        "\n\n".join(
+            (f"### {each.__name__}", _code(f"{each.__name__}{_signature(each, object)}"), _text(each))
+        )
+        for each in (embeddings, scores)
+    )
+    return PAGE.format(
+        classes="\n".join(map(_class, CLASSES)), arrays="\n\n".join(arrays), errors="\n".join(errors)
+    )
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:

@@ -74,11 +74,12 @@ class AsyncClient:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return await inference.embed(self._http, images, texts, options)
 
-    async def models(
-        self, *, owner: str | None = None, after: str | None = None, limit: int = 20
-    ) -> dict[str, Any]:
-        """Return the served models, the aliases, and a page of versions, newest first."""
-        return await self._http.json(calls.page("/models", after=after, limit=limit, owner=owner))
+    async def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
+        """Return the served models, the aliases, and a page of versions, newest first.
+
+        Filters: status, name (how the id or an alias begins), owner, created_after, created_before.
+        """
+        return await self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
     async def model(self, version: str) -> dict[str, Any]:
         """Return a version by its id or an alias."""
@@ -139,32 +140,32 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Upload a data set: an archive, or a folder, which is packed while it is sent.
 
+        Every call that takes the data set's id also takes its `name`, which none of your other data sets may have.
         The service checks the data in the background. Pairs or items that cannot be used are left out, up to the
         share `max_bad_share`.
         """
-        fields = {
-            "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
-            "format": format,
-            "max_bad_share": str(max_bad_share),
-        }
+        fields = {"format": format, "max_bad_share": str(max_bad_share)}
+        if name is not None:
+            fields["name"] = in_utf_8(name, "give another name")
         return await self._http.upload(fields, await in_thread(UploadFile, path))
 
     async def register_dataset(
-        self, source: str, *, format: str, name: str, **options: Any
+        self, source: str, *, format: str, name: str | None = None, **options: Any
     ) -> dict[str, Any]:
         """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return await self._http.json(
             calls.register({"source": source, "format": format, "name": name, **options})
         )
 
-    async def datasets(
-        self, *, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[dict[str, Any]]:
-        """List data sets, newest first."""
-        return await self._http.items("/datasets", limit, status=status, owner=owner)
+    async def datasets(self, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
+        """List data sets, newest first.
+
+        Filters: status, format, name (how it begins), owner, created_after, created_before.
+        """
+        return await self._http.items("/datasets", limit, **filters)
 
     async def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """Return a data set with its status and the problems that were found in it."""
+        """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return await self._http.json(calls.get("datasets", dataset_id))
 
     async def delete_dataset(self, dataset_id: str) -> None:
@@ -172,14 +173,14 @@ class AsyncClient:
         await self._http.send(calls.delete("datasets", dataset_id))
 
     async def finetune(self, training_data: str, **fields: Any) -> AsyncJob:
-        """Submit a fine-tuning job. `fields` are those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        """Submit a fine-tuning job. `fields` are those of POST /finetune (name, teacher, hyperparameters, ...)."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
     async def evaluate(self, benchmark: str, data: str, **fields: Any) -> AsyncJob:
-        """Submit an evaluation job. `fields` are those of POST /evaluate (model, baseline, scorer, ...)."""
+        """Submit an evaluation job. `fields` are those of POST /evaluate (name, model, baseline, ...)."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
@@ -189,14 +190,16 @@ class AsyncClient:
         """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return await self._http.json(calls.dry_run(kind, fields))
 
-    async def jobs(
-        self, *, kind: str | None = None, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[AsyncJob]:
-        """List jobs, newest first."""
-        found = await self._http.items("/jobs", limit, kind=kind, status=status, owner=owner)
+    async def jobs(self, *, limit: int = 20, **filters: Any) -> list[AsyncJob]:
+        """List jobs, newest first.
+
+        Filters: kind, status, name (how it begins), owner, created_after, created_before (seconds since 1970).
+        """
+        found = await self._http.items("/jobs", limit, **filters)
         return [AsyncJob(self._http, info) for info in found]
 
     async def job(self, job_id: str) -> AsyncJob:
+        """Return a job, by its id or its name."""
         return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))
 
     async def workers(self) -> list[dict[str, Any]]:

@@ -73,11 +73,12 @@ class Client:
         """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return inference.embed(self._http, images, texts, options)
 
-    def models(
-        self, *, owner: str | None = None, after: str | None = None, limit: int = 20
-    ) -> dict[str, Any]:
-        """Return the served models, the aliases, and a page of versions, newest first."""
-        return self._http.json(calls.page("/models", after=after, limit=limit, owner=owner))
+    def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
+        """Return the served models, the aliases, and a page of versions, newest first.
+
+        Filters: status, name (how the id or an alias begins), owner, created_after, created_before.
+        """
+        return self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
     def model(self, version: str) -> dict[str, Any]:
         """Return a version by its id or an alias."""
@@ -136,28 +137,30 @@ class Client:
     ) -> dict[str, Any]:
         """Upload a data set: an archive, or a folder, which is packed while it is sent.
 
+        Every call that takes the data set's id also takes its `name`, which none of your other data sets may have.
         The service checks the data in the background. Pairs or items that cannot be used are left out, up to the
         share `max_bad_share`.
         """
-        fields = {
-            "name": in_utf_8(name or Path(path).resolve().name, "give another name"),
-            "format": format,
-            "max_bad_share": str(max_bad_share),
-        }
+        fields = {"format": format, "max_bad_share": str(max_bad_share)}
+        if name is not None:
+            fields["name"] = in_utf_8(name, "give another name")
         return self._http.upload(fields, at_once(UploadFile, path))
 
-    def register_dataset(self, source: str, *, format: str, name: str, **options: Any) -> dict[str, Any]:
+    def register_dataset(
+        self, source: str, *, format: str, name: str | None = None, **options: Any
+    ) -> dict[str, Any]:
         """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
         return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
 
-    def datasets(
-        self, *, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[dict[str, Any]]:
-        """List data sets, newest first."""
-        return self._http.items("/datasets", limit, status=status, owner=owner)
+    def datasets(self, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
+        """List data sets, newest first.
+
+        Filters: status, format, name (how it begins), owner, created_after, created_before.
+        """
+        return self._http.items("/datasets", limit, **filters)
 
     def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """Return a data set with its status and the problems that were found in it."""
+        """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return self._http.json(calls.get("datasets", dataset_id))
 
     def delete_dataset(self, dataset_id: str) -> None:
@@ -165,14 +168,14 @@ class Client:
         self._http.send(calls.delete("datasets", dataset_id))
 
     def finetune(self, training_data: str, **fields: Any) -> Job:
-        """Submit a fine-tuning job. `fields` are those of POST /finetune (base, teacher, hyperparameters, ...)."""
+        """Submit a fine-tuning job. `fields` are those of POST /finetune (name, teacher, hyperparameters, ...)."""
         return Job(
             self._http,
             self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
     def evaluate(self, benchmark: str, data: str, **fields: Any) -> Job:
-        """Submit an evaluation job. `fields` are those of POST /evaluate (model, baseline, scorer, ...)."""
+        """Submit an evaluation job. `fields` are those of POST /evaluate (name, model, baseline, ...)."""
         return Job(
             self._http,
             self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
@@ -182,14 +185,16 @@ class Client:
         """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
         return self._http.json(calls.dry_run(kind, fields))
 
-    def jobs(
-        self, *, kind: str | None = None, status: str | None = None, owner: str | None = None, limit: int = 20
-    ) -> list[Job]:
-        """List jobs, newest first."""
-        found = self._http.items("/jobs", limit, kind=kind, status=status, owner=owner)
+    def jobs(self, *, limit: int = 20, **filters: Any) -> list[Job]:
+        """List jobs, newest first.
+
+        Filters: kind, status, name (how it begins), owner, created_after, created_before (seconds since 1970).
+        """
+        found = self._http.items("/jobs", limit, **filters)
         return [Job(self._http, info) for info in found]
 
     def job(self, job_id: str) -> Job:
+        """Return a job, by its id or its name."""
         return Job(self._http, self._http.json(calls.get("jobs", job_id)))
 
     def workers(self) -> list[dict[str, Any]]:

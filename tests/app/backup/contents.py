@@ -165,7 +165,7 @@ class System:
         write_hashes(folder)
 
     def _add(self, write: Any, source: dict[str, Any]) -> str:
-        dataset = self.store.datasets.add(name="a set", format="pairs", source=source)
+        dataset = self.store.datasets.add(format="pairs", source=source)
         with DatasetFolders(self.data_dir / "datasets").claim(dataset.id) as claim:
             write(claim.folder)
             claim.publish()

@@ -17,7 +17,7 @@ from tests.worker.waiting import until
 from worker.config import WorkerConfig
 from worker.dataset_checks import check
 
-FORM = {"name": "mine", "format": "winoground"}
+FORM = {"format": "winoground"}
 
 
 def winoground(pairs: int = 2) -> dict[str, bytes]:
@@ -74,7 +74,7 @@ def test_archive_is_received_checked_and_ready(
     assert answer.status_code == 202
     dataset = answer.json()
     assert answer.headers["Location"] == f"/datasets/{dataset['id']}"
-    assert (dataset["status"], dataset["name"], dataset["format"]) == ("validating", "mine", "winoground")
+    assert (dataset["status"], dataset["name"], dataset["format"]) == ("validating", "", "winoground")
     assert dataset["source"] == {
         "kind": "archive",
         "path": None,

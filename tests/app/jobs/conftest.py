@@ -33,7 +33,7 @@ class Service:
     settings: Settings
 
     def ready_dataset(
-        self, format: str = "pairs", *, usable: int = 1000, name: str = "set", owner: str = ""
+        self, format: str = "pairs", *, usable: int = 1000, name: str = "", owner: str = ""
     ) -> str:
         """The id of a data set that was checked."""
         added = self.store.datasets.add(name=name, format=format, source={}, owner=owner)

@@ -30,8 +30,8 @@ def backend(keyed: Keyed) -> Any:
     return keyed.service.client.app.state.backend  # type: ignore[attr-defined]
 
 
-def upload(keyed: Keyed, key: str, *, name: str = "set") -> Response:
-    fields = {"name": name, "format": "winoground"}
+def upload(keyed: Keyed, key: str) -> Response:
+    fields = {"format": "winoground"}
     return keyed.ask(key, "POST", "/datasets", data=fields, files={"file": ("a.tar", ARCHIVE)})
 
 

@@ -15,7 +15,7 @@ from tests.app.store.conftest import FakeClock, submitted
 
 
 def added(store: Store, **options: Any) -> Dataset:
-    return store.datasets.add(**{"name": "demo", "format": "pairs", "source": {"upload": "a.tar"}, **options})
+    return store.datasets.add(**{"format": "pairs", "source": {"upload": "a.tar"}, **options})
 
 
 def checked(store: Store, dataset: Dataset) -> tuple[Job, ...]:

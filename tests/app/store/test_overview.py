@@ -57,7 +57,7 @@ def test_workers_are_counted_by_queue_and_life_and_what_they_hold(store: Store, 
 
 def test_sizes_are_those_of_uploads_and_versions(store: Store) -> None:
     for size_bytes in (3 * 2**30, 5, 0):
-        store.datasets.add(name="set", format="pairs", source={}, size_bytes=size_bytes)
+        store.datasets.add(format="pairs", source={}, size_bytes=size_bytes)
     for name in ("v1", "v2"):
         store.versions.register(NewVersion(id=name, folder=None, description={}, size_bytes=2**31))
     seen = store.overviews.read()

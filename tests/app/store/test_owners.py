@@ -126,6 +126,7 @@ def test_an_owner_sees_its_own_versions_those_of_aliases_and_the_operators(store
     assert {version.id for version in alice.versions.list().items} == seen
     assert alice.versions.among([*seen, "bob's", "once aliased", "none"]) == seen
     assert [version.id for version in alice.versions.list(owner="alice").items] == ["alice's"]
+    assert alice.versions.list(owner="bob").items == ()  # it does not tell whose the aliased one is
     assert [version for version in [*seen, "bob's"] if alice.versions.made(version)] == ["alice's"]
 
 

@@ -37,7 +37,7 @@ def made(store: Store, version: str) -> Job:
 
 def added(store: Store) -> str:
     """A data set that is ready."""
-    dataset = store.datasets.add(name="a", format="pairs", source={"path": "/a"})
+    dataset = store.datasets.add(format="pairs", source={"path": "/a"})
     checking = store.datasets.claim_check("checker", 60)
     assert checking is not None
     store.datasets.accept(checking, content_hash="c", counts={})
@@ -69,7 +69,7 @@ def test_deleted_records_and_unchecked_data_are_not_listed(store: Store) -> None
     first, second = added(store), added(store)
     store.versions.delete("v1")
     store.datasets.delete(first)
-    store.datasets.add(name="a", format="pairs", source={})
+    store.datasets.add(format="pairs", source={})
 
     holdings = store.retention.holdings({})
 

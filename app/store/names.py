@@ -1,0 +1,55 @@
+"""The names that owners give to their jobs and data sets, which stand for their ids."""
+
+from sqlalchemy import Connection, Table, func, select
+
+from app.errors import AmbiguousName, NameTaken, RecordKind, UnknownRecord
+from app.store.owned import Conditions
+from app.store.records import DatasetStatus
+from app.store.tables import datasets, jobs
+from app.store.values import lock_number
+
+ID_PREFIXES = ("job_", "ds_")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+_KINDS: dict[Table, RecordKind] = {jobs: "job", datasets: "dataset"}
+
+
+def is_id(text: str) -> bool:
+    """Whether this is an id and no name: no name begins like an id."""
+    return text.startswith(ID_PREFIXES)
+
+
+def take(connection: Connection, table: Table, owner: str, name: str) -> None:
+    """Take a name, unless it is empty, for a row that the same transaction inserts.
+
+    Raises: NameTaken if another of the owner's rows has it.
+    """
+    if not name:
+        return
+    if connection.dialect.name != "sqlite":  # SQLite allows only one writing transaction at a time anyway
+        number = lock_number("name", table.name, owner, name)
+        connection.execute(select(func.pg_advisory_xact_lock(number)))
+    query = select(table.c.id).where(table.c.owner == owner, table.c.name == name, *_named(table))
+    taken_by = connection.execute(query).scalars().first()
+    if taken_by is not None:
+        raise NameTaken(_KINDS[table], name, taken_by)
+
+
+def find(connection: Connection, table: Table, name: str, seen: Conditions, owner: str) -> str:
+    """The id of the row with a name: the owner's own or, if it has none, the only one that it sees.
+
+    Raises: UnknownRecord; AmbiguousName if there are several.
+    """
+    query = select(table.c.id, table.c.owner).where(table.c.name == name, *seen, *_named(table))
+    rows = connection.execute(query).all()
+    found = [row.id for row in rows if row.owner == owner] or [row.id for row in rows]
+    if not found:
+        raise UnknownRecord(_KINDS[table])
+    if len(found) > 1:
+        raise AmbiguousName(_KINDS[table], name, len(found))
+    return str(found[0])
+
+
+def _named(table: Table) -> Conditions:
+    """A deleted data set gives its name back."""
+    return (table.c.status != DatasetStatus.DELETED,) if table is datasets else ()

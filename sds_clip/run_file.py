@@ -1,0 +1,37 @@
+"""The file of a run's options, which `sds-clip finetune` and `sds-clip jobs submit` read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """The options in a YAML file, or in a JSON file by its name. Dashes in their names become underscores."""
+    try:
+        text = file.read_text(encoding="utf-8")  # an OSError is told by the command line
+        values = json.loads(text) if file.suffix == ".json" else _yaml(text)
+    except ValueError as error:
+        form = "JSON" if file.suffix == ".json" else "YAML"
+        raise click.ClickException(f"{file} is not valid {form}: {error}") from error
+    if not isinstance(values, dict):
+        raise click.ClickException(f"{file} must have options in it, one `name: value` per line.")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
+
+
+def _yaml(text: str) -> Any:
+    """Raises ValueError."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise click.ClickException(
+            "YAML needs PyYAML, which is not installed: pip install pyyaml. Or write the file as JSON, and call it "
+            "something.json."
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,81 @@
+"""Names that stand for the ids of jobs and data sets."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.errors import AmbiguousName, NameTaken, UnknownRecord
+from app.store import Store
+from app.store.records import NewJob
+from app.store.states import JobKind
+
+Add = Callable[..., str]
+
+
+@pytest.fixture(params=["jobs", "datasets"])
+def table(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def add(store: Store, table: str) -> Add:
+    """Adds a job or a data set with a name, and returns its id."""
+
+    def added(name: str, owner: str = "alice") -> str:
+        if table == "datasets":
+            return store.datasets.add(name=name, format="pairs", source={}, owner=owner).id
+        return store.jobs.submit(NewJob(JobKind.FINETUNE, {}, name=name, owner=owner))[0].id
+
+    return added
+
+
+def named(store: Store, table: str, name: str, owner: str, *, sees: str | None) -> str:
+    return str(getattr(store.seen_by(sees), table).named(name, owner))
+
+
+def test_a_name_is_one_of_its_owner(store: Store, table: str, add: Add) -> None:
+    first, of_bob = add("coco"), add("coco", "bob")
+
+    with pytest.raises(NameTaken, match=first):
+        add("coco")
+
+    assert named(store, table, "coco", "alice", sees="alice") == first
+    assert named(store, table, "coco", "bob", sees="bob") == of_bob
+    with pytest.raises(UnknownRecord):
+        named(store, table, "coco", "carol", sees="carol")
+
+
+def test_who_sees_all_finds_its_own_first_and_none_of_several(store: Store, table: str, add: Add) -> None:
+    of_alice = add("coco")
+    assert named(store, table, "coco", "root", sees=None) == of_alice
+    add("coco", "bob")
+    with pytest.raises(AmbiguousName):
+        named(store, table, "coco", "root", sees=None)
+    own = add("coco", "root")
+    assert named(store, table, "coco", "root", sees=None) == own
+
+
+def test_any_number_may_have_no_name(store: Store, table: str, add: Add) -> None:
+    assert add("") != add("")
+
+
+def test_a_deleted_data_set_gives_its_name_back(store: Store) -> None:
+    first = store.datasets.add(name="coco", format="pairs", source={}).id
+    store.datasets.delete(first)
+    with pytest.raises(UnknownRecord):
+        store.datasets.named("coco", "")
+    assert store.datasets.add(name="coco", format="pairs", source={}).id == store.datasets.named("coco", "")
+
+
+def test_only_one_of_two_at_the_same_time_gets_a_name(store: Store, table: str, add: Add) -> None:
+    def take(_: int) -> str | None:
+        try:
+            return add("coco")
+        except NameTaken:
+            return None
+
+    with ThreadPoolExecutor(4) as threads:
+        found = [each for each in threads.map(take, range(4)) if each is not None]
+
+    assert found == [named(store, table, "coco", "alice", sees="alice")]
