@@ -1,17 +1,19 @@
 """The keys file: `create_key` and `delete_key` change it, and `KeyRing` reads it and notices changes."""
 
+import fcntl
 import hashlib
 import hmac
 import json
 import logging
+import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ConfigurationError, MissingScope
@@ -160,10 +162,16 @@ def delete_key(path: Path, name: str) -> None:
         _write(path, KeysFile(keys=kept))
 
 
-def _locked(path: Path) -> FileLock:
-    """What keeps two programs from changing the file at once. It lies beside the file, which is replaced."""
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other programs from changing the file meanwhile. Its folder is locked, since the file is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"), mode=0o600, fallback_to_soft=False)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _digest(secret: str) -> str:

@@ -50,7 +50,7 @@ class Cell:
                 data = self._of_parquet(changed_ns)
             else:
                 data = self._of_arrow(changed_ns)
-        except (OSError, DataError, IndexError) as error:
+        except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
             reason = f": {error}" if isinstance(error, DataError) else ""
             raise ImageFileError(f"is in a table that cannot be read{reason}") from error
         if data is None:
@@ -63,11 +63,14 @@ class Cell:
         starts = _group_starts(self.file, changed_ns)
         group = bisect_right(starts, self.row) - 1
         cells = _group(self.file, changed_ns, self.column, group).cells()
-        value = cells[self.row - starts[group]].as_py()
-        image: bytes | None = value["bytes"] if isinstance(value, dict) else value
-        if image is None and isinstance(value, dict) and value.get("path"):
+        cell = cells[self.row - starts[group]]
+        is_struct = _pyarrow().types.is_struct(cell.type)
+        if not cell.is_valid:
+            return None
+        image: bytes | None = (cell["bytes"] if is_struct else cell).as_py()
+        if image is None and is_struct and "path" in cell and (path := cell["path"].as_py()):
             raise ImageFileError(
-                f"is only the path {value['path']!r}. Save the set with save_to_disk(), which puts the images inside"
+                f"is only the path {path!r}. Save the set with save_to_disk(), which puts the images inside"
             )
         return image
 

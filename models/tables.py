@@ -34,7 +34,7 @@ MAX_ROWS = 5_000_000
 """The limit on the rows of a table, since a small file can state any number of empty ones."""
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
-_BATCH_ROWS = 256
+_BATCH_ROWS = 32  # decoded at once, so that a dictionary that repeats one large value is noticed early
 
 Row = tuple[str, dict[str, Any]]
 """Where a row stands, in words for messages, and its values by column. An image is a Cell."""
@@ -94,10 +94,7 @@ def read_rows(files: Iterable[Path], *wanted: str) -> Iterator[Row]:
             rows += batch.num_rows
             text_bytes += batch.nbytes
             if rows > MAX_ROWS or text_bytes > MAX_TEXT_BYTES:
-                raise DataError(
-                    f"{file}: the table has more than {MAX_ROWS} rows, or more than {MAX_TEXT_BYTES} bytes beside its "
-                    "images. Split it."
-                )
+                raise _too_large(file)
             for values in batch.to_pylist() if plain else [{}] * batch.num_rows:
                 yield f"{file}, row {row}", values | {name: Cell(file, name, row) for name in images}
                 row += 1
@@ -151,9 +148,19 @@ def _batches(file: Path, columns: list[str]) -> Iterator[Any]:
                     for start in range(0, batch.num_rows, _BATCH_ROWS):
                         yield batch.slice(start, _BATCH_ROWS)
             return
-        for batch in open_parquet(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        parquet = open_parquet(file)
+        if parquet.metadata.num_rows > MAX_ROWS:
+            raise _too_large(file)
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
             batch.validate(full=True)
             yield batch
+
+
+def _too_large(file: Path) -> DataError:
+    return DataError(
+        f"{file}: the table has more than {MAX_ROWS} rows, or more than {MAX_TEXT_BYTES} bytes beside its images. "
+        "Split it."
+    )
 
 
 def _check_plain(kind: Any, name: str, file: Path) -> None:

@@ -14,9 +14,12 @@ def read_options(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")  # an OSError is told by the command line
         values = json.loads(text) if file.suffix == ".json" else _yaml(text)
-    except ValueError as error:
+        json.dumps(values, allow_nan=False)  # YAML also has dates and bytes, and lists within themselves
+    except (ValueError, TypeError, RecursionError) as error:
         form = "JSON" if file.suffix == ".json" else "YAML"
-        raise click.ClickException(f"{file} is not valid {form}: {error}") from error
+        raise click.ClickException(
+            f"{file} is not valid {form}, or has values that JSON lacks: {error}"
+        ) from error
     if not isinstance(values, dict):
         raise click.ClickException(f"{file} must have options in it, one `name: value` per line.")
     return {str(name).replace("-", "_"): value for name, value in values.items()}

@@ -68,7 +68,7 @@ async def cohere_embed(
         CohereEmbedResponse(
             id=request.state.request_id,
             embeddings=EmbeddingsByType.model_validate(
-                {kind: _typed(vectors, kind, value_range) for kind in body.embedding_types}
+                {kind: _typed(vectors, kind, value_range) for kind in dict.fromkeys(body.embedding_types)}
             ),
             texts=body.texts or None,
             meta=Meta(billed_units=billed),

@@ -53,7 +53,7 @@ Item = Annotated[
     | Annotated[JinaImage, Tag("image")]
     | Annotated[TextPart, Tag("text")]
     | Annotated[int, Tag("token")]
-    | Annotated[list[int], Tag("tokens")],
+    | Annotated[list[int], Field(fail_fast=True), Tag("tokens")],
     Discriminator(_kind),
 ]
 

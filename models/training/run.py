@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ from models.training.tracking import Outcome, Tracker, Tracking
 from models.training.trainer import Trainer
 from models.training.validation import validate
 from models.training.watcher import Record, Watcher
+
+logger = logging.getLogger(__name__)
 
 OPERATIONAL = frozenset(
     {
@@ -166,8 +169,11 @@ def _write(
 ) -> RunWarning | None:
     """Write what a finished run leaves, and return its warning if there is one."""
     warning = teacher_had_no_say(log.records())
-    # Before the delta, by which a run is known to be finished.
-    write_run_report(out, run.pairs, control=control, warning=warning)
+    # Before the delta, by which a run is known to be finished. A control that has gone must not cost the run its delta.
+    try:
+        write_run_report(out, run.pairs, control=control, warning=warning)
+    except Exception as error:
+        logger.warning("The run's report was not written (%s: %s).", type(error).__name__, error)
     for unfinished in out.glob(".delta.*"):  # left by a run that was killed
         shutil.rmtree(unfinished)
     configuration = json.loads(run.trainer.config.model_dump_json())

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from models.errors import VectorsError
 
 Dtype = Literal["float32", "float16"]
 
 FORMAT = 1
+MAX_DIMENSIONS = 65_536
 DECODING = 1
 """The way from a file's bytes to the pixels that the model's own preprocessing gets. Another way is another number."""
 
@@ -30,6 +31,8 @@ class About:
     reference: str | None = None
     """What the model was loaded by; None if a service computed the embeddings."""
     precision: str | None = None
+    image_key: str | None = None
+    """The column of a table in which the images are, if it was named."""
     decoding: int = DECODING
     format: int = FORMAT
 
@@ -42,7 +45,9 @@ class About:
         try:
             content: dict[str, Any] = json.loads(text)
             about = cls(**content)
-        except (ValueError, TypeError) as error:
+            if not about._is_sound():
+                raise ValueError("a field has a wrong value")
+        except (ValueError, TypeError, RecursionError) as error:
             raise VectorsError(
                 f"{file} does not say which model made its rows, as `sds-clip embed` writes it. Embed the images again."
             ) from error
@@ -51,6 +56,16 @@ class About:
                 f"{file} has the format {about.format}, but this release reads {FORMAT}; update it."
             )
         return about
+
+    def _is_sound(self) -> bool:
+        texts = (self.reference, self.precision, self.image_key)
+        return (
+            isinstance(self.dimensions, int)
+            and 0 < self.dimensions <= MAX_DIMENSIONS
+            and self.dtype in get_args(Dtype)
+            and all(isinstance(text, str) for text in (self.version, self.images))
+            and all(text is None or isinstance(text, str) for text in texts)
+        )
 
     def difference(self, other: About) -> str | None:
         """Say in what the rows of two files differ, so that they do not belong into one; None if they do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def open_arrow(path: Path) -> Vectors:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-    except pa.ArrowInvalid as error:
+        for batch in batches:
+            batch.validate(full=True)
+    except pa.ArrowException as error:
         raise VectorsError(f"{path} is not a whole Arrow file; embed the images again.") from error
     about = _about(path, reader.schema)
     blocks = [_array(batch.column("embedding"), about) for batch in batches]
@@ -74,14 +77,14 @@ def open_parquet(path: Path) -> Vectors:
         parquet = pq.ParquetFile(path)
         about = _about(path, parquet.schema_arrow)
         copy = _copied(path, parquet, about)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise VectorsError(f"{path} is not a whole Parquet file; embed the images again.") from error
     return Vectors(path, about, [map_array(copy)], _ParquetColumns(path))
 
 
 def remove_copies(path: Path) -> None:
     """Remove the arrays that `open_parquet` left beside a Parquet file."""
-    for copy in path.parent.glob(f".{path.name}.*.npy"):
+    for copy in path.parent.glob(f".{escape(path.name)}.*.npy"):
         copy.unlink(missing_ok=True)
 
 
@@ -105,10 +108,20 @@ def _copied(path: Path, parquet: Any, about: About) -> Path:
 
 
 def _about(path: Path, schema: Any) -> About:
-    return About.of_json((schema.metadata or {}).get(EMBEDDINGS, b""), path)
+    """What the file says of its rows. Raises VectorsError, also if its columns are others."""
+    import pyarrow as pa
+
+    about = About.of_json((schema.metadata or {}).get(EMBEDDINGS, b""), path)
+    number = pa.from_numpy_dtype(np.dtype(about.dtype))
+    expected = {"path": pa.string(), "sha256": pa.string(), "embedding": pa.list_(number, about.dimensions)}
+    if {field.name: field.type for field in schema} != expected:
+        raise VectorsError(f"{path} does not hold what it says that it holds; embed the images again.")
+    return about
 
 
 def _array(column: Any, about: About) -> np.ndarray:
+    if column.null_count:
+        raise VectorsError("The file has rows without an embedding; embed the images again.")
     return np.asarray(column.flatten().to_numpy(zero_copy_only=True)).reshape(-1, about.dimensions)
 
 

@@ -102,6 +102,7 @@ def _run(
         images=Path(os.path.relpath(root_of(inputs), out.parent)).as_posix(),
         reference=encoder.reference,
         precision=encoder.precision,
+        image_key=options.image_key,
     )
     listed = partial(list_entries, inputs, image_key=options.image_key)
     with Work(work_folder(out)) as work:
@@ -114,7 +115,7 @@ def _run(
         work.resume()
         if not work.done.is_last:
             try:
-                known = _known(out, about)
+                known = _known(out, about, options)
                 if is_new:
                     _check_related(out, known, work, options)
             except VectorsError:
@@ -160,13 +161,18 @@ def _absolute(inputs: Sequence[str]) -> list[str]:
     return sorted({os.path.abspath(given) for given in inputs})
 
 
-def _known(out: Path, about: About) -> Known:
+def _known(out: Path, about: About, options: Options) -> Known:
     if not out.exists():
         return Known(None)
     vectors = open_vectors(out)
     if difference := about.difference(vectors.about):
         raise VectorsError(
             f"{out} exists, and its rows are of another kind: {difference}. Choose another --out, or remove the file."
+        )
+    if options.keep_missing and vectors.about.images != about.images:
+        raise VectorsError(
+            f"{out} has images of another folder ({vectors.about.images}), and the rows of both cannot be told apart. "
+            "Choose another --out, or embed both folders by one command."
         )
     return Known(vectors)
 
@@ -180,8 +186,7 @@ def _check_related(out: Path, known: Known, work: Work, options: Options) -> Non
     ):
         return
     raise VectorsError(
-        f"{out} exists, and none of its {len(known)} images is among these. Choose another --out, or remove the file. "
-        "To keep its rows beside the new ones, give --keep-missing."
+        f"{out} exists, and none of its {len(known)} images is among these. Choose another --out, or remove the file."
     )
 
 

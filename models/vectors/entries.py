@@ -44,20 +44,27 @@ def root_of(inputs: Sequence[str]) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def find_entry(root: Path, name: str) -> Entry | None:
-    """Return the image that `list_entries` named so, or None if it is gone."""
-    for path in (root / name, *(root / name).parents):
+def find_entry(root: Path, name: str, *, image_key: str | None = None) -> Entry | None:
+    """Return the image that `list_entries` named so, or None if it is gone.
+
+    Raises:
+        DataError: it is in a table that cannot be read.
+    """
+    for depth, path in enumerate([root / name, *(root / name).parents][: len(Path(name).parts)]):
         if path.is_file():
-            inside = _inside(path, path.relative_to(root).as_posix() if root != Path() else path.as_posix())
+            given = Path(name)
+            inside = _inside(
+                path, given.parents[depth - 1].as_posix() if depth else given.as_posix(), image_key
+            )
             return next((entry for entry in inside if entry.name == name), None)
     return None
 
 
-def _inside(path: Path, name: str) -> Iterator[Entry]:
+def _inside(path: Path, name: str, image_key: str | None) -> Iterator[Entry]:
     if path.suffix.lower() == ".tar":
         return _shard(path, name)
     if path.suffix.lower() == PARQUET_SUFFIX:
-        return _table(path, name.removesuffix(path.name), None)
+        return _table(path, name.removesuffix(path.name), image_key)
     return iter([Entry(name, str(path))])
 
 

@@ -32,7 +32,7 @@ def search(vectors: Vectors, query: Float[np.ndarray, "d"], top_k: int) -> list[
     order nor a score depends on how a product is divided over threads.
 
     Raises:
-        VectorsError: the query has another length than the rows.
+        VectorsError: the query has another length than the rows, or a number is not finite.
     """
     if query.shape != (vectors.about.dimensions,):
         raise VectorsError(
@@ -40,6 +40,8 @@ def search(vectors: Vectors, query: Float[np.ndarray, "d"], top_k: int) -> list[
             "name the model that made the file."
         )
     coarse = np.concatenate([*_products(vectors, query.astype(np.float32)), np.empty(0, np.float32)])
+    if not np.isfinite(coarse).all():
+        raise VectorsError(f"{vectors.path} has numbers that are not finite; embed the images again.")
     top_k = min(top_k, len(coarse))
     if not top_k:
         return []

@@ -32,7 +32,7 @@ def render_sheet(
         .render(
             query=query,
             picture=None if searched is None else thumbnail(decode_image(searched)),
-            tiles=[(hit, _picture(images, hit.path)) for hit in hits],
+            tiles=[(hit, _picture(images, hit.path, vectors.about.image_key)) for hit in hits],
             rows=len(vectors),
             about=vectors.about,
             style=Markup(style),
@@ -42,9 +42,9 @@ def render_sheet(
     return page
 
 
-def _picture(images: Path, name: str) -> Picture | None:
-    entry = find_entry(images, name)
+def _picture(images: Path, name: str, image_key: str | None) -> Picture | None:
     try:
+        entry = find_entry(images, name, image_key=image_key)
         return None if entry is None else thumbnail(decode_image(entry.read()))
-    except (ImageFileError, ImageError):
+    except (ImageFileError, ImageError, OSError, ValueError):  # a name may be none that the system allows
         return None

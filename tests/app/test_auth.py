@@ -152,7 +152,7 @@ def test_file_holds_the_hash_and_is_for_its_owner_only(path: Path) -> None:
         ]
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert sorted(os.listdir(path.parent)) == [".keys.json.lock", "keys.json"]
+    assert os.listdir(path.parent) == ["keys.json"]
 
 
 def test_key_has_32_random_bytes(path: Path) -> None:

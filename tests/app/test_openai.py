@@ -11,9 +11,11 @@ import numpy as np
 import open_clip
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.schemas.openai import EmbeddingsRequest
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
@@ -160,6 +162,13 @@ def test_wrong_lengths_in_a_configuration_are_refused(tiny_folder: Path, tmp_pat
 
 
 # Bad input
+
+
+def test_of_many_wrong_items_one_is_reported() -> None:
+    """Each error takes time and memory, and a body can hold millions."""
+    with pytest.raises(ValidationError) as raised:
+        EmbeddingsRequest.model_validate_json(json.dumps({"model": "m", "input": [["", ""]]}), strict=True)
+    assert raised.value.error_count() == 1
 
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]], [True]])

@@ -30,7 +30,8 @@ def test_every_route_refuses_an_unknown_parameter(refusing: Service) -> None:
         answer = refusing.client.request(
             method, path.replace("{", "x").replace("}", ""), params={"unknown": "1"}
         )
-        error = error_of(answer, 422)
+        error = answer.json() if path.startswith("/v2/") else error_of(answer, 422)  # Cohere's shape
+        assert answer.status_code == 422
         assert (error["code"], error["param"]) == ("unknown_parameter", "unknown"), (method, path)
         assert "422" in description["paths"][path][method]["responses"]
 

@@ -69,7 +69,18 @@ def test_an_error_names_the_field(values: dict[str, object], assignment: str, na
         request(values, [assignment])
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.yaml", "a: ["), ("a.json", "{"), ("a.yaml", "- 1")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "a: ["),
+        ("a.json", "{"),
+        ("a.yaml", "- 1"),
+        ("a.yaml", "name: 2026-11-27"),
+        ("a.yaml", "lr: .nan"),
+        ("a.yaml", "&a {metadata: *a}"),
+        ("a.yaml", "[" * 20_000),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, name: str, text: str) -> None:
     file = tmp_path / name
     file.write_text(text)

@@ -20,7 +20,6 @@ from tests.worker.waiting import until
 
 BOUNDARY = "b" * 20
 HEAD = (
-    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="name"\r\n\r\nmine\r\n'
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="format"\r\n\r\npairs\r\n'
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.tar"\r\n\r\n'
 ).encode()

@@ -202,6 +202,19 @@ def test_path_in_the_place_of_an_image_is_not_followed(tmp_path: Path) -> None:
         open_pairs(file).read(1)
 
 
+def test_path_beside_an_image_may_be_any_bytes(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = pa.array([b"caf\xe9.png", b"caf\xe9.png"], pa.binary()).view(pa.string())
+    cells = pa.StructArray.from_arrays([pa.array([picture(0), None], pa.binary()), paths], ["bytes", "path"])
+    pq.write_table(pa.table({"image": cells, "text": DOG * 2}), tmp_path / "a.parquet")
+    pairs = open_pairs(tmp_path / "a.parquet")
+    assert pairs.read(0)
+    with pytest.raises(UnreadableImage, match="cannot be read"):
+        pairs.read(1)
+
+
 def test_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     table = pa.table({"image": [picture(0), bytes(MAX_IMAGE_BYTES + 1)], "caption": ["a", "b"]})
     pq.write_table(table, tmp_path / "a.parquet")

@@ -51,6 +51,16 @@ def test_a_finished_run_has_a_report_and_a_stopped_one_has_none(parts: Parts, tm
     assert "Curves" in Document((tmp_path / "control" / "report.html").read_text("utf-8")).sections
 
 
+def test_a_control_that_has_gone_costs_the_run_nothing_but_its_report(
+    parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = train(configure(), parts, tmp_path / "run", PLACE, control=tmp_path / "gone")
+    assert done.delta is not None
+    assert any(done.delta.iterdir())
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert "The run's report was not written" in caplog.text
+
+
 def test_curves_of_run_and_control_share_their_scales() -> None:
     own = [record(step, loss=float(step), residual=2.0, residual_shuffled=2.5) for step in (2, 4)]
     control = [record(step, loss=5.0) for step in (2, 4)]

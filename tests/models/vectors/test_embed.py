@@ -215,7 +215,9 @@ def test_a_file_of_other_images_is_not_replaced(photos: Path, tmp_path: Path, ou
     with pytest.raises(VectorsError, match="none of its 7 images is among these"):
         embed([str(others)], out, Colours(), TWO)
     assert not work_folder(out).exists()
-    assert embed([str(others)], out, Colours(), Options(keep_missing=True)).rows == 8
+    with pytest.raises(VectorsError, match="images of another folder"):
+        embed([str(others)], out, Colours(), Options(keep_missing=True))
+    assert not work_folder(out).exists()
 
 
 def test_rows_of_another_model_do_not_go_into_the_same_file(photos: Path, out: Path) -> None:

@@ -79,6 +79,9 @@ def test_an_image_is_found_again_by_its_name(photos: Path, tmp_path: Path) -> No
         assert found is not None
         assert found.read() == entry.read()
     assert find_entry(photos, "gone.png") is None
+    absolute = find_entry(Path("elsewhere"), (photos / "more.tar/x.png").as_posix())
+    assert absolute is not None
+    assert absolute.read() == picture(9)
     assert find_entry(photos, "more.tar/gone.png") is None
 
 
@@ -101,6 +104,9 @@ def test_tables_hold_images_or_their_paths(photos: Path) -> None:
     pq.write_table(pa.table({"picture": [picture(1), None]}), photos / "bytes.parquet")
     one, none = list_entries([str(photos / "bytes.parquet")], image_key="picture")
     assert one.read() == picture(1)
+    found = find_entry(photos, "bytes.parquet/00000000", image_key="picture")
+    assert found is not None
+    assert found.read() == picture(1)
     with pytest.raises(ImageFileError, match="no bytes"):
         none.read()
 

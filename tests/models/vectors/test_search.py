@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from models.errors import VectorsError
 from models.vectors.about import About
-from models.vectors.files import open_vectors, write_vectors
+from models.vectors.files import about_file, open_vectors, write_vectors
 from models.vectors.mapped import Vectors
 from models.vectors.search import search
 
@@ -39,6 +40,48 @@ def test_the_best_rows_are_those_of_a_whole_sort(tmp_path: Path, suffix: str, dt
     assert [hit.row for hit in hits] == np.argsort(-exact, kind="stable")[:25].tolist()
     assert [hit.path for hit in hits] == [str(hit.row) for hit in hits]
     np.testing.assert_allclose([hit.score for hit in hits], np.sort(exact)[::-1][:25], rtol=1e-12)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    rows = unit(5)
+    rows[3, 0] = np.nan
+    with pytest.raises(VectorsError, match="not finite"):
+        search(stored(tmp_path, rows), rows[0], 1)
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+@pytest.mark.parametrize("wrong", ["double", "list", "null"])
+def test_columns_of_other_types_are_refused(tmp_path: Path, suffix: str, wrong: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    whole = pq.read_table(stored(tmp_path, unit(5), ".parquet").path)
+    rows = whole.column("embedding").to_pylist()
+    rows[2] = None if wrong == "null" else rows[2]
+    kinds = {"double": pa.list_(pa.float64(), DIMENSIONS), "list": pa.list_(pa.float32())}
+    kind = kinds.get(wrong, pa.list_(pa.float32(), DIMENSIONS))
+    columns = [whole.column("path"), whole.column("sha256"), pa.array(rows, kind)]
+    schema = pa.schema([*list(whole.schema)[:2], ("embedding", kind)], metadata=whole.schema.metadata)
+    other, file = pa.table(columns, schema=schema), tmp_path / f"other{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(other, file)
+    else:
+        with pa.ipc.new_file(str(file), schema) as writer:
+            writer.write_table(other)
+    with pytest.raises(VectorsError, match="embed the images again"):
+        open_vectors(file)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dimensions": "16"}, {"dimensions": 0}, {"dimensions": 10**12}, {"dtype": "foo"}, {"images": 5}],
+)
+def test_a_file_that_says_nonsense_of_itself_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    file = stored(tmp_path, unit(5)).path
+    about = about_file(file)
+    about.write_text(json.dumps(json.loads(about.read_text()) | wrong))
+    with pytest.raises(VectorsError, match="does not say which model"):
+        open_vectors(file)
 
 
 def test_equal_rows_come_in_the_order_of_the_file(tmp_path: Path) -> None:
