@@ -20,6 +20,7 @@ def exported(service: Service) -> list[str]:
 @pytest.fixture(autouse=True)
 def always_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_gauges, "FRESH_S", 0.0)
+    monkeypatch.setattr(store_gauges, "WAIT_S", 600.0)
 
 
 def test_what_the_database_has_is_exported(make_service: Callable[..., Service]) -> None:
