@@ -37,7 +37,9 @@ class Client:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await self._limit({"type": "http", "app": self._app, "state": {"key": key}}, receive, send)
+        await self._limit(
+            {"type": "http", "path": "/", "app": self._app, "state": {"key": key}}, receive, send
+        )
         return sent[0]
 
 
