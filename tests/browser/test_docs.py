@@ -29,7 +29,7 @@ const find = selector => new Promise(found => {
   watcher.observe(document, {childList: true, subtree: true});
 });
 """
-OPERATION = "#operations-status-health_health_get"
+OPERATION = "#operations-status-health"
 CALL = f"""
 (async () => {{ {FIND}
   (await find("{OPERATION} .try-out__btn")).click();
@@ -102,7 +102,7 @@ async def test_the_page_shows_and_calls_a_route_and_asks_no_other_host(url: str,
     async with asyncio.timeout(TIMEOUT_S), browser(tmp_path / "profile") as page:
         for domain in ("Network", "Page", "Log", "Runtime", "Audits"):
             await page.call(f"{domain}.enable")
-        await page.call("Page.navigate", url=f"{url}/docs#/status/health_health_get")
+        await page.call("Page.navigate", url=f"{url}/docs#/status/health")
         shown = await page.run(CALL)
 
     assert "SDS-CLIP" in shown["title"]
