@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.schemas.common import PIXEL, Body, ErrorDetail, InlineImage, Texts, example
+from app.schemas.common import PIXEL, Body, Dimensions, ErrorDetail, InlineImage, Texts, example
 from app.schemas.openai import ImagePart, TextPart
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -69,14 +69,7 @@ class CohereEmbedRequest(Body):
             "minus 128.",
         ),
     ]
-    output_dimension: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="The length to which vectors are cut, and then scaled to length 1 again. Only models whose "
-            "configuration lists `matryoshka_dimensions` can do this.",
-        ),
-    ] = None
+    output_dimension: Dimensions = None
     truncate: Annotated[
         Literal["NONE", "START", "END"],
         Field(

@@ -53,6 +53,14 @@ ModelName = Annotated[
     str | None,
     Field(max_length=256, description="A name from GET /models. Without it, the default model answers."),
 ]
+Dimensions = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="The length to which vectors are cut, and then scaled to length 1 again. Only models whose "
+        "configuration lists `matryoshka_dimensions` can do this.",
+    ),
+]
 OnError = Annotated[
     Literal["fail", "skip"],
     Field(

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.common import PIXEL, Body, example
+from app.schemas.common import PIXEL, Body, Dimensions, example
 
 
 class ImageUrl(Body):
@@ -90,14 +90,7 @@ class EmbeddingsRequest(Body):
         Literal["float", "base64"],
         Field(description="`float`: a list of numbers. `base64`: little-endian float32 values in base64."),
     ] = "float"
-    dimensions: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="The length to which vectors are cut, and then scaled to length 1 again. Only models whose "
-            "configuration lists `matryoshka_dimensions` can do this.",
-        ),
-    ] = None
+    dimensions: Dimensions = None
     user: Annotated[str | None, Field(description="It is ignored.")] = None
 
 

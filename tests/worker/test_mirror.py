@@ -8,6 +8,7 @@ import pytest
 
 from app.store import Store
 from app.store.records import Move, NewVersion
+from tests.mlflow_store import local_mlflow
 from worker.mirror import MODEL, Mirror, alias_in_mlflow
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -22,10 +23,7 @@ DESCRIPTION = {
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    mlflow = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return mlflow.MlflowClient()
+    return local_mlflow(tmp_path, monkeypatch)
 
 
 def register(store: Store, letter: str, base: str | None = None) -> str:

@@ -10,6 +10,7 @@ from models.training.run import train
 from models.training.trackers import make_tracker
 from models.training.tracking import Outcome, Tracking
 from models.training.watcher import Record
+from tests.mlflow_store import local_mlflow
 from tests.training import PLACE, configure
 
 # Both packages, and MLflow's store of tests alone, use what newer versions of other packages deprecate.
@@ -21,10 +22,7 @@ LAST: Record = {"step": 6, "validation_clip": 0.5}
 
 @pytest.fixture
 def mlflow_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    mlflow = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return mlflow.MlflowClient()
+    return local_mlflow(tmp_path, monkeypatch)
 
 
 def track(kind: str, folder: Path, records: list[Record], *, before: int, killed: bool = False) -> None:
