@@ -21,6 +21,8 @@ LISTS = ("images", "texts", "labels", "templates")
 NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
+MAX_PROBLEMS = 10_000
+"""Among more problems, none is looked for that says the most."""
 
 # A pydantic location mixes field names and indices with names of union branches, which callers do not know.
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -108,6 +110,11 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
 
 def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:
     """One validation error, without the caller's input. JSON that does not parse becomes MalformedBody."""
+    if error.error_count() > MAX_PROBLEMS:  # to list millions of them would take half a minute
+        return InvalidRequest(
+            f"The body has {error.error_count()} problems, such as fields that are not known; send only the fields "
+            "that /docs lists."
+        )
     detail = first_problem(error)
     if detail["type"] == "json_invalid":
         return MalformedBody(f"The body is not valid JSON {json_problem(detail)}.")

@@ -289,6 +289,12 @@ def test_a_misspelt_field_is_reported_before_the_one_that_it_leaves_missing(clie
     assert client.post("/match", json=misspelt).json()["error"]["param"] == "image"
 
 
+def test_thousands_of_unknown_fields_are_counted_and_not_listed(client: TestClient) -> None:
+    answer = client.post("/match", json={**GOOD, **{f"x{number}": 1 for number in range(20_000)}})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith("The body has 20000 problems")
+
+
 def test_bad_images_beside_good_requests_harm_nobody(client: TestClient) -> None:
     expected = client.post("/match", json=GOOD).json()
     for data, _ in REFUSED.values():
