@@ -55,8 +55,9 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     cleanups = [reaper]
     if config.retention.are_set:
         cleanups.append(Periodic("retention", Sweep(config, store, metrics).look, EVERY_S))
+    mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
-        cleanups.append(Periodic("mlflow", Mirror(store, config.queue).look, MIRROR_EVERY_S))
+        cleanups.append(Periodic("mlflow", mirror.look, MIRROR_EVERY_S))
     waited_for: list[Slot | Checker] = [slot, *checkers]
     parts: list[Slot | Checker | Periodic] = [*waited_for, *cleanups]  # a cleanup under way may be cut off
 
@@ -72,6 +73,7 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
         stop()
         for each in waited_for:
             each.join()
+        mirror.release()
         heartbeat.close()
         close_port()
         wake_ups.close()

@@ -1,5 +1,6 @@
 """A copy of versions and aliases in MLflow's model registry, which follows the database."""
 
+import contextlib
 import logging
 import os
 import re
@@ -59,6 +60,11 @@ class Mirror:
             self._fails = True
         else:
             self._copied, self._fails = state, False
+
+    def release(self) -> None:
+        """Let another worker go on at once."""
+        with contextlib.suppress(StoreUnavailable):
+            self._store.retention.release_sweep(self._owner, name=_LEASE)
 
     def _versions(self) -> Iterator[Version]:
         """All versions, newest first."""

@@ -139,9 +139,9 @@ class RetentionRecords:
             claimed = update(leases).where(leases.c.name == name, free).values(held)
             return connection.execute(claimed).rowcount == 1
 
-    def release_sweep(self, owner: str) -> None:
+    def release_sweep(self, owner: str, *, name: str = SWEEP) -> None:
         with self._database.writing() as connection:
-            connection.execute(delete(leases).where(leases.c.name == SWEEP, leases.c.owner == owner))
+            connection.execute(delete(leases).where(leases.c.name == name, leases.c.owner == owner))
 
 
 def _ended_jobs(connection: Connection, where: ColumnElement[bool]) -> Sequence[EndedJob]:

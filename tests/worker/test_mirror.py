@@ -82,6 +82,21 @@ def test_versions_with_lineage_and_figures_and_aliases_follow_the_database(store
     assert in_mlflow(client) == {"1": old, "2": new}
 
 
+def test_a_worker_that_stops_leaves_the_copying_to_another_at_once(store: Store, client: Any) -> None:
+    first, second = Mirror(store, "finetune"), Mirror(store, "evaluate")
+    first.look()
+    version = register(store, "a")
+    second.look()
+    assert in_mlflow(client) == {}
+
+    second.release()  # what it does not have, it does not give away
+    second.look()
+    assert in_mlflow(client) == {}
+    first.release()
+    second.look()
+    assert in_mlflow(client) == {"1": version}
+
+
 def test_mlflow_that_is_away_fails_nothing_and_catches_up(
     store: Store,
     client: Any,
