@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import click
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 
 
 def read_options(file: Path) -> dict[str, Any]:
@@ -34,7 +37,11 @@ def _yaml(text: str) -> Any:
             "YAML needs PyYAML, which is not installed: pip install pyyaml. Or write the file as JSON, and call it "
             "something.json."
         ) from error
+
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    # In YAML 1.1, 1e-5 is a text, because there is no dot in it.
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error

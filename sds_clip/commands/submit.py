@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,8 +30,6 @@ OF_A_MACHINE = (
     *("data_format", "image_key", "caption_key", "separator", "workers"),
 )
 """Options of `sds-clip finetune` that a job does not have, because its data are data sets."""
-# YAML takes 1e-4 for a text, because there is no dot in it.
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 def _print(answer: dict[str, Any]) -> None:
@@ -100,18 +97,17 @@ def request(
         raise click.ClickException(
             "hyperparameters: The value must be an object, with a field for each option."
         )
-    options = {**nested, **fields}
-    for name, value in options.items():
-        if isinstance(value, str) and _NUMBER.fullmatch(value):
-            options[name] = float(value)
-    return "finetune", _required({**chosen, "hyperparameters": options}, "training_data")
+    return "finetune", _required({**chosen, "hyperparameters": {**nested, **fields}}, "training_data")
 
 
 def _assign(fields: dict[str, Any], assignment: str, renamed: Mapping[str, str]) -> None:
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise click.BadParameter(f"{assignment!r} is not of the form FIELD=VALUE.", param_hint="--set")
-    first, *others = path.replace("-", "_").split(".")
+    first, *others = path.split(".")
+    first = first.replace("-", "_")
+    if first != "metadata":  # its names are the user's own
+        others = [each.replace("-", "_") for each in others]
     *parents, name = (renamed.get(first, first), *others)
     for parent in parents:
         inner = fields.setdefault(parent, {})

@@ -40,8 +40,19 @@ def test_the_file_of_a_run_becomes_a_request_that_the_service_accepts() -> None:
 
 def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("data: my-pairs\nlambda: 1e-4\nhyperparameters: {lr: 3e-3}\n")
-    assert request(read_options(file), [])[1]["hyperparameters"] == {"lr": 0.003, "sds_weight": 0.0001}
+    file.write_text(
+        "data: my-pairs\nlambda: 1e-4\nhyperparameters: {lr: 3e-3, eps: 1.e+2}\nthresholds: {max_loss: 2E-2}\n"
+        'metadata: {run: "1e-4"}\n'
+    )
+    _, fields = request(read_options(file), [])
+    assert fields["hyperparameters"] == {"lr": 0.003, "eps": 100.0, "sds_weight": 0.0001}
+    assert (fields["thresholds"], fields["metadata"]) == ({"max_loss": 0.02}, {"run": "1e-4"})
+
+
+def test_names_in_metadata_keep_their_dashes() -> None:
+    assignments = ["metadata.my-team=a", "thresholds.max-loss=1"]
+    _, fields = request({"data": "a"}, assignments)
+    assert (fields["metadata"], fields["thresholds"]) == ({"my-team": "a"}, {"max_loss": 1})
 
 
 def test_an_option_goes_over_the_file_by_either_name() -> None:
