@@ -137,8 +137,8 @@ def in_lines(error: BaseException) -> str:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from app.errors import ServiceError
+    from app.errors import ConfigurationError, ServiceError
     from models.errors import ModelError
     from sds_clip.client.errors import ClientError
 
-    return ClientError, ModelError, ServiceError, OSError
+    return ClientError, ConfigurationError, ModelError, ServiceError, OSError

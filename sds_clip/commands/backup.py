@@ -102,11 +102,10 @@ def restore(file: Path, data_dir: Path | None) -> int:
 def _told() -> Iterator[None]:
     """Turn errors that have told their user what to do into errors of the command line."""
     from app.backup.scratch import BackupError
-    from app.errors import ConfigurationError
 
     try:
         yield
-    except (BackupError, ConfigurationError) as error:
+    except BackupError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.errno not in _FULL:

@@ -41,12 +41,11 @@ def check(data_dir: Path | None, quick: bool, as_json: bool) -> int:
     settings = read_settings(data_dir=data_dir)
     from app.backup.integrity import check_integrity
     from app.backup.named import WrongPath
-    from app.errors import ConfigurationError
 
     try:
         with open_database(settings) as database:
             report = check_integrity(database, settings.data_dir.absolute(), is_quick=quick)
-    except (ConfigurationError, WrongPath) as error:
+    except WrongPath as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         print(json.dumps(asdict(report), indent=2))

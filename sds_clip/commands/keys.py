@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -55,10 +54,10 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
     workers, and downloads of versions and logs. The scope admin allows promoting, rolling back and deleting
     versions. No scope includes another one.
     """
-    with _keys_file(keys_file) as path:
-        from app.keys import create_key
+    from app.keys import create_key
 
-        key = create_key(path, name, list(scope) or ["infer"])
+    path = _file_of(keys_file)
+    key = create_key(path, name, list(scope) or ["infer"])
     print(key)
     is_set = keys_file is None and read_settings().keys_file is not None
     given = "" if is_set else f" --keys-file {shlex.quote(str(path))}"
@@ -70,10 +69,10 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
 @keys_file_option
 def list_keys(keys_file: Path | None) -> int:
     """List the names and scopes of the keys. The keys themselves are stored nowhere."""
-    with _keys_file(keys_file) as path:
-        from app.keys import read_keys
+    from app.keys import read_keys
 
-        print(table(("name", "scopes"), [[key.name, " ".join(key.scopes)] for key in read_keys(path)]))
+    found = read_keys(_file_of(keys_file))
+    print(table(("name", "scopes"), [[key.name, " ".join(key.scopes)] for key in found]))
     return 0
 
 
@@ -85,21 +84,14 @@ def delete(name: str, keys_file: Path | None) -> int:
 
     What the key made stays. Only keys with the scope admin see it then.
     """
-    with _keys_file(keys_file) as path:
-        from app.keys import delete_key
+    from app.keys import delete_key
 
-        delete_key(path, name)
+    path = _file_of(keys_file)
+    delete_key(path, name)
     say(f"Deleted the key {name} from {path}.")
     return 0
 
 
-@contextmanager
-def _keys_file(keys_file: Path | None) -> Iterator[Path]:
-    """The file to use. Errors that have told their user what to do become errors of the command line."""
+def _file_of(keys_file: Path | None) -> Path:
     settings = read_settings(keys_file=keys_file)
-    from app.errors import ConfigurationError
-
-    try:
-        yield settings.keys_file or settings.data_dir / "keys.json"
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
+    return settings.keys_file or settings.data_dir / "keys.json"

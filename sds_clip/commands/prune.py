@@ -44,7 +44,6 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
     something could not be removed.
     """
     settings = read_settings(data_dir=data_dir)
-    from app.errors import ConfigurationError
     from app.retention.policy import Rules
     from app.retention.sweep import Sweeper, SweepUnderWay
 
@@ -64,7 +63,7 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
                 gone = [_row(each, sweeper.size_of(each)) for each in found if each.in_use is None]
                 failed = 0
             kept = [_row(each, sweeper.size_of(each)) for each in stays] if in_use else []
-    except (ConfigurationError, SweepUnderWay) as error:
+    except SweepUnderWay as error:
         raise click.ClickException(str(error)) from error
     sums = _sums(gone)
     if as_json:

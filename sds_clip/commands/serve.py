@@ -36,11 +36,7 @@ def serve(supervised: bool, **given: Any) -> int:
     if supervised:
         end_with_supervisor()
     settings = read_settings(**given)
-    from app.errors import ConfigurationError
     from app.main import run as run_service
 
-    try:
-        run_service(settings)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
+    run_service(settings)
     return 0

@@ -79,7 +79,6 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     SDS_CLIP_DATABASE_URL. If the service cannot start, the exit code is that of the service.
     """
     from app import logs
-    from app.errors import ConfigurationError
     from worker.valkey import Valkey
 
     settings = read_settings(**given)
@@ -92,24 +91,21 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
             how_to_get("train"),
         )
     queues = [queue for queue in QUEUES if queue != "finetune" or not missing]
-    try:
-        broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
-        shared = {
-            **{name: given[name] for name in ("device", "precision", "threads", "keys_file")},
-            "data_dir": settings.data_dir.absolute(),
-            "database_url": settings.database_url or embedded_database(settings.data_dir),
-            "broker_url": broker.url if broker else settings.broker_url,
-            "worker_device": worker_device,
-            "worker_threads": worker_threads,
-        }
-        # Check the settings before anything is started.
-        config = read_worker_config(queues[0], **shared)
-        require_tracker(config)
-        # Start the broker first: its lock rejects a second run over the same folder.
-        with broker or contextlib.nullcontext():
-            return _run(settings, config, child_environment(config, shared), broker, queues)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
+    broker = Valkey(settings.data_dir / "broker") if settings.broker_url is None else None
+    shared = {
+        **{name: given[name] for name in ("device", "precision", "threads", "keys_file")},
+        "data_dir": settings.data_dir.absolute(),
+        "database_url": settings.database_url or embedded_database(settings.data_dir),
+        "broker_url": broker.url if broker else settings.broker_url,
+        "worker_device": worker_device,
+        "worker_threads": worker_threads,
+    }
+    # Check the settings before anything is started.
+    config = read_worker_config(queues[0], **shared)
+    require_tracker(config)
+    # Start the broker first: its lock rejects a second run over the same folder.
+    with broker or contextlib.nullcontext():
+        return _run(settings, config, child_environment(config, shared), broker, queues)
 
 
 def _run(

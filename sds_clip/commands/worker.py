@@ -67,15 +67,13 @@ def worker(
     require_tracker(config)
     os.nice(config.nice)
     from app import logs
-    from app.errors import ConfigurationError, StoreUnavailable
+    from app.errors import StoreUnavailable
     from worker.main import run_worker
 
     logs.configure(config.log_level, config.log_format)
     hold([signal.SIGTERM, signal.SIGINT])
     try:
         run_worker(config)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
     except StoreUnavailable as error:
         print(f"sds-clip: {error}", file=sys.stderr)
         return 1
