@@ -1,5 +1,6 @@
 """Who may do what, and what is said where there is no database or none that answers."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,6 +182,9 @@ def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
     tmp_path: Path, database_url: str, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.backend._TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr(
+        sys.modules["app.store.migrate"], "_WAIT_S", 1
+    )  # the package has a function of this name
     settings = Settings(data_dir=tmp_path / "data", database_url=database_url, store_timeout_s=0.1)
 
     with held(database_url):
