@@ -45,6 +45,7 @@ def restarted(config: WorkerConfig, count: int) -> Iterator[Callable[[Random], N
         yield kill_one
 
 
+@pytest.mark.long
 def test_storm_of_faults_fails_no_job(config: WorkerConfig, store: Store, submit: Submit) -> None:
     """Workers and jobs' processes are killed until every job has taken its steps."""
     random = Random(0)
