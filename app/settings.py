@@ -341,6 +341,9 @@ class Settings(BaseSettings):
         description="The JSON file with the hashed API keys. Without it, the service listens on loopback "
         "addresses only.",
     )
+    console: bool = Field(
+        True, description="Whether the service has a console at `/`: a page in the browser over this API."
+    )
     shared_workspace: bool = Field(
         False,
         description="Whether all keys share one workspace. By default, a key without the scope admin sees and changes "

@@ -1,5 +1,16 @@
 # The HTTP service. It carries no diffusers, and on a CPU no CUDA.
 #     docker build -f docker/api.Dockerfile -t sds-clip-api .
+FROM python:3.11.14-slim-bookworm AS console
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build/console
+COPY locks/console.txt ./
+RUN pip install --require-hashes --no-deps -r console.txt
+# Before the sources, so that a change of theirs does not fetch the packages again.
+COPY console/package.json console/package-lock.json console/.npmrc ./
+RUN npm ci
+COPY console ./
+RUN npm run build
+
 FROM python:3.11.14-slim-bookworm AS build
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
@@ -15,6 +26,7 @@ COPY models ./models
 COPY sds_clip ./sds_clip
 COPY worker ./worker
 COPY demo ./demo
+COPY --from=console /build/app/console ./app/console
 RUN pip install --no-deps --no-build-isolation .
 
 FROM python:3.11.14-slim-bookworm

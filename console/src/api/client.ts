@@ -1,0 +1,77 @@
+/**
+ * The one client of the service. Paths, parameters and answers have the types of its OpenAPI description.
+ *
+ *     const { jobs } = await ask(api.GET("/jobs", { params: { query: { status: "running" } } }));
+ *
+ * A failed request rejects with an ApiError. Where the session has ended, the sign-in appears by itself.
+ */
+
+import createClient, { type Middleware } from "openapi-fetch";
+import { ApiError } from "./errors";
+import type { components, paths } from "./schema";
+import { currentSession, type Session, setSession } from "./session";
+
+export type Schemas = components["schemas"];
+
+const SAFE = new Set(["GET", "HEAD"]);
+
+/** The routes of the session, until the description has them. */
+interface SessionPaths {
+  "/session": {
+    get: { responses: { 200: { content: { "application/json": Session } } } };
+    post: {
+      requestBody: { content: { "application/json": { key: string } } };
+      responses: { 200: { content: { "application/json": Session } } };
+    };
+    delete: { responses: { 204: { content: never } } };
+  };
+}
+
+/** Where the service is: the folder of this page, so that the console works below a path of a proxy. */
+export function serviceUrl(page: string = document.baseURI): string {
+  return new URL(".", page).href.replace(/\/$/, "");
+}
+
+const policy: Middleware = {
+  onRequest({ request }) {
+    const token = currentSession()?.csrf_token;
+    if (token && !SAFE.has(request.method)) request.headers.set("X-CSRF-Token", token);
+  },
+  async onResponse({ response, schemaPath }) {
+    if (response.ok) return;
+    if (response.status === 401 && schemaPath !== "/session") {
+      setSession({ signed_in: false, needs_key: true });
+    }
+    throw await ApiError.of(response);
+  },
+  onError({ error }) {
+    const aborted = error instanceof DOMException && error.name === "AbortError";
+    return aborted ? error : ApiError.unreachable();
+  },
+};
+
+export function connect(baseUrl: string) {
+  const client = createClient<paths & SessionPaths>({ baseUrl });
+  client.use(policy);
+  return client;
+}
+
+export const api = connect(typeof document === "undefined" ? "" : serviceUrl());
+
+/** The body of an answer. Its absence is an error, which has been thrown before. */
+export async function ask<T>(answer: Promise<{ data?: T }>): Promise<T> {
+  return (await answer).data as T;
+}
+
+/** The body of a request with files. Lists repeat their field, and values that are missing are left out. */
+export function form(
+  fields: Record<string, string | number | readonly (string | File)[] | undefined>,
+): FormData {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    for (const each of Array.isArray(value) ? value : [value]) {
+      if (each !== undefined) body.append(name, each instanceof File ? each : String(each));
+    }
+  }
+  return body;
+}

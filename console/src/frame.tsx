@@ -1,0 +1,87 @@
+import { useEffect, useState } from "preact/hooks";
+import { api, ask } from "./api/client";
+import { type Session, setSession } from "./api/session";
+import { useAction } from "./api/use";
+import { announce } from "./components/Announcer";
+import { Button } from "./components/Button";
+import { PAGES } from "./pages";
+import { address } from "./router";
+import { applyTheme, chosenTheme, type Theme } from "./theme";
+
+/** What stands above every page: the way to the others, light or dark, and who is signed in. */
+export function Frame({ current, session }: { current: string | undefined; session: Session | null }) {
+  const [open, setOpen] = useState(false);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a menu closes when it has led somewhere
+  useEffect(() => setOpen(false), [current]);
+  return (
+    <header class="frame-top">
+      <div class="frame-bar">
+        <a class="frame-brand" href="#/">
+          SDS-CLIP
+        </a>
+        <nav aria-label="Pages" id="pages" data-open={String(open)}>
+          <ul>
+            {PAGES.map(({ path, title }) => (
+              <li key={path}>
+                <a
+                  href={address([path])}
+                  aria-current={path === current ? "page" : undefined}
+                  data-label={title}
+                  onClick={() => setOpen(false)}
+                >
+                  {title}
+                </a>
+              </li>
+            ))}
+          </ul>
+        </nav>
+        <span class="frame-menu">
+          <Button aria-expanded={open} aria-controls="pages" onClick={() => setOpen(!open)}>
+            Menu
+          </Button>
+        </span>
+        <ThemeSwitch />
+        {session?.signed_in && <SignOut name={session.key?.name ?? ""} />}
+      </div>
+    </header>
+  );
+}
+
+const NEXT: Record<Theme, Theme> = { system: "light", light: "dark", dark: "system" };
+const LOOKS: Record<Theme, string> = { system: "Auto", light: "Light", dark: "Dark" };
+
+function ThemeSwitch() {
+  const [theme, setTheme] = useState(chosenTheme);
+  const change = () => {
+    applyTheme(NEXT[theme]);
+    setTheme(NEXT[theme]);
+  };
+  return (
+    <Button
+      look="plain"
+      title="Auto follows your system."
+      aria-label={`Colours: ${LOOKS[theme]}. Change to ${LOOKS[NEXT[theme]]}.`}
+      onClick={change}
+    >
+      <span class="frame-theme">{LOOKS[theme]}</span>
+    </Button>
+  );
+}
+
+function SignOut({ name }: { name: string }) {
+  const out = useAction(async () => {
+    await ask(api.DELETE("/session"));
+    setSession({ signed_in: false, needs_key: true });
+    announce("You are signed out.");
+  });
+  return (
+    <Button
+      look="plain"
+      title={`Signed in with the key ${name}`}
+      busy={out.running}
+      onClick={() => out.run()}
+    >
+      Sign out
+    </Button>
+  );
+}

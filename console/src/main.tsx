@@ -1,0 +1,11 @@
+import { render } from "preact";
+import { App } from "./app";
+import { applyTheme, chosenTheme } from "./theme";
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./components/components.css";
+import "./frame.css";
+
+applyTheme(chosenTheme());
+const root = document.getElementById("console");
+if (root) render(<App />, root);

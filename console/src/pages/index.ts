@@ -1,0 +1,32 @@
+/** The pages in the order of the navigation. Each has its folder. */
+
+import type { FunctionComponent } from "preact";
+import { DataPage } from "./data";
+import { JobsPage } from "./jobs";
+import { NewJobPage } from "./new";
+import { ResultsPage } from "./results";
+import { ServicePage } from "./service";
+import { TryPage } from "./try";
+import { VersionsPage } from "./versions";
+
+export interface PageProps {
+  /** What follows the page's name in the address: `["job_1"]` of `#/jobs/job_1`. */
+  rest: string[];
+  query: URLSearchParams;
+}
+
+interface Entry {
+  path: string;
+  title: string;
+  Page: FunctionComponent<PageProps>;
+}
+
+export const PAGES: readonly Entry[] = [
+  { path: "try", title: "Try", Page: TryPage },
+  { path: "jobs", title: "Jobs", Page: JobsPage },
+  { path: "new", title: "New job", Page: NewJobPage },
+  { path: "data", title: "Data", Page: DataPage },
+  { path: "results", title: "Results", Page: ResultsPage },
+  { path: "versions", title: "Versions", Page: VersionsPage },
+  { path: "service", title: "Service", Page: ServicePage },
+];

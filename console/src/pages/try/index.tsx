@@ -1,0 +1,7 @@
+export function TryPage() {
+  return (
+    <div class="page">
+      <h1>Try</h1>
+    </div>
+  );
+}

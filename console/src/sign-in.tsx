@@ -1,0 +1,47 @@
+import { useState } from "preact/hooks";
+import { api, ask } from "./api/client";
+import { setSession } from "./api/session";
+import { useAction } from "./api/use";
+import { Button } from "./components/Button";
+import { ErrorNote } from "./components/ErrorNote";
+import { Field } from "./components/Field";
+
+/** Asks for an API key, which the service then keeps in a cookie that no script can read. */
+export function SignIn() {
+  const [key, setKey] = useState("");
+  const signIn = useAction(async () => setSession(await ask(api.POST("/session", { body: { key } }))));
+  return (
+    <form
+      class="card stack sign-in"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void signIn.run();
+      }}
+    >
+      <h1>Sign in</h1>
+      <Field
+        label="API key"
+        help={
+          <>
+            Whoever runs the service makes one with <code>sds-clip keys create NAME</code>.
+          </>
+        }
+      >
+        {(control) => (
+          <input
+            {...control}
+            type="password"
+            autocomplete="current-password"
+            required
+            value={key}
+            onInput={(event) => setKey(event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <ErrorNote error={signIn.error} />
+      <Button type="submit" look="primary" busy={signIn.running} disabled={!key.trim()}>
+        Sign in
+      </Button>
+    </form>
+  );
+}
