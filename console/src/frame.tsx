@@ -48,7 +48,7 @@ export function Frame({ current, session }: { current: string | undefined; sessi
 }
 
 const NEXT: Record<Theme, Theme> = { system: "light", light: "dark", dark: "system" };
-const LOOKS: Record<Theme, string> = { system: "Auto", light: "Light", dark: "Dark" };
+const LOOKS: Record<Theme, string> = { system: "auto", light: "light", dark: "dark" };
 
 function ThemeSwitch() {
   const [theme, setTheme] = useState(chosenTheme);
@@ -59,11 +59,10 @@ function ThemeSwitch() {
   return (
     <Button
       look="plain"
-      title="Auto follows your system."
-      aria-label={`Colours: ${LOOKS[theme]}. Change to ${LOOKS[NEXT[theme]]}.`}
+      title={`Change to ${LOOKS[NEXT[theme]]}. Auto follows your system.`}
       onClick={change}
     >
-      <span class="frame-theme">{LOOKS[theme]}</span>
+      <span class="frame-theme">Colours: {LOOKS[theme]}</span>
     </Button>
   );
 }

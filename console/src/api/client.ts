@@ -50,8 +50,8 @@ const policy: Middleware = {
   },
 };
 
-export function connect(baseUrl: string) {
-  const client = createClient<paths & SessionPaths>({ baseUrl });
+export function connect(baseUrl: string, fetch: (request: Request) => Promise<Response> = globalThis.fetch) {
+  const client = createClient<paths & SessionPaths>({ baseUrl, fetch });
   client.use(policy);
   return client;
 }
