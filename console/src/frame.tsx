@@ -41,7 +41,7 @@ export function Frame({ current, session }: { current: string | undefined; sessi
           </Button>
         </span>
         <ThemeSwitch />
-        {session?.signed_in && <SignOut name={session.key?.name ?? ""} />}
+        {session?.key && <SignOut name={session.key.name} />}
       </div>
     </header>
   );
@@ -69,8 +69,7 @@ function ThemeSwitch() {
 
 function SignOut({ name }: { name: string }) {
   const out = useAction(async () => {
-    await ask(api.DELETE("/session"));
-    setSession({ signed_in: false, needs_key: true });
+    setSession(await ask(api.DELETE("/session")));
     announce("You are signed out.");
   });
   return (

@@ -23,7 +23,7 @@ interface SessionPaths {
       requestBody: { content: { "application/json": { key: string } } };
       responses: { 200: { content: { "application/json": Session } } };
     };
-    delete: { responses: { 204: { content: never } } };
+    delete: { responses: { 200: { content: { "application/json": Session } } } };
   };
 }
 

@@ -11,33 +11,35 @@ const SERIES = [1, 2] as const;
 export function Bars({ pictures, results }: { pictures: readonly Shown[]; results: PictureResult[] }) {
   const compared = results.some(({ best }) => best.length > 1);
   return (
-    <ul class="stack">
-      <li class="muted small">
+    <div class="stack">
+      <p class="muted small">
         Bars and percentages are probabilities. The second number is the cosine similarity
         {compared && ", and the third one the difference in percentage points"}.
-      </li>
-      {results.map((result, place) => {
-        const picture = pictures[place];
-        if (!picture) return null;
-        return (
-          <li key={picture.url} class="card reading">
-            <Picture src={picture.url} alt={picture.file.name} box={192} />
-            <div class="stack close">
-              <p class="row apart">
-                <strong>{picture.file.name}</strong>
-                {isChanged(result) && <Badge tone="warn">The best text differs</Badge>}
-              </p>
-              {result.error && <p class="field-error">{result.error}</p>}
-              <ol class="stack">
-                {result.rows.map((row) => (
-                  <Readings key={row.text} row={row} best={result.best} />
-                ))}
-              </ol>
-            </div>
-          </li>
-        );
-      })}
-    </ul>
+      </p>
+      <ul class="stack">
+        {results.map((result, place) => {
+          const picture = pictures[place];
+          if (!picture) return null;
+          return (
+            <li key={picture.url} class="card reading">
+              <Picture src={picture.url} alt={picture.file.name} box={192} />
+              <div class="stack close">
+                <p class="row apart">
+                  <strong>{picture.file.name}</strong>
+                  {isChanged(result) && <Badge tone="warn">The best text differs</Badge>}
+                </p>
+                {result.error && <p class="field-error">{result.error}</p>}
+                <ol class="stack">
+                  {result.rows.map((row) => (
+                    <Readings key={row.text} row={row} best={result.best} />
+                  ))}
+                </ol>
+              </div>
+            </li>
+          );
+        })}
+      </ul>
+    </div>
   );
 }
 

@@ -41,7 +41,7 @@ export function Matrix({ texts, pictures, answers }: Props) {
       </Field>
       {answers.map(({ title }, model) => (
         <div key={title} class="stack close">
-          {answers.length > 1 && <h3>{title}</h3>}
+          {answers.length > 1 && <h2>{title}</h2>}
           {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard */}
           <section class="table-box" tabIndex={0} aria-label={`Texts and pictures, ${title}`}>
             <table class="matrix">

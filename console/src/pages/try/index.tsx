@@ -96,7 +96,7 @@ export function TryPage() {
         <div class="try-versions">
           <VersionField
             label="Version"
-            none="The default model"
+            none="Default model"
             models={models.data}
             value={inputs.model}
             onChange={(model) => set({ model })}
